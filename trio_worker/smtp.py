@@ -1,0 +1,398 @@
+"""Pure. The client's side of an SMTP session after its opening: mails and reply bytes in, bytes and outcomes out.
+
+How a transaction travels depends on what EHLO offered:
+
+=====================  ==================================================  ===========
+offered                written together                                    round trips
+=====================  ==================================================  ===========
+PIPELINING, CHUNKING   ``MAIL RCPT... BDAT n LAST <content>``              1
+the same, cautious     ``MAIL RCPT...``, then ``BDAT n LAST <content>``    2
+PIPELINING             ``MAIL RCPT... DATA``, then ``<content> .``         2
+CHUNKING               one command at a time, BDAT with its content        3 or more
+neither                one command at a time                               4 or more
+=====================  ==================================================  ===========
+
+The rules that make this safe:
+
+* Success is decided by the final reply alone.
+* Count and class of the replies are invariants. One too many, or one of a class that the command cannot earn, ends the
+  conversation: it is never resynchronised by guessing.
+* A MAIL that is written while an earlier outcome is open, or after a transaction that may still stand, is preceded by
+  RSET in the same write: a refused BDAT can leave the old sender standing, and the next message would go out under it.
+* Content is one single ``BDAT n LAST`` (RFC 3030): other chunks are delayed or mishandled by known relays.
+* QUIT is never written in a group with anything else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable
+from typing import assert_never
+
+from attrs import define, field, frozen
+
+from trio_worker.outcome import Accepted, How, Loss, NotSent, Outcome, Refusal, Refused, Uncertain, Unfit
+from trio_worker.reply import Garbled, RawReply, Reply, ReplyReader, Stage
+
+# What a path may not hold on the wire: controls, space, DEL and the brackets that would end it (RFC 5321 4.1.2).
+_UNSAFE_IN_PATH = re.compile(r"[\x00-\x20\x7f<>]")
+
+# The first digits that each command can earn (RFC 5321 4.3.2). DATA alone is answered by 3xx, and never by 2xx.
+_CLASSES: dict[Stage, frozenset[int]] = {
+    Stage.MAIL: frozenset({2, 4, 5}),
+    Stage.RCPT: frozenset({2, 4, 5}),
+    Stage.DATA: frozenset({3, 4, 5}),
+    Stage.FINAL: frozenset({2, 4, 5}),
+    Stage.RSET: frozenset({2}),
+    Stage.QUIT: frozenset({2, 4, 5}),
+}
+_CLOSING_CODE = 421
+
+
+@frozen
+class Capabilities:
+    """What the relay offered in its EHLO reply, less what the operator told us to ignore."""
+
+    pipelining: bool = False
+    chunking: bool = False
+    eight_bit: bool = False
+    smtputf8: bool = False
+    starttls: bool = False
+    has_size: bool = False
+    size_limit_bytes: int = 0  # 0: no limit was named
+    auth: frozenset[str] = frozenset()
+    keywords: tuple[str, ...] = ()
+
+
+def read_ehlo(text: str, ignored: Iterable[str] = ()) -> Capabilities:
+    """Read the lines of an EHLO reply (RFC 5321 4.1.1.1): the first is a greeting, each other one an extension."""
+    ignored_words = {word.upper() for word in ignored}
+    offered: dict[str, list[str]] = {}
+    for line in text.splitlines()[1:]:
+        # Some relays write AUTH=LOGIN beside the standard form for clients of the last century.
+        word, *arguments = line.upper().replace("AUTH=", "AUTH ", 1).split() or [""]
+        if word and word not in ignored_words:
+            offered.setdefault(word, []).extend(arguments)
+    size = offered.get("SIZE", [])
+    return Capabilities(
+        pipelining="PIPELINING" in offered,
+        chunking="CHUNKING" in offered,
+        eight_bit="8BITMIME" in offered,
+        smtputf8="SMTPUTF8" in offered,
+        starttls="STARTTLS" in offered,
+        has_size="SIZE" in offered,
+        size_limit_bytes=int(size[0]) if size and size[0].isascii() and size[0].isdigit() else 0,
+        auth=frozenset(offered.get("AUTH", [])),
+        keywords=tuple(offered),
+    )
+
+
+@frozen
+class Envelope:
+    """One message ready for the wire: bare addresses and canonical content (CRLF ends every line, the last too).
+
+    ``is_cautious`` makes the content wait for the replies to RCPT, so that a connection that ends before them proves
+    that nothing was accepted.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+    needs_smtputf8: bool = False
+    is_eight_bit: bool = False
+    is_cautious: bool = False
+
+
+@define(eq=False)
+class Transaction:
+    """One message on its way; ``outcome`` is None until it is decided, then it never changes."""
+
+    envelope: Envelope
+    outcome: Outcome | None = None
+    end_offset_bytes: int | None = None  # of the connection's written bytes, where this message is complete
+    mail_reply: Reply | None = None
+    rcpts_answered: int = 0
+    refusals: list[Refusal] = field(factory=list)
+
+    @property
+    def accepted_recipients(self) -> int:
+        return self.rcpts_answered - len(self.refusals)
+
+    @property
+    def mail_accepted(self) -> bool:
+        return self.mail_reply is not None and self.mail_reply.is_positive
+
+    @property
+    def refused_so_far(self) -> Refused | None:
+        """The refusal of the sender or of every recipient, if that is what the replies so far amount to."""
+        if self.mail_reply is not None and not self.mail_reply.is_positive:
+            return Refused(self.mail_reply)
+        if self.rcpts_answered == len(self.envelope.recipients) == len(self.refusals):
+            return Refused(self.refusals[-1].reply, tuple(self.refusals))
+        return None
+
+    def refused(self, reply: Reply) -> Refused:
+        """Name the refusal that decided: an earlier one, which ``reply`` then only follows from, else ``reply``."""
+        return self.refused_so_far or Refused(reply, tuple(self.refusals))
+
+
+@frozen
+class _Step:
+    """One command, or one content, that is still to be written."""
+
+    stage: Stage
+    transaction: Transaction | None
+    wire: bytes
+    waits: bool  # for every earlier reply
+
+
+@define
+class Conversation:
+    """A session with one relay, from the first MAIL to QUIT; no sockets, no clock.
+
+    ``begin`` and ``quit`` queue what is to be said, ``receive`` takes what was answered; after each call
+    ``take_outgoing`` gives the bytes to write now, and the transactions carry what was decided. ``lose`` ends the
+    conversation when the connection did. Once ``end`` is set the connection is to be aborted and never used again.
+    """
+
+    capabilities: Capabilities
+    delivered: int = 0
+    end: Loss | None = None
+    replies: int = 0  # complete ones so far: the progress that a deadline waits for
+    _todo: deque[_Step] = field(factory=deque)
+    _expected: deque[tuple[Stage, Transaction | None]] = field(factory=deque)
+    _open: list[Transaction] = field(factory=list)
+    _reader: ReplyReader = field(factory=ReplyReader)
+    _outgoing: list[bytes] = field(factory=list)
+    _written_bytes: int = 0
+    _awaits_go_ahead: bool = False  # DATA is out: nothing may follow before its reply (RFC 2920 3.1)
+    _stands: bool = False  # a transaction may be open at the relay where the next MAIL arrives
+
+    @property
+    def in_flight(self) -> int:
+        """Messages whose outcome is open."""
+        return len(self._open)
+
+    @property
+    def awaited(self) -> Stage | None:
+        """The stage of the reply that is due next; None while the relay owes us nothing."""
+        return self._expected[0][0] if self._expected else None
+
+    def begin(self, envelope: Envelope) -> Transaction:
+        """Queue one message; a mail that this relay cannot take is decided at once, without a byte written."""
+        transaction = Transaction(envelope)
+        if self.end is not None:
+            transaction.outcome = NotSent(self.end)
+            return transaction
+        why = _unfit(envelope, self.capabilities)
+        if why:
+            transaction.outcome = Unfit(why)
+            return transaction
+        self._open.append(transaction)
+        self._queue(Stage.MAIL, transaction, _mail_command(envelope, self.capabilities))
+        encoding = "utf-8" if envelope.needs_smtputf8 else "ascii"
+        for recipient in envelope.recipients:
+            self._queue(Stage.RCPT, transaction, f"RCPT TO:<{recipient}>\r\n".encode(encoding))
+        if self.capabilities.chunking:
+            chunk = b"BDAT %d LAST\r\n%b" % (len(envelope.content), envelope.content)
+            self._queue(Stage.FINAL, transaction, chunk, waits=envelope.is_cautious)
+        else:
+            self._queue(Stage.DATA, transaction, b"DATA\r\n")
+        self._pump()
+        return transaction
+
+    def quit(self) -> None:
+        """Queue QUIT; only for a conversation with nothing in flight."""
+        self._todo.append(_Step(Stage.QUIT, None, b"QUIT\r\n", waits=True))
+        self._pump()
+
+    def take_outgoing(self) -> bytes:
+        """Return what is to be written now, in one write; the caller has then written it or lost the connection."""
+        wire = b"".join(self._outgoing)
+        self._outgoing.clear()
+        return wire
+
+    def receive(self, received: bytes) -> None:
+        """Take bytes from the relay, cut anywhere."""
+        for read in self._reader.feed(received):
+            if self.end is not None:
+                return
+            match read:
+                case RawReply():
+                    self._answer(read)
+                case Garbled(what):
+                    self._finish(How.GARBLED, what)
+                case _:
+                    assert_never(read)
+        self._pump()
+
+    def lose(self, how: How, what: str, unsent_bytes: int = 0) -> None:
+        """End the conversation with the connection; ``unsent_bytes`` of the last writes provably never left us."""
+        if self.end is None:
+            self._finish(how, what, unsent_bytes=unsent_bytes)
+
+    # What follows decides; nothing in it awaits.
+
+    def _queue(self, stage: Stage, transaction: Transaction | None, wire: bytes, *, waits: bool = False) -> None:
+        self._todo.append(_Step(stage, transaction, wire, waits or not self.capabilities.pipelining))
+
+    def _pump(self) -> None:
+        """Move to the wire whatever need not wait for a reply."""
+        while self._todo and self.end is None and not self._awaits_go_ahead:
+            step = self._todo[0]
+            if step.waits and self._expected:
+                return
+            if step.stage is Stage.MAIL and self._stands:
+                step = _Step(Stage.RSET, None, b"RSET\r\n", step.waits)
+            else:
+                self._todo.popleft()
+            self._write(step)
+
+    def _write(self, step: _Step) -> None:
+        self._expected.append((step.stage, step.transaction))
+        self._outgoing.append(step.wire)
+        self._written_bytes += len(step.wire)
+        self._awaits_go_ahead = step.stage is Stage.DATA
+        if step.stage in {Stage.MAIL, Stage.RSET}:
+            self._stands = step.stage is Stage.MAIL
+        if step.stage is Stage.FINAL and step.transaction is not None:
+            step.transaction.end_offset_bytes = self._written_bytes
+            # The dot clears a transaction whatever its reply (RFC 5321 4.1.1.4); a refused BDAT may not.
+            self._stands = self.capabilities.chunking
+
+    def _answer(self, raw: RawReply) -> None:
+        self.replies += 1
+        if not self._expected:
+            how = How.CLOSING if raw.code == _CLOSING_CODE else How.GARBLED
+            self._finish(how, "a reply that no command asked for", raw.answering(Stage.CONNECT))
+            return
+        stage, transaction = self._expected[0]
+        reply = raw.answering(stage)
+        if raw.code == _CLOSING_CODE:
+            self._finish(How.CLOSING, "the relay is closing", reply)
+            return
+        if raw.code // 100 not in _CLASSES[stage]:
+            self._finish(How.GARBLED, f"{raw.code} is no answer to {stage.upper()}", reply)
+            return
+        self._expected.popleft()
+        if transaction is not None:
+            self._advance(transaction, stage, reply)
+
+    def _advance(self, transaction: Transaction, stage: Stage, reply: Reply) -> None:
+        match stage:
+            case Stage.MAIL:
+                transaction.mail_reply = reply
+                self._drop_if_refused(transaction)
+            case Stage.RCPT:
+                self._note_recipient(transaction, reply)
+                self._drop_if_refused(transaction)
+            case Stage.DATA:
+                self._note_data(transaction, reply)
+            case Stage.FINAL:
+                self._note_final(transaction, reply)
+            case _:
+                raise AssertionError(f"no transaction waits at {stage}")
+
+    def _note_recipient(self, transaction: Transaction, reply: Reply) -> None:
+        recipient = transaction.envelope.recipients[transaction.rcpts_answered]
+        transaction.rcpts_answered += 1
+        if not reply.is_positive:
+            transaction.refusals.append(Refusal(recipient, reply))
+
+    def _drop_if_refused(self, transaction: Transaction) -> None:
+        """Decide a refused transaction early if all that is left of it is still unwritten."""
+        refused = transaction.refused_so_far
+        if refused is None or any(owed is transaction for _, owed in self._expected):
+            return
+        self._todo = deque(step for step in self._todo if step.transaction is not transaction)
+        self._decide(transaction, refused)
+
+    def _note_data(self, transaction: Transaction, reply: Reply) -> None:
+        self._awaits_go_ahead = False
+        if reply.code // 100 != 3:
+            self._decide(transaction, transaction.refused(reply))
+            return
+        # With nobody to receive it, only the dot is owed: the relay must then take nothing (RFC 2920 3.1).
+        content = b"" if transaction.accepted_recipients == 0 else dot_stuffed(transaction.envelope.content)
+        self._todo.appendleft(_Step(Stage.FINAL, transaction, content + b".\r\n", waits=False))
+
+    def _note_final(self, transaction: Transaction, reply: Reply) -> None:
+        is_lone_dot = not self.capabilities.chunking and transaction.accepted_recipients == 0
+        if is_lone_dot or not reply.is_positive:
+            # 2xx to the lone dot of a message that nobody was to receive says no more than that it was read.
+            self._decide(transaction, transaction.refused(reply))
+            return
+        self.delivered += 1
+        self._stands = bool(self._expected) and self._stands
+        self._decide(transaction, Accepted(reply, tuple(transaction.refusals)))
+        if transaction.refused_so_far is not None:
+            # Accepted for whom? The relay's state is not ours: believe the final reply, trust nothing after it.
+            self._finish(How.GARBLED, "a message was accepted whose sender or recipients were refused", reply)
+
+    def _decide(self, transaction: Transaction, outcome: Outcome) -> None:
+        transaction.outcome = outcome
+        self._open.remove(transaction)
+
+    def _finish(self, how: How, what: str, reply: Reply | None = None, *, unsent_bytes: int = 0) -> None:
+        """End everything: each open message learns whether it can have been accepted."""
+        stage = self.awaited or Stage.CONNECT
+        sent_bytes = self._written_bytes - sum(map(len, self._outgoing)) - unsent_bytes
+        had_delivered = self.delivered > 0
+        self.end = Loss(how, stage, what, reply, had_delivered=had_delivered)
+        for transaction in self._open:
+            loss = Loss(how, stage, what, reply, had_delivered, transaction.mail_accepted)
+            transaction.outcome = self._at_loss(transaction, loss, sent_bytes)
+        self._open.clear()
+        self._todo.clear()
+        self._expected.clear()
+
+    def _at_loss(self, transaction: Transaction, loss: Loss, sent_bytes: int) -> Outcome:
+        refused = transaction.refused_so_far
+        if refused is not None and loss.how is not How.GARBLED:
+            return refused
+        is_complete = transaction.end_offset_bytes is not None and transaction.end_offset_bytes <= sent_bytes
+        # After 421 the relay reads no further command, so what it has not answered it has not taken (RFC 5321 3.8).
+        if not is_complete or loss.how is How.CLOSING:
+            return NotSent(loss)
+        return Uncertain(loss)
+
+
+def dot_stuffed(content: bytes) -> bytes:
+    """Double each dot that begins a line (RFC 5321 4.5.2), the first line's too."""
+    stuffed = content.replace(b"\r\n.", b"\r\n..")
+    return b"." + stuffed if stuffed.startswith(b".") else stuffed
+
+
+def _mail_command(envelope: Envelope, capabilities: Capabilities) -> bytes:
+    words = [f"MAIL FROM:<{envelope.sender}>"]
+    if capabilities.has_size:
+        words.append(f"SIZE={len(envelope.content)}")
+    if capabilities.eight_bit:
+        words.append("BODY=8BITMIME" if envelope.is_eight_bit else "BODY=7BIT")
+    if envelope.needs_smtputf8:
+        words.append("SMTPUTF8")
+    return (" ".join(words) + "\r\n").encode("utf-8" if envelope.needs_smtputf8 else "ascii")
+
+
+def _unfit(envelope: Envelope, capabilities: Capabilities) -> str:
+    """Say why this relay cannot take this message, or nothing.
+
+    The last two checks repeat what composing has promised: nothing that could end a command or a message early may
+    reach the wire, whatever went wrong above.
+    """
+    size_bytes = len(envelope.content)
+    if capabilities.size_limit_bytes and size_bytes > capabilities.size_limit_bytes:
+        return f"the mail has {size_bytes} bytes, the relay takes {capabilities.size_limit_bytes}"
+    if envelope.needs_smtputf8 and not capabilities.smtputf8:
+        return "an address is not ASCII and the relay does not offer SMTPUTF8"
+    if envelope.is_eight_bit and not capabilities.eight_bit:
+        return "the content has 8-bit lines and the relay does not offer 8BITMIME"
+    if not envelope.recipients or any(map(_UNSAFE_IN_PATH.search, (envelope.sender, *envelope.recipients))):
+        return "an address cannot be written in a command"
+    crlfs = envelope.content.count(b"\r\n")
+    if not envelope.content.endswith(b"\r\n"):
+        return "the content does not end with CRLF"
+    if not crlfs == envelope.content.count(b"\r") == envelope.content.count(b"\n"):
+        return "the content has a line that does not end with CRLF"
+    return ""
