@@ -160,6 +160,7 @@ class Conversation:
     delivered: int = 0
     end: Loss | None = None
     replies: int = 0  # complete ones so far: the progress that a deadline waits for
+    last_reply: Reply | None = None
     _todo: deque[_Step] = field(factory=deque)
     _expected: deque[tuple[Stage, Transaction | None]] = field(factory=deque)
     _open: list[Transaction] = field(factory=list)
@@ -268,7 +269,7 @@ class Conversation:
             self._finish(how, "a reply that no command asked for", raw.answering(Stage.CONNECT))
             return
         stage, transaction = self._expected[0]
-        reply = raw.answering(stage)
+        reply = self.last_reply = raw.answering(stage)
         if raw.code == _CLOSING_CODE:
             self._finish(How.CLOSING, "the relay is closing", reply)
             return

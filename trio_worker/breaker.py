@@ -1,0 +1,90 @@
+"""Pure. When claiming stops because the relay is in trouble, and when one mail may probe whether it still is."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from attrs import evolve, frozen
+
+from trio_worker.outcome import How, Trouble
+
+
+@frozen
+class BackOff:
+    """Waits between probes: doubling from ``first_seconds`` to ``cap_seconds``."""
+
+    first_seconds: float
+    cap_seconds: float
+
+
+# A refused login is tried rarely: relays lock an account that fails often, and only a human mends a password.
+LOGIN_BACKOFF = BackOff(60.0, 900.0)
+# Anything else may mend itself in a moment; a minute is the longest that mail then waits for nothing.
+OTHER_BACKOFF = BackOff(1.0, 60.0)
+
+
+@frozen
+class Closed:
+    """The relay works, as far as we know: claim freely. Any mail answered for itself, even refused, closes."""
+
+
+@frozen
+class Open:
+    """The relay is in trouble: claim nothing before ``probe_at`` (local clock, seconds)."""
+
+    trouble: Trouble
+    since: float
+    probe_at: float
+    failures: int
+
+
+@frozen
+class HalfOpen:
+    """One real mail is out as a probe; its outcome closes or opens the breaker."""
+
+    before: Open
+
+
+Breaker: TypeAlias = Closed | Open | HalfOpen
+
+
+def after_trouble(breaker: Breaker, trouble: Trouble, now: float, dice: float) -> Breaker:
+    """Return the breaker after trouble.
+
+    While it is open, the trouble of mails that were already under way changes nothing: they are no new evidence.
+    """
+    match breaker:
+        case Closed():
+            return _opened(trouble, now, now, 1, dice)
+        case HalfOpen(before):
+            return _opened(trouble, before.since, now, before.failures + 1, dice)
+        case Open():
+            return breaker
+
+
+def after_wait(breaker: Breaker, now: float) -> Breaker:
+    """Return the breaker at ``now``: an open one whose back-off has passed lets one probe out."""
+    if isinstance(breaker, Open) and now >= breaker.probe_at:
+        return HalfOpen(breaker)
+    return breaker
+
+
+def after_idle_probe(breaker: Breaker, now: float) -> Breaker:
+    """Return the breaker when the probe found no mail to send, or could not be judged: open, and due for a probe."""
+    if isinstance(breaker, HalfOpen):
+        return evolve(breaker.before, probe_at=now)
+    return breaker
+
+
+def after_secret_change(breaker: Breaker, now: float) -> Breaker:
+    """Return the breaker when the login's secret was changed: a refused login is worth a try at once."""
+    if isinstance(breaker, Open) and breaker.trouble.how is How.LOGIN:
+        return evolve(breaker, probe_at=now, failures=0)
+    return breaker
+
+
+def _opened(trouble: Trouble, since: float, now: float, failures: int, dice: float) -> Open:
+    backoff = LOGIN_BACKOFF if trouble.how is How.LOGIN else OTHER_BACKOFF
+    wait = min(backoff.cap_seconds, backoff.first_seconds * 2.0 ** min(failures - 1, 20))
+    # Up to a quarter more, never less: processes that failed together must not probe together.
+    return Open(trouble, since, now + wait * (1.0 + 0.25 * dice), failures)

@@ -1,0 +1,110 @@
+"""Trio. The only door to asyncio: the loop under the foreign libraries, and calls that a cancel cannot tear.
+
+A cancelled asyncio call has an unknown outcome, even when its result had already arrived. So every call here is
+shielded, and whoever wants it to end early makes it end: by aborting the transport it waits on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, TypeVarTuple
+
+import outcome
+import trio
+import trio_asyncio
+
+ABORT_AGAIN_SECONDS = 0.05
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+@asynccontextmanager
+async def open_bridge(complain: Callable[[str], None]) -> AsyncIterator[None]:
+    """Run the asyncio loop for the block.
+
+    ``complain`` is told of every future that nobody awaited and every client that was never closed; without it
+    trio-asyncio ends the process for any of them. Install the signal receiver before this: a KeyboardInterrupt raised
+    inside asyncio code would hang.
+    """
+
+    def note(_loop: asyncio.AbstractEventLoop, report: dict[str, Any]) -> None:
+        error = report.get("exception")
+        complain(f"{report.get('message', 'unnamed')}: {type(error).__name__ if error else 'no exception'}")
+
+    async with trio_asyncio.open_loop() as loop:
+        loop.set_exception_handler(note)
+        yield
+
+
+async def call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    """Await an asyncio function to its end, whatever is cancelled around it.
+
+    What it returns is the truth even when a cancel is pending: the caller acts on it before its next checkpoint. The
+    function must have a deadline of its own, or end when its transport is aborted.
+    """
+    with trio.CancelScope(shield=True):
+        result: T = await trio_asyncio.aio_as_trio(function)(*args)
+    return result
+
+
+async def call_abortable(abort: Callable[[], object], function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    """Await an asyncio function; a cancel calls ``abort``, which must make the function end soon.
+
+    Raises what the function raises. When it ended because of the cancel its result is dropped and Cancelled is raised,
+    so it must be a call whose reply may be lost.
+    """
+    over = trio.Event()
+
+    async def watch() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                # Again and again: the call may still be opening what the first abort found nothing of.
+                while not over.is_set():
+                    abort()
+                    with trio.move_on_after(ABORT_AGAIN_SECONDS):
+                        await over.wait()
+
+    async def captured() -> T:
+        return await call(function, *args)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        ended = await outcome.acapture(captured)
+        over.set()
+        nursery.cancel_scope.cancel()
+    await trio.lowlevel.checkpoint_if_cancelled()
+    return ended.unwrap()
+
+
+async def call_by(
+    deadline_seconds: float, abort: Callable[[], object], function: Callable[[*Ts], Awaitable[T]], *args: *Ts
+) -> T:
+    """Await an asyncio function as `call` does; ``abort`` is called when the deadline passes, or on a cancel.
+
+    ``abort`` must make the function raise. Raises `trio.TooSlowError` when it was the deadline.
+    """
+    with trio.fail_after(deadline_seconds):
+        return await call_abortable(abort, function, *args)
+
+
+async def call_trio(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    """Await a trio function from inside asyncio code that the bridge runs."""
+    result: T = await trio_asyncio.trio_as_aio(function)(*args)
+    return result
+
+
+def unsent_bytes(transport: asyncio.WriteTransport) -> int:
+    """Return how much of what was written still waits in this process, and would be dropped by an abort.
+
+    For TLS that is the plain text still to be encrypted and the cipher text below it: an upper bound that is zero only
+    when everything was handed to the kernel.
+    """
+    waiting = transport.get_write_buffer_size()
+    protocol = getattr(transport, "_ssl_protocol", None)
+    below = getattr(protocol, "_transport", None)
+    return waiting + (0 if below is None else below.get_write_buffer_size())

@@ -1,0 +1,239 @@
+"""Trio. The queue in Redis: wait, claim, renew, settle.
+
+Every key, with the name of the producer's list for ``jobs``; all share one hash slot, so one script may touch them all:
+
+==================  ======  ==============================  ===============================  ==========================
+key                 type    written by                      read by                          expires
+==================  ======  ==============================  ===============================  ==========================
+jobs                list    producers; claim                wait, claim, inspect             never
+{jobs}:leased       zset    claim, renew, settle            claim, renew, inspect            never; score: lease's end
+{jobs}:delayed      zset    claim, settle, revive           claim, inspect                   never; score: due time
+{jobs}:held         zset    claim, settle, revive           inspect, held                    never; score: time of hold
+{jobs}:dead         zset    claim, settle, revive           inspect, dead                    never; score: time of death
+{jobs}:body         hash    claim, settle                   claim, dead, held                with the job, when done
+{jobs}:record       hash    settle, revive                  claim, dead, held                with the job, when done
+{jobs}:lease        hash    claim, renew, settle, revive    claim, renew, settle, dead       with the job, when done
+{jobs}:pause        string  queue pause                     claim, inspect                   with the pause
+{jobs}:totals       hash    claim                           claim, inspect                   never
+==================  ======  ==============================  ===============================  ==========================
+
+An id is in exactly one of the four sorted sets; its original bytes are in ``body`` for just as long. Scores are
+milliseconds of Redis' clock.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import assert_never
+
+import trio
+from attrs import define, field, frozen
+
+from trio_worker.events import Source
+from trio_worker.option import option
+from trio_worker.record import Record, read_record, write_record
+from trio_worker.redis_client import Answer, RedisClient, Unavailable
+from trio_worker.verdict import Bury, Delay, Done, Hold, Release, Verdict
+
+# At most so many jobs in one claim: a script must stay well under a millisecond, and ids carry three digits.
+CLAIM_LIMIT = 200
+
+_ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # sorts as it counts; no letters that read like digits
+
+
+@frozen
+class QueueOptions:
+    """The queue and its limits (config section ``[queue]``)."""
+
+    name: str = option("jobs", "Name of the Redis list that producers push to.")
+    lease_seconds: float = option(
+        60.0, "How long a job belongs to a worker that stops renewing; then another one takes it over.", least=1
+    )
+    max_deliveries: int = option(
+        5, "Times a job is given out without a settlement before it is dead as crashed.", least=1
+    )
+    max_job_bytes: int = option(1048576, "Size over which a job goes to the dead letters unread.", least=1)
+    dead_limit: int = option(
+        0, "Dead letters at which claiming stops; 0 for no limit. Nothing is ever trimmed.", least=0
+    )
+    journal_dir: str = option("var/journal", "Folder for settlements that Redis did not take.")
+
+
+def queue_keys(name: str) -> tuple[str, ...]:
+    """Return the keys of a queue, in the order of the table above and of every script."""
+    own = ("leased", "delayed", "held", "dead", "body", "record", "lease", "pause", "totals")
+    return (name, *(f"{{{name}}}:{suffix}" for suffix in own))
+
+
+@frozen
+class Claim:
+    """One job in our hands: its bytes, its record, and the token that fences its settlement.
+
+    ``claimed_at`` is Redis' clock in epoch seconds, ``began`` ours (trio's); ``place`` counts fresh jobs since the
+    queue began and is None for all others.
+    """
+
+    job_id: str
+    body: bytes
+    record: Record
+    token: str
+    source: Source
+    deliveries: int
+    claimed_at: float
+    began: float
+    place: int | None = None
+
+
+@frozen
+class Claims:
+    """What one claim brought.
+
+    ``next_seconds`` is the time to the next due job or lease's end, None without one; ``pushed`` counts all jobs that
+    were ever in the list; ``paused`` is the pause as stored, empty while there is none.
+    """
+
+    jobs: tuple[Claim, ...]
+    at: float
+    next_seconds: float | None
+    waiting: int
+    pushed: int
+    recovered: int = 0
+    crashed: int = 0
+    held: int = 0
+    too_large: int = 0
+    paused: str = ""
+
+
+@frozen
+class Settlement:
+    """What became of a job, to be told to Redis; repeating it changes nothing."""
+
+    claim: Claim
+    verdict: Verdict
+
+
+class Answered(StrEnum):
+    """What Redis answered to a settlement."""
+
+    SETTLED = "settled"
+    REPEATED = "repeated"  # it was applied before, and its reply was lost
+    FENCED = "fenced"  # another worker holds the job
+    GONE = "gone"  # nobody does
+
+
+@define
+class Broker:
+    """The queue as one worker sees it; closing the client is its opener's."""
+
+    client: RedisClient
+    options: QueueOptions
+    _run: str = field(factory=lambda: secrets.token_hex(4))
+    _claims_made: int = 0
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return queue_keys(self.options.name)
+
+    async def claim(self, limit: int) -> Claims | Unavailable:
+        """Take at most ``limit`` jobs (1 to `CLAIM_LIMIT`) under a lease.
+
+        Not cancellable: what Redis gave is ours, and the caller must settle each job. A claim whose reply is lost is
+        left to the end of its leases.
+        """
+        self._claims_made += 1
+        token = f"{self._run}.{self._claims_made}"
+        began = trio.current_time()
+        options = self.options
+        words = (token, round(options.lease_seconds * 1000), limit, options.max_deliveries, options.max_job_bytes)
+        answer = await self.client.run_script("claim", self.keys, *words, new_id_prefix())
+        return answer if isinstance(answer, Unavailable) else _read_claims(answer, token, began)
+
+    async def wait(self, seconds: float) -> bool | Unavailable:
+        """Wait until the list has an element, at most ``seconds``; a cancel breaks the waiting connection only."""
+        return await self.client.wait(self.options.name, max(seconds, 0.001))
+
+    async def renew(self, claims: Sequence[Claim]) -> frozenset[str] | Unavailable:
+        """Extend the leases of all jobs in hand; return the ids that are not ours any more."""
+        return await self._renew(claims, "")
+
+    async def confirm(self, claim: Claim, *, marks_started: bool) -> bool | Unavailable:
+        """Ask Redis, just before the bytes go out, whether the job is still ours; extend its lease if so.
+
+        ``marks_started`` makes a lease that then runs out go to held instead of to another worker.
+        """
+        lost = await self._renew([claim], "started" if marks_started else "")
+        return lost if isinstance(lost, Unavailable) else not lost
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[Answered] | Unavailable:
+        """Settle a batch in one round trip; each is applied once however often it is repeated."""
+        words: list[bytes | str | int] = []
+        for settlement in settlements:
+            words += [settlement.claim.job_id, settlement.claim.token, *settle_words(settlement.verdict)]
+        answers = await self.client.run_script("settle", self.keys, *words)
+        return answers if isinstance(answers, Unavailable) else [Answered(answer.decode()) for answer in answers]
+
+    async def _renew(self, claims: Sequence[Claim], state: str) -> frozenset[str] | Unavailable:
+        pairs = [word for claim in claims for word in (claim.job_id, claim.token)]
+        lease_ms = round(self.options.lease_seconds * 1000)
+        lost = await self.client.run_script("renew", self.keys, lease_ms, state, *pairs)
+        return lost if isinstance(lost, Unavailable) else frozenset(each.decode() for each in lost)
+
+
+def settle_words(verdict: Verdict) -> tuple[str, int, bytes]:
+    """Return a verdict as the settle script takes it: what, delay in milliseconds, record."""
+    match verdict:
+        case Done():
+            return "done", 0, b""
+        case Delay(seconds, record):
+            return "delay", max(0, round(seconds * 1000)), write_record(record)
+        case Release(record):
+            return "delay", 0, write_record(record)
+        case Hold(record):
+            return "hold", 0, write_record(record)
+        case Bury(record):
+            return "bury", 0, write_record(record)
+        case _:
+            assert_never(verdict)
+
+
+def new_id_prefix() -> str:
+    """Return the first 16 characters of new job ids: ten of time, so that ids sort by birth, and six of chance."""
+    milliseconds = time.time_ns() // 1_000_000
+    clock = "".join(_ID_ALPHABET[milliseconds >> shift & 31] for shift in range(45, -1, -5))
+    return clock + "".join(secrets.choice(_ID_ALPHABET) for _ in range(6))
+
+
+def _read_claims(answer: Answer, token: str, began: float) -> Claims:
+    _state, now, jobs, next_ms, waiting, popped, recovered, crashed, held, too_large, paused = answer
+    at = int(now) / 1000
+    fresh = sum(job[3] == b"fresh" for job in jobs)
+    return Claims(
+        jobs=tuple(_read_claim(job, token, at, began) for job in jobs),
+        at=at,
+        next_seconds=None if next_ms < 0 else next_ms / 1000,
+        waiting=waiting,
+        pushed=popped + fresh + too_large + waiting,
+        recovered=recovered,
+        crashed=crashed,
+        held=held,
+        too_large=too_large,
+        paused=paused.decode("utf-8", "replace"),
+    )
+
+
+def _read_claim(job: Answer, token: str, at: float, began: float) -> Claim:
+    job_id, body, record, source, deliveries, place = job
+    return Claim(
+        job_id=job_id.decode("utf-8", "replace"),
+        body=body,
+        record=read_record(record, at),
+        token=token,
+        source=Source(source.decode()),
+        deliveries=deliveries,
+        claimed_at=at,
+        began=began,
+        place=place if place > 0 else None,
+    )

@@ -1,0 +1,201 @@
+"""Trio. One open connection to the relay: it drives a conversation over a transport and owns its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import trio
+from attrs import define, field, frozen
+
+from trio_worker.bridge import unsent_bytes
+from trio_worker.opening import Opened, Timeouts
+from trio_worker.outcome import How, Outcome
+from trio_worker.reply import Stage
+from trio_worker.smtp import Conversation, Envelope, Transaction
+
+# QUIT is a courtesy: a relay that does not answer it in this time is left without.
+QUIT_SECONDS = 1.0
+
+
+@frozen
+class ConnectionView:
+    """What a dashboard shows of a connection."""
+
+    connection_id: int
+    state: str
+    state_seconds: float
+    delivered: int
+    age_seconds: float
+    tls: str
+    last_reply: str
+
+
+@frozen
+class Delivery:
+    """One attempt over one connection: what became of it and how long it took, from MAIL to the deciding reply."""
+
+    outcome: Outcome
+    seconds: float
+    connection_id: int
+
+
+class _Wire(asyncio.Protocol):
+    """What asyncio tells of the transport, handed straight on: its callbacks run in the trio thread."""
+
+    def __init__(
+        self, received: Callable[[bytes], None], drained: Callable[[], None], ended: Callable[[How, str], None]
+    ) -> None:
+        self._received, self._drained, self._ended = received, drained, ended
+
+    def data_received(self, data: bytes) -> None:
+        self._received(data)
+
+    def resume_writing(self) -> None:
+        self._drained()
+
+    def eof_received(self) -> None:
+        self._ended(How.EOF, "the relay closed the connection")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None:
+            self._ended(How.EOF, "the connection is closed")
+        else:
+            self._ended(How.RESET, type(exc).__name__)
+
+
+@define(eq=False)
+class Connection:
+    """One connection; several messages may be in flight on it at once.
+
+    `close` or `abort` ends it and is the owner's to call; after either, or once `end` is set, it is never used again.
+    """
+
+    connection_id: int
+    opened: Opened
+    timeouts: Timeouts
+    conversation: Conversation = field(init=False)
+    lent: int = 0  # messages that the pool has let onto it
+    opened_at: float = field(factory=trio.current_time)
+    used_at: float = field(factory=trio.current_time)
+    _woken: trio.Event = field(factory=trio.Event)
+    _state_since: float = field(factory=trio.current_time)
+
+    def __attrs_post_init__(self) -> None:
+        self.conversation = Conversation(self.opened.capabilities)
+        # Any write that the kernel does not take at once is told as drained, so that we know when a message is out.
+        self.opened.transport.set_write_buffer_limits(high=0)
+        self.opened.transport.set_protocol(_Wire(self._receive, self._wake, self.lose))
+
+    @property
+    def end(self) -> str:
+        """Why the connection is over; empty while it can be used."""
+        return "" if self.conversation.end is None else str(self.conversation.end)
+
+    @property
+    def in_flight(self) -> int:
+        return self.conversation.in_flight
+
+    @property
+    def delivered(self) -> int:
+        return self.conversation.delivered
+
+    async def deliver(self, envelope: Envelope) -> Delivery:
+        """Send one message and return what became of it.
+
+        A cancel before the last byte of the message is out aborts the connection: nothing was accepted, Cancelled is
+        raised. From the last byte to the final reply a cancel waits: only `abort` or the deadline ends that.
+        """
+        began = trio.current_time()
+        transaction = self.conversation.begin(envelope)
+        self._flush()
+        while transaction.outcome is None:
+            await self._wait_for_progress(transaction)
+        self.used_at = trio.current_time()
+        return Delivery(transaction.outcome, self.used_at - began, self.connection_id)
+
+    async def close(self) -> None:
+        """Say QUIT, wait for its answer a moment, and end the connection, whatever happens."""
+        try:
+            if not self.end and not self.in_flight:
+                self.conversation.quit()
+                self._flush()
+                with trio.move_on_after(QUIT_SECONDS):
+                    await self._until_quiet()
+        finally:
+            self.abort()
+
+    async def _until_quiet(self) -> None:
+        while self.conversation.awaited is not None:
+            await self._woken.wait()
+
+    def abort(self) -> None:
+        """End the connection at once; what it had not handed to the kernel is dropped. Never awaits."""
+        self.lose(How.CANCELLED, "we ended it")
+
+    def lose(self, how: How, what: str) -> None:
+        """Note the end of the connection and make sure of it."""
+        self.conversation.lose(how, what, unsent_bytes(self.opened.transport))
+        self._end_if_over()
+
+    def view(self) -> ConnectionView:
+        now = trio.current_time()
+        last = self.conversation.last_reply
+        awaited = self.conversation.awaited
+        state = str(awaited).upper() if awaited is not None else "closed" if self.end else "idle"
+        return ConnectionView(
+            connection_id=self.connection_id,
+            state=state,
+            state_seconds=max(0.0, now - self._state_since),
+            delivered=self.delivered,
+            age_seconds=max(0.0, now - self.opened_at),
+            tls=self.opened.tls,
+            last_reply="" if last is None else last.codes,
+        )
+
+    async def _wait_for_progress(self, transaction: Transaction) -> None:
+        """Wait for a reply, for the content to leave, or for the end of patience with either."""
+        is_out = self._is_out(transaction)
+        unsent = unsent_bytes(self.opened.transport)
+        seconds = self._patience_seconds(is_out=is_out)
+        try:
+            with trio.CancelScope(shield=is_out, deadline=trio.current_time() + seconds) as patience:
+                await self._woken.wait()
+        except trio.Cancelled:
+            self.lose(How.CANCELLED, "given up before the message was out")
+            raise
+        if patience.cancelled_caught and not 0 < unsent_bytes(self.opened.transport) < unsent:
+            self.lose(How.TIMEOUT, f"no answer within {seconds:g} s")
+
+    def _is_out(self, transaction: Transaction) -> bool:
+        """Whether the last byte of the message has left: from here nobody but the relay knows what became of it."""
+        return transaction.end_offset_bytes is not None and unsent_bytes(self.opened.transport) == 0
+
+    def _patience_seconds(self, *, is_out: bool) -> float:
+        if is_out and self.conversation.awaited is Stage.FINAL:
+            return self.timeouts.final_reply_seconds
+        return self.timeouts.command_seconds
+
+    def _receive(self, received: bytes) -> None:
+        before = self.conversation.replies
+        self.conversation.receive(received)
+        if self.conversation.end is None:
+            self._flush()
+        if self.conversation.replies != before:
+            self._wake()
+        self._end_if_over()
+
+    def _flush(self) -> None:
+        wire = self.conversation.take_outgoing()
+        if wire:
+            self._state_since = trio.current_time()
+            self.opened.transport.write(wire)
+
+    def _end_if_over(self) -> None:
+        if self.conversation.end is not None:
+            self.opened.transport.abort()
+            self._wake()
+
+    def _wake(self) -> None:
+        woken, self._woken = self._woken, trio.Event()
+        woken.set()

@@ -1,0 +1,281 @@
+"""Pure. What happened: a closed set of records, and the ledger that they add up to.
+
+Log lines, the dashboard, metrics and the exit ledger are functions of these records, so their figures cannot disagree.
+No record holds an address in clear: recipients are masked where the record is made.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeAlias, assert_never
+
+from attrs import define, field, frozen
+
+from trio_worker.breaker import Breaker
+from trio_worker.outcome import Trouble
+from trio_worker.record import Cause
+from trio_worker.smtp import Capabilities
+
+
+class Source(StrEnum):
+    """Where a claim took a job from."""
+
+    FRESH = "fresh"  # the producer's list
+    DUE = "due"  # delayed, and its time had come
+    RECOVERED = "recovered"  # another worker's lease had run out
+
+
+class Disposition(StrEnum):
+    """What became of a claimed job, as the exit ledger names it."""
+
+    SENT = "sent"
+    DELAYED = "delayed"
+    DEAD = "dead"
+    HELD = "held"
+    RELEASED = "released"
+    FENCED = "fenced"  # somebody else had taken the job over: this settlement was refused
+    UNSETTLED = "unsettled"  # Redis took no settlement before we had to go; the lease will run out
+
+
+class Phase(StrEnum):
+    """Where a worker is in its life."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+@frozen
+class PhaseChanged:
+    """The worker entered a phase; ``why`` names the signal or the reason."""
+
+    phase: Phase
+    why: str = ""
+
+
+@frozen
+class Claimed:
+    """A job came into this worker's hands; ``waited_seconds`` is None when nothing dates it."""
+
+    job_id: str
+    source: Source
+    deliveries: int
+    waited_seconds: float | None = None
+    is_estimate: bool = False
+
+
+@frozen
+class Settled:
+    """A job left this worker's hands.
+
+    ``waited_seconds`` runs from push to claim, ``smtp_seconds`` from MAIL to the deciding reply, ``total_seconds`` from
+    claim to settlement.
+    """
+
+    job_id: str
+    disposition: Disposition
+    email_type: str = ""
+    attempt: int = 0
+    cause: Cause | None = None
+    recipients: tuple[str, ...] = ()  # masked
+    delay_seconds: float = 0.0
+    waited_seconds: float | None = None
+    is_estimate: bool = False
+    smtp_seconds: float | None = None
+    total_seconds: float = 0.0
+    connection_id: int | None = None
+    is_uncertain: bool = False
+
+
+@frozen
+class LeasesRecovered:
+    """A claim found leases that had run out: each job may have been sent by the worker that held it."""
+
+    count: int
+    crashed: int = 0  # of jobs delivered too often without a settlement: now dead
+    held: int = 0  # of jobs whose type is held when uncertain
+    too_large: int = 0  # fresh elements over the size limit: now dead
+
+
+@frozen
+class LeaseLost:
+    """Renewing found that a job in hand is not ours any more."""
+
+    job_id: str
+
+
+@frozen
+class ConnectionOpened:
+    """A connection to the relay is ready for mail."""
+
+    connection_id: int
+    seconds: float
+    capabilities: Capabilities
+    tls: str = ""
+
+
+@frozen
+class ConnectionFailed:
+    """A connection to the relay could not be opened."""
+
+    trouble: Trouble
+    ceiling: int | None = None  # the pool's new limit, where others work and it shrank
+
+
+@frozen
+class ConnectionClosed:
+    """A connection ended."""
+
+    connection_id: int
+    why: str
+    delivered: int
+    age_seconds: float
+
+
+@frozen
+class BreakerChanged:
+    """The breaker changed its state."""
+
+    breaker: Breaker
+
+
+@frozen
+class QueueSeen:
+    """What a look at the queue found; counts of jobs by state."""
+
+    waiting: int
+    delayed: int
+    leased: int
+    held: int
+    dead: int
+    due: int = 0
+    oldest_seconds: float | None = None
+    is_estimate: bool = False
+    paused: str = ""
+
+
+@frozen
+class RedisFailed:
+    """A call to Redis failed; it is repeated. ``what`` is the error, ``doing`` the operation."""
+
+    doing: str
+    what: str
+
+
+@frozen
+class RedisRecovered:
+    """Redis answers again."""
+
+    after_seconds: float
+
+
+@frozen
+class JobBroke:
+    """Handling one job raised: a bug of ours or of a template. The job is buried with the traceback in the log."""
+
+    job_id: str
+    traceback: str
+
+
+@frozen
+class LoopComplained:
+    """The asyncio loop under the foreign libraries reported something nobody awaited."""
+
+    what: str
+
+
+Event: TypeAlias = (
+    PhaseChanged
+    | Claimed
+    | Settled
+    | LeasesRecovered
+    | LeaseLost
+    | ConnectionOpened
+    | ConnectionFailed
+    | ConnectionClosed
+    | BreakerChanged
+    | QueueSeen
+    | RedisFailed
+    | RedisRecovered
+    | JobBroke
+    | LoopComplained
+)
+Publish: TypeAlias = Callable[[Event], None]
+
+
+@define
+class Ledger:
+    """The sums of a run: what was claimed and what became of it."""
+
+    claimed: int = 0
+    settled: Counter[Disposition] = field(factory=Counter)
+    uncertain: int = 0
+    recovered: int = 0
+    opened: int = 0
+    open_failures: int = 0
+    deaths: Counter[str] = field(factory=Counter)  # by codes or word
+
+    def note(self, event: Event) -> None:
+        """Add one event."""
+        match event:
+            case Claimed():
+                self.claimed += 1
+            case Settled():
+                self._note_settled(event)
+            case LeasesRecovered():
+                self.recovered += event.count
+                self.uncertain += event.count
+            case ConnectionOpened():
+                self.opened += 1
+            case ConnectionFailed():
+                self.open_failures += 1
+            case (
+                PhaseChanged()
+                | LeaseLost()
+                | ConnectionClosed()
+                | BreakerChanged()
+                | QueueSeen()
+                | RedisFailed()
+                | RedisRecovered()
+                | JobBroke()
+                | LoopComplained()
+            ):
+                pass
+            case _:
+                assert_never(event)
+
+    def _note_settled(self, settled: Settled) -> None:
+        self.settled[settled.disposition] += 1
+        self.uncertain += settled.is_uncertain
+        if settled.disposition is Disposition.DEAD and settled.cause is not None:
+            self.deaths[settled.cause.codes or settled.cause.word] += 1
+
+    @property
+    def in_hand(self) -> int:
+        """Jobs claimed and not settled."""
+        return self.claimed - sum(self.settled.values())
+
+    @property
+    def balances(self) -> bool:
+        """Whether every claimed job is accounted for."""
+        return self.in_hand == 0
+
+    def __str__(self) -> str:
+        parts = " + ".join(f"{self.settled[each]:,} {each}" for each in Disposition)
+        sign = "=" if self.balances else f"!= ({self.in_hand:,} not accounted for)"
+        return f"{self.claimed:,} claimed {sign} {parts}"
+
+
+def mask_address(address: str) -> str:
+    """Return an address that still tells people apart: ``a…n@example.org``; the domain stays readable.
+
+    The first character is kept, and the last of a local part of six or more.
+    """
+    local, at, domain = address.rpartition("@")
+    if not at:
+        return "…"
+    tail = local[-1] if len(local) >= 6 else ""
+    return f"{local[:1]}…{tail}@{domain}"

@@ -1,0 +1,268 @@
+"""Trio. From a relay's name to a session that is ready for MAIL: connect, encrypt, greet, log in.
+
+trio resolves and connects; aiosmtplib speaks the opening over the socket it is given. Whatever goes wrong is a
+`Trouble` that says at which step and why, in words that an operator understands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+import time
+from contextlib import suppress
+from typing import assert_never
+
+import aiosmtplib
+import trio
+from attrs import define, frozen
+
+from trio_worker.bridge import call_by
+from trio_worker.option import option
+from trio_worker.outcome import How, Trouble
+from trio_worker.reply import Stage, printable, reply_from
+from trio_worker.smtp import Capabilities, read_ehlo
+
+# Of what the relay offers the first of these is tried, and only it: a second failed AUTH in one session looks like an
+# attack. CRAM-MD5 never shows the password, so it alone is allowed without TLS.
+_MECHANISMS_WITH_TLS = ("PLAIN", "LOGIN", "CRAM-MD5")
+_MECHANISMS_IN_CLEAR = ("CRAM-MD5",)
+_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+@frozen
+class RelayOptions:
+    """The relay that takes the mail (config section ``[smtp]``)."""
+
+    host: str = option("127.0.0.1", "Name or address of the relay.")
+    port: int = option(1025, "Port of the relay: 587 for starttls, 465 for implicit.", least=1, most=65535)
+    tls: str = option(
+        "starttls",
+        "Encryption: starttls, implicit, or none for a relay on this machine.",
+        choices=("starttls", "implicit", "none"),
+    )
+    username: str = option("", "Login at the relay; empty for none.")
+    password: str = option("", "Password for the login; better in a file named by password_file.", secret=True)
+    ca_file: str = option("", "Certificate authorities that the relay's certificate is checked against; empty: system.")
+    ignore_ehlo: tuple[str, ...] = option((), "Extensions not to use even if offered, such as CHUNKING or PIPELINING.")
+    allow_real_relay: bool = option(
+        default=False, says="Whether the dev profile may send to a relay that is not on this machine."
+    )
+    only_to: str = option("", "Regular expression that a recipient must match in full to be mailed; empty: everybody.")
+
+
+@frozen
+class Timeouts:
+    """How long the relay may take (config section ``[smtp.timeouts]``)."""
+
+    connect_seconds: float = option(
+        30.0, "Time for opening a connection: name, TCP, TLS, greeting and login together.", least=0.001
+    )
+    command_seconds: float = option(
+        60.0, "Time for the reply to each command, or for a part of the content.", least=0.001
+    )
+    final_reply_seconds: float = option(
+        300.0, "Time for the reply to a whole message; giving up earlier risks a duplicate.", least=0.001
+    )
+
+
+@frozen
+class Relay:
+    """One relay, ready to be connected to; ``local_name`` is what EHLO says we are."""
+
+    options: RelayOptions
+    timeouts: Timeouts
+    tls: ssl.SSLContext
+    local_name: str = "localhost"
+
+
+@frozen
+class Opened:
+    """An open session: the transport is the caller's to give a protocol to, and to abort."""
+
+    transport: asyncio.Transport
+    capabilities: Capabilities
+    tls: str
+    seconds: float
+
+
+def tls_context(ca_file: str) -> ssl.SSLContext:
+    """Return the context for talking to the relay: certificates and names are always checked, TLS 1.2 at least.
+
+    Raises OSError or ssl.SSLError for a file that holds no certificates.
+    """
+    context = ssl.create_default_context(cafile=ca_file or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+async def open_session(relay: Relay) -> Opened | Trouble:
+    """Open a session; a cancel or the deadline leaves nothing open behind."""
+    began = time.perf_counter()
+    opening = _Opening(relay)
+    try:
+        with trio.fail_after(relay.timeouts.connect_seconds):
+            connected = await _connect(relay.options.host, relay.options.port)
+            if isinstance(connected, Trouble):
+                return connected
+            opening.sock = connected
+            return await opening.run(began)
+    except trio.TooSlowError:
+        what = f"not open within {relay.timeouts.connect_seconds:g} s"
+        return Trouble(How.TIMEOUT, opening.stage, what)
+    finally:
+        if not opening.is_open:
+            opening.abort()
+
+
+async def _connect(host: str, port: int) -> socket.socket | Trouble:
+    try:
+        stream = await trio.open_tcp_stream(host, port)
+    except socket.gaierror as error:
+        return Trouble(How.RESOLVE, Stage.CONNECT, printable(f"{host}: {error.strerror}"))
+    except OSError as error:
+        return _trouble_of_os(error)
+    # The socket outlives the trio stream: asyncio gets the descriptor, and nothing else keeps it.
+    return socket.socket(fileno=stream.socket.detach())
+
+
+def _trouble_of_os(error: OSError) -> Trouble:
+    for each in _causes(error):
+        if each.errno in _OUT_OF_DESCRIPTORS:
+            return Trouble(How.LOCAL, Stage.CONNECT, f"this machine: {each.strerror}")
+    reasons = dict.fromkeys(each.strerror for each in _causes(error) if each.strerror)
+    return Trouble(How.CONNECT, Stage.CONNECT, printable(", ".join(reasons) or str(error)))
+
+
+def _causes(error: BaseException | None) -> list[OSError]:
+    """Return the system errors behind trio's summary of all connection attempts."""
+    if error is None:
+        return []
+    if isinstance(error, BaseExceptionGroup):
+        return [cause for each in error.exceptions for cause in _causes(each)]
+    below = _causes(error.__cause__)
+    return below or ([error] if isinstance(error, OSError) else [])
+
+
+@define
+class _Opening:
+    """The steps of one opening; ``stage`` is where it stands, for the trouble that may come."""
+
+    relay: Relay
+    sock: socket.socket | None = None
+    stage: Stage = Stage.CONNECT
+    smtp: aiosmtplib.SMTP | None = None
+    is_open: bool = False
+
+    def abort(self) -> None:
+        """Break the session wherever it stands; what waits for it fails."""
+        transport = self.smtp.transport if self.smtp is not None else None
+        if isinstance(transport, asyncio.Transport):
+            transport.abort()
+        if self.sock is not None:
+            # Inside a TLS handshake the transport is not known yet; shutting the socket down ends that as well.
+            with suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+            if transport is None:
+                self.sock.close()
+
+    async def run(self, began: float) -> Opened | Trouble:
+        """Speak the opening; returns trouble for whatever the relay or the network does."""
+        try:
+            capabilities = await call_by(self.relay.timeouts.connect_seconds, self._break, self._speak)
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            return self._trouble(error)
+        if isinstance(capabilities, Trouble):
+            return capabilities
+        return self._hand_over(capabilities, began)
+
+    def _break(self) -> None:
+        if self.sock is not None:
+            with suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+    async def _speak(self) -> Capabilities | Trouble:
+        options = self.relay.options
+        implicit = options.tls == "implicit"
+        smtp = self.smtp = aiosmtplib.SMTP(timeout=None, start_tls=False)
+        self.stage = Stage.GREETING
+        await smtp.connect(
+            sock=self.sock,
+            hostname=options.host,
+            local_hostname=self.relay.local_name,
+            use_tls=implicit,
+            tls_context=self.relay.tls,
+        )
+        capabilities = await self._greet(smtp)
+        if options.tls == "starttls":
+            self.stage = Stage.STARTTLS
+            if not capabilities.starttls:
+                return Trouble(How.TLS, Stage.STARTTLS, "the relay offers no STARTTLS, and tls = starttls demands it")
+            await smtp.starttls(tls_context=self.relay.tls, server_hostname=options.host)
+            capabilities = await self._greet(smtp)
+        if options.username:
+            self.stage = Stage.AUTH
+            return await self._log_in(smtp, capabilities)
+        return capabilities
+
+    async def _greet(self, smtp: aiosmtplib.SMTP) -> Capabilities:
+        self.stage = Stage.EHLO
+        reply = await smtp.ehlo()
+        return read_ehlo(reply.message, self.relay.options.ignore_ehlo)
+
+    async def _log_in(self, smtp: aiosmtplib.SMTP, capabilities: Capabilities) -> Capabilities | Trouble:
+        options = self.relay.options
+        usable = _MECHANISMS_IN_CLEAR if options.tls == "none" else _MECHANISMS_WITH_TLS
+        mechanism = next((each for each in usable if each in capabilities.auth), None)
+        match mechanism:
+            case "PLAIN":
+                await smtp.auth_plain(options.username, options.password)
+            case "LOGIN":
+                await smtp.auth_login(options.username, options.password)
+            case "CRAM-MD5":
+                await smtp.auth_crammd5(options.username, options.password)
+            case None:
+                offered = " ".join(sorted(capabilities.auth)) or "none"
+                what = f"no login both sides know: offered {offered}, usable {' '.join(usable)}"
+                return Trouble(How.LOGIN, Stage.AUTH, printable(what))
+            case _:
+                assert_never(mechanism)  # type: ignore[arg-type]  # the tuples above hold no other word
+        return capabilities
+
+    def _hand_over(self, capabilities: Capabilities, began: float) -> Opened | Trouble:
+        smtp = self.smtp
+        transport = smtp.transport if smtp is not None else None
+        if smtp is None or not isinstance(transport, asyncio.Transport) or transport.is_closing():
+            return Trouble(How.EOF, self.stage, "the relay closed the connection after the opening")
+        if len(getattr(smtp.protocol, "_buffer", b"")):
+            return Trouble(How.GARBLED, self.stage, "the relay sent replies that nothing asked for")
+        self.is_open = True
+        # What aiosmtplib keeps of the connection must not close it when the client object goes away.
+        smtp.transport = smtp.protocol = None
+        cipher = transport.get_extra_info("ssl_object")
+        tls = cipher.version() if cipher is not None else ""
+        return Opened(transport, capabilities, tls or "", time.perf_counter() - began)
+
+    def _trouble(self, error: Exception) -> Trouble:
+        certificate = next((each for each in _chain(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
+        if certificate is not None:
+            what = f"the relay's certificate is not trusted: {certificate.verify_message or certificate}"
+            return Trouble(How.TLS, Stage.STARTTLS, printable(what))
+        if any(isinstance(each, ssl.SSLError) for each in _chain(error)):
+            return Trouble(How.TLS, Stage.STARTTLS, printable(f"no TLS session: {error}"))
+        if isinstance(error, aiosmtplib.SMTPResponseException) and error.code > 0:
+            reply = reply_from(error.code, error.message, self.stage)
+            hows = {Stage.AUTH: How.LOGIN, Stage.STARTTLS: How.TLS}
+            return Trouble(hows.get(self.stage, How.GREETING), self.stage, "refused", reply)
+        if isinstance(error, aiosmtplib.SMTPServerDisconnected | aiosmtplib.SMTPConnectError | ConnectionError):
+            return Trouble(How.EOF, self.stage, printable(str(error)))
+        return Trouble(How.GARBLED, self.stage, printable(str(error)))
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    found = []
+    while error is not None:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found

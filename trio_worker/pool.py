@@ -1,0 +1,325 @@
+"""Trio. The connections to the relay, and the slots that let messages onto them.
+
+A slot is a permit for one message in flight; there are ``max_size * pipeline_depth`` of them in a memory channel. To
+borrow is to receive one and then, without a checkpoint, to choose the most recently used connection with room, or to
+open one. To return is ``send_nowait``: it cannot block and cannot be cancelled, so no slot can leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeAlias
+
+import trio
+from attrs import define, field, frozen
+
+from trio_worker.connection import Connection, ConnectionView
+from trio_worker.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, Publish
+from trio_worker.opening import Opened, Relay, Timeouts, open_session
+from trio_worker.option import option
+from trio_worker.outcome import Trouble
+
+# How often idle connections are looked through: closing one a second late harms nobody.
+SWEEP_SECONDS = 1.0
+# For how long the pool does without the slots of connections that could not be opened beside working ones.
+SHRUNK_SECONDS = 30.0
+# A connection that rested longer may have died unseen: its next message waits for the replies to RCPT.
+RESTED_SECONDS = 5.0
+# All QUITs at the end share this time.
+CLOSE_SECONDS = 2.0
+
+
+@frozen
+class PoolOptions:
+    """How many connections, and how long each lives (config section ``[smtp.pool]``)."""
+
+    max_size: int = option(10, "Most connections to the relay that this process opens.", least=1)
+    min_idle: int = option(2, "Connections kept open while there is nothing to send.", least=0)
+    pipeline_depth: int = option(1, "Messages in flight at once on one connection.", least=1, most=1)
+    idle_seconds: float = option(60.0, "Rest after which a connection beyond min_idle is closed.", least=0)
+    max_lifetime_seconds: float = option(300.0, "Age at which a connection is closed.", least=1)
+    max_messages: int = option(1000, "Messages after which a connection is closed.", least=1)
+    max_uncertain: int = option(64, "Most messages that the loss of one connection may leave uncertain.", least=1)
+
+
+@frozen
+class Shut:
+    """The pool lets no more messages in: the worker drains."""
+
+
+@frozen
+class Permit:
+    """The right to have one message in flight."""
+
+
+Open: TypeAlias = Callable[[], Awaitable[Opened | Trouble]]
+
+
+@define(eq=False)
+class Pool:
+    """Connections to one relay. Made by `open_pool`, which closes every connection in the end."""
+
+    options: PoolOptions
+    timeouts: Timeouts
+    publish: Publish
+    _open_session: Open
+    _connections: list[Connection] = field(factory=list)  # the most recently used last
+    _opening: int = 0
+    _opened_ever: int = 0
+    _trouble: Trouble | None = None  # of the last opening; None after a good one
+    _is_proven: bool = False  # whether the last opening went well, so that several may open at once
+    _single_flight: trio.Lock = field(factory=trio.Lock)
+    _changed: trio.Event = field(factory=trio.Event)
+    _entering: set[trio.CancelScope] = field(factory=set)
+    _is_shut: bool = False
+    _withheld: list[tuple[float, Permit]] = field(factory=list)
+    _give: trio.MemorySendChannel[Permit] = field(init=False)
+    _take: trio.MemoryReceiveChannel[Permit] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._give, self._take = trio.open_memory_channel[Permit](self.capacity)
+        for _ in range(self.capacity):
+            self._give.send_nowait(Permit())
+
+    @property
+    def capacity(self) -> int:
+        return self.options.max_size * self.options.pipeline_depth
+
+    @property
+    def slots_home(self) -> int:
+        """Slots that nobody has borrowed, withheld ones included."""
+        return self._take.statistics().current_buffer_used + len(self._withheld)
+
+    def __repr__(self) -> str:
+        busy = sum(connection.lent > 0 for connection in self._connections)
+        return (
+            f"<Pool: {len(self._connections)} connections, {busy} busy, {self._opening} opening; "
+            f"{self.slots_home} of {self.capacity} slots home>"
+        )
+
+    def views(self) -> tuple[ConnectionView, ...]:
+        """Return what a dashboard shows of each connection."""
+        return tuple(connection.view() for connection in self._connections)
+
+    @asynccontextmanager
+    async def borrow(self) -> AsyncIterator[Connection | Trouble | Shut]:
+        """Wait for a slot and a connection with room for one message; the slot goes home at the end of the block.
+
+        Gives `Trouble` when a connection would have to be opened and cannot be, `Shut` when the pool was shut before
+        there was one. A cancel while waiting gives nothing and keeps nothing.
+        """
+        permit: Permit | None = None
+        found: Connection | Trouble | Shut = Shut()
+        try:
+            with self._entrance():
+                while True:
+                    permit = await self._take.receive()
+                    chosen = await self._connection()
+                    if chosen is not None:
+                        found = chosen
+                        break
+                    # No connection for this slot, though others work: the relay may limit them. Do with fewer slots.
+                    self._withhold(permit)
+                    permit = None
+            yield found
+        finally:
+            if isinstance(found, Connection):
+                found.lent -= 1
+                self._retire_if_over(found)
+            if permit is not None:
+                self._give.send_nowait(permit)
+
+    def shut(self) -> None:
+        """Let no more messages in: whoever waits for a slot or a connection gets `Shut` at once."""
+        self._is_shut = True
+        for scope in self._entering:
+            scope.cancel()
+
+    def abort(self) -> None:
+        """Break every connection: what waited for a final reply becomes uncertain. Never awaits."""
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    def forget_trouble(self) -> None:
+        """Forget that an opening failed, as when the password was changed."""
+        self._trouble = None
+
+    @contextmanager
+    def _entrance(self) -> Iterator[None]:
+        """Let `shut` cancel what happens inside, and only that."""
+        with trio.CancelScope() as scope:
+            self._entering.add(scope)
+            if self._is_shut:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self._entering.discard(scope)
+
+    async def _connection(self) -> Connection | Trouble | None:
+        """Return a connection with room, opening one if need be; None when only that failed while others work."""
+        while True:
+            chosen = self._choose()
+            if chosen is not None:
+                chosen.lent += 1
+                return chosen
+            if len(self._connections) + self._opening >= self.options.max_size:
+                # Every place is taken by a connection that is being opened for the pool's own sake.
+                await self._changed.wait()
+                continue
+            opened = await self._open_one()
+            match opened:
+                case Connection():
+                    opened.lent += 1
+                    return opened
+                case Trouble():
+                    return None if any(not each.end for each in self._connections) else opened
+                case None:
+                    pass  # somebody else's opening went well while this one queued: look again
+
+    def _choose(self) -> Connection | None:
+        """Return the most recently used connection with room; retire what must not be used again."""
+        for connection in reversed(self._connections):
+            if connection.lent < self.options.pipeline_depth and not self._retire_if_over(connection):
+                self._connections.remove(connection)
+                self._connections.append(connection)
+                return connection
+        return None
+
+    def is_rested(self, connection: Connection) -> bool:
+        """Whether the next message on this connection must be careful: it is new, or may have died unseen."""
+        return connection.delivered == 0 or trio.current_time() - connection.used_at > RESTED_SECONDS
+
+    def _retire_if_over(self, connection: Connection) -> bool:
+        why = self._why_over(connection)
+        if not why or connection.lent or connection not in self._connections:
+            return False
+        self._remove(connection, why)
+        connection.abort()
+        return True
+
+    def _why_over(self, connection: Connection) -> str:
+        now = trio.current_time()
+        if connection.end:
+            return connection.end
+        if connection.delivered >= self.options.max_messages:
+            return "max_messages"
+        if now - connection.opened_at >= self.options.max_lifetime_seconds:
+            return "max_lifetime"
+        return ""
+
+    async def _open_one(self) -> Connection | Trouble | None:
+        """Open one connection; alone while nothing proves that the relay lets us in."""
+        if self._is_proven:
+            return await self._open_now()
+        before = self._opened_ever
+        trouble_before = self._trouble
+        async with self._single_flight:
+            if self._opened_ever != before:
+                return None
+            if self._trouble is not None and self._trouble is not trouble_before:
+                return self._trouble
+            return await self._open_now()
+
+    async def _open_now(self) -> Connection | Trouble:
+        self._opening += 1
+        try:
+            opened = await self._open_session()
+        finally:
+            self._opening -= 1
+            self._announce()
+        if isinstance(opened, Trouble):
+            self._trouble, self._is_proven = opened, False
+            ceiling = len(self._connections) if self._connections else None
+            self.publish(ConnectionFailed(opened, ceiling))
+            return opened
+        self._trouble, self._is_proven = None, True
+        self._opened_ever += 1
+        connection = Connection(self._opened_ever, opened, self.timeouts)
+        self._connections.append(connection)
+        self.publish(ConnectionOpened(connection.connection_id, opened.seconds, opened.capabilities, opened.tls))
+        return connection
+
+    def _withhold(self, permit: Permit) -> None:
+        self._withheld.append((trio.current_time() + SHRUNK_SECONDS, permit))
+
+    def _restore_withheld(self) -> None:
+        """Put withheld slots back whose time is over, or all of them when no connection is left to shrink to."""
+        now = trio.current_time()
+        keep = [(until, permit) for until, permit in self._withheld if until > now and self._connections]
+        for _ in range(len(self._withheld) - len(keep)):
+            self._give.send_nowait(Permit())
+        self._withheld = keep
+
+    def _remove(self, connection: Connection, why: str) -> None:
+        self._connections.remove(connection)
+        age_seconds = trio.current_time() - connection.opened_at
+        self.publish(ConnectionClosed(connection.connection_id, why, connection.delivered, age_seconds))
+        self._announce()
+
+    def _announce(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    async def _keep(self) -> None:
+        """Close what has rested or lived too long, and keep ``min_idle`` connections open."""
+        async with trio.open_nursery() as closing:
+            while True:
+                for connection in tuple(self._connections):
+                    why = "" if connection.lent else self._why_over(connection) or self._why_idle(connection)
+                    if why:
+                        self._remove(connection, why)
+                        closing.start_soon(connection.close)
+                self._restore_withheld()
+                # While an opening has just failed, only a mail opens again: each try may count as a failed login.
+                if not self._is_shut and self._trouble is None and self._missing_idle() > 0:
+                    await self._open_one()
+                else:
+                    await trio.sleep(SWEEP_SECONDS)
+
+    def _why_idle(self, connection: Connection) -> str:
+        rested = trio.current_time() - connection.used_at
+        if rested < self.options.idle_seconds or len(self._connections) <= self.options.min_idle:
+            return ""
+        return "idle"
+
+    def _missing_idle(self) -> int:
+        places = self.options.max_size - len(self._connections) - self._opening
+        return min(self.options.min_idle - len(self._connections) - self._opening, places)
+
+    async def _close(self) -> None:
+        """Say QUIT on every connection, all at once, and end them."""
+        self.shut()
+        connections = tuple(self._connections)
+        for connection in connections:
+            self._remove(connection, connection.end or "drained")
+        with trio.move_on_after(CLOSE_SECONDS):
+            async with trio.open_nursery() as closing:
+                for connection in connections:
+                    closing.start_soon(connection.close)
+        for connection in connections:
+            connection.abort()
+
+
+@asynccontextmanager
+async def open_pool(
+    options: PoolOptions, relay: Relay, publish: Publish, open_with: Open | None = None
+) -> AsyncIterator[Pool]:
+    """Open a pool and keep it for the block; all connections are closed at its end, also on a cancel.
+
+    No message may be in flight when the block ends: the tasks that borrow live in a nursery inside it.
+    """
+
+    async def open_relay() -> Opened | Trouble:
+        return await open_session(relay)
+
+    pool = Pool(options, relay.timeouts, publish, open_with or open_relay)
+    async with trio.open_nursery() as keeping:
+        keeping.start_soon(pool._keep)  # noqa: SLF001  the pool's own task, started by its own opener
+        try:
+            yield pool
+        finally:
+            keeping.cancel_scope.cancel()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS + 1):
+                await pool._close()  # noqa: SLF001  as above

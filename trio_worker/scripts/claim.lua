@@ -1,0 +1,92 @@
+-- Claim: take jobs under a lease: run-out leases first, then what is due, then the producer's list.
+-- ARGV: token, lease (ms), limit, most deliveries, most bytes of a job, prefix of new ids.
+-- Returns {state, now, jobs {id, bytes, record, source, deliveries, place}, next event (ms from now, -1 none),
+--          waiting, popped before this call, recovered, crashed, held, too large, pause}.
+local token, lease_ms, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local most_deliveries, most_bytes, prefix = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local jobs, recovered, crashed, held, too_large = {}, 0, 0, 0, 0
+local popped = tonumber(redis.call('HGET', TOTALS, 'popped') or '0')
+
+local function reply(state, pause)
+  local next_ms = -1
+  for _, key in ipairs({DELAYED, LEASED}) do
+    local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    if head[2] then
+      local ahead = math.max(0, math.ceil(tonumber(head[2]) - NOW))
+      if next_ms < 0 or ahead < next_ms then
+        next_ms = ahead
+      end
+    end
+  end
+  return {state, whole(NOW), jobs, next_ms, redis.call('LLEN', JOBS), popped, recovered, crashed, held, too_large, pause}
+end
+
+local pause = redis.call('GET', PAUSE)
+if pause then
+  return reply('paused', pause)
+end
+begin_writing()
+
+local function give(id, bytes, source, deliveries, place)
+  redis.call('ZADD', LEASED, whole(NOW + lease_ms), id)
+  write_lease(id, token, deliveries, '')
+  jobs[#jobs + 1] = {id, bytes, redis.call('HGET', RECORD, id) or '', source, deliveries, place}
+end
+
+local function set_aside(key, id, deliveries, reason)
+  redis.call('ZREM', LEASED, id)
+  redis.call('ZREM', DELAYED, id)
+  redis.call('ZADD', key, whole(NOW), id)
+  write_lease(id, '', deliveries, reason)
+end
+
+local function give_again(id, source)
+  local _, deliveries, state = read_lease(id)
+  local bytes = redis.call('HGET', BODY, id)
+  if not bytes then
+    -- Planted by hand, or half deleted: there is nothing to send, and the others must not wait for it.
+    redis.call('HSET', BODY, id, '')
+    set_aside(DEAD, id, deliveries, 'no_bytes')
+    crashed = crashed + 1
+  elseif source == 'recovered' and state == 'started' then
+    set_aside(HELD, id, deliveries, 'uncertain')
+    held = held + 1
+  elseif deliveries >= most_deliveries then
+    set_aside(DEAD, id, deliveries, 'crashed')
+    crashed = crashed + 1
+  else
+    redis.call('ZREM', DELAYED, id)
+    give(id, bytes, source, deliveries + 1, -1)
+  end
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASED, '-inf', whole(NOW), 'LIMIT', 0, limit)) do
+  recovered = recovered + 1
+  give_again(id, 'recovered')
+end
+if #jobs < limit then
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', whole(NOW), 'LIMIT', 0, limit - #jobs)) do
+    give_again(id, 'due')
+  end
+end
+local taken = 0
+-- Oversized elements do not count as jobs; the second bound keeps a list full of them from blocking Redis.
+while #jobs < limit and taken < 2 * limit do
+  local bytes = redis.call('LPOP', JOBS)
+  if not bytes then
+    break
+  end
+  taken = taken + 1
+  local id = prefix .. string.format('%03d', taken)
+  redis.call('HSET', BODY, id, bytes)
+  if #bytes > most_bytes then
+    set_aside(DEAD, id, 1, 'too_large')
+    too_large = too_large + 1
+  else
+    give(id, bytes, 'fresh', 1, popped + taken)
+  end
+end
+if taken > 0 then
+  redis.call('HINCRBY', TOTALS, 'popped', taken)
+end
+return reply('open', '')

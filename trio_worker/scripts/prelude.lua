@@ -1,0 +1,43 @@
+-- Begins every script. KEYS are the queue's keys, in the order of the table at the head of broker.py.
+local JOBS, LEASED, DELAYED, HELD, DEAD, BODY, RECORD, LEASE, PAUSE, TOTALS = unpack(KEYS)
+local KINDS = {'list', 'zset', 'zset', 'zset', 'zset', 'hash', 'hash', 'hash', 'string', 'hash'}
+
+-- A script is not rolled back, so a key of another type must be found before the first write.
+for i, kind in ipairs(KINDS) do
+  local found = redis.call('TYPE', KEYS[i])
+  found = found.ok or found
+  if found ~= 'none' and found ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' holds a ' .. found .. ', not a ' .. kind)
+  end
+end
+
+local function milliseconds()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+local NOW = milliseconds()
+
+-- Scores as text: Lua would write a time as 1.7e+12.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+-- A lease entry is 'token|deliveries|state'. States: '' leased, 'started' bytes may be out and the type is held when
+-- uncertain, 'settled', or the reason why a claim moved the job to dead or held.
+local function read_lease(id)
+  local entry = redis.call('HGET', LEASE, id)
+  if not entry then
+    return nil, 0, ''
+  end
+  local token, deliveries, state = string.match(entry, '^(.-)|(%d+)|(.*)$')
+  return token, tonumber(deliveries or 0), state or ''
+end
+
+local function write_lease(id, token, deliveries, state)
+  redis.call('HSET', LEASE, id, token .. '|' .. deliveries .. '|' .. state)
+end
+
+-- Redis lets a script write when it is out of memory only if its first write is one that frees: so make it one.
+local function begin_writing()
+  redis.call('ZREM', LEASED, '')
+end

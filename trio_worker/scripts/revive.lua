@@ -1,0 +1,15 @@
+-- Revive: put dead or held jobs back, due after a delay. ARGV: 'dead' or 'held', then id, delay (ms), record of each.
+-- Returns the ids that were put back; one that was no longer there is left out.
+local from = ARGV[1] == 'held' and HELD or DEAD
+local back = {}
+begin_writing()
+for i = 2, #ARGV, 3 do
+  local id, delay_ms, record = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
+  if redis.call('ZREM', from, id) == 1 then
+    redis.call('HSET', RECORD, id, record)
+    write_lease(id, '', 0, 'settled')
+    redis.call('ZADD', DELAYED, whole(NOW + delay_ms), id)
+    back[#back + 1] = id
+  end
+end
+return back

@@ -1,0 +1,286 @@
+"""Pure. What becomes of a job after an attempt: the policy, in one place.
+
+The policy in English:
+
+A mail the relay accepted is done. A mail the relay refuses for good (5xx) is dead at once, with the relay's words. A
+mail refused for now (4xx, greylisting, a full mailbox at RCPT) is tried again later, each time after a longer wait,
+or after the time that the reply names; when its attempts or its age are used up it is dead. Of several recipients each
+has a fate of its own: who was accepted is never sent to again, who was refused for now is tried again alone.
+
+What is not the mail's fault costs it nothing. When a connection ends that has worked before, the job goes back as it
+was. When no connection can be opened, or the relay refuses the login, our sender or the session, the job goes back as
+it was and claiming stops: that is the breaker's matter (`relay_trouble`). Only a mail that has lost three connections
+after the relay took its sender pays an attempt for each further one: it may be this mail that makes the relay hang up.
+
+When all of a message went out and no final reply came, nobody can know. The email type says whether such a mail is
+tried again, with the same Message-ID, or held for a human.
+
+A job before its time is put back until then; a job past its time is dead.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeAlias, assert_never
+
+from attrs import evolve, frozen
+
+from trio_worker.option import option
+from trio_worker.outcome import (
+    Accepted,
+    How,
+    Loss,
+    NotSent,
+    Outcome,
+    Refusal,
+    Refused,
+    Trouble,
+    Uncertain,
+    Unfit,
+    Unopened,
+)
+from trio_worker.record import Attempt, Cause, Failed, Record
+from trio_worker.reply import Reply, Stage
+
+# Losing a connection after MAIL is forgiven this often before an attempt is spent on it.
+FORGIVEN_LOSSES = 3
+# Replies that speak of the session, whatever command earned them: authentication required (530), a password change
+# is due or a limit on connections is reached (432), temporary authentication failure (454); RFC 4954 4.7 and 6.
+SESSION_CODES = frozenset({432, 454, 530})
+# 552 at MAIL or at the end is about this mail's size; at RCPT it is a full mailbox, which RFC 5321 4.5.3.1.10
+# asks clients to treat as 452.
+STORAGE_CODE = 552
+
+_HINT = re.compile(r"\b(\d{1,6})\s*(s|sec|secs|seconds?|m|min|mins|minutes?|h|hours?)\b", re.IGNORECASE)
+_HINT_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+@frozen
+class RetryPolicy:
+    """How often, how far apart and how long a refused mail is tried again (config section ``[retry]``)."""
+
+    max_attempts: int = option(30, "Attempts a mail has before it is dead.", least=1)
+    base_seconds: float = option(60.0, "Wait before the second attempt; it doubles for each further one.", least=0)
+    cap_seconds: float = option(3600.0, "The longest wait between two attempts.", least=0)
+    max_age_seconds: float = option(86400.0, "Age at which a mail that was refused for now is dead.", least=1)
+
+
+@frozen
+class Done:
+    """The mail was accepted for everybody it was still due to."""
+
+
+@frozen
+class Delay:
+    """Try again after ``seconds``; ``spends_attempt`` tells a retry from a job that came before its time."""
+
+    seconds: float
+    record: Record
+    cause: Cause
+    spends_attempt: bool = True
+
+
+@frozen
+class Bury:
+    """To the dead letters."""
+
+    record: Record
+    cause: Cause
+
+
+@frozen
+class Hold:
+    """Kept for a human to decide."""
+
+    record: Record
+    cause: Cause
+
+
+@frozen
+class Release:
+    """Back as it was, due now, no attempt spent."""
+
+    record: Record
+    cause: Cause
+
+
+Verdict: TypeAlias = Done | Delay | Bury | Hold | Release
+
+
+@frozen
+class Terms:
+    """What a decision depends on beside the outcome.
+
+    ``now`` is Redis' clock in epoch seconds, ``dice`` a random number from 0 up to 1, ``on_uncertain`` the email
+    type's policy: ``retry`` or ``hold``.
+    """
+
+    retry: RetryPolicy
+    on_uncertain: str
+    now: float
+    dice: float
+
+
+def decide(outcome: Outcome, recipients: tuple[str, ...], record: Record, terms: Terms) -> Verdict:
+    """Return what becomes of the job after an attempt for ``recipients``; the record inside is the one to store."""
+    match outcome:
+        case Accepted(reply, refusals):
+            return _sort_recipients((), refusals, reply, record, terms) if refusals else Done()
+        case Refused(reply, refusals):
+            return _refused(reply, refusals, recipients, record, terms)
+        case NotSent(loss):
+            return _not_sent(loss, record, terms)
+        case Uncertain(loss):
+            return _uncertain(loss, record, terms)
+        case Unfit(why):
+            return bury(record, Cause("unfit", text=why), terms.now)
+        case Unopened(trouble):
+            return Release(record, _cause_of_trouble(trouble))
+        case _:
+            assert_never(outcome)
+
+
+def admit(
+    record: Record, not_before: float | None, expires_at: float | None, max_age_seconds: float | None, now: float
+) -> Delay | Bury | None:
+    """Return why a job is not to be tried now, or None: it came before its time, or it is past it."""
+    if expires_at is not None and now >= expires_at:
+        return bury(record, Cause("expired", text="its expires_at has passed"), now)
+    if max_age_seconds is not None and now - record.born >= max_age_seconds:
+        text = f"older than {max_age_seconds:.0f} s, the limit of its type"
+        return bury(record, Cause("expired", text=text), now)
+    if not_before is not None and now < not_before:
+        cause = Cause("early", text="its not_before is ahead")
+        return Delay(not_before - now, evolve(record, cause=cause), cause, spends_attempt=False)
+    return None
+
+
+def relay_trouble(outcome: Outcome) -> Trouble | None:
+    """Return the trouble that opens the breaker, if this outcome speaks of the relay and not of a mail."""
+    match outcome:
+        case Unopened(trouble):
+            return trouble
+        case Refused(reply) if _is_about_session(reply):
+            how = How.LOGIN if reply.code in SESSION_CODES else How.CONNECT
+            return Trouble(how, reply.stage, "the relay refuses the session", reply)
+        case NotSent(loss) if not loss.had_delivered and not loss.mail_accepted and loss.how is not How.CANCELLED:
+            return Trouble(loss.how, loss.stage, loss.what, loss.reply)
+        case _:
+            return None
+
+
+def backoff_seconds(attempts: int, base_seconds: float, cap_seconds: float, dice: float) -> float:
+    """Return the wait after ``attempts`` failures: doubling from the base up to the cap, a quarter either way.
+
+    The spread keeps mails that failed together from coming back together.
+    """
+    # Beyond 2^40 bases every cap is reached; the bound keeps the power small.
+    doubled = min(cap_seconds, base_seconds * 2.0 ** min(max(attempts - 1, 0), 40))
+    return doubled * (0.75 + 0.5 * dice)
+
+
+def hinted_seconds(text: str) -> float | None:
+    """Return the wait that a reply names, as greylisting relays do: ``try again in 300 seconds``."""
+    found = _HINT.search(text)
+    if found is None:
+        return None
+    return float(found[1]) * _HINT_SECONDS[found[2][0].lower()]
+
+
+def cause_of_reply(word: str, reply: Reply) -> Cause:
+    """Return the cause that a reply gives."""
+    return Cause(word, reply.codes, reply.stage, reply.text)
+
+
+def cause_of_loss(word: str, loss: Loss) -> Cause:
+    """Return the cause that the end of a connection gives."""
+    if loss.reply is not None:
+        return cause_of_reply(word, loss.reply)
+    return Cause(word, str(loss.how), loss.stage, loss.what)
+
+
+def _cause_of_trouble(trouble: Trouble) -> Cause:
+    if trouble.reply is not None:
+        return cause_of_reply("relay", trouble.reply)
+    return Cause("relay", str(trouble.how), trouble.stage, trouble.what)
+
+
+def _is_about_session(reply: Reply) -> bool:
+    return reply.code in SESSION_CODES or (reply.stage is Stage.MAIL and reply.code != STORAGE_CODE)
+
+
+def _is_for_good(reply: Reply) -> bool:
+    return reply.is_permanent and not (reply.stage is Stage.RCPT and reply.code == STORAGE_CODE)
+
+
+def _refused(
+    reply: Reply, refusals: tuple[Refusal, ...], recipients: tuple[str, ...], record: Record, terms: Terms
+) -> Verdict:
+    if _is_about_session(reply):
+        return Release(record, cause_of_reply("relay", reply))
+    if reply.stage is Stage.RCPT:
+        return _sort_recipients((), refusals, reply, record, terms)
+    if _is_for_good(reply):
+        return bury(record, cause_of_reply("refused", reply), terms.now)
+    refused = {refusal.recipient for refusal in refusals}
+    others = tuple(recipient for recipient in recipients if recipient not in refused)
+    return _sort_recipients(others, refusals, reply, record, terms)
+
+
+def _sort_recipients(
+    others: tuple[str, ...], refusals: tuple[Refusal, ...], reply: Reply, record: Record, terms: Terms
+) -> Verdict:
+    """Part those to try again (``others`` and who was refused for now) from those refused for good."""
+    for_now = tuple(refusal for refusal in refusals if not _is_for_good(refusal.reply))
+    for_good = tuple(refusal for refusal in refusals if _is_for_good(refusal.reply))
+    failed = tuple(Failed(refusal.recipient, refusal.reply.codes, refusal.reply.text) for refusal in for_good)
+    due = (*others, *(refusal.recipient for refusal in for_now))
+    parted = evolve(record, due=due, failed=(*record.failed, *failed))
+    if not due:
+        return bury(parted, cause_of_reply("refused", for_good[0].reply), terms.now)
+    telling = reply if others else for_now[0].reply
+    return _retry(parted, cause_of_reply("deferred", telling), terms, hint=telling.text)
+
+
+def _not_sent(loss: Loss, record: Record, terms: Terms) -> Verdict:
+    cause = cause_of_loss("lost", loss)
+    if loss.how is How.CANCELLED or not loss.mail_accepted:
+        return Release(record, cause)
+    losing = evolve(record, losses=record.losses + 1)
+    if losing.losses <= FORGIVEN_LOSSES:
+        return Release(losing.noting(_attempt(cause, terms.now)), cause)
+    return _retry(losing, cause, terms)
+
+
+def _uncertain(loss: Loss, record: Record, terms: Terms) -> Verdict:
+    cause = cause_of_loss("uncertain", loss)
+    doubtful = evolve(record, uncertain=record.uncertain + 1)
+    if terms.on_uncertain == "hold":
+        counted = evolve(doubtful, attempts=doubtful.attempts + 1, cause=cause)
+        return Hold(counted.noting(_attempt(cause, terms.now)), cause)
+    return _retry(doubtful, cause, terms)
+
+
+def _retry(record: Record, cause: Cause, terms: Terms, hint: str = "") -> Delay | Bury:
+    policy = terms.retry
+    spent = evolve(record, attempts=record.attempts + 1, cause=cause).noting(_attempt(cause, terms.now))
+    seconds = backoff_seconds(spent.attempts, policy.base_seconds, policy.cap_seconds, terms.dice)
+    named = hinted_seconds(hint)
+    if named is not None:
+        # A little past the named time, never before it; the cap keeps a relay from parking a mail for days.
+        seconds = min(named, policy.cap_seconds) * (1.0 + 0.1 * terms.dice)
+    if spent.attempts >= policy.max_attempts:
+        return Bury(spent, evolve(cause, word="exhausted"))
+    if terms.now + seconds - spent.born > policy.max_age_seconds:
+        return Bury(spent, evolve(cause, word="too_old"))
+    return Delay(seconds, spent, cause)
+
+
+def bury(record: Record, cause: Cause, now: float) -> Bury:
+    """Return the verdict for a job that can never be sent as it is."""
+    buried = evolve(record, attempts=record.attempts + 1, cause=cause)
+    return Bury(buried.noting(_attempt(cause, now)), cause)
+
+
+def _attempt(cause: Cause, now: float) -> Attempt:
+    return Attempt(now, cause.word, cause.codes, cause.stage)
