@@ -76,13 +76,6 @@ def after_idle_probe(breaker: Breaker, now: float) -> Breaker:
     return breaker
 
 
-def after_secret_change(breaker: Breaker, now: float) -> Breaker:
-    """Return the breaker when the login's secret was changed: a refused login is worth a try at once."""
-    if isinstance(breaker, Open) and breaker.trouble.how is How.LOGIN:
-        return evolve(breaker, probe_at=now, failures=0)
-    return breaker
-
-
 def _opened(trouble: Trouble, since: float, now: float, failures: int, dice: float) -> Open:
     backoff = LOGIN_BACKOFF if trouble.how is How.LOGIN else OTHER_BACKOFF
     wait = min(backoff.cap_seconds, backoff.first_seconds * 2.0 ** min(failures - 1, 20))

@@ -59,7 +59,6 @@ class QueueOptions:
     dead_limit: int = option(
         0, "Dead letters at which claiming stops; 0 for no limit. Nothing is ever trimmed.", least=0
     )
-    journal_dir: str = option("var/journal", "Folder for settlements that Redis did not take.")
 
 
 def queue_keys(name: str) -> tuple[str, ...]:
@@ -148,7 +147,7 @@ class Broker:
         began = trio.current_time()
         options = self.options
         words = (token, round(options.lease_seconds * 1000), limit, options.max_deliveries, options.max_job_bytes)
-        answer = await self.client.run_script("claim", self.keys, *words, new_id_prefix())
+        answer = await self.client.run_script("claim", self.keys, *words, new_id_prefix(), options.dead_limit)
         return answer if isinstance(answer, Unavailable) else _read_claims(answer, token, began)
 
     async def wait(self, seconds: float) -> bool | Unavailable:

@@ -9,6 +9,7 @@ import trio
 from attrs import define, field, frozen
 
 from trio_worker.bridge import unsent_bytes
+from trio_worker.events import ConnectionView
 from trio_worker.opening import Opened, Timeouts
 from trio_worker.outcome import How, Outcome
 from trio_worker.reply import Stage
@@ -16,19 +17,6 @@ from trio_worker.smtp import Conversation, Envelope, Transaction
 
 # QUIT is a courtesy: a relay that does not answer it in this time is left without.
 QUIT_SECONDS = 1.0
-
-
-@frozen
-class ConnectionView:
-    """What a dashboard shows of a connection."""
-
-    connection_id: int
-    state: str
-    state_seconds: float
-    delivered: int
-    age_seconds: float
-    tls: str
-    last_reply: str
 
 
 @frozen

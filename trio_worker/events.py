@@ -108,6 +108,19 @@ class LeaseLost:
 
 
 @frozen
+class ConnectionView:
+    """What a dashboard shows of a connection."""
+
+    connection_id: int
+    state: str
+    state_seconds: float
+    delivered: int
+    age_seconds: float
+    tls: str
+    last_reply: str
+
+
+@frozen
 class ConnectionOpened:
     """A connection to the relay is ready for mail."""
 
@@ -158,6 +171,13 @@ class QueueSeen:
 
 
 @frozen
+class QueuePaused:
+    """A claim found the queue paused, or, with an empty ``why``, not paused any more."""
+
+    why: str
+
+
+@frozen
 class RedisFailed:
     """A call to Redis failed; it is repeated. ``what`` is the error, ``doing`` the operation."""
 
@@ -198,6 +218,7 @@ Event: TypeAlias = (
     | ConnectionClosed
     | BreakerChanged
     | QueueSeen
+    | QueuePaused
     | RedisFailed
     | RedisRecovered
     | JobBroke
@@ -238,6 +259,7 @@ class Ledger:
                 | ConnectionClosed()
                 | BreakerChanged()
                 | QueueSeen()
+                | QueuePaused()
                 | RedisFailed()
                 | RedisRecovered()
                 | JobBroke()
@@ -267,15 +289,3 @@ class Ledger:
         parts = " + ".join(f"{self.settled[each]:,} {each}" for each in Disposition)
         sign = "=" if self.balances else f"!= ({self.in_hand:,} not accounted for)"
         return f"{self.claimed:,} claimed {sign} {parts}"
-
-
-def mask_address(address: str) -> str:
-    """Return an address that still tells people apart: ``a…n@example.org``; the domain stays readable.
-
-    The first character is kept, and the last of a local part of six or more.
-    """
-    local, at, domain = address.rpartition("@")
-    if not at:
-        return "…"
-    tail = local[-1] if len(local) >= 6 else ""
-    return f"{local[:1]}…{tail}@{domain}"

@@ -14,8 +14,8 @@ from typing import TypeAlias
 import trio
 from attrs import define, field, frozen
 
-from trio_worker.connection import Connection, ConnectionView
-from trio_worker.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, Publish
+from trio_worker.connection import Connection
+from trio_worker.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, ConnectionView, Publish
 from trio_worker.opening import Opened, Relay, Timeouts, open_session
 from trio_worker.option import option
 from trio_worker.outcome import Trouble
@@ -36,11 +36,12 @@ class PoolOptions:
 
     max_size: int = option(10, "Most connections to the relay that this process opens.", least=1)
     min_idle: int = option(2, "Connections kept open while there is nothing to send.", least=0)
-    pipeline_depth: int = option(1, "Messages in flight at once on one connection.", least=1, most=1)
+    pipeline_depth: int = option(
+        1, "Messages in flight at once on one connection; this version sends one.", least=1, most=1
+    )
     idle_seconds: float = option(60.0, "Rest after which a connection beyond min_idle is closed.", least=0)
     max_lifetime_seconds: float = option(300.0, "Age at which a connection is closed.", least=1)
     max_messages: int = option(1000, "Messages after which a connection is closed.", least=1)
-    max_uncertain: int = option(64, "Most messages that the loss of one connection may leave uncertain.", least=1)
 
 
 @frozen
@@ -140,10 +141,6 @@ class Pool:
         """Break every connection: what waited for a final reply becomes uncertain. Never awaits."""
         for connection in tuple(self._connections):
             connection.abort()
-
-    def forget_trouble(self) -> None:
-        """Forget that an opening failed, as when the password was changed."""
-        self._trouble = None
 
     @contextmanager
     def _entrance(self) -> Iterator[None]:

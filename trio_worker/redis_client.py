@@ -159,6 +159,8 @@ Answer: TypeAlias = Any
 class RedisClient:
     """Calls to one Redis: ``client`` for commands that answer at once, ``waiter`` for the blocking wait.
 
+    ``abort_waiter`` and ``abort_calls`` break the connections of either, so that what waits on them ends.
+
     Every method is shielded from cancellation except `wait`, whose reply may be lost. None raises for what Redis or
     the network does: that is an `Unavailable`.
     """
@@ -166,6 +168,7 @@ class RedisClient:
     client: Redis
     waiter: Redis
     abort_waiter: Callable[[], object]
+    abort_calls: Callable[[], object] = lambda: None
     scripts: dict[str, Script] = field(factory=dict)
     calls: int = 0
 
@@ -209,20 +212,21 @@ async def open_redis_client(options: RedisOptions, longest_wait_seconds: float) 
 
     Raises `RedisUrlError` for a URL that cannot be used.
     """
-    roster: set[Any] = set()
-    client = _client(options, CALL_SECONDS, set())
-    waiter = _client(options, longest_wait_seconds + WAIT_MARGIN_SECONDS, roster)
-
-    def abort() -> None:
-        for connection in roster:
-            connection.abort()
-
+    callers: set[_Rostered] = set()
+    waiters: set[_Rostered] = set()
+    client = _client(options, CALL_SECONDS, callers)
+    waiter = _client(options, longest_wait_seconds + WAIT_MARGIN_SECONDS, waiters)
     try:
-        yield RedisClient(client, waiter, abort)
+        yield RedisClient(client, waiter, lambda: _abort(waiters), lambda: _abort(callers))
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CONNECT_SECONDS):
             for each in (waiter, client):
                 await _caught(call, each.aclose)
+
+
+def _abort(roster: set[_Rostered]) -> None:
+    for connection in roster:
+        connection.abort()
 
 
 def _client(options: RedisOptions, timeout_seconds: float, roster: set[Any]) -> Redis:

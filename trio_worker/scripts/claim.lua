@@ -1,9 +1,9 @@
 -- Claim: take jobs under a lease: run-out leases first, then what is due, then the producer's list.
--- ARGV: token, lease (ms), limit, most deliveries, most bytes of a job, prefix of new ids.
+-- ARGV: token, lease (ms), limit, most deliveries, most bytes of a job, prefix of new ids, most dead letters (0: any).
 -- Returns {state, now, jobs {id, bytes, record, source, deliveries, place}, next event (ms from now, -1 none),
 --          waiting, popped before this call, recovered, crashed, held, too large, pause}.
 local token, lease_ms, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local most_deliveries, most_bytes, prefix = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local most_deliveries, most_bytes, prefix, most_dead = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
 local jobs, recovered, crashed, held, too_large = {}, 0, 0, 0, 0
 local popped = tonumber(redis.call('HGET', TOTALS, 'popped') or '0')
 
@@ -22,6 +22,9 @@ local function reply(state, pause)
 end
 
 local pause = redis.call('GET', PAUSE)
+if not pause and most_dead > 0 and redis.call('ZCARD', DEAD) >= most_dead then
+  pause = 'the dead letters have reached queue.dead_limit'
+end
 if pause then
   return reply('paused', pause)
 end

@@ -1,0 +1,175 @@
+"""Pure. What a mailbox is: one strict reader for ``addr`` and ``Name <addr>``, the same on every Python."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+
+from attrs import field, frozen
+
+# RFC 5321, 4.5.3.1.1 and 4.5.3.1.3: a path is at most 256 octets with its angle brackets. That also keeps the domain
+# within its 255 octets (4.5.3.1.2).
+_MOST_LOCAL_OCTETS = 64
+_MOST_ADDRESS_OCTETS = 254
+_MOST_LABEL_OCTETS = 63  # RFC 1035, 2.3.4
+_MOST_CHARACTERS = 998  # RFC 5322, 2.1.1: the longest line
+_MOST_NAME_CHARACTERS = 255  # ours: nobody's name is longer, and a header is no place for a book
+
+# Every control character (Cc), the two Unicode line separators, and halves of surrogate pairs.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_QUOTED_PAIR = re.compile(r"\\(.)")
+# A display name without quotes: RFC 5322 atoms, and the dot that everybody writes ("John Q. Public", obs-phrase).
+_NAMED = re.compile(r'(?:("(?:[^"\\]|\\.)*") *|([^"(),:;<>@\[\]\\]*))<(.*)>')
+# RFC 5322 3.2.3 atext; everything beyond ASCII is RFC 6531 3.3, and looked at by its category.
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
+_DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+_SEVERAL = re.compile(r"[,;<>@ ]")
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9\x80-\U0010ffff-]+(?<!-)")
+_IPV4 = re.compile(r"[0-9.]{7,15}")
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]{2,45}")
+
+
+@frozen
+class Mailbox:
+    """One mailbox: a display name (may be empty), and an address in the form that goes over the wire.
+
+    ``local`` keeps the quotes it needs. The repr shows the domain only: an address has no place in a log.
+    """
+
+    name: str = field(repr=False)
+    local: str = field(repr=False)
+    domain: str
+
+    @property
+    def address(self) -> str:
+        """The address as the envelope carries it: ``local@domain``."""
+        return f"{self.local}@{self.domain}"
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """Whether the address (not the name) goes beyond ASCII, so that the relay must offer SMTPUTF8 (RFC 6531)."""
+        return not (self.local.isascii() and self.domain.isascii())
+
+
+@frozen
+class AddressFault:
+    """A text that is no single mailbox; ``what`` completes a sentence and never repeats the text."""
+
+    what: str
+
+
+_NOT_ONE = AddressFault('is not one mailbox: write addr, Name <addr> or "Name" <addr>')
+
+
+def has_control_character(text: str) -> bool:
+    """Whether a text holds a control character, a Unicode line separator or half a surrogate pair.
+
+    Such a text may stand in no header and no SMTP command: most injections begin with one.
+    """
+    return _CONTROL.search(text) is not None
+
+
+def parse_mailbox(text: str) -> Mailbox | AddressFault:
+    """Read exactly one mailbox: ``addr``, ``Name <addr>`` or ``"Quoted name" <addr>``.
+
+    No lists, groups, comments or routes (RFC 5322 3.4 allows them all; a field for one mailbox needs none). Beyond
+    ASCII the rules of RFC 6531 3.3 hold. White space in a name, of any script, becomes single spaces.
+    """
+    if has_control_character(text):
+        return AddressFault("contains a control character")
+    text = text.strip(" ")
+    if not text:
+        return AddressFault("is empty")
+    if len(text) > _MOST_CHARACTERS:
+        return AddressFault(f"is longer than {_MOST_CHARACTERS} characters")
+    if not text.endswith(">"):
+        return _parse_address(text, name="")
+
+    named = _NAMED.fullmatch(text)
+    if named is None:
+        return _NOT_ONE
+    quoted, plain, address = named.groups()
+    name = " ".join((_unquote(quoted) if quoted is not None else plain).split())
+    if len(name) > _MOST_NAME_CHARACTERS:
+        return AddressFault(f"has a name of more than {_MOST_NAME_CHARACTERS} characters")
+    return _parse_address(address, name)
+
+
+def parse_domain(text: str) -> str | AddressFault:
+    """Read a domain name or an address literal (``[192.0.2.1]``, ``[IPv6:2001:db8::1]``; RFC 5321 4.1.3)."""
+    if text.startswith("["):
+        return text if _is_address_literal(text) else AddressFault("has an address literal that is not valid")
+    if not all(map(_is_label, text.split("."))):
+        return AddressFault("has a domain that is not valid")
+    return text
+
+
+def _parse_address(text: str, name: str) -> Mailbox | AddressFault:
+    local, at, domain = text.rpartition("@")
+    if not at:
+        return AddressFault("has no @")
+    canonical = _canonical_local(local)
+    if canonical is None and _SEVERAL.search(local):
+        return _NOT_ONE
+    if canonical is None:
+        return AddressFault("has a part before the @ that is not valid")
+    if len(canonical.encode()) > _MOST_LOCAL_OCTETS:
+        return AddressFault(f"has more than {_MOST_LOCAL_OCTETS} octets before the @")
+    if len(canonical.encode()) + 1 + len(domain.encode()) > _MOST_ADDRESS_OCTETS:
+        return AddressFault(f"is longer than {_MOST_ADDRESS_OCTETS} octets")
+    match parse_domain(domain):
+        case AddressFault() as fault:
+            return fault
+        case known:
+            return Mailbox(name, canonical, known)
+
+
+def _canonical_local(local: str) -> str | None:
+    """Return the local part with quotes only where they are needed (RFC 5321 4.1.2), or None if it is none."""
+    quoted = _QUOTED.fullmatch(local)
+    bare = _unquote(local) if quoted else local
+    if not bare.isascii() and any(unicodedata.category(letter)[0] in "CZ" for letter in bare if letter > "\x7f"):
+        return None  # invisible characters and exotic spaces: nobody owns such a mailbox
+    if _DOT_ATOM.fullmatch(bare):
+        return bare
+    if not quoted or not bare:
+        return None
+    return quote(bare)
+
+
+def quote(text: str) -> str:
+    """Return the text as a quoted-string (RFC 5322 3.2.4), escaping only what must be."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _unquote(quoted: str) -> str:
+    return _QUOTED_PAIR.sub(r"\1", quoted[1:-1])
+
+
+def _is_label(label: str) -> bool:
+    if label.isascii():
+        return len(label) <= _MOST_LABEL_OCTETS and _LABEL.fullmatch(label) is not None
+    # Letters, marks and digits of any script; full-width dots and at-signs are punctuation, so they end here.
+    return _LABEL.fullmatch(label) is not None and all(
+        unicodedata.category(letter)[0] in "LMN" for letter in label if letter > "\x7f"
+    )
+
+
+def _is_address_literal(domain: str) -> bool:
+    if not domain.endswith("]"):
+        return False
+    inner = domain[1:-1]
+    version: type[ipaddress.IPv4Address | ipaddress.IPv6Address] = ipaddress.IPv4Address
+    shape = _IPV4
+    if inner[:5].lower() == "ipv6:":
+        inner, version, shape = inner[5:], ipaddress.IPv6Address, _IPV6
+    if not shape.fullmatch(inner):
+        return False
+    try:
+        version(inner)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,98 @@
+"""Edge. The folders of the email types, read once at start. Blocks on files; awaits nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from trio_worker.email_type import Catalogue, TypeSpec, fault_of_type_name, read_type
+from trio_worker.fault import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+BUILT_IN = Path(__file__).parent / "templates"
+"""The email types that ship, made exactly as one makes one's own."""
+
+_REQUIRED = ("subject.j2", "text.j2")
+_FIELDS = "fields.toml"
+
+
+@frozen
+class CatalogueFaults:
+    """Everything that is wrong in the template folders, each with the file it is wrong in."""
+
+    faults: tuple[Fault, ...]
+
+
+def read_catalogue(dirs: Iterable[str | Path]) -> Catalogue | CatalogueFaults:
+    """Read the built-in email types, then those of ``dirs``; a later folder replaces a type as a whole.
+
+    A template beside the folders (``_mail.html.j2``) can be extended by all types, and is replaced by its name.
+    Names that begin with a dot, and files that are no templates, are passed over.
+    """
+    types: dict[str, TypeSpec] = {}
+    sources: dict[str, str] = {}
+    faults: list[Fault] = []
+    for directory in (BUILT_IN, *map(Path, dirs)):
+        if not directory.is_dir():
+            faults.append(Fault(str(directory), "is not a folder"))
+            continue
+        for entry in sorted(directory.iterdir()):
+            if entry.name.startswith(".") or entry.name == "__pycache__":
+                continue
+            if entry.suffix == ".j2":
+                _read_into(sources, entry.name, entry, faults)
+            elif entry.is_dir():
+                _read_folder(entry, types, sources, faults)
+    return CatalogueFaults(tuple(faults)) if faults else Catalogue(types, sources)
+
+
+def _read_folder(folder: Path, types: dict[str, TypeSpec], sources: dict[str, str], faults: list[Fault]) -> None:
+    """Read the folder of one email type, in place of what an earlier folder said of it."""
+    if what := fault_of_type_name(folder.name):
+        faults.append(Fault(str(folder), what))
+        return
+    for name in [name for name in sources if name.startswith(f"{folder.name}/")]:
+        del sources[name]
+    faults.extend(Fault(str(folder / name), "is missing") for name in (*_REQUIRED, _FIELDS) if not _has(folder, name))
+    for template in sorted(folder.glob("*.j2")):
+        _read_into(sources, f"{folder.name}/{template.name}", template, faults)
+    if not _has(folder, _FIELDS):
+        return
+    match _text(folder / _FIELDS):
+        case Fault() as fault:
+            faults.append(fault)
+        case source:
+            match read_type(folder.name, source):
+                case TypeSpec() as spec:
+                    types[folder.name] = spec
+                case found:
+                    faults.extend(_placed(folder / _FIELDS, found))
+
+
+def _has(folder: Path, name: str) -> bool:
+    return (folder / name).exists()
+
+
+def _placed(file: Path, faults: tuple[Fault, ...]) -> Iterator[Fault]:
+    yield from (Fault(f"{file}: {fault.path}" if fault.path else str(file), fault.what) for fault in faults)
+
+
+def _read_into(sources: dict[str, str], name: str, file: Path, faults: list[Fault]) -> None:
+    match _text(file):
+        case Fault() as fault:
+            faults.append(fault)
+        case source:
+            sources[name] = source
+
+
+def _text(file: Path) -> str | Fault:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        return Fault(str(file), f"cannot be read: {error.strerror}")
+    except UnicodeDecodeError:
+        return Fault(str(file), "is not UTF-8")

@@ -1,0 +1,147 @@
+"""Trio. The claiming task: it takes jobs while there are hands free, Redis answers and the relay works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+
+import trio
+from attrs import define
+
+from trio_worker.age import PushHistory
+from trio_worker.broker import CLAIM_LIMIT, Broker, Claim, Claims
+from trio_worker.events import Claimed, LeasesRecovered, Publish, QueuePaused
+from trio_worker.gate import Gate
+from trio_worker.hands import Contact, Hands
+from trio_worker.inspection import count_jobs
+from trio_worker.redis_client import Unavailable
+
+# The longest blocking wait for a job: a pause, a lease that ran out elsewhere and a dead letter limit are seen by
+# claims alone, so this is also how late they are noticed by a worker that has nothing to do.
+LONGEST_WAIT_SECONDS = 5.0
+# A pause is looked at this often; it must be honoured within a second.
+PAUSE_SECONDS = 1.0
+# A server that answers a blocking wait at once (a fake, or one that is out of memory) must not make this loop spin.
+LEAST_WAIT_SECONDS = 0.05
+# After a failed claim: the first wait and the longest.
+CLAIM_AGAIN_SECONDS = 0.1
+CLAIM_AGAIN_CAP_SECONDS = 5.0
+
+
+class BurstEnd(IntEnum):
+    """How a run under ``--burst`` ended, as its exit code."""
+
+    EMPTY = 0
+    UNREACHABLE = 69
+    PAUSED = 75
+
+
+@define(eq=False)
+class Claiming:
+    """Claims for ever, or until the queue is empty under ``is_burst``; ``give`` starts the handling of one job.
+
+    A cancel loses nothing: a claim that is under way is waited for, and every job it brings is given.
+    """
+
+    broker: Broker
+    hands: Hands
+    gate: Gate
+    contact: Contact
+    history: PushHistory
+    publish: Publish
+    give: Callable[[Claim], object]
+    is_burst: bool
+    patience_seconds: float  # how long a burst bears with a relay or a Redis that cannot be reached
+    _again_seconds: float = CLAIM_AGAIN_SECONDS
+    _paused: str = ""
+
+    async def run(self) -> BurstEnd:
+        """Claim until a cancel, or until a burst is over."""
+        while True:
+            if self.is_burst and max(self.gate.troubled_seconds, self.contact.failing_seconds) > self.patience_seconds:
+                return BurstEnd.UNREACHABLE
+            if not await self._may_claim():
+                continue
+            came_back = self.hands.expect_return()
+            claims = await self.broker.claim(1 if self.gate.is_probing else min(self.hands.room, CLAIM_LIMIT))
+            if isinstance(claims, Unavailable):
+                await self._wait_for_redis(claims)
+                continue
+            self._take(claims)
+            if self._paused and self.is_burst:
+                return BurstEnd.PAUSED
+            if self._paused:
+                await trio.sleep(PAUSE_SECONDS)
+            elif self.gate.is_probing and claims.jobs:
+                await self.hands.wait_until_empty()
+                self.gate.end_probe()
+            elif not claims.jobs:
+                if self.is_burst and await self._is_all_done(claims):
+                    return BurstEnd.EMPTY
+                await self._wait_for_job(claims, came_back)
+
+    async def _may_claim(self) -> bool:
+        """Wait for a free hand and a relay that may be tried; False to look at the burst's patience first."""
+        await self.hands.wait_for_room()
+        if not self.is_burst:
+            await self.gate.wait()
+        else:
+            with trio.move_on_after(self.patience_seconds) as patience:
+                await self.gate.wait()
+            if patience.cancelled_caught:
+                return False
+        if self.gate.is_probing:
+            # A probe goes alone: the outcomes of mails that were under way before it are no evidence.
+            await self.hands.wait_until_empty()
+        return True
+
+    def _take(self, claims: Claims) -> None:
+        """Account for everything one claim did, without a checkpoint."""
+        self._again_seconds = CLAIM_AGAIN_SECONDS
+        self.contact.answered()
+        self.history.note(claims.at, claims.pushed)
+        if claims.recovered or claims.crashed or claims.held or claims.too_large:
+            self.publish(LeasesRecovered(claims.recovered, claims.crashed, claims.held, claims.too_large))
+        if claims.paused != self._paused:
+            self._paused = claims.paused
+            self.publish(QueuePaused(claims.paused))
+        for claim in claims.jobs:
+            self.hands.take(claim)
+            self.publish(Claimed(claim.job_id, claim.source, claim.deliveries))
+            self.give(claim)
+
+    async def _wait_for_redis(self, unavailable: Unavailable) -> None:
+        self.contact.failed("claim", unavailable)
+        await trio.sleep(self._again_seconds)
+        self._again_seconds = min(2 * self._again_seconds, CLAIM_AGAIN_CAP_SECONDS)
+
+    async def _wait_for_job(self, claims: Claims, came_back: trio.Event) -> None:
+        """Wait until there is something to claim: a push, a due job, a lease that runs out, a release of our own."""
+        seconds = LONGEST_WAIT_SECONDS
+        if claims.next_seconds is not None:
+            seconds = min(seconds, max(claims.next_seconds, LEAST_WAIT_SECONDS))
+        began = trio.current_time()
+        pushed: bool | Unavailable = False
+
+        async with trio.open_nursery() as race:
+
+            async def watch() -> None:
+                await came_back.wait()
+                race.cancel_scope.cancel()
+
+            race.start_soon(watch)
+            pushed = await self.broker.wait(seconds)
+            race.cancel_scope.cancel()
+
+        if isinstance(pushed, Unavailable):
+            await self._wait_for_redis(pushed)
+        elif not pushed and not came_back.is_set():
+            rest = min(seconds - (trio.current_time() - began), LEAST_WAIT_SECONDS)
+            await trio.sleep(max(rest, 0))
+
+    async def _is_all_done(self, claims: Claims) -> bool:
+        """Whether a burst is over: nothing waits, is due or is leased, here or elsewhere."""
+        if claims.waiting or len(self.hands):
+            return False
+        counts = await count_jobs(self.broker.client, self.broker.options.name)
+        return not isinstance(counts, Unavailable) and not (counts.waiting or counts.leased or counts.due)

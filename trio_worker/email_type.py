@@ -1,0 +1,184 @@
+"""Pure. What an email type is: its fields, their kinds, and the sources of its templates."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from attrs import field, frozen
+
+from trio_worker.address import AddressFault, has_control_character, parse_mailbox
+from trio_worker.fault import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from trio_worker.strict_json import Json
+
+FieldKind = Literal[
+    "recipient",  # the mailbox that the mail goes to; exactly one field of a type
+    "line",  # text without control characters, at most 998 characters
+    "text",  # text of any number of lines
+    "token",  # a line that is not empty
+    "number",  # an integer or a decimal
+    "object",  # names and values, as deep as they come
+]
+KINDS: tuple[FieldKind, ...] = get_args(FieldKind)
+
+MOST_LINE_CHARACTERS = 998
+"""RFC 5322, 2.1.1: no line of a mail is longer, so no text meant for one line should be."""
+
+MESSAGE = "Message"
+"""The type that brings its own text; it is built in and no folder can take its name."""
+
+TEMPLATE_VARIABLES = ("product", "frontend_url")
+"""What every template knows besides its fields: the display name of ``mail.from``, and ``mail.frontend_url``."""
+
+_TYPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_PATH = re.compile(r"/[!-~]*")
+# Words that Jinja reads otherwise than as the name of a field.
+_TAKEN = re.compile(
+    r"and|caller|context|cycler|dict|else|false|if|ignore|import|in|is|joiner|lipsum|loop|missing|namespace|none|not|or"
+    r"|range|recursive|self|super|true|varargs|kwargs|with|without"
+    r"|product|frontend_url",
+    re.IGNORECASE,
+)
+
+_ENTRY_KEYS = frozenset({"kind", "required", "sample"})
+_TOP_KEYS = frozenset({"says", "unsubscribe_path", "fields"})
+
+
+@frozen
+class FieldSpec:
+    """One field of an email type's ``data``. ``sample`` is shown in previews and proves the templates at start."""
+
+    name: str
+    kind: FieldKind
+    required: bool = True
+    sample: Json = None
+
+
+@frozen
+class TypeSpec:
+    """What a job of one email type must bring. Exactly one field is of the kind ``recipient``.
+
+    ``unsubscribe_path`` follows ``mail.frontend_url`` in a List-Unsubscribe header (RFC 2369); empty for none.
+    """
+
+    email_type: str
+    fields: tuple[FieldSpec, ...]
+    says: str = ""
+    unsubscribe_path: str = ""
+
+
+@frozen
+class Catalogue:
+    """The templated email types by name, and every template source by its name (``Registration/text.j2``).
+
+    A source whose name has no folder (``_mail.html.j2``) is there for others to extend, include or import.
+    """
+
+    types: Mapping[str, TypeSpec]
+    sources: Mapping[str, str] = field(repr=False)
+
+
+def fault_of_value(kind: FieldKind, value: Json) -> str | None:
+    """Return what is wrong with a value for a field of this kind, or None; the words never repeat the value."""
+    match kind, value:
+        case "number", bool():
+            return "must be a number"
+        case "number", int() | float():
+            return None
+        case "number", _:
+            return "must be a number"
+        case "object", dict():
+            return None
+        case "object", _:
+            return "must be an object"
+        case _, str():
+            pass
+        case _:
+            return "must be a string"
+    match kind:
+        case "recipient":
+            mailbox = parse_mailbox(value)
+            return mailbox.what if isinstance(mailbox, AddressFault) else None
+        case "text":
+            return "contains a NUL" if "\0" in value else None
+        case "token" if not value:
+            return "is empty"
+        case _:
+            return fault_of_line(value)
+
+
+def fault_of_line(text: str) -> str | None:
+    """Return what keeps a text from standing on one line of a mail, or None."""
+    if len(text) > MOST_LINE_CHARACTERS:
+        return f"is longer than {MOST_LINE_CHARACTERS} characters"
+    if has_control_character(text):
+        return "contains a control character"
+    return None
+
+
+def fault_of_type_name(name: str) -> str | None:
+    """Return why a folder of this name can be no email type, or None."""
+    if name == MESSAGE:
+        return "cannot be replaced: this type is built in"
+    if not _TYPE_NAME.fullmatch(name):
+        return "is no name for an email type: up to 64 letters, digits, '_', '.' or '-'"
+    return None
+
+
+def read_type(email_type: str, source: str) -> TypeSpec | tuple[Fault, ...]:
+    """Read the text of a ``fields.toml``; every fault carries the key that is wrong, all at once."""
+    try:
+        document = tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        return (Fault("", f"is not TOML: {error}"),)
+    entries = document.get("fields", {})
+    if not isinstance(entries, dict):
+        return (Fault("fields", "must be tables: [fields.NAME]"),)
+    faults = (
+        *_faults_of_top(document),
+        *(fault for name in entries for fault in _faults_of_entry(name, entries[name])),
+    )
+    if faults:
+        return faults
+    fields = tuple(FieldSpec(name, **entry) for name, entry in entries.items())
+    recipients = [spec for spec in fields if spec.kind == "recipient"]
+    if len(recipients) != 1 or not recipients[0].required:
+        return (Fault("fields", "must have exactly one field of the kind 'recipient', and it is always required"),)
+    return TypeSpec(email_type, fields, document["says"], document.get("unsubscribe_path", ""))
+
+
+def _faults_of_top(document: dict[str, Any]) -> Iterator[Fault]:
+    yield from (Fault(key, "is not a key of fields.toml") for key in document if key not in _TOP_KEYS)
+    says = document.get("says", "")
+    if not isinstance(says, str) or not says or fault_of_line(says):
+        yield Fault("says", "must be one sentence: what the mail is for")
+    path = document.get("unsubscribe_path", "/")
+    if not isinstance(path, str) or not _PATH.fullmatch(path) or "<" in path or ">" in path:
+        yield Fault("unsubscribe_path", "must be a path that follows mail.frontend_url, beginning with '/'")
+
+
+def _faults_of_entry(name: str, entry: Any) -> Iterator[Fault]:
+    path = f"fields.{name}"
+    if not _FIELD_NAME.fullmatch(name) or _TAKEN.fullmatch(name):
+        yield Fault(path, "is no name for a field: letters, digits and '_', and no word of the template language")
+    if not isinstance(entry, dict):
+        yield Fault(path, "must be a table")
+        return
+    yield from (Fault(f"{path}.{key}", "is not a key of a field") for key in entry if key not in _ENTRY_KEYS)
+    if not isinstance(required := entry.get("required", True), bool):
+        yield Fault(f"{path}.required", "must be true or false")
+    kind = entry.get("kind")
+    if kind not in KINDS:
+        yield Fault(f"{path}.kind", f"must be one of {', '.join(KINDS)}")
+        return
+    sample = entry.get("sample")
+    if sample is None and required:
+        yield Fault(f"{path}.sample", "is missing: previews need a value")
+    if sample is not None and (what := fault_of_value(kind, sample)):
+        yield Fault(f"{path}.sample", what)

@@ -1,0 +1,378 @@
+"""Edge. ``embedded:DIR``: a real Valkey for one machine, shared by all who name the directory; blocks in a thread.
+
+Two lock files in the directory decide everything, and the kernel frees both when a process dies:
+
+- ``users.lock``: every user holds it shared. Who can take it alone is the last one.
+- ``start.lock``: starting and stopping hold it exclusively, so neither meets itself or the other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import time
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, assert_never
+
+import trio
+from attrs import define, frozen
+
+from trio_worker.embedded_server import (
+    HOST,
+    POLL_SECONDS,
+    STOP_SECONDS,
+    AlreadyGone,
+    EmbeddedError,
+    EmbeddedServerFailed,
+    EmbeddedUnavailable,
+    Nobody,
+    Record,
+    Standing,
+    StillStopping,
+    Stopped,
+    Stranger,
+    await_standing,
+    find_binary,
+    is_alive,
+    look_at,
+    read_record,
+    remove_record,
+    spawn_server,
+    stop_server,
+    why_not_free,
+    write_record,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+__all__ = [
+    "AlreadyGone",
+    "EmbeddedAddress",
+    "EmbeddedAddressFault",
+    "EmbeddedDirectoryUnusable",
+    "EmbeddedError",
+    "EmbeddedHold",
+    "EmbeddedPortDiffers",
+    "EmbeddedPortTaken",
+    "EmbeddedServer",
+    "EmbeddedServerFailed",
+    "EmbeddedUnavailable",
+    "LeftRunning",
+    "Released",
+    "StillStopping",
+    "Stopped",
+    "acquire_embedded",
+    "open_embedded",
+    "parse_embedded",
+    "read_embedded",
+    "release_embedded",
+]
+
+SCHEME = "embedded:"
+# Redis' own port, then its neighbours, which an operator guesses before any other.
+USUAL_PORTS = range(6379, 6400)
+LAST_PORT = 65535
+
+
+@define
+class EmbeddedPortTaken(EmbeddedError):  # noqa: N818  the name says what is wrong, its parent says Error
+    """The port that was asked for cannot be had."""
+
+    port: int
+    directory: Path
+    why: str
+
+    def __str__(self) -> str:
+        return (
+            f"port {self.port} on {HOST} is not free for {self.directory}: {self.why}; "
+            "ask for another with ?port=N, or leave ?port= out to get a free one"
+        )
+
+
+@define
+class EmbeddedPortDiffers(EmbeddedError):  # noqa: N818  the name says what is wrong, its parent says Error
+    """The directory is already served, on another port than the one asked for."""
+
+    directory: Path
+    asked: int
+    serving: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.directory} is already served on port {self.serving}, and port {self.asked} was asked for; "
+            f"use ?port={self.serving}, leave ?port= out, or end the processes that use it"
+        )
+
+
+@define
+class EmbeddedDirectoryUnusable(EmbeddedError):  # noqa: N818  the name says what is wrong, its parent says Error
+    """The directory cannot be made, written or locked."""
+
+    directory: Path
+    why: str
+
+    def __str__(self) -> str:
+        return f"the directory of the embedded server, {self.directory}, cannot be used: {self.why}"
+
+
+@frozen
+class EmbeddedAddress:
+    """What an ``embedded:`` URL says: the directory as written, and the port if one was asked for."""
+
+    directory: Path
+    port: int | None = None
+
+
+@frozen
+class EmbeddedAddressFault:
+    """Why a text is no ``embedded:`` URL."""
+
+    what: str
+
+
+@frozen
+class EmbeddedServer:
+    """A server that runs and answers. ``started_by_us``: this very hold started it; ``directory`` is absolute."""
+
+    port: int
+    directory: Path
+    pid: int
+    started_by_us: bool
+    version: str
+
+    @property
+    def url(self) -> str:
+        """The URL for a Redis client."""
+        return f"redis://{HOST}:{self.port}/0"
+
+
+@frozen
+class EmbeddedHold:
+    """One use of a server, ended by `release_embedded`; the open file carries the shared lock."""
+
+    server: EmbeddedServer
+    users: IO[bytes]
+
+
+@frozen
+class LeftRunning:
+    """Others use the server, or ``start.lock`` could not be had in ``STOP_SECONDS``."""
+
+
+Released = Stopped | LeftRunning | AlreadyGone | StillStopping
+
+
+def parse_embedded(url: str) -> EmbeddedAddress | EmbeddedAddressFault:
+    """Read ``embedded:DIR`` or ``embedded:DIR?port=N``; touches nothing.
+
+    DIR is taken literally up to the first ``?`` (no percent-encoding); a relative one belongs to the working directory
+    at the time the server is opened, and ``~`` is the home directory.
+    """
+    if not url.startswith(SCHEME):
+        return EmbeddedAddressFault(f"an embedded URL begins with {SCHEME}")
+    directory, question_mark, query = url.removeprefix(SCHEME).partition("?")
+    if directory.startswith("//"):
+        return EmbeddedAddressFault(f"there is no host: write {SCHEME}DIR without //")
+    if not directory.strip():
+        return EmbeddedAddressFault(f"the directory is missing: write {SCHEME}DIR")
+    if not directory.isprintable():
+        return EmbeddedAddressFault("the directory has a control character")
+    if not question_mark:
+        return EmbeddedAddress(Path(directory))
+    name, _, value = query.partition("=")
+    if name != "port" or "&" in value:
+        return EmbeddedAddressFault("the only thing that may follow ? is port=N, once")
+    if not (value.isascii() and value.isdecimal() and len(value) <= len(str(LAST_PORT))):
+        return EmbeddedAddressFault("port is not a number")
+    if not 1 <= int(value) <= LAST_PORT:
+        return EmbeddedAddressFault(f"port is not between 1 and {LAST_PORT}")
+    return EmbeddedAddress(Path(directory), int(value))
+
+
+@asynccontextmanager
+async def open_embedded(address: EmbeddedAddress) -> AsyncIterator[EmbeddedServer]:
+    """Use the server of ``address`` for the length of a block; it is started if need be, and stopped by its last user.
+
+    Raises an `EmbeddedError`. A cancel while it starts takes the start back: the locks are free, and a server that
+    nobody else uses is stopped. The release at the end is shielded and takes at most ``2 * STOP_SECONDS``.
+    """
+    # check_cancelled works in the thread that trio made, so the thread ends early instead of being abandoned.
+    acquire = partial(acquire_embedded, address, trio.from_thread.check_cancelled)
+    hold = await trio.to_thread.run_sync(acquire)
+    try:
+        yield hold.server
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(release_embedded, hold)
+
+
+def acquire_embedded(address: EmbeddedAddress, check_cancelled: Callable[[], None] = lambda: None) -> EmbeddedHold:
+    """Find or start the server of ``address`` and count as one of its users; blocks for as long as its data loads.
+
+    ``check_cancelled`` is called every few milliseconds and ends the wait by raising. Whatever is raised (an
+    `EmbeddedError` too), no lock stays taken and a server started by this call is stopped. A process may hold a server
+    several times. A hold does not revive a server that dies; the next acquire does, on the same port while it is free.
+    """
+    directory = _absolute(address.directory)
+    with _directory_faults(directory):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # the mails of the queue are in there
+        with _starting_and_stopping(directory, check_cancelled):
+            users = (directory / "users.lock").open("ab")
+            try:
+                server = _find_or_start(directory, address.port, users, check_cancelled)
+            except BaseException:
+                users.close()
+                raise
+            return EmbeddedHold(server, users)
+
+
+def release_embedded(hold: EmbeddedHold) -> Released:
+    """End one use of the server; its last user stops it and waits up to ``STOP_SECONDS`` for it to write its data.
+
+    A second release of the same hold is a bug (ValueError).
+    """
+    directory = hold.server.directory
+    with hold.users, suppress(OSError), _starting_and_stopping(directory, _within(STOP_SECONDS)), hold.users:
+        # Named twice: our lock must be gone before the next leaver looks, and also when that point is never reached
+        # (start.lock taken for too long, the directory deleted under us).
+        if not _try_lock(hold.users, fcntl.LOCK_EX):
+            return LeftRunning()
+        record = read_record(directory)
+        return AlreadyGone() if record is None else stop_server(record, directory)
+    return LeftRunning()
+
+
+def read_embedded(address: EmbeddedAddress) -> EmbeddedServer | None:
+    """Look whether the server of ``address`` runs, without starting, holding or locking anything.
+
+    It may be loading its data still, and its last user may stop it at any moment. Raises `EmbeddedPortDiffers`.
+    """
+    directory = _absolute(address.directory)
+    record = read_record(directory)
+    if record is None:
+        return None
+    standing = look_at(record.port, directory)
+    if not isinstance(standing, Standing):
+        return None
+    if address.port not in (None, standing.port):
+        raise EmbeddedPortDiffers(directory, address.port, standing.port)
+    return EmbeddedServer(standing.port, directory, standing.pid, started_by_us=False, version=standing.version)
+
+
+def _find_or_start(
+    directory: Path, asked: int | None, users: IO[bytes], check_cancelled: Callable[[], None]
+) -> EmbeddedServer:
+    """Return a server that is ready; ``start.lock`` is held, and ``users`` is locked shared on return."""
+    is_alone = _try_lock(users, fcntl.LOCK_EX)
+    _try_lock(users, fcntl.LOCK_SH)  # cannot fail: it is taken exclusively under start.lock only
+    record = read_record(directory)
+    standing = None if record is None else _find(record, directory, check_cancelled)
+    if record is None or standing is None:
+        return _start(directory, asked, record, check_cancelled)
+    if asked in (None, standing.port):
+        return _adopt(standing, record, directory)
+    # On another port than asked: left over from a crash it may be replaced, in use it may not.
+    if not is_alone or isinstance(stop_server(record, directory), StillStopping):
+        raise EmbeddedPortDiffers(directory, asked, standing.port)
+    return _start(directory, asked, None, check_cancelled)
+
+
+def _find(record: Record, directory: Path, check_cancelled: Callable[[], None]) -> Standing | None:
+    """Return the server of the record once it is ready, None if it is dead; a mute one is an error, never replaced."""
+    return await_standing(record.port, directory, lambda: is_alive(record, directory), check_cancelled)
+
+
+def _adopt(standing: Standing, record: Record | None, directory: Path) -> EmbeddedServer:
+    """Use a server that somebody else started, and keep in ``server.json`` what it says of itself."""
+    if record is None or (record.port, record.pid) != (standing.port, standing.pid):
+        write_record(directory, Record(standing.port, standing.pid))
+    return EmbeddedServer(standing.port, directory, standing.pid, started_by_us=False, version=standing.version)
+
+
+def _start(
+    directory: Path, asked: int | None, record: Record | None, check_cancelled: Callable[[], None]
+) -> EmbeddedServer:
+    """Start a server on the first port that can be had, or take the one that a starter killed half-way left there."""
+    binary = find_binary()
+    port, why = 0, ""
+    for port in _ports(asked, record):
+        why = why_not_free(port)
+        started = None if why else spawn_server(binary, port, directory, check_cancelled)
+        if started is not None:
+            return EmbeddedServer(port, directory, started.pid, started_by_us=True, version=started.version)
+        match look_at(port, directory):
+            case Standing(pid=pid):
+                found = _find(Record(port, pid), directory, check_cancelled)
+                if found is not None:
+                    return _adopt(found, None, directory)
+            case Stranger(what):
+                why = what
+            case Nobody():
+                why = why or "another program took it at the same moment"
+            case other:
+                assert_never(other)
+    remove_record(directory)
+    raise EmbeddedPortTaken(port, directory, why)
+
+
+def _ports(asked: int | None, record: Record | None) -> Iterator[int]:
+    """Yield the ports to try: the one asked for and no other, else the last one used, the usual ones, any free one."""
+    if asked is not None:
+        yield asked
+        return
+    # After a crash the clients of the old server look for it where it was. A clean stop leaves no record.
+    last_used = () if record is None else (record.port,)
+    yield from dict.fromkeys((*last_used, *USUAL_PORTS))
+    with socket.socket() as chosen:
+        chosen.bind((HOST, 0))
+        port: int = chosen.getsockname()[1]
+    yield port
+
+
+@contextmanager
+def _starting_and_stopping(directory: Path, check_cancelled: Callable[[], None]) -> Iterator[None]:
+    """Hold ``start.lock`` for a block. Polled, since a blocked flock() would not hear a cancel."""
+    with (directory / "start.lock").open("ab") as lock:
+        while not _try_lock(lock, fcntl.LOCK_EX):
+            check_cancelled()
+            time.sleep(POLL_SECONDS)
+        yield
+
+
+def _try_lock(file: IO[bytes], kind: int) -> bool:
+    """Take a lock or change the one we have. It belongs to the open file, and Python's files do not outlive an exec."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _within(seconds: float) -> Callable[[], None]:
+    """Return a check that raises TimeoutError once the time is over."""
+    deadline = time.monotonic() + seconds
+
+    def check() -> None:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+
+    return check
+
+
+@contextmanager
+def _directory_faults(directory: Path) -> Iterator[None]:
+    """Translate every OSError of a block: within it, the files in DIR are what we touch."""
+    try:
+        yield
+    except OSError as error:
+        raise EmbeddedDirectoryUnusable(directory, error.strerror or str(error)) from error
+
+
+def _absolute(directory: Path) -> Path:
+    try:
+        return directory.expanduser().absolute()
+    except (OSError, RuntimeError) as error:  # no working directory; no such user's home
+        raise EmbeddedDirectoryUnusable(directory, str(error)) from error

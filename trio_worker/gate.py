@@ -1,0 +1,74 @@
+"""Trio. The breaker as the worker keeps it: what mails tell it, and how long claiming waits for it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import trio
+from attrs import define, field
+
+from trio_worker.breaker import (
+    Breaker,
+    Closed,
+    HalfOpen,
+    Open,
+    after_idle_probe,
+    after_trouble,
+    after_wait,
+)
+from trio_worker.events import BreakerChanged, Publish
+from trio_worker.outcome import Accepted, Outcome, Refused
+from trio_worker.verdict import relay_trouble
+
+
+@define(eq=False)
+class Gate:
+    """Lets claims through while the relay works, one at a time while that is doubtful, none while it is in trouble."""
+
+    publish: Publish
+    dice: Callable[[], float] = field(default=random.random)
+    breaker: Breaker = field(factory=Closed)
+    _since: float | None = None  # the first trouble after the last mail that went through
+    _changed: trio.Event = field(factory=trio.Event)
+
+    @property
+    def is_probing(self) -> bool:
+        return isinstance(self.breaker, HalfOpen)
+
+    @property
+    def troubled_seconds(self) -> float:
+        """How long the relay has been in trouble; 0 while it works."""
+        return 0.0 if self._since is None else trio.current_time() - self._since
+
+    def note(self, outcome: Outcome) -> None:
+        """Learn from the outcome of one mail; what is not evidence changes nothing."""
+        trouble = relay_trouble(outcome)
+        if trouble is not None:
+            self._change(after_trouble(self.breaker, trouble, trio.current_time(), self.dice()))
+        elif isinstance(outcome, Accepted | Refused):
+            self._change(Closed())
+
+    def end_probe(self) -> None:
+        """Note that the probe's job is settled; when it told nothing, another one may go at once."""
+        self._change(after_idle_probe(self.breaker, trio.current_time()))
+
+    async def wait(self) -> None:
+        """Wait until a claim may be made; if the breaker was open it is half open then."""
+        while isinstance(self.breaker, Open):
+            changed, probe_at = self._changed, self.breaker.probe_at
+            with trio.move_on_at(probe_at):
+                await changed.wait()
+            self._change(after_wait(self.breaker, trio.current_time()))
+
+    def _change(self, breaker: Breaker) -> None:
+        if breaker == self.breaker:
+            return
+        self.breaker = breaker
+        if isinstance(breaker, Closed):
+            self._since = None
+        elif self._since is None:
+            self._since = trio.current_time()
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+        self.publish(BreakerChanged(breaker))

@@ -1,0 +1,218 @@
+"""Trio. The jobs in this worker's hands: how many more it may take, whose leases to renew, and how they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+import trio
+from attrs import define, evolve, field
+
+from trio_worker.broker import Answered, Broker, Claim, Settlement
+from trio_worker.events import Disposition, LeaseLost, Publish, RedisFailed, RedisRecovered, Settled
+from trio_worker.redis_client import Unavailable
+
+# A settlement that Redis did not take is tried again this much later, doubling up to the second figure.
+SETTLE_AGAIN_SECONDS = 0.1
+SETTLE_AGAIN_CAP_SECONDS = 2.0
+# At most so many settlements in one script call, to keep it well under a millisecond.
+SETTLE_LIMIT = 200
+# A renewal has to fail twice in a row before a lease can run out unseen.
+RENEWALS_PER_LEASE = 3
+RENEW_AGAIN_SECONDS = 1.0
+
+
+@define(eq=False)
+class Contact:
+    """Whether Redis answers, told to the events once for each change and each new error."""
+
+    publish: Publish
+    _failing_since: float | None = None
+    _last: str = ""
+
+    @property
+    def failing_seconds(self) -> float:
+        """How long Redis has not answered; 0 while it does."""
+        return 0.0 if self._failing_since is None else trio.current_time() - self._failing_since
+
+    def failed(self, doing: str, unavailable: Unavailable) -> None:
+        if self._failing_since is None:
+            self._failing_since = trio.current_time()
+        if unavailable.what != self._last:
+            self._last = unavailable.what
+            self.publish(RedisFailed(doing, unavailable.what))
+
+    def answered(self) -> None:
+        if self._failing_since is not None:
+            self.publish(RedisRecovered(self.failing_seconds))
+        self._failing_since, self._last = None, ""
+
+
+@define(eq=False)
+class Held:
+    """One job in hand; ``renewed_at`` is the local time at which its lease was surely young."""
+
+    claim: Claim
+    renewed_at: float
+    is_lost: bool = False
+
+
+@define(eq=False)
+class Hands:
+    """Every job between its claim and its settlement; `limit` of them at the most."""
+
+    limit: int
+    _held: dict[str, Held] = field(factory=dict)
+    _changed: trio.Event = field(factory=trio.Event)
+    _came_back: trio.Event = field(factory=trio.Event)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def room(self) -> int:
+        """How many more jobs may be claimed."""
+        return self.limit - len(self._held)
+
+    def take(self, claim: Claim) -> None:
+        self._held[claim.job_id] = Held(claim, claim.began)
+
+    def drop(self, job_id: str, *, comes_back: bool = False) -> None:
+        """Let go of a settled job; ``comes_back`` tells that it can be claimed again at once."""
+        del self._held[job_id]
+        self._announce()
+        if comes_back:
+            self._came_back.set()
+
+    def expect_return(self) -> trio.Event:
+        """Return an event that is set when a job that may be claimed again at once is dropped from now on."""
+        self._came_back = trio.Event()
+        return self._came_back
+
+    def held(self, claim: Claim) -> Held:
+        return self._held[claim.job_id]
+
+    def claims(self) -> tuple[Claim, ...]:
+        """Return the jobs whose leases are ours to renew."""
+        return tuple(held.claim for held in self._held.values() if not held.is_lost)
+
+    def note_renewed(self, claims: Sequence[Claim], lost: frozenset[str], at: float) -> list[str]:
+        """Note a renewal that began at ``at``; return the ids that were found lost by it."""
+        newly_lost = []
+        for claim in claims:
+            held = self._held.get(claim.job_id)
+            if held is None or held.claim is not claim:
+                continue  # settled while the renewal was under way
+            if claim.job_id in lost:
+                held.is_lost = True
+                newly_lost.append(claim.job_id)
+            else:
+                held.renewed_at = at
+        return newly_lost
+
+    async def wait_for_room(self) -> None:
+        """Wait until a job may be claimed."""
+        while self.room <= 0:
+            await self._changed.wait()
+
+    async def wait_until_empty(self) -> None:
+        """Wait until every job is settled."""
+        while self._held:
+            await self._changed.wait()
+
+    def _announce(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+
+@define(eq=False)
+class _Pending:
+    settlement: Settlement
+    settled: Settled
+    may_be_applied: bool = False  # an earlier try had no answer
+
+
+@define(eq=False)
+class Settler:
+    """Tells Redis what became of jobs: whatever waits goes in one round trip, and a lone settlement at once.
+
+    `run` must outlive every task that settles; `give_up` accounts for what is left when the worker must go.
+    """
+
+    broker: Broker
+    hands: Hands
+    contact: Contact
+    publish: Publish
+    _pending: list[_Pending] = field(factory=list)
+    _woken: trio.Event = field(factory=trio.Event)
+    _has_given_up: bool = False
+
+    def settle_nowait(self, settlement: Settlement, settled: Settled) -> None:
+        """Hand over what became of a job; from here on the settlement cannot be lost while the worker lives."""
+        self._pending.append(_Pending(settlement, settled))
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Settle until given up; a settlement that Redis does not take is kept and tried again."""
+        again_seconds = SETTLE_AGAIN_SECONDS
+        while not self._has_given_up:
+            if not self._pending:
+                self._woken = trio.Event()
+                await self._woken.wait()
+            batch = self._pending[:SETTLE_LIMIT]
+            answers = await self.broker.settle([each.settlement for each in batch])
+            if self._has_given_up:
+                return
+            if isinstance(answers, Unavailable):
+                for each in batch:
+                    each.may_be_applied |= not answers.is_refusal
+                self.contact.failed("settle", answers)
+                await trio.sleep(again_seconds)
+                again_seconds = min(2 * again_seconds, SETTLE_AGAIN_CAP_SECONDS)
+                continue
+            self.contact.answered()
+            again_seconds = SETTLE_AGAIN_SECONDS
+            del self._pending[: len(batch)]
+            for each, answer in zip(batch, answers, strict=True):
+                self._close(each, self._disposition(each, answer))
+
+    def give_up(self) -> None:
+        """Account for the settlements that Redis did not take: their leases will run out. Ends `run`."""
+        self._has_given_up = True
+        for each in self._pending:
+            self._close(each, Disposition.UNSETTLED)
+        self._pending.clear()
+
+    def _disposition(self, pending: _Pending, answer: Answered) -> Disposition:
+        match answer:
+            case Answered.SETTLED | Answered.REPEATED:
+                return pending.settled.disposition
+            case Answered.GONE if pending.may_be_applied:
+                # Our own earlier try took effect and only its answer was lost.
+                return pending.settled.disposition
+            case Answered.GONE | Answered.FENCED:
+                return Disposition.FENCED
+            case _:
+                assert_never(answer)
+
+    def _close(self, pending: _Pending, disposition: Disposition) -> None:
+        claim = pending.settlement.claim
+        self.hands.drop(claim.job_id, comes_back=disposition is Disposition.RELEASED)
+        total_seconds = trio.current_time() - claim.began
+        self.publish(evolve(pending.settled, disposition=disposition, total_seconds=total_seconds))
+
+
+async def keep_leases(broker: Broker, hands: Hands, contact: Contact, publish: Publish) -> None:
+    """Renew the leases of all jobs in hand, for ever; ends only by cancellation, after the last settlement."""
+    while True:
+        await trio.sleep(broker.options.lease_seconds / RENEWALS_PER_LEASE)
+        while claims := hands.claims():
+            began = trio.current_time()
+            lost = await broker.renew(claims)
+            if not isinstance(lost, Unavailable):
+                contact.answered()
+                for job_id in hands.note_renewed(claims, lost, began):
+                    publish(LeaseLost(job_id))
+                break
+            contact.failed("renew", lost)
+            await trio.sleep(min(RENEW_AGAIN_SECONDS, broker.options.lease_seconds / 10))

@@ -1,0 +1,209 @@
+"""Trio. The heart: one job from its claim to its settlement.
+
+Decode, compose, borrow, deliver, decide, settle: each verb is a module, and everything a reader must believe about
+one job's fate stands here.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import trio
+from attrs import define, evolve, field
+
+from trio_worker.age import PushHistory
+from trio_worker.broker import Broker, Claim, Settlement
+from trio_worker.connection import Connection, Delivery
+from trio_worker.email_type import TypeSpec
+from trio_worker.events import Disposition, JobBroke, Publish, Settled
+from trio_worker.fault import Malformed
+from trio_worker.gate import Gate
+from trio_worker.hands import Hands, Settler
+from trio_worker.job import Job, decode
+from trio_worker.mail import Composer, Mail, MailOptions
+from trio_worker.outcome import Accepted, Outcome, Trouble, Uncertain, Unopened
+from trio_worker.pool import Pool, Shut
+from trio_worker.privacy import mask_address
+from trio_worker.record import Cause, Record
+from trio_worker.redis_client import Unavailable
+from trio_worker.smtp import Envelope
+from trio_worker.verdict import Bury, Delay, Done, Hold, Release, RetryPolicy, Terms, Verdict, admit, bury, decide
+
+Dice: TypeAlias = Callable[[], float]
+
+_DISPOSITIONS: dict[type[Verdict], Disposition] = {
+    Done: Disposition.SENT,
+    Delay: Disposition.DELAYED,
+    Bury: Disposition.DEAD,
+    Hold: Disposition.HELD,
+    Release: Disposition.RELEASED,
+}
+
+
+@define
+class Told:
+    """What is learnt of a job on its way, for the event that tells of its settlement."""
+
+    record: Record
+    email_type: str = ""
+    recipients: tuple[str, ...] = ()
+    waited_seconds: float | None = None
+    is_estimate: bool = False
+    outcome: Outcome | None = None
+    smtp_seconds: float | None = None
+    connection_id: int | None = None
+
+
+@define(eq=False)
+class Heart:
+    """Handles jobs; one instance serves all consumers, each in a task of its own."""
+
+    types: Mapping[str, TypeSpec]
+    composer: Composer
+    mail_options: MailOptions
+    retry: RetryPolicy
+    only_to: str
+    broker: Broker
+    hands: Hands
+    settler: Settler
+    gate: Gate
+    pool: Pool
+    history: PushHistory
+    publish: Publish
+    dice: Dice = field(default=random.random)
+
+    async def handle(self, claim: Claim) -> None:
+        """See one job through; it is settled however this ends, also by a cancel: then it is released as it was."""
+        told = Told(claim.record)
+        verdict: Verdict = Release(claim.record, Cause("released", text="the worker stopped before it was sent"))
+        try:
+            verdict = await self._attempt(claim, told)
+        except Exception as error:  # noqa: BLE001  the edge of one job: it is buried, and the traceback logged
+            self.publish(JobBroke(claim.job_id, _places(error)))
+            verdict = bury(told.record, Cause("broke", text=type(error).__name__), self._now(claim))
+        finally:
+            self.settler.settle_nowait(Settlement(claim, verdict), _settled(claim, told, verdict))
+
+    async def _attempt(self, claim: Claim, told: Told) -> Verdict:
+        job = decode(claim.body, self.types)
+        self._date(claim, job, told)
+        now = self._now(claim)
+        if isinstance(job, Malformed):
+            return bury(told.record, _cause_of_faults(job), now)
+        own = self.mail_options.types.get(job.email_type)
+        early_or_late = admit(told.record, job.not_before, job.expires_at, own.max_age_seconds if own else None, now)
+        if early_or_late is not None:
+            return early_or_late
+        mail = self.composer.compose(job, claim.job_id, now)
+        if isinstance(mail, Malformed):
+            return bury(told.record, _cause_of_faults(mail), now)
+        recipients = mail.recipients if told.record.due is None else told.record.due
+        told.recipients = tuple(map(mask_address, recipients))
+        if not all(re.fullmatch(self.only_to, recipient) for recipient in recipients if self.only_to):
+            return bury(told.record, Cause("not_allowed", text="smtp.only_to does not name a recipient"), now)
+        on_uncertain = (own.on_uncertain if own else "") or self.mail_options.on_uncertain
+        outcome = await self._deliver(claim, evolve(mail, recipients=recipients), told, holds=on_uncertain == "hold")
+        if isinstance(outcome, Release):
+            return outcome
+        self.gate.note(outcome)
+        return decide(outcome, recipients, told.record, Terms(self.retry, on_uncertain, self._now(claim), self.dice()))
+
+    async def _deliver(self, claim: Claim, mail: Mail, told: Told, *, holds: bool) -> Outcome | Release:
+        async with self.pool.borrow() as lane:
+            match lane:
+                case Shut():
+                    return Release(told.record, Cause("released", text="the worker drains"))
+                case Trouble():
+                    told.outcome = Unopened(lane)
+                case Connection():
+                    withheld = await self._confirm(claim, told, holds=holds)
+                    if withheld is not None:
+                        return withheld
+                    delivery = await lane.deliver(self._envelope(mail, lane, holds=holds))
+                    _tell_delivery(told, delivery)
+                    return delivery.outcome
+        return told.outcome
+
+    async def _confirm(self, claim: Claim, told: Told, *, holds: bool) -> Release | None:
+        """Ask Redis whether the job is still ours, if its lease is past half its length or its type is held."""
+        held = self.hands.held(claim)
+        is_young = trio.current_time() - held.renewed_at <= self.broker.options.lease_seconds / 2
+        if is_young and not holds and not held.is_lost:
+            return None
+        began = trio.current_time()
+        is_ours = await self.broker.confirm(claim, marks_started=holds)
+        if is_ours is True:
+            held.renewed_at = began
+            return None
+        what = is_ours.what if isinstance(is_ours, Unavailable) else "another worker took it over"
+        return Release(told.record, Cause("unconfirmed", text=f"not sent: {what}"))
+
+    def _envelope(self, mail: Mail, lane: Connection, *, holds: bool) -> Envelope:
+        content = mail.content(eight_bit=lane.opened.capabilities.eight_bit)
+        return Envelope(
+            sender=mail.sender,
+            recipients=mail.recipients,
+            content=content,
+            needs_smtputf8=mail.needs_smtputf8,
+            is_eight_bit=not content.isascii(),
+            is_cautious=holds or self.pool.is_rested(lane),
+        )
+
+    def _date(self, claim: Claim, job: Job | Malformed, told: Told) -> None:
+        """Learn the job's type and age; a fresh job's age begins when it was pushed, if anything tells."""
+        if isinstance(job, Job):
+            told.email_type = job.email_type
+        told.record = evolve(told.record, email_type=told.email_type)
+        if claim.place is None:
+            return
+        said = job.enqueued_at if isinstance(job, Job) else None
+        pushed_at = self.history.pushed_at(claim.place) if said is None else said
+        if pushed_at is None:
+            return
+        # A producer's clock may run ahead of Redis': nothing waits for a negative time.
+        told.waited_seconds = max(0.0, claim.claimed_at - pushed_at)
+        told.is_estimate = said is None
+        told.record = evolve(told.record, born=min(pushed_at, claim.claimed_at))
+
+    def _now(self, claim: Claim) -> float:
+        """Return Redis' clock, carried on by ours since the claim."""
+        return claim.claimed_at + trio.current_time() - claim.began
+
+
+def _tell_delivery(told: Told, delivery: Delivery) -> None:
+    told.outcome = delivery.outcome
+    told.smtp_seconds = delivery.seconds
+    told.connection_id = delivery.connection_id
+
+
+def _settled(claim: Claim, told: Told, verdict: Verdict) -> Settled:
+    cause = None if isinstance(verdict, Done) else verdict.cause
+    if isinstance(told.outcome, Accepted) and cause is None:
+        cause = Cause("accepted", told.outcome.reply.codes, told.outcome.reply.stage)
+    return Settled(
+        job_id=claim.job_id,
+        disposition=_DISPOSITIONS[type(verdict)],
+        email_type=told.email_type,
+        attempt=told.record.attempts + 1,
+        cause=cause,
+        recipients=told.recipients,
+        delay_seconds=verdict.seconds if isinstance(verdict, Delay) else 0.0,
+        waited_seconds=told.waited_seconds,
+        is_estimate=told.is_estimate,
+        smtp_seconds=told.smtp_seconds,
+        connection_id=told.connection_id,
+        is_uncertain=isinstance(told.outcome, Uncertain),
+    )
+
+
+def _cause_of_faults(malformed: Malformed) -> Cause:
+    return Cause(str(malformed.reason), text="; ".join(map(str, malformed.faults)))
+
+
+def _places(error: Exception) -> str:
+    """Return the places of a traceback without its message, which may repeat what the job holds."""
+    return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__

@@ -1,0 +1,197 @@
+"""Pure. A job's bytes to a `Job`, or to everything that is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping  # attrs resolves the annotations of a record at run time
+from typing import TYPE_CHECKING, Annotated, Any, assert_never
+
+from attrs import field, frozen
+
+from trio_worker.address import AddressFault, Mailbox, parse_mailbox
+from trio_worker.email_type import MESSAGE, FieldSpec, TypeSpec, fault_of_value
+from trio_worker.fault import Fault, Malformed, Reason, malformed, shown, step
+from trio_worker.message import Attachment, Message, decode_message
+from trio_worker.strict_json import Json, read_json
+from trio_worker.structure import Line, Moment, register, register_record, structure, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "Attachment",
+    "Fault",
+    "FieldSpec",
+    "Job",
+    "Json",
+    "Malformed",
+    "Message",
+    "Reason",
+    "Templated",
+    "TypeSpec",
+    "decode",
+    "sample_job",
+]
+
+TASK_TYPE = "Email"
+
+TraceParent = Annotated[str, "traceparent"]
+
+# https://www.w3.org/TR/trace-context-1/#traceparent-header: a value that cannot be parsed is to be ignored.
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+
+
+@frozen
+class Templated:
+    """The content of a job whose text comes from templates.
+
+    ``fields`` holds every field that the type declares, and only those; an optional one that was not given is None.
+    The recipient's field holds the bare address.
+    """
+
+    recipient: Mailbox
+    fields: Mapping[str, Json] = field(repr=False)
+
+
+@frozen
+class Job:
+    """One mail to be made. All times are seconds since the epoch; None where the producer said nothing."""
+
+    email_type: str
+    content: Templated | Message
+    producer_id: str | None = None
+    enqueued_at: float | None = None
+    not_before: float | None = None
+    expires_at: float | None = None
+    traceparent: str | None = None
+
+
+@frozen
+class Envelope:
+    """What a job may say beside its ``task_type`` and ``data``."""
+
+    id: Line | None = None
+    enqueued_at: Moment | None = None
+    not_before: Moment | None = None
+    expires_at: Moment | None = None
+    traceparent: TraceParent | None = None
+
+
+def decode(raw: bytes, types: Mapping[str, TypeSpec]) -> Job | Malformed:
+    """Understand one job, strictly; whatever the bytes, this returns and never raises.
+
+    Keys that are not known are ignored everywhere, so that producers may be newer than workers. No fault repeats a
+    value of the payload.
+    """
+    document = read_json(raw)
+    if isinstance(document, Malformed):
+        return document
+    if not isinstance(document.value, dict):
+        return malformed("not_a_job", [Fault("$", "must be an object")])
+
+    envelope = structure(document.value, Envelope, "$")
+    task = _read_task(document.value)
+    if isinstance(task, Malformed):
+        return task if isinstance(envelope, Envelope) else malformed(task.reason, (*task.faults, *envelope))
+    email_type, payload = task
+    content = _read_content(email_type, payload, types)
+    if isinstance(content, Malformed):
+        return content if isinstance(envelope, Envelope) else malformed(content.reason, (*content.faults, *envelope))
+    if not isinstance(envelope, Envelope):
+        return malformed("bad_field", envelope)
+    return Job(
+        email_type,
+        content,
+        envelope.id,
+        envelope.enqueued_at,
+        envelope.not_before,
+        envelope.expires_at,
+        envelope.traceparent or None,
+    )
+
+
+def sample_job(spec: TypeSpec) -> Job:
+    """Make a job of this type from the samples of its fields, for previews and to prove the templates."""
+    content = _read_fields(spec, {declared.name: declared.sample for declared in spec.fields})
+    match content:
+        case Templated():
+            return Job(spec.email_type, content)
+        case Malformed():
+            raise ValueError(f"the samples of {spec.email_type} do not fit: {content}")
+        case _:
+            assert_never(content)
+
+
+def _read_task(document: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]] | Malformed:
+    """Return the email type and its payload from a job's two required keys."""
+    faults = [*_faults_of_word(document, "task_type", "$")]
+    match document.get("data"):
+        case dict() as delivery:
+            faults.extend(_faults_of_word(delivery, "email_type", "$.data"))
+        case _:
+            delivery = {}
+            faults.append(Fault("$.data", "must be an object" if "data" in document else "is missing"))
+    payload = delivery.get("data")
+    if delivery and not isinstance(payload, dict):
+        faults.append(Fault("$.data.data", "must be an object" if "data" in delivery else "is missing"))
+    task_type, email_type = document.get("task_type"), delivery.get("email_type")
+    if faults or not isinstance(task_type, str) or not isinstance(email_type, str) or not isinstance(payload, dict):
+        return malformed("not_a_job", faults)
+    if task_type != TASK_TYPE:
+        return malformed("unknown_type", [Fault("$.task_type", f"{shown(task_type)} is not known; {TASK_TYPE} is")])
+    return email_type, payload
+
+
+def _faults_of_word(holder: Mapping[str, Json], key: str, path: str) -> Iterator[Fault]:
+    if key not in holder:
+        yield Fault(step(path, key), "is missing")
+    elif not isinstance(holder[key], str):
+        yield Fault(step(path, key), "must be a string")
+
+
+def _read_content(
+    email_type: str, payload: Mapping[str, Json], types: Mapping[str, TypeSpec]
+) -> Templated | Message | Malformed:
+    if email_type == MESSAGE:
+        message = decode_message(payload, "$.data.data")
+        return message if isinstance(message, Message) else malformed("bad_field", message)
+    spec = types.get(email_type)
+    if spec is None:
+        return malformed("unknown_type", [Fault("$.data.email_type", f"{shown(email_type)} is not known here")])
+    return _read_fields(spec, payload)
+
+
+def _read_fields(spec: TypeSpec, payload: Mapping[str, Json]) -> Templated | Malformed:
+    fields: dict[str, Json] = {}
+    faults = []
+    recipient: Mailbox | None = None
+    for declared in spec.fields:
+        name = declared.name
+        value = payload.get(name)
+        if value is None and not (declared.required and name in payload):
+            # null is how many serialisers write an optional value that is absent.
+            if declared.required:
+                faults.append(Fault(f"$.data.data.{name}", "is missing"))
+            fields[name] = None
+        elif declared.kind == "recipient" and isinstance(value, str):
+            match parse_mailbox(value):
+                case AddressFault() as fault:
+                    faults.append(Fault(f"$.data.data.{name}", fault.what))
+                case mailbox:
+                    recipient = mailbox
+                    fields[name] = mailbox.address
+        elif what := fault_of_value(declared.kind, value):
+            faults.append(Fault(f"$.data.data.{name}", what))
+        else:
+            fields[name] = value
+    if faults or recipient is None:
+        return malformed("bad_field", faults)
+    return Templated(recipient, fields)
+
+
+def _traceparent(value: Any) -> str:
+    return text_of(value) if _TRACEPARENT.fullmatch(text_of(value)) else ""
+
+
+register(TraceParent, _traceparent)
+register_record(Envelope)

@@ -1,0 +1,295 @@
+"""Pure. A job to a mail: templates compiled once, one strict look at every header, and the octets of the message.
+
+The standard library's message classes are not used here: they cost more than everything else together. They read the
+octets back in the tests.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, assert_never
+
+from attrs import field, frozen
+
+from trio_worker.address import AddressFault, Mailbox, has_control_character, parse_domain, parse_mailbox
+from trio_worker.fault import Fault, Malformed, malformed
+from trio_worker.job import Job, Message, Templated
+from trio_worker.mime import (
+    CRLF,
+    Entity,
+    address_header,
+    attachment_entity,
+    canonical,
+    date_header,
+    multipart_entity,
+    text_entity,
+    unstructured_header,
+)
+from trio_worker.option import METADATA_KEY, Option, option
+from trio_worker.template import Rendered, Templates, compile_templates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from trio_worker.email_type import Catalogue
+    from trio_worker.job import Attachment
+
+_URL = re.compile(r"https?://[^\s<>\"\\]{1,500}", re.ASCII)
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,56}")  # a boundary made of it has at most 70 characters (RFC 2046, 5.1.1)
+_NO_RECIPIENT_SHOWN = f"To: undisclosed-recipients:;{CRLF}"  # RFC 5322, 3.4: an empty group
+
+
+@frozen
+class TypeOptions:
+    """What the configuration may say of one email type (``[mail.types.<type>]``)."""
+
+    max_age_seconds: float | None = option(
+        None, "Age at which a mail of this type is dead, because its link is by then.", least=1
+    )
+    on_uncertain: str = option(
+        "", "As mail.on_uncertain, for this type; empty: as there.", choices=("", "retry", "hold")
+    )
+
+
+_TYPES = {
+    "Registration": TypeOptions(max_age_seconds=7200.0),
+    "ResetPassword": TypeOptions(max_age_seconds=3600.0),
+    "EmailChange": TypeOptions(max_age_seconds=7200.0),
+}
+
+
+@frozen
+class MailOptions:
+    """What the mails say of their sender, and where they lead (``[mail]``)."""
+
+    sender: str = option("DimDim Health <no-reply@example.com>", "The From header: Name <address>.", key="from")
+    envelope_from: str = option("", "Address that bounces go to; empty: the address of mail.from.")
+    frontend_url: str = option("http://localhost:8081", "Where the links in the mails lead, without a final slash.")
+    message_id_domain: str = option("", "Domain of the Message-IDs; empty: the domain of mail.from.")
+    template_dirs: tuple[str, ...] = option((), "Folders with templates of yours; later ones win, all win over ours.")
+    on_uncertain: str = option(
+        "retry", "What to do when nobody can tell whether a mail was accepted.", choices=("retry", "hold")
+    )
+    types: dict[str, TypeOptions] = field(
+        factory=_TYPES.copy, metadata={METADATA_KEY: Option("What differs for single email types.")}
+    )
+
+
+@frozen
+class Draft:
+    """What a mail says, whoever wrote it; ``extra`` holds further header lines, each ending with CRLF."""
+
+    subject: str
+    to: tuple[Mailbox, ...]
+    text: bytes | None
+    html: bytes | None
+    cc: tuple[Mailbox, ...] = ()
+    bcc: tuple[Mailbox, ...] = ()
+    reply_to: Mailbox | None = None
+    extra: str = ""
+    sets_auto_submitted: bool = False
+    attachments: tuple[Attachment, ...] = ()
+
+
+@frozen
+class Mail:
+    """One message, ready for the conversation: its envelope, and its octets in either flavour.
+
+    ``sender`` and ``recipients`` are the bare addresses of the envelope; no recipient occurs twice. The
+    ``message_id`` is that of the job: every attempt carries the same.
+    """
+
+    sender: str
+    recipients: tuple[str, ...] = field(repr=False)
+    message_id: str
+    needs_smtputf8: bool
+    _job_id: str = field(repr=False)
+    _header: bytes = field(repr=False)
+    _draft: Draft = field(repr=False)
+    _contents: dict[bool, bytes] = field(factory=dict, init=False, repr=False, eq=False)
+
+    def content(self, *, eight_bit: bool) -> bytes:
+        """Return the whole message (RFC 5322): CRLF line ends only, no line over 998 octets, not dot-stuffed.
+
+        ``eight_bit`` says whether the relay offers 8BITMIME; the header alone goes beyond ASCII without it, when the
+        mail `needs_smtputf8`. Each flavour is made once.
+        """
+        made = self._contents.get(eight_bit)
+        if made is None:
+            made = self._contents[eight_bit] = self._header + self._body(eight_bit=eight_bit).as_bytes()
+        return made
+
+    def _body(self, *, eight_bit: bool) -> Entity:
+        draft = self._draft
+        bodies = (("plain", draft.text), ("html", draft.html))
+        parts = [text_entity(subtype, body, eight_bit=eight_bit) for subtype, body in bodies if body is not None]
+        text = parts[0] if len(parts) == 1 else multipart_entity("alternative", f"{self._job_id}.a", parts)
+        if not draft.attachments:
+            return text
+        files = [attachment_entity(held.name, held.type, held.content) for held in draft.attachments]
+        return multipart_entity("mixed", f"{self._job_id}.m", [text, *files])
+
+
+@frozen
+class ComposerFaults:
+    """Why no mail can be made with these options and templates: configuration faults, all of them."""
+
+    faults: tuple[Fault, ...]
+
+
+@frozen
+class Composer:
+    """Makes a `Mail` of a `Job`; made by `open_composer`, it holds nothing that needs closing."""
+
+    sender: Mailbox
+    envelope_sender: Mailbox
+    message_id_domain: str
+    templates: Mapping[str, Templates] = field(repr=False)
+    unsubscribe: Mapping[str, str] = field(repr=False)
+    """The List-Unsubscribe header line (RFC 2369, 3.2) of the types that have one."""
+    _from: str = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_from", address_header("From", [self.sender]))
+
+    def compose(self, job: Job, job_id: str, at: float) -> Mail | Malformed:
+        """Make the mail of a job; no content of a job makes this raise.
+
+        ``at`` is the Date, in seconds since the epoch. ``job_id`` becomes the Message-ID; one that is not made of 1
+        to 56 letters, digits, '-' and '_' is a bug (ValueError).
+        """
+        if not _JOB_ID.fullmatch(job_id):
+            raise ValueError("a job id is 1 to 56 letters, digits, '-' and '_'")
+        draft = self._draft(job)
+        if isinstance(draft, Malformed):
+            return draft
+        mailboxes = (*draft.to, *draft.cc, *draft.bcc)
+        shown = (self.sender, *mailboxes) if draft.reply_to is None else (self.sender, *mailboxes, draft.reply_to)
+        faults = [*_faults_of_header(draft, shown)]
+        if faults:
+            return malformed("bad_header", faults)
+
+        message_id = f"<{job_id}@{self.message_id_domain}>"
+        header = self._header(draft, message_id, int(at))
+        return Mail(
+            self.envelope_sender.address,
+            _envelope_recipients(mailboxes),
+            message_id,
+            self.envelope_sender.needs_smtputf8 or any(mailbox.needs_smtputf8 for mailbox in shown),
+            job_id,
+            header.encode(),
+            draft,
+        )
+
+    def _draft(self, job: Job) -> Draft | Malformed:
+        match job.content:
+            case Message() as message:
+                return _draft_of_message(message)
+            case Templated(recipient, fields):
+                templates = self.templates.get(job.email_type)
+                if templates is None:
+                    return malformed("unknown_type", [Fault("$.data.email_type", "has no templates here")])
+                match templates.render(fields):
+                    case Fault() as fault:
+                        return malformed("template", [fault])
+                    case Rendered(subject, text, html):
+                        return Draft(
+                            subject,
+                            (recipient,),
+                            canonical(text),
+                            None if html is None else canonical(html),
+                            extra=self.unsubscribe.get(job.email_type, ""),
+                        )
+                    case never:
+                        assert_never(never)
+            case never:
+                assert_never(never)
+
+    def _header(self, draft: Draft, message_id: str, second: int) -> str:
+        return "".join(
+            (
+                date_header(second),
+                self._from,
+                address_header("To", draft.to) if draft.to else "" if draft.cc else _NO_RECIPIENT_SHOWN,
+                address_header("Cc", draft.cc) if draft.cc else "",
+                address_header("Reply-To", [draft.reply_to]) if draft.reply_to else "",
+                unstructured_header("Subject", draft.subject),
+                f"Message-ID: {message_id}{CRLF}MIME-Version: 1.0{CRLF}",
+                "" if draft.sets_auto_submitted else f"Auto-Submitted: auto-generated{CRLF}",  # RFC 3834, 5
+                draft.extra,
+            ),
+        )
+
+
+def open_composer(options: MailOptions, catalogue: Catalogue) -> Composer | ComposerFaults:
+    """Check the options, compile every template and try it on the samples of its type; all faults at once."""
+    faults: list[Fault] = []
+    sender = parse_mailbox(options.sender)
+    envelope_sender = parse_mailbox(options.envelope_from) if options.envelope_from else sender
+    domain = _message_id_domain(options.message_id_domain)
+    for path, read in (
+        ("mail.from", sender),
+        ("mail.envelope_from", envelope_sender),
+        ("mail.message_id_domain", domain),
+    ):
+        if isinstance(read, AddressFault) and not (read is sender and path != "mail.from"):
+            faults.append(Fault(path, read.what))
+    if not _URL.fullmatch(options.frontend_url):
+        faults.append(Fault("mail.frontend_url", "must be a URL that begins with http:// or https://"))
+    url = options.frontend_url.rstrip("/")
+    product = "" if isinstance(sender, AddressFault) else sender.name or sender.domain
+    templates, template_faults = compile_templates(catalogue, {"product": product, "frontend_url": url})
+    faults.extend(template_faults)
+    if (
+        faults
+        or isinstance(sender, AddressFault)
+        or isinstance(envelope_sender, AddressFault)
+        or not isinstance(domain, str)
+    ):
+        return ComposerFaults(tuple(faults))
+    unsubscribe = {
+        spec.email_type: f"List-Unsubscribe: <{url}{spec.unsubscribe_path}>{CRLF}"
+        for spec in catalogue.types.values()
+        if spec.unsubscribe_path
+    }
+    return Composer(sender, envelope_sender, domain or sender.domain, templates, unsubscribe)
+
+
+def _message_id_domain(text: str) -> str | AddressFault:
+    if not text.isascii():
+        return AddressFault("must be ASCII: a Message-ID must not make every mail need SMTPUTF8")
+    return parse_domain(text) if text else ""
+
+
+def _draft_of_message(message: Message) -> Draft:
+    return Draft(
+        message.subject.strip(" "),
+        message.to,
+        None if message.text is None else canonical(message.text),
+        None if message.html is None else canonical(message.html),
+        message.cc,
+        message.bcc,
+        message.reply_to,
+        "".join(unstructured_header(name, text) for name, text in message.headers.items()),
+        any(name.lower() == "auto-submitted" for name in message.headers),
+        message.attachments,
+    )
+
+
+def _faults_of_header(draft: Draft, mailboxes: tuple[Mailbox, ...]) -> Iterator[Fault]:
+    """Yield what must not be written: the last look before octets are made, whoever filled in the job."""
+    if has_control_character(draft.subject):
+        yield Fault("subject", "contains a control character, or is more than one line")
+    for mailbox in mailboxes:
+        if has_control_character(mailbox.name) or has_control_character(mailbox.address):
+            yield Fault("recipient", "contains a control character")
+
+
+def _envelope_recipients(mailboxes: tuple[Mailbox, ...]) -> tuple[str, ...]:
+    """Return the addresses in order, each once; only the domain is the same in any case (RFC 5321, 2.4)."""
+    if len(mailboxes) == 1:
+        return (mailboxes[0].address,)
+    addresses: dict[tuple[str, str], str] = {}
+    for mailbox in mailboxes:
+        addresses.setdefault((mailbox.local, mailbox.domain.lower()), mailbox.address)
+    return tuple(addresses.values())

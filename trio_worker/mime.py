@@ -1,0 +1,232 @@
+"""Pure. Header lines and MIME bodies: text in, octets out, and no line that a relay could refuse or misread.
+
+Nothing here trusts its caller for line ends: a header is checked for control characters before it is written, and a
+body is brought to CRLF (RFC 5321, 2.3.8) before it is encoded.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import itertools
+import re
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import quote as percent_encoded
+
+from attrs import frozen
+
+from trio_worker.address import Mailbox, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+CRLF = "\r\n"
+
+# RFC 5322, 2.1.1: lines should have 78 characters and must not have more than 998. A line that holds an encoded-word
+# has at most 76, the word itself 75 (RFC 2047, 2).
+_LINE_CHARACTERS = 78
+_ENCODED_LINE_CHARACTERS = 76
+_MOST_LINE_OCTETS = 998
+_WORD_CHARACTERS = 75
+# Of a first encoded-word, so that it stands beside the name of its header ("Reply-To: " is the longest of ours).
+_FIRST_WORD_CHARACTERS = 64
+_WORD_OVERHEAD = len("=?utf-8?q??=")
+# A word longer than this is encoded, to be cut there: with a header's name before it, it would near 998 octets.
+_MOST_PLAIN_WORD = 900
+_MOST_PLAIN_NAME = 60
+
+_SPACED_WORD = re.compile(r" *[^ ]+")
+_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")  # RFC 5322, 3.2.3
+_Q_LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")  # RFC 2047, 5 (3)
+_Q = ["_" if octet == ord(" ") else chr(octet) if octet in _Q_LETTERS else f"={octet:02X}" for octet in range(256)]
+_ODD_CONTROLS = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in b"\t\n\r")
+_PLAIN_FILE_NAME = re.compile(r"[A-Za-z0-9._+-]+(?: [A-Za-z0-9._+-]+)*")
+_MOST_PLAIN_FILE_NAME = 60
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+@frozen
+class Encoded:
+    """A body as it stands in the mail: its Content-Transfer-Encoding, and octets that end with CRLF."""
+
+    encoding: str
+    octets: bytes
+
+
+@frozen
+class Entity:
+    """A MIME entity (RFC 2045, 2.4): its Content-* header lines, each ending with CRLF, and its octets."""
+
+    header: str
+    octets: bytes
+
+    @property
+    def is_eight_bit(self) -> bool:
+        """Whether octets above 127 occur, so that every multipart around it must say 8bit (RFC 2045, 6.4)."""
+        return not self.octets.isascii()
+
+    def as_bytes(self) -> bytes:
+        """Return the header lines, the empty line and the octets."""
+        return f"{self.header}{CRLF}".encode("ascii") + self.octets
+
+
+def unstructured_header(name: str, text: str) -> str:
+    """Return a header whose value is free text (Subject, X-...), folded, ending with CRLF; RFC 2047 if need be.
+
+    ASCII that looks like an encoded-word is encoded too: it would be shown decoded otherwise.
+    """
+    if text.isascii() and len(name) + 2 + len(text) <= _LINE_CHARACTERS and "=?" not in text:
+        return f"{name}: {text}{CRLF}"
+    if not text.isascii() or "=?" in text or any(len(word) > _MOST_PLAIN_WORD for word in _SPACED_WORD.findall(text)):
+        return _folded(name, [f" {word}" for word in encoded_words(text)], _ENCODED_LINE_CHARACTERS)
+    return _folded(name, _SPACED_WORD.findall(f" {text}"))
+
+
+def address_header(name: str, mailboxes: Sequence[Mailbox]) -> str:
+    """Return a header of mailboxes (RFC 5322, 3.6.3), folded between them and inside long names, ending with CRLF.
+
+    Addresses beyond ASCII stay as they are: such a mail goes out with SMTPUTF8 only (RFC 6532).
+    """
+    if len(mailboxes) == 1 and not mailboxes[0].name:
+        return f"{name}: {mailboxes[0].address}{CRLF}"
+    words: list[str] = []
+    for mailbox in mailboxes:
+        words.extend(_mailbox_words(mailbox))
+        words[-1] += ","
+    words[-1] = words[-1][:-1]
+    return _folded(name, [f" {word}" for word in words], _ENCODED_LINE_CHARACTERS)
+
+
+def _mailbox_words(mailbox: Mailbox) -> list[str]:
+    """Return what stands for a mailbox, cut where a line may be folded."""
+    name = mailbox.name
+    if not name:
+        return [mailbox.address]
+    if not name.isascii() or "=?" in name or len(name) > _MOST_PLAIN_NAME:
+        return [*encoded_words(name), f"<{mailbox.address}>"]
+    return [*(name.split(" ") if _ATOMS.fullmatch(name) else [quote(name)]), f"<{mailbox.address}>"]
+
+
+def _folded(name: str, words: Iterable[str], most: int = _LINE_CHARACTERS) -> str:
+    """Join words, each beginning with its own spaces, to a header that is folded (RFC 5322, 2.2.3) before a space."""
+    lines = [f"{name}:"]
+    for word in words:
+        if len(lines[-1]) + len(word) > most and lines[-1][-1] != ":":
+            lines.append(word)
+        else:
+            lines[-1] += word
+    return CRLF.join(lines) + CRLF
+
+
+def encoded_words(text: str) -> list[str]:
+    """Return the text as encoded-words (RFC 2047) in UTF-8, Q or B, whichever is shorter, cut between characters."""
+    octets = text.encode()
+    as_q = sum(len(_Q[octet]) for octet in octets) <= len(octets) * 4 // 3
+    words = []
+    piece = ""
+    most = _FIRST_WORD_CHARACTERS
+    for letter in text:
+        if piece and _encoded_length(piece + letter, as_q=as_q) > most:
+            words.append(_encoded_word(piece, as_q=as_q))
+            piece, most = "", _WORD_CHARACTERS
+        piece += letter
+    words.append(_encoded_word(piece, as_q=as_q))
+    return words
+
+
+def _encoded_length(text: str, *, as_q: bool) -> int:
+    octets = text.encode()
+    return _WORD_OVERHEAD + (sum(len(_Q[octet]) for octet in octets) if as_q else -(-len(octets) // 3) * 4)
+
+
+def _encoded_word(text: str, *, as_q: bool) -> str:
+    octets = text.encode()
+    if as_q:
+        return f"=?utf-8?q?{''.join(_Q[octet] for octet in octets)}?="
+    return f"=?utf-8?b?{base64.b64encode(octets).decode('ascii')}?="
+
+
+@lru_cache(maxsize=16)
+def date_header(second: int) -> str:
+    """Return the Date header (RFC 5322, 3.3) of a moment in seconds since the epoch, in UTC, ending with CRLF."""
+    at = time.gmtime(second)
+    day = f"{_DAYS[at.tm_wday]}, {at.tm_mday:02} {_MONTHS[at.tm_mon - 1]} {at.tm_year:04}"
+    return f"Date: {day} {at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02} +0000{CRLF}"
+
+
+def canonical(text: str) -> bytes:
+    """Return a text as UTF-8 octets whose lines, the last one too, end with CRLF; half surrogate pairs become '?'."""
+    if "\r" in text:
+        text = text.replace(CRLF, "\n").replace("\r", "\n")
+    if not text.endswith("\n"):
+        text += "\n"
+    return text.replace("\n", CRLF).encode("utf-8", "replace")
+
+
+def encode_body(octets: bytes, *, eight_bit: bool) -> Encoded:
+    """Encode canonical octets as little as the relay allows: 7bit, 8bit if it takes that, else quoted-printable."""
+    if (eight_bit or octets.isascii()) and _is_plain(octets):
+        return Encoded("7bit" if octets.isascii() else "8bit", octets)
+    # b2a_qp ends soft line breaks as it sees the first line end of its input: CRLF, because the input is canonical.
+    return Encoded("quoted-printable", binascii.b2a_qp(octets, quotetabs=False, istext=True))
+
+
+def _is_plain(octets: bytes) -> bool:
+    """Whether canonical octets may travel as they are: no odd control characters, no line that is too long."""
+    has_odd_control = len(octets.translate(None, _ODD_CONTROLS)) != len(octets)
+    return not has_odd_control and not _has_long_line(octets)
+
+
+def _has_long_line(octets: bytes) -> bool:
+    """Look for line ends in leaps of the longest line: a tenth of what splitting costs."""
+    start = 0
+    while len(octets) - start > _MOST_LINE_OCTETS + 2:
+        end = octets.rfind(b"\r\n", start, start + _MOST_LINE_OCTETS + 2)
+        if end < 0:
+            return True
+        start = end + 2
+    return False
+
+
+def text_entity(subtype: str, octets: bytes, *, eight_bit: bool) -> Entity:
+    """Return ``text/<subtype>`` in UTF-8 of canonical octets."""
+    encoded = encode_body(octets, eight_bit=eight_bit)
+    return Entity(
+        f"Content-Type: text/{subtype}; charset=utf-8{CRLF}Content-Transfer-Encoding: {encoded.encoding}{CRLF}",
+        encoded.octets,
+    )
+
+
+def attachment_entity(name: str, media_type: str, content: bytes) -> Entity:
+    """Return an attached file in base64; its name goes as RFC 2231 says where quotes would not carry it."""
+    if _PLAIN_FILE_NAME.fullmatch(name) and len(name) <= _MOST_PLAIN_FILE_NAME:
+        parameter = f'filename="{name}"'
+    else:
+        parameter = f"filename*=utf-8''{percent_encoded(name, safe='')}"
+    header = (
+        f"Content-Type: {media_type}{CRLF}"
+        f"Content-Disposition: attachment;{CRLF} {parameter}{CRLF}"
+        f"Content-Transfer-Encoding: base64{CRLF}"
+    )
+    return Entity(header, base64.encodebytes(content).replace(b"\n", b"\r\n"))
+
+
+def multipart_entity(subtype: str, seed: str, parts: Sequence[Entity]) -> Entity:
+    """Return ``multipart/<subtype>`` around parts; the boundary comes from ``seed`` and occurs in none of them.
+
+    "=_" can occur in neither base64 nor quoted-printable (RFC 2045, 6.7); the other encodings are searched.
+    """
+    written = [part.as_bytes() for part in parts]
+    boundary = next(
+        name
+        for name in (f"=_{seed}{number or ''}" for number in itertools.count())
+        if not any(name.encode("ascii") in octets for octets in written)
+    )
+    delimiter = f"--{boundary}".encode("ascii")
+    octets = b"".join(delimiter + b"\r\n" + part + b"\r\n" for part in written) + delimiter + b"--\r\n"
+    eight_bit = f"Content-Transfer-Encoding: 8bit{CRLF}" if any(part.is_eight_bit for part in parts) else ""
+    return Entity(f'Content-Type: multipart/{subtype};{CRLF} boundary="{boundary}"{CRLF}{eight_bit}', octets)

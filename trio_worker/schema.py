@@ -1,0 +1,142 @@
+"""Pure. The JSON Schema of a job, made from the same records and specs that decode it, for producers elsewhere."""
+
+from __future__ import annotations
+
+from types import NoneType
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+
+import attrs
+
+from trio_worker.address import Mailbox
+from trio_worker.email_type import MESSAGE, MOST_LINE_CHARACTERS, FieldKind, FieldSpec, TypeSpec
+from trio_worker.job import TASK_TYPE, Envelope, TraceParent
+from trio_worker.message import (
+    MOST_ATTACHMENTS,
+    MOST_HEADER_CHARACTERS,
+    MOST_HEADERS,
+    MOST_RECIPIENTS,
+    Attachment,
+    Attachments,
+    Base64,
+    FileName,
+    Headers,
+    MediaType,
+    Message,
+    Recipients,
+)
+from trio_worker.structure import JSON_NAME, Line, Moment, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Schema: TypeAlias = dict[str, Any]
+
+_LINE: Schema = {"type": "string", "maxLength": MOST_LINE_CHARACTERS, "pattern": "^[^\\u0000-\\u001f\\u007f]*$"}
+_MAILBOX: Schema = {"type": "string", "description": "One mailbox: addr or Name <addr>.", "minLength": 3}
+
+_KINDS: dict[FieldKind, Schema] = {
+    "recipient": {**_MAILBOX, "description": "The mailbox that the mail goes to: addr or Name <addr>."},
+    "line": _LINE,
+    "text": {"type": "string"},
+    "token": {**_LINE, "minLength": 1},
+    "number": {"type": "number"},
+    "object": {"type": "object"},
+}
+
+
+def job_schema(types: Mapping[str, TypeSpec]) -> Schema:
+    """Return the schema (draft 2020-12) of every job that a worker with these types understands.
+
+    It holds the structure. What no schema can say (a mailbox is one mailbox, a time exists) only the worker checks,
+    so it may refuse what passes here, but takes nothing that fails here.
+    """
+    contents = {name: _templated(spec) for name, spec in types.items()} | {MESSAGE: _message()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A job for trio-worker",
+        "type": "object",
+        "required": ["task_type", "data"],
+        "properties": {
+            "task_type": {"const": TASK_TYPE},
+            "data": {
+                "type": "object",
+                "required": ["email_type", "data"],
+                "oneOf": [
+                    {"properties": {"email_type": {"const": name}, "data": content}}
+                    for name, content in contents.items()
+                ],
+            },
+            **_record(Envelope)["properties"],
+        },
+    }
+
+
+def _templated(spec: TypeSpec) -> Schema:
+    schema: Schema = {
+        "type": "object",
+        "required": [declared.name for declared in spec.fields if declared.required],
+        "properties": {declared.name: _field(declared) for declared in spec.fields},
+    }
+    return {**schema, "description": spec.says} if spec.says else schema
+
+
+def _field(declared: FieldSpec) -> Schema:
+    shape = _KINDS[declared.kind]
+    return shape if declared.required else _or_null(shape)
+
+
+def _message() -> Schema:
+    recipients = [
+        {"required": [name], "properties": {name: {"type": ["string", "array"]}}} for name in ("to", "cc", "bcc")
+    ]
+    texts = [{"required": [name], "properties": {name: {"type": "string"}}} for name in ("text", "html")]
+    return {**_record(Message), "description": "Any mail.", "allOf": [{"anyOf": recipients}, {"anyOf": texts}]}
+
+
+def _record(record: type[attrs.AttrsInstance]) -> Schema:
+    """Return the shape of an attrs record of the payload; a field with a default may be absent or null."""
+    fields = attrs.fields(record)
+    names = {declared.name: declared.metadata.get(JSON_NAME, declared.name) for declared in fields}
+    return {
+        "type": "object",
+        "required": [names[declared.name] for declared in fields if declared.default is attrs.NOTHING],
+        "properties": {
+            names[declared.name]: _shape(declared.type)
+            if declared.default is attrs.NOTHING
+            else _or_null(_shape(declared.type))
+            for declared in fields
+        },
+    }
+
+
+def _or_null(shape: Schema) -> Schema:
+    """Return the shape with null beside it; a shape of several types is left to ``anyOf``."""
+    if isinstance(shape.get("type"), str):
+        return {**shape, "type": [shape["type"], "null"]}
+    return {"anyOf": [shape, {"type": "null"}]}
+
+
+def _shape(declared: Any) -> Schema:
+    """Return the shape of one field's type; a type without one is a bug (KeyError)."""
+    shapes: dict[Any, Schema] = {
+        Line: _LINE,
+        Text: {"type": "string"},
+        Mailbox: _MAILBOX,
+        Moment: {"type": "string", "format": "date-time", "description": "RFC 3339, with a zone."},
+        TraceParent: {"type": "string", "description": "W3C Trace Context; ignored where it cannot be read."},
+        Recipients: {"anyOf": [_MAILBOX, {"type": "array", "items": _MAILBOX, "maxItems": MOST_RECIPIENTS}]},
+        Headers: {
+            "type": "object",
+            "maxProperties": MOST_HEADERS,
+            "additionalProperties": {**_LINE, "maxLength": MOST_HEADER_CHARACTERS},
+        },
+        FileName: {**_LINE, "minLength": 1, "description": "A file's name without a folder."},
+        MediaType: {"type": "string", "pattern": "^[^/ ]+/[^/ ]+$"},
+        Base64: {"type": "string", "contentEncoding": "base64"},
+    }
+    if declared == Attachments:
+        return {"type": "array", "items": _record(Attachment), "maxItems": MOST_ATTACHMENTS}
+    plain = next(
+        (option for option in get_args(declared) if NoneType in get_args(declared) and option is not NoneType), None
+    )
+    return shapes[declared if plain is None else plain]

@@ -1,0 +1,201 @@
+"""Pure. Bytes to one JSON value, or every reason why two readers might understand them differently."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from attrs import frozen
+
+from trio_worker.fault import Fault, Malformed, malformed, step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+MOST_LEVELS = 64
+"""How deep a job may nest: a mail needs four levels, and a bound of our own is the same on every Python."""
+
+_LEAST_INTEGER = -(2**63)
+_MOST_INTEGER = 2**64 - 1
+_MOST_INTEGER_DIGITS = 20  # of 2**64 - 1, or of -2**63 with its sign
+
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+@frozen
+class Document:
+    """A JSON value that every reader understands alike (I-JSON, RFC 7493)."""
+
+    value: Json
+
+
+class _FlawError(Exception):
+    """The quick reader met something that the thorough one must locate."""
+
+
+@frozen
+class _Flaw:
+    """Stands in the tree of the thorough reader where something is wrong."""
+
+    what: str
+
+
+class _Doubled(dict[str, Any]):
+    """An object in which names occur more than once; the tree of the thorough reader holds it."""
+
+    names: tuple[str, ...] = ()
+
+
+def read_json(raw: bytes) -> Document | Malformed:
+    """Read one JSON text (RFC 8259) as strictly as RFC 7493 asks; no bytes whatever make this raise.
+
+    Refused are: other encodings than UTF-8, a byte order mark, names that occur twice in an object, NaN and the
+    infinities, integers beyond 64 bits, halves of surrogate pairs, and more than `MOST_LEVELS` levels.
+    """
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        return _refused(Fault("$", f"is not UTF-8 at byte {error.start}"), not_utf8=True)
+    if text.startswith("\ufeff"):
+        return _refused(Fault("$", "begins with a byte order mark"))
+    if "\0" in text[:4]:
+        return _refused(Fault("$", "looks like UTF-16 or UTF-32; write UTF-8"), not_utf8=True)
+
+    try:
+        value = _QUICK.decode(text)
+    except _FlawError:
+        return _locate(text)
+    except json.JSONDecodeError as error:
+        return _refused(Fault("$", f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"))
+    except RecursionError:
+        return _refused(_TOO_DEEP)
+    if text.count("[") + text.count("{") > MOST_LEVELS and _levels(value) > MOST_LEVELS:
+        return _refused(_TOO_DEEP)
+    if _SURROGATE_ESCAPE.search(text):
+        flaws = tuple(_flaws(value))
+        return malformed("not_json", flaws) if flaws else Document(value)
+    return Document(value)
+
+
+_TOO_DEEP = Fault("$", f"is nested more than {MOST_LEVELS} levels deep")
+
+
+def _refused(fault: Fault, *, not_utf8: bool = False) -> Malformed:
+    return malformed("not_utf8" if not_utf8 else "not_json", [fault])
+
+
+def _locate(text: str) -> Malformed:
+    """Read again, this time with marks in the tree, to tell the path of every flaw."""
+    try:
+        value = _THOROUGH.decode(text)
+    except json.JSONDecodeError as error:
+        return _refused(Fault("$", f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"))
+    except RecursionError:
+        return _refused(_TOO_DEEP)
+    if _levels(value) > MOST_LEVELS:
+        return _refused(_TOO_DEEP)
+    return malformed("not_json", _flaws(value))
+
+
+def _levels(value: Any) -> int:
+    """Return how deep a value nests, without recursion, looking no further than one level past the bound."""
+    level = 0
+    layer = [value]
+    while layer and level <= MOST_LEVELS:
+        nested = [held for held in layer if isinstance(held, dict | list)]
+        layer = [inner for held in nested for inner in (held.values() if isinstance(held, dict) else held)]
+        level += bool(nested)
+        if not nested:
+            break
+    return level
+
+
+def _flaws(value: Any, path: str = "$") -> Iterator[Fault]:
+    """Yield what is wrong in a tree of at most `MOST_LEVELS` levels."""
+    match value:
+        case _Flaw():
+            yield Fault(path, value.what)
+        case str() if _SURROGATE.search(value):
+            yield Fault(path, "contains half a surrogate pair")
+        case list():
+            for index, inner in enumerate(value):
+                yield from _flaws(inner, step(path, index))
+        case dict():
+            if isinstance(value, _Doubled):
+                yield from (Fault(step(path, name), "occurs more than once") for name in value.names)
+            for name, inner in value.items():
+                if _SURROGATE.search(name):
+                    yield Fault(step(path, name), "has half a surrogate pair in its name")
+                yield from _flaws(inner, step(path, name))
+        case _:
+            return
+
+
+def _refuse(_: str) -> Any:
+    raise _FlawError
+
+
+def _quick_integer(digits: str) -> int:
+    number = _integer(digits)
+    if number is None:
+        raise _FlawError
+    return number
+
+
+def _quick_float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise _FlawError
+    return number
+
+
+def _quick_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = dict(pairs)
+    if len(named) != len(pairs):
+        raise _FlawError
+    return named
+
+
+def _integer(digits: str) -> int | None:
+    if len(digits) > _MOST_INTEGER_DIGITS:
+        return None
+    number = int(digits)
+    return number if _LEAST_INTEGER <= number <= _MOST_INTEGER else None
+
+
+def _marked_integer(digits: str) -> int | _Flaw:
+    number = _integer(digits)
+    return _Flaw("is an integer beyond 64 bits") if number is None else number
+
+
+def _marked_float(digits: str) -> float | _Flaw:
+    number = float(digits)
+    return _Flaw("is a number too large to be kept") if math.isinf(number) else number
+
+
+def _marked_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: dict[str, int] = {}
+    for name, _ in pairs:
+        seen[name] = seen.get(name, 0) + 1
+    marked = _Doubled(pairs)
+    marked.names = tuple(name for name, times in seen.items() if times > 1)
+    return marked
+
+
+_QUICK = json.JSONDecoder(
+    object_pairs_hook=_quick_object,
+    parse_int=_quick_integer,
+    parse_float=_quick_float,
+    parse_constant=_refuse,
+)
+_THOROUGH = json.JSONDecoder(
+    object_pairs_hook=_marked_object,
+    parse_int=_marked_integer,
+    parse_float=_marked_float,
+    parse_constant=lambda _: _Flaw("is NaN or an infinity, which JSON does not have"),
+)

@@ -1,0 +1,160 @@
+"""Pure. JSON values to attrs records through cattrs, strictly: nothing is converted, every fault has its path."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import attrs
+from cattrs import Converter, override
+from cattrs.errors import ClassValidationError, IterableValidationError
+from cattrs.gen import make_dict_structure_fn
+
+from trio_worker.address import AddressFault, Mailbox, parse_mailbox
+from trio_worker.email_type import fault_of_line
+from trio_worker.fault import Fault, step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+Record = TypeVar("Record")
+
+# What a field of a record may hold. Each has one hook, here or beside its record, and one shape in schema.py.
+Line = Annotated[str, "line"]
+Text = Annotated[str, "text"]
+Moment = Annotated[float, "moment"]
+
+JSON_NAME = "json_name"
+"""Key of an attrs field's metadata: its name in JSON, where that is not its name in Python."""
+
+# RFC 3339, 5.6, in ASCII digits. A zone is required: a time without one is a guess.
+_MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}):([0-9]{2})(\.[0-9]+)?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))",
+)
+_MOST_FRACTION_CHARACTERS = 10  # a dot and nanoseconds: a float holds less
+_LEAP_SECOND = 60
+_MOST_ZONE_HOURS, _MOST_ZONE_MINUTES = 23, 59
+
+
+class FlawError(ValueError):
+    """A value that does not fit its field: ``what`` completes a sentence and never repeats the value.
+
+    ``members`` says it for single elements or members of the value instead.
+    """
+
+    def __init__(self, what: str = "", members: Mapping[Any, str] | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.members = members or {}
+
+
+CONVERTER = Converter(detailed_validation=True)
+"""The one converter of job payloads; records register themselves where they are declared."""
+
+
+def structure(value: Any, record: type[Record], path: str) -> Record | tuple[Fault, ...]:
+    """Make the record from the JSON value at ``path``, or return everything that is wrong with it."""
+    try:
+        return CONVERTER.structure(value, record)
+    except (ClassValidationError, FlawError) as error:
+        return tuple(_faults(error, path))
+
+
+def register(annotated: Any, hook: Callable[[Any], Any]) -> None:
+    """Let ``hook`` structure every field annotated so; it returns what it made, or raises `FlawError`."""
+    CONVERTER.register_structure_hook_func(lambda declared: declared == annotated, lambda value, _: hook(value))
+
+
+def register_record(record: type[Any]) -> None:
+    """Let cattrs structure an attrs record, from a JSON object only."""
+    attrs.resolve_types(record, include_extras=True)
+    renames: dict[str, Any] = {
+        declared.name: override(rename=declared.metadata[JSON_NAME])
+        for declared in attrs.fields(record)
+        if JSON_NAME in declared.metadata
+    }
+    fill = make_dict_structure_fn(record, CONVERTER, **renames)
+
+    def hook(value: Any, _: Any) -> Any:
+        if not isinstance(value, dict):
+            raise FlawError("must be an object")
+        return fill(value, record)
+
+    CONVERTER.register_structure_hook(record, hook)
+
+
+def _faults(error: BaseException, path: str) -> Iterator[Fault]:
+    match error:
+        case ClassValidationError():
+            names = {
+                declared.name: declared.metadata.get(JSON_NAME, declared.name) for declared in attrs.fields(error.cl)
+            }
+            for inner, attribute in error.group_exceptions()[0]:
+                yield from _faults(inner, step(path, names[attribute.name]))
+        case IterableValidationError():
+            for inner, place in error.group_exceptions()[0]:
+                yield from _faults(inner, step(path, place.index))
+        case FlawError():
+            if error.what:
+                yield Fault(path, error.what)
+            yield from (Fault(step(path, key), what) for key, what in error.members.items())
+        case KeyError():
+            yield Fault(path, "is missing")
+        case _:
+            yield Fault(path, "does not fit")
+
+
+def text_of(value: Any) -> str:
+    """Return the value if it is a string, else raise `FlawError`."""
+    if not isinstance(value, str):
+        raise FlawError("must be a string")
+    return value
+
+
+def mailbox_of(value: Any) -> Mailbox:
+    """Return the one mailbox that a string holds, else raise `FlawError`."""
+    match parse_mailbox(text_of(value)):
+        case AddressFault(what):
+            raise FlawError(what)
+        case mailbox:
+            return mailbox
+
+
+def _line(value: Any) -> str:
+    if what := fault_of_line(text_of(value)):
+        raise FlawError(what)
+    return str(value)
+
+
+def _text(value: Any) -> str:
+    if "\0" in text_of(value):
+        raise FlawError("contains a NUL")
+    return str(value)
+
+
+def _moment(value: Any) -> float:
+    read = _MOMENT.fullmatch(text_of(value))
+    if read is None:
+        raise FlawError("must be a time with a zone, such as 2030-01-31T12:00:00Z (RFC 3339)")
+    day, clock, seconds, fraction, sign, zone_hours, zone_minutes = read.groups()
+    offset = 0
+    if sign:
+        hours, minutes = int(zone_hours), int(zone_minutes)
+        if hours > _MOST_ZONE_HOURS or minutes > _MOST_ZONE_MINUTES:
+            raise FlawError("has a zone that does not exist")
+        offset = (hours * 3600 + minutes * 60) * (-1 if sign == "-" else 1)
+    if int(seconds) > _LEAP_SECOND:
+        raise FlawError("is a time that does not exist")
+    try:
+        minute = datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+    except ValueError:
+        raise FlawError("is a time that does not exist") from None
+    part = float(fraction[:_MOST_FRACTION_CHARACTERS]) if fraction and len(fraction) > 1 else 0.0
+    return minute.timestamp() + int(seconds) + part - offset
+
+
+register(Line, _line)
+register(Text, _text)
+register(Moment, _moment)
+CONVERTER.register_structure_hook(Mailbox, lambda value, _: mailbox_of(value))

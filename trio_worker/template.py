@@ -1,0 +1,187 @@
+"""Pure. The templates of the email types: compiled once, proven on samples, rendered for each mail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import jinja2
+from attrs import field, frozen
+from jinja2 import meta, nodes
+
+from trio_worker.email_type import TEMPLATE_VARIABLES
+from trio_worker.fault import Fault
+from trio_worker.figures import figure, figures, label
+from trio_worker.job import Templated, sample_job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from trio_worker.email_type import Catalogue, TypeSpec
+    from trio_worker.job import Job
+    from trio_worker.strict_json import Json
+
+PARTS = ("subject.j2", "text.j2", "html.j2")
+
+# What a template can do wrong at run time: it is code of its own, and foreign. MemoryError is a repetition gone wild.
+_TEMPLATE_ERRORS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    NameError,
+    RuntimeError,  # with RecursionError: a macro that calls itself
+    TypeError,
+    ValueError,
+)
+
+
+@frozen
+class Rendered:
+    """The three texts of one mail; the subject without white space around it."""
+
+    subject: str
+    text: str
+    html: str | None
+
+
+@frozen
+class Templates:
+    """The compiled templates of one email type."""
+
+    subject: jinja2.Template
+    text: jinja2.Template
+    html: jinja2.Template | None
+    names: frozenset[str] = field(repr=False)
+    """Every template that may appear in a traceback."""
+
+    def render(self, fields: Mapping[str, Json]) -> Rendered | Fault:
+        """Render all parts; a failure names the template, its line and the kind of error, and no value."""
+        rendered = self._render(fields)
+        if isinstance(rendered, Rendered):
+            return rendered
+        return Fault(self._place(rendered), f"fails: {type(rendered).__name__}")
+
+    def prove(self, fields: Mapping[str, Json]) -> Fault | None:
+        """Render with samples, and explain a failure to the template's author, in full."""
+        rendered = self._render(fields)
+        if isinstance(rendered, Rendered):
+            return None
+        return Fault(self._place(rendered), f"fails on the samples: {rendered}")
+
+    def _render(self, fields: Mapping[str, Json]) -> Rendered | Exception:
+        try:
+            return Rendered(
+                self.subject.render(fields).strip(),
+                self.text.render(fields),
+                None if self.html is None else self.html.render(fields),
+            )
+        except _TEMPLATE_ERRORS as error:
+            return error
+
+    def _place(self, error: Exception) -> str:
+        """Return ``template:line`` of the innermost template that the traceback passes."""
+        place = self.subject.name or ""
+        frame = error.__traceback__
+        while frame is not None:
+            name = frame.tb_frame.f_code.co_filename
+            if name in self.names:
+                place = f"{name}:{frame.tb_lineno}"
+            frame = frame.tb_next
+        if isinstance(error, jinja2.TemplateSyntaxError) and error.name is not None:
+            place = f"{error.name}:{error.lineno}"
+        return place
+
+
+def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tuple[dict[str, Templates], list[Fault]]:
+    """Compile what the catalogue holds; also return every fault: syntax, unknown names, failures on the samples.
+
+    ``variables`` are known in every template, besides the fields of its type (`TEMPLATE_VARIABLES`).
+    """
+    environment = _environment(catalogue.sources, variables)
+    compiled: dict[str, Templates] = {}
+    faults: list[Fault] = []
+    broken = {}
+    for name in catalogue.sources:
+        try:
+            environment.get_template(name)
+        except jinja2.TemplateSyntaxError as error:
+            broken[name] = Fault(f"{error.name or name}:{error.lineno}", error.message or "is no template")
+    faults.extend(broken.values())
+    for spec in catalogue.types.values():
+        found = {
+            part: f"{spec.email_type}/{part}" for part in PARTS if f"{spec.email_type}/{part}" in catalogue.sources
+        }
+        if any(name in broken for name in found.values()):
+            continue
+        parts = {part: environment.get_template(name) for part, name in found.items()}
+        templates = Templates(parts["subject.j2"], parts["text.j2"], parts.get("html.j2"), frozenset(catalogue.sources))
+        unknown = [fault for name in found.values() for fault in _unknown_names(environment, name, catalogue, spec)]
+        faults.extend(unknown or (() if broken else _proofs(templates, spec)))
+        compiled[spec.email_type] = templates
+    return compiled, faults
+
+
+def _environment(sources: Mapping[str, str], variables: Mapping[str, str]) -> jinja2.Environment:
+    def load(name: str) -> tuple[str, str, None] | None:
+        source = sources.get(name)
+        return None if source is None else (source, name, None)
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(load),
+        undefined=jinja2.StrictUndefined,
+        autoescape=_is_html,  # noqa: S701 - by name: HTML is escaped, a subject or a plain text must not be
+        finalize=_nothing_for_none,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+        cache_size=-1,
+    )
+    environment.globals.update(variables)
+    environment.filters.update(percent=percent, figures=figures, figure=figure, label=label)
+    return environment
+
+
+def _is_html(name: str | None) -> bool:
+    return name is None or name.endswith("html.j2")
+
+
+def percent(value: object) -> str:
+    """Percent-encode all but the unreserved characters (RFC 3986, 2.3), so that a token stays whole in a link."""
+    return quote(str(value), safe="")
+
+
+def _nothing_for_none(value: Any) -> Any:
+    return "" if value is None else value
+
+
+def _unknown_names(environment: jinja2.Environment, name: str, catalogue: Catalogue, spec: TypeSpec) -> Iterator[Fault]:
+    """Yield the names that a template of a type uses, but neither its fields nor the template declare."""
+    tree = environment.parse(catalogue.sources[name], name)
+    known = {declared.name for declared in spec.fields} | {*TEMPLATE_VARIABLES, *environment.globals}
+    known |= {found.name for found in tree.find_all(nodes.Name) if found.ctx != "load"}
+    known |= {found.target for found in tree.find_all(nodes.Import)}
+    known |= {
+        alias[1] if isinstance(alias, tuple) else alias
+        for found in tree.find_all(nodes.FromImport)
+        for alias in found.names
+    }
+    known |= {found.name for found in tree.find_all(nodes.Macro)}
+    for unknown in sorted(meta.find_undeclared_variables(tree) - known):
+        yield Fault(name, f"uses {unknown!r}, which fields.toml does not declare")
+
+
+def _proofs(templates: Templates, spec: TypeSpec) -> Iterator[Fault]:
+    """Yield the first failure on all samples, or on those of the required fields alone."""
+    fields = _fields(sample_job(spec))
+    optional = {declared.name: None for declared in spec.fields if not declared.required}
+    for given in (fields, {**fields, **optional}):
+        if fault := templates.prove(given):
+            yield fault
+            return
+
+
+def _fields(job: Job) -> Mapping[str, Json]:
+    return job.content.fields if isinstance(job.content, Templated) else {}

@@ -1,0 +1,228 @@
+"""Trio. The worker: its nurseries, its signals, its end.
+
+The order of a shutdown is the nesting of the nurseries, from the inside out:
+
+* claiming ends first: a signal cancels its scope, and nothing else;
+* the crew, one task for each job in hand, gets one deadline, the grace;
+* the pool closes its connections when the crew is done;
+* settling and renewing leases live outside of all of them and end last.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import trio
+from attrs import define, field, frozen
+
+from trio_worker.age import PushHistory
+from trio_worker.broker import Broker, QueueOptions
+from trio_worker.claiming import BurstEnd, Claiming
+from trio_worker.email_type import TypeSpec
+from trio_worker.events import Event, Phase, PhaseChanged, Publish, QueueSeen
+from trio_worker.gate import Gate
+from trio_worker.hands import Contact, Hands, Settler, keep_leases
+from trio_worker.heart import Heart
+from trio_worker.inspection import count_jobs
+from trio_worker.mail import Composer, MailOptions
+from trio_worker.opening import Relay
+from trio_worker.option import option
+from trio_worker.pool import Open, Pool, PoolOptions, open_pool
+from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.snapshot import Board, Snapshot
+from trio_worker.verdict import RetryPolicy
+
+# A second signal leaves the mails in flight this long.
+HURRIED_GRACE_SECONDS = 2.0
+# Settlements get at least this long after the last mail, however little of the grace is left.
+LEAST_SETTLING_SECONDS = 1.0
+
+
+@frozen
+class ShutdownOptions:
+    """How the worker stops (config section ``[shutdown]``)."""
+
+    grace_seconds: float = option(30.0, "Time that mails in flight have to finish after SIGTERM or Ctrl-C.", least=0)
+
+
+@frozen
+class WorkerOptions:
+    """Everything that a worker is told; composed of the options of its parts."""
+
+    number_workers: int
+    queue: QueueOptions
+    relay: Relay
+    pool: PoolOptions
+    retry: RetryPolicy
+    mail: MailOptions
+    shutdown: ShutdownOptions
+
+
+@define(eq=False)
+class Worker:
+    """One worker on one queue and one relay; `run` it once, inside an open bridge.
+
+    ``types`` are the templated email types of the composer. ``look_seconds`` is how often the queue is counted for
+    whoever watches; 0 for never. The client is closed by whoever opened it.
+    """
+
+    options: WorkerOptions
+    client: RedisClient
+    composer: Composer
+    types: Mapping[str, TypeSpec]
+    sinks: Sequence[Publish] = ()
+    is_burst: bool = False
+    look_seconds: float = 0.0
+    redis_name: str = ""
+    open_with: Open | None = None
+    board: Board = field(init=False)
+    broker: Broker = field(init=False)
+    hands: Hands = field(init=False)
+    _pool: Pool | None = None
+    _history: PushHistory = field(factory=PushHistory)
+    _claiming: trio.CancelScope = field(factory=trio.CancelScope)
+    _grace: trio.CancelScope = field(factory=trio.CancelScope)
+    _crew: trio.CancelScope | None = None
+    _why: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        options = self.options
+        self.broker = Broker(self.client, options.queue)
+        self.hands = Hands(options.number_workers)
+        self.board = Board(
+            queue_name=options.queue.name,
+            redis_name=self.redis_name,
+            relay_name=f"{options.relay.options.host}:{options.relay.options.port}",
+            number_workers=options.number_workers,
+            max_connections=options.pool.max_size,
+            started_at=trio.current_time(),
+        )
+
+    async def run(self) -> int:
+        """Work until `drain`, or until a burst is over; return the exit code.
+
+        Every job that was claimed is settled when this returns, or counted as unsettled.
+        """
+        contact = Contact(self.publish)
+        settler = Settler(self.broker, self.hands, contact, self.publish)
+        self.publish(PhaseChanged(Phase.STARTING))
+        async with trio.open_nursery() as house:
+            house.start_soon(settler.run)
+            house.start_soon(keep_leases, self.broker, self.hands, contact, self.publish)
+            if self.look_seconds:
+                house.start_soon(self._look)
+            async with open_pool(self.options.pool, self.options.relay, self.publish, self.open_with) as self._pool:
+                end = await self._run_crew(house, self._pool, contact, settler)
+            await self._finish_settling(settler)
+            house.cancel_scope.cancel()
+        self.publish(PhaseChanged(Phase.STOPPED, self._why))
+        return int(end)
+
+    def drain(self, why: str) -> None:
+        """Stop as after a first signal: claim nothing more, let what is in flight finish within the grace."""
+        self._why = self._why or why
+        self._claiming.cancel()
+
+    def hurry(self) -> None:
+        """Shorten the grace as a second signal does; before a drain has begun this begins it."""
+        self.drain("hurried")
+        deadline = min(self._grace.deadline, trio.current_time() + HURRIED_GRACE_SECONDS)
+        self._set_grace(deadline)
+
+    def publish(self, event: Event) -> None:
+        """Tell an event to everybody who listens; the board first, so that the others may look at it."""
+        self.board.note(event, trio.current_time(), time.time())
+        for sink in self.sinks:
+            sink(event)
+
+    def snapshot(self) -> Snapshot:
+        """Return the figures at this moment."""
+        views = self._pool.views() if self._pool is not None else ()
+        deadline = self._grace.deadline
+        grace_ends_at = None if deadline == float("inf") else deadline
+        return self.board.snapshot(trio.current_time(), time.time(), views, grace_ends_at)
+
+    async def _run_crew(self, house: trio.Nursery, pool: Pool, contact: Contact, settler: Settler) -> BurstEnd:
+        options = self.options
+        gate = Gate(self.publish)
+        heart = Heart(
+            types=self.types,
+            composer=self.composer,
+            mail_options=options.mail,
+            retry=options.retry,
+            only_to=options.relay.options.only_to,
+            broker=self.broker,
+            hands=self.hands,
+            settler=settler,
+            gate=gate,
+            pool=pool,
+            history=self._history,
+            publish=self.publish,
+        )
+        end = BurstEnd.EMPTY
+        async with trio.open_nursery() as crew:
+            claiming = Claiming(
+                broker=self.broker,
+                hands=self.hands,
+                gate=gate,
+                contact=contact,
+                history=self._history,
+                publish=self.publish,
+                give=lambda claim: crew.start_soon(heart.handle, claim),
+                is_burst=self.is_burst,
+                patience_seconds=options.shutdown.grace_seconds,
+            )
+            self.publish(PhaseChanged(Phase.RUNNING))
+            with self._claiming:
+                end = await claiming.run()
+                self._why = self._why or "the queue is done"
+            self._begin_drain(house, crew, pool)
+        return end
+
+    def _begin_drain(self, house: trio.Nursery, crew: trio.Nursery, pool: Pool) -> None:
+        self.publish(PhaseChanged(Phase.DRAINING, self._why))
+        pool.shut()
+        self._crew = crew.cancel_scope
+        self._set_grace(min(self._grace.deadline, trio.current_time() + self.options.shutdown.grace_seconds))
+        house.start_soon(self._end_grace, pool)
+
+    def _set_grace(self, deadline: float) -> None:
+        self._grace.deadline = deadline
+        if self._crew is not None:
+            self._crew.deadline = deadline
+
+    async def _end_grace(self, pool: Pool) -> None:
+        """When the grace is over, break what still waits for a final reply: it is uncertain, and we leave on time."""
+        with self._grace:
+            await trio.sleep_forever()
+        pool.abort()
+
+    async def _finish_settling(self, settler: Settler) -> None:
+        seconds = max(self._grace.deadline - trio.current_time(), LEAST_SETTLING_SECONDS)
+        with trio.move_on_after(seconds):
+            await self.hands.wait_until_empty()
+        settler.give_up()
+        self.client.abort_calls()
+
+    async def _look(self) -> None:
+        """Count the queue for whoever watches; a failing look is the claiming task's to tell."""
+        while True:
+            counts = await count_jobs(self.client, self.options.queue.name)
+            if not isinstance(counts, Unavailable):
+                self._history.note(counts.at, counts.popped + counts.waiting)
+                head_at = self._history.pushed_at(counts.popped + 1) if counts.waiting else None
+                self.publish(
+                    QueueSeen(
+                        waiting=counts.waiting,
+                        delayed=counts.delayed,
+                        leased=counts.leased,
+                        held=counts.held,
+                        dead=counts.dead,
+                        due=counts.due,
+                        oldest_seconds=None if head_at is None else max(0.0, counts.at - head_at),
+                        is_estimate=True,
+                        paused=counts.paused,
+                    )
+                )
+            await trio.sleep(self.look_seconds)
