@@ -85,6 +85,11 @@ class Claim:
     began: float
     place: int | None = None
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells this claim from a later one of the same job: our own release may be claimed again at once."""
+        return self.job_id, self.token
+
 
 @frozen
 class Claims:
@@ -154,8 +159,8 @@ class Broker:
         """Wait until the list has an element, at most ``seconds``; a cancel breaks the waiting connection only."""
         return await self.client.wait(self.options.name, max(seconds, 0.001))
 
-    async def renew(self, claims: Sequence[Claim]) -> frozenset[str] | Unavailable:
-        """Extend the leases of all jobs in hand; return the ids that are not ours any more."""
+    async def renew(self, claims: Sequence[Claim]) -> list[Claim] | Unavailable:
+        """Extend the leases of all jobs in hand; return those that are not ours any more."""
         return await self._renew(claims, "")
 
     async def confirm(self, claim: Claim, *, marks_started: bool) -> bool | Unavailable:
@@ -174,11 +179,11 @@ class Broker:
         answers = await self.client.run_script("settle", self.keys, *words)
         return answers if isinstance(answers, Unavailable) else [Answered(answer.decode()) for answer in answers]
 
-    async def _renew(self, claims: Sequence[Claim], state: str) -> frozenset[str] | Unavailable:
+    async def _renew(self, claims: Sequence[Claim], state: str) -> list[Claim] | Unavailable:
         pairs = [word for claim in claims for word in (claim.job_id, claim.token)]
         lease_ms = round(self.options.lease_seconds * 1000)
         lost = await self.client.run_script("renew", self.keys, lease_ms, state, *pairs)
-        return lost if isinstance(lost, Unavailable) else frozenset(each.decode() for each in lost)
+        return lost if isinstance(lost, Unavailable) else [claims[place - 1] for place in lost]
 
 
 def settle_words(verdict: Verdict) -> tuple[str, int, bytes]:

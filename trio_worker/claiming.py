@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import IntEnum
 
 import trio
@@ -125,11 +125,13 @@ class Claiming:
 
         async with trio.open_nursery() as race:
 
-            async def watch() -> None:
-                await came_back.wait()
+            async def watch(something: Callable[[], Awaitable[None]]) -> None:
+                await something()
                 race.cancel_scope.cancel()
 
-            race.start_soon(watch)
+            race.start_soon(watch, came_back.wait)
+            if self.is_burst and len(self.hands):
+                race.start_soon(watch, self.hands.wait_until_empty)
             pushed = await self.broker.wait(seconds)
             race.cancel_scope.cancel()
 

@@ -29,7 +29,7 @@ def _rows(stats: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in stats.items():
         if isinstance(value, dict):
             yield from (
-                (f"{label(name)}: {label(inner)}", figure(held))
+                (f"{label(name)} / {label(inner)}", figure(held))
                 for inner, held in value.items()
                 if isinstance(held, str | int | float)
             )

@@ -62,7 +62,7 @@ class Hands:
     """Every job between its claim and its settlement; `limit` of them at the most."""
 
     limit: int
-    _held: dict[str, Held] = field(factory=dict)
+    _held: dict[tuple[str, str], Held] = field(factory=dict)
     _changed: trio.Event = field(factory=trio.Event)
     _came_back: trio.Event = field(factory=trio.Event)
 
@@ -75,11 +75,11 @@ class Hands:
         return self.limit - len(self._held)
 
     def take(self, claim: Claim) -> None:
-        self._held[claim.job_id] = Held(claim, claim.began)
+        self._held[claim.key] = Held(claim, claim.began)
 
-    def drop(self, job_id: str, *, comes_back: bool = False) -> None:
+    def drop(self, claim: Claim, *, comes_back: bool = False) -> None:
         """Let go of a settled job; ``comes_back`` tells that it can be claimed again at once."""
-        del self._held[job_id]
+        del self._held[claim.key]
         self._announce()
         if comes_back:
             self._came_back.set()
@@ -90,24 +90,20 @@ class Hands:
         return self._came_back
 
     def held(self, claim: Claim) -> Held:
-        return self._held[claim.job_id]
+        return self._held[claim.key]
 
     def claims(self) -> tuple[Claim, ...]:
         """Return the jobs whose leases are ours to renew."""
         return tuple(held.claim for held in self._held.values() if not held.is_lost)
 
-    def note_renewed(self, claims: Sequence[Claim], lost: frozenset[str], at: float) -> list[str]:
-        """Note a renewal that began at ``at``; return the ids that were found lost by it."""
-        newly_lost = []
+    def note_renewed(self, claims: Sequence[Claim], lost: Sequence[Claim], at: float) -> list[Claim]:
+        """Note a renewal that began at ``at``; return the claims in hand that it found lost."""
         for claim in claims:
-            held = self._held.get(claim.job_id)
-            if held is None or held.claim is not claim:
-                continue  # settled while the renewal was under way
-            if claim.job_id in lost:
-                held.is_lost = True
-                newly_lost.append(claim.job_id)
-            else:
-                held.renewed_at = at
+            if claim.key in self._held:
+                self._held[claim.key].renewed_at = at
+        newly_lost = [claim for claim in lost if claim.key in self._held]
+        for claim in newly_lost:
+            self._held[claim.key].is_lost = True
         return newly_lost
 
     async def wait_for_room(self) -> None:
@@ -197,7 +193,7 @@ class Settler:
 
     def _close(self, pending: _Pending, disposition: Disposition) -> None:
         claim = pending.settlement.claim
-        self.hands.drop(claim.job_id, comes_back=disposition is Disposition.RELEASED)
+        self.hands.drop(claim, comes_back=disposition is Disposition.RELEASED)
         total_seconds = trio.current_time() - claim.began
         self.publish(evolve(pending.settled, disposition=disposition, total_seconds=total_seconds))
 
@@ -211,8 +207,8 @@ async def keep_leases(broker: Broker, hands: Hands, contact: Contact, publish: P
             lost = await broker.renew(claims)
             if not isinstance(lost, Unavailable):
                 contact.answered()
-                for job_id in hands.note_renewed(claims, lost, began):
-                    publish(LeaseLost(job_id))
+                for claim in hands.note_renewed(claims, lost, began):
+                    publish(LeaseLost(claim.job_id))
                 break
             contact.failed("renew", lost)
             await trio.sleep(min(RENEW_AGAIN_SECONDS, broker.options.lease_seconds / 10))

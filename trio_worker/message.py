@@ -28,6 +28,7 @@ MOST_RECIPIENTS = 1000
 MOST_HEADERS = 100
 MOST_ATTACHMENTS = 100
 
+MOST_HEADERS_CHARACTERS = 65_536  # ours, of all together: encoding them must not keep other mails waiting
 MOST_HEADER_CHARACTERS = 8192  # a References header of a long thread; Postfix cuts a header at 102,400 octets
 
 _MOST_FILE_NAME_OCTETS = 255  # what file systems take
@@ -123,6 +124,8 @@ def _headers(value: Any) -> dict[str, str]:
         raise FlawError("must be an object")
     if len(value) > MOST_HEADERS:
         raise FlawError(f"are more than {MOST_HEADERS}")
+    if sum(len(text) for text in value.values() if isinstance(text, str)) > MOST_HEADERS_CHARACTERS:
+        raise FlawError(f"are longer than {MOST_HEADERS_CHARACTERS} characters altogether")
     lower = [name.lower() for name in value]
     flaws = {name: what for name, text in value.items() if (what := _fault_of_header(name, text, lower))}
     if flaws:
@@ -162,8 +165,8 @@ def _attachments(value: Any) -> tuple[Attachment, ...]:
 
 
 def _file_name(value: Any) -> str:
-    name = text_of(value)
-    if not name.strip(" ") or name in {".", ".."}:
+    name = text_of(value).strip()
+    if not name or name in {".", ".."}:
         raise FlawError("is no name for a file")
     if has_control_character(name) or "/" in name or "\\" in name:
         raise FlawError("contains a control character or a path separator")

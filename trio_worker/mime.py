@@ -127,20 +127,21 @@ def encoded_words(text: str) -> list[str]:
     octets = text.encode()
     as_q = sum(len(_Q[octet]) for octet in octets) <= len(octets) * 4 // 3
     words = []
-    piece = ""
-    most = _FIRST_WORD_CHARACTERS
+    piece, room = "", _room(_FIRST_WORD_CHARACTERS, as_q=as_q)
     for letter in text:
-        if piece and _encoded_length(piece + letter, as_q=as_q) > most:
+        cost = sum(len(_Q[octet]) for octet in letter.encode()) if as_q else len(letter.encode())
+        if piece and cost > room:
             words.append(_encoded_word(piece, as_q=as_q))
-            piece, most = "", _WORD_CHARACTERS
+            piece, room = "", _room(_WORD_CHARACTERS, as_q=as_q)
         piece += letter
+        room -= cost
     words.append(_encoded_word(piece, as_q=as_q))
     return words
 
 
-def _encoded_length(text: str, *, as_q: bool) -> int:
-    octets = text.encode()
-    return _WORD_OVERHEAD + (sum(len(_Q[octet]) for octet in octets) if as_q else -(-len(octets) // 3) * 4)
+def _room(characters: int, *, as_q: bool) -> int:
+    """Return what an encoded-word of so many characters holds: characters of Q, or octets that become B."""
+    return characters - _WORD_OVERHEAD if as_q else (characters - _WORD_OVERHEAD) // 4 * 3
 
 
 def _encoded_word(text: str, *, as_q: bool) -> str:

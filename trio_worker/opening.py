@@ -256,7 +256,7 @@ class _Opening:
             hows = {Stage.AUTH: How.LOGIN, Stage.STARTTLS: How.TLS}
             return Trouble(hows.get(self.stage, How.GREETING), self.stage, "refused", reply)
         if isinstance(error, aiosmtplib.SMTPServerDisconnected | aiosmtplib.SMTPConnectError | ConnectionError):
-            return Trouble(How.EOF, self.stage, printable(str(error)))
+            return Trouble(How.EOF, self.stage, "the relay closed the connection")
         return Trouble(How.GARBLED, self.stage, printable(str(error)))
 
 

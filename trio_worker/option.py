@@ -43,7 +43,7 @@ def option(
     """
     metadata = {METADATA_KEY: Option(says, key, least, most, choices, secret)}
     if isinstance(default, dict):
-        return attrs.field(factory=dict, metadata=metadata)
+        return attrs.field(factory=default.copy, metadata=metadata)
     return attrs.field(default=default, metadata=metadata)
 
 

@@ -11,6 +11,7 @@ What is not the mail's fault costs it nothing. When a connection ends that has w
 was. When no connection can be opened, or the relay refuses the login, our sender or the session, the job goes back as
 it was and claiming stops: that is the breaker's matter (`relay_trouble`). Only a mail that has lost three connections
 after the relay took its sender pays an attempt for each further one: it may be this mail that makes the relay hang up.
+A relay that says 421 on a connection that has worked is given more credit: it may close after every few mails.
 
 When all of a message went out and no final reply came, nobody can know. The email type says whether such a mail is
 tried again, with the same Message-ID, or held for a human.
@@ -44,6 +45,9 @@ from trio_worker.reply import Reply, Stage
 
 # Losing a connection after MAIL is forgiven this often before an attempt is spent on it.
 FORGIVEN_LOSSES = 3
+# A relay that says 421 after every n mails says it to any one mail by chance: for n = 2 twenty times in a row once in
+# a million mails. Beyond that it is this mail that it closes for.
+FORGIVEN_CLOSINGS = 20
 # Replies that speak of the session, whatever command earned them: authentication required (530), a password change
 # is due or a limit on connections is reached (432), temporary authentication failure (454); RFC 4954 4.7 and 6.
 SESSION_CODES = frozenset({432, 454, 530})
@@ -247,7 +251,8 @@ def _not_sent(loss: Loss, record: Record, terms: Terms) -> Verdict:
     if loss.how is How.CANCELLED or not loss.mail_accepted:
         return Release(record, cause)
     losing = evolve(record, losses=record.losses + 1)
-    if losing.losses <= FORGIVEN_LOSSES:
+    is_by_chance = loss.how is How.CLOSING and loss.had_delivered
+    if losing.losses <= (FORGIVEN_CLOSINGS if is_by_chance else FORGIVEN_LOSSES):
         return Release(losing.noting(_attempt(cause, terms.now)), cause)
     return _retry(losing, cause, terms)
 

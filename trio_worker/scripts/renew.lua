@@ -1,5 +1,5 @@
 -- Renew: extend the leases of jobs in hand. ARGV: lease (ms), new state ('' or 'started'), then id, token of each job.
--- Returns the ids that are not ours any more.
+-- Returns the places (from 1) of those jobs that are not ours any more.
 local lease_ms, started = tonumber(ARGV[1]), ARGV[2]
 local lost = {}
 begin_writing()
@@ -7,7 +7,7 @@ for i = 3, #ARGV, 2 do
   local id, token = ARGV[i], ARGV[i + 1]
   local owner, deliveries, state = read_lease(id)
   if owner ~= token or not redis.call('ZSCORE', LEASED, id) then
-    lost[#lost + 1] = id
+    lost[#lost + 1] = (i - 1) / 2
   else
     redis.call('ZADD', LEASED, whole(NOW + lease_ms), id)
     if started ~= '' then

@@ -1,0 +1,189 @@
+"""The faults that the mail catcher commits on purpose: their words, and when they strike."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_worker.capture.chaos import (
+    STAGES,
+    AcceptThenDrop,
+    Act,
+    Chaos,
+    Dice,
+    DropNow,
+    Fault,
+    Faults,
+    FaultSyntax,
+    Late,
+    Refuse,
+    StallNow,
+    faults_text,
+    parse_faults,
+    scripted_fault,
+)
+from trio_worker.capture.offer import Reply
+
+REFUSALS = st.builds(
+    lambda code, subject, text: Refuse(Reply(code, f"{code // 100}.{subject}.1", text)),
+    st.integers(400, 599),
+    st.integers(0, 999),
+    st.from_regex(r"[A-Za-z][A-Za-z0-9 .=/()-]{0,20}", fullmatch=True),
+)
+DELAYS = st.builds(lambda microseconds: Late(microseconds / 1_000_000), st.integers(0, 10**11))
+ACTS: st.SearchStrategy[Act] = REFUSALS | DELAYS | st.just(DropNow()) | st.just(StallNow())
+PERCENTS = st.integers(0, 10**8).map(lambda millionths: millionths / 10**6)
+FAULTS = st.builds(
+    Fault,
+    st.sampled_from(STAGES),
+    ACTS,
+    PERCENTS,
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.integers(0, 9),
+) | st.builds(Fault, st.just("final"), st.just(AcceptThenDrop()))
+
+
+def parsed(text: str) -> Faults:
+    faults = parse_faults(text)
+    assert isinstance(faults, Faults)
+    return faults
+
+
+@given(st.lists(FAULTS, max_size=4).map(lambda faults: Faults(tuple(faults))))
+def test_faults_survive_their_words(faults: Faults) -> None:
+    """Faults written as text are read back as the same faults."""
+    assert parse_faults(faults_text(faults)) == faults
+
+
+@given(st.text() | st.text(st.sampled_from("rcptdafinl=451:%@-,. ")))
+def test_any_text_is_faults_or_a_problem_with_its_place(text: str) -> None:
+    """No text raises: it is faults, or a problem and the offset of the word at fault."""
+    result = parse_faults(text)
+
+    assert isinstance(result, Faults) or 0 <= result.place < len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("rcpt=451:20%", Fault("rcpt", Refuse(Reply(451, "4.3.0", "Refused on purpose")), percent=20)),
+        ("rcpt=550-5.1.1", Fault("rcpt", Refuse(Reply(550, "5.1.1", "Refused on purpose")))),
+        ("rcpt=550-5.1.1-No_such_user", Fault("rcpt", Refuse(Reply(550, "5.1.1", "No such user")))),
+        ("mail=431-Slow_down", Fault("mail", Refuse(Reply(431, "4.0.0", "Slow down")))),
+        ("data=drop", Fault("data", DropNow())),
+        ("final=accept-drop", Fault("final", AcceptThenDrop())),
+        ("final=stall:every5", Fault("final", StallNow(), every=5)),
+        ("auth=535:first3", Fault("auth", Refuse(Reply(535, "5.7.8", "Refused on purpose")), first=3)),
+        ("mail=421:after5:50%", Fault("mail", Refuse(Reply(421, "4.3.2", "Refused on purpose")), percent=50, after=5)),
+        ("every=delay-50ms", Fault("every", Late(0.05))),
+        ("quit=delay-2s", Fault("quit", Late(2))),
+    ],
+)
+def test_words_mean_what_they_say(text: str, fault: Fault) -> None:
+    """Each form of the language is read as described."""
+    assert parse_faults(f" {text} , ") == Faults((fault,))
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "problem"),
+    [
+        ("rcpt=451 nonsense", 9, "stage=action"),
+        ("helo=451", 0, "no stage 'helo'"),
+        ("rcpt=250", 0, "none of 400 to 599"),
+        ("rcpt=600", 0, "none of 400 to 599"),
+        ("rcpt=550-4.1.1", 0, "contradicts 550"),
+        ("rcpt=accept-drop", 0, "belongs to final"),
+        ("rcpt=451:120%", 0, "qualifier '120%'"),
+        ("rcpt=451:20%:30%", 0, "repeated"),
+        ("rcpt=451,mail=drop:every0", 9, "qualifier 'every0'"),
+        ("rcpt=", 0, "none of 400"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(text: str, place: int, problem: str) -> None:
+    """A text that cannot be read says what is wrong and where."""
+    result = parse_faults(text)
+
+    assert isinstance(result, FaultSyntax)
+    assert result.place == place
+    assert problem in result.problem
+
+
+def struck(text: str, nths_here: list[int]) -> list[bool]:
+    chaos = Chaos(lambda: 0.5, parsed(text))
+    return [chaos.decide("mail", nth_here)[1] is not None for nth_here in nths_here]
+
+
+@pytest.mark.parametrize(
+    ("text", "nths_here", "expected"),
+    [
+        ("mail=451", [1, 2], [True, True]),
+        ("mail=451:every3", [1, 2, 1, 2, 1, 2], [False, False, True, False, False, True]),
+        ("mail=451:first2", [1, 1, 1], [True, True, False]),
+        ("mail=421:after2", [1, 2, 3, 1, 2, 3], [False, False, True, False, False, True]),
+        ("mail=451:50%", [1], [False]),
+        ("mail=451:51%", [1], [True]),
+        ("mail=451:0%", [1], [False]),
+        ("rcpt=451", [1], [False]),
+    ],
+)
+def test_a_fault_strikes_when_its_qualifiers_apply(text: str, nths_here: list[int], expected: list[bool]) -> None:
+    """Every and first count over all connections, after on each one, and a probability asks the dice."""
+    assert struck(text, nths_here) == expected
+
+
+def test_the_first_fault_wins_and_the_longest_delay_counts() -> None:
+    """Of several faults at a stage the first that applies is committed, delays besides."""
+    chaos = Chaos(lambda: 0.0, parsed("mail=delay-1s mail=drop:first1 mail=stall mail=delay-3s"))
+
+    assert chaos.decide("mail", 1) == (3, DropNow())
+    assert chaos.decide("mail", 2) == (3, StallNow())
+
+
+def test_new_faults_count_from_the_start() -> None:
+    """Putting faults in force begins their counts again."""
+    chaos = Chaos(lambda: 0.0, parsed("mail=451:first1"))
+    chaos.decide("mail", 1)
+
+    chaos.put_in_force(parsed("mail=451:first1"))
+
+    assert chaos.decide("mail", 2)[1] is not None
+
+
+@given(st.integers(), st.integers(1, 50))
+def test_dice_are_fair_enough_and_repeat_with_their_seed(seed: int, rolls: int) -> None:
+    """The same seed gives the same rolls, each in [0, 1)."""
+    one, other = Dice(seed), Dice(seed)
+
+    first = [one.roll() for _ in range(rolls)]
+
+    assert first == [other.roll() for _ in range(rolls)]
+    assert all(0 <= roll < 1 for roll in first)
+
+
+def test_dice_hit_about_their_share() -> None:
+    """Of ten thousand rolls a fifth is below 0.2, give or take one in a hundred."""
+    dice = Dice(0)
+
+    hits = sum(dice.roll() < 0.2 for _ in range(10_000))
+
+    assert 1900 < hits < 2100
+
+
+@pytest.mark.parametrize(
+    ("address", "stage"),
+    [("rcpt-451@x", "rcpt"), ("final-550+tag@x", "final"), ("body-drop@x", "body"), ("data-stall@x", "data")],
+)
+def test_an_address_can_script_a_fault(address: str, stage: str) -> None:
+    """Some local parts ask for a fault."""
+    fault = scripted_fault(address)
+
+    assert fault is not None
+    assert fault.stage == stage
+
+
+@pytest.mark.parametrize("address", ["ann@x", "rcpt-@x", "rcpt-99@x", "mail-451@x", "rcpt-451"])
+def test_other_addresses_script_nothing(address: str) -> None:
+    """Any other address is an address."""
+    assert scripted_fault(address) is None

@@ -1,0 +1,26 @@
+"""Edge. The console script, and ``python -m trio_worker``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    _hold_standard_descriptors()
+    from trio_worker.cli import app  # noqa: PLC0415  the descriptors come first
+
+    sys.exit(app())
+
+
+def _hold_standard_descriptors() -> None:
+    """Open /dev/null where standard input, output or error is closed: else a socket could become what print writes to."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Trio. What a running catcher knows: the mails, the violations, who is connected; and how to wait for any of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import trio
+from attrs import define, field
+
+from trio_worker.capture.actions import Action, CaughtMail, Keep, LoginTried, Violation
+from trio_worker.capture.chaos import Chaos, Faults
+from trio_worker.capture.connection import Connection
+from trio_worker.capture.offer import Offer
+from trio_worker.capture.store import Store
+
+VIOLATIONS_KEPT = 1000
+COMMAND_LOGS_KEPT = 200
+
+
+@define(eq=False)
+class Catcher:
+    """A running catcher. All of it may be read at any time; only ``faults`` may be set.
+
+    ``total`` and `mails` are those of its store: an exact count, and the newest. ``problem`` says why the store last
+    refused a mail (its connection was then dropped without a reply).
+    """
+
+    host: str
+    port: int
+    offer: Offer
+    store: Store
+    chaos: Chaos
+    connections_opened: int = field(default=0, init=False)
+    logins_tried: int = field(default=0, init=False)
+    problem: OSError | None = field(default=None, init=False)
+    _open: dict[int, Connection] = field(factory=dict, init=False)
+    _violations: deque[Violation] = field(factory=lambda: deque(maxlen=VIOLATIONS_KEPT), init=False)
+    _command_logs: dict[int, deque[str]] = field(factory=dict, init=False)
+    _watchers: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    @property
+    def mails(self) -> tuple[CaughtMail, ...]:
+        """The newest mails, oldest first."""
+        return self.store.mails
+
+    @property
+    def total(self) -> int:
+        """How many mails were caught."""
+        return self.store.total
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """The rules that clients broke, the latest thousand."""
+        return tuple(self._violations)
+
+    @property
+    def connections_open(self) -> int:
+        """How many clients are connected."""
+        return len(self._open)
+
+    @property
+    def commands(self) -> Mapping[int, tuple[str, ...]]:
+        """The latest verbs of each of the latest connections, by connection id."""
+        return {connection_id: tuple(verbs) for connection_id, verbs in self._command_logs.items()}
+
+    @property
+    def faults(self) -> Faults:
+        """The faults in force; setting them starts their counts again."""
+        return self.chaos.faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self.chaos.put_in_force(faults)
+
+    async def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Wait until ``is_so()``, which is asked after each input, opening and close. The caller bounds the wait."""
+        await trio.lowlevel.checkpoint()
+        while not is_so():
+            await self._watchers.park()
+
+    async def wait_for_mails(self, count: int) -> tuple[CaughtMail, ...]:
+        """Wait until ``count`` mails were caught in all; return the newest mails. The caller bounds the wait."""
+        await self.wait_until(lambda: self.total >= count)
+        return self.mails
+
+    def drop_all(self) -> None:
+        """Abort every open connection with a reset."""
+        for connection in tuple(self._open.values()):
+            connection.reset()
+
+    def admit(self, connection: Connection) -> None:
+        """For the server: a client has come."""
+        connection_id = connection.session.connection_id
+        self._open[connection_id] = connection
+        self._command_logs[connection_id] = connection.session.commands
+        if len(self._command_logs) > COMMAND_LOGS_KEPT:
+            del self._command_logs[next(iter(self._command_logs))]
+        self._watchers.unpark_all()
+
+    def forget(self, connection: Connection) -> None:
+        """For the server: a client has gone."""
+        del self._open[connection.session.connection_id]
+        self._watchers.unpark_all()
+
+    async def note(self, actions: list[Action]) -> bool:
+        """For the server: keep the mails, count the rest, before any reply goes out; False where the store failed."""
+        self._violations.extend(action for action in actions if isinstance(action, Violation))
+        self.logins_tried += sum(isinstance(action, LoginTried) for action in actions)
+        mails = [action.mail for action in actions if isinstance(action, Keep)]
+        is_kept = not mails or await self._keep(mails)
+        self._watchers.unpark_all()
+        return is_kept
+
+    async def _keep(self, mails: list[CaughtMail]) -> bool:
+        try:
+            await self.store.keep(mails)
+        except OSError as problem:
+            self.problem = problem
+            return False
+        return True

@@ -1,0 +1,289 @@
+"""Pure. Faults that the catcher commits on purpose, stage by stage, and the words they are written in.
+
+A fault is ``stage=action`` with optional qualifiers; faults are separated by spaces or commas::
+
+    rcpt=451:20%   data=drop   final=stall   mail=421:after5   auth=535:first3   every=delay-50ms
+
+Stages, in the order of a session: ``connect`` (the greeting), ``ehlo`` (HELO too), ``starttls``, ``auth`` (the verdict
+on a login), ``mail``, ``rcpt``, ``data`` (DATA or BDAT itself), ``body`` (as soon as content comes in), ``final``
+(after the dot or BDAT LAST), ``rset``, ``quit``; ``every`` is every reply.
+
+Actions: a reply code from 400 to 599, optionally with an enhanced code and a text (``550-5.1.1-No_such_user``); 421
+closes after it, and so does a refusal at ``body``, which comes while the client is still writing. ``drop`` resets the
+connection without a reply, ``accept-drop`` (``final`` only) keeps the mail first. ``stall`` never answers again, at
+``body`` it stops reading too. ``delay-50ms`` or ``delay-2s`` answers late; commands read as one group are late once.
+
+Qualifiers: ``20%`` is a probability; ``every5`` is every fifth time and ``first3`` the first three times, counted over
+all connections since the faults were set; ``after5`` is from the sixth time on one connection. A fault applies where
+all its qualifiers do. Of several faults at one stage the first that applies is committed; delays apply besides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never, get_args
+
+from attrs import define, field, frozen
+
+from trio_worker.capture.offer import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Stage: TypeAlias = Literal[
+    "connect",
+    "ehlo",
+    "starttls",
+    "auth",
+    "mail",
+    "rcpt",
+    "data",
+    "body",
+    "final",
+    "rset",
+    "quit",
+    "every",
+]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+@frozen
+class Refuse:
+    """Answer with this reply instead."""
+
+    reply: Reply
+
+
+@frozen
+class DropNow:
+    """Reset the connection without a reply."""
+
+
+@frozen
+class AcceptThenDrop:
+    """Keep the mail, then reset the connection before its reply."""
+
+
+@frozen
+class StallNow:
+    """Never answer again."""
+
+
+@frozen
+class Late:
+    """Answer this much later."""
+
+    seconds: float
+
+
+Act: TypeAlias = Refuse | DropNow | AcceptThenDrop | StallNow | Late
+
+
+@frozen
+class Fault:
+    """One fault: where, what, and when. 0 in ``every``, ``first`` and ``after`` means that it does not matter."""
+
+    stage: Stage
+    act: Act
+    percent: float = 100.0
+    every: int = 0
+    first: int = 0
+    after: int = 0
+
+
+@frozen
+class Faults:
+    """The faults in force, in the order written."""
+
+    faults: tuple[Fault, ...] = ()
+
+
+@frozen
+class FaultSyntax:
+    """Why a text could not be read as faults; ``place`` is the offset of the word at fault."""
+
+    problem: str
+    place: int
+
+
+NO_FAULTS = Faults()
+
+# What a relay would add to a bare code (RFC 3463); others get the general n.0.0.
+_ENHANCED = {
+    421: "4.3.2",
+    432: "4.3.2",
+    450: "4.2.0",
+    451: "4.3.0",
+    452: "4.3.1",
+    454: "4.7.0",
+    530: "5.7.0",
+    535: "5.7.8",
+    550: "5.1.1",
+    552: "5.2.2",
+    554: "5.7.1",
+}
+_CODE = re.compile(
+    r"(?P<code>[45][0-9][0-9])(?:-(?P<enhanced>[0-9]\.[0-9]{1,3}\.[0-9]{1,3}))?(?:-(?P<text>[!-+.-9;-~-]+))?"
+)
+_DELAY = re.compile(r"delay-([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|s)")
+_COUNT = re.compile(r"(every|first|after)([1-9][0-9]{0,8})")
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
+_SCRIPTED = re.compile(r"(rcpt|data|body|final)-([^+@]+)(?:\+[^@]*)?@.*", re.DOTALL)
+_DEFAULT_TEXT = "Refused on purpose"
+
+
+def parse_faults(text: str) -> Faults | FaultSyntax:
+    """Read faults from the words in which the head of this module describes them; no words are no faults."""
+    faults = []
+    for word in re.finditer(r"[^\s,]+", text):
+        fault = _parse_fault(word[0])
+        if isinstance(fault, str):
+            return FaultSyntax(fault, word.start())
+        faults.append(fault)
+    return Faults(tuple(faults))
+
+
+def faults_text(faults: Faults) -> str:
+    """Write faults so that `parse_faults` reads the same."""
+    return " ".join(_fault_text(fault) for fault in faults.faults)
+
+
+def scripted_fault(address: str) -> Fault | None:
+    """Return the fault that a recipient asks for in its local part: ``rcpt-451@...``, ``final-550-5.7.1+tag@...``."""
+    found = _SCRIPTED.fullmatch(address)
+    if found is None:
+        return None
+    fault = _parse_fault(f"{found[1]}={found[2]}")
+    return None if isinstance(fault, str) else fault
+
+
+def _parse_fault(word: str) -> Fault | str:
+    stage, equals, rest = word.partition("=")
+    if not equals:
+        return f"{word!r} is not of the form stage=action"
+    if stage not in STAGES:
+        return f"no stage {stage!r}; there are {', '.join(STAGES)}"
+    action, *qualifiers = rest.split(":")
+    act = _parse_act(action)
+    if isinstance(act, str):
+        return act
+    if isinstance(act, AcceptThenDrop) and stage != "final":
+        return "accept-drop belongs to final, where there is a mail to accept"
+    found: dict[str, float] = {}
+    for qualifier in qualifiers:
+        known = _parse_qualifier(qualifier)
+        if known is None or known[0] in found:
+            return f"qualifier {qualifier!r} is repeated or none of 20%, every5, first3, after5"
+        found[known[0]] = known[1]
+    return Fault(
+        stage,
+        act,
+        found.get("percent", 100.0),
+        int(found.get("every", 0)),
+        int(found.get("first", 0)),
+        int(found.get("after", 0)),
+    )
+
+
+def _parse_act(action: str) -> Act | str:
+    plain: dict[str, Act] = {"drop": DropNow(), "accept-drop": AcceptThenDrop(), "stall": StallNow()}
+    if action in plain:
+        return plain[action]
+    if late := _DELAY.fullmatch(action):
+        return Late(round(float(late[1]) / (1 if late[2] == "s" else 1000), 6))
+    found = _CODE.fullmatch(action)
+    if found is None:
+        return f"action {action!r} is none of 400 to 599, drop, accept-drop, stall, delay-50ms"
+    code = int(found["code"])
+    enhanced = found["enhanced"] or _ENHANCED.get(code, f"{code // 100}.0.0")
+    if enhanced[0] != found["code"][0]:
+        return f"enhanced code {enhanced} contradicts {code}: their first digits are the same"
+    return Refuse(Reply(code, enhanced, (found["text"] or _DEFAULT_TEXT).replace("_", " ")))
+
+
+def _parse_qualifier(qualifier: str) -> tuple[str, float] | None:
+    if count := _COUNT.fullmatch(qualifier):
+        return count[1], int(count[2])
+    percent = _PERCENT.fullmatch(qualifier)
+    if percent is None or float(percent[1]) > 100:
+        return None
+    return "percent", float(percent[1])
+
+
+def _fault_text(fault: Fault) -> str:
+    counts = "".join(
+        f":{name}{count}"
+        for name, count in (("every", fault.every), ("first", fault.first), ("after", fault.after))
+        if count
+    )
+    share = "" if fault.percent == 100 else f":{fault.percent:.6f}%"
+    return f"{fault.stage}={_act_text(fault.act)}{share}{counts}"
+
+
+def _act_text(act: Act) -> str:
+    match act:
+        case Refuse(reply):
+            return f"{reply.code}-{reply.enhanced}-{reply.text.replace(' ', '_')}"
+        case DropNow():
+            return "drop"
+        case AcceptThenDrop():
+            return "accept-drop"
+        case StallNow():
+            return "stall"
+        case Late(seconds):
+            return f"delay-{seconds:.6f}s"
+        case _:
+            assert_never(act)
+
+
+@define
+class Dice:
+    """Fair rolls in [0, 1) that the same ``seed`` repeats, on every Python."""
+
+    seed: int
+    rolled: int = 0
+
+    def roll(self) -> float:
+        """Return the next roll."""
+        self.rolled += 1
+        digest = hashlib.blake2b(f"{self.seed} {self.rolled}".encode(), digest_size=6).digest()
+        return int.from_bytes(digest, "big") / 2**48
+
+
+@define
+class Chaos:
+    """The faults in force on every connection of one catcher; ``roll`` gives numbers in [0, 1)."""
+
+    roll: Callable[[], float]
+    faults: Faults = NO_FAULTS
+    counts: Counter[Stage] = field(factory=Counter)
+
+    def put_in_force(self, faults: Faults) -> None:
+        """Replace the faults; what is counted over all connections starts again."""
+        self.faults = faults
+        self.counts.clear()
+
+    def decide(self, stage: Stage, nth_here: int) -> tuple[float, Act | None]:
+        """Return the delay in seconds and the act due at ``stage``, reached ``nth_here`` times on this connection."""
+        self.counts[stage] += 1
+        delay_seconds = 0.0
+        due: Act | None = None
+        for fault in self.faults.faults:
+            if fault.stage != stage or not self._applies(fault, self.counts[stage], nth_here):
+                continue
+            if isinstance(fault.act, Late):
+                delay_seconds = max(delay_seconds, fault.act.seconds)
+            elif due is None:
+                due = fault.act
+        return delay_seconds, due
+
+    def _applies(self, fault: Fault, nth: int, nth_here: int) -> bool:
+        if fault.every and nth % fault.every:
+            return False
+        if fault.first and nth > fault.first:
+            return False
+        if nth_here <= fault.after:
+            return False
+        return fault.percent >= 100 or self.roll() * 100 < fault.percent

@@ -1,0 +1,152 @@
+"""Pure. The arguments of MAIL and RCPT, read as strictly as RFC 5321 section 4.1.2 writes them."""
+
+from __future__ import annotations
+
+import re
+
+from attrs import frozen
+
+from trio_worker.capture.offer import Reply
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
+_QUOTED = r'"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"'
+_ALNUM = r"A-Za-z0-9\u0080-\U0010ffff"
+_LABEL = rf"[{_ALNUM}](?:[{_ALNUM}\-]*[{_ALNUM}])?"
+_DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
+_LITERAL = r"\[[!-Z^-~]+\]"
+_MAILBOX = rf"(?P<local>{_ATOM}(?:\.{_ATOM})*|{_QUOTED})@(?P<domain>{_DOMAIN}|{_LITERAL})"
+
+_FROM = re.compile(rf"FROM:<(?P<address>(?:{_MAILBOX})?)>(?P<rest>(?: .*)?)", re.IGNORECASE | re.DOTALL)
+_TO = re.compile(rf"TO:<(?P<address>{_MAILBOX}|postmaster)>(?P<rest>(?: .*)?)", re.IGNORECASE | re.DOTALL)
+_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9\-]*)(?:=([!-<>-~\u0080-\U0010ffff]+))?")
+_NAME = re.compile(rf"{_DOMAIN}|{_LITERAL}", re.ASCII)
+
+# RFC 5321 section 4.5.3.1, paragraphs 1 to 3, in octets.
+LOCAL_PART_MOST = 64
+DOMAIN_MOST = 255
+PATH_MOST = 256
+
+# The parameters of MAIL that are understood, each with the extension that brings it.
+_BROUGHT_BY = {"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "AUTH": "AUTH"}
+_VALUES = {
+    "SIZE": re.compile(r"[0-9]{1,20}"),  # RFC 1870 section 4
+    "BODY": re.compile(r"7BIT|8BITMIME", re.IGNORECASE),  # RFC 6152 section 2; BINARYMIME is not offered
+    "SMTPUTF8": re.compile(r""),  # RFC 6531 section 3.4: no value
+    "AUTH": re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+"),  # RFC 4954 section 5: xtext
+}
+_SECTIONS = {"SIZE": "RFC 1870 4", "BODY": "RFC 6152 2", "SMTPUTF8": "RFC 6531 3.4", "AUTH": "RFC 4954 5"}
+
+
+@frozen
+class Envelope:
+    """What MAIL or RCPT named: an address (empty for the null sender) and its parameters, keys in capitals."""
+
+    address: str
+    parameters: dict[str, str]
+
+
+@frozen
+class Misread:
+    """Why an argument was refused, and the rule it broke."""
+
+    reply: Reply
+    rule: str
+    what: str
+
+
+def is_host_name(name: bytes) -> bool:
+    """Tell whether this may follow EHLO: a domain or an address literal (RFC 5321 section 4.1.1.1)."""
+    return name.isascii() and _NAME.fullmatch(name.decode("ascii")) is not None
+
+
+def read_mail(argument: bytes, offered: frozenset[str]) -> Envelope | Misread:
+    """Read what follows ``MAIL``; ``offered`` are the extensions in force."""
+    text = _text(argument)
+    found = _FROM.fullmatch(text) if text is not None else None
+    if found is None:
+        return Misread(Reply(501, "5.1.7", "Syntax: MAIL FROM:<address>"), "RFC 5321 4.1.1.2", "malformed MAIL")
+    parameters = _parameters(found["rest"])
+    if isinstance(parameters, Misread):
+        return parameters
+    wrong = _wrong_parameter(parameters, offered) or _too_long(found, "5.1.7")
+    if wrong is not None:
+        return wrong
+    if not found["address"].isascii() and "SMTPUTF8" not in parameters:
+        return _NOT_ASCII
+    return Envelope(found["address"], parameters)
+
+
+def read_rcpt(argument: bytes, *, utf8: bool) -> Envelope | Misread:
+    """Read what follows ``RCPT``; ``utf8`` says that MAIL carried SMTPUTF8."""
+    text = _text(argument)
+    found = _TO.fullmatch(text) if text is not None else None
+    if found is None:
+        return Misread(Reply(501, "5.1.3", "Syntax: RCPT TO:<address>"), "RFC 5321 4.1.1.3", "malformed RCPT")
+    if found["rest"]:
+        return Misread(
+            Reply(555, "5.5.4", "No parameters of RCPT are known here"),
+            "RFC 5321 4.1.1.11",
+            "RCPT with a parameter that was not offered",
+        )
+    wrong = _too_long(found, "5.1.3")
+    if wrong is not None:
+        return wrong
+    if not found["address"].isascii() and not utf8:
+        return _NOT_ASCII
+    return Envelope(found["address"], {})
+
+
+_NOT_ASCII = Misread(
+    Reply(553, "5.6.7", "Address needs SMTPUTF8"),
+    "RFC 6531 3.4",
+    "an address that is not ASCII, without SMTPUTF8 on MAIL",
+)
+
+
+def _text(argument: bytes) -> str | None:
+    try:
+        return argument.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _too_long(found: re.Match[str], enhanced: str) -> Misread | None:
+    local, domain = found["local"] or "", found["domain"] or ""
+    if (
+        len(local.encode()) <= LOCAL_PART_MOST
+        and len(domain.encode()) <= DOMAIN_MOST
+        and len(found["address"].encode()) + 2 <= PATH_MOST
+    ):
+        return None
+    return Misread(Reply(501, enhanced, "Address too long"), "RFC 5321 4.5.3.1", "an address over its length limit")
+
+
+def _parameters(rest: str) -> dict[str, str] | Misread:
+    parameters: dict[str, str] = {}
+    for word in rest.split(" ")[1:]:
+        found = _PARAMETER.fullmatch(word)
+        if found is None or found[1].upper() in parameters:
+            return Misread(
+                Reply(501, "5.5.4", "Malformed or repeated parameter"),
+                "RFC 5321 4.1.2",
+                "a malformed or repeated parameter",
+            )
+        parameters[found[1].upper()] = found[2] or ""
+    return parameters
+
+
+def _wrong_parameter(parameters: dict[str, str], offered: frozenset[str]) -> Misread | None:
+    for keyword, value in parameters.items():
+        if _BROUGHT_BY.get(keyword) not in offered:
+            return Misread(
+                Reply(555, "5.5.4", f"Parameter {keyword[:20]} is not offered"),
+                "RFC 5321 4.1.1.11",
+                f"MAIL with {keyword[:20]}, which was not offered",
+            )
+        if _VALUES[keyword].fullmatch(value) is None:
+            return Misread(
+                Reply(501, "5.5.4", f"Bad value of {keyword}"),
+                _SECTIONS[keyword],
+                f"a bad value of {keyword}",
+            )
+    return None

@@ -1,0 +1,231 @@
+"""Trio. Which process hosts the catcher of a folder, and the folder's chaos settings.
+
+The folder is a Maildir with two more files. ``host.lock`` is locked (flock) by the process that hosts the catcher, and
+names it; the others stand by and take over when the lock comes free, which it does however the host ends. ``chaos``
+holds faults in words; the host looks at it before each input, so that any shell can change them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import trio
+from attrs import define, field, frozen
+
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, FaultSyntax, parse_faults
+from trio_worker.capture.maildir import make_maildir
+from trio_worker.capture.server import CatcherPortTaken, open_catcher
+from trio_worker.capture.store import MaildirStore
+from trio_worker.option import option
+
+LOCK_FILE = "host.lock"
+CHAOS_FILE = "chaos"
+# How often a process that stands by tries the lock, and how long one that cannot listen waits to try again.
+STAND_BY_SECONDS = 0.25
+# Longer than `read_host` can hold the lock.
+READ_HOST_SECONDS = 0.02
+
+
+@frozen
+class CaptureOptions:
+    """The mail catcher: where it listens and what it keeps."""
+
+    listen: str = option("", "Address and port of the mail catcher, such as 127.0.0.1:1025; empty: no catcher.")
+    dir: str = option("var/capture", "Folder of the mail catcher: a Maildir of what it caught, and its chaos settings.")
+
+
+@frozen
+class HostedBy:
+    """The process that hosts a catcher, and where that listens."""
+
+    pid: int
+    host: str
+    port: int
+
+
+@define(eq=False)
+class Hosting:
+    """The part of this process in hosting: ``catcher`` is None while it stands by.
+
+    ``problem`` says why a takeover failed last: the address was taken by another program in between.
+    """
+
+    catcher: Catcher | None = None
+    problem: CatcherPortTaken | None = None
+    _became_host: trio.Event = field(factory=trio.Event, init=False)
+
+    @property
+    def is_host(self) -> bool:
+        """Tell whether this process hosts the catcher."""
+        return self.catcher is not None
+
+    async def wait_until_host(self) -> Catcher:
+        """Wait until this process hosts the catcher, and return it."""
+        await self._became_host.wait()
+        if self.catcher is None:
+            raise RuntimeError("the catcher was closed while its host waited for it")
+        return self.catcher
+
+    def begin(self, catcher: Catcher) -> None:
+        """For the hosting task: the catcher is open."""
+        self.catcher, self.problem = catcher, None
+        self._became_host.set()
+
+
+@asynccontextmanager
+async def host_catcher(options: CaptureOptions) -> AsyncIterator[Hosting]:
+    """Host the catcher of ``options.dir``, or stand by while another process does.
+
+    When the block is entered somebody hosts it: this process, or the one that holds the lock. Leaving the block closes
+    the catcher, then frees the lock. Raises `CatcherPortTaken` where another program listens on the address, and
+    ValueError where ``options.listen`` is none.
+    """
+    host, port = split_listen(options.listen)
+    folder = Path(options.dir)
+    make_maildir(folder)
+    hosting = Hosting()
+    with _open_lock(folder) as lock:
+        if await _try_lock_thrice(lock):
+            async with _open_hosted(folder, lock, host, port) as catcher:
+                hosting.begin(catcher)
+                yield hosting
+            return
+        async with trio.open_nursery() as standing_by:
+            standing_by.start_soon(_take_over, hosting, folder, lock, host, port)
+            yield hosting
+            standing_by.cancel_scope.cancel()
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Return host and port of ``127.0.0.1:1025``, ``[::1]:1025`` or ``localhost:1025``; else ValueError."""
+    host, colon, port = listen.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise ValueError(f"capture.listen is an address and a port, such as 127.0.0.1:1025, not {listen!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def read_host(folder: Path) -> HostedBy | None:
+    """Return who hosts the catcher of a folder, or None where nobody does."""
+    try:
+        lock = (folder / LOCK_FILE).open("r+b")
+    except OSError:
+        return None
+    with lock:
+        if _try_lock_nowait(lock.fileno()):
+            return None
+        words = lock.read().decode("ascii", "replace").split()
+    return HostedBy(int(words[0]), words[1], int(words[2])) if len(words) == 3 else None
+
+
+def write_chaos(folder: Path, text: str) -> FaultSyntax | None:
+    """Put faults in force for the catcher of a folder, or return what is wrong with ``text``; "" ends them.
+
+    The file changes as a whole, so that the host never reads half of it. Blocks on the disk; raises OSError.
+    """
+    faults = parse_faults(text)
+    if isinstance(faults, FaultSyntax):
+        return faults
+    make_maildir(folder)
+    descriptor, unfinished = tempfile.mkstemp(prefix=CHAOS_FILE, dir=folder / "tmp")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(unfinished).replace(folder / CHAOS_FILE)
+    return None
+
+
+def read_chaos(folder: Path) -> str:
+    """Return the faults in force for the catcher of a folder, in words, as they were written."""
+    try:
+        return (folder / CHAOS_FILE).read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+@define
+class _ChaosFile:
+    """Follows the chaos file of a folder; one that cannot be read as faults changes nothing."""
+
+    folder: Path
+    put_in_force: Callable[[Faults], None]
+    _seen: tuple[int, int, int] | None = None
+
+    def follow(self) -> None:
+        """Put the faults in force if the file has changed since the last time: one stat, a few microseconds."""
+        try:
+            status = (self.folder / CHAOS_FILE).stat()
+            seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+        except FileNotFoundError:
+            seen = None
+        if seen == self._seen:
+            return
+        self._seen = seen
+        faults = parse_faults(read_chaos(self.folder))
+        if isinstance(faults, Faults):
+            self.put_in_force(faults)
+
+
+async def _take_over(hosting: Hosting, folder: Path, lock: int, host: str, port: int) -> None:
+    """Wait for the lock, then host until cancelled; a lock that is ours already is taken again at once."""
+    while True:
+        if _try_lock_nowait(lock):
+            try:
+                await _host_for_ever(hosting, folder, lock, host, port)
+            except CatcherPortTaken as problem:
+                hosting.problem = problem
+        await trio.sleep(STAND_BY_SECONDS)
+
+
+async def _host_for_ever(hosting: Hosting, folder: Path, lock: int, host: str, port: int) -> None:
+    async with _open_hosted(folder, lock, host, port) as catcher:
+        hosting.begin(catcher)
+        await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def _open_hosted(folder: Path, lock: int, host: str, port: int) -> AsyncIterator[Catcher]:
+    """Open the catcher on a folder whose lock is ours, and write into the lock file where it listens."""
+    chaos_file = _ChaosFile(folder, lambda _: None)
+    async with open_catcher(
+        host=host,
+        port=port,
+        store=MaildirStore(folder),
+        before_input=chaos_file.follow,
+    ) as catcher:
+        chaos_file.put_in_force = catcher.chaos.put_in_force
+        chaos_file.follow()
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()} {catcher.host} {catcher.port}\n".encode(), 0)
+        yield catcher
+
+
+@contextmanager
+def _open_lock(folder: Path) -> Iterator[int]:
+    """Open the lock file; closing it frees the lock."""
+    lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
+async def _try_lock_thrice(lock: int) -> bool:
+    """Try the lock; `read_host`, which must take it for a moment to see that it is free, is no host to stand by for."""
+    for _ in range(2):
+        if _try_lock_nowait(lock):
+            return True
+        await trio.sleep(READ_HOST_SECONDS)
+    return _try_lock_nowait(lock)
+
+
+def _try_lock_nowait(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,71 @@
+"""Pure. The octets that have come and are not used yet, taken as lines, as the content of DATA, or by count."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from attrs import define, field
+
+# RFC 4954 section 4: no line of SMTP outside of content may be longer.
+LINE_MOST = 12288
+
+
+class Cut(Enum):
+    """What was over its limit, so that only its end was kept."""
+
+    TOO_LONG = "a line over LINE_MOST"
+    TOO_BIG = "content over twice its limit"
+
+
+@define
+class Intake:
+    """A buffer that searches each octet about once, however the octets were cut."""
+
+    octets: bytearray = field(factory=bytearray)
+    _searched: int = field(default=0, init=False)
+    _was_cut: bool = field(default=False, init=False)
+
+    def take_line(self) -> bytes | Cut | None:
+        """Return the next line up to its LF, or None until it is whole."""
+        end = self.octets.find(b"\n", self._searched)
+        if end < 0:
+            if len(self.octets) >= LINE_MOST:
+                self._was_cut = True
+                self.octets.clear()
+            self._searched = len(self.octets)
+            return None
+        line = self._take(end + 1)
+        return Cut.TOO_LONG if self._forget_cut() or len(line) > LINE_MOST else line
+
+    def take_content(self, limit_bytes: int) -> bytes | Cut | None:
+        """Return the content up to its final dot, without it, or None until it is whole.
+
+        Beyond ``limit_bytes`` (0: no limit) no more is kept than can still be accepted: the dots doubled for
+        transparency at most double the octets on their way.
+        """
+        is_empty = self.octets.startswith(b".\r\n") and not self._was_cut
+        end = -2 if is_empty else self.octets.find(b"\r\n.\r\n", self._searched)
+        if end == -1:
+            if limit_bytes and len(self.octets) > 2 * limit_bytes + LINE_MOST:
+                self._was_cut = True
+            if self._was_cut:
+                del self.octets[:-4]
+            self._searched = max(0, len(self.octets) - 4)  # a part of the five octets may be here
+            return None
+        content = self._take(end + 2)
+        del self.octets[:3]
+        return Cut.TOO_BIG if self._forget_cut() else content
+
+    def take_octets(self, most: int) -> bytes:
+        """Return as many octets as are here, at most ``most``."""
+        return self._take(min(most, len(self.octets)))
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self.octets[:count])
+        del self.octets[:count]
+        self._searched = 0
+        return taken
+
+    def _forget_cut(self) -> bool:
+        was_cut, self._was_cut = self._was_cut, False
+        return was_cut

@@ -1,0 +1,160 @@
+"""Edge. The folder of the catcher: a Maildir whose files begin with the envelope, written and read by any process.
+
+Nothing here awaits. A file is written below ``tmp`` and renamed into ``new``, so a reader never sees half of it. Its
+first lines are headers of ours, the last of which gives the octets of the original message: these end the file, byte
+for byte as they came.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from datetime import UTC, datetime
+from email.errors import MessageError
+from email.parser import BytesHeaderParser
+from email.policy import default as modern_policy
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from trio_worker.capture.actions import CaughtMail
+
+_FROM = b"X-Envelope-From: "
+_TO = b"X-Envelope-To: "
+_OCTETS = b"X-Capture-Octets: "
+_FOLDERS = ("new", "cur")
+_MARK_OF_FLAGS = ":2,"
+# The envelope of a thousand recipients and any sane header section; a summary must not read whole attachments.
+HEADERS_READ_BYTES = 512 * 1024
+
+_numbers = itertools.count(1)
+
+
+@frozen
+class CaughtSummary:
+    """One line of the list of caught mails. ``at`` is in UTC, ``size_bytes`` that of the original message."""
+
+    key: str
+    at: datetime
+    sender: str
+    recipients: tuple[str, ...]
+    subject: str
+    size_bytes: int
+
+
+def make_maildir(folder: Path) -> None:
+    """Make the folders of a Maildir where they are missing, readable by their owner only."""
+    for name in ("", "tmp", "new", "cur"):
+        (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def write_mails(folder: Path, mails: Sequence[CaughtMail]) -> None:
+    """Write mails in order; blocks on the disk, raises OSError."""
+    for mail in mails:
+        at_ns = time.time_ns()
+        key = f"{at_ns // 10**9}.M{at_ns // 1000 % 10**6:06}P{os.getpid()}Q{next(_numbers):06}"
+        unfinished = folder / "tmp" / key
+        unfinished.write_bytes(_head(mail) + mail.content)
+        unfinished.rename(folder / "new" / key)
+
+
+def list_caught(folder: Path) -> list[CaughtSummary]:
+    """Return all caught mails, oldest first; a folder that does not exist holds none. Blocks on the disk."""
+    summaries = (_summary(path) for path in _paths(folder))
+    return sorted((summary for summary in summaries if summary is not None), key=lambda summary: summary.key)
+
+
+def read_caught(folder: Path, key: str) -> bytes | None:
+    """Return the original octets of one mail, or None where no mail has this key. Blocks on the disk."""
+    for path in _paths(folder):
+        if _key(path) == key:
+            return _original(path.read_bytes())
+    return None
+
+
+def clear_caught(folder: Path) -> int:
+    """Remove all caught mails; return how many. Blocks on the disk."""
+    removed = 0
+    for path in _paths(folder):
+        path.unlink(missing_ok=True)
+        removed += 1
+    return removed
+
+
+def _head(mail: CaughtMail) -> bytes:
+    parameters = " ".join(f"{key}={value}" if value else key for key, value in mail.parameters.items())
+    way = ["BDAT" if mail.used_bdat else "DATA", "TLS" if mail.tls else "in clear", f"connection {mail.connection_id}"]
+    lines = [
+        _FROM + f"<{mail.sender}>".encode(),
+        *(_TO + f"<{recipient}>".encode() for recipient in mail.recipients),
+        b"X-Capture-Way: " + ", ".join(way).encode(),
+        *([f"X-Capture-Parameters: {parameters}".encode()] if parameters else []),
+        *([b"X-Capture-User: " + ascii(mail.user).encode()] if mail.user is not None else []),
+        _OCTETS + str(len(mail.content)).encode(),
+    ]
+    return b"".join(line + b"\r\n" for line in lines)
+
+
+def _paths(folder: Path) -> list[Path]:
+    return [path for name in _FOLDERS if (folder / name).is_dir() for path in (folder / name).iterdir()]
+
+
+def _key(path: Path) -> str:
+    """Return the name without the flags that a mail reader adds when it moves a mail to ``cur``."""
+    return path.name.partition(_MARK_OF_FLAGS)[0]
+
+
+def _split(stored: bytes) -> tuple[list[bytes], int] | None:
+    """Return our own lines and where the original begins, or None for a file that is none of ours."""
+    end = stored.find(b"\r\n" + _OCTETS)
+    if not stored.startswith(_FROM) or end < 0:
+        return None
+    begin = stored.find(b"\r\n", end + 2) + 2
+    return stored[: begin - 2].split(b"\r\n"), begin
+
+
+def _original(stored: bytes) -> bytes:
+    found = _split(stored)
+    return stored if found is None else stored[found[1] :]
+
+
+def _summary(path: Path) -> CaughtSummary | None:
+    try:
+        stored, size_bytes, at = _peek(path)
+    except OSError:
+        return None  # somebody cleared it, or a mail reader moved it, since the folder was read
+    lines, begin = _split(stored) or ([], 0)
+    return CaughtSummary(
+        key=_key(path),
+        at=at,
+        sender=_addresses(lines, _FROM)[0] if lines else "",
+        recipients=_addresses(lines, _TO),
+        subject=_subject(stored[begin:]),
+        size_bytes=size_bytes - begin,
+    )
+
+
+def _peek(path: Path) -> tuple[bytes, int, datetime]:
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        return file.read(HEADERS_READ_BYTES), status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)
+
+
+def _addresses(lines: list[bytes], name: bytes) -> tuple[str, ...]:
+    found = (line.removeprefix(name) for line in lines if line.startswith(name))
+    return tuple(address[1:-1].decode("utf-8", "replace") for address in found)
+
+
+def _subject(message: bytes) -> str:
+    """Return the subject, decoded, without the control characters that a terminal would obey."""
+    headers = message.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    try:
+        subject = str(BytesHeaderParser(policy=modern_policy).parsebytes(headers)["Subject"] or "")
+    except (MessageError, ValueError, IndexError):  # the library's parser gives up on some malformed headers
+        return ""
+    return "".join(character if character.isprintable() else " " for character in subject)

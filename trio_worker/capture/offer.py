@@ -1,0 +1,62 @@
+"""Pure. What the catcher offers in its reply to EHLO, and the replies it is made of."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+EXTENSIONS = frozenset(
+    {"PIPELINING", "CHUNKING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "STARTTLS", "AUTH"},
+)
+MECHANISMS = ("CRAM-MD5", "LOGIN", "PLAIN")
+
+
+@frozen
+class Reply:
+    """One reply of one line. ``enhanced`` may be empty: 3yz replies, for one, have none (RFC 2034 section 4)."""
+
+    code: int
+    enhanced: str
+    text: str
+
+    def encode(self, *, with_enhanced: bool) -> bytes:
+        """Return the reply as it goes over the wire."""
+        status = f"{self.enhanced} " if self.enhanced and with_enhanced else ""
+        return f"{self.code} {status}{self.text}\r\n".encode()
+
+
+@frozen
+class Offer:
+    """The relay that is being played.
+
+    ``extensions`` are the EHLO keywords it may name; STARTTLS is named only where ``has_tls``, AUTH only where there
+    are ``credentials`` (user, password) and the way is safe enough: under TLS, or in clear where ``auth_in_clear``.
+    ``size_limit_bytes`` 0 means no limit. ``accepts_data_without_recipients`` plays a relay that answers 354 although
+    every recipient was refused, as RFC 2920 section 3.1 permits; such a mail is refused after its dot.
+    """
+
+    hostname: str = "localhost"
+    extensions: frozenset[str] = EXTENSIONS
+    size_limit_bytes: int = 10 * 1024 * 1024
+    has_tls: bool = False
+    credentials: tuple[str, str] | None = None
+    mechanisms: tuple[str, ...] = MECHANISMS
+    require_auth: bool = False
+    auth_in_clear: bool = True
+    accepts_data_without_recipients: bool = False
+
+
+def offered_now(offer: Offer, *, tls: bool) -> frozenset[str]:
+    """Return the extensions in force on a connection that has, or has not, TLS."""
+    offered = offer.extensions
+    if tls or not offer.has_tls:
+        offered -= {"STARTTLS"}
+    if offer.credentials is None or not (tls or offer.auth_in_clear):
+        offered -= {"AUTH"}
+    return offered
+
+
+def ehlo_reply(offer: Offer, offered: frozenset[str]) -> bytes:
+    """Return the whole reply to EHLO, of several lines where anything is offered."""
+    values = {"SIZE": str(offer.size_limit_bytes), "AUTH": " ".join(offer.mechanisms)}
+    lines = [offer.hostname, *(f"{keyword} {values.get(keyword, '')}".rstrip() for keyword in sorted(offered))]
+    return "".join(f"250{'-' if line is not lines[-1] else ' '}{line}\r\n" for line in lines).encode()

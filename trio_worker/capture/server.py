@@ -1,0 +1,193 @@
+"""Trio. The server of the mail catcher: listens, and does for each connection what its session asks."""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import assert_never
+
+import trio
+from attrs import define
+
+from trio_worker.capture.actions import (
+    Action,
+    Close,
+    Delay,
+    Drop,
+    Keep,
+    LoginTried,
+    Send,
+    Stall,
+    StartTls,
+    Violation,
+)
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import NO_FAULTS, Chaos, Dice, Faults
+from trio_worker.capture.connection import Connection
+from trio_worker.capture.offer import EXTENSIONS, MECHANISMS, Offer
+from trio_worker.capture.session import Session
+from trio_worker.capture.store import MemoryStore, Store
+
+SIZE_LIMIT_BYTES = 10 * 1024 * 1024
+# Connections that wait to be accepted: a burst of clients must not meet a full queue.
+BACKLOG = 1024
+
+
+@define
+class CatcherPortTaken(Exception):  # noqa: N818 - it says what happened, in the words of the message
+    """Something else listens on the catcher's address already."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port} is taken by another program: stop it, or set capture.listen to another port"
+
+
+@asynccontextmanager
+async def open_catcher(  # noqa: PLR0913 - each names one property of the relay to play; most callers name one
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    store: Store | None = None,
+    faults: Faults = NO_FAULTS,
+    extensions: frozenset[str] = EXTENSIONS,
+    size_limit_bytes: int = SIZE_LIMIT_BYTES,
+    tls: ssl.SSLContext | None = None,
+    implicit_tls: bool = False,
+    credentials: tuple[str, str] | None = None,
+    mechanisms: tuple[str, ...] = MECHANISMS,
+    require_auth: bool = False,
+    auth_in_clear: bool | None = None,
+    accepts_data_without_recipients: bool = False,
+    seed: int = 0,
+    before_input: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Catcher]:
+    """Listen and catch mails until the block is left; then every connection is closed, without ceremony.
+
+    ``port`` 0 takes a free one, `Catcher.port` says which. ``store`` is a `MemoryStore` unless given. ``extensions``
+    are the EHLO keywords offered; STARTTLS only with a ``tls`` context, AUTH only with ``credentials`` (user,
+    password), and before TLS only where ``auth_in_clear``, by default where there is no TLS to be had. ``seed`` sets
+    the dice of the ``faults``. ``before_input`` is called before anything that came is looked at.
+
+    Raises `CatcherPortTaken`, or OSError where the address cannot be listened on for another reason.
+    """
+    if implicit_tls and tls is None:
+        raise ValueError("implicit_tls needs a tls context")
+    offer = Offer(
+        extensions=extensions,
+        size_limit_bytes=size_limit_bytes,
+        has_tls=tls is not None,
+        credentials=credentials,
+        mechanisms=mechanisms,
+        require_auth=require_auth,
+        auth_in_clear=tls is None if auth_in_clear is None else auth_in_clear,
+        accepts_data_without_recipients=accepts_data_without_recipients,
+    )
+    listeners = await _listen(host, port)
+    chaos = Chaos(Dice(seed).roll, faults)
+    bound_port = listeners[0].socket.getsockname()[1]
+    catcher = Catcher(host, bound_port, offer, MemoryStore() if store is None else store, chaos)
+    async with trio.open_nursery() as connections:
+        door = _Door(catcher, tls, implicit_tls, before_input, connections)
+        connections.start_soon(trio.serve_listeners, door.serve, listeners)
+        yield catcher
+        connections.cancel_scope.cancel()
+
+
+async def _listen(host: str, port: int) -> list[trio.SocketListener]:
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    except OSError as problem:
+        if problem.errno == errno.EADDRINUSE:
+            raise CatcherPortTaken(host, port) from problem
+        raise
+    if port == 0:  # a name with several addresses would get several ports
+        for surplus in listeners[1:]:
+            surplus.socket.close()
+        del listeners[1:]
+    return listeners
+
+
+@define(eq=False)
+class _Door:
+    """Where clients come in: what a connection needs besides its catcher."""
+
+    catcher: Catcher
+    tls: ssl.SSLContext | None
+    implicit_tls: bool
+    before_input: Callable[[], None]
+    writers: trio.Nursery
+
+    async def serve(self, tcp: trio.SocketStream) -> None:
+        """Serve one client to its end; a client that vanishes is no error."""
+        catcher = self.catcher
+        catcher.connections_opened += 1
+        session = Session(catcher.offer, catcher.chaos, catcher.connections_opened, tls=self.implicit_tls)
+        connection = Connection(tcp, session, self.writers)
+        catcher.admit(connection)
+        try:
+            with connection.scope, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._converse(connection)
+        finally:
+            connection.close_nowait()
+            catcher.forget(connection)
+
+    async def _converse(self, connection: Connection) -> None:
+        if self.implicit_tls:
+            await connection.start_tls(self._certified())
+        self.before_input()
+        actions = connection.session.open()
+        while await self._perform(connection, actions):
+            received = await connection.receive()
+            if not received:
+                return
+            self.before_input()
+            actions = connection.session.receive(received)
+
+    async def _perform(self, connection: Connection, actions: list[Action]) -> bool:
+        """Do what the session asks, in order; False at the end of the conversation."""
+        read_at = due = trio.current_time()
+        if not await self.catcher.note(actions):
+            connection.reset()
+            return False
+        for action in actions:
+            match action:
+                case Send(payload):
+                    await connection.send(payload, due)
+                case Delay(seconds):
+                    due = max(due, read_at + seconds)
+                case Keep() | Violation() | LoginTried():
+                    pass
+                case StartTls() | Close() | Drop() | Stall():
+                    await connection.flush()
+                    return await self._turn(connection, action)
+                case _:
+                    assert_never(action)
+        return True
+
+    async def _turn(self, connection: Connection, action: StartTls | Close | Drop | Stall) -> bool:
+        """Start TLS, or end the connection; False where it ended."""
+        match action:
+            case StartTls():
+                await connection.start_tls(self._certified())
+                connection.session.tls_started()
+                return True
+            case Close():
+                if await connection.close_in_order():
+                    await self.catcher.note(connection.session.receive(b"?"))
+            case Drop():
+                connection.reset()
+            case Stall(reads):
+                await connection.stall(reads=reads)
+            case _:
+                assert_never(action)
+        return False
+
+    def _certified(self) -> ssl.SSLContext:
+        """Return the TLS context; without one TLS is never offered, so that asking for it is a bug."""
+        if self.tls is None:
+            raise RuntimeError("TLS was started without a context")
+        return self.tls

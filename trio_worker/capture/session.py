@@ -1,0 +1,349 @@
+"""Pure. One SMTP session as a strict server sees it: octets in, actions out.
+
+The rules are those of RFC 5321 with the extensions of `offer.EXTENSIONS`. Who breaks one gets the reply the RFC names,
+and a `Violation` is recorded. What a client could not know yet is no violation: after a group that was pipelined
+legally, RCPT without a sender or DATA without a recipient is refused only.
+
+Octets may come cut anywhere: the actions, joined, are the same. One rule needs the cuts: whether a client waited for a
+reply shows only in what has been read together with the command.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import Literal, TypeAlias, assert_never
+
+from attrs import define, field
+
+from trio_worker.capture.actions import Action, Close, StartTls
+from trio_worker.capture.chaos import Chaos
+from trio_worker.capture.content import stuffing_flaws, unstuff
+from trio_worker.capture.envelope import is_host_name
+from trio_worker.capture.intake import LINE_MOST, Cut, Intake
+from trio_worker.capture.login import Login
+from trio_worker.capture.offer import Offer, Reply, ehlo_reply, offered_now
+from trio_worker.capture.transaction import TOO_BIG, Chunk, Transaction
+from trio_worker.capture.voice import Voice
+
+Expecting: TypeAlias = Literal["command", "answer", "content", "chunk"]
+
+# RFC 5321 section 4.5.3.1.4, with the CRLF, and what each extension adds to MAIL: RFC 1870 section 3,
+# RFC 6152 section 2, RFC 6531 section 3.4, RFC 4954 section 3.
+COMMAND_MOST = 512
+MAIL_ALLOWANCES = {"SIZE": 26, "8BITMIME": 17, "SMTPUTF8": 10, "AUTH": 500}
+
+# RFC 2920 section 3.1; a command of an extension is among them unless the extension says otherwise. BDAT may stand
+# anywhere, and STARTTLS and QUIT look at what follows them in their own way.
+LAST_IN_GROUP = frozenset({"EHLO", "HELO", "DATA", "VRFY", "EXPN", "HELP", "NOOP", "AUTH"})
+ALLOWED_BEFORE_EHLO = frozenset({"EHLO", "HELO", "NOOP", "RSET", "QUIT", "VRFY", "EXPN", "HELP", "STARTTLS"})
+VERBS = LAST_IN_GROUP | {"STARTTLS", "MAIL", "RCPT", "BDAT", "RSET", "QUIT"}
+COMMANDS_LOGGED = 200
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_BDAT = re.compile(rb"([0-9]{1,18})( LAST)?", re.IGNORECASE)
+
+
+@define
+class Session:
+    """The server's side of one connection.
+
+    Say `open` once, then `receive` for what comes, then after a `StartTls` action and its handshake `tls_started`.
+    ``commands`` are the latest verbs, for tests and displays.
+    """
+
+    offer: Offer
+    chaos: Chaos
+    connection_id: int = 0
+    tls: bool = False
+    commands: deque[str] = field(factory=lambda: deque(maxlen=COMMANDS_LOGGED), init=False)
+    _voice: Voice = field(init=False)
+    _transaction: Transaction = field(init=False)
+    _login: Login = field(init=False)
+    _intake: Intake = field(factory=Intake, init=False)
+    _expecting: Expecting = field(default="command", init=False)
+    _chunk: Chunk = field(factory=lambda: Chunk(0, is_last=False), init=False)
+    _is_greeted: bool = field(default=False, init=False)
+    _is_unwelcome: bool = field(default=False, init=False)
+    _has_quit: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._voice = Voice(self.chaos, self.connection_id)
+        self._begin_again(kept=0)
+
+    def open(self) -> list[Action]:
+        """Greet the client."""
+        if not self._voice.strike("every") and not self._voice.strike("connect"):
+            self._voice.say(f"220 {self.offer.hostname} ESMTP mail catcher\r\n".encode())
+        else:
+            self._is_unwelcome = True
+        return self._voice.take()
+
+    def receive(self, received: bytes) -> list[Action]:
+        """Take octets from the client; return what to do, in order."""
+        if self._has_quit and received:
+            self._has_quit = False
+            self._voice.blame("RFC 5321 4.1.1.10", "input after QUIT")
+        if not self._voice.has_ended:
+            self._intake.octets += received
+        while not self._voice.has_ended and self._advance():
+            pass
+        if self._voice.has_ended:
+            self._intake.octets.clear()
+        return self._voice.take()
+
+    def tls_started(self) -> None:
+        """Begin again under TLS: what was said in clear counts no more (RFC 3207 section 4.2)."""
+        self.tls = True
+        self._is_greeted = False
+        self._voice.with_enhanced = False
+        self._begin_again(kept=self._transaction.kept)
+
+    def _begin_again(self, *, kept: int) -> None:
+        self._transaction = Transaction(self._voice, self.offer, tls=self.tls, kept=kept)
+        self._login = Login(self._voice, self.offer, self._transaction)
+
+    def _advance(self) -> bool:
+        """Take one line, message or chunk; False where more octets are needed."""
+        match self._expecting:
+            case "command" | "answer":
+                return self._take_line()
+            case "content":
+                return self._take_content()
+            case "chunk":
+                return self._take_chunk()
+            case _:
+                assert_never(self._expecting)
+
+    def _take_line(self) -> bool:
+        line = self._intake.take_line()
+        if line is None:
+            return False
+        if isinstance(line, Cut):
+            self._expect_command()
+            self._refuse_long_line()
+        elif not line.endswith(b"\r\n") or b"\r" in line[:-2]:
+            self._expect_command()
+            reply = Reply(500, "5.5.2", "Lines end in CRLF")
+            self._voice.refuse(reply, "RFC 5321 2.3.8", "a bare CR or LF in a command")
+        elif self._expecting == "answer":
+            self._take_answer(line[:-2])
+        else:
+            self._take_command(line)
+        return True
+
+    def _refuse_long_line(self) -> None:
+        self._voice.refuse(Reply(500, "5.5.2", "Line too long"), "RFC 5321 4.5.3.1.4", "a command line over its limit")
+
+    def _take_answer(self, line: bytes) -> None:
+        self._expecting = "command"
+        if self._intake.octets:
+            self._end_out_of_step("an answer of AUTH")
+        elif not self._voice.strike("every"):
+            self._login.take_answer(line)
+            self._expect_answer()
+
+    def _expect_command(self) -> None:
+        self._login.exchange = None
+        self._expecting = "command"
+
+    def _expect_answer(self) -> None:
+        self._expecting = "answer" if self._login.is_under_way else "command"
+
+    def _take_command(self, line: bytes) -> None:
+        first, _, argument = line[:-2].partition(b" ")
+        verb = first.upper().decode("ascii", "replace")
+        self.commands.append(verb if verb in VERBS else "?")
+        if self._is_unfit(line, verb):
+            return
+        if self._is_unwelcome and verb != "QUIT":
+            self._voice.reply(Reply(503, "5.5.1", "No service here"))  # RFC 5321 section 3.1
+        elif self._intake.octets and not self._may_be_followed(verb, argument):
+            self._end_out_of_step(verb)
+        elif verb != "BDAT" and self._voice.strike("every"):
+            pass
+        elif verb not in VERBS:
+            reply = Reply(500, "5.5.1", "Command not recognised")
+            self._voice.refuse(reply, "RFC 5321 4.1.1", "an unknown command")
+        elif not self._is_greeted and verb not in ALLOWED_BEFORE_EHLO:
+            self._voice.refuse(Reply(503, "5.5.1", "EHLO first"), "RFC 5321 4.1.4", f"{verb} before EHLO")
+        else:
+            self._obey(verb, argument)
+
+    def _is_unfit(self, line: bytes, verb: str) -> bool:
+        if len(line) > self._line_most(verb):
+            self._refuse_long_line()
+            return True
+        if _CONTROL.search(line[:-2]) or not (line.isascii() or verb in {"MAIL", "RCPT"}):
+            reply = Reply(500, "5.5.2", "Character not allowed in a command")
+            self._voice.refuse(reply, "RFC 5321 4.1.2", "a character that is not allowed in a command")
+            return True
+        return False
+
+    def _line_most(self, verb: str) -> int:
+        if verb == "AUTH":
+            return LINE_MOST
+        if verb != "MAIL":
+            return COMMAND_MOST
+        offered = self._transaction.offered
+        return COMMAND_MOST + sum(octets for extension, octets in MAIL_ALLOWANCES.items() if extension in offered)
+
+    def _may_be_followed(self, verb: str, argument: bytes) -> bool:
+        """Tell whether input may have been sent before the reply to this command."""
+        if verb in {"BDAT", "STARTTLS", "QUIT"}:
+            return True
+        if "PIPELINING" not in self._transaction.offered:
+            return False
+        if verb == "AUTH":
+            # RFC 4954 section 3: a mechanism that one message completes may be followed.
+            return argument.upper().startswith(b"PLAIN ")
+        return verb not in LAST_IN_GROUP
+
+    def _end_out_of_step(self, after: str) -> None:
+        self._voice.blame("RFC 2920 3.1", f"input after {after}, before its reply")
+        self._voice.reply(Reply(554, "5.5.0", "Out of step: input before the reply it must wait for"))
+        self._voice.end(Close())
+
+    def _obey(self, verb: str, argument: bytes) -> None:
+        handlers = {
+            "EHLO": self._ehlo,
+            "HELO": self._helo,
+            "STARTTLS": self._starttls,
+            "AUTH": self._auth,
+            "MAIL": self._transaction.mail,
+            "RCPT": self._transaction.rcpt,
+            "DATA": self._data,
+            "BDAT": self._bdat,
+            "RSET": self._rset,
+            "NOOP": self._noop,
+            "HELP": self._help,
+            "VRFY": self._vrfy,
+            "EXPN": self._vrfy,
+            "QUIT": self._quit,
+        }
+        handlers[verb](argument)
+
+    def _ehlo(self, argument: bytes) -> None:
+        self._greet(argument, offered_now(self.offer, tls=self.tls))
+
+    def _helo(self, argument: bytes) -> None:
+        self._greet(argument, frozenset())
+
+    def _greet(self, argument: bytes, offered: frozenset[str]) -> None:
+        if not is_host_name(argument):
+            reply = Reply(501, "5.5.4", "Syntax: EHLO domain or address literal")
+            self._voice.refuse(reply, "RFC 5321 4.1.1.1", "EHLO without a domain or address literal")
+            return
+        if self._voice.strike("ehlo"):
+            return
+        self._is_greeted = True
+        self._transaction.reset()
+        self._transaction.offered = offered
+        self._voice.with_enhanced = "ENHANCEDSTATUSCODES" in offered
+        self._voice.say(ehlo_reply(self.offer, offered))
+
+    def _starttls(self, argument: bytes) -> None:
+        if self._intake.octets:
+            self._intake.octets.clear()
+            self._voice.blame("RFC 3207 4", "input in clear after STARTTLS, discarded")
+        if "STARTTLS" not in self._transaction.offered:
+            reply = Reply(503, "5.5.1", "STARTTLS is not offered now")
+            self._voice.refuse(reply, "RFC 3207 4", "STARTTLS that was not offered")
+        elif argument:
+            self._voice.refuse(Reply(501, "5.5.4", "No parameters"), "RFC 3207 4", "STARTTLS with parameters")
+        elif not self._voice.strike("starttls"):
+            self._voice.reply(Reply(220, "2.0.0", "Ready to start TLS"))
+            self._voice.act(StartTls())
+
+    def _auth(self, argument: bytes) -> None:
+        self._login.start(argument)
+        self._expect_answer()
+
+    def _rset(self, argument: bytes) -> None:
+        if self._has_no_argument("RSET", argument) and not self._voice.strike("rset"):
+            self._transaction.reset()
+            self._voice.reply(Reply(250, "2.0.0", "Ok"))
+
+    def _noop(self, _argument: bytes) -> None:
+        self._voice.reply(Reply(250, "2.0.0", "Ok"))
+
+    def _help(self, _argument: bytes) -> None:
+        self._voice.reply(Reply(214, "2.0.0", "RFC 5321"))
+
+    def _vrfy(self, argument: bytes) -> None:
+        if argument:
+            self._voice.reply(Reply(252, "2.0.0", "Send some mail, it will be kept"))
+        else:
+            self._voice.refuse(Reply(501, "5.5.4", "Syntax: VRFY string"), "RFC 5321 4.1.1.6", "VRFY without a string")
+
+    def _quit(self, argument: bytes) -> None:
+        if not self._has_no_argument("QUIT", argument):
+            return
+        if self._intake.octets:
+            self._voice.blame("RFC 5321 4.1.1.10", "input after QUIT")
+        else:
+            self._has_quit = True
+        if not self._voice.strike("quit"):
+            self._voice.reply(Reply(221, "2.0.0", "Bye"))
+        if not self._voice.has_ended:
+            self._voice.end(Close())
+
+    def _has_no_argument(self, verb: str, argument: bytes) -> bool:
+        if argument:
+            self._voice.refuse(Reply(501, "5.5.4", "No parameters"), "RFC 5321 4.1.1", f"{verb} with parameters")
+        return not argument
+
+    def _data(self, argument: bytes) -> None:
+        if self._has_no_argument("DATA", argument) and self._transaction.data():
+            self._expecting = "content"
+
+    def _take_content(self) -> bool:
+        if not self._intake.octets:
+            return False
+        self._transaction.begin_body()
+        transferred = None if self._voice.has_ended else self._intake.take_content(self._transaction.size_limit_bytes)
+        if transferred is None:
+            return False
+        self._expecting = "command"
+        if self._intake.octets and "PIPELINING" not in self._transaction.offered:
+            self._end_out_of_step("the final dot")
+        elif self._voice.strike("every"):
+            self._transaction.reset()
+        elif isinstance(transferred, Cut):
+            self._voice.refuse(TOO_BIG, "RFC 1870 6.1", "content over the announced limit")
+            self._transaction.reset()
+        else:
+            self._transaction.finish(unstuff(transferred), stuffing_flaws(transferred), used_bdat=False)
+        return True
+
+    def _bdat(self, argument: bytes) -> None:
+        """Take BDAT. Where its octets cannot be told from commands, nothing is safe but to close."""
+        found = _BDAT.fullmatch(argument)
+        if "CHUNKING" not in self._transaction.offered:
+            self._voice.refuse(Reply(502, "5.5.1", "BDAT is not offered"), "RFC 3030 2", "BDAT that was not offered")
+            self._voice.end(Close())
+        elif found is None:
+            self._voice.refuse(Reply(501, "5.5.4", "Syntax: BDAT octets [LAST]"), "RFC 3030 2", "malformed BDAT")
+            self._voice.end(Close())
+        else:
+            self._chunk = self._transaction.begin_chunk(int(found[1]), is_last=found[2] is not None)
+            self._expecting = "chunk"
+
+    def _take_chunk(self) -> bool:
+        chunk = self._chunk
+        if chunk.octets_due and not self._intake.octets:
+            return False
+        if chunk.octets_due and chunk.refusal is None:
+            self._transaction.begin_body()
+        taken = self._intake.take_octets(chunk.octets_due)
+        chunk.octets_due -= len(taken)
+        if chunk.refusal is None:
+            self._transaction.chunks += taken
+        if chunk.octets_due or self._voice.has_ended:
+            return False
+        self._expecting = "command"
+        if self._intake.octets and "PIPELINING" not in self._transaction.offered:
+            self._end_out_of_step("the octets of BDAT")
+        else:
+            self._transaction.end_chunk(chunk, is_answered=self._voice.strike("every"))
+        return True

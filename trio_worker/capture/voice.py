@@ -1,0 +1,106 @@
+"""Pure. What a session says: replies, violations and faults become one list of actions for each input."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, assert_never
+
+from attrs import define, field
+
+from trio_worker.capture.actions import Action, Close, Delay, Drop, Send, Stall, Violation
+from trio_worker.capture.chaos import AcceptThenDrop, Act, Chaos, DropNow, Late, Refuse, Stage, StallNow
+
+if TYPE_CHECKING:
+    from trio_worker.capture.offer import Reply
+
+SERVICE_CLOSES = 421
+
+
+@define
+class Voice:
+    """Collects the actions of one connection; replies that follow each other become one `Send`.
+
+    ``has_ended`` says that nothing more will be answered: the connection closes, is dropped or stalls.
+    """
+
+    chaos: Chaos
+    connection_id: int
+    with_enhanced: bool = False
+    has_ended: bool = False
+    _actions: list[Action] = field(factory=list, init=False)
+    _unsent: bytearray = field(factory=bytearray, init=False)
+    _late_seconds: float = field(default=0.0, init=False)
+    _reached: Counter[Stage] = field(factory=Counter, init=False)
+
+    def say(self, payload: bytes) -> None:
+        """Send these octets."""
+        self._unsent += payload
+
+    def reply(self, reply: Reply) -> None:
+        """Send one reply; a 421 also closes the connection (RFC 5321 section 3.8)."""
+        self.say(reply.encode(with_enhanced=self.with_enhanced))
+        if reply.code == SERVICE_CLOSES:
+            self.end(Close())
+
+    def blame(self, rule: str, what: str) -> None:
+        """Record that the client broke a rule."""
+        self.act(Violation(rule, what, self.connection_id))
+
+    def refuse(self, reply: Reply, rule: str, what: str) -> None:
+        """Record the broken rule, and answer."""
+        self.blame(rule, what)
+        self.reply(reply)
+
+    def act(self, action: Action) -> None:
+        """Add one action after what was said before it."""
+        if self._unsent:
+            self._actions.append(Send(bytes(self._unsent)))
+            self._unsent.clear()
+        self._actions.append(action)
+
+    def end(self, action: Close | Drop | Stall) -> None:
+        """Add the last action."""
+        self.act(action)
+        self.has_ended = True
+
+    def delay(self, seconds: float) -> None:
+        """Make what follows late, counted from the reading of this input: the longest delay of a group counts alone."""
+        if seconds > self._late_seconds:
+            self._late_seconds = seconds
+            self.act(Delay(seconds))
+
+    def draw(self, stage: Stage) -> tuple[float, Act | None]:
+        """Count that ``stage`` was reached; return the delay in seconds and the act that its faults decide."""
+        self._reached[stage] += 1
+        return self.chaos.decide(stage, self._reached[stage])
+
+    def strike(self, stage: Stage) -> bool:
+        """Commit the fault due at ``stage``; True where it takes the place of the normal reply."""
+        late_seconds, act = self.draw(stage)
+        self.delay(late_seconds)
+        return act is not None and self.commit(act)
+
+    def commit(self, act: Act) -> bool:
+        """Commit one fault; True where it takes the place of the normal reply."""
+        match act:
+            case Refuse(reply):
+                self.reply(reply)
+            case DropNow() | AcceptThenDrop():
+                self.end(Drop())
+            case StallNow():
+                self.end(Stall())
+            case Late(seconds):
+                self.delay(seconds)
+                return False
+            case _:
+                assert_never(act)
+        return True
+
+    def take(self) -> list[Action]:
+        """Return the actions collected since the last time, and forget them and their delays."""
+        if self._unsent:
+            self._actions.append(Send(bytes(self._unsent)))
+            self._unsent.clear()
+        actions, self._actions = self._actions, []
+        self._late_seconds = 0.0
+        return actions

@@ -1,0 +1,39 @@
+"""Edge. The commands: each file here is one noun; they parse arguments, call the modules below, and print.
+
+Commands are named by their import path, so that a call imports only what it runs.
+"""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from trio_worker import __version__
+
+_HELP = """A mail worker: JSON jobs from a Redis list, sent over a small pool of persistent SMTP connections.
+
+Begin with: trio-worker demo
+"""
+
+app = App(
+    name="trio-worker",
+    help=_HELP,
+    help_format="plaintext",
+    version=__version__,
+    backend="trio",
+    result_action="return_value",
+)
+app.command("trio_worker.cli.run:run", name="run", help="Run the worker, with a live dashboard in a terminal.")
+app.command("trio_worker.cli.demo:demo", name="demo", help="See it work: own Valkey, own mail catcher, sample jobs.")
+app.command(
+    "trio_worker.cli.enqueue:enqueue", name="enqueue", help="Put jobs from a file or standard input on the queue."
+)
+app.command(
+    "trio_worker.cli.status:status", name="status", help="Count the queue and say what is wrong, in one screen."
+)
+app.command("trio_worker.cli.audit:audit", name="audit", help="Check that every job is in exactly one state.")
+app.command("trio_worker.cli.schema:schema", name="schema", help="Print the JSON Schema of a job.")
+app.command("trio_worker.cli.dead:dead", name="dead", help="Dead letters: list, show, retry.")
+app.command("trio_worker.cli.config:config_app", name="config", help="Configuration: check, show, explain, init.")
+app.command(
+    "trio_worker.cli.capture:capture", name="capture", help="The local mail catcher: run, ls, show, chaos, clear."
+)

@@ -1,0 +1,64 @@
+"""Trio. ``audit``: whether every job is in exactly one state."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from attrs import asdict
+from cyclopts import Parameter
+
+from trio_worker.cli.surroundings import (
+    OK,
+    PARTLY,
+    AsJson,
+    ConfigFile,
+    load_settings,
+    open_queue,
+    print_json,
+    report_unavailable,
+)
+from trio_worker.inspection import Counts, Stray, count_jobs, find_strays
+from trio_worker.redis_client import Unavailable
+
+# A broken queue may have as many strays as jobs; a screen shows the first of them.
+STRAYS_SHOWN = 50
+
+
+async def audit(
+    *,
+    deep: Annotated[bool, Parameter(negative=(), help="Walk every job, in bounded slices.")] = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compare the counts of all states in one consistent look; exit 5 if they do not balance."""
+    settings = load_settings(config)
+    strays: list[Stray] = []
+    found = 0
+    async with open_queue(settings) as client:
+        counts = await count_jobs(client, settings.queue.name)
+        if isinstance(counts, Unavailable):
+            return report_unavailable(counts, settings)
+        if deep:
+            async for stray in find_strays(client, settings.queue.name):
+                if isinstance(stray, Unavailable):
+                    return report_unavailable(stray, settings)
+                found += 1
+                strays += [stray] if len(strays) < STRAYS_SHOWN and stray not in strays else []
+    balances = counts.balances and not found
+    if as_json:
+        document = {"balances": balances, "deep": deep, "counts": asdict(counts), "strays": [asdict(s) for s in strays]}
+        print_json(document)
+    else:
+        _print_counts(counts, deep=deep)
+        for stray in strays:
+            print(f"  {stray.job_id}  {stray.what}")
+        print("clean" if balances else f"NOT CLEAN: {found or 'the counts'} {'strays' if found else 'do not agree'}")
+    return OK if balances else PARTLY
+
+
+def _print_counts(counts: Counts, *, deep: bool) -> None:
+    for name in ("waiting", "leased", "delayed", "held", "dead"):
+        print(f"{name:<9}{getattr(counts, name):>12,}")
+    print(f"{counts.known:,} jobs in a state, {counts.bodies:,} with their bytes, {counts.leases:,} with a lease entry")
+    if deep:
+        print("every job was looked at")

@@ -1,0 +1,163 @@
+"""Trio. ``capture``: the local mail catcher, its mails and its chaos."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import trio
+from cyclopts import App, Parameter
+
+from trio_worker.capture import (
+    CatcherPortTaken,
+    FaultSyntax,
+    clear_caught,
+    faults_text,
+    host_catcher,
+    list_caught,
+    parse_faults,
+    read_caught,
+    read_chaos,
+    read_host,
+    write_chaos,
+)
+from trio_worker.capture.host import Hosting
+from trio_worker.cli.surroundings import (
+    MISCONFIGURED,
+    NOTHING_MATCHED,
+    OK,
+    REFUSED,
+    UNREACHABLE,
+    AsJson,
+    ConfigFile,
+    complain,
+    load_settings,
+    print_json,
+    refuse,
+)
+
+capture = App(name="capture", help="The local mail catcher: what it caught, and its chaos.", help_format="plaintext")
+
+
+@capture.command(name="run")
+async def run_catcher(*, config: ConfigFile = None) -> int:
+    """Host the catcher of the configuration until Ctrl-C; wait for our turn while another process does."""
+    options = load_settings(config).capture
+    if not options.listen:
+        refuse(MISCONFIGURED, "capture.listen is empty: nothing says where the catcher listens")
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        try:
+            async with host_catcher(options) as hosting:
+                where = hosting.catcher
+                print(f"catching on {where.host}:{where.port}" if where else _standing_by(options.dir), flush=True)
+                await _until_signal(hosting, signals)
+        except CatcherPortTaken as error:
+            complain(str(error))
+            return UNREACHABLE
+    return OK
+
+
+@capture.command(name="ls")
+def list_mails(
+    *,
+    limit: Annotated[int, Parameter(help="How many, newest last.")] = 20,
+    reveal: Annotated[bool, Parameter(negative=(), help="Show addresses and subjects in full.")] = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """List caught mails, newest last."""
+    from trio_worker.privacy import mask_address, mask_text  # noqa: PLC0415  not needed by `capture run`
+
+    caught = list_caught(Path(load_settings(config).capture.dir))
+    shown = caught[-limit:] if limit else []
+    rows = [
+        {
+            "key": mail.key,
+            "at": mail.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "to": [address if reveal else mask_address(address) for address in mail.recipients],
+            "subject": mail.subject if reveal else mask_text(mail.subject),
+            "bytes": mail.size_bytes,
+        }
+        for mail in shown
+    ]
+    if as_json:
+        print_json({"caught": len(caught), "mails": rows})
+        return OK
+    for row in rows:
+        print(f"{row['at']}  {', '.join(row['to'])[:34]:<34}  {row['bytes']:>7,}  {row['subject']}"[:200])
+        print(f"                      {row['key']}")
+    print(f"{len(rows)} of {len(caught)} caught mails. One of them: trio-worker capture show KEY")
+    return OK
+
+
+@capture.command(name="show")
+def show_mail(key: str, *, config: ConfigFile = None) -> int:
+    """Print one caught mail, byte for byte; the key "last" is the newest."""
+    folder = Path(load_settings(config).capture.dir)
+    if key == "last":
+        caught = list_caught(folder)
+        key = caught[-1].key if caught else key
+    content = read_caught(folder, key)
+    if content is None:
+        refuse(NOTHING_MATCHED, f"{key}: no such mail in {folder}")
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+    return OK
+
+
+@capture.command(name="chaos")
+def set_chaos(
+    faults: Annotated[str | None, Parameter(help='Such as "rcpt=451:20%% final=stall"; "" for none.')] = None,
+    *,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show the catcher's faults, or set them: whoever hosts it obeys at its next input."""
+    folder = Path(load_settings(config).capture.dir)
+    if faults is not None:
+        parsed = parse_faults(faults)
+        if isinstance(parsed, FaultSyntax):
+            refuse(REFUSED, f"{parsed.problem} at {parsed.place}")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_chaos(folder, faults)
+    now = read_chaos(folder)
+    words = f"unreadable: {now.problem}" if isinstance(now, FaultSyntax) else faults_text(now)
+    if as_json:
+        print_json({"faults": words})
+    else:
+        print(words or "no faults")
+    return OK
+
+
+@capture.command(name="clear")
+def clear_mails(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
+    """Delete every caught mail."""
+    folder = Path(load_settings(config).capture.dir)
+    cleared = clear_caught(folder)
+    if as_json:
+        print_json({"cleared": cleared})
+    else:
+        print(f"{cleared} caught mails deleted from {folder}; they cannot be brought back")
+    return OK
+
+
+def _standing_by(folder: str) -> str:
+    host = read_host(Path(folder))
+    where = f"process {host.pid} on {host.host}:{host.port}" if host else "another process"
+    return f"standing by: {where} hosts the catcher"
+
+
+async def _until_signal(hosting: Hosting, signals: object) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def tell() -> None:
+            catcher = await hosting.wait_until_host()
+            print(f"took over: catching on {catcher.host}:{catcher.port}", flush=True)
+
+        if not hosting.is_host:
+            nursery.start_soon(tell)
+        async for _ in signals:  # type: ignore[attr-defined]  # trio gives its signal receiver no public type
+            nursery.cancel_scope.cancel()
+            return

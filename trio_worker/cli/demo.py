@@ -1,0 +1,127 @@
+"""Trio. ``demo``: the whole path on one machine, with nothing installed and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import trio
+from attrs import define, field
+from cyclopts import Parameter
+
+from trio_worker.capture import list_caught, write_chaos
+from trio_worker.cli.run import NoDashboard, print_line, run_worker
+from trio_worker.cli.surroundings import MISCONFIGURED, OK, PARTLY, complain, refuse
+from trio_worker.events import Disposition, Event, Settled
+from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.settings import Faults, read_settings
+from trio_worker.worker import Worker
+
+# A relay that is a little slow and sometimes busy shows more of the worker than a perfect one.
+CHAOS = "every=delay-20ms rcpt=451:4%"
+TYPES = ("Registration", "ResetPassword", "EmailChange", "WeeklyRecap", "MonthlyRecap", "YearlyRecap")
+NAMES = ("ada", "bo", "chidi", "dalia", "emre", "fumiko", "gus", "hana")
+# How long the last picture stays on the screen.
+LAST_LOOK_SECONDS = 2.0
+
+
+async def demo(
+    *,
+    jobs: Annotated[int, Parameter(help="How many sample jobs to send.")] = 200,
+    rate: Annotated[float, Parameter(help="How many to push a second.")] = 40.0,
+    keep: Annotated[
+        Path | None, Parameter(help="Folder to keep queue, mails and log in; else they are deleted.")
+    ] = None,
+    no_dashboard: NoDashboard = False,
+) -> int:
+    """Start a Valkey and a mail catcher of its own, push sample jobs, send them, and say what was caught."""
+    with tempfile.TemporaryDirectory(prefix="trio-worker-demo-") as made:
+        folder = keep if keep is not None else Path(made)
+        return await _demo_in(folder, jobs, rate, shows_dashboard=not no_dashboard, is_kept=keep is not None)
+
+
+async def _demo_in(folder: Path, jobs: int, rate: float, *, shows_dashboard: bool, is_kept: bool) -> int:
+    port = _free_port()
+    caught = folder / "capture"
+    settings = read_settings(
+        None,
+        {},
+        {
+            "profile": "dev",
+            "redis.url": f"embedded:{folder / 'valkey'}",
+            "smtp.port": port,
+            "smtp.tls": "none",
+            "capture.listen": f"127.0.0.1:{port}",
+            "capture.dir": str(caught),
+            "retry.base_seconds": 1.0,
+            "log.file": str(folder / "worker.log"),
+        },
+    )
+    if isinstance(settings, Faults):
+        refuse(MISCONFIGURED, *map(str, settings.faults))
+    caught.mkdir(parents=True, exist_ok=True)
+    write_chaos(caught, CHAOS)
+    before = len(list_caught(caught))
+    pusher = _Pusher(jobs, rate)
+    code = await run_worker(settings, is_burst=False, shows_dashboard=shows_dashboard, beside=pusher.run)
+    found = len(list_caught(caught)) - before
+    print_line(f"{pusher.pushed} jobs pushed, {found} mails caught")
+    if is_kept:
+        print_line(f"kept in {folder}: capture/ is a Maildir, worker.log has a line for each job")
+    return code or (OK if found == pusher.pushed else PARTLY)
+
+
+@define(eq=False)
+class _Pusher:
+    """Pushes sample jobs at a steady rate, then ends the worker when all of them are settled for good."""
+
+    jobs: int
+    rate: float
+    pushed: int = 0
+    finished: int = 0
+    _changed: trio.Event = field(factory=trio.Event)
+    dice: random.Random = field(factory=lambda: random.Random(7))  # noqa: S311  sample names, no secrets
+
+    async def run(self, worker: Worker, client: RedisClient) -> None:
+        worker.sinks = [*worker.sinks, self.note]
+        while self.pushed < self.jobs:
+            answer = await client.command("RPUSH", worker.options.queue.name, sample_job(self.pushed, self.dice))
+            if isinstance(answer, Unavailable):
+                complain(f"Redis: {answer.what}")
+                break
+            self.pushed += 1
+            await trio.sleep(1 / self.rate)
+        while self.finished < self.pushed:
+            self._changed = trio.Event()
+            await self._changed.wait()
+        await trio.sleep(LAST_LOOK_SECONDS)
+        worker.drain("the demo is over")
+
+    def note(self, event: Event) -> None:
+        """Count the jobs that are done with."""
+        if isinstance(event, Settled) and event.disposition in {Disposition.SENT, Disposition.DEAD}:
+            self.finished += 1
+            self._changed.set()
+
+
+def sample_job(number: int, dice: random.Random) -> bytes:
+    """Return one job as a producer pushes it."""
+    email_type = dice.choice(TYPES)
+    name = dice.choice(NAMES)
+    fields: dict[str, object] = {"email": f"{name}.{number}@example.com", "username": name}
+    if email_type.endswith("Recap"):
+        fields["stats"] = {"steps": dice.randrange(20_000, 90_000), "nights of good sleep": dice.randrange(1, 8)}
+    else:
+        fields["token"] = f"{dice.getrandbits(64):016x}"
+    return json.dumps({"task_type": "Email", "data": {"email_type": email_type, "data": fields}}).encode()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

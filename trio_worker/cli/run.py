@@ -1,0 +1,236 @@
+"""Trio. ``run``: the worker in the foreground, with a live dashboard where a person watches."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from typing import Annotated, TypeAlias
+
+import trio
+from attrs import define, frozen
+from cyclopts import Parameter
+
+from trio_worker.capture import CatcherPortTaken, host_catcher
+from trio_worker.catalogue import CatalogueFaults, read_catalogue
+from trio_worker.cli.surroundings import (
+    MISCONFIGURED,
+    OK,
+    UNREACHABLE,
+    ConfigFile,
+    complain,
+    load_settings,
+    open_queue,
+    redis_name,
+    refuse,
+)
+from trio_worker.dashboard import status_line
+from trio_worker.email_type import Catalogue
+from trio_worker.events import LoopComplained
+from trio_worker.ladder import climb
+from trio_worker.logbook import Logbook, open_logbook
+from trio_worker.mail import Composer, ComposerFaults, open_composer
+from trio_worker.opening import Relay, tls_context
+from trio_worker.redis_client import RedisClient
+from trio_worker.settings import Settings
+from trio_worker.terminal import Screen, is_live, open_screen, run_dashboard, run_status_lines
+from trio_worker.worker import Worker, WorkerOptions
+
+# How often the queue is counted for the screen, and for the lines of a run without one.
+SCREEN_LOOK_SECONDS = 1.0
+LINES_LOOK_SECONDS = 10.0
+
+Beside: TypeAlias = Callable[[Worker, RedisClient], Awaitable[None]]
+
+NoDashboard = Annotated[bool, Parameter(name=["--no-dashboard"], negative=(), help="Lines of text, no live screen.")]
+
+
+@frozen
+class Templates:
+    """The email types and what composes them."""
+
+    catalogue: Catalogue
+    composer: Composer
+
+
+async def run(
+    *,
+    burst: Annotated[bool, Parameter(negative=(), help="End when nothing is waiting, leased or due.")] = False,
+    no_dashboard: NoDashboard = False,
+    queue: Annotated[str | None, Parameter(help="Name of the queue; else queue.name.")] = None,
+    config: ConfigFile = None,
+) -> int:
+    """Run the worker until Ctrl-C or SIGTERM; press Ctrl-C again to hurry, a third time to leave at once."""
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    return await run_worker(settings, is_burst=burst, shows_dashboard=not no_dashboard)
+
+
+async def run_worker(settings: Settings, *, is_burst: bool, shows_dashboard: bool, beside: Beside | None = None) -> int:
+    """Run one worker with everything around it and print its ledger; return the exit code.
+
+    ``beside`` runs as long as the worker does, with a client of the same Redis; it may end the worker by draining it.
+    Raises SystemExit when it cannot even begin.
+    """
+    templates = read_templates(settings)
+    relay = relay_of(settings)
+    is_screen = shows_dashboard and is_live(sys.stdout, os.environ)
+    stage = _Stage(settings, templates, relay, is_burst=is_burst, is_screen=is_screen, beside=beside)
+    # Before anything of asyncio: a KeyboardInterrupt inside its code would hang.
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        code = await stage.run(signals)
+    if stage.worker is not None:
+        ledger = stage.worker.board.ledger
+        print_line(f"{ledger}; {ledger.uncertain:,} uncertain")
+    return code
+
+
+def read_templates(settings: Settings) -> Templates:
+    """Read and compile all templates, or print every fault and end with 78."""
+    catalogue = read_catalogue(settings.mail.template_dirs)
+    if isinstance(catalogue, CatalogueFaults):
+        refuse(MISCONFIGURED, *map(str, catalogue.faults))
+    composer = open_composer(settings.mail, catalogue)
+    if isinstance(composer, ComposerFaults):
+        refuse(MISCONFIGURED, *map(str, composer.faults))
+    return Templates(catalogue, composer)
+
+
+def relay_of(settings: Settings) -> Relay:
+    """Return the relay of the settings, its certificates read, or end with 78."""
+    try:
+        context = tls_context(settings.smtp.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        refuse(MISCONFIGURED, f"smtp.ca_file: {settings.smtp.ca_file}: {error}")
+    return Relay(settings.smtp, settings.smtp_timeouts, context, local_name())
+
+
+def local_name() -> str:
+    """Return what EHLO says we are: the host's name where it is fit, else an address literal (RFC 5321 4.1.3)."""
+    name = socket.gethostname()
+    is_fit = name.isascii() and all(label.replace("-", "a").isalnum() for label in name.split("."))
+    return name if is_fit else "[127.0.0.1]"
+
+
+@define(eq=False)
+class _Stage:
+    """One run from its first to its last line."""
+
+    settings: Settings
+    templates: Templates
+    relay: Relay
+    is_burst: bool
+    is_screen: bool
+    beside: Beside | None
+    worker: Worker | None = None
+    screen: Screen | None = None
+
+    async def run(self, signals: AsyncIterator[int]) -> int:
+        code = OK
+        with ExitStack() as stack:
+            options = self.settings.log
+            try:
+                logbook = stack.enter_context(open_logbook(options, to_terminal=sys.stderr.isatty()))
+            except OSError as error:
+                refuse(MISCONFIGURED, f"log.file: {options.file}: {error.strerror}")
+            async with trio.open_nursery() as around:
+                around.start_soon(climb, signals, lambda why: self._drain(why, around), self._hurry, self._leave)
+                code = await self._work(logbook)
+                around.cancel_scope.cancel()
+        if logbook.lost_lines:
+            complain(f"{logbook.lost_lines} log lines were lost: the log could not be written")
+        return code
+
+    async def _work(self, logbook: Logbook) -> int:
+        settings = self.settings
+        async with AsyncExitStack() as stack:
+            try:
+                client = await self._open_around(stack)
+            except CatcherPortTaken as error:
+                complain(f"capture.listen: {error}")
+                return UNREACHABLE
+            except SystemExit as refusal:  # explained by who refused; a nursery would wrap it
+                return int(refusal.code or OK)
+            self.worker = Worker(
+                options=WorkerOptions(
+                    number_workers=settings.number_workers,
+                    queue=settings.queue,
+                    relay=self.relay,
+                    pool=settings.smtp_pool,
+                    retry=settings.retry,
+                    mail=settings.mail,
+                    shutdown=settings.shutdown,
+                ),
+                client=client,
+                composer=self.templates.composer,
+                types=self.templates.catalogue.types,
+                # Between two frames a log line would tear the screen.
+                sinks=[] if self.is_screen and not settings.log.file else [logbook.note],
+                is_burst=self.is_burst,
+                look_seconds=SCREEN_LOOK_SECONDS if self.is_screen else LINES_LOOK_SECONDS,
+                redis_name=redis_name(settings.redis.url),
+            )
+            return await self._work_watched(self.worker, client)
+
+    async def _open_around(self, stack: AsyncExitStack) -> RedisClient:
+        if self.settings.capture.listen:
+            await stack.enter_async_context(host_catcher(self.settings.capture))
+        return await stack.enter_async_context(open_queue(self.settings, self._note_loop))
+
+    async def _work_watched(self, worker: Worker, client: RedisClient) -> int:
+        """Run the worker while a face shows it; the face goes when the worker is done."""
+        code = OK
+        with self._open_face() as screen:
+            async with trio.open_nursery() as faces:
+                if screen is not None:
+                    faces.start_soon(run_dashboard, worker.snapshot, screen)
+                else:
+                    faces.start_soon(run_status_lines, worker.snapshot, print_line)
+                if self.beside is not None:
+                    faces.start_soon(self.beside, worker, client)
+                code = await worker.run()
+                faces.cancel_scope.cancel()
+        if screen is None:
+            print_line(status_line(worker.snapshot()))
+        return code
+
+    @contextmanager
+    def _open_face(self) -> Iterator[Screen | None]:
+        if not self.is_screen:
+            yield None
+            return
+        with open_screen(sys.stdout) as self.screen:
+            yield self.screen
+
+    def _note_loop(self, what: str) -> None:
+        if self.worker is not None:
+            self.worker.publish(LoopComplained(what))
+
+    def _drain(self, why: str, around: trio.Nursery) -> None:
+        if self.worker is None:
+            # Nothing was claimed yet: leave what is being opened.
+            around.cancel_scope.cancel()
+            return
+        self.worker.drain(why)
+        if not self.is_screen:
+            grace = self.settings.shutdown.grace_seconds
+            print_line(f"draining {len(self.worker.hands)}, up to {grace:g} s; press again to hurry")
+
+    def _hurry(self) -> None:
+        if self.worker is not None:
+            self.worker.hurry()
+
+    def _leave(self) -> None:
+        if self.screen is not None:
+            self.screen.restore()
+
+
+def print_line(line: str) -> None:
+    """Print a line; when nobody reads standard output any more, print to nowhere from then on."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  it stays open to the end

@@ -1,0 +1,109 @@
+"""Trio. What every command stands on: settings read or explained, Redis reached or the reason why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, NoReturn
+from urllib.parse import urlsplit
+
+from attrs import evolve
+from cyclopts import Parameter
+
+from trio_worker.bridge import open_bridge
+from trio_worker.claiming import LONGEST_WAIT_SECONDS
+from trio_worker.embedded import EmbeddedAddress, EmbeddedError, EmbeddedServer, open_embedded, parse_embedded
+from trio_worker.redis_client import RedisClient, Unavailable, open_redis_client
+from trio_worker.settings import Faults, Settings, config_path, read_settings
+
+OK = 0
+NOTHING_MATCHED = 3
+REFUSED = 4
+PARTLY = 5
+UNREACHABLE = 69
+TIMED_OUT = 75
+LOGIN_REFUSED = 77
+MISCONFIGURED = 78
+
+ConfigFile = Annotated[Path | None, Parameter(name=["--config"], help="Configuration file; else TRIO_WORKER_CONFIG.")]
+AsJson = Annotated[bool, Parameter(name=["--json"], negative=(), help="Print JSON, stable between versions.")]
+
+
+def complain(what: str) -> None:
+    """Print to standard error."""
+    print(what, file=sys.stderr)
+
+
+def refuse(code: int, *lines: str) -> NoReturn:
+    """Say why the command ends here, on standard error, and end it."""
+    for line in lines:
+        complain(line)
+    raise SystemExit(code)
+
+
+def load_settings(config: Path | None, flags: Mapping[str, object] | None = None) -> Settings:
+    """Read the settings, or print every fault and end with 78."""
+    settings = read_settings(config_path(config, os.environ), os.environ, flags or {})
+    if isinstance(settings, Faults):
+        refuse(MISCONFIGURED, *map(str, settings.faults), f"{len(settings.faults)} problems")
+    return settings
+
+
+@asynccontextmanager
+async def open_queue(settings: Settings, say: Callable[[str], object] = complain) -> AsyncIterator[RedisClient]:
+    """Open the bridge and a client for the configured Redis; an embedded one is started if nobody runs it.
+
+    Everything is closed at the end of the block; the last user of an embedded server stops it. ``say`` is told of
+    futures that nobody awaited. Ends the command with 69 when an embedded server cannot be had.
+    """
+    options = settings.redis
+    async with AsyncExitStack() as stack:
+        # Before the bridge, so that a refusal leaves no nursery on its way out.
+        if options.url.startswith("embedded:"):
+            server = await _enter_embedded(stack, options.url)
+            options = evolve(options, url=server.url)
+        await stack.enter_async_context(open_bridge(say))
+        yield await stack.enter_async_context(open_redis_client(options, LONGEST_WAIT_SECONDS))
+
+
+async def _enter_embedded(stack: AsyncExitStack, url: str) -> EmbeddedServer:
+    address = parse_embedded(url)
+    if not isinstance(address, EmbeddedAddress):
+        refuse(MISCONFIGURED, f"redis.url: {address.what}")
+    try:
+        return await stack.enter_async_context(open_embedded(address))
+    except EmbeddedError as error:
+        refuse(UNREACHABLE, str(error))
+
+
+def report_unavailable(unavailable: Unavailable, settings: Settings) -> int:
+    """Say that Redis did not do what was asked; return the exit code."""
+    complain(f"Redis at {redis_name(settings.redis.url)}: {unavailable.what}")
+    if unavailable.is_login:
+        return LOGIN_REFUSED
+    return MISCONFIGURED if unavailable.is_misconfigured else UNREACHABLE
+
+
+def redis_name(url: str) -> str:
+    """Return a Redis URL without its login and options, as a screen shows it."""
+    parts = urlsplit(url)
+    if parts.scheme == "embedded":
+        return f"embedded:{parts.path}"
+    if parts.scheme == "unix":
+        return f"unix:{parts.path}"
+    return f"{parts.hostname}:{parts.port or 6379}{parts.path if parts.path != '/0' else ''}"
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document, stable in its keys."""
+    print(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False))
+
+
+def time_of_day(at: float) -> str:
+    """Return epoch seconds as an RFC 3339 time in UTC."""
+    return datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
