@@ -1,0 +1,167 @@
+"""Fixtures: a real Valkey and a fake one behind the same client, the asyncio bridge, the strict catcher."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from attrs import define, evolve, field
+from fakeredis import FakeAsyncRedis
+
+from trio_worker.bridge import call, open_bridge
+from trio_worker.broker import QueueOptions
+from trio_worker.capture import Catcher, open_catcher
+from trio_worker.catalogue import read_catalogue
+from trio_worker.email_type import Catalogue
+from trio_worker.embedded import EmbeddedAddress, acquire_embedded, release_embedded
+from trio_worker.events import Event
+from trio_worker.mail import Composer, MailOptions, open_composer
+from trio_worker.opening import Relay, RelayOptions, Timeouts, tls_context
+from trio_worker.pool import PoolOptions
+from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
+from trio_worker.verdict import RetryPolicy
+from trio_worker.worker import ShutdownOptions, Worker, WorkerOptions
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Valkey for the whole run."""
+    hold = acquire_embedded(EmbeddedAddress(tmp_path_factory.mktemp("valkey"), None))
+    yield hold.server.url
+    release_embedded(hold)
+
+
+@define
+class Complaints:
+    """What the asyncio loop complained of; a test that does not expect any fails on them."""
+
+    said: list[str] = field(factory=list)
+
+
+@pytest.fixture
+async def bridge() -> AsyncIterator[Complaints]:
+    """The asyncio loop, which must have nothing to complain of."""
+    complaints = Complaints()
+    async with open_bridge(complaints.said.append):
+        yield complaints
+    assert complaints.said == []
+
+
+@asynccontextmanager
+async def open_real(url: str) -> AsyncIterator[RedisClient]:
+    """A client of the real server, its queue empty."""
+    async with open_redis_client(RedisOptions(url=url), 5.0) as client:
+        await client.command("FLUSHALL")
+        yield client
+
+
+@asynccontextmanager
+async def open_fake() -> AsyncIterator[RedisClient]:
+    """A client of a fake server of its own."""
+    fake = FakeAsyncRedis()
+    try:
+        yield RedisClient(fake, fake, lambda: None)
+    finally:
+        await call(fake.aclose)
+
+
+@pytest.fixture
+async def real_redis(bridge: Complaints, valkey_url: str) -> AsyncIterator[RedisClient]:
+    """A real Valkey with nothing in it."""
+    async with open_real(valkey_url) as client:
+        yield client
+
+
+@pytest.fixture(params=["valkey", "fake"])
+async def redis(bridge: Complaints, valkey_url: str, request: pytest.FixtureRequest) -> AsyncIterator[RedisClient]:
+    """The conformance suite's Redis: the real one, then the fake."""
+    async with open_real(valkey_url) if request.param == "valkey" else open_fake() as client:
+        yield client
+
+
+@pytest.fixture
+async def catcher() -> AsyncIterator[Catcher]:
+    """A strict relay; a test that makes it see a broken rule fails."""
+    async with open_catcher() as opened:
+        yield opened
+    assert opened.violations == ()
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> Catalogue:
+    """The built-in email types."""
+    read = read_catalogue([])
+    assert isinstance(read, Catalogue)
+    return read
+
+
+@pytest.fixture(scope="session")
+def composer(catalogue: Catalogue) -> Composer:
+    """What composes the built-in types."""
+    opened = open_composer(MailOptions(), catalogue)
+    assert isinstance(opened, Composer)
+    return opened
+
+
+def job_bytes(number: int = 0, email: str | None = None, **envelope: object) -> bytes:
+    """A Registration job as a producer pushes it."""
+    fields = {"email": email or f"user{number}@example.com", "username": "ann", "token": f"secret{number}"}
+    document = {"task_type": "Email", "data": {"email_type": "Registration", "data": fields}, **envelope}
+    return json.dumps(document).encode()
+
+
+@define
+class WorkerMaker:
+    """Makes workers against one Redis and one relay, and keeps every event of theirs."""
+
+    client: RedisClient
+    composer: Composer
+    catalogue: Catalogue
+    events: list[Event] = field(factory=list)
+
+    def options(self, port: int, **changes: object) -> WorkerOptions:
+        made = WorkerOptions(
+            number_workers=10,
+            queue=QueueOptions(),
+            relay=Relay(RelayOptions(port=port, tls="none"), Timeouts(), tls_context("")),
+            pool=PoolOptions(),
+            retry=RetryPolicy(base_seconds=0.05, cap_seconds=0.2),
+            mail=MailOptions(),
+            shutdown=ShutdownOptions(),
+        )
+        return evolve(made, **changes)
+
+    def make(self, options: WorkerOptions, *, is_burst: bool = True) -> Worker:
+        return Worker(
+            options=options,
+            client=self.client,
+            composer=self.composer,
+            types=self.catalogue.types,
+            sinks=[self.events.append],
+            is_burst=is_burst,
+        )
+
+    async def push(self, *jobs: bytes) -> None:
+        await self.client.command("RPUSH", "jobs", *jobs)
+
+
+@pytest.fixture
+async def workers(real_redis: RedisClient, composer: Composer, catalogue: Catalogue) -> WorkerMaker:
+    """Workers on the real Valkey."""
+    return WorkerMaker(real_redis, composer, catalogue)
+
+
+@pytest.fixture
+async def any_workers(redis: RedisClient, composer: Composer, catalogue: Catalogue) -> WorkerMaker:
+    """Workers on the real Valkey, then on the fake one."""
+    return WorkerMaker(redis, composer, catalogue)
+
+
+@pytest.fixture
+def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that the test runs in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,218 @@
+"""One synthetic snapshot of a busy worker, whose figures agree with each other, and what it looks like in trouble.
+
+Four workers of sixteen share the queue: 412 jobs arrive a second, 374 leave it, so 38 more wait every second, and
+12,431 waiting jobs are 30 seconds of arrivals. This worker claims 99.3 a second, and sixteen in hand for 161 ms each
+are just that (Little's law).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from attrs import evolve
+
+from trio_worker.breaker import Closed, Open
+from trio_worker.events import ConnectionView, Disposition, Ledger, Phase, QueueSeen, Settled
+from trio_worker.outcome import How, Trouble
+from trio_worker.record import Cause
+from trio_worker.reply import Reply, Stage
+from trio_worker.snapshot import DeathCount, OutcomeLine, Quantiles, Rates, Snapshot
+
+NOW = datetime(2025, 3, 4, 12, 4, 31, tzinfo=UTC).timestamp()
+UP_SECONDS = 4324.0
+REFUSED_LOGIN = Trouble(
+    How.LOGIN, Stage.AUTH, "", Reply(535, "Authentication credentials invalid", Stage.AUTH, "5.7.8")
+)
+
+
+def _spark() -> tuple[int, ...]:
+    # A gentle, repeating swell; the last ten seconds sum up to ten times the rate.
+    swell = (88, 91, 97, 104, 112, 118, 121, 116, 109, 102, 94, 90, 86, 84, 87)
+    older = tuple(swell[second % 15] + second % 7 for second in range(290))
+    return (*older, 92, 95, 99, 101, 97, 94, 98, 96, 95, 94)
+
+
+def _connections() -> tuple[ConnectionView, ...]:
+    states = [("FINAL", 0.11), ("FINAL", 0.09), ("idle", 0.2), ("RCPT", 0.04), ("DATA", 2.9), ("MAIL", 0.02)]
+    return tuple(
+        ConnectionView(
+            connection_id=number,
+            state=states[number % 6][0],
+            state_seconds=states[number % 6][1] + number * 0.001,
+            delivered=977 - number * 13,
+            age_seconds=206.0 - number * 3,
+            tls="TLSv1.3",
+            last_reply="451 4.7.1" if number == 4 else "250 2.0.0",
+        )
+        for number in range(1, 17)
+    )
+
+
+def _outcome(seconds_ago: int, disposition: Disposition, email_type: str, name: str, cause: Cause) -> OutcomeLine:
+    place = 60 - seconds_ago
+    return OutcomeLine(
+        NOW - seconds_ago * 0.1,
+        Settled(
+            job_id=f"01JNH5QZ4RC8{place:02}7KM2T0"[:20],
+            disposition=disposition,
+            email_type=email_type,
+            attempt=2 if disposition is Disposition.DELAYED else 1,
+            cause=cause,
+            recipients=(name,) if name else ("a…@example.com", "b…@example.com", "c…@example.com"),
+            delay_seconds=310.0 if disposition is Disposition.DELAYED else 0.0,
+            waited_seconds=29.8 + place / 50,
+            is_estimate=True,
+            smtp_seconds=0.13 + place / 1000,
+            total_seconds=0.14 + place / 1000,
+            connection_id=place % 16 + 1,
+        ),
+    )
+
+
+def _latest() -> tuple[OutcomeLine, ...]:
+    accepted = Cause("accepted", "250 2.0.0", "final")
+    names = ("j…y@example.com", "s…a@example.net", "m…i@example.com", "k…n@example.org", "t…@example.com")
+    types = ("Registration", "WeeklyRecap", "WeeklyRecap", "EmailChange", "WeeklyRecap")
+    lines = []
+    for ago in range(60, 0, -1):
+        if ago in (11, 41):
+            cause = Cause("greylisted", "451 4.7.1", "rcpt", "Greylisted, come back later")
+            lines.append(_outcome(ago, Disposition.DELAYED, "MonthlyRecap", "b…t@example.net", cause))
+        elif ago == 2:
+            cause = Cause("refused", "550 5.1.1", "rcpt", "<nobody.here@example.org> User unknown")
+            lines.append(_outcome(ago, Disposition.DEAD, "ResetPassword", "n…e@example.org", cause))
+        elif ago == 5:
+            lines.append(_outcome(ago, Disposition.SENT, "Message", "", accepted))
+        else:
+            lines.append(_outcome(ago, Disposition.SENT, types[ago % 5], names[ago % 5], accepted))
+    return tuple(lines)
+
+
+def busy() -> Snapshot:
+    """Return the snapshot of a worker that has all hands full, and a queue that grows."""
+    settled = Counter(
+        {
+            Disposition.SENT: 415_536,
+            Disposition.DELAYED: 13_404,
+            Disposition.DEAD: 7,
+            Disposition.RELEASED: 3,
+            Disposition.FENCED: 1,
+        }
+    )
+    ledger = Ledger(
+        claimed=428_967,
+        settled=settled,
+        uncertain=2,
+        recovered=1,
+        opened=431,
+        open_failures=2,
+        deaths=Counter({"550 5.1.1": 5, "malformed": 2}),
+    )
+    return Snapshot(
+        at=NOW,
+        phase=Phase.RUNNING,
+        phase_why="",
+        up_seconds=UP_SECONDS,
+        queue_name="jobs",
+        redis_name="cache-1:6379/0",
+        relay_name="smtp.example.com:587",
+        queue=QueueSeen(12_431, 961, 64, 0, 7, due=12, oldest_seconds=30.2, is_estimate=True),
+        queue_seen_seconds=0.4,
+        ledger=ledger,
+        in_hand=16,
+        number_workers=16,
+        rates=Rates(claimed=99.3, sent=96.1, delayed=3.2, dead=0.0),
+        waiting_slope=38.0,
+        spark_sent=_spark(),
+        wait=Quantiles(29_790, 16.2, 29.1, 30.0, 30.4),
+        smtp=Quantiles(29_783, 0.140, 0.290, 0.410, 2.94),
+        total=Quantiles(28_830, 0.161, 0.312, 0.434, 2.97),
+        connections=_connections(),
+        max_connections=16,
+        breaker_seconds=0.0,
+        breaker=Closed(),
+        causes=(
+            DeathCount("451 4.7.1", "greylisted", Disposition.DELAYED, 11_210, NOW - 1.1),
+            DeathCount("421 4.7.0", "refused", Disposition.DELAYED, 2_150, NOW - 4),
+            DeathCount("timeout", "lost", Disposition.DELAYED, 44, NOW - 31),
+            DeathCount("550 5.1.1", "refused", Disposition.DEAD, 5, NOW - 0.2),
+            DeathCount("", "released", Disposition.RELEASED, 3, NOW - 2204),
+            DeathCount("", "malformed", Disposition.DEAD, 2, NOW - 725),
+            DeathCount("250 2.0.0", "accepted", Disposition.FENCED, 1, NOW - 2150),
+        ),
+        latest=_latest(),
+        redis_down_seconds=None,
+        redis_trouble="",
+        grace_seconds_left=None,
+    )
+
+
+def fresh() -> Snapshot:
+    """Return the snapshot of a worker that has just started and has seen nothing yet."""
+    return evolve(
+        idle(),
+        phase=Phase.STARTING,
+        up_seconds=0.3,
+        queue=None,
+        queue_seen_seconds=None,
+        waiting_slope=None,
+        connections=(),
+    )
+
+
+def idle() -> Snapshot:
+    """Return the snapshot of a worker with nothing to do since it started."""
+    return evolve(
+        busy(),
+        queue=QueueSeen(0, 0, 0, 0, 0),
+        ledger=Ledger(opened=2),
+        in_hand=0,
+        up_seconds=61.0,
+        rates=Rates(),
+        waiting_slope=0.0,
+        spark_sent=(0,) * 300,
+        wait=Quantiles(),
+        smtp=Quantiles(),
+        total=Quantiles(),
+        connections=tuple(ConnectionView(n, "idle", 60.0 - n, 0, 61.0 - n, "TLSv1.3", "220") for n in (1, 2)),
+        causes=(),
+        latest=(),
+    )
+
+
+def draining() -> Snapshot:
+    """Return the snapshot of a worker that SIGTERM told to stop twelve seconds ago."""
+    full = busy()
+    ledger = evolve(full.ledger, claimed=full.ledger.claimed - 12)
+    return evolve(
+        full,
+        phase=Phase.DRAINING,
+        phase_why="SIGTERM",
+        ledger=ledger,
+        in_hand=4,
+        grace_seconds_left=18.2,
+        connections=full.connections[:4],
+    )
+
+
+def without_relay() -> Snapshot:
+    """Return the snapshot of a worker whose login the relay refuses."""
+    return evolve(
+        busy(),
+        breaker=Open(REFUSED_LOGIN, since=100.0, probe_at=342.0, failures=3),
+        breaker_seconds=42.0,
+        rates=Rates(),
+        connections=(),
+    )
+
+
+def without_redis() -> Snapshot:
+    """Return the snapshot of a worker whose Redis has not answered for twelve seconds."""
+    return evolve(
+        busy(),
+        queue_seen_seconds=13.1,
+        waiting_slope=None,
+        redis_down_seconds=12.3,
+        redis_trouble="TimeoutError: no reply within 5 s",
+    )

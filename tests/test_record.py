@@ -1,0 +1,49 @@
+"""What is remembered of a job, as bytes and back."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_worker.record import TIMELINE_LIMIT, Attempt, Cause, Failed, Record, read_record, write_record
+
+TEXT = st.text(max_size=20)
+RECORDS = st.builds(
+    Record,
+    born=st.floats(0, 4e9),
+    email_type=TEXT,
+    attempts=st.integers(0, 99),
+    losses=st.integers(0, 99),
+    uncertain=st.integers(0, 99),
+    due=st.none() | st.lists(TEXT, max_size=3).map(tuple),
+    failed=st.lists(st.builds(Failed, TEXT, TEXT, TEXT), max_size=3).map(tuple),
+    cause=st.none() | st.builds(Cause, TEXT, TEXT, TEXT, TEXT),
+    timeline=st.lists(st.builds(Attempt, st.floats(0, 4e9), TEXT, TEXT, TEXT), max_size=3).map(tuple),
+)
+
+
+@given(RECORDS)
+def test_a_record_survives_being_stored(record: Record) -> None:
+    """Any record, any words of a relay in it."""
+    assert read_record(write_record(record), 0.0) == record
+
+
+@given(st.binary(max_size=100))
+def test_unreadable_bytes_give_a_fresh_record(wire: bytes) -> None:
+    """A record never keeps a job from being tried."""
+    assert isinstance(read_record(wire, 7.0), Record)
+
+
+def test_a_record_of_another_shape_gives_a_fresh_one() -> None:
+    """Valid JSON with other fields is no reason to raise."""
+    for wire in (b"[]", b"3", b'{"due": 5}', b'{"cause": {"nonsense": 1}}', b'{"failed": [3]}', b'{"born": "x"}'):
+        assert read_record(wire, 7.0) == Record(7.0)
+
+
+def test_the_timeline_keeps_the_latest_attempts() -> None:
+    """It is bounded, however long a job is tried."""
+    record = Record(0.0)
+    for number in range(TIMELINE_LIMIT + 5):
+        record = record.noting(Attempt(number, "deferred"))
+
+    assert [attempt.at for attempt in record.timeline] == list(range(5, TIMELINE_LIMIT + 5))

@@ -1,0 +1,97 @@
+"""Cutting a stream into replies, and what is kept of each."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_worker.reply import Garbled, RawReply, ReplyReader, Stage, printable, reply_from
+
+
+def read(*parts: bytes) -> list[RawReply | Garbled]:
+    reader = ReplyReader()
+    return [found for part in parts for found in reader.feed(part)]
+
+
+def test_several_lines_of_one_code_are_one_reply() -> None:
+    """The hyphen says that the reply goes on (RFC 5321 4.2.1)."""
+    assert read(b"250-one\r\n250-two\r\n250 three\r\n") == [RawReply(250, "one\ntwo\nthree")]
+
+
+def test_a_line_may_end_with_a_bare_line_feed_and_have_no_text() -> None:
+    """Such relays exist; what counts is the code."""
+    assert read(b"250\n354 go\n") == [RawReply(250, ""), RawReply(354, "go")]
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"hello\r\n",
+        b"2_5 x\r\n",
+        b"-12 x\r\n",
+        b" 25 x\r\n",
+        b"1yz\r\n",
+        b"150 x\r\n",
+        b"650 x\r\n",
+        b"2500 x\r\n",
+        b"\r\n",
+    ],
+)
+def test_what_is_no_reply_garbles_the_stream_for_good(wire: bytes) -> None:
+    """After it nothing is believed, not even a good reply."""
+    (first, second) = read(wire, b"250 ok\r\n")
+
+    assert isinstance(first, Garbled)
+    assert second == first
+
+
+def test_a_reply_that_changes_its_code_is_garbled() -> None:
+    """One reply has one code."""
+    (found,) = read(b"250-one\r\n550 two\r\n")
+
+    assert isinstance(found, Garbled)
+
+
+@pytest.mark.parametrize("part", [b"2" * 100, b"250-x\r\n"])
+def test_an_endless_reply_is_cut_off(part: bytes) -> None:
+    """Memory stays bounded, by line and by reply."""
+    reader = ReplyReader()
+    found: list[RawReply | Garbled] = []
+    for _ in range(10_000):
+        found += reader.feed(part)
+        if found:
+            break
+
+    assert isinstance(found[0], Garbled)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(200, 599), st.text(st.characters(codec="ascii", exclude_characters="\r\n"))), max_size=5
+    )
+)
+def test_a_stream_cut_at_every_byte_gives_the_same_replies(replies: list[tuple[int, str]]) -> None:
+    """The split of the segments is not the relay's meaning."""
+    stream = b"".join(f"{code} {text}\r\n".encode() for code, text in replies)
+
+    assert read(*(stream[place : place + 1] for place in range(len(stream)))) == read(stream)
+    assert [each.code for each in read(stream) if isinstance(each, RawReply)] == [code for code, _ in replies]
+
+
+def test_the_enhanced_code_is_split_off_when_it_agrees() -> None:
+    """Its class must be that of the code (RFC 2034)."""
+    agreeing = reply_from(550, "5.1.1 no such user", Stage.RCPT)
+    contradicting = reply_from(550, "2.1.1 all good", Stage.RCPT)
+
+    assert (agreeing.codes, agreeing.text) == ("550 5.1.1", "no such user")
+    assert (contradicting.codes, contradicting.text) == ("550", "2.1.1 all good")
+
+
+@given(st.text())
+def test_kept_words_are_printable_and_bounded(text: str) -> None:
+    """No reply moves a terminal's cursor or fills a record."""
+    kept = printable(text)
+
+    assert kept.isprintable()
+    assert len(kept) <= 500
