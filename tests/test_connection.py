@@ -1,0 +1,171 @@
+"""One connection against the strict catcher, with faults at every stage."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from attrs import evolve
+from fake_relay import FakeTransport, opened_on
+
+from conftest import Complaints
+from trio_worker.capture import Catcher, open_catcher, parse_faults
+from trio_worker.capture.chaos import Faults
+from trio_worker.connection import Connection, Delivery
+from trio_worker.opening import Opened, Relay, RelayOptions, Timeouts, open_session, tls_context
+from trio_worker.outcome import Accepted, How, NotSent, Outcome, Refused, Uncertain
+from trio_worker.smtp import Envelope
+
+MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\n.hello\r\n")
+CAREFUL = evolve(MAIL, is_cautious=True)
+LARGE = evolve(MAIL, content=b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n" + b"z" * 900 + b"\r\n" * 4_000_000)
+PATIENCE = Timeouts(5, 5, 5)
+MODES = ["PIPELINING,CHUNKING", "PIPELINING", "CHUNKING", ""]
+
+
+def faults(text: str) -> Faults:
+    parsed = parse_faults(text)
+    assert isinstance(parsed, Faults)
+    return parsed
+
+
+async def connect(catcher: Catcher, mode: str = MODES[0], timeouts: Timeouts = PATIENCE) -> Connection:
+    ignored = tuple(word for word in ("PIPELINING", "CHUNKING") if word not in mode.split(","))
+    options = RelayOptions(host=catcher.host, port=catcher.port, tls="none", ignore_ehlo=ignored)
+    opened = await open_session(Relay(options, timeouts, tls_context("")))
+    assert isinstance(opened, Opened), opened
+    return Connection(1, opened, timeouts)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_mail_arrives_as_it_was_in_every_mode(bridge: Complaints, catcher: Catcher, mode: str) -> None:
+    """Byte for byte, its leading dots too, and the strict peer has nothing to say."""
+    connection = await connect(catcher, mode)
+    for envelope in (MAIL, CAREFUL, MAIL):
+        assert isinstance((await connection.deliver(envelope)).outcome, Accepted)
+    await connection.close()
+
+    assert [mail.content for mail in catcher.mails] == [MAIL.content] * 3
+    assert [mail.used_bdat for mail in catcher.mails] == ["CHUNKING" in mode] * 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_refused_mail_leaves_the_connection_good(bridge: Complaints, catcher: Catcher, mode: str) -> None:
+    """The next mail over it is delivered: the refused one's sender does not stand."""
+    connection = await connect(catcher, mode)
+    for stage, code in (("rcpt", 550), ("data", 451), ("final", 552)):
+        catcher.faults = faults(f"{stage}={code}:first1")
+        outcome = (await connection.deliver(MAIL)).outcome
+        if stage == "data" and "CHUNKING" in mode:
+            continue  # there is no DATA to refuse
+        assert isinstance(outcome, Refused)
+        assert outcome.reply.code == code
+        assert isinstance((await connection.deliver(MAIL)).outcome, Accepted)
+    await connection.close()
+
+
+EXPECTED: list[tuple[str, str, type[Outcome]]] = [
+    (mode, f"{stage}={action}", NotSent if stage != "final" or action == "421" else Uncertain)
+    for mode in MODES
+    for stage in ("mail", "rcpt", "data", "final")
+    for action in ("drop", "421", "stall", "accept-drop")
+    if (action != "accept-drop" or stage == "final") and not (stage == "data" and "CHUNKING" in mode)
+]
+
+
+@pytest.mark.parametrize(("mode", "text", "kind"), EXPECTED)
+async def test_a_connection_lost_at_any_stage_tells_what_became_of_the_mail(
+    bridge: Complaints, mode: str, text: str, kind: type[Outcome]
+) -> None:
+    """Not sent while that can be proven, uncertain from the last byte on; never a false success."""
+    impatient = Timeouts(5, 0.3, 0.3)
+    async with open_catcher(faults=faults(text)) as catcher:
+        connection = await connect(catcher, mode, impatient)
+        with trio.fail_after(5):
+            outcome = (await connection.deliver(CAREFUL)).outcome
+
+        assert type(outcome) is kind
+        assert connection.end
+        assert catcher.total == (1 if "accept" in text else 0)
+        assert isinstance((await connection.deliver(MAIL)).outcome, NotSent)
+
+
+async def test_a_cancel_before_the_last_byte_keeps_the_mail_from_being_accepted(bridge: Complaints) -> None:
+    """The relay stops reading in the middle; a cancel aborts, and what was unsent is dropped."""
+    async with open_catcher(faults=faults("body=stall"), size_limit_bytes=50_000_000) as catcher:
+        connection = await connect(catcher, "PIPELINING")
+        with trio.move_on_after(0.5) as scope, trio.fail_after(5):
+            await connection.deliver(LARGE)
+
+        assert scope.cancelled_caught
+        assert connection.end.startswith("cancelled")
+        assert catcher.total == 0
+
+
+async def test_a_cancel_after_the_last_byte_waits_for_the_reply(bridge: Complaints) -> None:
+    """From there to the final reply the mail's fate is the relay's: the reply wins."""
+    async with open_catcher(faults=faults("final=delay-300ms")) as catcher:
+        connection = await connect(catcher)
+        found: list[Delivery] = []
+        with trio.move_on_after(0.1), trio.fail_after(5):
+            found.append(await connection.deliver(MAIL))
+
+        assert [type(delivery.outcome) for delivery in found] == [Accepted]
+        assert not connection.end
+
+
+async def test_an_abort_ends_even_that(bridge: Complaints) -> None:
+    """At the end of the grace the mail is uncertain, and nobody waits."""
+    async with open_catcher(faults=faults("final=stall")) as catcher, trio.open_nursery() as nursery:
+        connection = await connect(catcher)
+        found: list[Delivery] = []
+
+        async def deliver() -> None:
+            found.append(await connection.deliver(MAIL))
+
+        nursery.start_soon(deliver)
+        with trio.fail_after(5):
+            await catcher.wait_until(lambda: "BDAT" in str(catcher.commands))
+        connection.abort()
+
+    assert [type(delivery.outcome) for delivery in found] == [Uncertain]
+
+
+async def test_a_slow_drip_of_reply_bytes_does_not_extend_the_deadline(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """Only a complete reply is progress."""
+    transport = FakeTransport(answer=lambda _: b"")
+    connection = Connection(1, opened_on(transport), Timeouts(30, 60, 300))
+
+    async def drip() -> None:
+        for byte in b"250 an answer that takes its time":
+            transport.say(bytes([byte]))
+            await trio.sleep(5)
+
+    nursery.start_soon(drip)
+    began = trio.current_time()
+    outcome = (await connection.deliver(MAIL)).outcome
+    nursery.cancel_scope.cancel()
+
+    assert isinstance(outcome, Uncertain)
+    assert outcome.loss.how is How.TIMEOUT
+    assert trio.current_time() - began == 60
+
+
+async def test_what_the_kernel_did_not_take_was_not_sent(autojump_clock: trio.testing.MockClock) -> None:
+    """A relay with a closed window: the deadline passes, and the mail is certain not to have been accepted."""
+    connection = Connection(1, opened_on(FakeTransport(is_full=True)), Timeouts(30, 60, 300))
+    outcome = (await connection.deliver(MAIL)).outcome
+
+    assert isinstance(outcome, NotSent)
+    assert outcome.loss.how is How.TIMEOUT
+
+
+async def test_an_unasked_reply_ends_an_idle_connection(autojump_clock: trio.testing.MockClock) -> None:
+    """It is seen when it comes, not taken for the answer to the next command."""
+    transport = FakeTransport()
+    connection = Connection(1, opened_on(transport), PATIENCE)
+    transport.say(b"250 surprise\r\n")
+
+    assert connection.end.startswith("garbled")
+    assert transport.is_aborted
