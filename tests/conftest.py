@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
 from attrs import define, evolve, field
 from fakeredis import FakeAsyncRedis
 
@@ -121,6 +122,17 @@ class WorkerMaker:
     composer: Composer
     catalogue: Catalogue
     events: list[Event] = field(factory=list)
+    _changed: trio.Event = field(factory=trio.Event)
+
+    def note(self, event: Event) -> None:
+        self.events.append(event)
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    async def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Wait until ``is_so()``, which is asked after each event of a worker; the caller bounds the wait."""
+        while not is_so():
+            await self._changed.wait()
 
     def options(self, port: int, **changes: object) -> WorkerOptions:
         made = WorkerOptions(
@@ -140,7 +152,7 @@ class WorkerMaker:
             client=self.client,
             composer=self.composer,
             types=self.catalogue.types,
-            sinks=[self.events.append],
+            sinks=[self.note],
             is_burst=is_burst,
         )
 

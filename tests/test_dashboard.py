@@ -21,7 +21,7 @@ from trio_worker.dashboard import render_frame, status_line
 from trio_worker.events import Claimed, ConnectionView, Disposition, Ledger, Phase, QueueSeen, Settled, Source
 from trio_worker.outcome import How, Trouble
 from trio_worker.record import Cause
-from trio_worker.reply import Stage
+from trio_worker.reply import Reply, Stage
 from trio_worker.snapshot import Board, DeathCount, OutcomeLine, Quantiles, Rates, Snapshot
 from trio_worker.wording import ago, count, duration, per_second, trouble_words
 
@@ -199,7 +199,7 @@ def test_open_breaker_says_why_and_when() -> None:
     frame = "\n".join(lines_of(without_relay(), 160, 45))
 
     assert "● NO RELAY" in frame
-    assert "the relay refuses the login with 535 5.7.8; next probe in 42s, 3 tries failed" in frame
+    assert "! RELAY  refuses the login with 535 5.7.8; next probe in 42s, 3 tries failed" in frame
     assert "breaker OPEN" in frame
 
 
@@ -214,6 +214,14 @@ def test_half_open_breaker_probes() -> None:
 def test_every_trouble_has_plain_words(how: How) -> None:
     """No way in which a connection can fail is without a sentence."""
     assert len(trouble_words(Trouble(how, Stage.CONNECT, ""))) > 10
+
+
+def test_relay_that_refuses_the_session_is_not_unreachable() -> None:
+    """A relay that answers every sender with a refusal is told apart from one that nobody reaches."""
+    reply = Reply(530, "Authentication required", Stage.MAIL, "5.7.0")
+
+    assert trouble_words(Trouble(How.CONNECT, Stage.CONNECT, "refused")) == "cannot be reached"
+    assert trouble_words(Trouble(How.CONNECT, Stage.MAIL, "", reply)) == "refuses the session with 530 5.7.0"
 
 
 def test_drain_counts_down() -> None:

@@ -17,6 +17,8 @@ SETTLE_AGAIN_SECONDS = 0.1
 SETTLE_AGAIN_CAP_SECONDS = 2.0
 # At most so many settlements in one script call, to keep it well under a millisecond.
 SETTLE_LIMIT = 200
+# A job delayed for less than the claiming task may sleep has to wake it.
+SOON_SECONDS = 5.0
 # A renewal has to fail twice in a row before a lease can run out unseen.
 RENEWALS_PER_LEASE = 3
 RENEW_AGAIN_SECONDS = 1.0
@@ -78,14 +80,14 @@ class Hands:
         self._held[claim.key] = Held(claim, claim.began)
 
     def drop(self, claim: Claim, *, comes_back: bool = False) -> None:
-        """Let go of a settled job; ``comes_back`` tells that it can be claimed again at once."""
+        """Let go of a settled job; ``comes_back`` tells that it can be claimed again, at once or soon."""
         del self._held[claim.key]
         self._announce()
         if comes_back:
             self._came_back.set()
 
     def expect_return(self) -> trio.Event:
-        """Return an event that is set when a job that may be claimed again at once is dropped from now on."""
+        """Return an event that is set when a job that can soon be claimed again is dropped from now on."""
         self._came_back = trio.Event()
         return self._came_back
 
@@ -193,7 +195,8 @@ class Settler:
 
     def _close(self, pending: _Pending, disposition: Disposition) -> None:
         claim = pending.settlement.claim
-        self.hands.drop(claim, comes_back=disposition is Disposition.RELEASED)
+        is_soon = disposition is Disposition.DELAYED and pending.settled.delay_seconds < SOON_SECONDS
+        self.hands.drop(claim, comes_back=is_soon or disposition is Disposition.RELEASED)
         total_seconds = trio.current_time() - claim.began
         self.publish(evolve(pending.settled, disposition=disposition, total_seconds=total_seconds))
 
