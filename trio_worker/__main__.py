@@ -16,7 +16,7 @@ def main() -> NoReturn:
 
 
 def _hold_standard_descriptors() -> None:
-    """Open /dev/null where standard input, output or error is closed: else a socket could become what print writes to."""
+    """Open /dev/null where standard input, output or error is closed: else print could write to a socket."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)

@@ -167,13 +167,13 @@ async def find_strays(client: RedisClient, name: str) -> AsyncIterator[Stray | U
     """
     own = queue_keys(name)
     for key, scan in [*((key, "ZSCAN") for key in own[1:5]), *((key, "HSCAN") for key in own[5:8])]:
-        cursor = b"0"
+        cursor = 0
         while True:
             answer = await client.command(scan, key, cursor, "COUNT", PAGE)
             if isinstance(answer, Unavailable):
                 yield answer
                 return
-            cursor, found = answer
+            cursor, found = int(answer[0]), answer[1]
             job_ids = [job_id for job_id, _ in pairs(found)]
             for start in range(0, len(job_ids), PAGE):
                 page = job_ids[start : start + PAGE]
@@ -185,7 +185,7 @@ async def find_strays(client: RedisClient, name: str) -> AsyncIterator[Stray | U
                     what = _stray(states.decode(), has_body=bool(has_body), has_lease=bool(has_lease))
                     if what:
                         yield Stray(job_id.decode("utf-8", "replace"), what)
-            if cursor == b"0":
+            if not cursor:
                 break
 
 

@@ -12,12 +12,9 @@ from cyclopts import App, Parameter
 
 from trio_worker.capture import (
     CatcherPortTaken,
-    FaultSyntax,
     clear_caught,
-    faults_text,
     host_catcher,
     list_caught,
-    parse_faults,
     read_caught,
     read_chaos,
     read_host,
@@ -117,17 +114,15 @@ def set_chaos(
     """Show the catcher's faults, or set them: whoever hosts it obeys at its next input."""
     folder = Path(load_settings(config).capture.dir)
     if faults is not None:
-        parsed = parse_faults(faults)
-        if isinstance(parsed, FaultSyntax):
-            refuse(REFUSED, f"{parsed.problem} at {parsed.place}")
         folder.mkdir(parents=True, exist_ok=True)
-        write_chaos(folder, faults)
+        wrong = write_chaos(folder, faults)
+        if wrong is not None:
+            refuse(REFUSED, f"{faults}", f"{'^':>{wrong.place + 1}} {wrong.problem}")
     now = read_chaos(folder)
-    words = f"unreadable: {now.problem}" if isinstance(now, FaultSyntax) else faults_text(now)
     if as_json:
-        print_json({"faults": words})
+        print_json({"faults": now})
     else:
-        print(words or "no faults")
+        print(now or "no faults")
     return OK
 
 

@@ -1,0 +1,173 @@
+"""Edge. Text cut and padded to an exact number of terminal cells, as rich segments; no I/O, awaits nothing.
+
+A line that is one cell too wide wraps, and then every line below it is in the wrong place. So every width is exact
+here, and nothing gets through that a terminal could take for a command.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import TypeAlias
+
+from attrs import frozen
+from rich.cells import get_character_cell_size
+from rich.segment import Segment
+from rich.style import Style
+
+from trio_worker.wording import count
+
+Line: TypeAlias = list[Segment]
+
+PLAIN = Style()
+DIM = Style(dim=True)
+BOLD = Style(bold=True)
+GOOD = Style(color="green")
+CAUTION = Style(color="yellow")
+TROUBLE = Style(color="red", bold=True)
+CHART = Style(color="cyan")
+
+CUT_MARK = "…"
+# For terminals or fonts without these; a star for the ellipsis, as it also stands for the hidden part of an address.
+_ASCII = str.maketrans("…─●▲▼▁▂▃▄▅▆▇█", "*-*^v_.:-=+*#")
+
+
+@frozen
+class Column:
+    """One column of a table of figures: its label over its value, right aligned.
+
+    A number is shortened to fit. ``sign`` stands in the two cells behind the value; ``least`` is how many cells the
+    value should have at the least.
+    """
+
+    label: str
+    value: int | str | None
+    style: Style = PLAIN
+    least: int = 0
+    sign: str = ""
+
+
+def printable(text: str) -> str:
+    """Return text in which every character is one or two cells wide and none commands the terminal.
+
+    Marks that combine are dropped: terminals do not agree on the width of what they make.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_safe(character) for character in unicodedata.normalize("NFC", text))
+
+
+def _safe(character: str) -> str:
+    if character.isspace():
+        return " "
+    if unicodedata.category(character).startswith("M"):
+        return ""
+    # Two regional indicators make a flag of two cells in some terminals and of four in others.
+    if not character.isprintable() or "\U0001f1e6" <= character <= "\U0001f1ff":
+        return "?"
+    return character if get_character_cell_size(character) else ""
+
+
+def width_of(text: str) -> int:
+    """Return how many cells a printable text takes."""
+    return len(text) if text.isascii() else sum(map(get_character_cell_size, text))
+
+
+def cut(text: str, width: int) -> str:
+    """Return printable text of at most ``width`` cells; where it was longer it ends in an ellipsis."""
+    clean = printable(text)
+    if width_of(clean) <= width:
+        return clean
+    if width <= 0:
+        return ""
+    kept, room = "", width - 1
+    for character in clean:
+        room -= get_character_cell_size(character)
+        if room < 0:
+            break
+        kept += character
+    return kept + CUT_MARK
+
+
+def cell(text: str, width: int, style: Style = PLAIN, *, is_right: bool = False) -> Segment:
+    """Return text in exactly ``width`` cells."""
+    fitted = cut(text, width)
+    blank = " " * (width - width_of(fitted))
+    return Segment(blank + fitted if is_right else fitted + blank, style)
+
+
+def blank(width: int) -> Line:
+    """Return an empty line."""
+    return [Segment(" " * width, PLAIN)]
+
+
+def row(cells: Iterable[Segment], width: int) -> Line:
+    """Return cells side by side, two blanks between them, in exactly ``width`` cells; the last ones are cut."""
+    line: Line = []
+    room = width
+    for number, segment in enumerate(cells):
+        text = ("  " if number else "") + segment.text
+        size = width_of(text)
+        if size > room:
+            line.append(cell(text, room, segment.style or PLAIN))
+            return line
+        line.append(Segment(text, segment.style))
+        room -= size
+    if room > 0:
+        line.append(Segment(" " * room, PLAIN))
+    return line
+
+
+def rule(title: str, width: int, aside: str = "", note: str = "", aside_style: Style = PLAIN) -> Line:
+    """Return the line that opens a panel: title, what it says now, a rule, and what it speaks of."""
+    room = width - len(title) - 4
+    kept_note = note if len(aside) + len(note) + 3 <= room else ""
+    kept_aside = cut(aside, room - (len(kept_note) + 1 if kept_note else 0))
+    left = [Segment(title, BOLD)] + ([Segment("  " + kept_aside, aside_style)] if kept_aside else [])
+    right = [Segment(" " + kept_note, DIM)] if kept_note else []
+    used = sum(width_of(segment.text) for segment in (*left, *right))
+    return [*left, Segment(" " + "─" * (width - used - 1), DIM), *right]
+
+
+def table(columns: Sequence[Column], width: int) -> list[Line]:
+    """Return labels over values; the widths follow from the labels and ``width`` alone, so that nothing jumps."""
+    least = [max(len(column.label), column.least) + 2 * bool(column.sign) for column in columns]
+    share, rest = divmod(max(0, width - sum(least)), len(columns))
+    sizes = [size + share + (place < rest) for place, size in enumerate(least)]
+    pairs = list(zip(columns, sizes, strict=True))
+    labels = [cell(column.label + "  " * bool(column.sign), size, DIM, is_right=True) for column, size in pairs]
+    return [labels, [_value_cell(column, size) for column, size in pairs]]
+
+
+def _value_cell(column: Column, width: int) -> Segment:
+    room = width - 2 if column.sign else width
+    text = column.value if isinstance(column.value, str) else count(column.value, room - 1)
+    return cell(f"{text} {column.sign}" if column.sign else text, width, column.style, is_right=True)
+
+
+def beside(left: Sequence[Line], right: Sequence[Line], left_width: int, right_width: int, gap: int) -> list[Line]:
+    """Return two blocks of lines side by side; the shorter one is filled with blanks."""
+    pairs = zip_longest(left, right)
+    return [[*(a or blank(left_width)), Segment(" " * gap, PLAIN), *(b or blank(right_width))] for a, b in pairs]
+
+
+def chart(values: Sequence[int], width: int, height: int) -> list[str]:
+    """Return the last ``width`` values as columns of eighths, ``height`` lines high, scaled to the greatest."""
+    shown = values[-width:] if width > 0 else ()
+    most = max(shown, default=0)
+    levels = [-(-value * 8 * height // most) if most else 0 for value in shown]
+    lines = []
+    for floor in range(8 * (height - 1), -1, -8):
+        # The lowest line keeps a base, so that a quiet second reads as zero and not as missing.
+        least = 1 if floor == 0 else 0
+        lines.append("".join(" ▁▂▃▄▅▆▇█"[min(8, max(least, level - floor))] for level in levels).rjust(width))
+    return lines
+
+
+def in_ascii(text: str) -> str:
+    """Return text of the same width without a character beyond ASCII."""
+    if text.isascii():
+        return text
+    told = text.translate(_ASCII)
+    return "".join(c if c.isascii() else "?" * get_character_cell_size(c) for c in told)

@@ -1,0 +1,222 @@
+"""Edge. A snapshot becomes one frame of text for a terminal of any size, or one line; no I/O, awaits nothing.
+
+Layouts, by columns and lines: below 60x10 one status line; 60x10 the queue, the flow and the latest outcomes; 80x24
+every panel in one column; 120x32 two columns; beyond that height goes to the lists and width to what relays say.
+The last column stays free: a terminal that has just filled it is in a state in which clearing the rest of the line
+would clear the last character too.
+"""
+
+from __future__ import annotations
+
+from io import StringIO
+
+from attrs import frozen
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
+
+from trio_worker.cells import PLAIN, Line, beside, blank, cut, in_ascii, printable, width_of
+from trio_worker.listings import connections_panel, failures_panel, latest_panel
+from trio_worker.panels import (
+    ONE_LINE_WIDTH,
+    alert_lines,
+    chart_panel,
+    flow_panel,
+    header,
+    queue_panel,
+    run_panel,
+    summary_table,
+    time_panel,
+)
+from trio_worker.snapshot import Snapshot
+from trio_worker.wording import alerts, clock, count, duration, per_second, state
+
+# More rows than this say nothing that the figures above them do not.
+CONNECTION_ROWS = 16
+FAILURE_ROWS = 8
+_LEAST_FAILURE_ROWS = 4
+# Where there is room for all panels and this many lines more, blank lines set the panels apart.
+_ROOMY_LINES = 36
+_COLUMN_GAP = 3
+# The left column holds figures, which need no more than this and have lines to spare for tables of two lines; what is
+# over goes to the lists at the right.
+_LEFT_WIDTH = ONE_LINE_WIDTH - 1
+# The upper half of two columns, at 32 lines and at the most; the latest outcomes take the rest.
+_BODY_LINES = 19
+_MOST_BODY_LINES = 23
+
+
+@frozen
+class Frame:
+    """One screen of lines, as something that rich can print."""
+
+    lines: tuple[Line, ...]
+    ascii_only: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for number, line in enumerate(self.lines):
+            if number:
+                yield Segment.line()
+            segments = _trimmed(line)
+            yield from (Segment(in_ascii(s.text), s.style) for s in segments) if self.ascii_only else segments
+
+
+def render_frame(snapshot: Snapshot, width: int, height: int, *, ascii_only: bool = False, color: bool = True) -> str:
+    """Return at most ``height`` lines, each narrower than ``width`` cells, joined by newlines.
+
+    Never refuses: any size gives a frame. Without ``color`` bold and dim stay, as colour never carries a meaning alone.
+    """
+    if width < 60 or height < 10:
+        return _one_line(snapshot, width, ascii_only=ascii_only)
+    screen = StringIO()
+    console = Console(
+        file=screen,
+        width=width,
+        height=height,
+        force_terminal=True,
+        color_system="standard",  # the sixteen colours of the operator's own theme
+        no_color=not color,
+        legacy_windows=False,
+        _environ={},
+    )
+    console.print(Frame(tuple(frame_lines(snapshot, width, height)), ascii_only), end="", soft_wrap=True)
+    return screen.getvalue()
+
+
+def frame_lines(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+    """Return the lines of a frame of at least 60x10; one column at each side stays free."""
+    inner = width - 2
+    if width >= 120 and height >= 32:
+        lines = _two_columns(snapshot, inner, height)
+    elif height >= (24 if width >= 80 else 30):
+        lines = _one_column(snapshot, inner, height)
+    else:
+        lines = _small(snapshot, inner, height)
+    return [[Segment(" ", PLAIN), *line] for line in lines[:height]]
+
+
+def status_line(snapshot: Snapshot) -> str:
+    """Return one line of plain text for runs without a terminal: how it is, what waits, how fast it goes."""
+    return "".join(_status_words(snapshot))
+
+
+def _status_words(snapshot: Snapshot) -> list[str]:
+    """Return the parts of the status line, most wanted first, each with the blanks before it."""
+    queue, rates = snapshot.queue, snapshot.rates
+    waiting, delayed, dead = (queue.waiting, queue.delayed, queue.dead) if queue else (None, None, None)
+    oldest = duration(queue.oldest_seconds, is_estimate=queue.is_estimate) if queue else duration(None)
+    return [
+        f"{clock(snapshot.at)}Z",
+        f" {state(snapshot).word.lower()}",
+        f"  waiting {count(waiting)}",
+        f" oldest {oldest}",
+        f"  claimed {per_second(rates.claimed)}/s",
+        f" sent {per_second(rates.sent)}/s",
+        f"  delayed {count(delayed)}",
+        f"  dead {count(dead)}",
+        f"  uncertain {count(snapshot.ledger.uncertain)}",
+        *(f"  ! {printable(alert.word.lower())}: {printable(alert.text)}" for alert in alerts(snapshot)),
+    ]
+
+
+def _one_line(snapshot: Snapshot, width: int, *, ascii_only: bool) -> str:
+    """Return as many whole parts of the status line as fit, at least the first one, cut if need be."""
+    room = max(1, width - 1)
+    words = _status_words(snapshot)
+    while len(words) > 1 and width_of("".join(words)) > room:
+        words.pop()
+    line = cut("".join(words), room)
+    return in_ascii(line) if ascii_only else line
+
+
+def _small(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+    lines = [
+        header(snapshot, width),
+        *alert_lines(snapshot, width, 1),
+        *queue_panel(snapshot, width),
+        *summary_table(snapshot, width),
+        *chart_panel(snapshot, width, 1),
+    ]
+    return lines + latest_panel(snapshot, width, height - len(lines) - 1)
+
+
+def _one_column(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+    head = [header(snapshot, width), *alert_lines(snapshot, width, 1)]
+    figures = [
+        queue_panel(snapshot, width),
+        flow_panel(snapshot, width, 1),
+        time_panel(snapshot, width),
+        run_panel(snapshot, width),
+    ]
+    gap = [blank(width)] if height >= _ROOMY_LINES else []
+    # Six gaps, two titles of the lists with their rules, one of them with headings: what is left are rows.
+    free = height - len(head) - sum(map(len, figures)) - 6 * len(gap) - 4
+    most_connections = min(CONNECTION_ROWS, snapshot.max_connections)
+    connection_rows, failure_rows, latest_rows = _shared(free, most_connections, FAILURE_ROWS, free)
+    lists = [
+        connections_panel(snapshot, width, connection_rows),
+        failures_panel(snapshot, width, failure_rows),
+        latest_panel(snapshot, width, latest_rows),
+    ]
+    return head + [line for panel in (*figures, *lists) for line in (*panel, *gap)]
+
+
+def _shared(rows: int, *most: int) -> list[int]:
+    """Share rows among lists, one each in turn, none above its most."""
+    shares = [0] * len(most)
+    while rows > 0 and shares != list(most):
+        for place, limit in enumerate(most):
+            if rows > 0 and shares[place] < limit:
+                shares[place] += 1
+                rows -= 1
+    return shares
+
+
+def _two_columns(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+    left_width = min(_LEFT_WIDTH, (width - _COLUMN_GAP) // 2)
+    right_width = width - left_width - _COLUMN_GAP
+    body = min(_BODY_LINES + (height - 32) // 2, _MOST_BODY_LINES)
+    lines = [
+        header(snapshot, width),
+        *alert_lines(snapshot, width, 2),
+        *beside(
+            _figures_column(snapshot, left_width, body),
+            _lists_column(snapshot, right_width, body),
+            left_width,
+            right_width,
+            _COLUMN_GAP,
+        ),
+        blank(width),
+    ]
+    return lines + latest_panel(snapshot, width, height - len(lines) - 1)
+
+
+def _figures_column(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+    gap = blank(width)
+    above = [*queue_panel(snapshot, width), gap]
+    below = [gap, *time_panel(snapshot, width), gap, *run_panel(snapshot, width)]
+    flow = flow_panel(snapshot, width, 0)
+    chart_lines = height - len(above) - len(flow) - len(below)
+    return [*above, *flow, *chart_panel(snapshot, width, chart_lines), *below]
+
+
+def _lists_column(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+    # A blank between the two, their titles, and the headings of the first.
+    rows = height - 4
+    connection_rows = min(CONNECTION_ROWS, max(1, snapshot.max_connections), rows - _LEAST_FAILURE_ROWS)
+    failure_rows = min(FAILURE_ROWS, rows - connection_rows)
+    return [
+        *connections_panel(snapshot, width, connection_rows),
+        blank(width),
+        *failures_panel(snapshot, width, failure_rows),
+    ]
+
+
+def _trimmed(line: Line) -> Line:
+    """Return the line without the blanks at its end, which the screen clears by itself."""
+    kept = list(line)
+    while kept:
+        last = kept.pop()
+        text = last.text.rstrip(" ")
+        if text:
+            return [*kept, Segment(text, last.style)]
+    return kept

@@ -1,0 +1,192 @@
+"""Edge. The panels that are lists: connections, failures, latest outcomes; lines of exactly the width asked for.
+
+No I/O, awaits nothing. A list is as long as it is told, with blanks where there is less to say, so that nothing jumps.
+"""
+
+from __future__ import annotations
+
+from rich.segment import Segment
+from rich.style import Style
+
+from trio_worker.breaker import Closed
+from trio_worker.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, Line, blank, cell, printable, row, rule, width_of
+from trio_worker.events import ConnectionView, Disposition
+from trio_worker.snapshot import DeathCount, OutcomeLine, Snapshot
+from trio_worker.wording import (
+    UNKNOWN,
+    ago,
+    breaker_words,
+    clock,
+    count,
+    duration,
+    reason_words,
+    recipients_words,
+)
+
+# From these widths on the list of the latest outcomes has room for email types, for times, and for the ids of jobs.
+TYPES_WIDTH = 70
+TIMES_WIDTH = 110
+IDS_WIDTH = 140
+
+_DISPOSITION_STYLES = {
+    Disposition.SENT: GOOD,
+    Disposition.DELAYED: CAUTION,
+    Disposition.DEAD: TROUBLE,
+    Disposition.HELD: CAUTION,
+    Disposition.RELEASED: PLAIN,
+    Disposition.FENCED: CAUTION,
+    Disposition.UNSETTLED: TROUBLE,
+}
+
+
+def connections_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
+    """Return CONNECTIONS: a rule, headings, and ``rows`` lines; the busy ones first, the longest in a state on top."""
+    is_closed = isinstance(snapshot.breaker, Closed)
+    views = snapshot.connections
+    busy = sum(_is_busy(view) for view in views)
+    opened = sum(view.state != "closed" for view in views)
+    figures = f"{opened:,}/{snapshot.max_connections:,} open, {busy:,} busy, {breaker_words(snapshot.breaker)}"
+    lines = [rule("CONNECTIONS", width, figures, printable(snapshot.relay_name), PLAIN if is_closed else TROUBLE)]
+    heads = _connection_cells("id", "state", "for", "msgs", "age", "tls", "reply")
+    lines.append(row([Segment(head.text, DIM) for head in heads], width))
+    ordered = sorted(views, key=lambda view: (not _is_busy(view), -view.state_seconds))
+    lines += [row(_connection_row(view), width) for view in ordered[:rows]]
+    return lines + [blank(width)] * (rows + 2 - len(lines))
+
+
+def _is_busy(view: ConnectionView) -> bool:
+    return view.state not in {"idle", "closed"}
+
+
+def _connection_row(view: ConnectionView) -> list[Segment]:
+    style = PLAIN if _is_busy(view) else DIM
+    return _connection_cells(
+        str(view.connection_id),
+        view.state,
+        duration(view.state_seconds),
+        count(view.delivered, 6),
+        duration(view.age_seconds),
+        view.tls or "none",
+        view.last_reply or UNKNOWN,
+        style,
+    )
+
+
+def _connection_cells(
+    number: str, word: str, seconds: str, sent: str, age: str, tls: str, reply: str, style: Style = PLAIN
+) -> list[Segment]:
+    return [
+        cell(number, 5, style, is_right=True),
+        cell(word, 6, style),
+        cell(seconds, 6, style, is_right=True),
+        cell(sent, 6, style, is_right=True),
+        cell(age, 6, style, is_right=True),
+        cell(tls, 7, style),
+        # A relay's words may be long; where the panel ends the row is cut.
+        cell(reply, max(9, width_of(printable(reply))), style),
+    ]
+
+
+def failures_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
+    """Return FAILURES: a rule and ``rows`` lines, a cause each, the most frequent first; deaths stay in view."""
+    total = sum(cause.count for cause in snapshot.causes)
+    aside = f"{total:,} jobs, {len(snapshot.causes):,} causes" if total else "none"
+    lines = [rule("FAILURES", width, aside, "this run, by cause")]
+    lines += [row(_failure_row(cause, snapshot.at, width), width) for cause in _causes_in_view(snapshot.causes, rows)]
+    return lines + [blank(width)] * (rows + 1 - len(lines))
+
+
+def _causes_in_view(causes: tuple[DeathCount, ...], rows: int) -> tuple[DeathCount, ...]:
+    """Return the first causes; where none of them is deadly, the first deadly one takes the last place."""
+    shown = causes[:rows]
+    deadly = next((cause for cause in causes if cause.disposition is Disposition.DEAD), None)
+    if deadly is None or deadly in shown or not shown:
+        return shown
+    return (*shown[:-1], deadly)
+
+
+def _failure_row(cause: DeathCount, now: float, width: int) -> list[Segment]:
+    word_size = max(8, width - 9 - 8 - 10 - 15 - 8)
+    return [
+        cell(count(cause.count, 9), 9, PLAIN, is_right=True),
+        disposition_cell(cause.disposition),
+        cell(cause.codes or UNKNOWN, 10),
+        cell(cause.word.replace("_", " "), word_size),
+        cell(f"last {ago(now - cause.last_at)} ago", 15, DIM, is_right=True),
+    ]
+
+
+def disposition_cell(disposition: Disposition) -> Segment:
+    """Return what became of a job in eight cells; a death is in capitals, as it must not be read over."""
+    word = str(disposition).upper() if disposition is Disposition.DEAD else str(disposition)
+    return cell(word, 9 if disposition is Disposition.UNSETTLED else 8, _DISPOSITION_STYLES[disposition])
+
+
+def latest_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
+    """Return LATEST: a rule, headings where they fit, and ``rows`` lines, newest last.
+
+    At a hundred mails a second a failure would be gone before it is read: half of the rows are kept for what was not
+    sent.
+    """
+    lines = [rule("LATEST", width, "" if snapshot.latest else "nothing yet", "this worker, newest last")]
+    if width < TIMES_WIDTH:
+        has_type = width >= TYPES_WIDTH
+        newest = _latest_in_view(snapshot.latest, rows)
+        lines += [row(_short_outcome(each, has_type=has_type), width) for each in newest]
+        return lines + [blank(width)] * (rows + 1 - len(lines))
+    has_ids = width >= IDS_WIDTH
+    lines.append(row(_outcome_heads(has_ids=has_ids), width))
+    newest = _latest_in_view(snapshot.latest, rows - 1)
+    lines += [row(_full_outcome(each, has_ids=has_ids), width) for each in newest]
+    return lines + [blank(width)] * (rows + 1 - len(lines))
+
+
+def _latest_in_view(outcomes: tuple[OutcomeLine, ...], rows: int) -> list[OutcomeLine]:
+    places = range(len(outcomes))
+    odd = [place for place in places if outcomes[place].settled.disposition is not Disposition.SENT]
+    kept = odd[-((rows + 1) // 2) :] if rows > 0 else []
+    others = [place for place in places if place not in kept]
+    room = rows - len(kept)
+    return [outcomes[place] for place in sorted(kept + (others[-room:] if room > 0 else []))]
+
+
+def _outcome_heads(*, has_ids: bool) -> list[Segment]:
+    words = [("time", 8), ("", 8), *([("job", 20)] if has_ids else []), ("type", 14), ("recipient", 22)]
+    figures = [("try", 3), ("wait", 7), ("SMTP", 6), ("conn", 5)]
+    cells = [cell(head, size, DIM) for head, size in words]
+    cells += [cell(head, size, DIM, is_right=True) for head, size in figures]
+    return [*cells, cell("reply", 5, DIM)]
+
+
+def _short_outcome(outcome: OutcomeLine, *, has_type: bool) -> list[Segment]:
+    settled = outcome.settled
+    return [
+        cell(clock(outcome.at), 8, DIM),
+        disposition_cell(settled.disposition),
+        *([cell(settled.email_type or UNKNOWN, 13)] if has_type else []),
+        cell(recipients_words(settled), 20),
+        _reason(outcome),
+    ]
+
+
+def _full_outcome(outcome: OutcomeLine, *, has_ids: bool) -> list[Segment]:
+    settled = outcome.settled
+    waited = duration(settled.waited_seconds, is_estimate=settled.is_estimate)
+    connection = UNKNOWN if settled.connection_id is None else str(settled.connection_id)
+    return [
+        cell(clock(outcome.at), 8, DIM),
+        disposition_cell(settled.disposition),
+        *([cell(settled.job_id, 20, DIM)] if has_ids else []),
+        cell(settled.email_type or UNKNOWN, 14),
+        cell(recipients_words(settled), 22),
+        cell(count(settled.attempt, 3) if settled.attempt else UNKNOWN, 3, is_right=True),
+        cell(waited, 7, is_right=True),
+        cell(duration(settled.smtp_seconds), 6, is_right=True),
+        cell(connection, 5, is_right=True),
+        _reason(outcome),
+    ]
+
+
+def _reason(outcome: OutcomeLine) -> Segment:
+    words = printable(reason_words(outcome.settled))
+    return Segment(words, PLAIN)

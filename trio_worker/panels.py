@@ -1,0 +1,195 @@
+"""Edge. The panels of figures: each takes a snapshot and a width and returns lines of exactly that width.
+
+No I/O, awaits nothing. Colour repeats what a word says: green and plain are calm, yellow is worth a look, red is a
+problem now.
+"""
+
+from __future__ import annotations
+
+from attrs import evolve
+from rich.segment import Segment
+
+from trio_worker import __version__
+from trio_worker.cells import (
+    BOLD,
+    CAUTION,
+    CHART,
+    DIM,
+    GOOD,
+    PLAIN,
+    TROUBLE,
+    Column,
+    Line,
+    blank,
+    cell,
+    chart,
+    rule,
+    table,
+    width_of,
+)
+from trio_worker.events import Disposition
+from trio_worker.snapshot import Quantiles, Snapshot
+from trio_worker.wording import (
+    UNKNOWN,
+    Severity,
+    alerts,
+    clock,
+    count,
+    duration,
+    is_stale,
+    outlook,
+    per_second,
+    state,
+)
+
+# From this width on a table of figures is one line; below, it is two.
+ONE_LINE_WIDTH = 78
+_SEVERITY_STYLES = {Severity.CALM: GOOD, Severity.CAUTION: CAUTION, Severity.TROUBLE: TROUBLE}
+# Normally zero, and worth a look when not.
+_ODD_DISPOSITIONS = {Disposition.HELD, Disposition.FENCED, Disposition.UNSETTLED}
+_LEAST = {Disposition.SENT: 9, Disposition.DELAYED: 8, Disposition.DEAD: 6, Disposition.HELD: 5}
+
+
+def header(snapshot: Snapshot, width: int) -> Line:
+    """Return the first line: what runs where, how it is, since when, and the time."""
+    now = state(snapshot)
+    tail = f"up {duration(snapshot.up_seconds):>6}  {clock(snapshot.at)}Z"
+    mark = cell(f"● {now.word}", 10, _SEVERITY_STYLES[now.severity] + BOLD)
+    room = width - 10 - len(tail) - 4
+    name = f"trio-worker {__version__}   " if room > 42 else ""
+    place = f" @ {snapshot.redis_name}" if snapshot.redis_name else ""
+    queue = cell(snapshot.queue_name + place, room - len(name))
+    return [Segment(name, BOLD), queue, Segment("  ", PLAIN), mark, Segment("  " + tail, PLAIN)]
+
+
+def alert_lines(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+    """Return exactly ``height`` lines: what an operator should know now, else blanks."""
+    found = alerts(snapshot)
+    lines: list[Line] = []
+    for number, alert in enumerate(found[:height], start=1):
+        hidden = len(found) - height
+        more = f"  +{hidden} more" if number == height and hidden > 0 else ""
+        word = Segment(f"! {alert.word}", _SEVERITY_STYLES[alert.severity] + BOLD)
+        text = cell(alert.text, width - width_of(word.text) - 2 - len(more))
+        lines.append([word, Segment("  ", PLAIN), text, Segment(more, BOLD)])
+    return lines + [blank(width)] * (height - len(lines))
+
+
+def queue_panel(snapshot: Snapshot, width: int) -> list[Line]:
+    """Return QUEUE, three lines: how many jobs are in each state, and where the waiting list is heading."""
+    queue, ahead = snapshot.queue, outlook(snapshot)
+    stale = is_stale(snapshot)
+    note = "all workers"
+    if stale:
+        note = f"STALE, {duration(snapshot.queue_seen_seconds)} old"
+    aside_style = CAUTION if ahead.sign == "▲" else PLAIN
+    oldest = duration(queue.oldest_seconds, is_estimate=queue.is_estimate) if queue else UNKNOWN
+    held, dead = (queue.held, queue.dead) if queue else (None, None)
+    columns = [
+        Column("waiting", queue.waiting if queue else None, BOLD, 9, sign=ahead.sign),
+        Column("oldest", oldest, BOLD, 7),
+        Column("delayed", queue.delayed if queue else None),
+        Column("due", queue.due if queue else None, least=6),
+        Column("leased", queue.leased if queue else None),
+        Column("held", held, CAUTION if held else PLAIN, 6),
+        Column("dead", dead, CAUTION if dead else PLAIN, 6),
+    ]
+    if stale:
+        columns = [evolve(column, style=DIM) for column in columns]
+    return [rule("QUEUE", width, ahead.words, note, aside_style), *table(columns, width)]
+
+
+def flow_panel(snapshot: Snapshot, width: int, chart_lines: int) -> list[Line]:
+    """Return FLOW: a rule, the rates on one line (two where it is narrow), and the chart of what was sent."""
+    rates = snapshot.rates
+    figures = [
+        ("claimed", rates.claimed),
+        ("sent", rates.sent),
+        ("delayed", rates.delayed),
+        ("dead", rates.dead),
+    ]
+    lines = [rule("FLOW", width, note="this worker, last 10 s")]
+    if width < ONE_LINE_WIDTH:
+        lines += table([Column(f"{name}/s", per_second(rate, 9)) for name, rate in figures], width)
+    else:
+        cells: list[Segment] = []
+        for name, rate in figures:
+            cells += [Segment(f" {name}", DIM), Segment(f"{per_second(rate, 7):>7}/s ", PLAIN)]
+        lines.append(_pad(cells, width))
+    return lines + chart_panel(snapshot, width, chart_lines)
+
+
+def chart_panel(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+    """Return the chart of mails sent, one column a second, with its greatest value."""
+    columns = width - 21
+    most = max(snapshot.spark_sent[-columns:], default=0)
+    scale = cell(f"max {count(most, 7)}", 12)
+    lines = []
+    for number, bars in enumerate(chart(snapshot.spark_sent, columns, height)):
+        is_last = number == height - 1
+        label = cell(" sent/s" if is_last else "", 7, DIM)
+        lines.append([label, Segment(f" {bars} ", CHART), scale if number == 0 else blank(12)[0]])
+    return lines
+
+
+def time_panel(snapshot: Snapshot, width: int) -> list[Line]:
+    """Return TIME, four lines: how long things take, over the last five minutes."""
+    is_estimate = snapshot.queue is not None and snapshot.queue.is_estimate
+    size = min(11, (width - 18) // 4)
+    room = width - 4 * size
+    heads = [cell(head, size, DIM, is_right=True) for head in ("p50", "p95", "p99", "max")]
+    title = rule("TIME", room, note="last 5 min")
+    rows = [
+        ("wait in queue", snapshot.wait, is_estimate),
+        ("SMTP transaction", snapshot.smtp, False),
+        ("claim to settled", snapshot.total, False),
+    ]
+    return [[*title, *heads], *(_time_row(name, times, room, size, is_estimate=e) for name, times, e in rows)]
+
+
+def _time_row(name: str, times: Quantiles, room: int, size: int, *, is_estimate: bool) -> Line:
+    figures = (times.p50, times.p95, times.p99, times.most)
+    cells = [cell(duration(each, is_estimate=is_estimate), size, PLAIN, is_right=True) for each in figures]
+    return [cell(f" {name}", room, DIM), *cells]
+
+
+def run_panel(snapshot: Snapshot, width: int) -> list[Line]:
+    """Return THIS RUN: the ledger, whose figures add up: claimed is in hand and all that follows up to unsettled."""
+    ledger = snapshot.ledger
+    columns = [Column("claimed", ledger.claimed, least=9)]
+    for disposition in Disposition:
+        number = ledger.settled[disposition]
+        is_odd = number and disposition in _ODD_DISPOSITIONS
+        columns.append(Column(str(disposition), number, CAUTION if is_odd else PLAIN, _LEAST.get(disposition, 0)))
+    columns.append(Column("uncertain", ledger.uncertain, CAUTION if ledger.uncertain else PLAIN))
+    title = rule("THIS RUN", width, in_hand_words(snapshot), "this worker")
+    if width >= ONE_LINE_WIDTH:
+        return [title, *table(columns, width)]
+    columns.append(Column("recovered", ledger.recovered))
+    # One width for all columns, so that the two tables stand in line.
+    even = [evolve(column, least=9) for column in columns]
+    return [title, *table(even[:5], width), *table(even[5:], width)]
+
+
+def summary_table(snapshot: Snapshot, width: int) -> list[Line]:
+    """Return two lines with the figures of this worker that matter most, for small screens."""
+    rates, uncertain = snapshot.rates, snapshot.ledger.uncertain
+    columns = [
+        Column("claimed/s", per_second(rates.claimed, 7)),
+        Column("sent/s", per_second(rates.sent, 7)),
+        Column("delayed/s", per_second(rates.delayed, 7)),
+        Column("dead/s", per_second(rates.dead, 7)),
+        Column("uncertain", uncertain, CAUTION if uncertain else PLAIN),
+        Column("in hand", f"{count(snapshot.in_hand, 4)}/{count(snapshot.number_workers, 4)}"),
+    ]
+    return table(columns, width)
+
+
+def in_hand_words(snapshot: Snapshot) -> str:
+    """Return how many jobs are in hand, of how many at most."""
+    return f"in hand {snapshot.in_hand:,}/{snapshot.number_workers:,}"
+
+
+def _pad(cells: list[Segment], width: int) -> Line:
+    room = width - sum(width_of(segment.text) for segment in cells)
+    return [*cells, Segment(" " * max(0, room), PLAIN)]

@@ -1,0 +1,237 @@
+"""Trio. The screen: frames on the alternate screen of a terminal, which is given back as it was, whatever happens.
+
+A terminal may stop reading (Ctrl-S, a frozen window, a slow line). The worker must not stop with it, so the terminal is
+opened a second time, non-blocking: the flag belongs to our own open file and not to the one that the shell and other
+programs share. What does not fit waits for the next frame; what is newer replaces what is older.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Never, TextIO
+
+import trio
+from attrs import define, field
+
+from trio_worker.dashboard import render_frame, status_line
+from trio_worker.snapshot import Snapshot
+
+# DEC private modes: 1049 alternate screen, 25 cursor, 7 wrapping at the margin, 2026 synchronized output (a terminal
+# that knows it shows a frame at once, one that does not ignores it).
+_ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[m\x1b[H\x1b[2J"
+# Begins with ESC, which ends whatever sequence a half-written frame had begun.
+_LEAVE = b"\x1b[?2026l\x1b[m\x1b[?7h\x1b[?1049l\x1b[?25h"
+_BEGIN_FRAME, _END_FRAME = b"\x1b[?2026h\x1b[H", b"\x1b[m\x1b[J\x1b[?2026l"
+# A terminal that takes nothing for this long at the end is left as it is: the worker has to go.
+_LEAVE_SECONDS = 0.5
+# Terminals on serial lines and in some containers do not know their size; this is the VT100's.
+_DEFAULT_SIZE = os.terminal_size((80, 24))
+# Dragging a window's edge asks for a hundred frames a second; ten are enough for the eye and cost little.
+_LEAST_FRAME_SECONDS = 0.1
+# These end the process at once where nobody handles them; the worker handles the first two itself.
+_DEADLY_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+@define(eq=False)
+class Screen:
+    """The alternate screen of one terminal; made by `open_screen`, which also closes it.
+
+    It turns itself off for good, silently, when the terminal is gone: then `draw` does nothing, and the worker goes on.
+    """
+
+    _fd: int
+    is_on: bool = True
+    _unsent: bytes = b""
+    _drawn: tuple[str, os.terminal_size] | None = field(default=None)
+
+    def size(self) -> os.terminal_size:
+        """Return the terminal's columns and lines as they are now; 80x24 where it does not know them."""
+        try:
+            size = os.get_terminal_size(self._fd)
+        except OSError:
+            return _DEFAULT_SIZE
+        return size if size.columns > 0 and size.lines > 0 else _DEFAULT_SIZE
+
+    async def draw(self, frame: str) -> None:
+        """Show a frame: lines joined by newlines, each with the last column free.
+
+        A frame is one write, unless the terminal takes only a part. Cancelled, the rest stays and goes out before the
+        next frame, so that the terminal never sees half a sequence: give it a deadline, as `run_dashboard` does.
+        """
+        await self._flush()
+        shown = (frame, self.size())
+        if not self.is_on or shown == self._drawn:
+            return
+        self._drawn = shown
+        self._unsent = _encoded(frame)
+        await self._flush()
+
+    def restore(self) -> None:
+        """Leave the alternate screen and show the cursor, once; never raises, returns within half a second.
+
+        Safe in a signal handler and before ``os._exit``. The file stays open for `open_screen` to close.
+        """
+        if not self.is_on:
+            return
+        self.is_on = False
+        self._unsent = b""
+        _write_within(self._fd, _LEAVE, _LEAVE_SECONDS)
+
+    async def _flush(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while self.is_on and self._unsent:
+            if not self._write_nowait():
+                await trio.lowlevel.wait_writable(self._fd)
+
+    def _write_nowait(self) -> bool:
+        """Write what the terminal takes; return whether it took anything, or is gone."""
+        try:
+            taken = os.write(self._fd, self._unsent)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # EIO after a hangup, EPIPE, ENXIO: nobody looks any more.
+            self.is_on = False
+            return True
+        self._unsent = self._unsent[taken:]
+        return taken > 0
+
+
+def is_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Return whether a dashboard makes sense here: a terminal that can be addressed, and no CI log."""
+    if not stream.isatty() or environ.get("TERM", "") in {"", "dumb"}:
+        return False
+    if environ.get("CI", "").lower() not in {"", "0", "false"}:
+        return False
+    fd = _open_terminal(stream)
+    if fd is None:
+        return False
+    os.close(fd)
+    return True
+
+
+@contextmanager
+def open_screen(stream: TextIO) -> Iterator[Screen]:
+    """Enter the alternate screen of the terminal behind ``stream`` and leave it at the end, however the end comes.
+
+    An exception, SystemExit and the signals that would end the process unhandled all find the terminal restored before
+    anything is printed or the process is gone. Raises OSError where `is_live` is false.
+    """
+    stream.flush()
+    fd = _open_terminal(stream)
+    if fd is None:
+        raise OSError(f"cannot open the terminal of {stream.name} a second time")
+    screen = Screen(fd)
+    try:
+        with _restored_by_signals(screen), _entered(screen, fd):
+            yield screen
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _entered(screen: Screen, fd: int) -> Iterator[None]:
+    try:
+        _write_within(fd, _ENTER, _LEAVE_SECONDS)
+        yield
+    finally:
+        screen.restore()
+
+
+async def run_dashboard(
+    take_snapshot: Callable[[], Snapshot],
+    screen: Screen,
+    every_seconds: float = 1.0,
+    *,
+    ascii_only: bool = False,
+    color: bool = True,
+) -> Never:
+    """Draw a frame at every whole tick, and at once when the window changes its size, until cancelled.
+
+    A frame that the terminal does not take before the next tick is given up. An exception from ``take_snapshot`` or
+    from rendering is a bug and is raised; leaving `open_screen` restores the terminal before it is printed.
+    """
+    with trio.open_signal_receiver(signal.SIGWINCH) as resizes:
+        while True:
+            began = trio.current_time()
+            with trio.move_on_after(every_seconds):
+                columns, lines = screen.size()
+                if screen.is_on:
+                    frame = render_frame(take_snapshot(), columns, lines, ascii_only=ascii_only, color=color)
+                    await screen.draw(frame)
+            with trio.move_on_at(_next_tick(began, every_seconds)):
+                await anext(resizes)
+                await trio.sleep_until(began + _LEAST_FRAME_SECONDS)
+
+
+async def run_status_lines(
+    take_snapshot: Callable[[], Snapshot], write: Callable[[str], None], every_seconds: float = 10.0
+) -> Never:
+    """Write a status line now and at every whole tick, until cancelled; for runs without a terminal."""
+    while True:
+        began = trio.current_time()
+        write(status_line(take_snapshot()))
+        await trio.sleep_until(_next_tick(began, every_seconds))
+
+
+def _next_tick(now: float, every_seconds: float) -> float:
+    """Return the next multiple of ``every_seconds``: missed ticks are skipped and not caught up with."""
+    return (math.floor(now / every_seconds) + 1) * every_seconds
+
+
+def _encoded(frame: str) -> bytes:
+    lines = "\x1b[m\x1b[K\r\n".join(frame.split("\n"))
+    return _BEGIN_FRAME + lines.encode("utf-8", "replace") + b"\x1b[m\x1b[K" + _END_FRAME
+
+
+def _open_terminal(stream: TextIO) -> int | None:
+    """Open the terminal behind a stream once more, or return None if that cannot be done.
+
+    By its own name first. After ``su`` that belongs to somebody else; then as the controlling terminal, if it is that.
+    """
+    flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+    with suppress(OSError):
+        return os.open(os.ttyname(stream.fileno()), flags)
+    with suppress(OSError):
+        os.tcgetpgrp(stream.fileno())  # fails unless it is our controlling terminal
+        return os.open("/dev/tty", flags)
+    return None
+
+
+def _write_within(fd: int, octets: bytes, seconds: float) -> None:
+    """Write bytes without trio, as far as the terminal takes them in time; a terminal that is gone is no error."""
+    deadline = time.monotonic() + seconds
+    with suppress(OSError):
+        while octets:
+            _, writable, _ = select.select([], [fd], [], max(0.0, deadline - time.monotonic()))
+            if not writable:
+                return
+            octets = octets[os.write(fd, octets) :]
+
+
+@contextmanager
+def _restored_by_signals(screen: Screen) -> Iterator[None]:
+    """Where a signal would end the process unhandled, restore the screen first; handled ones are left alone."""
+
+    def restore_and_die(number: int, _frame: FrameType | None) -> None:
+        screen.restore()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    ours = []
+    try:
+        for number in _DEADLY_SIGNALS:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, restore_and_die)
+                ours.append(number)
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

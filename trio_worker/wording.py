@@ -1,0 +1,293 @@
+"""Pure. How figures are worded for people: counts, rates, durations, and trouble in plain words.
+
+Everywhere: ``-`` is unknown, ``0`` is zero, ``~`` marks an estimate, and no duration is negative.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from enum import Enum
+from typing import assert_never
+
+from attrs import frozen
+
+from trio_worker.breaker import Breaker, Closed, HalfOpen, Open
+from trio_worker.events import Phase, Settled
+from trio_worker.outcome import How, Trouble
+from trio_worker.privacy import mask_text
+from trio_worker.snapshot import Snapshot
+
+UNKNOWN = "-"
+# The queue is looked at every second or two while somebody watches: older than this, a look has failed.
+STALE_SECONDS = 5.0
+# A slope within one percent of what is sent is noise of the measurement, and so is a job every twenty seconds.
+_LEVEL_SHARE = 0.01
+_LEVEL_PER_SECOND = 0.05
+
+# The longest duration that fits six characters; it is 273 years.
+_LONGEST_SECONDS = 99_999 * 86_400.0
+
+# What the relay does or is, to be read after the word RELAY.
+_TROUBLES: Mapping[How, str] = {
+    How.CLOSING: "closes its connections",
+    How.EOF: "hangs up without a word",
+    How.RESET: "the connection breaks",
+    How.TIMEOUT: "does not answer in time",
+    How.GARBLED: "sends replies that make no sense",
+    How.CANCELLED: "the attempt was given up",
+    How.RESOLVE: "its name has no address",
+    How.CONNECT: "cannot be reached",
+    How.TLS: "no encryption that can be trusted",
+    How.GREETING: "greets with a refusal",
+    How.LOGIN: "refuses the login",
+    How.LOCAL: "this machine is out of file descriptors",
+}
+
+
+class Severity(Enum):
+    """How loud a state or an alert is; the colour follows it, the word says it too."""
+
+    CALM = "calm"
+    CAUTION = "caution"
+    TROUBLE = "trouble"
+
+
+@frozen
+class State:
+    """What the worker is doing, in at most eight letters."""
+
+    word: str
+    severity: Severity
+
+
+@frozen
+class Alert:
+    """One thing an operator should know now: a word to look up and a sentence."""
+
+    word: str
+    text: str
+    severity: Severity
+
+
+@frozen
+class Outlook:
+    """Where the waiting list is heading: a sign of one character and words."""
+
+    sign: str
+    words: str
+
+
+def count(number: int | None, room: int = 26) -> str:
+    """Return a count with thousands set apart; where it exceeds ``room``, in whole k, M, G or T."""
+    if number is None:
+        return UNKNOWN
+    text = f"{number:,}"
+    for unit in "kMGT":
+        if len(text) <= room:
+            return text
+        number //= 1000
+        text = f"{number:,}{unit}"
+    return text
+
+
+def per_second(rate: float, room: int = 26) -> str:
+    """Return a rate: one decimal below ten, whole above."""
+    if round(rate, 1) < 10:
+        return f"{max(0.0, rate):.1f}"
+    return count(round(rate), room)
+
+
+def duration(seconds: float | None, *, is_estimate: bool = False) -> str:
+    """Return a duration in at most six characters, seven with the ``~`` of an estimate; two units at the most."""
+    if seconds is None:
+        return UNKNOWN
+    return ("~" if is_estimate else "") + _duration(min(max(0.0, seconds), _LONGEST_SECONDS))
+
+
+def _duration(seconds: float) -> str:
+    if seconds == 0:
+        return "0s"
+    milliseconds = seconds * 1000
+    if round(milliseconds, 1) < 10:
+        return f"{milliseconds:.1f}ms"
+    if round(milliseconds) < 1000:
+        return f"{milliseconds:.0f}ms"
+    if round(seconds, 1) < 10:
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    days = whole // 86400
+    return f"{days}d{whole % 86400 // 3600:02}h" if days < 100 else f"{days}d"
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago something was, in whole seconds: ``3s``, ``12m05s``."""
+    return f"{max(0, int(seconds))}s" if seconds < 60 else duration(seconds)
+
+
+def clock(epoch_seconds: float) -> str:
+    """Return a time of day in UTC: ``12:04:31``."""
+    return time.strftime("%H:%M:%S", time.gmtime(epoch_seconds))
+
+
+def is_stale(snapshot: Snapshot) -> bool:
+    """Whether the figures of the queue are older than they should be."""
+    is_old = snapshot.queue_seen_seconds is not None and snapshot.queue_seen_seconds > STALE_SECONDS
+    return snapshot.redis_down_seconds is not None or is_old
+
+
+def state(snapshot: Snapshot) -> State:
+    """Return the word for what the worker is doing; a running worker that cannot work says what keeps it."""
+    match snapshot.phase:
+        case Phase.STARTING:
+            return State("STARTING", Severity.CAUTION)
+        case Phase.DRAINING:
+            return State("DRAINING", Severity.CAUTION)
+        case Phase.STOPPED:
+            return State("STOPPED", Severity.CAUTION)
+        case Phase.RUNNING:
+            return _running_state(snapshot)
+        case _:
+            assert_never(snapshot.phase)
+
+
+def _running_state(snapshot: Snapshot) -> State:
+    if is_stale(snapshot):
+        return State("STALE", Severity.TROUBLE)
+    if not isinstance(snapshot.breaker, Closed):
+        return State("NO RELAY", Severity.TROUBLE)
+    if snapshot.queue is not None and snapshot.queue.paused:
+        return State("PAUSED", Severity.CAUTION)
+    return State("RUNNING", Severity.CALM)
+
+
+def outlook(snapshot: Snapshot) -> Outlook:
+    """Return where the waiting list is heading, and when it will be empty if it shrinks."""
+    slope, queue = snapshot.waiting_slope, snapshot.queue
+    if slope is None or queue is None:
+        return Outlook(" ", "")
+    level = max(snapshot.rates.sent * _LEVEL_SHARE, _LEVEL_PER_SECOND)
+    if slope > level:
+        return Outlook("▲", f"behind: growing +{per_second(slope)}/s")
+    if not queue.waiting:
+        return Outlook("=", "empty")
+    if slope < -level:
+        return Outlook("▼", f"empty in {duration(queue.waiting / -slope)}")
+    return Outlook("=", "keeping up")
+
+
+def alerts(snapshot: Snapshot) -> list[Alert]:
+    """Return what an operator should know now, most urgent first; empty when all is well."""
+    found = [
+        _redis_alert(snapshot),
+        _relay_alert(snapshot),
+        _phase_alert(snapshot),
+        _paused_alert(snapshot),
+    ]
+    return [alert for alert in found if alert is not None]
+
+
+def _redis_alert(snapshot: Snapshot) -> Alert | None:
+    if not is_stale(snapshot):
+        return None
+    down, seen = snapshot.redis_down_seconds, snapshot.queue_seen_seconds
+    age = f"queue figures are {duration(seen)} old" if seen is not None else "the queue was never seen"
+    if down is None:
+        return Alert("STALE", age, Severity.TROUBLE)
+    what = f" ({mask_text(snapshot.redis_trouble)})" if snapshot.redis_trouble else ""
+    return Alert("REDIS", f"no answer for {duration(down)}; {age}{what}", Severity.TROUBLE)
+
+
+def _relay_alert(snapshot: Snapshot) -> Alert | None:
+    match snapshot.breaker:
+        case Closed():
+            return None
+        case Open(trouble=trouble, failures=failures):
+            probe = f"next probe in {duration(snapshot.breaker_seconds)}, {_times(failures)} failed"
+            return Alert("RELAY", f"{trouble_words(trouble)}; {probe}{_quote(trouble)}", Severity.TROUBLE)
+        case HalfOpen(before):
+            probe = f"probing with one mail, {_times(before.failures)} failed"
+            return Alert("RELAY", f"{trouble_words(before.trouble)}; {probe}{_quote(before.trouble)}", Severity.TROUBLE)
+        case _:
+            assert_never(snapshot.breaker)
+
+
+def _phase_alert(snapshot: Snapshot) -> Alert | None:
+    why = snapshot.phase_why
+    match snapshot.phase:
+        case Phase.STARTING | Phase.RUNNING:
+            return None
+        case Phase.DRAINING:
+            left = snapshot.grace_seconds_left
+            grace = "" if left is None else f", {duration(left)} of grace left"
+            return Alert("DRAIN", f"{why or 'stopping'}: {snapshot.in_hand:,} in hand{grace}", Severity.CAUTION)
+        case Phase.STOPPED:
+            return Alert("STOPPED", f"{why or 'done'}: {snapshot.in_hand:,} in hand", Severity.CAUTION)
+        case _:
+            assert_never(snapshot.phase)
+
+
+def _paused_alert(snapshot: Snapshot) -> Alert | None:
+    if snapshot.queue is None or not snapshot.queue.paused:
+        return None
+    return Alert("PAUSED", f"nothing is claimed: {mask_text(snapshot.queue.paused)}", Severity.CAUTION)
+
+
+def trouble_words(trouble: Trouble) -> str:
+    """Return a relay's trouble in plain words, with the codes of its reply if it gave one."""
+    if trouble.reply is None:
+        return _TROUBLES[trouble.how]
+    # A relay that answers can be reached: at MAIL it may still refuse whoever we are.
+    words = "refuses the session" if trouble.how is How.CONNECT else _TROUBLES[trouble.how]
+    return f"{words} with {trouble.reply.codes}"
+
+
+def _quote(trouble: Trouble) -> str:
+    said = trouble.reply.text if trouble.reply is not None else trouble.what
+    return f" ({mask_text(said)})" if said else ""
+
+
+def _times(failures: int) -> str:
+    return f"{failures:,} {'try' if failures == 1 else 'tries'}"
+
+
+def breaker_words(breaker: Breaker) -> str:
+    """Return the breaker's state as the field names it."""
+    match breaker:
+        case Closed():
+            return "breaker closed"
+        case Open():
+            return "breaker OPEN"
+        case HalfOpen():
+            return "breaker HALF-OPEN"
+        case _:
+            assert_never(breaker)
+
+
+def recipients_words(settled: Settled) -> str:
+    """Return the masked recipient, or how many there are."""
+    match settled.recipients:
+        case ():
+            return UNKNOWN
+        case (only,):
+            return only
+        case several:
+            return f"{len(several):,} recipients"
+
+
+def reason_words(settled: Settled) -> str:
+    """Return why a job left as it did: codes, word, when it comes again, and what was said."""
+    cause = settled.cause
+    words = "" if cause is None or cause.word == "accepted" else cause.word.replace("_", " ")
+    codes = "" if cause is None else cause.codes
+    again = f"again in {duration(settled.delay_seconds)}" if settled.delay_seconds > 0 else ""
+    what = " ".join(filter(None, ("uncertain" if settled.is_uncertain else "", codes, words)))
+    head = ", ".join(filter(None, (what, again)))
+    text = "" if cause is None else mask_text(cause.text)
+    return ": ".join(filter(None, (head, text))) or UNKNOWN
