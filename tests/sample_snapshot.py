@@ -198,8 +198,10 @@ def draining() -> Snapshot:
 
 def without_relay() -> Snapshot:
     """Return the snapshot of a worker whose login the relay refuses."""
+    full = busy()
     return evolve(
-        busy(),
+        full,
+        spark_sent=(*full.spark_sent[12:], *(0,) * 12),
         breaker=Open(REFUSED_LOGIN, since=100.0, probe_at=342.0, failures=3),
         breaker_seconds=42.0,
         rates=Rates(),

@@ -150,7 +150,7 @@ def test_failures_add_up() -> None:
     snapshot = busy()
     lines = lines_of(snapshot, 80, 60)
     place = next(number for number, line in enumerate(lines) if "FAILURES" in line)
-    rows = [re.search(r" ([\d,]+)  (\w+) .*last ", line) for line in lines[place + 1 : place + 8]]
+    rows = [re.search(r" ([\d,]+)  (\w+) .* ago", line) for line in lines[place + 1 : place + 8]]
     counts = [(int(found[1].replace(",", "")), found[2]) for found in rows if found is not None]
 
     assert f"{sum(number for number, _ in counts):,} jobs, {len(counts)} causes" in lines[place]

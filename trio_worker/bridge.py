@@ -22,7 +22,7 @@ Ts = TypeVarTuple("Ts")
 
 
 @asynccontextmanager
-async def open_bridge(complain: Callable[[str], None]) -> AsyncIterator[None]:
+async def open_bridge(complain: Callable[[str], object]) -> AsyncIterator[None]:
     """Run the asyncio loop for the block.
 
     ``complain`` is told of every future that nobody awaited and every client that was never closed; without it

@@ -26,7 +26,7 @@ BOLD = Style(bold=True)
 GOOD = Style(color="green")
 CAUTION = Style(color="yellow")
 TROUBLE = Style(color="red", bold=True)
-CHART = Style(color="cyan")
+CHART = Style(color="cyan", dim=True)
 
 CUT_MARK = "…"
 # For terminals or fonts without these; a star for the ellipsis, as it also stands for the hidden part of an address.

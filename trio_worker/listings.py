@@ -91,7 +91,7 @@ def failures_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
     """Return FAILURES: a rule and ``rows`` lines, a cause each, the most frequent first; deaths stay in view."""
     total = sum(cause.count for cause in snapshot.causes)
     aside = f"{total:,} jobs, {len(snapshot.causes):,} causes" if total else "none"
-    lines = [rule("FAILURES", width, aside, "this run, by cause")]
+    lines = [rule("FAILURES", width, aside, "this run, by cause, last seen")]
     lines += [row(_failure_row(cause, snapshot.at, width), width) for cause in _causes_in_view(snapshot.causes, rows)]
     return lines + [blank(width)] * (rows + 1 - len(lines))
 
@@ -106,13 +106,13 @@ def _causes_in_view(causes: tuple[DeathCount, ...], rows: int) -> tuple[DeathCou
 
 
 def _failure_row(cause: DeathCount, now: float, width: int) -> list[Segment]:
-    word_size = max(8, width - 9 - 8 - 10 - 15 - 8)
+    word_size = max(8, width - 9 - 8 - 10 - 10 - 8)
     return [
         cell(count(cause.count, 9), 9, PLAIN, is_right=True),
         disposition_cell(cause.disposition),
         cell(cause.codes or UNKNOWN, 10),
         cell(cause.word.replace("_", " "), word_size),
-        cell(f"last {ago(now - cause.last_at)} ago", 15, DIM, is_right=True),
+        cell(f"{ago(now - cause.last_at)} ago", 10, DIM, is_right=True),
     ]
 
 

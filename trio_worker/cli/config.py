@@ -1,0 +1,132 @@
+"""Edge. ``config``: is it right, what is in force, what does a key mean."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from trio_worker.catalogue import CatalogueFaults, read_catalogue
+from trio_worker.cli.surroundings import (
+    MISCONFIGURED,
+    NOTHING_MATCHED,
+    OK,
+    REFUSED,
+    AsJson,
+    ConfigFile,
+    complain,
+    load_settings,
+    print_json,
+    refuse,
+)
+from trio_worker.mail import ComposerFaults, open_composer
+from trio_worker.opening import tls_context
+from trio_worker.settings import KEYS, Fault, Faults, Settings, config_path, read_settings, suggest_key
+from trio_worker.settings_text import effective, explain, production_text, toml_value
+
+config_app = App(name="config", help="Configuration: is it right, what is in force.", help_format="plaintext")
+
+_URL_LOGIN = re.compile(r"(?<=://)[^/@]*@")
+
+
+@config_app.command(name="check")
+def check(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
+    """Check configuration, secrets and templates; tell everything that is wrong at once. Exits 78 if anything is."""
+    path = config_path(config, os.environ)
+    settings = read_settings(path, os.environ)
+    if isinstance(settings, Faults):
+        faults, warnings = list(settings.faults), []
+    else:
+        faults, warnings = _faults_beyond(settings), list(settings.warnings)
+    name = str(path) if path else "defaults and environment"
+    if as_json:
+        print_json(
+            {"file": name, "ok": not faults, "problems": list(map(str, faults)), "warnings": list(map(str, warnings))}
+        )
+        return MISCONFIGURED if faults else OK
+    for warning in warnings:
+        print(f"warning  {warning}")
+    for fault in faults:
+        print(fault)
+    if faults:
+        print(f"{len(faults)} {'problem' if len(faults) == 1 else 'problems'}")
+        return MISCONFIGURED
+    print(f"ok  {name}")
+    return OK
+
+
+@config_app.command(name="show")
+def show(
+    *,
+    origin: Annotated[bool, Parameter(negative=(), help="Say where each value comes from.")] = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Print the configuration in force; secrets only as set or not."""
+    settings = load_settings(config)
+    if as_json:
+        shown = {
+            key: _secret_word(value) if is_secret else _masked(value) for key, value, is_secret in effective(settings)
+        }
+        print_json({"settings": shown, "origins": dict(settings.origins)} if origin else {"settings": shown})
+        return OK
+    for key, value, is_secret in effective(settings):
+        line = f"{key} = {_secret_word(value) if is_secret else toml_value(_masked(value))}"
+        print(f"{line:<60} # {settings.origins.get(key, 'default')}" if origin else line)
+    return OK
+
+
+@config_app.command(name="explain")
+def explain_key(key: str) -> int:
+    """Say what one key means, its default and its environment variable."""
+    if key not in KEYS:
+        complain(f"{key}: no such key{suggest_key(key)}")
+        return NOTHING_MATCHED
+    print(explain(KEYS[key]))
+    return OK
+
+
+@config_app.command(name="init")
+def init(path: Path = Path("conf/production.toml")) -> int:
+    """Write a commented production file; never over an existing one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(production_text())
+    except FileExistsError:
+        complain(f"{path} exists: nothing was written")
+        return REFUSED
+    except OSError as error:
+        refuse(REFUSED, f"{path}: {error.strerror}")
+    print(f"{path} written; edit it, then: trio-worker config check --config {path}")
+    return OK
+
+
+def _faults_beyond(settings: Settings) -> list[Fault]:
+    """Return what only reading other files can tell: templates and certificates."""
+    faults = []
+    catalogue = read_catalogue(settings.mail.template_dirs)
+    if isinstance(catalogue, CatalogueFaults):
+        faults += [Fault(each.path, each.what) for each in catalogue.faults]
+    else:
+        composer = open_composer(settings.mail, catalogue)
+        if isinstance(composer, ComposerFaults):
+            faults += [Fault(each.path, each.what) for each in composer.faults]
+    try:
+        tls_context(settings.smtp.ca_file)
+    except OSError as error:
+        faults.append(
+            Fault(settings.origins.get("smtp.ca_file", "default"), f"smtp.ca_file: {settings.smtp.ca_file}: {error}")
+        )
+    return faults
+
+
+def _masked(value: Any) -> Any:
+    return _URL_LOGIN.sub("…@", value) if isinstance(value, str) else value
+
+
+def _secret_word(value: str) -> str:
+    return f"(set, {len(value)} chars)" if value else "(not set)"

@@ -1,0 +1,140 @@
+"""Edge. Where settings come from: the TOML file with the line of each key, the environment, secret files."""
+
+from __future__ import annotations
+
+import re
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+PREFIX = "TRIO_WORKER__"
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
+# A secret longer than this is a wrong file.
+SECRET_LIMIT_BYTES = 64 * 1024
+
+_SECTION = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")
+_KEY = re.compile(r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
+_LINE = re.compile(r"at line (\d+)")
+
+
+@frozen
+class Fault:
+    """One thing that is wrong with the configuration: ``place`` is file:line, a variable or a flag."""
+
+    place: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.place}  {self.what}"
+
+
+@frozen
+class Given:
+    """One value that was given for a key, and where."""
+
+    value: Any
+    place: str
+    is_text: bool = False  # from the environment: every value is a string there
+
+
+def read_toml(path: Path) -> dict[str, Given] | Fault:
+    """Read a TOML file into dotted keys; tables are opened up, down to ``mail.types.<type>.<key>``."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        return Fault(str(path), error.strerror or "cannot be read")
+    except UnicodeDecodeError:
+        return Fault(str(path), "is not UTF-8")
+    try:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        line = _LINE.search(str(error))
+        return Fault(f"{path}:{line[1] if line else 1}", f"not TOML: {error}")
+    lines = key_lines(text)
+    return {key: Given(value, f"{path}:{_line_of(key, lines)}") for key, value in _flatten(document, "")}
+
+
+def key_lines(text: str) -> dict[str, int]:
+    """Return the line of each dotted key, which tomllib does not tell; keys of an inline table have the table's."""
+    lines: dict[str, int] = {}
+    section = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        header = _SECTION.match(line)
+        if header is not None:
+            section = _dotted(header[1])
+            lines.setdefault(section, number)
+            continue
+        found = _KEY.match(line)
+        if found is not None:
+            lines.setdefault(".".join(filter(None, (section, _dotted(found[1])))), number)
+    return lines
+
+
+def read_environment(environ: Mapping[str, str]) -> dict[str, Given]:
+    """Return what variables such as ``TRIO_WORKER__SMTP__POOL__MAX_SIZE`` give, by dotted key.
+
+    Variables are in capitals and keys are not; an email type's name keeps the case it has in the variable.
+    """
+    found: dict[str, Given] = {}
+    for name, value in environ.items():
+        if not name.startswith(PREFIX):
+            continue
+        words = name.removeprefix(PREFIX).split("__")
+        is_type = [word.lower() for word in words[:2]] == ["mail", "types"]
+        keyed = [word if is_type and place == 2 else word.lower() for place, word in enumerate(words)]
+        found[".".join(keyed)] = Given(value, name, is_text=True)
+    return found
+
+
+def variable_of(key: str) -> str:
+    """Return the environment variable of a dotted key."""
+    return PREFIX + "__".join(word if place == 2 and key.startswith("mail.types.") else word.upper()
+                              for place, word in enumerate(key.split(".")))  # fmt: skip
+
+
+def read_secret(path: Path, place: str) -> str | Fault:
+    """Read a secret file; one line feed at its end is not part of the secret."""
+    try:
+        secret = path.read_bytes()[: SECRET_LIMIT_BYTES + 1]
+    except OSError as error:
+        return Fault(place, f"secret file {path}: {error.strerror}")
+    if len(secret) > SECRET_LIMIT_BYTES:
+        return Fault(place, f"secret file {path}: over {SECRET_LIMIT_BYTES} bytes")
+    try:
+        text = secret.decode("utf-8")
+    except UnicodeDecodeError:
+        return Fault(place, f"secret file {path}: is not UTF-8")
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def is_read_by_others(path: Path) -> bool:
+    """Whether others than owner and group may read a file."""
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
+
+
+def _flatten(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, dict):
+            if not value:
+                yield dotted, value
+            yield from _flatten(value, f"{dotted}.")
+        else:
+            yield dotted, value
+
+
+def _dotted(written: str) -> str:
+    return ".".join(word.strip().strip("\"'") for word in re.findall(r"\"[^\"]*\"|'[^']*'|[^.\s]+", written))
+
+
+def _line_of(key: str, lines: Mapping[str, int]) -> int:
+    while key not in lines and "." in key:
+        key = key.rpartition(".")[0]
+    return lines.get(key, 1)

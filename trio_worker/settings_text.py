@@ -1,0 +1,186 @@
+"""Pure. The settings written out: the files in ``conf/``, the reference in ``docs/``, and a key explained."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from trio_worker.mail import MailOptions, TypeOptions
+from trio_worker.option import option_of
+from trio_worker.settings import KEYS, SECTIONS, Key, Settings
+
+# What each shipped file says differently from the defaults in the code.
+DEV: dict[str, Any] = {"profile": "dev", "smtp.tls": "none", "capture.listen": "127.0.0.1:1025"}
+PRODUCTION: dict[str, Any] = {
+    "profile": "production",
+    "number_workers": 20,
+    "redis.url": "redis://127.0.0.1:6379/0",
+    "smtp.host": "smtp.example.com",
+    "smtp.port": 587,
+    "smtp.tls": "starttls",
+    "mail.frontend_url": "https://app.example.com",
+    "smtp.pool.max_size": 20,
+    "smtp.pool.min_idle": 2,
+}
+_DEV_HEAD = """\
+# trio_worker on one machine, with nothing installed: its own Valkey, its own mail catcher.
+# Every key with its value here; what is left out has the default that docs/configuration.md names.
+"""
+_PRODUCTION_HEAD = """\
+# trio_worker in production. Look through every line with a name in it; then: trio-worker config check
+# Secrets belong in files: redis.password_file, smtp.password_file, or systemd's $CREDENTIALS_DIRECTORY.
+"""
+
+
+def dev_text() -> str:
+    """Return conf/dev.toml."""
+    return _DEV_HEAD + "\n" + toml_text(DEV)
+
+
+def production_text() -> str:
+    """Return conf/production.toml; what `config init` writes."""
+    return _PRODUCTION_HEAD + "\n" + toml_text(PRODUCTION, left_out=("capture",))
+
+
+def toml_text(changes: Mapping[str, Any], left_out: tuple[str, ...] = ()) -> str:
+    """Return a whole configuration file: every key with its sentence, ``changes`` over the defaults."""
+    parts = []
+    for section in SECTIONS:
+        if section in left_out:
+            continue
+        lines = [f"[{section}]"] if section else []
+        for key in _keys_in(section):
+            name = key.dotted.removeprefix(f"{section}.") if section else key.dotted
+            lines += [f"# {line}" for line in textwrap.wrap(key.option.says, 100)]
+            if key.option.secret:
+                lines.append(f'# {name}_file = "/run/secrets/{key.dotted.replace(".", "_")}"')
+            else:
+                lines.append(f"{name} = {toml_value(changes.get(key.dotted, key.default))}")
+        parts.append("\n".join(lines))
+        if section == "mail":
+            parts += list(_type_tables())
+    return "\n\n".join(parts) + "\n"
+
+
+def toml_value(value: object) -> str:
+    """Return a value as TOML writes it."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            return f"{value:g}" if value < 1e6 else f"{value:.0f}"
+        case str():
+            # TOML's basic strings escape as JSON does; DEL alone is allowed there and not here.
+            escaped = "".join(_escaped(char) for char in value)
+            return f'"{escaped}"'
+        case tuple() | list():
+            return "[" + ", ".join(map(toml_value, value)) + "]"
+        case _:
+            raise TypeError(f"no TOML for {type(value).__name__}")
+
+
+def explain(key: Key) -> str:
+    """Return what one key means, in a few lines."""
+    bounds = []
+    if key.option.least is not None:
+        bounds.append(f"at least {key.option.least:g}")
+    if key.option.most is not None:
+        bounds.append(f"at most {key.option.most:g}")
+    if key.option.choices:
+        bounds.append("one of " + ", ".join(choice or "(empty)" for choice in key.option.choices))
+    lines = [key.dotted, *textwrap.wrap(key.option.says, 78, initial_indent="  ", subsequent_indent="  ")]
+    lines.append(f"  default      {'(none)' if key.option.secret else toml_value(key.default)}")
+    if bounds:
+        lines.append(f"  bounds       {', '.join(bounds)}")
+    lines.append(f"  environment  {key.variable}")
+    if key.option.secret:
+        lines.append(f"  from a file  {key.dotted}_file, {key.variable}_FILE, or a systemd credential called "
+                     f"{key.dotted.replace('.', '_')}")  # fmt: skip
+    return "\n".join(lines)
+
+
+def reference_text() -> str:
+    """Return docs/configuration.md."""
+    rows = []
+    for section in SECTIONS:
+        rows.append(f"\n## {f'[{section}]' if section else 'Above all sections'}\n")
+        rows.append("| key | default | what it says | environment |\n| --- | --- | --- | --- |")
+        rows += [_row(key) for key in _keys_in(section)]
+        if section == "mail":
+            rows.append("\n## [mail.types.&lt;email type&gt;]\n")
+            rows.append("| key | shipped | what it says |\n| --- | --- | --- |")
+            rows += list(_type_rows())
+    return _REFERENCE_HEAD + "\n".join(rows) + "\n"
+
+
+_REFERENCE_HEAD = """\
+# Configuration
+
+This page is written by `tools/write_docs` from the option records in the code; a test holds them together.
+
+A key's value comes from the first of these that names it: a flag, the environment, the file, its default. The file is
+the one given with `--config`, else the one that `TRIO_WORKER_CONFIG` names, else `conf/dev.toml` where the worker was
+started, else none. Durations are numbers with their unit in the key; paths are relative to the working directory.
+In the environment a list is separated by commas.
+
+A secret may be given as `<key>_file`, as `..._FILE` in the environment, or as a systemd credential of the name
+`smtp_password` or `redis_password`. One line feed at the end of such a file is not part of the secret.
+
+`trio-worker config check` tells everything that is wrong at once, with file and line, and exits with 78.
+`trio-worker config show --origin` tells which value is in force and where it came from.
+"""
+
+
+def _keys_in(section: str) -> Iterator[Key]:
+    return (key for key in KEYS.values() if key.section == section)
+
+
+def _row(key: Key) -> str:
+    name = key.dotted.removeprefix(f"{key.section}.") if key.section else key.dotted
+    if key.option.secret:
+        name, default = f"{name}, {name}_file", "none"
+    else:
+        default = f"`{toml_value(key.default)}`"
+    return f"| `{name}` | {default} | {key.option.says} | `{key.variable}` |"
+
+
+def _type_tables() -> Iterator[str]:
+    for name, own in MailOptions().types.items():
+        lines = [f"[mail.types.{name}]"]
+        for attribute in attrs.fields(TypeOptions):
+            value = getattr(own, attribute.name)
+            if value not in (None, ""):
+                lines += [f"# {option_of(attribute).says}", f"{attribute.name} = {toml_value(value)}"]
+        yield "\n".join(lines)
+
+
+def _type_rows() -> Iterator[str]:
+    shipped = MailOptions().types
+    for attribute in attrs.fields(TypeOptions):
+        values = {name: getattr(own, attribute.name) for name, own in shipped.items()}
+        said = ", ".join(f"{name} `{toml_value(value)}`" for name, value in values.items() if value not in (None, ""))
+        yield f"| `{attribute.name}` | {said or '-'} | {option_of(attribute).says} |"
+
+
+def _escaped(char: str) -> str:
+    if char in '"\\':
+        return f"\\{char}"
+    return char if char.isprintable() else f"\\U{ord(char):08x}"
+
+
+def effective(settings: Settings) -> Iterator[tuple[str, Any, bool]]:
+    """Yield every key with its effective value, and whether it is a secret."""
+    for key in KEYS.values():
+        field_name, _ = SECTIONS[key.section]
+        record = getattr(settings, field_name) if field_name else settings
+        yield key.dotted, getattr(record, key.name), key.option.secret
+    for name, own in settings.mail.types.items():
+        for attribute in attrs.fields(TypeOptions):
+            value = getattr(own, attribute.name)
+            if value not in (None, ""):
+                yield f"mail.types.{name}.{attribute.name}", value, False
