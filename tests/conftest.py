@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -134,7 +135,7 @@ class WorkerMaker:
         while not is_so():
             await self._changed.wait()
 
-    def options(self, port: int, **changes: object) -> WorkerOptions:
+    def options(self, port: int, **changes: Any) -> WorkerOptions:
         made = WorkerOptions(
             number_workers=10,
             queue=QueueOptions(),

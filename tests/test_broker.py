@@ -349,7 +349,7 @@ async def test_a_full_redis_still_claims_and_settles(real_redis: RedisClient) ->
         for job, (verdict, _) in zip(jobs, verdicts(jobs[0].record), strict=False):
             assert await settle(broker, job, verdict) is Answered.SETTLED
         dead = ShelvedJob(jobs[3].job_id, 0.0, jobs[3].record, CAUSE, b"")
-        assert await revive(real_redis, "jobs", "held", [dead], 1.0) == {jobs[3].job_id}
+        assert await revive(real_redis, "jobs", "held", [dead], 1.0) == frozenset({jobs[3].job_id})
         (due, *_) = (await claim(broker)).jobs
         assert await broker.renew([due]) == []
     finally:

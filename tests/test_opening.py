@@ -7,6 +7,7 @@ import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import trio
@@ -49,12 +50,12 @@ def client_tls(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-def relay(port: int, tls: str, context: ssl.SSLContext | None = None, **changes: object) -> Relay:
+def relay(port: int, tls: str, context: ssl.SSLContext | None = None, **changes: Any) -> Relay:
     options = evolve(RelayOptions(host="localhost", port=port, tls=tls), **changes)
     return Relay(options, QUICK, context or tls_context(""))
 
 
-def login(**changes: object) -> dict[str, object]:
+def login(**changes: Any) -> dict[str, Any]:
     return {"username": LOGIN[0], "password": LOGIN[1], **changes}
 
 

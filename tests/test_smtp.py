@@ -45,7 +45,7 @@ class Relay:
             wire = answer(self.conversation, *self._replies(wire))
 
     def _replies(self, wire: bytes) -> list[str]:
-        replies = []
+        replies: list[str] = []
         while wire:
             if self.in_content:
                 assert wire.endswith(b".\r\n")

@@ -276,9 +276,8 @@ def _converted(key: Key, found: Given) -> Converted | _Wrong:
     if "\x00" in value:
         return _Wrong("must not hold NUL")
     if key.option.choices and value not in key.option.choices:
-        return _Wrong(
-            f"must be one of {', '.join(choice or '(empty)' for choice in key.option.choices)}{_near(value, key.option.choices)}"
-        )
+        words = ", ".join(choice or "(empty)" for choice in key.option.choices)
+        return _Wrong(f"must be one of {words}{_near(value, key.option.choices)}")
     return value
 
 
@@ -407,11 +406,12 @@ def _fault_of_redis(url: str) -> str:
 
 
 def _host_of(url: str) -> str:
+    """Return the host of a URL; empty when it has none, or a port that is none."""
     try:
-        parts = urlsplit(url)
-        return (parts.hostname or "") if parts.port is None or parts.port > 0 else ""
+        host, port = urlsplit(url).hostname, urlsplit(url).port
     except ValueError:
         return ""
+    return "" if port == 0 else host or ""
 
 
 def _regex_fault(pattern: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import trio
 from cyclopts import App, Parameter
@@ -69,7 +69,7 @@ def list_mails(
 
     caught = list_caught(Path(load_settings(config).capture.dir))
     shown = caught[-limit:] if limit else []
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "key": mail.key,
             "at": mail.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
