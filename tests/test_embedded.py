@@ -65,6 +65,7 @@ def usual_ports(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Keep off 6379, which may be a developer's own."""
     ports = [free_port(), free_port(), free_port()]
     monkeypatch.setattr(embedded, "USUAL_PORTS", ports)
+    of_the_whole_run.update(collectors())
     return ports
 
 
@@ -86,11 +87,19 @@ def command(port: int, *words: str) -> str:
         return connection.recv(4096).decode()
 
 
+def collectors() -> set[threading.Thread]:
+    """Tell the threads that wait for the end of a server."""
+    return {thread for thread in threading.enumerate() if thread.name == "embedded-valkey"}
+
+
 def reap() -> None:
-    """Wait until every server that this process started and that has ended is collected."""
-    for thread in threading.enumerate():
-        if thread.name == "embedded-valkey":
-            thread.join(WAIT_SECONDS)
+    """Wait until the servers that this test started are collected: those of the whole run live on."""
+    for thread in collectors() - of_the_whole_run:
+        thread.join(WAIT_SECONDS)
+        assert not thread.is_alive()
+
+
+of_the_whole_run: set[threading.Thread] = set()
 
 
 def has_ended(pid: int) -> bool:

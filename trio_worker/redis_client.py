@@ -107,6 +107,13 @@ class _Rostered:
         if self._writer is not None:
             self._writer.transport.abort()
 
+    async def _send_packed_command(self, command: Any) -> None:
+        # Since Python 3.12 asyncio takes a write on an aborted transport for one that is merely slow, and then waits
+        # for a socket that is closed.
+        if self._writer is not None and self._writer.transport.is_closing():
+            raise exceptions.ConnectionError("the connection was broken off")
+        await super()._send_packed_command(command)  # type: ignore[misc]  # the mixin stands before a connection
+
 
 class _Resolving(_Rostered):
     """A connection whose host name trio looks up: asyncio would do it in a thread that no deadline reaches."""
