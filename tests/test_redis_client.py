@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Complaints
 from redis import exceptions
 
+from conftest import Complaints
 from trio_worker.bridge import call
 from trio_worker.redis_client import (
     RedisOptions,
@@ -16,11 +16,11 @@ from trio_worker.redis_client import (
 
 
 async def test_a_write_on_a_connection_that_was_broken_off_fails_at_once(bridge: Complaints, valkey_url: str) -> None:
-    """asyncio is not left waiting for a closed socket, of which it would complain (Python 3.12 and later)."""
+    """No writer is left waiting for a closed socket, of which asyncio would complain (Python 3.12 and later)."""
     async with open_redis_client(RedisOptions(url=valkey_url), 5.0) as client:
 
         async def write_after_abort() -> None:
-            connection = await client.client.connection_pool.get_connection()
+            connection = await client.client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
             try:
                 connection.abort()
                 await connection.send_command("PING")

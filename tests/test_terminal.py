@@ -25,7 +25,14 @@ from attrs import define, evolve
 from sample_snapshot import busy
 
 from trio_worker.snapshot import Snapshot
-from trio_worker.terminal import is_live, open_screen, run_dashboard, run_status_lines
+from trio_worker.terminal import (
+    has_color,
+    is_ascii_only,
+    is_live,
+    open_screen,
+    run_dashboard,
+    run_status_lines,
+)
 
 PATIENCE_SECONDS = 20.0
 ENTER = b"\x1b[?1049h\x1b[?25l"
@@ -207,6 +214,16 @@ def test_dashboard_is_for_terminals_only(terminal: tuple[Window, TextIO]) -> Non
     assert not is_live(stream, {"TERM": "dumb"})
     assert not is_live(stream, {})
     assert not is_live(io.StringIO(), TERMINAL)
+
+
+def test_looks_follow_the_terminal_and_the_wish() -> None:
+    """ASCII where the encoding is not UTF-8, no colour where NO_COLOR says something."""
+    latin, utf8 = (io.TextIOWrapper(io.BytesIO(), encoding=name) for name in ("iso-8859-1", "UTF-8"))
+    assert is_ascii_only(latin)
+    assert not is_ascii_only(utf8)
+    assert has_color({})
+    assert has_color({"NO_COLOR": ""})
+    assert not has_color({"NO_COLOR": "1"})
 
 
 def test_terminal_that_cannot_be_opened_is_not_live(

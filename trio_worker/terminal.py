@@ -117,6 +117,16 @@ def is_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return True
 
 
+def is_ascii_only(stream: TextIO) -> bool:
+    """Return whether the terminal cannot be trusted with more than ASCII."""
+    return (stream.encoding or "").lower().replace("-", "") != "utf8"
+
+
+def has_color(environ: Mapping[str, str]) -> bool:
+    """Return whether colours are wanted (no-color.org: not when NO_COLOR is set to anything)."""
+    return not environ.get("NO_COLOR")
+
+
 @contextmanager
 def open_screen(stream: TextIO) -> Iterator[Screen]:
     """Enter the alternate screen of the terminal behind ``stream`` and leave it at the end, however the end comes.

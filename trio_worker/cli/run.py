@@ -9,6 +9,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -38,7 +39,15 @@ from trio_worker.mail import Composer, ComposerFaults, open_composer
 from trio_worker.opening import Relay, tls_context
 from trio_worker.redis_client import RedisClient
 from trio_worker.settings import Settings
-from trio_worker.terminal import Screen, is_live, open_screen, run_dashboard, run_status_lines
+from trio_worker.terminal import (
+    Screen,
+    has_color,
+    is_ascii_only,
+    is_live,
+    open_screen,
+    run_dashboard,
+    run_status_lines,
+)
 from trio_worker.worker import Worker, WorkerOptions
 
 # How often the queue is counted for the screen, and for the lines of a run without one.
@@ -187,7 +196,8 @@ class _Stage:
         with self._open_face() as screen:
             async with trio.open_nursery() as faces:
                 if screen is not None:
-                    faces.start_soon(run_dashboard, worker.snapshot, screen)
+                    looks = {"ascii_only": is_ascii_only(sys.stdout), "color": has_color(os.environ)}
+                    faces.start_soon(partial(run_dashboard, worker.snapshot, screen, **looks))
                 else:
                     faces.start_soon(run_status_lines, worker.snapshot, print_line)
                 if self.beside is not None:
