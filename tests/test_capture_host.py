@@ -79,6 +79,17 @@ async def test_the_first_hosts_and_keeps_mails_in_the_folder(options: CaptureOpt
     assert read_host(folder) is None
 
 
+async def test_the_host_lets_the_login_in_that_it_is_told(options: CaptureOptions) -> None:
+    """A worker that logs in to its relay can log in to its own catcher."""
+    with patience():
+        async with host_catcher(options, ("mailer", "sesame")):
+            host, port = split_listen(options.listen)
+            async with await trio.open_tcp_stream(host, port) as stream:
+                await stream.receive_some()
+                await stream.send_all(b"EHLO c\r\n")
+                assert b"AUTH CRAM-MD5" in await stream.receive_some()
+
+
 async def test_the_second_stands_by_and_takes_over(options: CaptureOptions) -> None:
     """While one hosts, another stands by; when the first leaves, the other hosts, on the same port and folder."""
     first_may_leave = trio.Event()

@@ -221,6 +221,27 @@ async def test_a_refused_login_stops_claiming_and_sending_resumes_by_itself(
     assert len(settled(workers, Disposition.RELEASED)) <= 10 + 2
 
 
+async def test_a_login_that_is_refused_before_any_job_came_stops_claiming(workers: WorkerMaker) -> None:
+    """The connection that the pool keeps ready is evidence too: a job pushed later is not even claimed."""
+    async with open_catcher(credentials=("u", "p"), faults=faults("auth=535")) as catcher:
+        relay = Relay(
+            RelayOptions(port=catcher.port, tls="none", username="u", password="p"), Timeouts(), tls_context("")
+        )
+        worker = workers.make(workers.options(catcher.port, relay=relay), is_burst=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, worker)
+            with trio.fail_after(10):
+                await workers.wait_until(lambda: any(isinstance(event, BreakerChanged) for event in workers.events))
+            await workers.push(job_bytes())
+            # Long enough for a claim that is wrongly made to be seen; the right one has nothing to be waited for.
+            with trio.move_on_after(0.3):
+                await workers.wait_until(lambda: any(isinstance(event, Claimed) for event in workers.events))
+            worker.drain("seen enough")
+
+        assert catcher.logins_tried == 1
+    assert (await counts(workers.client)).waiting == 1
+
+
 async def test_a_burst_gives_up_on_a_relay_that_stays_away(workers: WorkerMaker) -> None:
     """After the grace it ends with 69; every job is back in the queue."""
     await workers.push(job_bytes())

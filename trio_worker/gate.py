@@ -18,7 +18,7 @@ from trio_worker.breaker import (
     after_wait,
 )
 from trio_worker.events import BreakerChanged, Publish
-from trio_worker.outcome import Accepted, Outcome, Refused
+from trio_worker.outcome import Accepted, Outcome, Refused, Trouble, Unopened
 from trio_worker.verdict import relay_trouble
 
 
@@ -48,6 +48,10 @@ class Gate:
             self._change(after_trouble(self.breaker, trouble, trio.current_time(), self.dice()))
         elif isinstance(outcome, Accepted | Refused):
             self._change(Closed())
+
+    def note_opening(self, trouble: Trouble) -> None:
+        """Learn from a connection that could not be opened before any mail wanted one: as from a mail's."""
+        self.note(Unopened(trouble))
 
     def end_probe(self) -> None:
         """Note that the probe's job is settled; when it told nothing, another one may go at once."""

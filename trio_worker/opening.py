@@ -51,6 +51,11 @@ class RelayOptions:
     )
     only_to: str = option("", "Regular expression that a recipient must match in full to be mailed; empty: everybody.")
 
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """User and password, or None where there is no login."""
+        return (self.username, self.password) if self.username else None
+
 
 @frozen
 class Timeouts:

@@ -55,6 +55,8 @@ class Permit:
 
 
 Open: TypeAlias = Callable[[], Awaitable[Opened | Trouble]]
+# Told of trouble with an opening that no mail asked for, when no connection works.
+TellTrouble: TypeAlias = Callable[[Trouble], object]
 
 
 @define(eq=False)
@@ -65,6 +67,7 @@ class Pool:
     timeouts: Timeouts
     publish: Publish
     _open_session: Open
+    _tell_trouble: TellTrouble
     _connections: list[Connection] = field(factory=list)  # the most recently used last
     _opening: int = 0
     _opened_ever: int = 0
@@ -271,7 +274,9 @@ class Pool:
                 self._restore_withheld()
                 # While an opening has just failed, only a mail opens again: each try may count as a failed login.
                 if not self._is_shut and self._trouble is None and self._missing_idle() > 0:
-                    await self._open_one()
+                    opened = await self._open_one()
+                    if isinstance(opened, Trouble) and not self._connections:
+                        self._tell_trouble(opened)
                 else:
                     await trio.sleep(SWEEP_SECONDS)
 
@@ -301,9 +306,15 @@ class Pool:
 
 @asynccontextmanager
 async def open_pool(
-    options: PoolOptions, relay: Relay, publish: Publish, open_with: Open | None = None
+    options: PoolOptions,
+    relay: Relay,
+    publish: Publish,
+    open_with: Open | None = None,
+    tell_trouble: TellTrouble = lambda _: None,
 ) -> AsyncIterator[Pool]:
     """Open a pool and keep it for the block; all connections are closed at its end, also on a cancel.
+
+    ``tell_trouble`` is called with the trouble of a connection that the pool opened for its own sake.
 
     No message may be in flight when the block ends: the tasks that borrow live in a nursery inside it.
     """
@@ -311,7 +322,7 @@ async def open_pool(
     async def open_relay() -> Opened | Trouble:
         return await open_session(relay)
 
-    pool = Pool(options, relay.timeouts, publish, open_with or open_relay)
+    pool = Pool(options, relay.timeouts, publish, open_with or open_relay, tell_trouble)
     async with trio.open_nursery() as keeping:
         keeping.start_soon(pool._keep)  # noqa: SLF001  the pool's own task, started by its own opener
         try:

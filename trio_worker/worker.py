@@ -112,9 +112,13 @@ class Worker:
             house.start_soon(keep_leases, self.broker, self.hands, contact, self.publish)
             if self.look_seconds:
                 house.start_soon(self._look)
-            async with open_pool(self.options.pool, self.options.relay, self.publish, self.open_with) as self._pool:
-                end = await self._run_crew(house, self._pool, contact, settler)
+            gate = Gate(self.publish)
+            opening = open_pool(self.options.pool, self.options.relay, self.publish, self.open_with, gate.note_opening)
+            async with opening as self._pool:
+                end = await self._run_crew(house, self._pool, gate, contact, settler)
             await self._finish_settling(settler)
+            if self.look_seconds and not contact.failing_seconds:
+                await self._look_once()
             house.cancel_scope.cancel()
         self.publish(PhaseChanged(Phase.STOPPED, self._why))
         return int(end)
@@ -143,9 +147,10 @@ class Worker:
         grace_ends_at = None if deadline == float("inf") else deadline
         return self.board.snapshot(trio.current_time(), time.time(), views, grace_ends_at)
 
-    async def _run_crew(self, house: trio.Nursery, pool: Pool, contact: Contact, settler: Settler) -> BurstEnd:
+    async def _run_crew(
+        self, house: trio.Nursery, pool: Pool, gate: Gate, contact: Contact, settler: Settler
+    ) -> BurstEnd:
         options = self.options
-        gate = Gate(self.publish)
         heart = Heart(
             types=self.types,
             composer=self.composer,
@@ -206,23 +211,27 @@ class Worker:
         self.client.abort_calls()
 
     async def _look(self) -> None:
-        """Count the queue for whoever watches; a failing look is the claiming task's to tell."""
         while True:
-            counts = await count_jobs(self.client, self.options.queue.name)
-            if not isinstance(counts, Unavailable):
-                self._history.note(counts.at, counts.popped + counts.waiting)
-                head_at = self._history.pushed_at(counts.popped + 1) if counts.waiting else None
-                self.publish(
-                    QueueSeen(
-                        waiting=counts.waiting,
-                        delayed=counts.delayed,
-                        leased=counts.leased,
-                        held=counts.held,
-                        dead=counts.dead,
-                        due=counts.due,
-                        oldest_seconds=None if head_at is None else max(0.0, counts.at - head_at),
-                        is_estimate=True,
-                        paused=counts.paused,
-                    )
-                )
+            await self._look_once()
             await trio.sleep(self.look_seconds)
+
+    async def _look_once(self) -> None:
+        """Count the queue for whoever watches; a failing look is the claiming task's to tell."""
+        counts = await count_jobs(self.client, self.options.queue.name)
+        if isinstance(counts, Unavailable):
+            return
+        self._history.note(counts.at, counts.popped + counts.waiting)
+        head_at = self._history.pushed_at(counts.popped + 1) if counts.waiting else None
+        self.publish(
+            QueueSeen(
+                waiting=counts.waiting,
+                delayed=counts.delayed,
+                leased=counts.leased,
+                held=counts.held,
+                dead=counts.dead,
+                due=counts.due,
+                oldest_seconds=None if head_at is None else max(0.0, counts.at - head_at),
+                is_estimate=True,
+                paused=counts.paused,
+            )
+        )

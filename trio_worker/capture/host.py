@@ -79,9 +79,10 @@ class Hosting:
 
 
 @asynccontextmanager
-async def host_catcher(options: CaptureOptions) -> AsyncIterator[Hosting]:
+async def host_catcher(options: CaptureOptions, credentials: tuple[str, str] | None = None) -> AsyncIterator[Hosting]:
     """Host the catcher of ``options.dir``, or stand by while another process does.
 
+    ``credentials`` (user, password) are the login that it lets in; without them it offers none.
     When the block is entered somebody hosts it: this process, or the one that holds the lock. Leaving the block closes
     the catcher, then frees the lock. Raises `CatcherPortTaken` where another program listens on the address, and
     ValueError where ``options.listen`` is none.
@@ -91,13 +92,14 @@ async def host_catcher(options: CaptureOptions) -> AsyncIterator[Hosting]:
     make_maildir(folder)
     hosting = Hosting()
     with _open_lock(folder) as lock:
+        place = _Place(folder, lock, host, port, credentials)
         if await _try_lock_thrice(lock):
-            async with _open_hosted(folder, lock, host, port) as catcher:
+            async with _open_hosted(place) as catcher:
                 hosting.begin(catcher)
                 yield hosting
             return
         async with trio.open_nursery() as standing_by:
-            standing_by.start_soon(_take_over, hosting, folder, lock, host, port)
+            standing_by.start_soon(_take_over, hosting, place)
             yield hosting
             standing_by.cancel_scope.cancel()
 
@@ -147,6 +149,17 @@ def read_chaos(folder: Path) -> str:
         return ""
 
 
+@frozen
+class _Place:
+    """What a host needs: the folder, its lock (a file descriptor), where to listen, and the login to let in."""
+
+    folder: Path
+    lock: int
+    host: str
+    port: int
+    credentials: tuple[str, str] | None
+
+
 @define
 class _ChaosFile:
     """Follows the chaos file of a folder; one that cannot be read as faults changes nothing."""
@@ -170,37 +183,38 @@ class _ChaosFile:
             self.put_in_force(faults)
 
 
-async def _take_over(hosting: Hosting, folder: Path, lock: int, host: str, port: int) -> None:
+async def _take_over(hosting: Hosting, place: _Place) -> None:
     """Wait for the lock, then host until cancelled; a lock that is ours already is taken again at once."""
     while True:
-        if _try_lock_nowait(lock):
+        if _try_lock_nowait(place.lock):
             try:
-                await _host_for_ever(hosting, folder, lock, host, port)
+                await _host_for_ever(hosting, place)
             except CatcherPortTaken as problem:
                 hosting.problem = problem
         await trio.sleep(STAND_BY_SECONDS)
 
 
-async def _host_for_ever(hosting: Hosting, folder: Path, lock: int, host: str, port: int) -> None:
-    async with _open_hosted(folder, lock, host, port) as catcher:
+async def _host_for_ever(hosting: Hosting, place: _Place) -> None:
+    async with _open_hosted(place) as catcher:
         hosting.begin(catcher)
         await trio.sleep_forever()
 
 
 @asynccontextmanager
-async def _open_hosted(folder: Path, lock: int, host: str, port: int) -> AsyncIterator[Catcher]:
+async def _open_hosted(place: _Place) -> AsyncIterator[Catcher]:
     """Open the catcher on a folder whose lock is ours, and write into the lock file where it listens."""
-    chaos_file = _ChaosFile(folder, lambda _: None)
+    chaos_file = _ChaosFile(place.folder, lambda _: None)
     async with open_catcher(
-        host=host,
-        port=port,
-        store=MaildirStore(folder),
+        host=place.host,
+        port=place.port,
+        store=MaildirStore(place.folder),
+        credentials=place.credentials,
         before_input=chaos_file.follow,
     ) as catcher:
         chaos_file.put_in_force = catcher.chaos.put_in_force
         chaos_file.follow()
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()} {catcher.host} {catcher.port}\n".encode(), 0)
+        os.ftruncate(place.lock, 0)
+        os.pwrite(place.lock, f"{os.getpid()} {catcher.host} {catcher.port}\n".encode(), 0)
         yield catcher
 
 

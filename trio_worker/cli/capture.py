@@ -41,12 +41,13 @@ capture = App(name="capture", help="The local mail catcher: what it caught, and 
 @capture.command(name="run")
 async def run_catcher(*, config: ConfigFile = None) -> int:
     """Host the catcher of the configuration until Ctrl-C; wait for our turn while another process does."""
-    options = load_settings(config).capture
+    settings = load_settings(config)
+    options = settings.capture
     if not options.listen:
         refuse(MISCONFIGURED, "capture.listen is empty: nothing says where the catcher listens")
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         try:
-            async with host_catcher(options) as hosting:
+            async with host_catcher(options, settings.smtp.login) as hosting:
                 where = hosting.catcher
                 print(f"catching on {where.host}:{where.port}" if where else _standing_by(options.dir), flush=True)
                 await _until_signal(hosting, signals)
@@ -106,7 +107,7 @@ def show_mail(key: str, *, config: ConfigFile = None) -> int:
 
 @capture.command(name="chaos")
 def set_chaos(
-    faults: Annotated[str | None, Parameter(help='Such as "rcpt=451:20%% final=stall"; "" for none.')] = None,
+    faults: Annotated[str | None, Parameter(help='Such as "rcpt=451:20% final=stall"; "" for none.')] = None,
     *,
     config: ConfigFile = None,
     as_json: AsJson = False,

@@ -122,6 +122,7 @@ async def retry_dead(
         print_json({"retried": sorted(back), "missing": missing})
     else:
         print(f"{len(back)} dead letters are due again on {settings.queue.name}, each with its old Message-ID")
+        print("a worker that has nothing else to do takes them within 5 s")
     return PARTLY if missing or len(back) < len(jobs) else OK
 
 

@@ -187,7 +187,7 @@ class _Stage:
 
     async def _open_around(self, stack: AsyncExitStack) -> RedisClient:
         if self.settings.capture.listen:
-            await stack.enter_async_context(host_catcher(self.settings.capture))
+            await stack.enter_async_context(host_catcher(self.settings.capture, self.settings.smtp.login))
         return await stack.enter_async_context(open_queue(self.settings, self._note_loop))
 
     async def _work_watched(self, worker: Worker, client: RedisClient) -> int:
