@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import QueueListener, WatchedFileHandler
 from pathlib import Path
 from queue import Full, Queue
@@ -208,7 +208,9 @@ def open_logbook(options: LogOptions, *, to_terminal: bool) -> Iterator[Logbook]
         yield Logbook(_structured(logger, as_json=as_json), into)
     finally:
         listener.stop()
-        writer.close()
+        # A full disk refuses here what it refused before: the lines are counted already.
+        with suppress(OSError):
+            writer.close()
 
 
 def _count_lost(handler: _CountingQueueHandler) -> None:

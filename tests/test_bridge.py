@@ -1,0 +1,112 @@
+"""The bridge: asyncio calls that a cancel cannot tear, and complaints that are told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import trio
+
+from conftest import Complaints
+from trio_worker.bridge import call, call_abortable, call_by, call_trio, open_bridge
+
+
+async def test_a_cancel_does_not_tear_a_call(bridge: Complaints) -> None:
+    """It runs to its end, its result is delivered, and the cancel is felt at the next checkpoint."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def work() -> str:
+        begun.set()
+        await may_end.wait()
+        return "done"
+
+    results: list[str] = []
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def caller() -> None:
+                results.append(await call(work))
+                await trio.lowlevel.checkpoint()
+                results.append("went on")
+
+            nursery.start_soon(caller)
+            await call(begun.wait)
+            scope.cancel()
+            may_end.set()
+
+    assert results == ["done"]
+
+
+async def test_a_cancel_aborts_an_abortable_call(bridge: Complaints) -> None:
+    """The abort makes it end, its error is dropped, and the caller sees the cancel."""
+    begun, broken = asyncio.Event(), asyncio.Event()
+
+    async def read() -> None:
+        begun.set()
+        await broken.wait()
+        raise ConnectionResetError
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call_abortable, broken.set, read)
+            await call(begun.wait)
+            scope.cancel()
+
+    assert scope.cancelled_caught
+    assert broken.is_set()
+
+
+async def test_a_deadline_is_told_from_a_cancel(bridge: Complaints) -> None:
+    """TooSlowError for the deadline."""
+    broken = asyncio.Event()
+
+    async def read() -> None:
+        await broken.wait()
+        raise ConnectionResetError
+
+    with pytest.raises(trio.TooSlowError):
+        await call_by(0.01, broken.set, read)
+
+
+async def test_the_error_of_a_call_is_raised_as_it_is(bridge: Complaints) -> None:
+    """Not wrapped in a group, not turned into a cancel."""
+
+    async def fail() -> None:
+        raise ValueError("as it is")
+
+    with pytest.raises(ValueError, match="as it is"):
+        await call(fail)
+    with pytest.raises(ValueError, match="as it is"):
+        await call_abortable(lambda: None, fail)
+
+
+async def test_trio_can_be_called_from_asyncio(bridge: Complaints) -> None:
+    """For the look-up of names, which asyncio would do in a thread that no deadline reaches."""
+
+    async def add(one: int, other: int) -> int:
+        await trio.lowlevel.checkpoint()
+        return one + other
+
+    async def ask() -> int:
+        return await call_trio(add, 2, 3)
+
+    assert await call(ask) == 5
+
+
+async def test_what_nobody_awaits_is_told_and_ends_nothing() -> None:
+    """An error in a callback reaches whoever listens, named by its kind and not by its message."""
+    told: list[str] = []
+    async with open_bridge(told.append):
+
+        def fail() -> None:
+            raise ValueError("ann@example.com")
+
+        async def leave_behind() -> None:
+            asyncio.get_running_loop().call_soon(fail)
+
+        await call(leave_behind)
+        await call(asyncio.sleep, 0)
+
+    assert len(told) == 1
+    assert "ValueError" in told[0]
+    assert "ann@example.com" not in told[0]

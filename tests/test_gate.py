@@ -1,0 +1,91 @@
+"""The gate in a running worker: who waits, for how long, and what it is told by."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from trio_worker.breaker import Closed, HalfOpen, Open
+from trio_worker.events import BreakerChanged, Event
+from trio_worker.gate import Gate
+from trio_worker.outcome import Accepted, How, Loss, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened
+from trio_worker.reply import Reply, Stage
+
+DOWN = Trouble(How.CONNECT, Stage.CONNECT, "refused")
+GOOD = Accepted(Reply(Stage.FINAL, 250, "2.0.0", "ok"))
+REFUSED = Refused(Reply(Stage.RCPT, 550, "5.1.1", "no"))
+
+
+def make_gate() -> tuple[Gate, list[Event]]:
+    events: list[Event] = []
+    return Gate(events.append, dice=lambda: 0.0), events
+
+
+async def test_claims_wait_until_the_probe_is_due(autojump_clock: trio.testing.MockClock) -> None:
+    """After trouble nothing goes for a second, then one mail as a probe."""
+    gate, events = make_gate()
+    gate.note(Unopened(DOWN))
+    began = trio.current_time()
+    await gate.wait()
+
+    assert trio.current_time() - began == pytest.approx(1.0)
+    assert gate.is_probing
+    assert [type(event.breaker) for event in events if isinstance(event, BreakerChanged)] == [Open, HalfOpen]
+
+
+async def test_a_mail_that_goes_through_opens_the_gate_for_those_who_wait(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A mail that was under way when the trouble came proves that the relay works."""
+    gate, _ = make_gate()
+    gate.note_opening(Trouble(How.LOGIN, Stage.AUTH, "535"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gate.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        gate.note(GOOD)
+
+    assert trio.current_time() < 1.0
+    assert gate.breaker == Closed()
+    assert gate.troubled_seconds == 0.0
+
+
+@pytest.mark.parametrize("outcome", [GOOD, REFUSED])
+async def test_any_mail_the_relay_answered_for_ends_the_trouble(
+    outcome: Outcome, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A refused mail says as much of the relay as an accepted one."""
+    gate, _ = make_gate()
+    gate.note(Unopened(DOWN))
+    await gate.wait()
+    gate.note(outcome)
+
+    assert not gate.is_probing
+    assert gate.breaker == Closed()
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Unfit("too large"),
+        Uncertain(Loss(How.EOF, Stage.FINAL, "", had_delivered=True, mail_accepted=True)),
+        NotSent(Loss(How.CLOSING, Stage.MAIL, "421", had_delivered=True)),
+    ],
+)
+async def test_what_is_no_evidence_changes_nothing(outcome: Outcome, autojump_clock: trio.testing.MockClock) -> None:
+    """Neither a mail that does not fit nor a connection that worked before stops claiming."""
+    gate, events = make_gate()
+    gate.note(outcome)
+
+    assert gate.breaker == Closed()
+    assert events == []
+
+
+async def test_trouble_is_counted_from_its_first_sign(autojump_clock: trio.testing.MockClock) -> None:
+    """Probes that fail do not begin it anew: a burst measures its patience by it."""
+    gate, _ = make_gate()
+    for _ in range(3):
+        gate.note(Unopened(DOWN))
+        await gate.wait()
+
+    assert gate.troubled_seconds == pytest.approx(1.0 + 2.0 + 4.0)

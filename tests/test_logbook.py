@@ -1,0 +1,143 @@
+"""The log: one line for each outcome, never an address, and never a wait for the disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trio_worker.breaker import Closed, HalfOpen, Open
+from trio_worker.events import (
+    BreakerChanged,
+    Claimed,
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionOpened,
+    Disposition,
+    Event,
+    JobBroke,
+    LeaseLost,
+    LeasesRecovered,
+    LoopComplained,
+    Phase,
+    PhaseChanged,
+    QueuePaused,
+    QueueSeen,
+    RedisFailed,
+    RedisRecovered,
+    Settled,
+    Source,
+)
+from trio_worker.logbook import LogOptions, line_of, open_logbook
+from trio_worker.outcome import How, Trouble
+from trio_worker.record import Cause
+from trio_worker.reply import Reply, Stage
+from trio_worker.smtp import Capabilities
+
+SENT = Settled(
+    "01abc",
+    Disposition.SENT,
+    email_type="Registration",
+    attempt=2,
+    cause=Cause("accepted", "250 2.0.0", "final"),
+    recipients=("a…n@example.org",),
+    waited_seconds=0.25,
+    is_estimate=True,
+    smtp_seconds=0.012345,
+    total_seconds=0.02,
+    connection_id=3,
+)
+TROUBLE = Trouble(How.LOGIN, Stage.AUTH, "", Reply(Stage.AUTH, 535, "5.7.8", "no such user ann@example.org"))
+HALF_OPEN_BEFORE = Open(TROUBLE, 0.0, 60.0, 1)
+EVENTS: list[Event] = [
+    SENT,
+    *(Settled("01abc", disposition) for disposition in Disposition),
+    PhaseChanged(Phase.DRAINING, "SIGTERM"),
+    Claimed("01abc", Source.FRESH, 1),
+    LeasesRecovered(1),
+    LeaseLost("01abc"),
+    ConnectionOpened(1, 0.01, Capabilities()),
+    ConnectionFailed(TROUBLE),
+    ConnectionClosed(1, "421 bye ann@example.org", 5, 3.0),
+    BreakerChanged(HALF_OPEN_BEFORE),
+    BreakerChanged(HalfOpen(HALF_OPEN_BEFORE)),
+    BreakerChanged(Closed()),
+    QueuePaused("maintenance"),
+    QueuePaused(""),
+    QueueSeen(1, 0, 0, 0, 0),
+    RedisFailed("claim", "Connection refused"),
+    RedisRecovered(1.0),
+    JobBroke("01abc", "File x line 1"),
+    LoopComplained("something"),
+]
+
+
+def write(options: LogOptions, *events: Event) -> list[str]:
+    with open_logbook(options, to_terminal=False) as logbook:
+        for event in events:
+            logbook.note(event)
+    return Path(options.file).read_text("utf-8").splitlines()
+
+
+def test_a_sent_mail_is_one_line_with_all_that_is_asked_of_it(work_folder: Path) -> None:
+    """Job id, type, attempt, wait and SMTP seconds stand in it, and the words that are grepped for."""
+    (line,) = write(LogOptions(), SENT)
+
+    assert 'event="Completed job"' in line
+    for part in ("job_id=01abc", "email_type=Registration", "attempt=2", "wait=~0.250", "smtp=0.0123", "connection=3"):
+        assert part in line.split()
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_no_line_shows_an_address_and_every_line_is_one(event: Event, work_folder: Path) -> None:
+    """Also not where a relay repeats one; a line break in a foreign text breaks no line."""
+    lines = write(LogOptions(level="debug"), event)
+
+    assert len(lines) == (0 if line_of(event) is None else 1)
+    assert not any("ann@" in line for line in lines)
+
+
+def test_the_level_holds_lesser_lines_back(work_folder: Path) -> None:
+    """At warning a sent mail leaves no line, a dead one does."""
+    lines = write(LogOptions(level="warning"), SENT, Settled("01abd", Disposition.DEAD))
+
+    assert len(lines) == 1
+    assert "01abd" in lines[0]
+
+
+def test_json_lines_can_be_read_by_a_machine(work_folder: Path) -> None:
+    """With format json each line is an object with the same fields."""
+    (line,) = write(LogOptions(format="json"), SENT)
+    fields = json.loads(line)
+
+    assert (fields["event"], fields["job_id"], fields["level"]) == ("Completed job", "01abc", "info")
+
+
+def test_a_file_that_was_rotated_away_is_opened_anew(work_folder: Path) -> None:
+    """What comes after the rotation is in the new file, and nothing is lost."""
+    options = LogOptions()
+    write(options, SENT)
+    Path(options.file).rename(work_folder / "old.log")
+    write(options, SENT)
+
+    assert "Completed job" in Path(options.file).read_text("utf-8")
+    assert "Completed job" in (work_folder / "old.log").read_text("utf-8")
+
+
+def test_a_disk_that_takes_nothing_costs_lines_which_are_counted() -> None:
+    """The worker neither waits nor fails."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this platform has no /dev/full")
+    with open_logbook(LogOptions(file="/dev/full"), to_terminal=False) as logbook:
+        for _ in range(3):
+            logbook.note(SENT)
+
+    assert logbook.lost_lines == 3
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_at_once(work_folder: Path) -> None:
+    """It is known before the first job is claimed."""
+    (work_folder / "file").write_text("")
+    with pytest.raises(OSError, match="file"), open_logbook(LogOptions(file="file/worker.log"), to_terminal=False):
+        pass
