@@ -13,8 +13,8 @@ from trio_worker.outcome import Accepted, How, Loss, NotSent, Outcome, Refused, 
 from trio_worker.reply import Reply, Stage
 
 DOWN = Trouble(How.CONNECT, Stage.CONNECT, "refused")
-GOOD = Accepted(Reply(Stage.FINAL, 250, "2.0.0", "ok"))
-REFUSED = Refused(Reply(Stage.RCPT, 550, "5.1.1", "no"))
+GOOD = Accepted(Reply(250, "ok", Stage.FINAL, "2.0.0"))
+REFUSED = Refused(Reply(550, "no", Stage.RCPT, "5.1.1"))
 
 
 def make_gate() -> tuple[Gate, list[Event]]:

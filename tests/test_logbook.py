@@ -48,7 +48,7 @@ SENT = Settled(
     total_seconds=0.02,
     connection_id=3,
 )
-TROUBLE = Trouble(How.LOGIN, Stage.AUTH, "", Reply(Stage.AUTH, 535, "5.7.8", "no such user ann@example.org"))
+TROUBLE = Trouble(How.LOGIN, Stage.AUTH, "", Reply(535, "no such user ann@example.org", Stage.AUTH, "5.7.8"))
 HALF_OPEN_BEFORE = Open(TROUBLE, 0.0, 60.0, 1)
 EVENTS: list[Event] = [
     SENT,
