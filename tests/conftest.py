@@ -20,6 +20,7 @@ from trio_worker.catalogue import read_catalogue
 from trio_worker.email_type import Catalogue
 from trio_worker.embedded import EmbeddedAddress, acquire_embedded, release_embedded
 from trio_worker.events import Event
+from trio_worker.journal import Journal
 from trio_worker.mail import Composer, MailOptions, open_composer
 from trio_worker.opening import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.pool import PoolOptions
@@ -147,7 +148,7 @@ class WorkerMaker:
         )
         return evolve(made, **changes)
 
-    def make(self, options: WorkerOptions, *, is_burst: bool = True) -> Worker:
+    def make(self, options: WorkerOptions, *, is_burst: bool = True, journal: Journal | None = None) -> Worker:
         return Worker(
             options=options,
             client=self.client,
@@ -155,6 +156,7 @@ class WorkerMaker:
             types=self.catalogue.types,
             sinks=[self.note],
             is_burst=is_burst,
+            journal=journal,
         )
 
     async def push(self, *jobs: bytes) -> None:

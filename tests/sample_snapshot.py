@@ -144,6 +144,7 @@ def busy() -> Snapshot:
         latest=_latest(),
         redis_down_seconds=None,
         redis_trouble="",
+        journal_trouble="",
         grace_seconds_left=None,
     )
 

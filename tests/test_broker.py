@@ -26,7 +26,7 @@ async def claim(broker: Broker, limit: int = 10) -> Claims:
 
 
 async def settle(broker: Broker, claimed: Claim, verdict: Verdict) -> Answered:
-    answers = await broker.settle([Settlement(claimed, verdict)])
+    answers = await broker.settle([Settlement(claimed, verdict).entry])
     assert isinstance(answers, list), answers
     return answers[0]
 

@@ -395,6 +395,7 @@ snapshots = st.builds(
     latest=st.lists(st.builds(OutcomeLine, st.floats(0, 4e9), settlements), max_size=60).map(tuple),
     redis_down_seconds=st.none() | seconds,
     redis_trouble=words,
+    journal_trouble=words,
     grace_seconds_left=st.none() | seconds,
 )
 widths = st.integers(1, 240) | st.sampled_from([59, 60, 79, 80, 119, 120, 160])

@@ -30,7 +30,7 @@ from enum import StrEnum
 from typing import assert_never
 
 import trio
-from attrs import define, field, frozen
+from attrs import astuple, define, field, frozen
 
 from trio_worker.events import Source
 from trio_worker.option import option
@@ -58,6 +58,9 @@ class QueueOptions:
     max_job_bytes: int = option(1048576, "Size over which a job goes to the dead letters unread.", least=1)
     dead_limit: int = option(
         0, "Dead letters at which claiming stops; 0 for no limit. Nothing is ever trimmed.", least=0
+    )
+    journal_dir: str = option(
+        "var/journal", "Folder on a local disk for settlements that Redis does not take; empty for none."
     )
 
 
@@ -112,11 +115,40 @@ class Claims:
 
 
 @frozen
+class Entry:
+    """A settlement as Redis is told it: ``what`` is done, delay, hold or bury; an empty ``record`` changes none."""
+
+    job_id: str
+    token: str
+    what: str
+    delay_ms: int
+    record: str
+
+
+@frozen
 class Settlement:
     """What became of a job, to be told to Redis; repeating it changes nothing."""
 
     claim: Claim
     verdict: Verdict
+
+    @property
+    def entry(self) -> Entry:
+        """The settlement without its job: what the script takes and the journal keeps."""
+        claim = self.claim
+        match self.verdict:
+            case Done():
+                return Entry(claim.job_id, claim.token, "done", 0, "")
+            case Delay(seconds, record):
+                return Entry(claim.job_id, claim.token, "delay", max(0, round(seconds * 1000)), write_record(record))
+            case Release(record):
+                return Entry(claim.job_id, claim.token, "delay", 0, write_record(record))
+            case Hold(record):
+                return Entry(claim.job_id, claim.token, "hold", 0, write_record(record))
+            case Bury(record):
+                return Entry(claim.job_id, claim.token, "bury", 0, write_record(record))
+            case _:
+                assert_never(self.verdict)
 
 
 class Answered(StrEnum):
@@ -171,11 +203,9 @@ class Broker:
         lost = await self._renew([claim], "started" if marks_started else "")
         return lost if isinstance(lost, Unavailable) else not lost
 
-    async def settle(self, settlements: Sequence[Settlement]) -> list[Answered] | Unavailable:
+    async def settle(self, entries: Sequence[Entry]) -> list[Answered] | Unavailable:
         """Settle a batch in one round trip; each is applied once however often it is repeated."""
-        words: list[bytes | str | int] = []
-        for settlement in settlements:
-            words += [settlement.claim.job_id, settlement.claim.token, *settle_words(settlement.verdict)]
+        words = [word for entry in entries for word in astuple(entry, recurse=False)]
         answers = await self.client.run_script("settle", self.keys, *words)
         return answers if isinstance(answers, Unavailable) else [Answered(answer.decode()) for answer in answers]
 
@@ -184,23 +214,6 @@ class Broker:
         lease_ms = round(self.options.lease_seconds * 1000)
         lost = await self.client.run_script("renew", self.keys, lease_ms, state, *pairs)
         return lost if isinstance(lost, Unavailable) else [claims[place - 1] for place in lost]
-
-
-def settle_words(verdict: Verdict) -> tuple[str, int, bytes]:
-    """Return a verdict as the settle script takes it: what, delay in milliseconds, record."""
-    match verdict:
-        case Done():
-            return "done", 0, b""
-        case Delay(seconds, record):
-            return "delay", max(0, round(seconds * 1000)), write_record(record)
-        case Release(record):
-            return "delay", 0, write_record(record)
-        case Hold(record):
-            return "hold", 0, write_record(record)
-        case Bury(record):
-            return "bury", 0, write_record(record)
-        case _:
-            assert_never(verdict)
 
 
 def new_id_prefix() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
 
@@ -12,7 +13,7 @@ from trio_worker.age import PushHistory
 from trio_worker.broker import CLAIM_LIMIT, Broker, Claim, Claims
 from trio_worker.events import Claimed, LeasesRecovered, Publish, QueuePaused
 from trio_worker.gate import Gate
-from trio_worker.hands import Contact, Hands
+from trio_worker.hands import Contact, Hands, Settler
 from trio_worker.inspection import count_jobs
 from trio_worker.redis_client import Unavailable
 
@@ -47,6 +48,7 @@ class Claiming:
     hands: Hands
     gate: Gate
     contact: Contact
+    settler: Settler
     history: PushHistory
     publish: Publish
     give: Callable[[Claim], object]
@@ -81,13 +83,13 @@ class Claiming:
                 await self._wait_for_job(claims, came_back)
 
     async def _may_claim(self) -> bool:
-        """Wait for a free hand and a relay that may be tried; False to look at the burst's patience first."""
-        await self.hands.wait_for_room()
-        if not self.is_burst:
-            await self.gate.wait()
-        else:
-            with trio.move_on_after(self.patience_seconds) as patience:
-                await self.gate.wait()
+        """Wait for a free hand, a Redis that knows all we did, and a relay that may be tried.
+
+        False to look at the burst's patience first.
+        """
+        for wait in (self.hands.wait_for_room, self.settler.wait_until_caught_up, self.gate.wait):
+            with trio.move_on_after(self.patience_seconds if self.is_burst else math.inf) as patience:
+                await wait()
             if patience.cancelled_caught:
                 return False
         if self.gate.is_probing:

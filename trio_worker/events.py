@@ -193,6 +193,31 @@ class RedisRecovered:
 
 
 @frozen
+class SettlementsKept:
+    """Settlements that Redis did not take were written to the journal."""
+
+    count: int
+
+
+@frozen
+class JournalFailed:
+    """The journal could not be written while Redis did not answer: nothing is sent until either does."""
+
+    what: str
+
+
+@frozen
+class JournalReplayed:
+    """Redis was told what a process that is gone had left in its journal.
+
+    ``refused`` are settlements of jobs that somebody else had taken over, or that had been told before.
+    """
+
+    settled: int
+    refused: int
+
+
+@frozen
 class JobBroke:
     """Handling one job raised: a bug of ours or of a template. The job is buried with the traceback in the log."""
 
@@ -221,6 +246,9 @@ Event: TypeAlias = (
     | QueuePaused
     | RedisFailed
     | RedisRecovered
+    | SettlementsKept
+    | JournalFailed
+    | JournalReplayed
     | JobBroke
     | LoopComplained
 )
@@ -262,6 +290,9 @@ class Ledger:
                 | QueuePaused()
                 | RedisFailed()
                 | RedisRecovered()
+                | SettlementsKept()
+                | JournalFailed()
+                | JournalReplayed()
                 | JobBroke()
                 | LoopComplained()
             ):

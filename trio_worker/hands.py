@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import assert_never
 
 import trio
 from attrs import define, evolve, field
 
-from trio_worker.broker import Answered, Broker, Claim, Settlement
-from trio_worker.events import Disposition, LeaseLost, Publish, RedisFailed, RedisRecovered, Settled
+from trio_worker.broker import Answered, Broker, Claim, Entry, Settlement
+from trio_worker.events import (
+    Disposition,
+    JournalFailed,
+    JournalReplayed,
+    LeaseLost,
+    Publish,
+    RedisFailed,
+    RedisRecovered,
+    Settled,
+    SettlementsKept,
+)
+from trio_worker.journal import Journal
 from trio_worker.redis_client import Unavailable
 
 # A settlement that Redis did not take is tried again this much later, doubling up to the second figure.
@@ -128,6 +140,8 @@ class _Pending:
     settlement: Settlement
     settled: Settled
     may_be_applied: bool = False  # an earlier try had no answer
+    is_kept: bool = False  # the journal has it
+    is_late: bool = False  # a call that should have told it failed
 
 
 @define(eq=False)
@@ -141,9 +155,21 @@ class Settler:
     hands: Hands
     contact: Contact
     publish: Publish
+    journal: Journal | None = None
     _pending: list[_Pending] = field(factory=list)
     _woken: trio.Event = field(factory=trio.Event)
     _has_given_up: bool = False
+    _is_behind: bool = field(init=False)  # Redis lacks a settlement that it was or should have been told
+    _caught_up: trio.Event = field(factory=trio.Event)
+    _journal_trouble: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        self._is_behind = self.journal is not None and bool(self.journal.orphaned)
+
+    @property
+    def can_keep(self) -> bool:
+        """Whether what becomes of a mail that is sent now can be kept: in Redis, or else in the journal."""
+        return not self.contact.failing_seconds or (self.journal is not None and not self._journal_trouble)
 
     def settle_nowait(self, settlement: Settlement, settled: Settled) -> None:
         """Hand over what became of a job; from here on the settlement cannot be lost while the worker lives."""
@@ -154,28 +180,93 @@ class Settler:
         """Settle until given up; a settlement that Redis does not take is kept and tried again."""
         again_seconds = SETTLE_AGAIN_SECONDS
         while not self._has_given_up:
-            if not self._pending:
-                self._woken = trio.Event()
-                await self._woken.wait()
-            batch = self._pending[:SETTLE_LIMIT]
-            answers = await self.broker.settle([each.settlement for each in batch])
+            answers = await (self._replay() if self._orphaned else self._settle())
             if self._has_given_up:
                 return
             if isinstance(answers, Unavailable):
-                for each in batch:
-                    each.may_be_applied |= not answers.is_refusal
+                self._is_behind = True
+                for each in self._pending:
+                    each.is_late = True
                 self.contact.failed("settle", answers)
+                await self.keep()
                 await trio.sleep(again_seconds)
                 again_seconds = min(2 * again_seconds, SETTLE_AGAIN_CAP_SECONDS)
                 continue
             self.contact.answered()
             again_seconds = SETTLE_AGAIN_SECONDS
-            del self._pending[: len(batch)]
-            for each, answer in zip(batch, answers, strict=True):
-                self._close(each, self._disposition(each, answer))
+            if self._is_behind and not self._orphaned and not any(each.is_late for each in self._pending):
+                await self._catch_up()
+
+    async def wait_until_caught_up(self) -> None:
+        """Wait until Redis has every settlement that it did not take at first.
+
+        Before that nothing may be claimed: what we sent may still look unsent there.
+        """
+        while self._is_behind:
+            await self._caught_up.wait()
+
+    async def keep(self) -> None:
+        """Write the settlements that wait into the journal, each once; when it cannot be written, tell so once."""
+        fresh = [each for each in self._pending if not each.is_kept]
+        if self.journal is None or not fresh:
+            return
+        trouble = await self.journal.append([each.settlement.entry for each in fresh])
+        if not trouble:
+            for each in fresh:
+                each.is_kept = True
+            self.publish(SettlementsKept(len(fresh)))
+        elif trouble != self._journal_trouble:
+            self.publish(JournalFailed(trouble))
+        self._journal_trouble = trouble
+
+    @property
+    def _orphaned(self) -> Sequence[Entry]:
+        return self.journal.orphaned if self.journal is not None else ()
+
+    async def _settle(self) -> Sequence[Answered] | Unavailable:
+        """Tell Redis of the settlements that wait, or wait for one."""
+        if not self._pending:
+            self._woken = trio.Event()
+            await self._woken.wait()
+        batch = self._pending[:SETTLE_LIMIT]
+        answers = await self.broker.settle([each.settlement.entry for each in batch])
+        if self._has_given_up:
+            return ()
+        if isinstance(answers, Unavailable):
+            for each in batch:
+                each.may_be_applied |= not answers.is_refusal
+            return answers
+        del self._pending[: len(batch)]
+        for each, answer in zip(batch, answers, strict=True):
+            self._close(each, self._disposition(each, answer))
+        return answers
+
+    async def _replay(self) -> Sequence[Answered] | Unavailable:
+        """Tell Redis what processes that are gone had written down."""
+        counts: Counter[bool] = Counter()
+        entries = self._orphaned
+        for start in range(0, len(entries), SETTLE_LIMIT):
+            answers = await self.broker.settle(entries[start : start + SETTLE_LIMIT])
+            if isinstance(answers, Unavailable):
+                return answers
+            counts.update(answer is Answered.SETTLED for answer in answers)
+        if self.journal is not None:
+            self.journal.drop_orphaned()
+        self.publish(JournalReplayed(counts[True], counts[False]))
+        return ()
+
+    async def _catch_up(self) -> None:
+        if self.journal is not None and not self.journal.is_empty:
+            await self.journal.clear()
+        self._is_behind = False
+        caught_up, self._caught_up = self._caught_up, trio.Event()
+        caught_up.set()
 
     def give_up(self) -> None:
-        """Account for the settlements that Redis did not take: their leases will run out. Ends `run`."""
+        """Account for the settlements that Redis did not take: the journal has them, or their leases run out.
+
+        Ends `run`.
+        """
         self._has_given_up = True
         for each in self._pending:
             self._close(each, Disposition.UNSETTLED)

@@ -120,6 +120,9 @@ class Heart:
                 case Trouble():
                     told.outcome = Unopened(lane)
                 case Connection():
+                    if not self.settler.can_keep:
+                        what = "not sent: neither Redis nor the journal can be written"
+                        return Release(told.record, Cause("unkept", text=what))
                     withheld = await self._confirm(claim, told, holds=holds)
                     if withheld is not None:
                         return withheld

@@ -27,6 +27,8 @@ from trio_worker.events import (
     Disposition,
     Event,
     JobBroke,
+    JournalFailed,
+    JournalReplayed,
     LeaseLost,
     LeasesRecovered,
     LoopComplained,
@@ -36,6 +38,7 @@ from trio_worker.events import (
     RedisFailed,
     RedisRecovered,
     Settled,
+    SettlementsKept,
 )
 from trio_worker.option import option
 from trio_worker.outcome import Trouble
@@ -105,6 +108,12 @@ def line_of(event: Event) -> Line:
             return "warning", "Redis failed", {"doing": doing, "what": what}
         case RedisRecovered(after_seconds):
             return "info", "Redis answers again", {"after": _rounded(after_seconds)}
+        case SettlementsKept(count):
+            return "warning", "Redis took no settlements: journal written", {"settlements": count}
+        case JournalFailed(what):
+            return "error", "Journal failed: nothing is sent while Redis is away", {"what": what}
+        case JournalReplayed(settled, refused):
+            return "warning", "Journal of a process that is gone replayed", {"settled": settled, "refused": refused}
         case JobBroke(job_id, places):
             return "error", "Handling a job raised", {"job_id": job_id, "traceback": places}
         case LoopComplained(what):

@@ -78,16 +78,16 @@ class Record:
         return evolve(self, born=at, attempts=0, losses=0, due=due, failed=(), cause=None)
 
 
-def write_record(record: Record) -> bytes:
-    """Turn a record into the bytes kept in Redis: JSON without what is at its default."""
+def write_record(record: Record) -> str:
+    """Turn a record into the text kept in Redis: JSON without what is at its default."""
     fields = asdict(record)
     blank = asdict(Record(born=0))
     kept = {key: value for key, value in fields.items() if key == "born" or value != blank[key]}
     # A relay's words may hold a lone surrogate after decoding; ASCII escapes carry it safely.
-    return json.dumps(kept, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    return json.dumps(kept, separators=(",", ":"), ensure_ascii=True)
 
 
-def read_record(wire: bytes, born: float) -> Record:
+def read_record(wire: bytes | str, born: float) -> Record:
     """Read a record back; empty or unreadable bytes give a fresh one that is ``born`` now.
 
     A record that another version wrote keeps what is understood of it: the job's own bytes are elsewhere, and no

@@ -15,6 +15,7 @@ from trio_worker.events import (
     ConnectionView,
     Disposition,
     Event,
+    JournalFailed,
     Ledger,
     Phase,
     PhaseChanged,
@@ -22,6 +23,7 @@ from trio_worker.events import (
     RedisFailed,
     RedisRecovered,
     Settled,
+    SettlementsKept,
 )
 
 # Quantiles look back this far; the ring of slots forgets in steps of one slot.
@@ -109,6 +111,7 @@ class Snapshot:
     latest: tuple[OutcomeLine, ...]  # newest last
     redis_down_seconds: float | None
     redis_trouble: str
+    journal_trouble: str
     grace_seconds_left: float | None
 
 
@@ -173,6 +176,7 @@ class Board:
     _causes: dict[tuple[str, str, Disposition], tuple[int, float]] = field(factory=dict)
     _latest: deque[OutcomeLine] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
     _redis_failed: tuple[float, str] | None = None
+    _journal_trouble: str = ""
 
     def note(self, event: Event, now: float, wall: float) -> None:
         """Add one event; ``now`` is the local clock, ``wall`` the time of day in epoch seconds."""
@@ -191,7 +195,11 @@ class Board:
                 since = self._redis_failed[0] if self._redis_failed else now
                 self._redis_failed = (since, what)
             case RedisRecovered():
-                self._redis_failed = None
+                self._redis_failed, self._journal_trouble = None, ""
+            case JournalFailed(what):
+                self._journal_trouble = what
+            case SettlementsKept():
+                self._journal_trouble = ""
             case _:
                 pass
 
@@ -228,6 +236,7 @@ class Board:
             latest=tuple(self._latest),
             redis_down_seconds=now - self._redis_failed[0] if self._redis_failed else None,
             redis_trouble=self._redis_failed[1] if self._redis_failed else "",
+            journal_trouble=self._journal_trouble,
             grace_seconds_left=None if grace_ends_at is None else max(0.0, grace_ends_at - now),
         )
 

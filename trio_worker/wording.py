@@ -186,6 +186,7 @@ def alerts(snapshot: Snapshot) -> list[Alert]:
     """Return what an operator should know now, most urgent first; empty when all is well."""
     found = [
         _redis_alert(snapshot),
+        _journal_alert(snapshot),
         _relay_alert(snapshot),
         _phase_alert(snapshot),
         _paused_alert(snapshot),
@@ -202,6 +203,13 @@ def _redis_alert(snapshot: Snapshot) -> Alert | None:
         return Alert("STALE", age, Severity.TROUBLE)
     what = f" ({mask_text(snapshot.redis_trouble)})" if snapshot.redis_trouble else ""
     return Alert("REDIS", f"no answer for {duration(down)}; {age}{what}", Severity.TROUBLE)
+
+
+def _journal_alert(snapshot: Snapshot) -> Alert | None:
+    if not snapshot.journal_trouble:
+        return None
+    what = f"cannot be written ({snapshot.journal_trouble}): nothing is sent until Redis answers"
+    return Alert("JOURNAL", what, Severity.TROUBLE)
 
 
 def _relay_alert(snapshot: Snapshot) -> Alert | None:

@@ -25,6 +25,7 @@ from trio_worker.gate import Gate
 from trio_worker.hands import Contact, Hands, Settler, keep_leases
 from trio_worker.heart import Heart
 from trio_worker.inspection import count_jobs
+from trio_worker.journal import Journal
 from trio_worker.mail import Composer, MailOptions
 from trio_worker.opening import Relay
 from trio_worker.option import option
@@ -64,7 +65,7 @@ class Worker:
     """One worker on one queue and one relay; `run` it once, inside an open bridge.
 
     ``types`` are the templated email types of the composer. ``look_seconds`` is how often the queue is counted for
-    whoever watches; 0 for never. The client is closed by whoever opened it.
+    whoever watches; 0 for never. The client and the journal are closed by whoever opened them.
     """
 
     options: WorkerOptions
@@ -76,6 +77,7 @@ class Worker:
     look_seconds: float = 0.0
     redis_name: str = ""
     open_with: Open | None = None
+    journal: Journal | None = None
     board: Board = field(init=False)
     broker: Broker = field(init=False)
     hands: Hands = field(init=False)
@@ -105,7 +107,7 @@ class Worker:
         Every job that was claimed is settled when this returns, or counted as unsettled.
         """
         contact = Contact(self.publish)
-        settler = Settler(self.broker, self.hands, contact, self.publish)
+        settler = Settler(self.broker, self.hands, contact, self.publish, self.journal)
         self.publish(PhaseChanged(Phase.STARTING))
         async with trio.open_nursery() as house:
             house.start_soon(settler.run)
@@ -172,6 +174,7 @@ class Worker:
                 hands=self.hands,
                 gate=gate,
                 contact=contact,
+                settler=settler,
                 history=self._history,
                 publish=self.publish,
                 give=lambda claim: crew.start_soon(heart.handle, claim),
@@ -207,6 +210,8 @@ class Worker:
         seconds = max(self._grace.deadline - trio.current_time(), LEAST_SETTLING_SECONDS)
         with trio.move_on_after(seconds):
             await self.hands.wait_until_empty()
+        with trio.move_on_after(LEAST_SETTLING_SECONDS):
+            await settler.keep()
         settler.give_up()
         self.client.abort_calls()
 

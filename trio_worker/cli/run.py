@@ -33,6 +33,7 @@ from trio_worker.cli.surroundings import (
 from trio_worker.dashboard import status_line
 from trio_worker.email_type import Catalogue
 from trio_worker.events import LoopComplained
+from trio_worker.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.ladder import climb
 from trio_worker.logbook import Logbook, open_logbook
 from trio_worker.mail import Composer, ComposerFaults, open_composer
@@ -164,6 +165,9 @@ class _Stage:
                 return UNREACHABLE
             except SystemExit as refusal:  # explained by who refused; a nursery would wrap it
                 return int(refusal.code or OK)
+            journal = self._open_journal(stack)
+            if journal is None and settings.queue.journal_dir:
+                return MISCONFIGURED
             self.worker = Worker(
                 options=WorkerOptions(
                     number_workers=settings.number_workers,
@@ -182,8 +186,21 @@ class _Stage:
                 is_burst=self.is_burst,
                 look_seconds=SCREEN_LOOK_SECONDS if self.is_screen else LINES_LOOK_SECONDS,
                 redis_name=redis_name(settings.redis.url),
+                journal=journal,
             )
             return await self._work_watched(self.worker, client)
+
+    def _open_journal(self, stack: AsyncExitStack) -> Journal | None:
+        """Open the journal if there is to be one; say why when it cannot be: then nothing may be claimed."""
+        folder = self.settings.queue.journal_dir
+        if not folder:
+            return None
+        owner = Owner(self.settings.queue.name, redis_name(self.settings.redis.url))
+        try:
+            return stack.enter_context(open_journal(Path(folder), owner))
+        except JournalUnusableError as error:
+            complain(f"queue.journal_dir: {error}")
+            return None
 
     async def _open_around(self, stack: AsyncExitStack) -> RedisClient:
         if self.settings.capture.listen:

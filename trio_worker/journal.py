@@ -1,0 +1,217 @@
+"""Trio. Settlements that Redis did not take, in a local file that outlives the worker.
+
+One file for each process, locked (flock) while the process lives. It begins with a header that names the queue and its
+Redis; each further line is a settlement. A line is ``<CRC-32 as 8 hex digits> <JSON>``, and it counts once its newline
+is on disk: what a crash tore off was never promised to anybody. A file whose process is gone is taken over by the next
+worker on the same queue, told to Redis, and deleted. Telling it twice changes nothing: every settlement is fenced by
+its claim's token.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+from attrs import define, field, frozen
+
+from trio_worker.broker import Entry
+
+# The version of the format; a worker leaves alone what it might misread.
+FORMAT = 1
+SUFFIX = ".journal"
+
+
+class JournalUnusableError(ValueError):
+    """The journal cannot be written or read; the message names the file, the line and what to do."""
+
+
+@frozen
+class Owner:
+    """Whose settlements a file holds: those of one queue in one Redis."""
+
+    queue: str
+    redis: str
+
+
+@define(eq=False)
+class Journal:
+    """The file of this process and what was taken over from others. Made by `open_journal`, which closes it.
+
+    `append` and `clear` wait for the disk in a thread.
+    """
+
+    path: Path
+    orphaned: tuple[Entry, ...]
+    _file: int
+    _header_bytes: int
+    _good_bytes: int
+    _orphans: list[Path]
+    _writing: trio.Lock = field(factory=trio.Lock)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no settlement of this process waits in its file."""
+        return self._good_bytes == self._header_bytes
+
+    async def append(self, entries: Iterable[Entry]) -> str:
+        """Write settlements down and wait until the disk has them; return what kept it from that, or "".
+
+        All of them count or none: what a failed write left is cut off again.
+        """
+        lines = b"".join(_line(attrs.asdict(entry)) for entry in entries)
+        async with self._writing:
+            return await trio.to_thread.run_sync(self._append, lines, abandon_on_cancel=True)
+
+    async def clear(self) -> None:
+        """Forget the settlements of this process: Redis has them all. The disk may lag, as repeats are harmless."""
+        async with self._writing:
+            self._cut(self._header_bytes)
+
+    def drop_orphaned(self) -> None:
+        """Delete the files that were taken over: Redis has been told."""
+        self.orphaned = ()
+        for path in self._orphans:
+            path.unlink(missing_ok=True)
+        self._orphans.clear()
+
+    def _append(self, lines: bytes) -> str:
+        try:
+            _write_all(self._file, lines, self._good_bytes)
+        except OSError as error:
+            self._cut(self._good_bytes)
+            return error.strerror or type(error).__name__
+        self._good_bytes += len(lines)
+        return ""
+
+    def _cut(self, size: int) -> None:
+        # Where even this fails the next write begins at the same place.
+        with suppress(OSError):
+            os.ftruncate(self._file, size)
+        self._good_bytes = size
+
+
+@contextmanager
+def open_journal(folder: Path, owner: Owner) -> Iterator[Journal]:
+    """Open the journal of this process in ``folder``, and take over what processes left there that are gone.
+
+    At the end of the block the file is deleted if it is empty, and else left to the next worker. Blocks on the disk.
+    Raises `JournalUnusableError` where a file cannot be written, read or understood.
+    """
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            orphans = list(_take_over(folder, owner, stack))
+            path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+            file, header_bytes = _create(path, owner, stack)
+        except OSError as error:
+            raise JournalUnusableError(f"{error.filename or folder}: {error.strerror}") from error
+        entries = tuple(entry for _, entries in orphans for entry in entries)
+        journal = Journal(path, entries, file, header_bytes, header_bytes, [path for path, _ in orphans])
+        try:
+            yield journal
+        finally:
+            if journal.is_empty:
+                path.unlink(missing_ok=True)
+
+
+def read_journal(content: bytes, path: Path) -> tuple[Owner, tuple[Entry, ...]]:
+    """Return whose journal it is and its settlements; a last line without its newline is left out.
+
+    Raises `JournalUnusableError` for anything that this version did not write.
+    """
+    lines = content.split(b"\n")[:-1]
+    documents = [_read_line(line, number, path) for number, line in enumerate(lines, start=1)]
+    header = documents[0] if documents else {}
+    if header.get("format") != FORMAT:
+        raise JournalUnusableError(f"{path}:1: is not a journal of format {FORMAT}: {_WAY_OUT}")
+    try:
+        entries = tuple(Entry(**document) for document in documents[1:])
+    except TypeError:
+        raise JournalUnusableError(f"{path}: holds what is no settlement: {_WAY_OUT}") from None
+    return Owner(str(header.get("queue")), str(header.get("redis"))), entries
+
+
+_WAY_OUT = "move it away to go on without it; the mails it tells of may then be sent again"
+
+
+def _take_over(folder: Path, owner: Owner, stack: ExitStack) -> Iterator[tuple[Path, tuple[Entry, ...]]]:
+    """Lock and read the files of processes that are gone; those of other queues stay as they are."""
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        with ExitStack() as trying:
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            trying.callback(os.close, file)
+            if not _try_lock(file):
+                continue
+            whose, entries = read_journal(_read_all(file), path)
+            if whose == owner:
+                stack.push(trying.pop_all())
+                yield path, entries
+
+
+def _create(path: Path, owner: Owner, stack: ExitStack) -> tuple[int, int]:
+    """Make a file that nobody sees before it is locked and has its header; return it and the header's size."""
+    unseen = path.with_suffix(".new")
+    file = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, file)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        header = _line({"format": FORMAT, **attrs.asdict(owner)})
+        _write_all(file, header, 0)
+        unseen.rename(path)
+    except OSError:
+        unseen.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+    return file, len(header)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the name of a new file outlive a power cut."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read_all(file: int) -> bytes:
+    return os.pread(file, os.fstat(file).st_size, 0)
+
+
+def _write_all(file: int, content: bytes, at: int) -> None:
+    written = 0
+    while written < len(content):
+        written += os.pwrite(file, content[written:], at + written)
+    os.fsync(file)
+
+
+def _line(document: dict[str, Any]) -> bytes:
+    text = json.dumps(document, separators=(",", ":")).encode("ascii")
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _read_line(line: bytes, number: int, path: Path) -> dict[str, Any]:
+    digits, _, text = line.partition(b" ")
+    if digits != b"%08x" % zlib.crc32(text):
+        raise JournalUnusableError(f"{path}:{number}: is damaged: {_WAY_OUT}")
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        raise JournalUnusableError(f"{path}:{number}: is no settlement: {_WAY_OUT}")
+    return document
