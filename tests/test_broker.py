@@ -205,6 +205,60 @@ async def test_a_job_given_out_too_often_without_a_settlement_is_dead(redis: Red
     assert [(job.body, job.cause.word) for job in dead] == [(b"poison", "crashed")]
 
 
+async def crash_twice(redis: RedisClient, *jobs: bytes) -> Broker:
+    """Jobs that two workers died with: both leases have run out."""
+    broker = Broker(redis, QueueOptions(lease_seconds=0.01, max_deliveries=5))
+    await redis.command("RPUSH", "jobs", *jobs)
+    for _ in range(2):
+        assert len((await claim(broker)).jobs) == len(jobs)
+        await until_run_out(redis, len(jobs))
+    return Broker(redis, QueueOptions(max_deliveries=5))
+
+
+async def until_run_out(redis: RedisClient, jobs: int) -> None:
+    with trio.fail_after(5):
+        while (await counts(redis)).run_out < jobs:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_job_that_two_workers_died_with_is_given_alone(redis: RedisClient) -> None:
+    """One by one, nothing beside it, so that no neighbour is blamed for a third death; then the list goes on."""
+    broker = await crash_twice(redis, b"first", b"second")
+    await redis.command("RPUSH", "jobs", b"fresh")
+
+    given = []
+    for _ in range(3):
+        claims = await claim(broker)
+        given.append(([job.body for job in claims.jobs], claims.suspects, claims.recovered))
+        for job in claims.jobs:
+            await settle(broker, job, Done())
+
+    assert given == [([b"first"], 1, 1), ([b"second"], 1, 1), ([b"fresh"], 0, 0)]
+
+
+async def test_a_suspect_waits_for_a_worker_with_nothing_in_hand(redis: RedisClient) -> None:
+    """Who has other jobs in hand is told of it, gets nothing new, and comes back with empty hands."""
+    broker = await crash_twice(redis, b"suspect")
+    await redis.command("RPUSH", "jobs", b"fresh")
+
+    busy = await broker.claim(10, has_empty_hands=False)
+    assert isinstance(busy, Claims)
+    assert (busy.jobs, busy.suspects, busy.recovered) == ((), 1, 0)
+    assert [job.body for job in (await claim(broker)).jobs] == [b"suspect"]
+
+
+async def test_a_job_that_one_worker_died_with_is_no_suspect(redis: RedisClient) -> None:
+    """After a plain crash recovery runs at full speed."""
+    dying = Broker(redis, QueueOptions(lease_seconds=0.01))
+    await redis.command("RPUSH", "jobs", *[b"job"] * 6)
+    assert len((await claim(dying)).jobs) == 6
+    await until_run_out(redis, 6)
+
+    claims = await claim(Broker(redis, QueueOptions()))
+
+    assert (len(claims.jobs), claims.suspects, claims.recovered) == (6, 0, 6)
+
+
 async def test_an_element_over_the_size_limit_dies_unread_and_blocks_nobody(redis: RedisClient) -> None:
     """It goes to the dead letters inside Redis, with its bytes; the next job is claimed in the same call."""
     broker = Broker(redis, QueueOptions(max_job_bytes=100))

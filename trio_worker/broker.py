@@ -99,7 +99,8 @@ class Claims:
     """What one claim brought.
 
     ``next_seconds`` is the time to the next due job or lease's end, None without one; ``pushed`` counts all jobs that
-    were ever in the list; ``paused`` is the pause as stored, empty while there is none.
+    were ever in the list; ``paused`` is the pause as stored, empty while there is none. ``suspects`` are jobs that may
+    have ended their workers: one that was given, alone, or those that wait for a worker with nothing in hand.
     """
 
     jobs: tuple[Claim, ...]
@@ -112,6 +113,7 @@ class Claims:
     held: int = 0
     too_large: int = 0
     paused: str = ""
+    suspects: int = 0
 
 
 @frozen
@@ -173,7 +175,7 @@ class Broker:
     def keys(self) -> tuple[str, ...]:
         return queue_keys(self.options.name)
 
-    async def claim(self, limit: int) -> Claims | Unavailable:
+    async def claim(self, limit: int, *, has_empty_hands: bool = True) -> Claims | Unavailable:
         """Take at most ``limit`` jobs (1 to `CLAIM_LIMIT`) under a lease.
 
         Not cancellable: what Redis gave is ours, and the caller must settle each job. A claim whose reply is lost is
@@ -184,7 +186,8 @@ class Broker:
         began = trio.current_time()
         options = self.options
         words = (token, round(options.lease_seconds * 1000), limit, options.max_deliveries, options.max_job_bytes)
-        answer = await self.client.run_script("claim", self.keys, *words, new_id_prefix(), options.dead_limit)
+        more = (new_id_prefix(), options.dead_limit, int(has_empty_hands))
+        answer = await self.client.run_script("claim", self.keys, *words, *more)
         return answer if isinstance(answer, Unavailable) else _read_claims(answer, token, began)
 
     async def wait(self, seconds: float) -> bool | Unavailable:
@@ -224,7 +227,7 @@ def new_id_prefix() -> str:
 
 
 def _read_claims(answer: Answer, token: str, began: float) -> Claims:
-    _state, now, jobs, next_ms, waiting, popped, recovered, crashed, held, too_large, paused = answer
+    _state, now, jobs, next_ms, waiting, popped, recovered, crashed, held, too_large, paused, suspects = answer
     at = int(now) / 1000
     fresh = sum(job[3] == b"fresh" for job in jobs)
     return Claims(
@@ -238,6 +241,7 @@ def _read_claims(answer: Answer, token: str, began: float) -> Claims:
         held=held,
         too_large=too_large,
         paused=paused.decode("utf-8", "replace"),
+        suspects=suspects,
     )
 
 

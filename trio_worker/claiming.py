@@ -65,7 +65,8 @@ class Claiming:
             if not await self._may_claim():
                 continue
             came_back = self.hands.expect_return()
-            claims = await self.broker.claim(1 if self.gate.is_probing else min(self.hands.room, CLAIM_LIMIT))
+            limit = 1 if self.gate.is_probing else min(self.hands.room, CLAIM_LIMIT)
+            claims = await self.broker.claim(limit, has_empty_hands=not len(self.hands))
             if isinstance(claims, Unavailable):
                 await self._wait_for_redis(claims)
                 continue
@@ -77,6 +78,10 @@ class Claiming:
             elif self.gate.is_probing and claims.jobs:
                 await self.hands.wait_until_empty()
                 self.gate.end_probe()
+            elif claims.suspects:
+                # Before the one that was given alone is settled nothing may join it, and before the hands are empty
+                # none is given.
+                await self.hands.wait_until_empty()
             elif not claims.jobs:
                 if self.is_burst and await self._is_all_done(claims):
                     return BurstEnd.EMPTY

@@ -52,6 +52,7 @@ async def _demo_in(folder: Path, jobs: int, rate: float, *, shows_dashboard: boo
         {},
         {
             "profile": "dev",
+            "queue.journal_dir": str(folder / "journal"),
             "redis.url": f"embedded:{folder / 'valkey'}",
             "smtp.port": port,
             "smtp.tls": "none",

@@ -1,10 +1,15 @@
 -- Claim: take jobs under a lease: run-out leases first, then what is due, then the producer's list.
--- ARGV: token, lease (ms), limit, most deliveries, most bytes of a job, prefix of new ids, most dead letters (0: any).
+-- ARGV: token, lease (ms), limit, most deliveries, most bytes of a job, prefix of new ids, most dead letters (0: any),
+--       1 if the worker has nothing in hand.
 -- Returns {state, now, jobs {id, bytes, record, source, deliveries, place}, next event (ms from now, -1 none),
---          waiting, popped before this call, recovered, crashed, held, too large, pause}.
+--          waiting, popped before this call, recovered, crashed, held, too large, pause, suspects}.
+-- A job whose last SUSPECT_AT deliveries all ended with a dead worker is a suspect: it is given to a worker that has
+-- nothing else in hand, and nothing is given beside it, so that no other job is blamed for what it does.
 local token, lease_ms, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local most_deliveries, most_bytes, prefix, most_dead = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
-local jobs, recovered, crashed, held, too_large = {}, 0, 0, 0, 0
+local has_empty_hands = ARGV[8] == '1'
+local SUSPECT_AT = 2
+local jobs, recovered, crashed, held, too_large, suspects = {}, 0, 0, 0, 0, 0
 local popped = tonumber(redis.call('HGET', TOTALS, 'popped') or '0')
 
 local function reply(state, pause)
@@ -18,7 +23,8 @@ local function reply(state, pause)
       end
     end
   end
-  return {state, whole(NOW), jobs, next_ms, redis.call('LLEN', JOBS), popped, recovered, crashed, held, too_large, pause}
+  return {state, whole(NOW), jobs, next_ms, redis.call('LLEN', JOBS), popped, recovered, crashed, held, too_large, pause,
+    suspects}
 end
 
 local pause = redis.call('GET', PAUSE)
@@ -63,9 +69,27 @@ local function give_again(id, source)
   end
 end
 
+local function is_suspect(id)
+  local _, deliveries, state = read_lease(id)
+  return deliveries >= SUSPECT_AT and deliveries < most_deliveries and state ~= 'started'
+    and redis.call('HEXISTS', BODY, id) == 1
+end
+
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASED, '-inf', whole(NOW), 'LIMIT', 0, limit)) do
-  recovered = recovered + 1
-  give_again(id, 'recovered')
+  if not is_suspect(id) then
+    recovered = recovered + 1
+    give_again(id, 'recovered')
+  elseif has_empty_hands and #jobs == 0 then
+    suspects, recovered = 1, recovered + 1
+    give_again(id, 'recovered')
+    return reply('open', '')
+  else
+    suspects = suspects + 1
+  end
+end
+if suspects > 0 then
+  -- They go first: the worker empties its hands for them.
+  return reply('open', '')
 end
 if #jobs < limit then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', whole(NOW), 'LIMIT', 0, limit - #jobs)) do
