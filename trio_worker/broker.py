@@ -8,11 +8,12 @@ key                 type    written by                      read by             
 jobs                list    producers; claim                wait, claim, inspect             never
 {jobs}:leased       zset    claim, renew, settle            claim, renew, inspect            never; score: lease's end
 {jobs}:delayed      zset    claim, settle, revive           claim, inspect                   never; score: due time
-{jobs}:held         zset    claim, settle, revive           inspect, held                    never; score: time of hold
-{jobs}:dead         zset    claim, settle, revive           inspect, dead                    never; score: time of death
-{jobs}:body         hash    claim, settle                   claim, dead, held                with the job, when done
-{jobs}:record       hash    settle, revive                  claim, dead, held                with the job, when done
-{jobs}:lease        hash    claim, renew, settle, revive    claim, renew, settle, dead       with the job, when done
+{jobs}:held         zset    claim, settle, revive, drop     inspect, held                    never; score: time of hold
+{jobs}:dead         zset    claim, settle, revive, drop     inspect, dead                    never; score: time of death
+{jobs}:body         hash    claim, settle, drop             claim, dead, held                with the job, when done
+{jobs}:record       hash    settle, revive, drop            claim, dead, held                with the job, when done
+{jobs}:lease        hash    claim, renew, settle, revive,   claim, renew, settle, dead       with the job, when done
+                            drop
 {jobs}:pause        string  queue pause                     claim, inspect                   with the pause
 {jobs}:totals       hash    claim                           claim, inspect                   never
 ==================  ======  ==============================  ===============================  ==========================

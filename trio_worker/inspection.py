@@ -140,6 +140,30 @@ async def read_shelved(client: RedisClient, name: str, at_by_id: dict[str, float
     return jobs
 
 
+async def find_job(client: RedisClient, name: str, job_id: str) -> tuple[str, ShelvedJob] | Unavailable | None:
+    """Return a job's state and what is known of it, or None; its ``at`` may be its lease's end or its due time."""
+    states = ("leased", "delayed", "held", "dead")
+    scores = await client.pipeline([("ZSCORE", f"{{{name}}}:{state}", job_id) for state in states])
+    if isinstance(scores, Unavailable):
+        return scores
+    for state, score in zip(states, scores, strict=True):
+        if score is not None:
+            found = await read_shelved(client, name, {job_id: float(score) / 1000})
+            return found if isinstance(found, Unavailable) else (state, found[0])
+    return None
+
+
+async def drop(client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
+    """Delete jobs of a shelf for good; return the ids that were still there. Repeat it on `Unavailable`."""
+    dropped: set[str] = set()
+    for start in range(0, len(job_ids), PAGE):
+        answer = await client.run_script("drop", queue_keys(name), shelf, *job_ids[start : start + PAGE])
+        if isinstance(answer, Unavailable):
+            return answer
+        dropped.update(job_id.decode("utf-8", "replace") for job_id in answer)
+    return frozenset(dropped)
+
+
 async def revive(
     client: RedisClient, name: str, shelf: Shelf, jobs: Sequence[ShelvedJob], at: float
 ) -> frozenset[str] | Unavailable:

@@ -32,7 +32,9 @@ app.command(
 )
 app.command("trio_worker.cli.audit:audit", name="audit", help="Check that every job is in exactly one state.")
 app.command("trio_worker.cli.schema:schema", name="schema", help="Print the JSON Schema of a job.")
-app.command("trio_worker.cli.dead:dead", name="dead", help="Dead letters: list, show, retry.")
+app.command("trio_worker.cli.job:job", name="job", help="One job, in whatever state it is: show.")
+app.command("trio_worker.cli.dead:dead", name="dead", help="Dead letters: list, show, retry, drop.")
+app.command("trio_worker.cli.held:held", name="held", help="Mails that may have arrived: list, show, retry, drop.")
 app.command("trio_worker.cli.config:config_app", name="config", help="Configuration: check, show, explain, init.")
 app.command(
     "trio_worker.cli.capture:capture", name="capture", help="The local mail catcher: run, ls, show, chaos, clear."

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
 from urllib.parse import urlsplit
@@ -102,8 +101,3 @@ def redis_name(url: str) -> str:
 def print_json(document: object) -> None:
     """Print one JSON document, stable in its keys."""
     print(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False))
-
-
-def time_of_day(at: float) -> str:
-    """Return epoch seconds as an RFC 3339 time in UTC."""
-    return datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,162 @@
+"""``held``, ``dead drop`` and ``job show`` as a person types them, on a real Valkey."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from conftest import job_bytes
+from trio_worker.bridge import open_bridge
+from trio_worker.broker import Broker, Claims, QueueOptions, Settlement
+from trio_worker.cli import app
+from trio_worker.inspection import Counts, count_jobs
+from trio_worker.record import Attempt, Cause, Record
+from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
+from trio_worker.verdict import Bury, Delay, Hold, Verdict
+
+SECRET = "ann.secret@example.org"
+CAUSE = Cause("uncertain", "", "final", f"eof at final: bye {SECRET}")
+ATTEMPTS = (
+    Attempt(1_700_000_000.0, "delayed", "451 4.3.0", "rcpt"),
+    Attempt(1_700_000_060.0, "uncertain", "", "final"),
+)
+
+
+@pytest.fixture
+def run(work_folder: Path, valkey_url: str) -> Callable[..., int]:
+    """Run one command against the real Valkey and return its exit code."""
+    config = work_folder / "worker.toml"
+    config.write_text(f'profile = "production"\n[redis]\nurl = "{valkey_url}"\n')
+
+    def command(*words: str) -> int:
+        code = app([*words, "--config", str(config)])
+        return 0 if code is None else int(code)
+
+    return command
+
+
+@pytest.fixture
+def job_ids(valkey_url: str) -> list[str]:
+    """Two held jobs, one dead, one delayed, one leased, in this order."""
+    return trio.run(_put, valkey_url)
+
+
+async def _put(url: str) -> list[str]:
+    async with open_bridge(print), open_redis_client(RedisOptions(url=url), 5.0) as client:
+        await client.command("FLUSHALL")
+        await client.command("RPUSH", "jobs", *(job_bytes(number, SECRET) for number in range(5)))
+        broker = Broker(client, QueueOptions())
+        claims = await broker.claim(5)
+        assert isinstance(claims, Claims)
+        record = Record(claims.at, "Registration", attempts=2, uncertain=1, cause=CAUSE, timeline=ATTEMPTS)
+        verdicts: list[Verdict] = [
+            Hold(record, CAUSE),
+            Hold(record, CAUSE),
+            Bury(record, CAUSE),
+            Delay(600.0, record, CAUSE),
+        ]
+        entries = [Settlement(job, verdict).entry for job, verdict in zip(claims.jobs, verdicts, strict=False)]
+        await broker.settle(entries)
+        return [job.job_id for job in claims.jobs]
+
+
+def counts(url: str) -> Counts:
+    async def look() -> Counts:
+        async with open_bridge(print), open_redis_client(RedisOptions(url=url), 5.0) as client:
+            return await _counted(client)
+
+    return trio.run(look)
+
+
+async def _counted(client: RedisClient) -> Counts:
+    counted = await count_jobs(client, "jobs")
+    assert isinstance(counted, Counts)
+    assert counted.balances
+    return counted
+
+
+def test_held_jobs_are_listed_and_shown_without_addresses(
+    run: Callable[..., int], job_ids: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Why, where in the conversation, and every attempt; the address only when revealed."""
+    assert run("held", "list") == 0
+    listed = capsys.readouterr().out
+    assert run("held", "show", job_ids[0]) == 0
+    shown = capsys.readouterr().out
+
+    assert "2 of 2 held jobs" in listed
+    assert job_ids[0] in listed
+    assert "HELD since" in shown
+    assert "uncertain   FINAL" in shown
+    assert "451 4.3.0 RCPT" in shown
+    assert SECRET not in listed + shown
+    assert run("held", "show", job_ids[0], "--reveal") == 0
+    assert SECRET in capsys.readouterr().out
+
+
+def test_a_held_job_that_did_not_arrive_is_retried(
+    run: Callable[..., int], job_ids: list[str], valkey_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is due again; the other stays held."""
+    assert run("held", "retry", job_ids[0]) == 0
+
+    after = counts(valkey_url)
+    assert (after.held, after.delayed, after.due) == (1, 2, 1)
+    assert "1 held jobs are due again" in capsys.readouterr().out
+
+
+def test_a_held_job_that_did_arrive_is_dropped_for_good(
+    run: Callable[..., int], job_ids: list[str], valkey_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not without a yes, for it cannot be undone; nothing of it stays."""
+    assert run("held", "drop", job_ids[0]) == 4
+    assert counts(valkey_url).held == 2
+    assert run("held", "drop", job_ids[0], "--yes") == 0
+    assert counts(valkey_url).held == 1
+    assert run("held", "show", job_ids[0]) == 3
+    assert run("job", "show", job_ids[0]) == 3
+
+
+def test_a_dry_run_changes_nothing(
+    run: Callable[..., int], job_ids: list[str], valkey_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says how many it would be."""
+    assert run("dead", "drop", "--all", "--dry-run") == 0
+    assert "1 dead letters of jobs would be deleted for good" in capsys.readouterr().out
+    assert counts(valkey_url).dead == 1
+
+
+def test_ids_that_are_not_there_are_counted_and_the_others_done(
+    run: Callable[..., int], job_ids: list[str], valkey_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dead letter is no held job; an id named twice is one."""
+    assert run("held", "drop", job_ids[0], job_ids[0], job_ids[2], "--yes") == 5
+    assert "1 of 2 are no held jobs" in capsys.readouterr().err
+    assert (counts(valkey_url).held, counts(valkey_url).dead) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("place", "state"), [(0, "HELD since"), (2, "DEAD since"), (3, "DELAYED until"), (4, "LEASED until")]
+)
+def test_a_job_is_shown_in_whatever_state_it_is(
+    place: int, state: str, run: Callable[..., int], job_ids: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its state, its attempts and its size."""
+    assert run("job", "show", job_ids[place]) == 0
+    shown = capsys.readouterr().out
+    assert state in shown
+    assert SECRET not in shown
+    assert run("job", "show", job_ids[place], "--json") == 0
+    assert json.loads(capsys.readouterr().out)["state"] == state.split(maxsplit=1)[0].lower()
+
+
+def test_a_job_that_is_done_is_not_shown(
+    run: Callable[..., int], job_ids: list[str], valkey_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With 3, and what that may mean."""
+    assert run("job", "show", "01nosuchjob") == 3
+    assert "it was sent, or it still waits" in capsys.readouterr().err

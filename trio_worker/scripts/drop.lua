@@ -1,0 +1,14 @@
+-- Drop: delete dead or held jobs for good. ARGV: 'dead' or 'held', then ids. Returns the ids that were deleted.
+local from = ARGV[1] == 'held' and HELD or DEAD
+local dropped = {}
+begin_writing()
+for i = 2, #ARGV do
+  local id = ARGV[i]
+  if redis.call('ZREM', from, id) == 1 then
+    redis.call('HDEL', BODY, id)
+    redis.call('HDEL', RECORD, id)
+    redis.call('HDEL', LEASE, id)
+    dropped[#dropped + 1] = id
+  end
+end
+return dropped
