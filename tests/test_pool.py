@@ -12,7 +12,7 @@ from fake_relay import FakeTransport, opened_on
 
 from trio_worker.connection import Connection
 from trio_worker.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, Event
-from trio_worker.opening import Opened, Relay, RelayOptions, Timeouts, tls_context
+from trio_worker.opening import Opened, Timeouts
 from trio_worker.outcome import Accepted, How, Outcome, Trouble
 from trio_worker.pool import RESTED_SECONDS, SHRUNK_SECONDS, Pool, PoolOptions, Shut, open_pool
 from trio_worker.reply import Stage
@@ -20,7 +20,6 @@ from trio_worker.smtp import Envelope
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"x\r\n")
 REFUSED = Trouble(How.CONNECT, Stage.CONNECT, "nobody listens")
-RELAY = Relay(RelayOptions(tls="none"), Timeouts(), tls_context(""))
 SMALL = PoolOptions(max_size=2, min_idle=0)
 
 
@@ -71,7 +70,7 @@ async def several(pool: Pool, count: int) -> list[Outcome | Trouble | Shut]:
 async def test_mails_share_few_connections(autojump_clock: trio.testing.MockClock) -> None:
     """Ten mails over a pool of two open two connections, the first alone until it is proven."""
     opener, events = Opener(), list[Event]()
-    async with open_pool(SMALL, RELAY, events.append, opener) as pool:
+    async with open_pool(SMALL, Timeouts(), opener, events.append) as pool:
         outcomes = await several(pool, 10)
 
         assert all(isinstance(outcome, Accepted) for outcome in outcomes)
@@ -85,7 +84,7 @@ async def test_mails_share_few_connections(autojump_clock: trio.testing.MockCloc
 async def test_the_most_recently_used_connection_is_chosen(autojump_clock: trio.testing.MockClock) -> None:
     """So that the others may rest and be closed, instead of all going stale in turn."""
     opener = Opener()
-    async with open_pool(SMALL, RELAY, lambda _: None, opener) as pool:
+    async with open_pool(SMALL, Timeouts(), opener, lambda _: None) as pool:
         await several(pool, 2)
         for _ in range(5):
             await send(pool)
@@ -96,7 +95,7 @@ async def test_the_most_recently_used_connection_is_chosen(autojump_clock: trio.
 async def test_one_failed_opening_speaks_for_all_who_waited(autojump_clock: trio.testing.MockClock) -> None:
     """A relay that refuses us sees one attempt, not ten."""
     opener, events = Opener([REFUSED]), list[Event]()
-    async with open_pool(PoolOptions(max_size=10, min_idle=0), RELAY, events.append, opener) as pool:
+    async with open_pool(PoolOptions(max_size=10, min_idle=0), Timeouts(), opener, events.append) as pool:
         outcomes = await several(pool, 10)
 
         assert outcomes == [REFUSED] * 10
@@ -110,7 +109,7 @@ async def test_a_failed_opening_beside_a_working_connection_shrinks_the_pool_for
 ) -> None:
     """It may be the relay's limit on connections: nothing stops, and later the pool tries again."""
     opener, events = Opener([None, REFUSED]), list[Event]()
-    async with open_pool(SMALL, RELAY, events.append, opener) as pool:
+    async with open_pool(SMALL, Timeouts(), opener, events.append) as pool:
         outcomes = await several(pool, 6)
         assert all(isinstance(outcome, Accepted) for outcome in outcomes)
         assert (opener.tries, len(pool.views())) == (2, 1)
@@ -126,7 +125,7 @@ async def test_idle_connections_are_kept_opened_and_closed(autojump_clock: trio.
     """min_idle are opened ahead; those beyond it are closed after their rest, politely."""
     opener, events = Opener(), list[Event]()
     options = PoolOptions(max_size=5, min_idle=2, idle_seconds=60)
-    async with open_pool(options, RELAY, events.append, opener) as pool:
+    async with open_pool(options, Timeouts(), opener, events.append) as pool:
         await trio.sleep(5)
         assert len(pool.views()) == 2
         await several(pool, 5)
@@ -146,7 +145,9 @@ async def test_a_connection_is_retired_by_its_limits(
 ) -> None:
     """By messages and by age; the mail after it goes over a new one."""
     opener, events = Opener(), list[Event]()
-    async with open_pool(evolve(PoolOptions(max_size=1, min_idle=0), **change), RELAY, events.append, opener) as pool:
+    async with open_pool(
+        evolve(PoolOptions(max_size=1, min_idle=0), **change), Timeouts(), opener, events.append
+    ) as pool:
         for _ in range(7):
             assert isinstance(await send(pool), Accepted)
 
@@ -159,7 +160,7 @@ async def test_a_connection_that_the_relay_closed_while_idle_is_not_used(
 ) -> None:
     """The queued 421 or the end is seen at checkout, without a round trip."""
     opener = Opener()
-    async with open_pool(SMALL, RELAY, lambda _: None, opener) as pool:
+    async with open_pool(SMALL, Timeouts(), opener, lambda _: None) as pool:
         await send(pool)
         opener.transports[0].say(b"421 4.4.2 idle too long\r\n")
 
@@ -170,7 +171,7 @@ async def test_a_connection_that_the_relay_closed_while_idle_is_not_used(
 async def test_a_new_or_rested_connection_asks_for_caution(autojump_clock: trio.testing.MockClock) -> None:
     """Its next mail must wait for the replies to RCPT."""
     opener = Opener()
-    async with open_pool(SMALL, RELAY, lambda _: None, opener) as pool, pool.borrow() as lane:
+    async with open_pool(SMALL, Timeouts(), opener, lambda _: None) as pool, pool.borrow() as lane:
         assert isinstance(lane, Connection)
         assert pool.is_rested(lane)
         await lane.deliver(MAIL)
@@ -183,7 +184,7 @@ async def test_a_new_or_rested_connection_asks_for_caution(autojump_clock: trio.
 async def test_a_shut_pool_turns_everybody_away_at_once(autojump_clock: trio.testing.MockClock) -> None:
     """Who waits for a slot or for an opening is let go; who has a connection keeps it."""
     opener = Opener()
-    async with open_pool(PoolOptions(max_size=1, min_idle=0), RELAY, lambda _: None, opener) as pool:
+    async with open_pool(PoolOptions(max_size=1, min_idle=0), Timeouts(), opener, lambda _: None) as pool:
         await send(pool)
         found: list[object] = []
 
@@ -204,7 +205,7 @@ async def test_a_shut_pool_turns_everybody_away_at_once(autojump_clock: trio.tes
 async def test_an_aborted_pool_leaves_no_mail_waiting(autojump_clock: trio.testing.MockClock) -> None:
     """What waited for its final reply is uncertain at once."""
     opener = Opener()
-    async with open_pool(SMALL, RELAY, lambda _: None, opener) as pool:
+    async with open_pool(SMALL, Timeouts(), opener, lambda _: None) as pool:
         await send(pool)
         found: list[object] = []
 
@@ -238,7 +239,7 @@ class _CancelAtStep(trio.abc.Instrument):
 async def _borrow_cancelled(canceller: _CancelAtStep, prepare: Callable[[Pool], Awaitable[object]]) -> bool:
     """Borrow and deliver with a cancel at one step; check the pool after it; tell whether the step was reached."""
     opener = Opener()
-    async with open_pool(SMALL, RELAY, lambda _: None, opener) as pool:
+    async with open_pool(SMALL, Timeouts(), opener, lambda _: None) as pool:
         await prepare(pool)
 
         async def borrower() -> None:

@@ -242,6 +242,27 @@ async def test_a_login_that_is_refused_before_any_job_came_stops_claiming(worker
     assert (await counts(workers.client)).waiting == 1
 
 
+async def test_a_login_that_was_mended_is_tried_at_once(workers: WorkerMaker) -> None:
+    """Mail does not wait for the rest of a back-off of a minute; the same wrong login is not tried again."""
+    async with open_catcher(credentials=("u", "right")) as catcher:
+        relay = Relay(
+            RelayOptions(port=catcher.port, tls="none", username="u", password="wrong"), Timeouts(), tls_context("")
+        )
+        worker = workers.make(workers.options(catcher.port, relay=relay), is_burst=False)
+        await workers.push(job_bytes())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, worker)
+            with trio.fail_after(10):
+                await workers.wait_until(lambda: worker.is_login_refused)
+                worker.use_login("u", "wrong")
+                assert worker.is_login_refused
+                worker.use_login("u", "right")
+                await catcher.wait_for_mails(1)
+            worker.drain("seen")
+
+        assert {event.attempt for event in settled(workers, Disposition.SENT)} == {1}
+
+
 async def test_a_burst_gives_up_on_a_relay_that_stays_away(workers: WorkerMaker) -> None:
     """After the grace it ends with 69; every job is back in the queue."""
     await workers.push(job_bytes())

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from trio_worker.breaker import (
     Breaker,
@@ -52,6 +52,11 @@ class Gate:
     def note_opening(self, trouble: Trouble) -> None:
         """Learn from a connection that could not be opened before any mail wanted one: as from a mail's."""
         self.note(Unopened(trouble))
+
+    def probe_now(self) -> None:
+        """Let a probe go at once: what kept mails from going may just have been mended."""
+        if isinstance(self.breaker, Open):
+            self._change(evolve(self.breaker, probe_at=trio.current_time()))
 
     def end_probe(self) -> None:
         """Note that the probe's job is settled; when it told nothing, another one may go at once."""

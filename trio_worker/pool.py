@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 
 from trio_worker.connection import Connection
 from trio_worker.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, ConnectionView, Publish
-from trio_worker.opening import Opened, Relay, Timeouts, open_session
+from trio_worker.opening import Opened, Timeouts
 from trio_worker.option import option
 from trio_worker.outcome import Trouble
 
@@ -307,22 +307,19 @@ class Pool:
 @asynccontextmanager
 async def open_pool(
     options: PoolOptions,
-    relay: Relay,
+    timeouts: Timeouts,
+    open_with: Open,
     publish: Publish,
-    open_with: Open | None = None,
     tell_trouble: TellTrouble = lambda _: None,
 ) -> AsyncIterator[Pool]:
     """Open a pool and keep it for the block; all connections are closed at its end, also on a cancel.
 
-    ``tell_trouble`` is called with the trouble of a connection that the pool opened for its own sake.
+    ``open_with`` opens one connection to the relay. ``tell_trouble`` is called with the trouble of one that the pool
+    opened for its own sake.
 
     No message may be in flight when the block ends: the tasks that borrow live in a nursery inside it.
     """
-
-    async def open_relay() -> Opened | Trouble:
-        return await open_session(relay)
-
-    pool = Pool(options, relay.timeouts, publish, open_with or open_relay, tell_trouble)
+    pool = Pool(options, timeouts, publish, open_with, tell_trouble)
     async with trio.open_nursery() as keeping:
         keeping.start_soon(pool._keep)  # noqa: SLF001  the pool's own task, started by its own opener
         try:

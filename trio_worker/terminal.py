@@ -117,6 +117,16 @@ def is_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return True
 
 
+def has_terminal() -> bool:
+    """Return whether this process has a controlling terminal that is still there."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    os.close(terminal)
+    return True
+
+
 def is_ascii_only(stream: TextIO) -> bool:
     """Return whether the terminal cannot be trusted with more than ASCII."""
     return (stream.encoding or "").lower().replace("-", "") != "utf8"

@@ -14,9 +14,10 @@ import time
 from collections.abc import Mapping, Sequence
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from trio_worker.age import PushHistory
+from trio_worker.breaker import Open as BreakerOpen
 from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claiming import BurstEnd, Claiming
 from trio_worker.email_type import TypeSpec
@@ -27,8 +28,9 @@ from trio_worker.heart import Heart
 from trio_worker.inspection import count_jobs
 from trio_worker.journal import Journal
 from trio_worker.mail import Composer, MailOptions
-from trio_worker.opening import Relay
+from trio_worker.opening import Opened, Relay, open_session
 from trio_worker.option import option
+from trio_worker.outcome import How, Trouble
 from trio_worker.pool import Open, Pool, PoolOptions, open_pool
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.snapshot import Board, Snapshot
@@ -81,6 +83,8 @@ class Worker:
     board: Board = field(init=False)
     broker: Broker = field(init=False)
     hands: Hands = field(init=False)
+    _relay: Relay = field(init=False)
+    _gate: Gate = field(init=False)
     _pool: Pool | None = None
     _history: PushHistory = field(factory=PushHistory)
     _claiming: trio.CancelScope = field(factory=trio.CancelScope)
@@ -90,6 +94,8 @@ class Worker:
 
     def __attrs_post_init__(self) -> None:
         options = self.options
+        self._relay = options.relay
+        self._gate = Gate(self.publish)
         self.broker = Broker(self.client, options.queue)
         self.hands = Hands(options.number_workers)
         self.board = Board(
@@ -114,10 +120,15 @@ class Worker:
             house.start_soon(keep_leases, self.broker, self.hands, contact, self.publish)
             if self.look_seconds:
                 house.start_soon(self._look)
-            gate = Gate(self.publish)
-            opening = open_pool(self.options.pool, self.options.relay, self.publish, self.open_with, gate.note_opening)
-            async with opening as self._pool:
-                end = await self._run_crew(house, self._pool, gate, contact, settler)
+            pool = open_pool(
+                self.options.pool,
+                self.options.relay.timeouts,
+                self.open_with or self._open_session,
+                self.publish,
+                self._gate.note_opening,
+            )
+            async with pool as self._pool:
+                end = await self._run_crew(house, self._pool, contact, settler)
             await self._finish_settling(settler)
             if self.look_seconds and not contact.failing_seconds:
                 await self._look_once()
@@ -136,6 +147,21 @@ class Worker:
         deadline = min(self._grace.deadline, trio.current_time() + HURRIED_GRACE_SECONDS)
         self._set_grace(deadline)
 
+    @property
+    def is_login_refused(self) -> bool:
+        """Whether claiming stopped because the relay refuses our login."""
+        breaker = self._gate.breaker
+        return isinstance(breaker, BreakerOpen) and breaker.trouble.how is How.LOGIN
+
+    def use_login(self, username: str, password: str) -> None:
+        """Log in like this from now on; if it is a new login and the old one was refused, try it at once."""
+        options = evolve(self._relay.options, username=username, password=password)
+        if options == self._relay.options:
+            return
+        self._relay = evolve(self._relay, options=options)
+        if self.is_login_refused:
+            self._gate.probe_now()
+
     def publish(self, event: Event) -> None:
         """Tell an event to everybody who listens; the board first, so that the others may look at it."""
         self.board.note(event, trio.current_time(), time.time())
@@ -149,9 +175,7 @@ class Worker:
         grace_ends_at = None if deadline == float("inf") else deadline
         return self.board.snapshot(trio.current_time(), time.time(), views, grace_ends_at)
 
-    async def _run_crew(
-        self, house: trio.Nursery, pool: Pool, gate: Gate, contact: Contact, settler: Settler
-    ) -> BurstEnd:
+    async def _run_crew(self, house: trio.Nursery, pool: Pool, contact: Contact, settler: Settler) -> BurstEnd:
         options = self.options
         heart = Heart(
             types=self.types,
@@ -162,7 +186,7 @@ class Worker:
             broker=self.broker,
             hands=self.hands,
             settler=settler,
-            gate=gate,
+            gate=self._gate,
             pool=pool,
             history=self._history,
             publish=self.publish,
@@ -172,7 +196,7 @@ class Worker:
             claiming = Claiming(
                 broker=self.broker,
                 hands=self.hands,
-                gate=gate,
+                gate=self._gate,
                 contact=contact,
                 settler=settler,
                 history=self._history,
@@ -214,6 +238,9 @@ class Worker:
             await settler.keep()
         settler.give_up()
         self.client.abort_calls()
+
+    async def _open_session(self) -> Opened | Trouble:
+        return await open_session(self._relay)
 
     async def _look(self) -> None:
         while True:

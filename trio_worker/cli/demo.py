@@ -68,7 +68,9 @@ async def _demo_in(folder: Path, jobs: int, rate: float, *, shows_dashboard: boo
     write_chaos(caught, CHAOS)
     before = len(list_caught(caught))
     pusher = _Pusher(jobs, rate)
-    code = await run_worker(settings, is_burst=False, shows_dashboard=shows_dashboard, beside=pusher.run)
+    code = await run_worker(
+        settings, lambda: settings, is_burst=False, shows_dashboard=shows_dashboard, beside=pusher.run
+    )
     found = len(list_caught(caught)) - before
     print_line(f"{pusher.pushed} jobs pushed, {found} mails caught")
     if is_kept:

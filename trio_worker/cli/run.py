@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import ssl
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import trio
-from attrs import define, frozen
+from attrs import define, field, frozen
 from cyclopts import Parameter
 
 from trio_worker.capture import CatcherPortTaken, host_catcher
@@ -34,15 +33,16 @@ from trio_worker.dashboard import status_line
 from trio_worker.email_type import Catalogue
 from trio_worker.events import LoopComplained
 from trio_worker.journal import Journal, JournalUnusableError, Owner, open_journal
-from trio_worker.ladder import climb
+from trio_worker.ladder import climb, signals_to_obey
 from trio_worker.logbook import Logbook, open_logbook
 from trio_worker.mail import Composer, ComposerFaults, open_composer
 from trio_worker.opening import Relay, tls_context
 from trio_worker.redis_client import RedisClient
-from trio_worker.settings import Settings
+from trio_worker.settings import Faults, Settings, config_path, read_settings
 from trio_worker.terminal import (
     Screen,
     has_color,
+    has_terminal,
     is_ascii_only,
     is_live,
     open_screen,
@@ -54,6 +54,8 @@ from trio_worker.worker import Worker, WorkerOptions
 # How often the queue is counted for the screen, and for the lines of a run without one.
 SCREEN_LOOK_SECONDS = 1.0
 LINES_LOOK_SECONDS = 10.0
+# How often the settings are read anew while the relay refuses the login.
+LOGIN_LOOK_SECONDS = 2.0
 
 Beside: TypeAlias = Callable[[Worker, RedisClient], Awaitable[None]]
 
@@ -76,22 +78,34 @@ async def run(
     config: ConfigFile = None,
 ) -> int:
     """Run the worker until Ctrl-C or SIGTERM; press Ctrl-C again to hurry, a third time to leave at once."""
-    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
-    return await run_worker(settings, is_burst=burst, shows_dashboard=not no_dashboard)
+    flags = {} if queue is None else {"queue.name": queue}
+    settings = load_settings(config, flags)
+
+    def reread() -> Settings | Faults:
+        return read_settings(config_path(config, os.environ), os.environ, flags)
+
+    return await run_worker(settings, reread, is_burst=burst, shows_dashboard=not no_dashboard)
 
 
-async def run_worker(settings: Settings, *, is_burst: bool, shows_dashboard: bool, beside: Beside | None = None) -> int:
+async def run_worker(
+    settings: Settings,
+    reread: Callable[[], Settings | Faults],
+    *,
+    is_burst: bool,
+    shows_dashboard: bool,
+    beside: Beside | None = None,
+) -> int:
     """Run one worker with everything around it and print its ledger; return the exit code.
 
-    ``beside`` runs as long as the worker does, with a client of the same Redis; it may end the worker by draining it.
-    Raises SystemExit when it cannot even begin.
+    ``reread`` reads the settings anew, for a login that was changed. ``beside`` runs as long as the worker does, with a
+    client of the same Redis; it may end the worker by draining it. Raises SystemExit when it cannot even begin.
     """
     templates = read_templates(settings)
     relay = relay_of(settings)
     is_screen = shows_dashboard and is_live(sys.stdout, os.environ)
-    stage = _Stage(settings, templates, relay, is_burst=is_burst, is_screen=is_screen, beside=beside)
+    stage = _Stage(settings, templates, relay, is_burst=is_burst, is_screen=is_screen, beside=beside, reread=reread)
     # Before anything of asyncio: a KeyboardInterrupt inside its code would hang.
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*signals_to_obey()) as signals:
         code = await stage.run(signals)
     if stage.worker is not None:
         ledger = stage.worker.board.ledger
@@ -136,6 +150,8 @@ class _Stage:
     is_burst: bool
     is_screen: bool
     beside: Beside | None
+    reread: Callable[[], Settings | Faults]
+    had_terminal: bool = field(factory=has_terminal)
     worker: Worker | None = None
     screen: Screen | None = None
 
@@ -148,7 +164,9 @@ class _Stage:
             except OSError as error:
                 refuse(MISCONFIGURED, f"log.file: {options.file}: {error.strerror}")
             async with trio.open_nursery() as around:
-                around.start_soon(climb, signals, lambda why: self._drain(why, around), self._hurry, self._leave)
+                around.start_soon(
+                    climb, signals, lambda why: self._drain(why, around), self._hurry, self._leave, self._hang_up
+                )
                 code = await self._work(logbook)
                 around.cancel_scope.cancel()
         if logbook.lost_lines:
@@ -217,6 +235,7 @@ class _Stage:
                     faces.start_soon(partial(run_dashboard, worker.snapshot, screen, **looks))
                 else:
                     faces.start_soon(run_status_lines, worker.snapshot, print_line)
+                faces.start_soon(self._follow_login, worker)
                 if self.beside is not None:
                     faces.start_soon(self.beside, worker, client)
                 code = await worker.run()
@@ -246,6 +265,26 @@ class _Stage:
         if not self.is_screen:
             grace = self.settings.shutdown.grace_seconds
             print_line(f"draining {len(self.worker.hands)}, up to {grace:g} s; press again to hurry")
+
+    def _hang_up(self) -> None:
+        if self.worker is None:
+            return
+        if self.had_terminal and not has_terminal():
+            self.worker.drain("SIGHUP")
+        else:
+            self._read_login(self.worker)
+
+    async def _follow_login(self, worker: Worker) -> None:
+        """While the relay refuses the login, look whether it was changed: mail then waits no longer than needed."""
+        while True:
+            await trio.sleep(LOGIN_LOOK_SECONDS)
+            if worker.is_login_refused:
+                self._read_login(worker)
+
+    def _read_login(self, worker: Worker) -> None:
+        settings = self.reread()
+        if isinstance(settings, Settings):
+            worker.use_login(settings.smtp.username, settings.smtp.password)
 
     def _hurry(self) -> None:
         if self.worker is not None:
