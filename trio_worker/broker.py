@@ -15,7 +15,7 @@ jobs                list    producers; claim                wait, claim, inspect
 {jobs}:lease        hash    claim, renew, settle, revive,   claim, renew, settle, dead       with the job, when done
                             drop
 {jobs}:pause        string  queue pause                     claim, inspect                   with the pause
-{jobs}:totals       hash    claim                           claim, inspect                   never
+{jobs}:totals       hash    claim, settle                   claim, inspect                   never
 ==================  ======  ==============================  ===============================  ==========================
 
 An id is in exactly one of the four sorted sets; its original bytes are in ``body`` for just as long. Scores are
@@ -119,13 +119,14 @@ class Claims:
 
 @frozen
 class Entry:
-    """A settlement as Redis is told it: ``what`` is done, delay, hold or bury; an empty ``record`` changes none."""
+    """A settlement as Redis is told it: ``what`` is done, delay, release, hold or bury."""
 
     job_id: str
     token: str
     what: str
     delay_ms: int
     record: str
+    uncertain: int = 0  # 1 if the mail may have been delivered without anybody knowing
 
 
 @frozen
@@ -134,24 +135,13 @@ class Settlement:
 
     claim: Claim
     verdict: Verdict
+    is_uncertain: bool = False
 
     @property
     def entry(self) -> Entry:
         """The settlement without its job: what the script takes and the journal keeps."""
-        claim = self.claim
-        match self.verdict:
-            case Done():
-                return Entry(claim.job_id, claim.token, "done", 0, "")
-            case Delay(seconds, record):
-                return Entry(claim.job_id, claim.token, "delay", max(0, round(seconds * 1000)), write_record(record))
-            case Release(record):
-                return Entry(claim.job_id, claim.token, "delay", 0, write_record(record))
-            case Hold(record):
-                return Entry(claim.job_id, claim.token, "hold", 0, write_record(record))
-            case Bury(record):
-                return Entry(claim.job_id, claim.token, "bury", 0, write_record(record))
-            case _:
-                assert_never(self.verdict)
+        what, delay_ms, record = _settle_words(self.verdict)
+        return Entry(self.claim.job_id, self.claim.token, what, delay_ms, record, int(self.is_uncertain))
 
 
 class Answered(StrEnum):
@@ -218,6 +208,22 @@ class Broker:
         lease_ms = round(self.options.lease_seconds * 1000)
         lost = await self.client.run_script("renew", self.keys, lease_ms, state, *pairs)
         return lost if isinstance(lost, Unavailable) else [claims[place - 1] for place in lost]
+
+
+def _settle_words(verdict: Verdict) -> tuple[str, int, str]:
+    match verdict:
+        case Done():
+            return "done", 0, ""
+        case Delay(seconds, record):
+            return "delay", max(0, round(seconds * 1000)), write_record(record)
+        case Release(record):
+            return "release", 0, write_record(record)
+        case Hold(record):
+            return "hold", 0, write_record(record)
+        case Bury(record):
+            return "bury", 0, write_record(record)
+        case _:
+            assert_never(verdict)
 
 
 def new_id_prefix() -> str:

@@ -17,6 +17,7 @@ from trio_worker.breaker import Breaker
 from trio_worker.outcome import Trouble
 from trio_worker.record import Cause
 from trio_worker.smtp import Capabilities
+from trio_worker.soundness import Weakness
 
 
 class Source(StrEnum):
@@ -193,6 +194,13 @@ class RedisRecovered:
 
 
 @frozen
+class RedisWeak:
+    """Redis is set up in a way that weakens a promise."""
+
+    weakness: Weakness
+
+
+@frozen
 class SettlementsKept:
     """Settlements that Redis did not take were written to the journal."""
 
@@ -246,6 +254,7 @@ Event: TypeAlias = (
     | QueuePaused
     | RedisFailed
     | RedisRecovered
+    | RedisWeak
     | SettlementsKept
     | JournalFailed
     | JournalReplayed
@@ -290,6 +299,7 @@ class Ledger:
                 | QueuePaused()
                 | RedisFailed()
                 | RedisRecovered()
+                | RedisWeak()
                 | SettlementsKept()
                 | JournalFailed()
                 | JournalReplayed()

@@ -86,7 +86,8 @@ class Heart:
             self.publish(JobBroke(claim.job_id, _places(error)))
             verdict = bury(told.record, Cause("broke", text=type(error).__name__), self._now(claim))
         finally:
-            self.settler.settle_nowait(Settlement(claim, verdict), _settled(claim, told, verdict))
+            is_uncertain = isinstance(told.outcome, Uncertain)
+            self.settler.settle_nowait(Settlement(claim, verdict, is_uncertain), _settled(claim, told, verdict))
 
     async def _attempt(self, claim: Claim, told: Told) -> Verdict:
         job = decode(claim.body, self.types)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal, TypeAlias
 
@@ -10,6 +11,7 @@ from attrs import frozen
 from trio_worker.broker import queue_keys
 from trio_worker.record import Cause, Record, read_record, write_record
 from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.soundness import Weakness, find_weaknesses
 
 # How many jobs one round trip reads; a page of a list, not all of it.
 PAGE = 200
@@ -27,7 +29,11 @@ _CLAIM_REASONS = {
 
 @frozen
 class Counts:
-    """How many jobs are in each state, in one consistent cut; times are epoch seconds of Redis' clock."""
+    """How many jobs are in each state, in one consistent cut; times are epoch seconds of Redis' clock.
+
+    ``popped`` jobs left the list since the queue began; ``sent`` were sent by any worker; ``uncertain`` counts every
+    mail that may have gone out twice.
+    """
 
     at: float
     waiting: int
@@ -41,6 +47,8 @@ class Counts:
     due: int
     run_out: int
     popped: int
+    sent: int
+    uncertain: int
     paused: str
     next_due_at: float | None
     pause_seconds_left: float | None
@@ -80,7 +88,8 @@ async def count_jobs(client: RedisClient, name: str) -> Counts | Unavailable:
     answer = await client.run_script("inspect", queue_keys(name))
     if isinstance(answer, Unavailable):
         return answer
-    now, *numbers, popped, pause, _lease_head, delayed_head, pause_ms = answer
+    now, *numbers, pause, _lease_head, delayed_head, pause_ms, totals = answer
+    popped, sent, _delayed, _released, _held, _buried, uncertain = (int(total or 0) for total in totals)
     waiting, leased, delayed, held, dead, bodies, records, leases, due, run_out = numbers
     return Counts(
         at=int(now) / 1000,
@@ -95,6 +104,8 @@ async def count_jobs(client: RedisClient, name: str) -> Counts | Unavailable:
         due=due,
         run_out=run_out,
         popped=popped,
+        sent=sent,
+        uncertain=uncertain,
         paused=pause.decode("utf-8", "replace"),
         next_due_at=float(delayed_head) / 1000 if delayed_head else None,
         pause_seconds_left=pause_ms / 1000 if pause_ms >= 0 else None,
@@ -211,6 +222,36 @@ async def find_strays(client: RedisClient, name: str) -> AsyncIterator[Stray | U
                         yield Stray(job_id.decode("utf-8", "replace"), what)
             if not cursor:
                 break
+
+
+async def examine(client: RedisClient) -> list[Weakness] | Unavailable:
+    """Look at how Redis is set up and return what weakens our promises.
+
+    What a hosted Redis refuses to tell (CONFIG is often forbidden) is not held against it.
+    """
+    our_time = time.time()
+    answers = await client.pipeline([("INFO",), ("TIME",)])
+    if isinstance(answers, Unavailable):
+        return answers
+    info, (seconds, microseconds) = answers
+    settings: dict[str, str] = {}
+    for name in ("maxmemory-policy", "save", "appendfsync"):
+        told = await client.command("CONFIG", "GET", name)
+        if not isinstance(told, Unavailable):
+            settings |= {_text(key): _text(value) for key, value in pairs(told)}
+    return find_weaknesses(_fields(info), settings, int(seconds) + int(microseconds) / 1e6, our_time)
+
+
+def _fields(info: object) -> dict[str, str]:
+    """Return INFO as text fields, whether the client has parsed it or not."""
+    if isinstance(info, dict):
+        return {_text(key): _text(value) for key, value in info.items()}
+    lines = (line.partition(":") for line in _text(info).splitlines())
+    return {key: value for key, colon, value in lines if colon}
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def pairs(answer: object) -> list[tuple[bytes, bytes | float]]:

@@ -37,6 +37,7 @@ from trio_worker.events import (
     QueueSeen,
     RedisFailed,
     RedisRecovered,
+    RedisWeak,
     Settled,
     SettlementsKept,
 )
@@ -108,6 +109,9 @@ def line_of(event: Event) -> Line:
             return "warning", "Redis failed", {"doing": doing, "what": what}
         case RedisRecovered(after_seconds):
             return "info", "Redis answers again", {"after": _rounded(after_seconds)}
+        case RedisWeak(weakness):
+            fields = {"what": weakness.what, "promise": weakness.promise, "advice": weakness.advice}
+            return ("error" if weakness.breaks else "warning"), "Redis weakens a promise", fields
         case SettlementsKept(count):
             return "warning", "Redis took no settlements: journal written", {"settlements": count}
         case JournalFailed(what):

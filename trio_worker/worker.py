@@ -21,11 +21,11 @@ from trio_worker.breaker import Open as BreakerOpen
 from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claiming import BurstEnd, Claiming
 from trio_worker.email_type import TypeSpec
-from trio_worker.events import Event, Phase, PhaseChanged, Publish, QueueSeen
+from trio_worker.events import Event, Phase, PhaseChanged, Publish, QueueSeen, RedisWeak
 from trio_worker.gate import Gate
 from trio_worker.hands import Contact, Hands, Settler, keep_leases
 from trio_worker.heart import Heart
-from trio_worker.inspection import count_jobs
+from trio_worker.inspection import count_jobs, examine
 from trio_worker.journal import Journal
 from trio_worker.mail import Composer, MailOptions
 from trio_worker.opening import Opened, Relay, open_session
@@ -118,6 +118,7 @@ class Worker:
         async with trio.open_nursery() as house:
             house.start_soon(settler.run)
             house.start_soon(keep_leases, self.broker, self.hands, contact, self.publish)
+            house.start_soon(self._examine)
             if self.look_seconds:
                 house.start_soon(self._look)
             pool = open_pool(
@@ -241,6 +242,13 @@ class Worker:
 
     async def _open_session(self) -> Opened | Trouble:
         return await open_session(self._relay)
+
+    async def _examine(self) -> None:
+        """Tell once how Redis is set up; a failing look is the claiming task's to tell."""
+        weaknesses = await examine(self.client)
+        if not isinstance(weaknesses, Unavailable):
+            for weakness in weaknesses:
+                self.publish(RedisWeak(weakness))
 
     async def _look(self) -> None:
         while True:

@@ -31,6 +31,7 @@ app.command(
     "trio_worker.cli.status:status", name="status", help="Count the queue and say what is wrong, in one screen."
 )
 app.command("trio_worker.cli.audit:audit", name="audit", help="Check that every job is in exactly one state.")
+app.command("trio_worker.cli.doctor:doctor", name="doctor", help="Look at all that a worker needs; send nothing.")
 app.command("trio_worker.cli.schema:schema", name="schema", help="Print the JSON Schema of a job.")
 app.command("trio_worker.cli.job:job", name="job", help="One job, in whatever state it is: show.")
 app.command("trio_worker.cli.dead:dead", name="dead", help="Dead letters: list, show, retry, drop.")

@@ -36,7 +36,7 @@ async def status(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     due = f"   {counts.due:,} due" if counts.due else ""
     for name, more in (("waiting", ""), ("leased", ""), ("delayed", due), ("held", ""), ("dead", "")):
         print(f"  {name:<8}{getattr(counts, name):>12,}{more}")
-    print(f"  taken from the list so far: {counts.popped:,}")
+    print(f"  so far: {counts.popped:,} taken from the list, {counts.sent:,} sent, {counts.uncertain:,} uncertain")
     if problems:
         print("Problems")
         for problem in problems:

@@ -13,6 +13,10 @@ local jobs, recovered, crashed, held, too_large, suspects = {}, 0, 0, 0, 0, 0
 local popped = tonumber(redis.call('HGET', TOTALS, 'popped') or '0')
 
 local function reply(state, pause)
+  if recovered > 0 then
+    -- Each may have been sent by the worker whose lease ran out.
+    redis.call('HINCRBY', TOTALS, 'uncertain', recovered)
+  end
   local next_ms = -1
   for _, key in ipairs({DELAYED, LEASED}) do
     local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')

@@ -1,6 +1,7 @@
 -- Inspect: the counts of every state in one consistent cut; O(log n), writes nothing.
 -- Returns {now, waiting, leased, delayed, held, dead, bodies, records, leases, due, run out, popped, pause,
---          score of the oldest due, score of the next delayed, pause's rest (ms)}.
+--          score of the oldest due, score of the next delayed, pause's rest (ms), totals {popped, done, delay, release,
+--          hold, bury, uncertain} since the queue began}.
 local function head(key)
   return redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or ''
 end
@@ -16,9 +17,9 @@ return {
   redis.call('HLEN', LEASE),
   redis.call('ZCOUNT', DELAYED, '-inf', whole(NOW)),
   redis.call('ZCOUNT', LEASED, '-inf', whole(NOW)),
-  tonumber(redis.call('HGET', TOTALS, 'popped') or '0'),
   redis.call('GET', PAUSE) or '',
   head(LEASED),
   head(DELAYED),
   redis.call('PTTL', PAUSE),
+  redis.call('HMGET', TOTALS, 'popped', 'done', 'delay', 'release', 'hold', 'bury', 'uncertain'),
 }

@@ -1,10 +1,11 @@
--- Settle: say what became of jobs in hand. ARGV for each: id, token, what, delay (ms), record ('' leaves it as it is).
+-- Settle: say what became of jobs in hand. ARGV for each: id, token, what, delay (ms), record ('' leaves it as it is),
+-- 1 if its mail may have been delivered without anybody knowing.
 -- Returns for each: 'settled', 'repeated' (this very settlement was applied before), 'fenced' (somebody else holds the
 -- job), 'gone' (nobody does: done before, or never ours). The token fences, not the deadline: a late settlement of a
 -- job that nobody else took still counts.
-local answers = {}
+local answers, uncertain, counts = {}, 0, {}
 begin_writing()
-for i = 1, #ARGV, 5 do
+for i = 1, #ARGV, 6 do
   local id, token, what, delay_ms, record = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4]
   local owner, _, state = read_lease(id)
   local answer = 'settled'
@@ -16,6 +17,8 @@ for i = 1, #ARGV, 5 do
     answer = 'repeated'
   else
     redis.call('ZREM', LEASED, id)
+    counts[what] = (counts[what] or 0) + 1
+    uncertain = uncertain + tonumber(ARGV[i + 5])
     if what == 'done' then
       redis.call('HDEL', BODY, id)
       redis.call('HDEL', RECORD, id)
@@ -25,7 +28,7 @@ for i = 1, #ARGV, 5 do
         redis.call('HSET', RECORD, id, record)
       end
       write_lease(id, token, 0, 'settled')
-      if what == 'delay' then
+      if what == 'delay' or what == 'release' then
         redis.call('ZADD', DELAYED, whole(NOW + delay_ms), id)
       elseif what == 'hold' then
         redis.call('ZADD', HELD, whole(NOW), id)
@@ -35,5 +38,11 @@ for i = 1, #ARGV, 5 do
     end
   end
   answers[#answers + 1] = answer
+end
+for what, count in pairs(counts) do
+  redis.call('HINCRBY', TOTALS, what, count)
+end
+if uncertain > 0 then
+  redis.call('HINCRBY', TOTALS, 'uncertain', uncertain)
 end
 return answers

@@ -1,0 +1,120 @@
+"""Pure. How a Redis is set up, and which promise of ours that weakens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+# BLMOVE, the blocking peek, came with 6.2; Valkey began after that, at 7.2.
+LEAST_REDIS_VERSION = (6, 2)
+# Leases run by Redis' own clock; ours dates jobs for people, and more than this would mislead them.
+CLOCKS_APART_SECONDS = 2.0
+# Claims and settlements need memory to write; from here on a burst of jobs can fill the rest.
+MEMORY_SHARE = 0.9
+
+
+@frozen
+class Weakness:
+    """One setting or state of Redis: what it is, which promise it weakens, and what to do about it.
+
+    ``breaks`` tells that the promise does not hold at all like this, rather than only in rarer cases.
+    """
+
+    what: str
+    promise: str
+    advice: str
+    breaks: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.promise} ({self.advice})"
+
+
+def find_weaknesses(
+    info: Mapping[str, str], settings: Mapping[str, str], their_time: float, our_time: float
+) -> list[Weakness]:
+    """Return what is weak, the worst first.
+
+    ``info`` are the fields of INFO; ``settings`` those of CONFIG GET that could be read, for a hosted Redis may refuse
+    to tell any. Times are epoch seconds.
+    """
+    found = [
+        _version(info),
+        _role(info),
+        _eviction(info, settings),
+        _persistence(info, settings),
+        _syncing(info, settings),
+        _writes(info),
+        _memory(info),
+        _clocks(their_time, our_time),
+    ]
+    return sorted((each for each in found if each is not None), key=lambda each: not each.breaks)
+
+
+def _version(info: Mapping[str, str]) -> Weakness | None:
+    if "valkey_version" in info:
+        return None
+    version = info.get("redis_version", "")
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if not version or numbers >= LEAST_REDIS_VERSION:
+        return None
+    return Weakness(f"Redis {version}", "it has no BLMOVE, so nothing is claimed", "use 6.2 or later", breaks=True)
+
+
+def _role(info: Mapping[str, str]) -> Weakness | None:
+    if info.get("role", "master") == "master":
+        return None
+    return Weakness("this is a replica", "nothing can be claimed from it", "name the primary in redis.url", breaks=True)
+
+
+def _eviction(info: Mapping[str, str], settings: Mapping[str, str]) -> Weakness | None:
+    policy = settings.get("maxmemory-policy") or info.get("maxmemory_policy", "")
+    if not policy.startswith("allkeys"):
+        return None
+    return Weakness(
+        f"maxmemory-policy is {policy}",
+        "when memory is full Redis deletes accepted jobs",
+        "set it to noeviction",
+        breaks=True,
+    )
+
+
+def _persistence(info: Mapping[str, str], settings: Mapping[str, str]) -> Weakness | None:
+    if info.get("aof_enabled", "1") != "0":
+        return None
+    if settings.get("save") == "":
+        what = "neither appendonly nor save is on"
+        return Weakness(what, "a restart of Redis loses every job", "set appendonly yes", breaks=True)
+    what = "appendonly is off"
+    return Weakness(what, "a crash of Redis loses the jobs pushed since the last save", "set appendonly yes")
+
+
+def _syncing(info: Mapping[str, str], settings: Mapping[str, str]) -> Weakness | None:
+    if info.get("aof_enabled") != "1" or settings.get("appendfsync") != "no":
+        return None
+    what = "appendfsync is no"
+    return Weakness(what, "a power cut loses the jobs of about half a minute", "set it to everysec or always")
+
+
+def _writes(info: Mapping[str, str]) -> Weakness | None:
+    for field, what in (("aof_last_write_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")):
+        if info.get(field, "ok") != "ok":
+            promise = "Redis cannot write its disk, and a restart loses jobs"
+            return Weakness(f"the last write of the {what} failed", promise, "free its disk", breaks=True)
+    return None
+
+
+def _memory(info: Mapping[str, str]) -> Weakness | None:
+    most, used = int(info.get("maxmemory", "0")), int(info.get("used_memory", "0"))
+    if not most or used < MEMORY_SHARE * most:
+        return None
+    what = f"{100 * used // most} % of maxmemory is used"
+    return Weakness(what, "soon no producer can push", "raise maxmemory")
+
+
+def _clocks(their_time: float, our_time: float) -> Weakness | None:
+    apart = their_time - our_time
+    if abs(apart) < CLOCKS_APART_SECONDS:
+        return None
+    what = f"the clock of Redis is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} ours"
+    return Weakness(what, "times in logs and enqueued_at of producers do not fit together", "keep both with NTP")
