@@ -264,7 +264,7 @@ def _converted(key: Key, found: Given) -> Converted | _Wrong:
         return value
     kinds = get_args(key.kind) or (key.kind,)
     if key.kind == tuple[str, ...]:
-        if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        if isinstance(value, list | tuple) and all(isinstance(each, str) and "\x00" not in each for each in value):
             return tuple(value)
         return _Wrong("must be a list of strings")
     if bool in kinds:
@@ -345,7 +345,7 @@ def _crossed(settings: Settings, reader: _Reader) -> Iterator[Fault]:
     smtp, queue = settings.smtp, settings.queue
     if not smtp.host or re.search(r"[\s\x00-\x1f/@]", smtp.host):
         yield fault("smtp.host", "must be a name or an address")
-    if settings.profile == "dev" and not is_loopback(smtp.host) and not smtp.allow_real_relay:
+    elif settings.profile == "dev" and not is_loopback(smtp.host) and not smtp.allow_real_relay:
         yield fault("smtp.host", f"{smtp.host} is not this machine: profile dev needs smtp.allow_real_relay = true")
     if settings.profile == "production" and settings.redis.url.startswith("embedded:"):
         yield fault(

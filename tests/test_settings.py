@@ -1,0 +1,240 @@
+"""Settings: every source, every fault at once with its place, and secrets that stay secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_worker.settings import KEYS, Faults, Settings, config_path, read_settings
+from trio_worker.settings_source import SECRET_LIMIT_BYTES, key_lines, variable_of
+
+SECRET = "s3same-0pen"
+
+
+def read(text: str, tmp_path: Path, environ: dict[str, str] | None = None, **flags: object) -> Settings | Faults:
+    path = tmp_path / "worker.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_settings(path, environ or {}, flags)
+
+
+def good(text: str, tmp_path: Path, environ: dict[str, str] | None = None, **flags: object) -> Settings:
+    settings = read(text, tmp_path, environ, **flags)
+    assert isinstance(settings, Settings), [str(fault) for fault in settings.faults]
+    return settings
+
+
+def bad(text: str, tmp_path: Path, environ: dict[str, str] | None = None) -> list[str]:
+    settings = read(text, tmp_path, environ)
+    assert isinstance(settings, Faults)
+    return [str(fault).replace(str(tmp_path), ".") for fault in settings.faults]
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default(tmp_path: Path) -> None:
+    """And each value knows where it comes from."""
+    text = '[queue]\nname = "from_file"\nlease_seconds = 7\n[smtp.pool]\nmax_size = 3\n'
+    environ = {"TRIO_WORKER__QUEUE__NAME": "from_environment", "TRIO_WORKER__SMTP__POOL__MAX_SIZE": "4"}
+    settings = read_settings(_file(tmp_path, text), environ, {"queue.name": "from_flag"})
+    assert isinstance(settings, Settings)
+
+    assert settings.queue.name == "from_flag"
+    assert settings.smtp_pool.max_size == 4
+    assert settings.queue.lease_seconds == 7.0
+    assert settings.retry.max_attempts == 30
+    assert settings.origins["queue.name"] == "flag queue.name"
+    assert settings.origins["smtp.pool.max_size"] == "TRIO_WORKER__SMTP__POOL__MAX_SIZE"
+    assert settings.origins["queue.lease_seconds"].endswith("worker.toml:3")
+    assert "retry.max_attempts" not in settings.origins
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "worker.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_all_faults_come_at_once_each_with_its_line(tmp_path: Path) -> None:
+    """A person mends a file in one go."""
+    faults = bad(
+        'number_workers = 0\nprofile = "test"\n[queue]\nlease_second = 5\n[smtp]\nport = "25"\ntls = "none"\n'
+        "[smtp.pool]\nmax_size = 1.5\n[retry]\ncap_seconds = nan\n",
+        tmp_path,
+        {"TRIO_WORKER__LOG__LEVEL": "loud"},
+    )
+
+    assert faults == [
+        "./worker.toml:1  number_workers: must be at least 1",
+        "./worker.toml:2  profile: must be one of dev, production",
+        "./worker.toml:4  queue.lease_second: no such key. Did you mean queue.lease_seconds?",
+        "./worker.toml:6  smtp.port: must be a whole number",
+        "./worker.toml:9  smtp.pool.max_size: must be a whole number",
+        "./worker.toml:11  retry.cap_seconds: must be a finite number",
+        "TRIO_WORKER__LOG__LEVEL  log.level: must be one of debug, info, warning, error",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('[smtp]\nhost = "mail.example.com"\n', "smtp.allow_real_relay = true"),
+        ('profile = "production"\n', "refuses the embedded server"),
+        ('profile = "production"\n[redis]\nurl = "redis://h"\n[capture]\nlisten = "127.0.0.1:1"\n', "mails would end"),
+        ('[smtp]\nhost = "h.example"\nallow_real_relay = true\ntls = "none"\nusername = "u"\n', "show the login"),
+        ('[smtp]\nonly_to = "("\n', "no regular expression"),
+        ('[smtp]\nhost = "a b"\n', "must be a name or an address"),
+        ('[queue]\nname = "{jobs}"\n', "without spaces, braces"),
+        ('[queue]\nname = ""\n', "without spaces, braces"),
+        ("[retry]\nbase_seconds = 10\ncap_seconds = 5\n", "above retry.cap_seconds"),
+        ("[smtp.pool]\nmin_idle = 11\n", "above smtp.pool.max_size"),
+        ('[mail]\nfrom = "nobody"\n', "mail.from"),
+        ('[mail]\nenvelope_from = "a@b@c"\n', "mail.envelope_from"),
+        ('[mail]\nmessage_id_domain = "a b"\n', "mail.message_id_domain"),
+        ('[mail]\nfrontend_url = "localhost"\n', "begins with http"),
+        ('[mail]\ntemplate_dirs = ["nowhere"]\n', "nowhere is no folder"),
+        ('[redis]\nurl = "http://h"\n', "must begin with redis://"),
+        ('[redis]\nurl = "redis://"\n', "names no host"),
+        ('[redis]\nurl = "redis://h:99999"\n', "names no host, or a port"),
+        ('[redis]\nurl = "embedded:"\n', "redis.url"),
+        ('[capture]\nlisten = "1025"\n', "an address and a port"),
+        ("[smtp.pool]\nport = 1\n", "no such key"),
+        ("smtp = 5\n", "is a section, not a key"),
+        ("[mail.types.X]\nmax_age = 5\n", "no such key"),
+        ("not toml", "not TOML"),
+        ('[smtp]\nhost = "a\\u0000b"\n', "must not hold NUL"),
+    ],
+)
+def test_each_rule_names_its_key_and_its_line(text: str, fault: str, tmp_path: Path) -> None:
+    """One fault for one mistake."""
+    (found,) = bad(text, tmp_path)
+    assert fault in found
+    assert found.startswith(("./worker.toml:", "default  "))
+
+
+def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
+    """Named, with the system's reason."""
+    settings = read_settings(tmp_path / "none.toml", {})
+    assert isinstance(settings, Faults)
+    assert "No such file" in str(settings.faults[0])
+
+
+def test_which_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is given, else TRIO_WORKER_CONFIG, else conf/dev.toml where there is one."""
+    monkeypatch.chdir(tmp_path)
+    assert config_path(None, {}) is None
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "dev.toml").write_text("")
+    assert config_path(None, {}) == Path("conf/dev.toml")
+    assert config_path(None, {"TRIO_WORKER_CONFIG": "x.toml"}) == Path("x.toml")
+    assert config_path(Path("y.toml"), {"TRIO_WORKER_CONFIG": "x.toml"}) == Path("y.toml")
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+def test_a_secret_comes_from_a_file_without_its_last_line_feed(ending: str, tmp_path: Path) -> None:
+    """Editors add one; everything else belongs to the secret."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(f" {SECRET} {ending}".encode())
+    secret.chmod(0o600)
+    settings = good(f'[smtp]\ntls = "none"\nusername = "u"\npassword_file = "{secret}"\n', tmp_path)
+
+    assert settings.smtp.password == f" {SECRET} "
+
+
+def test_a_secret_may_come_from_the_environment_or_a_file_that_it_names(tmp_path: Path) -> None:
+    """The environment's file beats the file's value."""
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    text = '[redis]\npassword = "old"\n'
+
+    assert good(text, tmp_path, {"TRIO_WORKER__REDIS__PASSWORD": SECRET}).redis.password == SECRET
+    assert good(text, tmp_path, {"TRIO_WORKER__REDIS__PASSWORD_FILE": str(secret)}).redis.password == SECRET
+
+
+def test_a_credential_of_systemd_is_found(tmp_path: Path) -> None:
+    """In $CREDENTIALS_DIRECTORY, under the key's name; what is set elsewhere wins."""
+    (tmp_path / "smtp_password").write_text(SECRET)
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+
+    assert good("", tmp_path, environ).smtp.password == SECRET
+    assert good('[smtp]\npassword = "other"\n', tmp_path, environ).smtp.password == "other"
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"x" * (SECRET_LIMIT_BYTES + 1), None])
+def test_a_secret_file_that_cannot_be_used_is_a_fault(content: bytes | None, tmp_path: Path) -> None:
+    """Not there, not text, or far too long."""
+    secret = tmp_path / "secret"
+    if content is not None:
+        secret.write_bytes(content)
+    (found,) = bad(f'[redis]\npassword_file = "{secret}"\n', tmp_path)
+    assert "secret file" in found
+
+
+def test_one_secret_has_one_place(tmp_path: Path) -> None:
+    """Both a value and a file are refused."""
+    (found,) = bad('[smtp]\npassword = "a"\npassword_file = "b"\n', tmp_path)
+    assert "one secret, one place" in found
+
+
+def test_a_secret_that_everybody_may_read_is_warned_of(tmp_path: Path) -> None:
+    """With what to do."""
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o644)
+    settings = good(f'[redis]\npassword_file = "{secret}"\n', tmp_path)
+    assert any("chmod o-r" in str(warning) for warning in settings.warnings)
+
+
+def test_a_type_may_have_its_own_age_and_policy(tmp_path: Path) -> None:
+    """What is not set stays as shipped: links of a password reset are dead after an hour."""
+    text = '[mail.types.ResetPassword]\non_uncertain = "hold"\n[mail.types.Invoice]\nmax_age_seconds = 60\n'
+    settings = good(text, tmp_path, {"TRIO_WORKER__MAIL__TYPES__Invoice__ON_UNCERTAIN": "hold"})
+    types = settings.mail.types
+
+    assert (types["ResetPassword"].max_age_seconds, types["ResetPassword"].on_uncertain) == (3600, "hold")
+    assert (types["Invoice"].max_age_seconds, types["Invoice"].on_uncertain) == (60, "hold")
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_every_key_has_a_variable_and_one_sentence(key: str) -> None:
+    """The variable sets that key and no other."""
+    sentence = KEYS[key].option.says
+
+    assert variable_of(key) == KEYS[key].variable
+    assert sentence.endswith(".")
+    assert sentence[0].isupper() or sentence.startswith("dev ")
+    faults = read_settings(None, {KEYS[key].variable: "\x00"})
+    assert isinstance(faults, Faults)
+    assert all(fault.place in {KEYS[key].variable, "default"} for fault in faults.faults)
+
+
+@given(st.text())
+def test_no_text_raises(text: str) -> None:
+    """Any file is settings or a list of faults."""
+    key_lines(text)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([variable_of(key) for key in KEYS]),
+        st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])),
+        max_size=4,
+    )
+)
+def test_no_environment_raises_and_each_fault_has_a_place(environ: dict[str, str]) -> None:
+    """Whatever a variable holds."""
+    read_settings_ = read_settings(None, environ)
+    if isinstance(read_settings_, Faults):
+        assert read_settings_.faults
+        assert all(fault.place for fault in read_settings_.faults)
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text(), max_size=2)
+
+
+@given(st.sampled_from(sorted(KEYS)), leaves)
+def test_no_value_of_any_type_raises(key: str, value: object) -> None:
+    """A wrong type is a fault of that key, never an exception."""
+    settings = read_settings(None, {}, {key: value})
+    if isinstance(settings, Faults):
+        assert all(str(fault) for fault in settings.faults)
