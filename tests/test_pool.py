@@ -67,6 +67,24 @@ async def several(pool: Pool, count: int) -> list[Outcome | Trouble | Shut]:
     return found
 
 
+async def test_nothing_is_opened_while_trouble_stands() -> None:
+    """A mail that asks gets the trouble, and the relay is left in peace."""
+    asked: list[Trouble] = []
+    standing = Trouble(How.LOGIN, Stage.AUTH, "535")
+
+    async def opener() -> Opened | Trouble:
+        asked.append(standing)
+        return standing
+
+    options = PoolOptions(max_size=2, min_idle=1)
+    async with open_pool(options, Timeouts(), opener, lambda _: None, standing_trouble=lambda: standing) as pool:
+        async with pool.borrow() as lane:
+            assert lane is standing
+        assert pool.slots_home == pool.capacity
+
+    assert asked == []
+
+
 async def test_mails_share_few_connections(autojump_clock: trio.testing.MockClock) -> None:
     """Ten mails over a pool of two open two connections, the first alone until it is proven."""
     opener, events = Opener(), list[Event]()

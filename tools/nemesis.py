@@ -178,7 +178,7 @@ async def stop_worker(ground: Ground) -> None:
 
 
 async def drain_worker(ground: Ground) -> None:
-    """A rolling restart, with as many signals as an impatient person gives."""
+    """Restart one as a roll-out does, with as many signals as an impatient person gives."""
     place = ground.dice.randrange(len(ground.workers))
     if place in ground.stopped:
         return
@@ -209,7 +209,7 @@ async def cut_redis(ground: Ground) -> None:
 
 
 async def swallow_redis_replies(ground: Ground) -> None:
-    """What was asked is done, and nobody learns of it."""
+    """Let what is asked be done, and nobody learn of it."""
     ground.redis_proxy.swallows = True
     await trio.sleep(ground.dice.uniform(0.01, 0.5))
     ground.redis_proxy.cut()
@@ -252,7 +252,8 @@ async def torment(ground: Ground, until: float) -> None:
         await fault(ground)
         healed_at = trio.current_time()
         with trio.move_on_after(HEALING_SECONDS):
-            while ground.store.last_at < healed_at and len(ground.store.delivered) < len(ground.accepted):
+            # Other programs have no events to wait for.
+            while ground.store.last_at < healed_at and len(ground.store.delivered) < len(ground.accepted):  # noqa: ASYNC110
                 await trio.sleep(0.01)
             ground.recoveries.append(trio.current_time() - healed_at)
 
@@ -286,7 +287,7 @@ async def heal(ground: Ground) -> float:
     ground.put_faults("")
     began = trio.current_time()
     with trio.move_on_after(HEALING_SECONDS), ground.valkey.client() as client:
-        while add_up(set(), set(), Counter(), client).left:
+        while add_up(set(), set(), Counter(), client).left:  # noqa: ASYNC110  as above
             await trio.sleep(0.1)
     return trio.current_time() - began
 

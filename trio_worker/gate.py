@@ -36,6 +36,10 @@ class Gate:
     def is_probing(self) -> bool:
         return isinstance(self.breaker, HalfOpen)
 
+    def standing_trouble(self) -> Trouble | None:
+        """Return what keeps mail from going, while not even a probe may go."""
+        return self.breaker.trouble if isinstance(self.breaker, Open) else None
+
     @property
     def troubled_seconds(self) -> float:
         """How long the relay has been in trouble; 0 while it works."""

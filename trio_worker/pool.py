@@ -57,6 +57,8 @@ class Permit:
 Open: TypeAlias = Callable[[], Awaitable[Opened | Trouble]]
 # Told of trouble with an opening that no mail asked for, when no connection works.
 TellTrouble: TypeAlias = Callable[[Trouble], object]
+# Says why no connection may be opened now; None when one may.
+StandingTrouble: TypeAlias = Callable[[], Trouble | None]
 
 
 @define(eq=False)
@@ -68,6 +70,7 @@ class Pool:
     publish: Publish
     _open_session: Open
     _tell_trouble: TellTrouble
+    _standing_trouble: StandingTrouble
     _connections: list[Connection] = field(factory=list)  # the most recently used last
     _opening: int = 0
     _opened_ever: int = 0
@@ -210,7 +213,13 @@ class Pool:
         return ""
 
     async def _open_one(self) -> Connection | Trouble | None:
-        """Open one connection; alone while nothing proves that the relay lets us in."""
+        """Open one connection; alone while nothing proves that the relay lets us in, and not while trouble stands.
+
+        A mail that was claimed before the trouble came must not try again: a login that is refused often is locked.
+        """
+        standing = self._standing_trouble()
+        if standing is not None:
+            return standing
         if self._is_proven:
             return await self._open_now()
         before = self._opened_ever
@@ -272,13 +281,16 @@ class Pool:
                         self._remove(connection, why)
                         closing.start_soon(connection.close)
                 self._restore_withheld()
-                # While an opening has just failed, only a mail opens again: each try may count as a failed login.
-                if not self._is_shut and self._trouble is None and self._missing_idle() > 0:
+                if self._may_open_ahead() and self._missing_idle() > 0:
                     opened = await self._open_one()
                     if isinstance(opened, Trouble) and not self._connections:
                         self._tell_trouble(opened)
                 else:
                     await trio.sleep(SWEEP_SECONDS)
+
+    def _may_open_ahead(self) -> bool:
+        """Whether to open without a mail: not after a failure, for each try may count as a failed login."""
+        return not self._is_shut and self._trouble is None and self._standing_trouble() is None
 
     def _why_idle(self, connection: Connection) -> str:
         rested = trio.current_time() - connection.used_at
@@ -311,15 +323,16 @@ async def open_pool(
     open_with: Open,
     publish: Publish,
     tell_trouble: TellTrouble = lambda _: None,
+    standing_trouble: StandingTrouble = lambda: None,
 ) -> AsyncIterator[Pool]:
     """Open a pool and keep it for the block; all connections are closed at its end, also on a cancel.
 
     ``open_with`` opens one connection to the relay. ``tell_trouble`` is called with the trouble of one that the pool
-    opened for its own sake.
+    opened for its own sake. While ``standing_trouble`` returns some, none is opened.
 
     No message may be in flight when the block ends: the tasks that borrow live in a nursery inside it.
     """
-    pool = Pool(options, timeouts, publish, open_with, tell_trouble)
+    pool = Pool(options, timeouts, publish, open_with, tell_trouble, standing_trouble)
     async with trio.open_nursery() as keeping:
         keeping.start_soon(pool._keep)  # noqa: SLF001  the pool's own task, started by its own opener
         try:

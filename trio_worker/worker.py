@@ -127,6 +127,7 @@ class Worker:
                 self.open_with or self._open_session,
                 self.publish,
                 self._gate.note_opening,
+                self._gate.standing_trouble,
             )
             async with pool as self._pool:
                 end = await self._run_crew(house, self._pool, contact, settler)
