@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +28,14 @@ from trio_worker.pool import PoolOptions
 from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
 from trio_worker.verdict import RetryPolicy
 from trio_worker.worker import ShutdownOptions, Worker, WorkerOptions
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_in_a_terminal() -> None:
+    """A shell starts what runs in its background with these ignored; the programs that tests start must not be."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

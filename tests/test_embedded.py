@@ -145,9 +145,7 @@ say(type(embedded.release_embedded(hold)).__name__)
 
 # Another process that uses the server as the worker does, until a Ctrl-C.
 WORKER = """
-import json, sys, trio, signal
-# A shell starts what runs in the background with SIGINT ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import json, sys, trio
 from pathlib import Path
 from trio_worker import embedded
 embedded.USUAL_PORTS = json.loads(sys.argv[2])

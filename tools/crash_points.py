@@ -17,6 +17,7 @@ from pathlib import Path
 
 import trio
 from attrs import define, field
+
 from proving_ground import (
     CountingStore,
     Sums,
@@ -29,7 +30,6 @@ from proving_ground import (
     worker_environment,
     write_config,
 )
-
 from trio_worker.capture import open_catcher
 
 # What sends and receives on sockets in this stack: trio's streams, asyncio's transports (sendmsg since Python 3.12).

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import trio
 from attrs import define, field
+from redis import RedisError
+
 from proving_ground import (
     LEASE_SECONDS,
     QUEUE,
@@ -36,8 +38,6 @@ from proving_ground import (
     worker_environment,
     write_config,
 )
-from redis import RedisError
-
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
 
 RELAY_FAULTS = (
@@ -62,6 +62,8 @@ class Proxy:
     target: int
     port: int = 0
     swallows: bool = False
+    swallows_replies_to: bytes = b""  # from a request with these bytes on, for the rest of its connection
+    _deaf: set[trio.SocketStream] = field(factory=set)
     _pairs: set[tuple[trio.SocketStream, trio.SocketStream]] = field(factory=set)
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -105,7 +107,9 @@ class Proxy:
     ) -> None:
         try:
             async for chunk in source:
-                if not (is_replies and self.swallows):
+                if not is_replies and self.swallows_replies_to and self.swallows_replies_to in chunk:
+                    self._deaf.add(sink)
+                if not (is_replies and (self.swallows or source in self._deaf)):
                     await sink.send_all(chunk)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             pass
@@ -117,7 +121,7 @@ def _started(status: trio.TaskStatus[None]) -> trio.TaskStatus[list[trio.SocketL
         def started(self, _value: object = None) -> None:
             status.started()
 
-    return Told()  # type: ignore[return-value]  # all that serve_listeners calls
+    return Told()
 
 
 @define

@@ -28,7 +28,7 @@ from trio_worker.heart import Heart
 from trio_worker.inspection import count_jobs, examine
 from trio_worker.journal import Journal
 from trio_worker.mail import Composer, MailOptions
-from trio_worker.opening import Opened, Relay, open_session
+from trio_worker.opening import Opened, Relay, RelayOptions, open_session
 from trio_worker.option import option
 from trio_worker.outcome import How, Trouble
 from trio_worker.pool import Open, Pool, PoolOptions, open_pool
@@ -84,6 +84,7 @@ class Worker:
     broker: Broker = field(init=False)
     hands: Hands = field(init=False)
     _relay: Relay = field(init=False)
+    _refused: RelayOptions | None = None  # those with the login that the relay refused last
     _gate: Gate = field(init=False)
     _pool: Pool | None = None
     _history: PushHistory = field(factory=PushHistory)
@@ -156,12 +157,10 @@ class Worker:
         return isinstance(breaker, BreakerOpen) and breaker.trouble.how is How.LOGIN
 
     def use_login(self, username: str, password: str) -> None:
-        """Log in like this from now on; if it is a new login and the old one was refused, try it at once."""
+        """Log in like this from now on; while the relay refuses us, try it at once if it is not what was refused."""
         options = evolve(self._relay.options, username=username, password=password)
-        if options == self._relay.options:
-            return
         self._relay = evolve(self._relay, options=options)
-        if self.is_login_refused:
+        if self.is_login_refused and options != self._refused:
             self._gate.probe_now()
 
     def publish(self, event: Event) -> None:
@@ -242,7 +241,11 @@ class Worker:
         self.client.abort_calls()
 
     async def _open_session(self) -> Opened | Trouble:
-        return await open_session(self._relay)
+        relay = self._relay
+        opened = await open_session(relay)
+        if isinstance(opened, Trouble) and opened.how is How.LOGIN:
+            self._refused = relay.options
+        return opened
 
     async def _examine(self) -> None:
         """Tell once how Redis is set up; a failing look is the claiming task's to tell."""
