@@ -47,6 +47,15 @@ class Program:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
+    async def until_printed(self, word: str) -> None:
+        """Read what it prints until that word has come."""
+        stream = self.process.stdout
+        assert stream is not None
+        while word not in self.printed:
+            chunk = await stream.receive_some()
+            assert chunk, self.printed
+            self.printed += chunk.decode()
+
     async def end(self) -> int:
         """Read what it prints to its end, and return its exit code."""
         with trio.fail_after(PATIENCE_SECONDS):
@@ -79,7 +88,14 @@ class Programs:
     started: list[trio.Process] = field(factory=list)
 
     async def start(self, *words: str) -> Program:
-        command = [sys.executable, "-m", "trio_worker", *words, "--config", str(self.config)]
+        return await self._start("-m", "trio_worker", *words)
+
+    async def start_python(self, code: str, *words: str) -> Program:
+        """Start a program of some lines that runs the command line in the end."""
+        return await self._start("-c", code, *words)
+
+    async def _start(self, *words: str) -> Program:
+        command = [sys.executable, *words, "--config", str(self.config)]
         root = str(Path(__file__).parent.parent)
         process = await trio.lowlevel.open_process(
             command,
@@ -124,6 +140,7 @@ def programs(real_redis: RedisClient, valkey_url: str, relay: Catcher, tmp_path:
     for process in made.started:
         if process.poll() is None:
             process.kill()
+            process._proc.wait()
 
 
 async def push(client: RedisClient, count: int) -> set[str]:

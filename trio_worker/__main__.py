@@ -16,10 +16,16 @@ def main() -> NoReturn:
 
 
 def _hold_standard_descriptors() -> None:
-    """Open /dev/null where standard input, output or error is closed: else print could write to a socket."""
+    """Open /dev/null where standard input, output or error is closed: else print could write to a socket.
+
+    Python has set the stream of a closed descriptor to None, which would break the first look at it.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  they stay open
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":

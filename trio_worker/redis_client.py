@@ -93,6 +93,13 @@ def read_script(name: str) -> Script:
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
+def read_scripts() -> dict[str, Script]:
+    """Read every script of the package; before the first job, for later there may be no file descriptor left."""
+    folder = Path(__file__).parent / "scripts"
+    names = [path.stem for path in folder.glob("*.lua") if path.stem != "prelude"]
+    return {name: read_script(name) for name in names}
+
+
 class _Rostered:
     """A connection that stands in a roster, so that it can be aborted."""
 
@@ -176,12 +183,12 @@ class RedisClient:
     waiter: Redis
     abort_waiter: Callable[[], object]
     abort_calls: Callable[[], object] = lambda: None
-    scripts: dict[str, Script] = field(factory=dict)
+    scripts: dict[str, Script] = field(factory=read_scripts)
     calls: int = 0
 
     async def run_script(self, name: str, keys: Sequence[str], *args: bytes | str | int) -> Answer | Unavailable:
         """Run a script of the package; on NOSCRIPT (a restart, SCRIPT FLUSH) its text is sent instead."""
-        script = self.scripts.get(name) or self.scripts.setdefault(name, read_script(name))
+        script = self.scripts[name]
         answer = await self.command("EVALSHA", script.digest, len(keys), *keys, *args)
         if isinstance(answer, Unavailable) and answer.what.startswith("NOSCRIPT"):
             return await self.command("EVAL", script.text, len(keys), *keys, *args)

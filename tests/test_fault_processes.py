@@ -1,0 +1,239 @@
+"""Faults around a worker's process: its terminal, its descriptors, its start, what kills it. Slow ones are marked."""
+
+from __future__ import annotations
+
+import os
+import pty
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import trio
+from test_processes import PATIENCE_SECONDS, Programs, assert_clean, faults, patience, programs, push, relay, times_sent
+
+from conftest import job_bytes
+from trio_worker.capture import Catcher
+from trio_worker.inspection import read_shelf
+from trio_worker.redis_client import RedisClient
+
+__all__ = ["programs", "relay"]  # fixtures
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.case("B9")
+async def test_a_name_server_that_hangs_does_not_hold_up_the_end(
+    programs: Programs, real_redis: RedisClient, relay: Catcher
+) -> None:
+    """A drain leaves the look-up behind and ends inside the grace."""
+    await push(real_redis, 2)
+    slow = textwrap.dedent("""
+        import socket, sys, time
+        real = socket.getaddrinfo
+        def hang(host, port, family=0, type=0, proto=0, flags=0):
+            if host == b"relay.invalid" and not flags & socket.AI_NUMERICHOST:
+                time.sleep(60)
+            return real(host, port, family, type, proto, flags)
+        socket.getaddrinfo = hang
+        sys.argv = ["trio-worker", *sys.argv[1:]]
+        from trio_worker.__main__ import main
+        main()
+    """)
+    text = programs.config.read_text().replace("[smtp]\n", '[smtp]\nhost = "relay.invalid"\n')
+    programs.config.write_text(text)
+    program = await programs.start_python(slow, "run", "--no-dashboard")
+    with patience():
+        await program.until_printed("running")
+    began = trio.current_time()
+    program.signal(signal.SIGTERM)
+    assert await program.end() == 0
+    assert trio.current_time() - began < 10
+    assert (await assert_clean(real_redis)).known == 2
+
+
+@pytest.mark.case("B11", "B13", "E8")
+async def test_a_signal_at_any_moment_of_the_start_leaves_nothing_claimed_and_unsettled(
+    programs: Programs, real_redis: RedisClient, relay: Catcher
+) -> None:
+    """It ends with 0, or with the signal before it could handle it; jobs are in the list, sent, or due again."""
+    emails = await push(real_redis, 30)
+    dice = random.Random(7)
+    codes: Counter[int] = Counter()
+    for _ in range(12):
+        program = await programs.start("run", "--no-dashboard")
+        with trio.move_on_after(dice.uniform(0.0, 0.9)):
+            await program.process.wait()
+        program.signal(dice.choice((signal.SIGTERM, signal.SIGINT)))
+        codes[await program.end()] += 1
+        assert "Traceback" not in program.complained or "KeyboardInterrupt" in program.complained
+        assert (await assert_clean(real_redis)).leased == 0
+    assert set(codes) <= {0, 1, 130, 143, -signal.SIGTERM, -signal.SIGINT}
+
+    await programs.run("--burst")
+    assert times_sent(relay) == Counter(emails)
+
+
+@pytest.mark.case("E6")
+async def test_closed_standard_descriptors_do_not_become_sockets(
+    programs: Programs, real_redis: RedisClient, relay: Catcher
+) -> None:
+    """With 0, 1 and 2 closed it sends as ever: nothing that is printed reaches the relay."""
+    emails = await push(real_redis, 5)
+    command = f"exec {sys.executable} -m trio_worker run --burst --no-dashboard --config {programs.config} <&- >&- 2>&-"
+    process = await trio.lowlevel.open_process(
+        ["/bin/sh", "-c", command], cwd=programs.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    programs.started.append(process)
+    with patience():
+        assert await process.wait() == 0
+    assert times_sent(relay) == Counter(emails)
+
+
+@pytest.mark.case("E7")
+@pytest.mark.parametrize("nohup", [False, True])
+async def test_a_terminal_that_is_closed_drains_unless_hang_ups_are_ignored(
+    *,
+    nohup: bool,
+    programs: Programs,
+    real_redis: RedisClient,
+    relay: Catcher,
+) -> None:
+    """The mails in flight are finished; under nohup it goes on."""
+    inside, outside = pty.openpty()
+    command = [sys.executable, "-m", "trio_worker", "run", "--config", str(programs.config)]
+    process = await trio.lowlevel.open_process(
+        [*(["/usr/bin/env", "--ignore-signal=HUP"] if nohup else []), *command],
+        cwd=programs.folder,
+        stdin=outside,
+        stdout=outside,
+        stderr=outside,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "CI": ""},
+        preexec_fn=_own_terminal,
+    )
+    os.close(outside)
+    programs.started.append(process)
+    await push(real_redis, 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, _drain, inside)
+        with patience():
+            await relay.wait_for_mails(1)
+            os.close(os.dup(inside))
+            _hang_up(inside)
+            if nohup:
+                await push(real_redis, 1)
+                await relay.wait_for_mails(2)
+                process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+    assert (await assert_clean(real_redis)).leased == 0
+
+
+def _own_terminal() -> None:
+    import fcntl  # noqa: PLC0415  in the child only
+    import termios  # noqa: PLC0415
+
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _drain(inside: int) -> None:
+    try:
+        while os.read(inside, 65536):
+            pass
+    except OSError:
+        return
+
+
+def _hang_up(inside: int) -> None:
+    os.close(inside)
+
+
+@pytest.mark.case("D4")
+async def test_a_job_that_kills_its_worker_ends_dead_and_takes_nobody_with_it(
+    programs: Programs, real_redis: RedisClient, relay: Catcher
+) -> None:
+    """After max_deliveries crashes it is dead as crashed; every other mail is sent."""
+    text = programs.config.read_text().replace("lease_seconds = 2", "lease_seconds = 1\nmax_deliveries = 3")
+    programs.config.write_text(text)
+    deadly = textwrap.dedent("""
+        import os, sys
+        from trio_worker.mail import Composer
+        compose = Composer.compose
+        def crash(self, job, *words):
+            if job.content.recipient.local == "poison":
+                os._exit(9)
+            return compose(self, job, *words)
+        Composer.compose = crash
+        sys.argv = ["trio-worker", *sys.argv[1:]]
+        from trio_worker.__main__ import main
+        main()
+    """)
+    emails = {f"user{number}@example.com" for number in range(9)}
+    jobs = [job_bytes(number) for number in range(9)]
+    await real_redis.command("RPUSH", "jobs", *jobs[:4], job_bytes(0, "poison@example.com"), *jobs[4:])
+    codes = []
+    for _ in range(8):
+        program = await programs.start_python(deadly, "run", "--burst", "--no-dashboard")
+        codes.append(await program.end())
+        if codes[-1] == 0:
+            break
+
+    assert codes[-1] == 0
+    assert codes[:-1] == [9] * 3
+    assert set(times_sent(relay)) == emails
+    dead = await read_shelf(real_redis, "jobs", "dead", 5)
+    assert isinstance(dead, list)
+    assert [job.cause.word for job in dead] == ["crashed"]
+    assert b"poison@" in dead[0].body
+
+
+@pytest.mark.case("E9")
+async def test_a_process_with_too_few_descriptors_spends_no_attempt(
+    programs: Programs, real_redis: RedisClient, relay: Catcher
+) -> None:
+    """With too few for its ten connections it makes do with fewer, or waits; nothing dies."""
+    emails = await push(real_redis, 30)
+    command = (
+        f"ulimit -n 24; exec {sys.executable} -m trio_worker run --burst --no-dashboard --config {programs.config}"
+    )
+    process = await trio.lowlevel.open_process(
+        ["/bin/sh", "-c", command],
+        cwd=programs.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+    programs.started.append(process)
+    with trio.fail_after(2 * PATIENCE_SECONDS):
+        assert await process.wait() == 0
+    assert times_sent(relay) == Counter(emails)
+    assert "attempt=2" not in programs.log
+
+
+@pytest.mark.slow
+@pytest.mark.case("E13")
+async def test_memory_does_not_grow_with_the_number_of_mails(
+    programs: Programs, real_redis: RedisClient, relay: Catcher
+) -> None:
+    """Between the 5,000th and the 30,000th mail it stays within a few megabytes."""
+    relay.faults = faults("")
+    program = await programs.start("run", "--no-dashboard")
+    resident = {}
+    with trio.fail_after(300):
+        for goal in (5_000, 30_000):
+            while relay.total < goal:
+                await push(real_redis, 1000)
+                await relay.wait_for_mails(relay.total + 1000 - relay.total % 1000)
+            resident[goal] = _resident_bytes(program.process.pid)
+    program.signal(signal.SIGTERM)
+    await program.end()
+
+    assert resident[30_000] - resident[5_000] < 8 * 1024 * 1024
+
+
+def _resident_bytes(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
