@@ -78,6 +78,35 @@ async def test_a_signal_at_any_moment_of_the_start_leaves_nothing_claimed_and_un
     assert times_sent(relay) == Counter(emails)
 
 
+@pytest.mark.case("B11")
+async def test_a_signal_between_the_opening_and_the_work_keeps_the_worker_from_claiming(
+    programs: Programs, real_redis: RedisClient
+) -> None:
+    """A worker that began in a scope that is cancelled would claim and settle nothing."""
+    await push(real_redis, 3)
+    signalled = textwrap.dedent("""
+        import contextlib, os, signal, sys
+        import trio
+        from trio_worker.cli import run
+        open_queue = run.open_queue
+        @contextlib.asynccontextmanager
+        async def open_and_be_signalled(*words):
+            async with open_queue(*words) as client:
+                with trio.CancelScope(shield=True):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    await trio.testing.wait_all_tasks_blocked(0.1)
+                yield client
+        run.open_queue = open_and_be_signalled
+        import trio.testing
+        sys.argv = ["trio-worker", *sys.argv[1:]]
+        from trio_worker.__main__ import main
+        main()
+    """)
+    program = await programs.start_python(signalled, "run", "--no-dashboard")
+    assert await program.end() == 0
+    assert (await assert_clean(real_redis)).waiting == 3
+
+
 @pytest.mark.case("E6")
 async def test_closed_standard_descriptors_do_not_become_sockets(
     programs: Programs, real_redis: RedisClient, relay: Catcher

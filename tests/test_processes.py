@@ -141,6 +141,7 @@ def programs(real_redis: RedisClient, valkey_url: str, relay: Catcher, tmp_path:
         if process.poll() is None:
             process.kill()
             process._proc.wait()
+        assert process.poll() is not None  # which closes its descriptor too
 
 
 async def push(client: RedisClient, count: int) -> set[str]:

@@ -183,6 +183,9 @@ class _Stage:
                 return UNREACHABLE
             except SystemExit as refusal:  # explained by who refused; a nursery would wrap it
                 return int(refusal.code or OK)
+            # A signal that came while something was opened cancels this task; the worker must not begin under that, for
+            # it would claim, and could settle nothing. Once there is a worker, a signal drains it instead.
+            await trio.lowlevel.checkpoint_if_cancelled()
             journal = self._open_journal(stack)
             if journal is None and settings.queue.journal_dir:
                 return MISCONFIGURED
