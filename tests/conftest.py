@@ -32,8 +32,8 @@ from trio_worker.worker import ShutdownOptions, Worker, WorkerOptions
 
 @pytest.fixture(scope="session", autouse=True)
 def signals_as_in_a_terminal() -> None:
-    """A shell starts what runs in its background with these ignored; the programs that tests start must not be."""
-    for number in (signal.SIGINT, signal.SIGQUIT):
+    """A shell's background, and nohup, have programs start with these ignored; those of the tests must not be."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 

@@ -58,6 +58,7 @@ class Valkey:
 
     folder: Path
     port: int
+    more: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -65,7 +66,7 @@ class Valkey:
         self.folder.mkdir(parents=True, exist_ok=True)
         words = f"--port {self.port} --bind 127.0.0.1 --appendonly yes --appendfsync everysec --loglevel warning"
         with (self.folder / "log").open("ab") as log:
-            command = [str(find_binary()), *words.split(), "--save", "", "--dir", str(self.folder)]
+            command = [str(find_binary()), *words.split(), "--save", "", "--dir", str(self.folder), *self.more]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         with self.client() as client:
             while True:

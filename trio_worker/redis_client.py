@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, cast
-from urllib.parse import urlsplit
+from typing import Any, TypeAlias, assert_never, cast
 
 import trio
 from attrs import define, field, frozen
 from redis import exceptions
 from redis.asyncio import Redis
-from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.connection import ConnectionPool, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from trio_worker.bridge import call, call_abortable, call_trio
+from trio_worker.bridge import call, call_abortable
 from trio_worker.option import option
+from trio_worker.primary import ClusterPrimary, Primary, SentinelPrimary, slot_of
+from trio_worker.redis_connection import (
+    CONNECT_SECONDS,
+    FindingTcpConnection,
+    FindingTlsConnection,
+    TcpConnection,
+    TlsConnection,
+    UnixConnection,
+    ask_once,
+)
+from trio_worker.redis_url import RedisUrl, RedisUrlFault, Way, parse_redis_url
 
 # A call that Redis has not answered by then is given up and repeated on a new connection. Scripts here take under a
 # millisecond; a Redis that is silent for ten seconds is stopped, unreachable, or saving to a slow disk.
 CALL_SECONDS = 10.0
-CONNECT_SECONDS = 5.0
+# Where another server may take over, a silent one is given up sooner: a failover takes about that long.
+CALL_ELSEWHERE_SECONDS = 4.0
+# One Sentinel or node that is asked for the primary; there are others to ask.
+ASK_SECONDS = 1.0
 # The longest blocking wait. Redis wakes a waiter late when its clock is busy, so the socket gets this much more.
 WAIT_MARGIN_SECONDS = 5.0
+WAIT_MARGIN_ELSEWHERE_SECONDS = 2.0
 
 # States of a server that pass by themselves; redis-py reports some of them as plain response errors (text only).
 _PASSING = (
@@ -40,8 +54,12 @@ _PASSING = (
     "CLUSTERDOWN",
     "TRYAGAIN",
     "READONLY",
+    "MOVED",
+    "ASK",
     "OOM",
 )
+# What a server says that is not, or not any more, the one that takes our writes.
+_ELSEWHERE = ("READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN")
 
 
 @frozen
@@ -50,7 +68,8 @@ class RedisOptions:
 
     url: str = option(
         "embedded:var/valkey",
-        "Where Redis or Valkey is: redis:// rediss:// unix:// or embedded:DIR[?port=N] for one that we start.",
+        "Where Redis or Valkey is: redis:// rediss:// unix:// redis+sentinel://host,host/primary "
+        "redis+cluster://host,host or embedded:DIR[?port=N] for one that we start.",
     )
     username: str = option("", "User of the Redis ACL; empty for the default user.")
     password: str = option("", "Password for Redis; better in a file named by password_file.", secret=True)
@@ -62,7 +81,7 @@ class Unavailable:
     """Redis did not do what was asked; whether it did it unseen is unknown unless ``is_refusal``.
 
     ``is_misconfigured`` tells what only a human can mend (a wrong key type, a missing permission); ``is_login`` a
-    refused password.
+    refused password; ``is_elsewhere`` that this server does not take our writes, and another one may.
     """
 
     what: str
@@ -70,6 +89,7 @@ class Unavailable:
     is_misconfigured: bool = False
     is_login: bool = False
     is_full: bool = False
+    is_elsewhere: bool = False
 
 
 class RedisUrlError(ValueError):
@@ -100,71 +120,6 @@ def read_scripts() -> dict[str, Script]:
     return {name: read_script(name) for name in names}
 
 
-class _Rostered:
-    """A connection that stands in a roster, so that it can be aborted."""
-
-    _writer: asyncio.StreamWriter | None
-
-    def __init__(self, *, roster: set[Any], **settings: Any) -> None:
-        super().__init__(**settings)
-        roster.add(self)
-
-    def abort(self) -> None:
-        """Break the connection at once; whoever reads from it gets an error."""
-        if self._writer is not None:
-            self._writer.transport.abort()
-
-    async def _send_packed_command(self, command: Any) -> None:
-        # Since Python 3.12 asyncio takes a write on an aborted transport for one that is merely slow, and then waits
-        # for a socket that is closed.
-        if self._writer is not None and self._writer.transport.is_closing():
-            raise exceptions.ConnectionError("the connection was broken off")
-        await super()._send_packed_command(command)  # type: ignore[misc]  # the mixin stands before a connection
-
-
-class _Resolving(_Rostered):
-    """A connection whose host name trio looks up: asyncio would do it in a thread that no deadline reaches."""
-
-    host: str
-    _numeric: str = ""
-
-    def _connection_arguments(self) -> dict[str, Any]:
-        arguments = dict(super()._connection_arguments())  # type: ignore[misc]  # the mixin stands before a connection
-        if self._numeric:
-            if arguments.get("ssl") is not None:
-                arguments.setdefault("server_hostname", self.host)
-            arguments["host"] = self._numeric
-        return arguments
-
-    async def _connect(self) -> None:
-        refused: OSError | None = None
-        for address in await call_trio(_resolve, self.host):
-            self._numeric = address
-            try:
-                return await super()._connect()  # type: ignore[misc,no-any-return]  # as above
-            except OSError as error:
-                refused = error
-        raise refused or OSError(f"no address for {self.host}")
-
-
-class _TcpConnection(_Resolving, Connection):
-    pass
-
-
-class _TlsConnection(_Resolving, SSLConnection):
-    pass
-
-
-class _UnixConnection(_Rostered, UnixDomainSocketConnection):
-    pass
-
-
-async def _resolve(host: str) -> list[str]:
-    with trio.fail_after(CONNECT_SECONDS):
-        found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[4][0]) for address in found))
-
-
 # What a script answers: numbers, bytes and lists of them.
 Answer: TypeAlias = Any
 
@@ -173,7 +128,8 @@ Answer: TypeAlias = Any
 class RedisClient:
     """Calls to one Redis: ``client`` for commands that answer at once, ``waiter`` for the blocking wait.
 
-    ``abort_waiter`` and ``abort_calls`` break the connections of either, so that what waits on them ends.
+    ``abort_waiter`` and ``abort_calls`` break the connections of either, so that what waits on them ends;
+    ``look_elsewhere`` breaks both when a server says that it does not take writes, and has the primary looked for anew.
 
     Every method is shielded from cancellation except `wait`, whose reply may be lost. None raises for what Redis or
     the network does: that is an `Unavailable`.
@@ -183,6 +139,7 @@ class RedisClient:
     waiter: Redis
     abort_waiter: Callable[[], object]
     abort_calls: Callable[[], object] = lambda: None
+    look_elsewhere: Callable[[], object] = lambda: None
     scripts: dict[str, Script] = field(factory=read_scripts)
     calls: int = 0
 
@@ -197,7 +154,7 @@ class RedisClient:
     async def command(self, *words: bytes | str | float) -> Answer | Unavailable:
         """Run one command that answers at once."""
         self.calls += 1
-        return await _caught(call, self.client.execute_command, *words)
+        return self._noted(await _caught(call, self.client.execute_command, *words))
 
     async def pipeline(self, commands: Sequence[Sequence[bytes | str | float]]) -> list[Answer] | Unavailable:
         """Run commands in one round trip, not as a transaction; the first error spoils all."""
@@ -205,7 +162,7 @@ class RedisClient:
         batch = self.client.pipeline(transaction=False)
         for command in commands:
             batch.execute_command(*command)
-        answers: list[Answer] | Unavailable = await _caught(call, batch.execute)
+        answers: list[Answer] | Unavailable = self._noted(await _caught(call, batch.execute))
         return answers
 
     async def wait(self, key: str, seconds: float) -> bool | Unavailable:
@@ -216,37 +173,67 @@ class RedisClient:
         """
         self.calls += 1
         words = ("BLMOVE", key, key, "LEFT", "LEFT", f"{seconds:.3f}")
-        head = await _caught(call_abortable, self.abort_waiter, self.waiter.execute_command, *words)
+        head = self._noted(await _caught(call_abortable, self.abort_waiter, self.waiter.execute_command, *words))
         return head if isinstance(head, Unavailable) else head is not None
+
+    def _noted(self, answer: Answer | Unavailable) -> Answer | Unavailable:
+        if isinstance(answer, Unavailable) and answer.is_elsewhere:
+            self.look_elsewhere()
+        return answer
 
 
 @asynccontextmanager
-async def open_redis_client(options: RedisOptions, longest_wait_seconds: float) -> AsyncIterator[RedisClient]:
+async def open_redis_client(
+    options: RedisOptions, longest_wait_seconds: float, queue_name: str = "jobs"
+) -> AsyncIterator[RedisClient]:
     """Open clients for a URL that is not ``embedded:``; connections are made when first used, closed at the end.
 
-    Raises `RedisUrlError` for a URL that cannot be used.
+    ``queue_name`` tells which node of a cluster is ours. Raises `RedisUrlError` for a URL that cannot be used.
     """
-    callers: set[_Rostered] = set()
-    waiters: set[_Rostered] = set()
-    client = _client(options, CALL_SECONDS, callers)
-    waiter = _client(options, longest_wait_seconds + WAIT_MARGIN_SECONDS, waiters)
+    url = parse_redis_url(options.url)
+    if isinstance(url, RedisUrlFault):
+        raise RedisUrlError(f"redis.url: {url.what}")
+    primary = _primary_of(url, queue_name)
+    callers: set[Any] = set()
+    waiters: set[Any] = set()
+    call_seconds = CALL_SECONDS if primary is None else CALL_ELSEWHERE_SECONDS
+    margin_seconds = WAIT_MARGIN_SECONDS if primary is None else WAIT_MARGIN_ELSEWHERE_SECONDS
+    client = _client(options, url, primary, call_seconds, callers)
+    waiter = _client(options, url, primary, longest_wait_seconds + margin_seconds, waiters)
+
+    def look_elsewhere() -> None:
+        if primary is not None:
+            primary.forget()
+        _abort(callers | waiters)
+
     try:
-        yield RedisClient(client, waiter, lambda: _abort(waiters), lambda: _abort(callers))
+        yield RedisClient(client, waiter, lambda: _abort(waiters), lambda: _abort(callers), look_elsewhere)
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CONNECT_SECONDS):
             for each in (waiter, client):
                 await _caught(call, each.aclose)
 
 
-def _abort(roster: set[_Rostered]) -> None:
+def _abort(roster: set[Any]) -> None:
     for connection in roster:
         connection.abort()
 
 
-def _client(options: RedisOptions, timeout_seconds: float, roster: set[Any]) -> Redis:
-    scheme = urlsplit(options.url).scheme
+def _primary_of(url: RedisUrl, queue_name: str) -> Primary | None:
+    match url.way:
+        case Way.DIRECT:
+            return None
+        case Way.SENTINEL:
+            return SentinelPrimary(list(url.nodes), url.service)
+        case Way.CLUSTER:
+            return ClusterPrimary(list(url.nodes), slot_of(queue_name))
+        case _:
+            assert_never(url.way)
+
+
+def _client(options: RedisOptions, url: RedisUrl, primary: Primary | None, seconds: float, roster: set[Any]) -> Redis:
     try:
-        settings = cast("dict[str, Any]", parse_url(options.url))
+        settings = cast("dict[str, Any]", parse_url(url.plain))
     except ValueError as error:
         raise RedisUrlError(f"redis.url: {error}") from None
     settings.pop("connection_class", None)
@@ -254,26 +241,34 @@ def _client(options: RedisOptions, timeout_seconds: float, roster: set[Any]) -> 
         settings["username"] = options.username
     if options.password:
         settings["password"] = options.password
-    connection: type[Any] = _TcpConnection
-    if scheme == "rediss":
-        connection = _TlsConnection
-        if options.ca_file:
-            settings["ssl_ca_certs"] = options.ca_file
-    elif scheme == "unix":
-        connection = _UnixConnection
-    pool = ConnectionPool(
-        connection_class=connection,
-        max_connections=32,
+    settings.update(
         roster=roster,
-        socket_timeout=timeout_seconds,
+        socket_timeout=seconds,
         socket_connect_timeout=CONNECT_SECONDS,
         # redis-py would replay commands by itself, MULTI and LMOVE included; we repeat only what is idempotent.
         retry=Retry(NoBackoff(), 0),
         # With this on (the default since 8.1) the pool hands out connections that hold a stale reply.
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        **settings,
     )
-    return Redis.from_pool(pool)
+    connection: type[Any] = TcpConnection if primary is None else FindingTcpConnection
+    asking: type[Any] = TcpConnection
+    if url.plain.startswith("rediss:"):
+        connection, asking = (TlsConnection if primary is None else FindingTlsConnection), TlsConnection
+        if options.ca_file:
+            settings["ssl_ca_certs"] = options.ca_file
+    elif url.plain.startswith("unix:"):
+        connection = UnixConnection
+    if primary is not None:
+        ask = partial(ask_once, asking, _settings_for_asking(settings, url.way))
+        settings.update(primary=primary, ask=ask)
+    return Redis.from_pool(ConnectionPool(connection_class=connection, max_connections=32, **settings))
+
+
+def _settings_for_asking(settings: dict[str, Any], way: Way) -> dict[str, Any]:
+    """Return the settings for a short connection to a Sentinel or a node."""
+    without = {"host", "port", "db"} | ({"username", "password"} if way is Way.SENTINEL else set())
+    kept = {key: value for key, value in settings.items() if key not in without}
+    return {**kept, "socket_timeout": ASK_SECONDS, "socket_connect_timeout": ASK_SECONDS}
 
 
 async def _caught(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
@@ -294,13 +289,18 @@ def understand(error: BaseException) -> Unavailable:
             return Unavailable(text, is_refusal=True, is_full=True)
         case exceptions.NoScriptError():
             return Unavailable(f"NOSCRIPT {text}", is_refusal=True)
-        case exceptions.BusyLoadingError() | exceptions.ReadOnlyError() | exceptions.TryAgainError():
+        case exceptions.ReadOnlyError() | exceptions.MovedError() | exceptions.ClusterDownError():
+            return Unavailable(text, is_refusal=True, is_elsewhere=True)
+        case exceptions.BusyLoadingError() | exceptions.TryAgainError() | exceptions.AskError():
             return Unavailable(text, is_refusal=True)
         case exceptions.ConnectionError() | exceptions.TimeoutError() | OSError():
             return Unavailable(text)
         case exceptions.ResponseError():
             # Older servers put the code of a script's error somewhere inside the text.
             passing = any(word in text for word in _PASSING)
-            return Unavailable(text, is_refusal=True, is_misconfigured=not passing, is_full="OOM" in text)
+            elsewhere = any(word in text for word in _ELSEWHERE)
+            return Unavailable(
+                text, is_refusal=True, is_misconfigured=not passing, is_full="OOM" in text, is_elsewhere=elsewhere
+            )
         case _:
             return Unavailable(text)

@@ -28,6 +28,7 @@ from trio_worker.opening import RelayOptions, Timeouts
 from trio_worker.option import Option, option, option_of
 from trio_worker.pool import PoolOptions
 from trio_worker.redis_client import RedisOptions
+from trio_worker.redis_url import SCHEMES, RedisUrlFault, parse_redis_url
 from trio_worker.settings_source import (
     CREDENTIALS,
     PREFIX,
@@ -45,7 +46,7 @@ from trio_worker.worker import ShutdownOptions
 CONFIG_VARIABLE = "TRIO_WORKER_CONFIG"
 DEV_FILE = Path("conf/dev.toml")
 _TYPES = "mail.types"
-_PASSING_SCHEMES = ("redis", "rediss", "unix", "embedded")
+_REDIS_SCHEMES = (*SCHEMES, "embedded")
 
 
 @frozen
@@ -393,16 +394,15 @@ def _faults_of_mail(mail: MailOptions, fault: Any) -> Iterator[Fault]:
 
 def _fault_of_redis(url: str) -> str:
     scheme = url.partition(":")[0]
-    if scheme in {"redis+sentinel", "redis+cluster"}:
-        return f"{scheme} is not in this version: use the redis:// address of the primary"
-    if scheme not in _PASSING_SCHEMES:
-        return f"must begin with redis://, rediss://, unix:// or embedded:{_near(scheme, _PASSING_SCHEMES)}"
+    if scheme not in _REDIS_SCHEMES:
+        return "must begin with redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded:" + _near(
+            scheme, _REDIS_SCHEMES
+        )
     if scheme == "embedded":
-        parsed = parse_embedded(url)
-        return parsed.what if isinstance(parsed, EmbeddedAddressFault) else ""
-    if scheme != "unix" and not _host_of(url):
-        return "names no host, or a port that is none"
-    return ""
+        embedded = parse_embedded(url)
+        return embedded.what if isinstance(embedded, EmbeddedAddressFault) else ""
+    parsed = parse_redis_url(url)
+    return parsed.what if isinstance(parsed, RedisUrlFault) else ""
 
 
 def _host_of(url: str) -> str:

@@ -18,6 +18,7 @@ from trio_worker.bridge import open_bridge
 from trio_worker.claiming import LONGEST_WAIT_SECONDS
 from trio_worker.embedded import EmbeddedAddress, EmbeddedError, EmbeddedServer, open_embedded, parse_embedded
 from trio_worker.redis_client import RedisClient, Unavailable, open_redis_client
+from trio_worker.redis_url import shown_redis_url
 from trio_worker.settings import Faults, Settings, config_path, read_settings
 
 OK = 0
@@ -67,7 +68,7 @@ async def open_queue(settings: Settings, say: Callable[[str], object] = complain
             server = await _enter_embedded(stack, options.url)
             options = evolve(options, url=server.url)
         await stack.enter_async_context(open_bridge(say))
-        yield await stack.enter_async_context(open_redis_client(options, LONGEST_WAIT_SECONDS))
+        yield await stack.enter_async_context(open_redis_client(options, LONGEST_WAIT_SECONDS, settings.queue.name))
 
 
 async def _enter_embedded(stack: AsyncExitStack, url: str) -> EmbeddedServer:
@@ -93,9 +94,7 @@ def redis_name(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme == "embedded":
         return f"embedded:{parts.path}"
-    if parts.scheme == "unix":
-        return f"unix:{parts.path}"
-    return f"{parts.hostname}:{parts.port or 6379}{parts.path if parts.path != '/0' else ''}"
+    return shown_redis_url(url)
 
 
 def print_json(document: object) -> None:

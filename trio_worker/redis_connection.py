@@ -1,0 +1,130 @@
+"""Asyncio. Connections to Redis that can be broken off, whose names trio resolves, and that find the primary."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import trio
+from redis import exceptions
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+
+from trio_worker.bridge import call_trio
+from trio_worker.primary import Ask, Node, Primary
+
+CONNECT_SECONDS = 5.0
+
+
+class Rostered:
+    """A connection that stands in a roster, so that it can be aborted."""
+
+    _writer: asyncio.StreamWriter | None
+
+    def __init__(self, *, roster: set[Any], **settings: Any) -> None:
+        super().__init__(**settings)
+        roster.add(self)
+
+    def abort(self) -> None:
+        """Break the connection at once; whoever reads from it gets an error."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+
+    async def _send_packed_command(self, command: Any) -> None:
+        # Since Python 3.12 asyncio takes a write on an aborted transport for one that is merely slow, and then waits
+        # for a socket that is closed.
+        if self._writer is not None and self._writer.transport.is_closing():
+            raise exceptions.ConnectionError("the connection was broken off")
+        await super()._send_packed_command(command)  # type: ignore[misc]  # the mixin stands before a connection
+
+
+class _Resolving(Rostered):
+    """A connection whose host name trio looks up: asyncio would do it in a thread that no deadline reaches."""
+
+    host: str
+    _numeric: str = ""
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        arguments = dict(super()._connection_arguments())  # type: ignore[misc]  # the mixin stands before a connection
+        if self._numeric:
+            if arguments.get("ssl") is not None:
+                arguments.setdefault("server_hostname", self.host)
+            arguments["host"] = self._numeric
+        return arguments
+
+    async def _connect(self) -> None:
+        refused: OSError | None = None
+        for address in await call_trio(_resolve, self.host):
+            self._numeric = address
+            try:
+                return await super()._connect()  # type: ignore[misc,no-any-return]  # as above
+            except OSError as error:
+                refused = error
+        raise refused or OSError(f"no address for {self.host}")
+
+
+class TcpConnection(_Resolving, Connection):
+    """TCP to one host."""
+
+
+class TlsConnection(_Resolving, SSLConnection):
+    """TLS to one host, whose certificate must bear its name."""
+
+
+class UnixConnection(Rostered, UnixDomainSocketConnection):
+    """A socket in the file system."""
+
+
+class _Finding:
+    """A connection that looks for the primary whenever it is opened."""
+
+    host: str
+    port: int
+
+    def __init__(self, *, primary: Primary, ask: Ask, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._primary = primary
+        self._ask = ask
+
+    async def _connect(self) -> None:
+        self.host, self.port = await self._primary.locate(self._ask)
+        try:
+            await super()._connect()  # type: ignore[misc]  # the mixin stands before a connection
+        except (exceptions.RedisError, OSError, TimeoutError):
+            self._primary.forget()
+            raise
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002
+        await super().on_connect_check_health(check_health)  # type: ignore[misc]  # as above
+        await self._primary.check(self._ask_this)
+
+    async def _ask_this(self, command: str) -> Any:
+        connection = cast("Connection", self)
+        await connection.send_command(command, check_health=False)
+        return await connection.read_response()
+
+
+class FindingTcpConnection(_Finding, TcpConnection):
+    """TCP to the primary."""
+
+
+class FindingTlsConnection(_Finding, TlsConnection):
+    """TLS to the primary."""
+
+
+async def _resolve(host: str) -> list[str]:
+    with trio.fail_after(CONNECT_SECONDS):
+        found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[4][0]) for address in found))
+
+
+async def ask_once(connection_class: type[Any], settings: dict[str, Any], node: Node, words: Sequence[str]) -> Any:
+    """Ask one server one thing over a connection of its own; raises what redis-py raises."""
+    connection = connection_class(host=node[0], port=node[1], **settings)
+    try:
+        await connection.connect()
+        await connection.send_command(*words)
+        return await connection.read_response()
+    finally:
+        settings["roster"].discard(connection)
+        await connection.disconnect(nowait=True)

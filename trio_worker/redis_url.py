@@ -1,0 +1,114 @@
+"""Pure. A Redis URL to where its servers are: one address, Sentinels that know the primary, or nodes of a cluster."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from urllib.parse import unquote, urlsplit
+
+from attrs import frozen
+
+REDIS_PORT = 6379
+SENTINEL_PORT = 26379
+SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+
+
+class Way(StrEnum):
+    """How the server that takes our writes is found."""
+
+    DIRECT = "direct"
+    SENTINEL = "sentinel"
+    CLUSTER = "cluster"
+
+
+@frozen
+class RedisUrl:
+    """A Redis URL that can be used.
+
+    ``nodes`` are the hosts and ports that the URL names, in its order; ``service`` is the primary's name at the
+    Sentinels. ``plain`` is a URL of the first node in redis-py's own form, with the login, the database and the query.
+    """
+
+    way: Way
+    plain: str
+    nodes: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+
+
+@frozen
+class RedisUrlFault:
+    """Why a URL cannot be used; it never repeats a password."""
+
+    what: str
+
+
+def parse_redis_url(url: str) -> RedisUrl | RedisUrlFault:
+    """Read ``redis://``, ``rediss://`` (TLS), ``unix://``, and ``redis+sentinel://`` or ``redis+cluster://``.
+
+    The last two name several hosts with commas between them, and each has a form with ``rediss``. A path of
+    ``redis+sentinel://`` is the name of the primary and may go on with the database: ``/mymaster/0``.
+    """
+    whole, authority, path, query = _split(url)
+    if whole not in SCHEMES:
+        return RedisUrlFault("must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
+    if whole == "unix":
+        return RedisUrl(Way.DIRECT, url) if path else RedisUrlFault("names no socket: unix:///run/redis.sock")
+    scheme, _, word = whole.partition("+")
+    way = Way(word) if word else Way.DIRECT
+    login, at, places = authority.rpartition("@")
+    nodes = []
+    for place in places.split(",") if way is not Way.DIRECT else [places]:
+        node = _read_node(place, SENTINEL_PORT if way is Way.SENTINEL else REDIS_PORT)
+        if node is None:
+            return RedisUrlFault("names no host, or a port that is none")
+        nodes.append(node)
+    service, database = "", path
+    if way is Way.SENTINEL:
+        service, _, database = path.partition("/")
+        if not service:
+            return RedisUrlFault("names no primary: redis+sentinel://host:26379/NAME-OF-THE-PRIMARY")
+    if database and not database.isdecimal():
+        return RedisUrlFault("the part behind the last / must be the number of a database")
+    if way is Way.CLUSTER and database not in {"", "0"}:
+        return RedisUrlFault("a cluster has database 0 only")
+    plain = f"{scheme}://{login}{at}{_text(nodes[0])}" + (f"/{database}" if database else "")
+    return RedisUrl(way, f"{plain}?{query}" if query else plain, tuple(nodes), unquote(service))
+
+
+def shown_redis_url(url: str) -> str:
+    """Return a Redis URL without its login and options, as a screen shows it."""
+    _, authority, path, _ = _split(url)
+    parsed = parse_redis_url(url)
+    if not isinstance(parsed, RedisUrl) or not parsed.nodes:
+        return f"unix:{authority.rpartition('@')[2]}/{path}"
+    places = ",".join(map(_text, parsed.nodes))
+    return f"{places}/{path}".removesuffix("/0").removesuffix("/")
+
+
+def _split(url: str) -> tuple[str, str, str, str]:
+    """Split into scheme, authority, path without its first slash, and query; urlsplit knows no list of hosts."""
+    scheme, _, rest = url.partition("://")
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    return scheme, authority, path, query
+
+
+def _read_node(place: str, usual_port: int) -> tuple[str, int] | None:
+    try:
+        parts = urlsplit(f"//{place}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    return None if not host or port == 0 or parts.path else (host, port or usual_port)
+
+
+def _text(node: tuple[str, int]) -> str:
+    host, port = node
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
