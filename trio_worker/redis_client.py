@@ -68,7 +68,7 @@ class RedisOptions:
 
     url: str = option(
         "embedded:var/valkey",
-        "Where Redis is: redis[s]:// unix:// redis+sentinel://HOST,HOST/NAME redis+cluster://HOST,HOST embedded:DIR.",
+        "Where Redis is: redis[s]:// unix:// redis+sentinel://HOSTS/NAME redis+cluster://HOSTS embedded:DIR.",
     )
     username: str = option("", "User of the Redis ACL; empty for the default user.")
     password: str = option("", "Password for Redis; better in a file named by password_file.", secret=True)
