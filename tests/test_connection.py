@@ -89,6 +89,37 @@ async def test_a_connection_lost_at_any_stage_tells_what_became_of_the_mail(
         assert isinstance((await connection.deliver(MAIL)).outcome, NotSent)
 
 
+@pytest.mark.case("C27")
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_reset_that_is_not_answered_hides_no_refusal(bridge: Complaints, mode: str) -> None:
+    """The refused mail has its 550; only the next one finds the connection silent, and was not sent."""
+    async with open_catcher(faults=faults("rcpt=550:first1 rset=stall")) as catcher:
+        connection = await connect(catcher, mode, Timeouts(5, 0.3, 0.3))
+        refused = (await connection.deliver(CAREFUL)).outcome
+        assert isinstance(refused, Refused)
+        assert refused.reply.code == 550
+        # Where the refusal left no sender standing no RSET is owed.
+        following = (await connection.deliver(CAREFUL)).outcome
+        assert isinstance(following, Accepted | NotSent)
+        assert bool(connection.end) == isinstance(following, NotSent)
+        assert ("RSET" in str(catcher.commands)) == isinstance(following, NotSent)
+        connection.abort()
+
+
+@pytest.mark.case("C33")
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_relay_that_stops_reading_is_given_up(bridge: Complaints, mode: str) -> None:
+    """Its window is shut in the middle of the content: at the deadline the mail is known not to be sent."""
+    async with open_catcher(faults=faults("body=stall"), size_limit_bytes=50_000_000) as catcher:
+        connection = await connect(catcher, mode, Timeouts(5, 0.3, 5))
+        with trio.fail_after(10):
+            outcome = (await connection.deliver(evolve(LARGE, is_cautious=True))).outcome
+
+        assert isinstance(outcome, NotSent)
+        assert outcome.loss.how is How.TIMEOUT
+        assert catcher.total == 0
+
+
 async def test_a_cancel_before_the_last_byte_keeps_the_mail_from_being_accepted(bridge: Complaints) -> None:
     """The relay stops reading in the middle; a cancel aborts, and what was unsent is dropped."""
     async with open_catcher(faults=faults("body=stall"), size_limit_bytes=50_000_000) as catcher:

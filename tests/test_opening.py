@@ -7,6 +7,7 @@ import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -220,6 +221,71 @@ async def test_a_hanging_tls_handshake_is_given_up(bridge: Complaints) -> None:
     await listeners[0].aclose()
 
     assert found.how is How.TIMEOUT
+
+
+@pytest.mark.case("C23")
+async def test_what_was_slipped_in_before_tls_is_not_believed(
+    bridge: Complaints, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    """An attacker's plain text behind the 220 of STARTTLS is no answer to the EHLO inside TLS."""
+    greeted: list[bytes] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"220 relay\r\n")
+        await stream.receive_some()
+        await stream.send_all(b"250-relay\r\n250 STARTTLS\r\n")
+        await stream.receive_some()
+        await stream.send_all(b"220 go ahead\r\n250-evil\r\n250-CHUNKING\r\n250 SIZE 7\r\n")
+        inside = trio.SSLStream(stream, server_tls, server_side=True)
+        with suppress(trio.BrokenResourceError):
+            greeted.append(bytes(await inside.receive_some()))
+            await inside.send_all(b"250-relay\r\n250 PIPELINING\r\n")
+            await inside.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, serve, 0)
+        with trio.fail_after(5):
+            found = await open_session(relay(listeners[0].socket.getsockname()[1], "starttls", client_tls))
+        if isinstance(found, Opened):
+            assert not found.capabilities.chunking
+            assert found.capabilities.pipelining
+            assert greeted[0].startswith(b"EHLO ")
+            found.transport.abort()
+        else:
+            assert found.stage in {Stage.STARTTLS, Stage.EHLO}
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.case("C2")
+async def test_an_address_that_swallows_everything_does_not_hold_up_the_next(bridge: Complaints) -> None:
+    """A relay with two addresses, the first a black hole: the second is tried within a second."""
+    async with open_catcher() as catcher:
+        with socket.socket() as hole:
+            # A listener whose queue is full does not answer a SYN.
+            hole.bind(("127.0.0.2", catcher.port))
+            hole.listen(0)
+            fillers = []
+            for _ in range(3):
+                filler = socket.socket()
+                filler.setblocking(False)  # noqa: FBT003  the standard library takes it so
+                filler.connect_ex(("127.0.0.2", catcher.port))
+                fillers.append(filler)
+
+            class TwoAddresses(trio.abc.HostnameResolver):
+                async def getaddrinfo(self, host: Any, port: Any, *_args: Any, **_more: Any) -> list[Any]:
+                    assert host
+                    stream = (socket.AF_INET, socket.SOCK_STREAM, 0, "")
+                    return [(*stream, ("127.0.0.2", int(port))), (*stream, ("127.0.0.1", int(port)))]
+
+                async def getnameinfo(self, sockaddr: Any, flags: Any) -> Any:
+                    raise NotImplementedError
+
+            trio.socket.set_custom_hostname_resolver(TwoAddresses())
+            session = await opened(relay(catcher.port, "none", host="mx.example"))
+            assert 0.2 < session.seconds < 2.0
+            session.transport.abort()
+            for filler in fillers:
+                filler.close()
 
 
 async def test_nobody_listening_and_no_such_name_are_told_apart(
