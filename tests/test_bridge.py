@@ -11,6 +11,7 @@ from conftest import Complaints
 from trio_worker.bridge import call, call_abortable, call_by, call_trio, open_bridge
 
 
+@pytest.mark.case("B5")
 async def test_a_cancel_does_not_tear_a_call(bridge: Complaints) -> None:
     """It runs to its end, its result is delivered, and the cancel is felt at the next checkpoint."""
     begun, may_end = asyncio.Event(), asyncio.Event()
@@ -37,6 +38,7 @@ async def test_a_cancel_does_not_tear_a_call(bridge: Complaints) -> None:
     assert results == ["done"]
 
 
+@pytest.mark.case("B8")
 async def test_a_cancel_aborts_an_abortable_call(bridge: Complaints) -> None:
     """The abort makes it end, its error is dropped, and the caller sees the cancel."""
     begun, broken = asyncio.Event(), asyncio.Event()
@@ -93,6 +95,7 @@ async def test_trio_can_be_called_from_asyncio(bridge: Complaints) -> None:
     assert await call(ask) == 5
 
 
+@pytest.mark.case("B10")
 async def test_what_nobody_awaits_is_told_and_ends_nothing() -> None:
     """An error in a callback reaches whoever listens, named by its kind and not by its message."""
     told: list[str] = []

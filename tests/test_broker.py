@@ -259,6 +259,7 @@ async def test_a_job_that_one_worker_died_with_is_no_suspect(redis: RedisClient)
     assert (len(claims.jobs), claims.suspects, claims.recovered) == (6, 0, 6)
 
 
+@pytest.mark.case("D2")
 async def test_an_element_over_the_size_limit_dies_unread_and_blocks_nobody(redis: RedisClient) -> None:
     """It goes to the dead letters inside Redis, with its bytes; the next job is claimed in the same call."""
     broker = Broker(redis, QueueOptions(max_job_bytes=100))
@@ -271,6 +272,7 @@ async def test_an_element_over_the_size_limit_dies_unread_and_blocks_nobody(redi
     assert (dead.body, dead.cause.word) == (b"x" * 101, "too_large")
 
 
+@pytest.mark.case("D5")
 async def test_an_id_planted_by_hand_is_set_aside(redis: RedisClient) -> None:
     """An id without bytes dies; the jobs behind it are claimed."""
     await redis.command("ZADD", "{jobs}:delayed", 0, "planted")
@@ -306,6 +308,7 @@ async def test_claiming_stops_at_the_limit_of_dead_letters(redis: RedisClient) -
     assert "dead_limit" in claims.paused
 
 
+@pytest.mark.case("A18")
 async def test_a_key_of_another_type_is_found_before_the_first_write(redis: RedisClient) -> None:
     """A script refuses, the job stays where it is, and the error names the key."""
     await redis.command("RPUSH", "jobs", b"job")
@@ -353,6 +356,7 @@ async def test_the_deep_audit_names_what_is_in_no_state_or_in_two(redis: RedisCl
     assert strays == {first.job_id: "in no state", second.job_id: "in dead and leased"}
 
 
+@pytest.mark.case("A24")
 async def test_two_brokers_never_hold_the_same_job(redis: RedisClient) -> None:
     """Claims that race share the list out, each job once."""
     brokers = [Broker(redis, QueueOptions()) for _ in range(8)]
@@ -370,6 +374,7 @@ async def test_two_brokers_never_hold_the_same_job(redis: RedisClient) -> None:
     assert sorted(map(int, bodies)) == list(range(400))
 
 
+@pytest.mark.case("A8")
 async def test_a_flushed_script_is_sent_again(redis: RedisClient) -> None:
     """NOSCRIPT, as after a restart of Redis, costs one more call and nothing else."""
     broker = Broker(redis, QueueOptions())
@@ -390,6 +395,7 @@ async def test_the_wait_leaves_the_list_as_it_is(redis: RedisClient) -> None:
     assert await redis.command("LRANGE", "jobs", 0, -1) == [b"a", b"b", b"c"]
 
 
+@pytest.mark.case("A14")
 async def test_a_full_redis_still_claims_and_settles(real_redis: RedisClient) -> None:
     """Under noeviction and out of memory pushes fail, but every script still works: its first write frees."""
     broker = Broker(real_redis, QueueOptions())

@@ -72,6 +72,7 @@ EXPECTED: list[tuple[str, str, type[Outcome]]] = [
 ]
 
 
+@pytest.mark.case("C10", "C12")
 @pytest.mark.parametrize(("mode", "text", "kind"), EXPECTED)
 async def test_a_connection_lost_at_any_stage_tells_what_became_of_the_mail(
     bridge: Complaints, mode: str, text: str, kind: type[Outcome]
@@ -120,6 +121,7 @@ async def test_a_relay_that_stops_reading_is_given_up(bridge: Complaints, mode: 
         assert catcher.total == 0
 
 
+@pytest.mark.case("B7")
 async def test_a_cancel_before_the_last_byte_keeps_the_mail_from_being_accepted(bridge: Complaints) -> None:
     """The relay stops reading in the middle; a cancel aborts, and what was unsent is dropped."""
     async with open_catcher(faults=faults("body=stall"), size_limit_bytes=50_000_000) as catcher:
@@ -132,6 +134,7 @@ async def test_a_cancel_before_the_last_byte_keeps_the_mail_from_being_accepted(
         assert catcher.total == 0
 
 
+@pytest.mark.case("B5")
 async def test_a_cancel_after_the_last_byte_waits_for_the_reply(bridge: Complaints) -> None:
     """From there to the final reply the mail's fate is the relay's: the reply wins."""
     async with open_catcher(faults=faults("final=delay-300ms")) as catcher:
@@ -144,6 +147,7 @@ async def test_a_cancel_after_the_last_byte_waits_for_the_reply(bridge: Complain
         assert not connection.end
 
 
+@pytest.mark.case("C13")
 async def test_an_abort_ends_even_that(bridge: Complaints) -> None:
     """At the end of the grace the mail is uncertain, and nobody waits."""
     async with open_catcher(faults=faults("final=stall")) as catcher, trio.open_nursery() as nursery:
@@ -161,6 +165,7 @@ async def test_an_abort_ends_even_that(bridge: Complaints) -> None:
     assert [type(delivery.outcome) for delivery in found] == [Uncertain]
 
 
+@pytest.mark.case("C4")
 async def test_a_slow_drip_of_reply_bytes_does_not_extend_the_deadline(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
@@ -183,6 +188,7 @@ async def test_a_slow_drip_of_reply_bytes_does_not_extend_the_deadline(
     assert trio.current_time() - began == 60
 
 
+@pytest.mark.case("C11")
 async def test_what_the_kernel_did_not_take_was_not_sent(autojump_clock: trio.testing.MockClock) -> None:
     """A relay with a closed window: the deadline passes, and the mail is certain not to have been accepted."""
     connection = Connection(1, opened_on(FakeTransport(is_full=True)), Timeouts(30, 60, 300))
@@ -192,6 +198,7 @@ async def test_what_the_kernel_did_not_take_was_not_sent(autojump_clock: trio.te
     assert outcome.loss.how is How.TIMEOUT
 
 
+@pytest.mark.case("C6")
 async def test_an_unasked_reply_ends_an_idle_connection(autojump_clock: trio.testing.MockClock) -> None:
     """It is seen when it comes, not taken for the answer to the next command."""
     transport = FakeTransport()

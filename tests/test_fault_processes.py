@@ -220,6 +220,31 @@ async def test_a_job_that_kills_its_worker_ends_dead_and_takes_nobody_with_it(
     assert b"poison@" in dead[0].body
 
 
+@pytest.mark.case("E3", "C12")
+async def test_a_worker_that_slept_from_the_last_byte_to_the_end_of_its_lease_is_fenced(
+    programs: Programs, real_redis: RedisClient, relay: Catcher
+) -> None:
+    """The other worker's copy is counted as uncertain before it goes; the sleeper's settlement is refused."""
+    relay.faults = faults("final=delay-500ms")
+    await push(real_redis, 1)
+    sleeper = await programs.start("run", "--no-dashboard")
+    with patience():
+        await relay.wait_until(lambda: "BDAT" in str(relay.commands))
+    sleeper.signal(signal.SIGSTOP)
+    relay.faults = faults("")
+    other = await programs.run("--burst")
+    assert (other.ledger["sent"], other.ledger["uncertain"]) == (1, 1)
+
+    sleeper.signal(signal.SIGCONT)
+    sleeper.signal(signal.SIGTERM)
+    assert await sleeper.end() == 0
+    assert sleeper.ledger["fenced"] == 1
+    assert "Fenced job" in programs.log
+    assert sum(times_sent(relay).values()) == 2
+    assert len({mail.content.partition(b"Message-ID:")[2].partition(b"\r\n")[0] for mail in relay.mails}) == 1
+    assert (await assert_clean(real_redis)).known == 0
+
+
 @pytest.mark.case("E9")
 async def test_a_process_with_too_few_descriptors_spends_no_attempt(
     programs: Programs, real_redis: RedisClient, relay: Catcher

@@ -175,6 +175,7 @@ def test_escaped_surrogate_pairs_are_letters() -> None:
     assert job.content.fields["username"] == "😀"
 
 
+@pytest.mark.case("D3")
 def test_all_faults_come_at_once_each_with_its_path() -> None:
     """A producer sees everything that is wrong in one go."""
     faults = faults_of(
@@ -405,6 +406,7 @@ def test_no_bytes_raise(raw: bytes) -> None:
     assert isinstance(decode(raw, TYPES), Job | Malformed)
 
 
+@pytest.mark.case("D3")
 @given(JSON | DOCUMENT)
 def test_no_json_raises_and_every_fault_has_a_path(document: Any) -> None:
     """Whatever the JSON, there is a job, or faults that each begin at the root."""

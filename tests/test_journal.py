@@ -248,6 +248,7 @@ async def test_nothing_is_claimed_before_redis_knows_what_was_sent(
     assert (counted.waiting, counted.known) == (0, 0)
 
 
+@pytest.mark.case("A5")
 async def test_nothing_is_sent_while_neither_redis_nor_the_journal_can_be_written(
     workers: WorkerMaker, catcher: Catcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,7 @@ def test_a_file_that_was_rotated_away_is_opened_anew(work_folder: Path) -> None:
     assert "Completed job" in (work_folder / "old.log").read_text("utf-8")
 
 
+@pytest.mark.case("E5")
 def test_a_disk_that_takes_nothing_costs_lines_which_are_counted() -> None:
     """The worker neither waits nor fails."""
     if not Path("/dev/full").exists():

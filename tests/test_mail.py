@@ -406,6 +406,7 @@ def test_a_subject_of_two_lines_is_refused() -> None:
     assert refused.reason == "bad_header"
 
 
+@pytest.mark.case("C31")
 @pytest.mark.parametrize("mailbox", [Mailbox("", "a\r\nb", "c"), Mailbox("a\r\nBcc: b@c", "a", "c")])
 def test_no_mailbox_smuggles_a_line_end(mailbox: Mailbox) -> None:
     """Even a job that nobody decoded cannot write a header that was not meant."""

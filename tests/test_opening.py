@@ -136,6 +136,7 @@ async def test_a_password_never_goes_out_in_clear(bridge: Complaints) -> None:
         assert catcher.logins_tried == 1
 
 
+@pytest.mark.case("C22")
 async def test_stripped_starttls_is_refused(bridge: Complaints, client_tls: ssl.SSLContext) -> None:
     """Somebody between us and the relay may have taken the offer out: no login, no mail."""
     async with open_catcher(credentials=LOGIN) as catcher:
@@ -145,6 +146,7 @@ async def test_stripped_starttls_is_refused(bridge: Complaints, client_tls: ssl.
         assert (catcher.logins_tried, catcher.total) == (0, 0)
 
 
+@pytest.mark.case("C24")
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 async def test_a_certificate_of_an_unknown_authority_is_refused(
     bridge: Complaints, server_tls: ssl.SSLContext, tls: str
@@ -157,6 +159,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(
     assert "certificate" in found.what
 
 
+@pytest.mark.case("C24")
 async def test_a_certificate_for_another_name_or_time_is_refused(
     bridge: Complaints, authority: trustme.CA, client_tls: ssl.SSLContext
 ) -> None:
@@ -175,6 +178,7 @@ async def test_a_certificate_for_another_name_or_time_is_refused(
         assert word in found.what
 
 
+@pytest.mark.case("C3", "C21", "C22")
 @pytest.mark.parametrize(("text", "how", "stage"), [
     ("connect=554", How.GREETING, Stage.GREETING),
     ("connect=421", How.GREETING, Stage.GREETING),
@@ -198,6 +202,7 @@ async def test_a_step_that_the_relay_refuses_is_named(
             await catcher.wait_until(lambda: catcher.connections_open == 0)
 
 
+@pytest.mark.case("C3")
 @pytest.mark.parametrize("stage", ["connect", "ehlo", "starttls", "auth"])
 async def test_a_silent_relay_is_given_up_at_the_deadline(
     bridge: Complaints, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, stage: str
@@ -212,6 +217,7 @@ async def test_a_silent_relay_is_given_up_at_the_deadline(
     assert found.how is How.TIMEOUT
 
 
+@pytest.mark.case("C25")
 async def test_a_hanging_tls_handshake_is_given_up(bridge: Complaints) -> None:
     """The relay accepts and never speaks TLS."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -288,6 +294,7 @@ async def test_an_address_that_swallows_everything_does_not_hold_up_the_next(bri
                 filler.close()
 
 
+@pytest.mark.case("C1")
 async def test_nobody_listening_and_no_such_name_are_told_apart(
     bridge: Complaints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,6 +371,7 @@ async def scripted(nursery: trio.Nursery) -> AsyncIterator[tuple[int, list[bytes
     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.case("C7")
 @pytest.mark.parametrize(
     "greeting", [b"hello\r\n", b"2_0 hi\r\n", b"-20 hi\r\n", b"250-hi\r\n550 no\r\n", b"220 " + b"x" * 40_000]
 )

@@ -173,6 +173,7 @@ async def test_a_connection_is_retired_by_its_limits(
     assert opener.tries > 1
 
 
+@pytest.mark.case("C15")
 async def test_a_connection_that_the_relay_closed_while_idle_is_not_used(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -278,6 +279,7 @@ async def _borrow_cancelled(canceller: _CancelAtStep, prepare: Callable[[Pool], 
     return canceller.steps >= canceller.at_step
 
 
+@pytest.mark.case("B6")
 @pytest.mark.parametrize("warmed", [0, 1, 2])
 def test_a_cancel_at_any_step_of_the_borrower_leaks_no_slot(warmed: int) -> None:
     """Every step in turn, on a cold pool and on warm ones: all slots home, every connection clean, mail still flows."""

@@ -183,6 +183,7 @@ async def test_a_burst_sends_everything_and_prints_a_ledger_that_balances(
     assert program.complained == ""
 
 
+@pytest.mark.case("B3")
 async def test_sigterm_in_the_middle_ends_in_time_and_a_second_run_finishes(
     programs: Programs, real_redis: RedisClient, relay: Catcher
 ) -> None:
@@ -202,6 +203,7 @@ async def test_sigterm_in_the_middle_ends_in_time_and_a_second_run_finishes(
     assert (await assert_clean(real_redis)).known == 0
 
 
+@pytest.mark.case("B12")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_the_third_signal_ends_at_once_and_loses_nothing(
     number: signal.Signals, code: int, programs: Programs, real_redis: RedisClient, relay: Catcher
@@ -225,6 +227,7 @@ async def test_the_third_signal_ends_at_once_and_loses_nothing(
     assert (await assert_clean(real_redis)).known == 0
 
 
+@pytest.mark.case("B12")
 async def test_the_second_signal_shortens_the_grace(
     programs: Programs, real_redis: RedisClient, relay: Catcher
 ) -> None:
@@ -243,6 +246,7 @@ async def test_the_second_signal_shortens_the_grace(
     assert program.ledger["uncertain"] + program.ledger["released"] >= 3
 
 
+@pytest.mark.case("A1")
 async def test_a_killed_workers_jobs_are_sent_by_another(
     programs: Programs, real_redis: RedisClient, relay: Catcher
 ) -> None:
@@ -262,6 +266,7 @@ async def test_a_killed_workers_jobs_are_sent_by_another(
     assert sum(times_sent(relay).values()) - 200 <= after.uncertain <= 10
 
 
+@pytest.mark.case("A24")
 async def test_two_processes_share_a_queue(programs: Programs, real_redis: RedisClient, relay: Catcher) -> None:
     """Each mail goes out once, and both send some."""
     relay.faults = faults("every=delay-5ms")
@@ -343,6 +348,7 @@ async def test_what_keeps_a_worker_from_working_is_said_without_a_traceback(
     assert "Traceback" not in program.complained
 
 
+@pytest.mark.case("E6")
 async def test_a_reader_that_goes_away_does_not_end_the_worker(
     programs: Programs, real_redis: RedisClient, relay: Catcher
 ) -> None:

@@ -24,6 +24,7 @@ def test_a_line_may_end_with_a_bare_line_feed_and_have_no_text() -> None:
     assert read(b"250\n354 go\n") == [RawReply(250, ""), RawReply(354, "go")]
 
 
+@pytest.mark.case("C7")
 @pytest.mark.parametrize(
     "wire",
     [
@@ -53,6 +54,7 @@ def test_a_reply_that_changes_its_code_is_garbled() -> None:
     assert isinstance(found, Garbled)
 
 
+@pytest.mark.case("C8")
 @pytest.mark.parametrize("part", [b"2" * 100, b"250-x\r\n"])
 def test_an_endless_reply_is_cut_off(part: bytes) -> None:
     """Memory stays bounded, by line and by reply."""
@@ -66,6 +68,7 @@ def test_an_endless_reply_is_cut_off(part: bytes) -> None:
     assert isinstance(found[0], Garbled)
 
 
+@pytest.mark.case("C5")
 @given(
     st.lists(
         st.tuples(st.integers(200, 599), st.text(st.characters(codec="ascii", exclude_characters="\r\n"))), max_size=5
@@ -88,6 +91,7 @@ def test_the_enhanced_code_is_split_off_when_it_agrees() -> None:
     assert (contradicting.codes, contradicting.text) == ("550", "2.1.1 all good")
 
 
+@pytest.mark.case("C9")
 @given(st.text())
 def test_kept_words_are_printable_and_bounded(text: str) -> None:
     """No reply moves a terminal's cursor or fills a record."""

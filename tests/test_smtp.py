@@ -189,6 +189,7 @@ def test_go_ahead_with_nobody_accepted_gets_a_lone_dot() -> None:
     assert transaction.outcome.reply.code == 550
 
 
+@pytest.mark.case("C14")
 @pytest.mark.parametrize("capabilities", MODES)
 def test_421_proves_that_nothing_was_accepted(capabilities: Capabilities) -> None:
     """Wherever it comes, the mail was not sent and the conversation is over."""
@@ -201,6 +202,7 @@ def test_421_proves_that_nothing_was_accepted(capabilities: Capabilities) -> Non
     assert conversation.end is not None
 
 
+@pytest.mark.case("C12")
 @pytest.mark.parametrize(("capabilities", "replies", "kind"), [
     (CHUNKED, [], Uncertain),
     (CHUNKED, ["250 ok"], Uncertain),
@@ -234,6 +236,7 @@ def test_bytes_that_never_left_us_prove_that_the_mail_was_not_sent() -> None:
     assert isinstance(transaction.outcome, NotSent)
 
 
+@pytest.mark.case("C6")
 @pytest.mark.parametrize("reply", ["354 what?", "250", "220 hello", "199 no", "2x0 no", "", "x" * 5000])
 def test_a_reply_that_no_command_can_earn_ends_the_conversation(reply: str) -> None:
     """A surplus, an impossible class, a malformed line: never resynchronised by guessing."""
@@ -267,6 +270,7 @@ def test_a_mail_accepted_against_its_own_refusals_is_accepted_and_the_conversati
     assert conversation.end is not None
 
 
+@pytest.mark.case("C29", "C30")
 @pytest.mark.parametrize(("envelope", "capabilities", "word"), [
     (Envelope("us@example.com", ("a@example.org",), b"x" * 1001 + b"\r\n"), CHUNKED, "1003 bytes"),
     (Envelope("us@example.com", ("ä@example.org",), b"x\r\n", needs_smtputf8=True), CHUNKED, "SMTPUTF8"),
@@ -323,6 +327,7 @@ REPLY = st.sampled_from(
 )
 
 
+@pytest.mark.case("C5")
 @given(st.sampled_from(MODES), st.lists(REPLY, max_size=8), st.sets(st.integers(0, 200), max_size=40))
 def test_replies_cut_anywhere_decide_the_same(capabilities: Capabilities, replies: list[str], cuts: set[int]) -> None:
     """Byte by byte, all at once, or anything between: same outcomes, same bytes written."""
@@ -332,6 +337,7 @@ def test_replies_cut_anywhere_decide_the_same(capabilities: Capabilities, replie
     assert _play(capabilities, replies, set(range(500))) == whole
 
 
+@pytest.mark.case("C7")
 @given(st.sampled_from(MODES), st.binary(max_size=200))
 @settings(max_examples=300)
 def test_no_bytes_make_a_conversation_raise(capabilities: Capabilities, received: bytes) -> None:
@@ -344,6 +350,7 @@ def test_no_bytes_make_a_conversation_raise(capabilities: Capabilities, received
     assert transaction.outcome is not None
 
 
+@pytest.mark.case("C32")
 @given(st.binary(max_size=200))
 def test_doubled_dots_can_be_undone_and_hide_no_end(content: bytes) -> None:
     """No line of stuffed content is a lone dot, and removing one dot of each such line gives the content back."""

@@ -40,6 +40,7 @@ def test_a_sound_redis_is_not_complained_of() -> None:
     assert find_weaknesses({}, {}, 100.0, 101.0) == []
 
 
+@pytest.mark.case("A7", "A15")
 @pytest.mark.parametrize(
     ("info", "settings", "word", "breaks"),
     [
@@ -98,6 +99,7 @@ async def configured(client: RedisClient, key: str, value: str) -> AsyncIterator
         await client.command("CONFIG", "SET", key, old)
 
 
+@pytest.mark.case("A7", "A15")
 async def test_a_worker_tells_at_its_start_what_is_weak(workers: WorkerMaker) -> None:
     """The embedded server is sound; one that may evict jobs is not."""
     assert await examine(workers.client) == []

@@ -63,6 +63,7 @@ def test_an_accepted_mail_is_done() -> None:
     assert judge(Accepted(reply(250))) == Done()
 
 
+@pytest.mark.case("C19")
 @pytest.mark.parametrize("stage", [Stage.DATA, Stage.FINAL])
 @pytest.mark.parametrize("code", [500, 552, 554])
 def test_a_mail_refused_for_good_is_dead_at_once(stage: Stage, code: int) -> None:
@@ -93,6 +94,7 @@ def test_a_wait_that_the_reply_names_is_honoured() -> None:
     assert capped.seconds <= 3600 * 1.1
 
 
+@pytest.mark.case("C18")
 def test_a_full_mailbox_is_no_reason_to_die() -> None:
     """552 at RCPT means 452 (RFC 5321 4.5.3.1.10)."""
     refusals = tuple(Refusal(each, reply(552, Stage.RCPT)) for each in TO)
@@ -170,6 +172,7 @@ def test_what_is_about_a_mail_or_one_connection_does_not_open_the_breaker(outcom
     assert relay_trouble(outcome) is None
 
 
+@pytest.mark.case("C10")
 def test_a_connection_that_had_worked_is_lost_for_free_until_the_mail_is_suspect() -> None:
     """After three losses past MAIL each further one costs an attempt."""
     record = RECORD
@@ -183,6 +186,7 @@ def test_a_connection_that_had_worked_is_lost_for_free_until_the_mail_is_suspect
     assert verdict.record.attempts == 1
 
 
+@pytest.mark.case("C26")
 def test_a_relay_that_closes_every_connection_after_a_few_mails_costs_no_attempt() -> None:
     """421 on a connection that has delivered is forgiven far more often."""
     record = RECORD
@@ -194,6 +198,7 @@ def test_a_relay_that_closes_every_connection_after_a_few_mails_costs_no_attempt
     assert isinstance(judge(NotSent(loss(How.CLOSING)), record), Delay)
 
 
+@pytest.mark.case("C13")
 def test_an_uncertain_mail_is_tried_again_or_held_as_its_type_says() -> None:
     """Both count the doubt."""
     again, held = judge(Uncertain(loss())), judge(Uncertain(loss()), on_uncertain="hold")
@@ -203,6 +208,7 @@ def test_an_uncertain_mail_is_tried_again_or_held_as_its_type_says() -> None:
     assert (again.record.uncertain, held.record.uncertain) == (1, 1)
 
 
+@pytest.mark.case("C29")
 def test_a_mail_that_this_relay_cannot_take_is_dead() -> None:
     """Trying again would not help."""
     assert isinstance(judge(Unfit("too large")), Bury)

@@ -96,6 +96,7 @@ BAD_JOBS = {
 }
 
 
+@pytest.mark.case("D1")
 async def test_bad_jobs_die_with_a_reason_and_their_bytes_and_disturb_nobody(
     any_workers: WorkerMaker, catcher: Catcher
 ) -> None:
@@ -116,6 +117,7 @@ def _registration(email: object, **more: object) -> bytes:
     return json.dumps({"task_type": "Email", "data": {"email_type": "Registration", "data": fields}}).encode()
 
 
+@pytest.mark.case("C28")
 @pytest.mark.parametrize("bad", [
     b"[" * 100_000,
     b'{"task_type":"Email","data":{"n":' + b"9" * 5000 + b"}}",
@@ -141,6 +143,7 @@ async def test_a_bad_job_reaches_nobody(workers: WorkerMaker, catcher: Catcher, 
     assert letter.cause.text
 
 
+@pytest.mark.case("C16")
 async def test_mails_refused_for_now_are_sent_later(workers: WorkerMaker, catcher: Catcher) -> None:
     """Each is tried again until it goes through, with the Message-ID of its first attempt."""
     catcher.faults = faults("rcpt=451:first20")
@@ -160,6 +163,7 @@ async def test_mails_refused_for_now_are_sent_later(workers: WorkerMaker, catche
     assert (await counts(workers.client)).known == 0
 
 
+@pytest.mark.case("C9", "C19")
 async def test_a_mail_refused_for_good_is_dead_with_the_relays_words(workers: WorkerMaker, catcher: Catcher) -> None:
     """Code, stage and text are kept; the recipient beside it is not harmed."""
     await workers.push(job_bytes(email="rcpt-550@example.com"), job_bytes(1))
@@ -170,6 +174,7 @@ async def test_a_mail_refused_for_good_is_dead_with_the_relays_words(workers: Wo
     assert catcher.total == 1
 
 
+@pytest.mark.case("C17")
 async def test_of_two_recipients_each_gets_the_mail_once(workers: WorkerMaker, catcher: Catcher) -> None:
     """The one refused for now is tried again alone."""
     catcher.faults = faults("rcpt=452:first1")
@@ -185,6 +190,7 @@ async def test_of_two_recipients_each_gets_the_mail_once(workers: WorkerMaker, c
     assert recipients(catcher) == {"a@example.org": 1, "b@example.org": 1}
 
 
+@pytest.mark.case("C14", "C26")
 async def test_a_relay_that_closes_after_every_five_mails_costs_no_attempt(
     workers: WorkerMaker, catcher: Catcher
 ) -> None:
@@ -199,6 +205,7 @@ async def test_a_relay_that_closes_after_every_five_mails_costs_no_attempt(
     assert not any(isinstance(event, BreakerChanged) for event in workers.events)
 
 
+@pytest.mark.case("C20")
 async def test_a_refused_login_stops_claiming_and_sending_resumes_by_itself(
     workers: WorkerMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +232,7 @@ def logins_that_worked(workers: WorkerMaker) -> int:
     return sum(isinstance(event, ConnectionOpened) for event in workers.events)
 
 
+@pytest.mark.case("C20")
 async def test_a_login_that_is_refused_before_any_job_came_stops_claiming(workers: WorkerMaker) -> None:
     """The connection that the pool keeps ready is evidence too: a job pushed later is not even claimed."""
     async with open_catcher(credentials=("u", "p"), faults=faults("auth=535")) as catcher:
@@ -267,6 +275,7 @@ async def test_a_login_that_was_mended_is_tried_at_once(workers: WorkerMaker) ->
         assert {event.attempt for event in settled(workers, Disposition.SENT)} == {1}
 
 
+@pytest.mark.case("C1")
 async def test_a_burst_gives_up_on_a_relay_that_stays_away(workers: WorkerMaker) -> None:
     """After the grace it ends with 69; every job is back in the queue."""
     await workers.push(job_bytes())
@@ -285,6 +294,7 @@ async def test_a_burst_on_a_paused_queue_ends_with_75(workers: WorkerMaker, catc
     assert await run(workers.make(workers.options(catcher.port))) == 75
 
 
+@pytest.mark.case("B2", "B3")
 async def test_a_drain_finishes_what_is_in_flight_and_releases_the_rest(workers: WorkerMaker) -> None:
     """In the middle of 200 jobs at a slow relay: out in time, nothing sent twice, a second run sends the rest."""
     async with open_catcher(faults=faults("every=delay-50ms")) as catcher:
@@ -306,6 +316,7 @@ async def test_a_drain_finishes_what_is_in_flight_and_releases_the_rest(workers:
         assert set(recipients(catcher).values()) == {1}
 
 
+@pytest.mark.case("B4")
 async def test_a_mail_whose_final_reply_never_comes_is_uncertain_when_the_grace_ends(workers: WorkerMaker) -> None:
     """The worker leaves on time; the mail is delayed, counted, and keeps its Message-ID."""
     async with open_catcher(faults=faults("final=stall")) as catcher:
@@ -352,6 +363,7 @@ async def test_a_type_that_is_held_when_uncertain_goes_to_held(workers: WorkerMa
     assert [event.is_uncertain for event in settled(workers, Disposition.HELD)] == [True]
 
 
+@pytest.mark.case("A1")
 async def test_a_crashed_workers_jobs_are_sent_by_another(workers: WorkerMaker, catcher: Catcher) -> None:
     """When its leases have run out; each recovered lease counts one uncertain."""
     await workers.push(*(job_bytes(number) for number in range(10)))
@@ -393,6 +405,7 @@ async def test_two_workers_share_one_queue(workers: WorkerMaker, catcher: Catche
     assert first.board.ledger.claimed + second.board.ledger.claimed == 300
 
 
+@pytest.mark.case("A8")
 async def test_jobs_come_back_when_redis_forgets_the_scripts(workers: WorkerMaker, catcher: Catcher) -> None:
     """A flush of all scripts in the middle is not noticed."""
     await workers.push(*(job_bytes(number) for number in range(100)))
@@ -405,6 +418,7 @@ async def test_jobs_come_back_when_redis_forgets_the_scripts(workers: WorkerMake
     assert catcher.total == 100
 
 
+@pytest.mark.case("A21")
 async def test_killed_redis_connections_lose_nothing(workers: WorkerMaker, catcher: Catcher) -> None:
     """Replies are lost with them: claims are left to their leases, settlements are repeated."""
     await workers.push(*(job_bytes(number) for number in range(200)))
