@@ -1,0 +1,184 @@
+"""What must hold for any bytes: the checks that `tools/fuzz` runs for hours and every test run repeats on the corpus.
+
+A target takes bytes and raises AssertionError, or anything else, when something does not hold.
+"""
+
+from __future__ import annotations
+
+import base64
+import email
+import email.message
+import email.policy
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from trio_worker.address import AddressFault, Mailbox, parse_mailbox
+from trio_worker.catalogue import read_catalogue
+from trio_worker.email_type import Catalogue
+from trio_worker.fault import Malformed
+from trio_worker.job import Job, decode
+from trio_worker.journal import JournalUnusableError, read_journal
+from trio_worker.mail import Composer, Mail, MailOptions, open_composer
+from trio_worker.outcome import Accepted, How, Outcome
+from trio_worker.redis_url import RedisUrl, RedisUrlFault, parse_redis_url, shown_redis_url
+from trio_worker.smtp import Capabilities, Conversation, Envelope, read_ehlo
+
+AT = 1_800_000_000.0
+JOB_ID = "01JD4Y6T8QABCDEFXYZ"
+MODES: Final = (
+    Capabilities(pipelining=True, chunking=True, eight_bit=True),
+    Capabilities(pipelining=True),
+    Capabilities(chunking=True),
+    Capabilities(),
+)
+ENVELOPE = Envelope("us@example.com", ("a@example.org", "b@example.org"), b"Subject: x\r\n\r\n.y\r\n")
+CAREFUL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\n.y\r\n", is_cautious=True)
+OUR_HEADERS = {"Date", "Message-ID", "From", "To", "Subject", "MIME-Version", "Auto-Submitted", "Content-Type"}
+OPTIONAL_HEADERS = {"Cc", "Reply-To", "Content-Transfer-Encoding"}
+
+
+@cache
+def _built_in() -> tuple[Catalogue, Composer]:
+    catalogue = read_catalogue([])
+    assert isinstance(catalogue, Catalogue)
+    composer = open_composer(MailOptions(), catalogue)
+    assert isinstance(composer, Composer)
+    return catalogue, composer
+
+
+def check_job(data: bytes) -> None:
+    """Any bytes are a job or faults, and a job is a clean mail or faults."""
+    catalogue, composer = _built_in()
+    job = decode(data, catalogue.types)
+    if isinstance(job, Malformed):
+        assert job.faults
+        assert all(str(fault).isprintable() for fault in job.faults)
+        return
+    _check_mail(job, composer)
+
+
+def check_message(data: bytes) -> None:
+    """Any texts in the fields of a message; what is taken is read back by the standard library as it was meant."""
+    catalogue, composer = _built_in()
+    texts = [part.decode("utf-8", "surrogateescape") for part in data.split(b"\xff")[:8]]
+    subject, to, text, html, name, value, file_name, file_text = [*texts, *[""] * 8][:8]
+    file = {"name": file_name or "f", "type": "text/csv", "base64": _base64(file_text)}
+    payload = {
+        "to": [to or "a@example.org"],
+        "subject": subject,
+        "text": text,
+        "html": html,
+        "headers": {"X-Tag": value, "X-" + (name or "Name"): "v"},
+        "attachments": [file],
+    }
+    document = {"task_type": "Email", "data": {"email_type": "Message", "data": payload}}
+    job = decode(json.dumps(document).encode(), catalogue.types)
+    if isinstance(job, Job):
+        _check_mail(job, composer, subject.strip(" "))
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode(errors="replace")).decode()
+
+
+def _check_mail(job: Job, composer: Composer, subject: str | None = None) -> None:
+    mail = composer.compose(job, JOB_ID, AT)
+    if isinstance(mail, Malformed):
+        assert mail.faults
+        return
+    assert isinstance(mail, Mail)
+    for eight_bit in (True, False):
+        content = mail.content(eight_bit=eight_bit)
+        assert content.endswith(b"\r\n")
+        assert b"\0" not in content
+        assert not re.search(rb"\r(?!\n)|(?<!\r)\n", content)
+        assert max(map(len, content.split(b"\r\n"))) <= 998
+        assert content.isascii() or eight_bit or mail.needs_smtputf8
+        read = email.message_from_bytes(content, policy=email.policy.default)
+        kinds = {key for key in read if not key.upper().startswith("X-")}
+        known = OUR_HEADERS | OPTIONAL_HEADERS
+        # A job may set further fields, but none of ours a second time.
+        assert all(read.keys().count(key) == 1 for key in kinds & known)
+        assert kinds >= OUR_HEADERS
+        if subject is not None and not mail.needs_smtputf8:
+            assert read["Subject"] == subject
+    assert mail.recipients
+    for recipient in mail.recipients:
+        assert not re.search(r"[\s<>\x00-\x1f\x7f]", re.sub(r'^".*"@', "@", recipient)), "unclean recipient"
+
+
+def check_replies(data: bytes) -> None:
+    """Whatever a relay says, cut anywhere, decides the same; nothing is accepted without a 2xx at the end."""
+    if len(data) < 2:
+        return
+    capabilities, envelope = MODES[data[0] % 4], (ENVELOPE, CAREFUL)[data[0] // 4 % 2]
+    wire, step = data[2:], data[1] % 7 + 1
+    whole, is_broken = _play(capabilities, envelope, [wire])
+    in_parts, _ = _play(capabilities, envelope, [wire[at : at + step] for at in range(0, len(wire), step)])
+    # A relay that speaks ahead of our commands is broken off at once; in parts its words may look like answers.
+    assert is_broken or in_parts == whole
+    for outcome in (whole, in_parts):
+        assert not isinstance(outcome, Accepted) or re.search(rb"(^|\n)2\d\d", wire)
+    read_ehlo(wire.decode("utf-8", "replace"), ["CHUNKING"])
+
+
+def _play(capabilities: Capabilities, envelope: Envelope, parts: list[bytes]) -> tuple[Outcome, bool]:
+    """Return what became of the mail, and whether the conversation was ended by what the relay said."""
+    conversation = Conversation(capabilities)
+    transaction = conversation.begin(envelope)
+    conversation.take_outgoing()
+    for part in parts:
+        conversation.receive(part)
+        conversation.take_outgoing()
+    is_broken = conversation.end is not None
+    conversation.lose(How.EOF, "the end")
+    assert transaction.outcome is not None
+    return transaction.outcome, is_broken
+
+
+def check_mailbox(data: bytes) -> None:
+    """Any text is one mailbox that can be read back, or a fault that does not repeat it."""
+    text = data.decode("utf-8", "surrogateescape")
+    match parse_mailbox(text):
+        case AddressFault(what):
+            assert len(text) < 12 or text not in what
+        case Mailbox() as mailbox:
+            assert not re.search(r"[\r\n\x00]", mailbox.address + mailbox.name)
+            again = parse_mailbox(mailbox.address)
+            assert isinstance(again, Mailbox)
+            assert again.address == mailbox.address
+
+
+def check_journal(data: bytes) -> None:
+    """Any file is a journal or is refused with a reason."""
+    try:
+        _, entries = read_journal(data, Path("x.journal"))
+    except JournalUnusableError:
+        return
+    assert len(entries) <= data.count(b"\n")
+
+
+def check_url(data: bytes) -> None:
+    """Any text is a Redis URL or a fault, and is shown without its login."""
+    text = data.decode("utf-8", "replace")
+    match parse_redis_url(text):
+        case RedisUrl():
+            login = text.partition("://")[2].partition("?")[0].partition("/")[0].rpartition("@")[0]
+            assert len(login) < 8 or login not in shown_redis_url(text)
+        case RedisUrlFault(what):
+            assert what
+
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = {
+    "job": check_job,
+    "message": check_message,
+    "replies": check_replies,
+    "mailbox": check_mailbox,
+    "journal": check_journal,
+    "url": check_url,
+}
+CORPUS = Path(__file__).parent / "corpus"
