@@ -85,7 +85,10 @@ def test_a_damaged_journal_is_refused_with_its_place_and_a_way_out(place: int, m
     path = Path("x.journal")
     header = journal_module._line({"format": 1, "queue": "jobs", "redis": "localhost:6379"})
     content = bytearray(
-        header + journal_module._line({"job_id": "a", "token": "t", "what": "done", "delay_ms": 0, "record": ""})
+        header
+        + journal_module._line(
+            {"job_id": "a", "token": "t", "what": "done", "delay_ms": 0, "record": "", "uncertain": 0}
+        )
     )
     whole = read_journal(bytes(content), path)
     content[place % len(content)] ^= mask

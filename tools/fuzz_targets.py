@@ -37,8 +37,8 @@ MODES: Final = (
 )
 ENVELOPE = Envelope("us@example.com", ("a@example.org", "b@example.org"), b"Subject: x\r\n\r\n.y\r\n")
 CAREFUL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\n.y\r\n", is_cautious=True)
-OUR_HEADERS = {"Date", "Message-ID", "From", "To", "Subject", "MIME-Version", "Auto-Submitted", "Content-Type"}
-OPTIONAL_HEADERS = {"Cc", "Reply-To", "Content-Transfer-Encoding"}
+OUR_HEADERS = {"Date", "Message-ID", "From", "Subject", "MIME-Version", "Auto-Submitted", "Content-Type"}
+OPTIONAL_HEADERS = {"To", "Cc", "Reply-To", "Content-Transfer-Encoding"}
 
 
 @cache
@@ -167,8 +167,9 @@ def check_url(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     match parse_redis_url(text):
         case RedisUrl():
-            login = text.partition("://")[2].partition("?")[0].partition("/")[0].rpartition("@")[0]
-            assert len(login) < 8 or login not in shown_redis_url(text)
+            authority, _, path = text.partition("://")[2].partition("?")[0].partition("/")
+            login, _, hosts = authority.rpartition("@")
+            assert len(login) < 8 or login in path + hosts or login not in shown_redis_url(text)
         case RedisUrlFault(what):
             assert what
 

@@ -28,6 +28,7 @@ from trio_worker.broker import Entry
 # The version of the format; a worker leaves alone what it might misread.
 FORMAT = 1
 SUFFIX = ".journal"
+_NUMBERS = frozenset({"delay_ms", "uncertain"})
 
 
 class JournalUnusableError(ValueError):
@@ -133,10 +134,7 @@ def read_journal(content: bytes, path: Path) -> tuple[Owner, tuple[Entry, ...]]:
     header = documents[0] if documents else {}
     if header.get("format") != FORMAT:
         raise JournalUnusableError(f"{path}:1: is not a journal of format {FORMAT}: {_WAY_OUT}")
-    try:
-        entries = tuple(Entry(**document) for document in documents[1:])
-    except TypeError:
-        raise JournalUnusableError(f"{path}: holds what is no settlement: {_WAY_OUT}") from None
+    entries = tuple(_read_entry(document, number, path) for number, document in enumerate(documents[1:], start=2))
     return Owner(str(header.get("queue")), str(header.get("redis"))), entries
 
 
@@ -211,7 +209,17 @@ def _read_line(line: bytes, number: int, path: Path) -> dict[str, Any]:
     digits, _, text = line.partition(b" ")
     if digits != b"%08x" % zlib.crc32(text):
         raise JournalUnusableError(f"{path}:{number}: is damaged: {_WAY_OUT}")
-    document = json.loads(text)
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise JournalUnusableError(f"{path}:{number}: is no JSON: {_WAY_OUT}") from None
     if not isinstance(document, dict):
         raise JournalUnusableError(f"{path}:{number}: is no settlement: {_WAY_OUT}")
     return document
+
+
+def _read_entry(document: dict[str, Any], number: int, path: Path) -> Entry:
+    kinds = {each.name: int if each.name in _NUMBERS else str for each in attrs.fields(Entry)}
+    if document.keys() != kinds.keys() or not all(type(document[name]) is kind for name, kind in kinds.items()):
+        raise JournalUnusableError(f"{path}:{number}: is no settlement: {_WAY_OUT}")
+    return Entry(**document)
