@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
 import pytest
+import trio
+import trustme
 from redis import exceptions
 
 from conftest import Complaints
+from proving_ground import Valkey
 from trio_worker.bridge import call
 from trio_worker.redis_client import (
     RedisOptions,
@@ -58,3 +68,78 @@ async def test_a_url_that_cannot_be_used_is_refused(bridge: Complaints) -> None:
         async with open_redis_client(RedisOptions(url="http://:secret@127.0.0.1"), 5.0):
             pass
     assert "secret" not in str(refused.value)
+
+
+@asynccontextmanager
+async def tls_before(url: str, certificate: trustme.LeafCert) -> AsyncIterator[int]:
+    """A port where TLS is spoken before the server of a plain URL."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    host, port = urlsplit(url).hostname, urlsplit(url).port
+    assert host
+    assert port
+
+    async def forward(source: trio.abc.ReceiveStream, target: trio.abc.SendStream, over: trio.CancelScope) -> None:
+        async for chunk in source:
+            await target.send_all(chunk)
+        over.cancel()
+
+    async def serve(outside: trio.SSLStream[trio.SocketStream]) -> None:
+        try:
+            async with await trio.open_tcp_stream(host, port) as inside, trio.open_nursery() as both:
+                both.start_soon(forward, outside, inside, both.cancel_scope)
+                both.start_soon(forward, inside, outside, both.cancel_scope)
+        except* trio.BrokenResourceError:
+            pass  # the client did not like the certificate, or has left
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_ssl_over_tcp, serve, 0, context)
+        yield listeners[0].transport_listener.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_rediss_url_speaks_tls_to_a_server_it_trusts(
+    bridge: Complaints, valkey_url: str, tmp_path: Path
+) -> None:
+    """redis.ca_file names the authority; scripts, calls and the blocking wait all go through it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with tls_before(valkey_url, authority.issue_cert("localhost")) as port:
+        options = RedisOptions(url=f"rediss://localhost:{port}", ca_file=str(tmp_path / "ca.pem"))
+        async with open_redis_client(options, 5.0) as client:
+            await client.command("FLUSHALL")
+            assert await client.command("RPUSH", "jobs", "x") == 1
+            assert await client.wait("jobs", 1.0) is True
+
+
+@pytest.mark.parametrize(("name", "is_trusted", "words"), [
+    ("elsewhere.example", True, "ostname mismatch"),
+    ("localhost", False, "certificate verify failed"),
+])  # fmt: skip
+async def test_a_rediss_server_that_is_not_trusted_is_refused(
+    bridge: Complaints, valkey_url: str, tmp_path: Path, name: str, words: str, *, is_trusted: bool
+) -> None:
+    """For another name, or by an authority that nobody named; the reason is told."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with tls_before(valkey_url, authority.issue_cert(name)) as port:
+        options = RedisOptions(url=f"rediss://localhost:{port}", ca_file=str(tmp_path / "ca.pem") if is_trusted else "")
+        async with open_redis_client(options, 5.0) as client:
+            answer = await client.command("PING")
+
+    assert isinstance(answer, Unavailable)
+    assert words in answer.what
+
+
+async def test_a_unix_url_speaks_through_a_socket(bridge: Complaints, tmp_path: Path) -> None:
+    """A server on this machine needs no port."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        server = Valkey(tmp_path / "v", taken.getsockname()[1], ("--unixsocket", "run.sock"))
+    server.start()
+    try:
+        async with open_redis_client(RedisOptions(url=f"unix://{tmp_path}/v/run.sock"), 5.0) as client:
+            assert await client.command("RPUSH", "jobs", "x") == 1
+            assert await client.wait("jobs", 1.0) is True
+    finally:
+        server.kill()
