@@ -64,15 +64,16 @@ async def test_a_signal_at_any_moment_of_the_start_leaves_nothing_claimed_and_un
     emails = await push(real_redis, 30)
     dice = random.Random(7)
     codes: Counter[int] = Counter()
-    for _ in range(12):
+    for _ in range(20):
         program = await programs.start("run", "--no-dashboard")
         with trio.move_on_after(dice.uniform(0.0, 0.9)):
             await program.process.wait()
         program.signal(dice.choice((signal.SIGTERM, signal.SIGINT)))
         codes[await program.end()] += 1
-        assert "Traceback" not in program.complained or "KeyboardInterrupt" in program.complained
+        # Only what comes before our first line, while Python itself starts, may end in its words.
+        assert "Traceback" not in program.complained or codes[-signal.SIGINT]
         assert (await assert_clean(real_redis)).leased == 0
-    assert set(codes) <= {0, 1, 130, 143, -signal.SIGTERM, -signal.SIGINT}
+    assert set(codes) <= {0, 130, -signal.SIGTERM, -signal.SIGINT}
 
     await programs.run("--burst")
     assert times_sent(relay) == Counter(emails)

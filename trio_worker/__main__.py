@@ -6,13 +6,24 @@ import os
 import sys
 from typing import NoReturn
 
+# What a shell reports for a program that SIGINT ended.
+_INTERRUPTED = 130
+
 
 def main() -> NoReturn:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code; 130 for a Ctrl-C before the worker listens for signals."""
     _hold_standard_descriptors()
+    try:
+        sys.exit(_run())
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+def _run() -> int:
     from trio_worker.cli import app  # noqa: PLC0415  the descriptors come first
 
-    sys.exit(app())
+    code: int = app()
+    return code
 
 
 def _hold_standard_descriptors() -> None:
