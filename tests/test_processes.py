@@ -362,6 +362,21 @@ async def test_a_reader_that_goes_away_does_not_end_the_worker(
     assert set(times_sent(relay)) == emails
 
 
+async def test_a_command_whose_reader_has_left_ends_without_a_traceback(programs: Programs) -> None:
+    """As behind `| head -1`; the exit code is the one of SIGPIPE."""
+    program = await programs.start("config", "show")
+    stream = program.process.stdout
+    assert stream is not None
+    await stream.aclose()
+    complained = b""
+    assert program.process.stderr is not None
+    with patience():
+        async for chunk in program.process.stderr:
+            complained += chunk
+        assert await program.process.wait() == 141
+    assert complained == b""
+
+
 async def test_status_and_enqueue_agree_with_what_was_pushed(programs: Programs, real_redis: RedisClient) -> None:
     """Good lines are pushed, bad ones named by their line, and the exit code says that it was only part."""
     lines = [job_bytes(1).decode(), "{nonsense", job_bytes(2).decode(), '{"task_type": "Email"}']

@@ -8,15 +8,21 @@ from typing import NoReturn
 
 # What a shell reports for a program that SIGINT ended.
 _INTERRUPTED = 130
+# The same for SIGPIPE, which Python ignores.
+_NOT_READ = 141
 
 
 def main() -> NoReturn:
-    """Run the command line and exit with its code; 130 for a Ctrl-C before the worker listens for signals."""
+    """Run the command line and exit with its code; 130 for a Ctrl-C that no worker takes, 141 if nobody reads on."""
     _hold_standard_descriptors()
     try:
         sys.exit(_run())
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has left, as `head` does; what Python still holds must not be flushed there at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_NOT_READ)
 
 
 def _run() -> int:

@@ -160,7 +160,7 @@ def read_settings(
             given.pop(key.removesuffix("_file"), None)
     given.update({key: Given(value, f"flag {key}") for key, value in (flags or {}).items()})
     settings = reader.build(given)
-    faults = [*reader.faults, *(_crossed(settings, reader) if not reader.faults else ())]
+    faults = [*reader.faults, *_crossed_beside(reader.faults, settings, reader)]
     if faults:
         return Faults(tuple(faults))
     return evolve(settings, origins=reader.origins, warnings=(*reader.warnings, *_odd(settings, reader)))
@@ -335,6 +335,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _crossed_beside(found: list[Fault], settings: Settings, reader: _Reader) -> Iterator[Fault]:
+    """Yield what is wrong between keys, but for those with a fault of their own: there a default was checked."""
+    faulty = {fault.what.partition(":")[0] for fault in found}
+    if "profile" not in faulty:
+        yield from (fault for fault in _crossed(settings, reader) if fault.what.partition(":")[0] not in faulty)
 
 
 def _crossed(settings: Settings, reader: _Reader) -> Iterator[Fault]:

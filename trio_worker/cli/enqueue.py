@@ -33,7 +33,9 @@ BATCH = 500
 
 
 async def enqueue(
-    file: Annotated[str, Parameter(help="File with one job a line; - for standard input.")] = "-",
+    file: Annotated[
+        str, Parameter(help="File with one job a line; - for standard input.", allow_leading_hyphen=True)
+    ] = "-",
     *,
     unchecked: Annotated[
         bool, Parameter(negative=(), help="Push lines as they are, also those no worker takes.")

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 from attrs import frozen
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from trio_worker.cli.job_text import describe, job_line, job_lines
 from trio_worker.cli.surroundings import (
@@ -67,7 +68,7 @@ def shelf_app(wording: Wording, says: str) -> App:
     @app.command(name="list", help=f"List {many}, newest first.")
     async def list_shelf(
         *,
-        limit: Annotated[int, Parameter(help="How many, newest first.")] = 20,
+        limit: Annotated[int, Parameter(help="How many, newest first.", validator=Number(gte=1))] = 20,
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> int:
