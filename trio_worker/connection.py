@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 from trio_worker.bridge import unsent_bytes
 from trio_worker.events import ConnectionView
 from trio_worker.opening import Opened, Timeouts
-from trio_worker.outcome import How, Outcome
+from trio_worker.outcome import Accepted, How, Outcome, Refused
 from trio_worker.reply import Stage
 from trio_worker.smtp import Conversation, Envelope, Transaction
 
@@ -53,8 +53,19 @@ class _Wire(asyncio.Protocol):
 
 
 @define(eq=False)
+class _Waiter:
+    """Who waits for one message; ``is_out`` is what the wait was begun with."""
+
+    event: trio.Event = field(factory=trio.Event)
+    is_out: bool = False
+
+
+@define(eq=False)
 class Connection:
     """One connection; several messages may be in flight on it at once.
+
+    ``window`` is how many it has earned: one at first, one more for each message that was accepted, and one again when
+    the relay refuses something for now.
 
     `close` or `abort` ends it and is the owner's to call; after either, or once `end` is set, it is never used again.
     """
@@ -66,7 +77,10 @@ class Connection:
     lent: int = 0  # messages that the pool has let onto it
     opened_at: float = field(factory=trio.current_time)
     used_at: float = field(factory=trio.current_time)
-    _woken: trio.Event = field(factory=trio.Event)
+    window: int = 1
+    _waiters: dict[Transaction, _Waiter] = field(factory=dict)
+    _quiet: trio.Event = field(factory=trio.Event)
+    _progress_at: float = field(factory=trio.current_time)
     _state_since: float = field(factory=trio.current_time)
 
     def __attrs_post_init__(self) -> None:
@@ -88,6 +102,15 @@ class Connection:
     def delivered(self) -> int:
         return self.conversation.delivered
 
+    @property
+    def room(self) -> int:
+        """How many messages at once are of use: what was earned, and what the relay's extensions allow."""
+        capabilities = self.opened.capabilities
+        if not capabilities.pipelining:
+            return 1
+        # With DATA the envelope of the next message rides with the content of the one before, and nothing further.
+        return self.window if capabilities.chunking else min(self.window, 2)
+
     async def deliver(self, envelope: Envelope) -> Delivery:
         """Send one message and return what became of it.
 
@@ -95,10 +118,14 @@ class Connection:
         raised. From the last byte to the final reply a cancel waits: only `abort` or the deadline ends that.
         """
         began = trio.current_time()
+        if not self.in_flight:
+            self._progress_at = began
         transaction = self.conversation.begin(envelope)
         self._flush()
-        while transaction.outcome is None:
-            await self._wait_for_progress(transaction)
+        if transaction.outcome is None:
+            await self._wait_for(transaction)
+        assert transaction.outcome is not None  # noqa: S101  the wait ends with nothing else
+        self._adjust_window(transaction.outcome)
         self.used_at = trio.current_time()
         return Delivery(transaction.outcome, self.used_at - began, self.connection_id)
 
@@ -115,7 +142,8 @@ class Connection:
 
     async def _until_quiet(self) -> None:
         while self.conversation.awaited is not None:
-            await self._woken.wait()
+            self._quiet = trio.Event()
+            await self._quiet.wait()
 
     def abort(self) -> None:
         """End the connection at once; what it had not handed to the kernel is dropped. Never awaits."""
@@ -141,19 +169,45 @@ class Connection:
             last_reply="" if last is None else last.codes,
         )
 
-    async def _wait_for_progress(self, transaction: Transaction) -> None:
-        """Wait for a reply, for the content to leave, or for the end of patience with either."""
-        is_out = self._is_out(transaction)
-        unsent = unsent_bytes(self.opened.transport)
-        seconds = self._patience_seconds(is_out=is_out)
+    async def _wait_for(self, transaction: Transaction) -> None:
+        """Wait until a message is decided; `_wake` ends the wait, also when the message has left meanwhile."""
+        waiter = self._waiters[transaction] = _Waiter()
         try:
-            with trio.CancelScope(shield=is_out, deadline=trio.current_time() + seconds) as patience:
-                await self._woken.wait()
+            while transaction.outcome is None:
+                waiter.is_out = self._is_out(transaction)
+                await self._wait_once(waiter)
+                waiter.event = trio.Event()
         except trio.Cancelled:
             self.lose(How.CANCELLED, "given up before the message was out")
             raise
-        if patience.cancelled_caught and not 0 < unsent_bytes(self.opened.transport) < unsent:
+        finally:
+            del self._waiters[transaction]
+
+    async def _wait_once(self, waiter: _Waiter) -> None:
+        """Wait for one change, or for the end of patience with the relay, which any complete reply renews."""
+        unsent = unsent_bytes(self.opened.transport)
+        soonest = min(self._patience_seconds(is_out=waiter.is_out), self.timeouts.command_seconds)
+        with trio.CancelScope(shield=waiter.is_out, deadline=self._progress_at + soonest) as patience:
+            await waiter.event.wait()
+        if not patience.cancelled_caught:
+            return
+        seconds = self._patience_seconds(is_out=waiter.is_out)
+        if 0 < unsent_bytes(self.opened.transport) < unsent:
+            self._progress_at = trio.current_time()
+        elif trio.current_time() >= self._progress_at + seconds:
             self.lose(How.TIMEOUT, f"no answer within {seconds:g} s")
+        else:
+            with trio.CancelScope(shield=waiter.is_out, deadline=self._progress_at + seconds):
+                await waiter.event.wait()
+
+    def _adjust_window(self, outcome: Outcome) -> None:
+        match outcome:
+            case Accepted():
+                self.window += 1
+            case Refused(reply) if reply.code // 100 == 4:
+                self.window = 1
+            case _:
+                pass
 
     def _is_out(self, transaction: Transaction) -> bool:
         """Whether the last byte of the message has left: from here nobody but the relay knows what became of it."""
@@ -170,6 +224,7 @@ class Connection:
         if self.conversation.end is None:
             self._flush()
         if self.conversation.replies != before:
+            self._progress_at = trio.current_time()
             self._wake()
         self._end_if_over()
 
@@ -185,5 +240,8 @@ class Connection:
             self._wake()
 
     def _wake(self) -> None:
-        woken, self._woken = self._woken, trio.Event()
-        woken.set()
+        """End the waits for what is decided, and for what is out now and must be shielded."""
+        for transaction, waiter in self._waiters.items():
+            if transaction.outcome is not None or (not waiter.is_out and self._is_out(transaction)):
+                waiter.event.set()
+        self._quiet.set()

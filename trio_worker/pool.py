@@ -1,8 +1,8 @@
 """Trio. The connections to the relay, and the slots that let messages onto them.
 
-A slot is a permit for one message in flight; there are ``max_size * pipeline_depth`` of them in a memory channel. To
-borrow is to receive one and then, without a checkpoint, to choose the most recently used connection with room, or to
-open one. To return is ``send_nowait``: it cannot block and cannot be cancelled, so no slot can leak.
+A slot is a permit for one message in flight; there are ``max_size * depth`` of them in a memory channel. To borrow is
+to receive one and then, without a checkpoint, to choose the most recently used connection whose window has room, or to
+open one, or to wait for room. To return is ``send_nowait``: it cannot block and cannot be cancelled, so no slot leaks.
 """
 
 from __future__ import annotations
@@ -37,11 +37,22 @@ class PoolOptions:
     max_size: int = option(10, "Most connections to the relay that this process opens.", least=1)
     min_idle: int = option(2, "Connections kept open while there is nothing to send.", least=0)
     pipeline_depth: int = option(
-        1, "Messages in flight at once on one connection; this version sends one.", least=1, most=1
+        1,
+        "Messages in flight at once on one connection; more hide the round trip to a distant relay.",
+        least=1,
+        most=1000,
     )
     idle_seconds: float = option(60.0, "Rest after which a connection beyond min_idle is closed.", least=0)
     max_lifetime_seconds: float = option(300.0, "Age at which a connection is closed.", least=1)
     max_messages: int = option(1000, "Messages after which a connection is closed.", least=1)
+    max_uncertain: int = option(
+        64, "Most messages that one lost connection may leave uncertain; bounds pipeline_depth.", least=1
+    )
+
+    @property
+    def depth(self) -> int:
+        """Messages in flight at once on one connection, at the most."""
+        return min(self.pipeline_depth, self.max_uncertain)
 
 
 @frozen
@@ -77,7 +88,7 @@ class Pool:
     _trouble: Trouble | None = None  # of the last opening; None after a good one
     _is_proven: bool = False  # whether the last opening went well, so that several may open at once
     _single_flight: trio.Lock = field(factory=trio.Lock)
-    _changed: trio.Event = field(factory=trio.Event)
+    _queue: dict[trio.Event, None] = field(factory=dict)  # who waits for room, in the order of coming
     _entering: set[trio.CancelScope] = field(factory=set)
     _is_shut: bool = False
     _withheld: list[tuple[float, Permit]] = field(factory=list)
@@ -91,7 +102,7 @@ class Pool:
 
     @property
     def capacity(self) -> int:
-        return self.options.max_size * self.options.pipeline_depth
+        return self.options.max_size * self.options.depth
 
     @property
     def slots_home(self) -> int:
@@ -134,6 +145,7 @@ class Pool:
             if isinstance(found, Connection):
                 found.lent -= 1
                 self._retire_if_over(found)
+                self._wake_for_room()
             if permit is not None:
                 self._give.send_nowait(permit)
 
@@ -168,8 +180,8 @@ class Pool:
                 chosen.lent += 1
                 return chosen
             if len(self._connections) + self._opening >= self.options.max_size:
-                # Every place is taken by a connection that is being opened for the pool's own sake.
-                await self._changed.wait()
+                # Every window is full, or every place taken by a connection that is being opened for the pool's sake.
+                await self._wait_for_room()
                 continue
             opened = await self._open_one()
             match opened:
@@ -184,11 +196,41 @@ class Pool:
     def _choose(self) -> Connection | None:
         """Return the most recently used connection with room; retire what must not be used again."""
         for connection in reversed(self._connections):
-            if connection.lent < self.options.pipeline_depth and not self._retire_if_over(connection):
+            if self._room(connection) > 0 and not self._retire_if_over(connection):
                 self._connections.remove(connection)
                 self._connections.append(connection)
                 return connection
         return None
+
+    def _room(self, connection: Connection) -> int:
+        """How many more messages a connection takes now; none when it only has to finish those that it has."""
+        if connection.lent and self._why_over(connection):
+            return 0
+        left = self.options.max_messages - connection.delivered
+        return min(self.options.depth, connection.room, max(left, 1)) - connection.lent
+
+    async def _wait_for_room(self) -> None:
+        """Wait, first come first served, until a connection may have room or another one may be opened."""
+        woken = trio.Event()
+        self._queue[woken] = None
+        try:
+            await woken.wait()
+        except trio.Cancelled:
+            if woken.is_set():
+                self._wake_for_room()  # the room that this one was woken for is somebody else's now
+            raise
+        finally:
+            self._queue.pop(woken, None)
+
+    def _wake_for_room(self) -> None:
+        """Wake as many of those who wait as there is room for; whoever finds none waits again."""
+        if not self._queue:
+            return
+        room = sum(max(0, self._room(connection)) for connection in self._connections)
+        places = self.options.max_size - len(self._connections) - self._opening
+        for woken in tuple(self._queue)[: max(1, room + max(0, places))]:
+            del self._queue[woken]
+            woken.set()
 
     def is_rested(self, connection: Connection) -> bool:
         """Whether the next message on this connection must be careful: it is new, or may have died unseen."""
@@ -237,7 +279,7 @@ class Pool:
             opened = await self._open_session()
         finally:
             self._opening -= 1
-            self._announce()
+            self._wake_for_room()
         if isinstance(opened, Trouble):
             self._trouble, self._is_proven = opened, False
             ceiling = len(self._connections) if self._connections else None
@@ -265,11 +307,7 @@ class Pool:
         self._connections.remove(connection)
         age_seconds = trio.current_time() - connection.opened_at
         self.publish(ConnectionClosed(connection.connection_id, why, connection.delivered, age_seconds))
-        self._announce()
-
-    def _announce(self) -> None:
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
+        self._wake_for_room()
 
     async def _keep(self) -> None:
         """Close what has rested or lived too long, and keep ``min_idle`` connections open."""

@@ -432,7 +432,7 @@ def _regex_fault(pattern: str) -> str:
 def _odd(settings: Settings, reader: _Reader) -> Iterator[Fault]:
     """Yield what can be run with but is seldom meant."""
     smtp, pool = settings.smtp, settings.smtp_pool
-    slots = pool.max_size * pool.pipeline_depth
+    slots = pool.max_size * pool.depth
     if settings.number_workers < slots:
         what = (
             f"number_workers ({settings.number_workers}) is below the {slots} mails that the pool could carry at once"

@@ -1,0 +1,172 @@
+"""Several messages in flight on one connection: each goes once, a loss is bounded, and a round trip carries many."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import trio
+from attrs import evolve
+from fake_relay import CHUNKED, FakeTransport, accept_all, opened_on
+
+from conftest import WorkerMaker, job_bytes
+from trio_worker.capture import Catcher, Faults, MemoryStore, open_catcher, parse_faults
+from trio_worker.connection import Connection
+from trio_worker.events import Disposition
+from trio_worker.inspection import Counts, count_jobs
+from trio_worker.opening import Timeouts
+from trio_worker.outcome import Accepted, Refused
+from trio_worker.pool import PoolOptions, open_pool
+from trio_worker.smtp import Envelope
+from trio_worker.worker import ShutdownOptions, Worker
+
+MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\nhello\r\n")
+JOBS = 300
+MODES = [(), ("CHUNKING",), ("PIPELINING",), ("CHUNKING", "PIPELINING")]
+
+
+def faults(text: str) -> Faults:
+    parsed = parse_faults(text)
+    assert isinstance(parsed, Faults)
+    return parsed
+
+
+def deep_worker(workers: WorkerMaker, relay: Catcher, ignored: tuple[str, ...] = (), **changes: Any) -> Worker:
+    """A worker with three connections and 16 messages on each."""
+    options = workers.options(relay.port, number_workers=96, pool=PoolOptions(max_size=3, pipeline_depth=16))
+    own = evolve(options.relay, options=evolve(options.relay.options, ignore_ehlo=ignored))
+    return workers.make(evolve(options, relay=own, **changes))
+
+
+def times_sent(relay: Catcher) -> Counter[str]:
+    return Counter(recipient for mail in relay.mails for recipient in mail.recipients)
+
+
+@pytest.mark.parametrize("ignored", MODES)
+@pytest.mark.parametrize("text", [
+    "",
+    "rcpt=550:every7",
+    "mail=451:every5",
+    "final=451:every6",
+    "data=450:every9",
+    "mail=421:after20",
+    "rcpt=550:20% mail=452:10% final=451:10% every=delay-1ms",
+])  # fmt: skip
+async def test_every_mail_goes_once_whatever_is_refused_beside_it(
+    workers: WorkerMaker, ignored: tuple[str, ...], text: str
+) -> None:
+    """No refusal is taken for a neighbour's, no sender is left standing, and the strict relay has nothing to say."""
+    await workers.push(*(job_bytes(number) for number in range(JOBS)))
+    async with open_catcher(store=MemoryStore(most=2 * JOBS), faults=faults(text), seed=3) as relay:
+        worker = deep_worker(workers, relay, ignored)
+        with trio.fail_after(60):
+            assert await worker.run() == 0
+
+        assert relay.violations == ()
+        sent = times_sent(relay)
+        dead = worker.board.ledger.settled[Disposition.DEAD]
+        assert set(sent.values()) == {1}
+        # A burst ends when nothing is due; what was refused once more waits for its time.
+        left = await count_jobs(workers.client, "jobs")
+        assert isinstance(left, Counts)
+        assert len(sent) + dead + left.delayed == JOBS
+        assert (dead > 0) == ("rcpt=550" in text)
+        assert worker.board.ledger.uncertain == 0
+
+
+async def test_one_lost_connection_leaves_few_mails_uncertain(workers: WorkerMaker) -> None:
+    """At most smtp.pool.max_uncertain on each."""
+    await workers.push(*(job_bytes(number) for number in range(JOBS)))
+    async with open_catcher(faults=faults("final=stall:after40")) as relay:
+        options = workers.options(relay.port, number_workers=96)
+        pool = PoolOptions(max_size=2, pipeline_depth=32, max_uncertain=5)
+        worker = workers.make(evolve(options, pool=pool, shutdown=ShutdownOptions(grace_seconds=0.2)), is_burst=False)
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker.run)
+                await relay.wait_for_mails(80)
+                await trio.testing.wait_all_tasks_blocked(0.2)
+                worker.drain("the test")
+        assert worker.board.ledger.balances
+        assert 2 <= worker.board.ledger.uncertain <= 10
+
+
+async def test_the_window_grows_with_each_accepted_mail_and_falls_with_a_refusal_for_now(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A refusal for good is the mail's fault, and changes nothing."""
+    answers = iter(
+        [b"250 ok\r\n"] * 9 + [b"250 ok\r\n"] * 2 + [b"550 no\r\n"] + [b"250 ok\r\n"] * 3 + [b"451 later\r\n"]
+    )
+
+    def answer(wire: bytes) -> bytes:
+        return b"".join(next(answers) for _ in range(accept_all(wire).count(b"250")))
+
+    connection = Connection(1, opened_on(FakeTransport(answer=answer)), Timeouts())
+    windows = []
+    for kind in (Accepted, Accepted, Accepted, Refused, Refused):
+        assert type((await connection.deliver(MAIL)).outcome) is kind
+        windows.append(connection.window)
+    assert windows == [2, 3, 4, 4, 1]
+
+
+async def test_a_round_trip_carries_as_many_mails_as_the_window_is_wide(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A hundred mails over one connection and a round trip of a second take as long as the window needs to grow."""
+    transport = FakeTransport(delay_seconds=1.0)
+
+    async def opener() -> Any:
+        return opened_on(transport, CHUNKED)
+
+    outcomes: list[object] = []
+    options = PoolOptions(max_size=1, min_idle=0, pipeline_depth=100, max_uncertain=100)
+    async with open_pool(options, Timeouts(), opener, lambda _: None) as pool:
+
+        async def send() -> None:
+            async with pool.borrow() as lane:
+                assert isinstance(lane, Connection)
+                outcomes.append((await lane.deliver(MAIL)).outcome)
+
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(send)
+        seconds = trio.current_time() - began
+
+    assert len(outcomes) == 100
+    assert {type(outcome) for outcome in outcomes} == {Accepted}
+    # 1 + 1 + 2 + 4 ... doubles in each round trip: seven of them hold a hundred.
+    assert seconds <= 8
+
+
+async def test_who_waits_for_room_comes_in_turn_and_a_cancel_passes_the_room_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nobody is left waiting beside an idle connection."""
+    transport = FakeTransport(delay_seconds=1.0)
+
+    async def opener() -> Any:
+        return opened_on(transport)
+
+    order: list[int] = []
+    scopes = [trio.CancelScope() for _ in range(6)]
+    async with open_pool(PoolOptions(max_size=1, pipeline_depth=8), Timeouts(), opener, lambda _: None) as pool:
+
+        async def send(number: int) -> None:
+            with scopes[number]:
+                async with pool.borrow() as lane:
+                    assert isinstance(lane, Connection)
+                    order.append(number)
+                    await lane.deliver(MAIL)
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for number in range(6):
+                    nursery.start_soon(send, number)
+                    await trio.testing.wait_all_tasks_blocked()
+                scopes[1].cancel()
+                scopes[2].cancel()
+        assert pool.slots_home == pool.capacity
+    assert (order[0], set(order[1:3]), order[3:]) == (0, {3, 4}, [5])
