@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
+from functools import partial
 
 import trio
 from attrs import define
@@ -54,8 +55,10 @@ class Claiming:
     give: Callable[[Claim], object]
     is_burst: bool
     patience_seconds: float  # how long a burst bears with a relay or a Redis that cannot be reached
+    lanes: int  # jobs that can be on their way to the relay at once; more in hand are claimed ahead, together
     _again_seconds: float = CLAIM_AGAIN_SECONDS
     _paused: str = ""
+    _is_busy: bool = False  # the last claim brought all that was asked for: there is more
 
     async def run(self) -> BurstEnd:
         """Claim until a cancel, or until a burst is over."""
@@ -71,6 +74,7 @@ class Claiming:
                 await self._wait_for_redis(claims)
                 continue
             self._take(claims)
+            self._is_busy = len(claims.jobs) == limit and not claims.suspects
             if self._paused and self.is_burst:
                 return BurstEnd.PAUSED
             if self._paused:
@@ -92,7 +96,8 @@ class Claiming:
 
         False to look at the burst's patience first.
         """
-        for wait in (self.hands.wait_for_room, self.settler.wait_until_caught_up, self.gate.wait):
+        wanted = max(1, min(self.hands.limit - self.lanes, CLAIM_LIMIT)) if self._is_busy else 1
+        for wait in (partial(self.hands.wait_for_room, wanted), self.settler.wait_until_caught_up, self.gate.wait):
             with trio.move_on_after(self.patience_seconds if self.is_burst else math.inf) as patience:
                 await wait()
             if patience.cancelled_caught:

@@ -29,6 +29,10 @@ SETTLE_AGAIN_SECONDS = 0.1
 SETTLE_AGAIN_CAP_SECONDS = 2.0
 # At most so many settlements in one script call, to keep it well under a millisecond.
 SETTLE_LIMIT = 200
+# Settlements that came while others were told wait for each other: so many of them, or so long. The lease of a mail
+# that is done is a few thousand times as long.
+GATHERED = 100
+GATHERING_SECONDS = 0.01
 # A job delayed for less than the claiming task may sleep has to wake it.
 SOON_SECONDS = 5.0
 # A renewal has to fail twice in a row before a lease can run out unseen.
@@ -73,11 +77,18 @@ class Held:
 
 @define(eq=False)
 class Hands:
-    """Every job between its claim and its settlement; `limit` of them at the most."""
+    """Every job between its claim and its settlement.
+
+    At most ``limit`` of them are at work. One that only waits to be settled leaves its place to another, so that
+    settlements can travel together; of those there are at most as many again.
+    """
 
     limit: int
     _held: dict[tuple[str, str], Held] = field(factory=dict)
-    _changed: trio.Event = field(factory=trio.Event)
+    _settling: int = 0
+    _wanted_room: int = 1
+    _has_room: trio.Event = field(factory=trio.Event)
+    _emptied: trio.Event = field(factory=trio.Event)
     _came_back: trio.Event = field(factory=trio.Event)
 
     def __len__(self) -> int:
@@ -86,14 +97,25 @@ class Hands:
     @property
     def room(self) -> int:
         """How many more jobs may be claimed."""
-        return self.limit - len(self._held)
+        return min(self.limit - len(self._held) + self._settling, 2 * self.limit - len(self._held))
+
+    @property
+    def at_work(self) -> int:
+        """Jobs in hand that are not done yet."""
+        return len(self._held) - self._settling
 
     def take(self, claim: Claim) -> None:
         self._held[claim.key] = Held(claim, claim.began)
 
+    def finish(self) -> None:
+        """Note that one job in hand waits for nothing but its settlement; `drop` follows."""
+        self._settling += 1
+        self._announce()
+
     def drop(self, claim: Claim, *, comes_back: bool = False) -> None:
         """Let go of a settled job; ``comes_back`` tells that it can be claimed again, at once or soon."""
         del self._held[claim.key]
+        self._settling -= 1
         self._announce()
         if comes_back:
             self._came_back.set()
@@ -120,19 +142,23 @@ class Hands:
             self._held[claim.key].is_lost = True
         return newly_lost
 
-    async def wait_for_room(self) -> None:
-        """Wait until a job may be claimed."""
-        while self.room <= 0:
-            await self._changed.wait()
+    async def wait_for_room(self, wanted: int = 1) -> None:
+        """Wait until so many jobs may be claimed."""
+        while self.room < wanted:
+            self._wanted_room, self._has_room = wanted, trio.Event()
+            await self._has_room.wait()
 
     async def wait_until_empty(self) -> None:
         """Wait until every job is settled."""
         while self._held:
-            await self._changed.wait()
+            self._emptied = trio.Event() if self._emptied.is_set() else self._emptied
+            await self._emptied.wait()
 
     def _announce(self) -> None:
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
+        if self.room >= self._wanted_room:
+            self._has_room.set()
+        if not self._held:
+            self._emptied.set()
 
 
 @define(eq=False)
@@ -159,6 +185,7 @@ class Settler:
     _pending: list[_Pending] = field(factory=list)
     _woken: trio.Event = field(factory=trio.Event)
     _has_given_up: bool = False
+    _is_gathering: bool = False
     _is_behind: bool = field(init=False)  # Redis lacks a settlement that it was or should have been told
     _caught_up: trio.Event = field(factory=trio.Event)
     _journal_trouble: str = ""
@@ -174,7 +201,9 @@ class Settler:
     def settle_nowait(self, settlement: Settlement, settled: Settled) -> None:
         """Hand over what became of a job; from here on the settlement cannot be lost while the worker lives."""
         self._pending.append(_Pending(settlement, settled))
-        self._woken.set()
+        self.hands.finish()
+        if not self._is_gathering or len(self._pending) >= GATHERED:
+            self._woken.set()
 
     async def run(self) -> None:
         """Settle until given up; a settlement that Redis does not take is kept and tried again."""
@@ -224,10 +253,18 @@ class Settler:
         return self.journal.orphaned if self.journal is not None else ()
 
     async def _settle(self) -> Sequence[Answered] | Unavailable:
-        """Tell Redis of the settlements that wait, or wait for one."""
+        """Tell Redis of the settlements that wait, or wait for one.
+
+        Under load the next ones are let gather for a moment; a worker with nothing else at work never waits.
+        """
         if not self._pending:
             self._woken = trio.Event()
             await self._woken.wait()
+        elif len(self._pending) < GATHERED and self.hands.at_work:
+            self._woken, self._is_gathering = trio.Event(), True
+            with trio.move_on_after(GATHERING_SECONDS):
+                await self._woken.wait()
+            self._is_gathering = False
         batch = self._pending[:SETTLE_LIMIT]
         answers = await self.broker.settle([each.settlement.entry for each in batch])
         if self._has_given_up:

@@ -205,6 +205,7 @@ class Worker:
                 give=lambda claim: crew.start_soon(heart.handle, claim),
                 is_burst=self.is_burst,
                 patience_seconds=options.shutdown.grace_seconds,
+                lanes=pool.capacity,
             )
             self.publish(PhaseChanged(Phase.RUNNING))
             with self._claiming:
