@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,22 @@ def test_a_file_that_was_rotated_away_is_opened_anew(work_folder: Path) -> None:
 
     assert "Completed job" in Path(options.file).read_text("utf-8")
     assert "Completed job" in (work_folder / "old.log").read_text("utf-8")
+
+
+def test_a_file_that_is_rotated_away_under_the_worker_is_followed_by_a_new_one(work_folder: Path) -> None:
+    """Its next line is in the new file."""
+    options = LogOptions()
+    with open_logbook(options, to_terminal=False) as logbook:
+        logbook.note(SENT)
+        deadline = time.monotonic() + 10
+        while not Path(options.file).read_text("utf-8"):
+            assert time.monotonic() < deadline
+        Path(options.file).rename(work_folder / "old.log")
+        logbook.note(SENT)
+
+    assert Path(options.file).read_text("utf-8").count("Completed job") == 1
+    assert (work_folder / "old.log").read_text("utf-8").count("Completed job") == 1
+    assert logbook.lost_lines == 0
 
 
 @pytest.mark.case("E5")

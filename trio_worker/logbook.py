@@ -6,16 +6,19 @@ A disk that is slow, full or gone costs lines, which are counted, never mail.
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from logging.handlers import QueueListener, WatchedFileHandler
+from functools import partial
 from pathlib import Path
-from queue import Full, Queue
-from typing import Any, TypeAlias, assert_never
+from typing import Any, TextIO, TypeAlias, assert_never
 
 import structlog
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.events import (
@@ -47,6 +50,8 @@ from trio_worker.privacy import mask_text
 
 # Lines that may wait for the disk; at a thousand mails a second that is ten seconds of it.
 LINES_WAITING = 10_000
+# Under load lines are written together; a person who follows the file does not see so little.
+_GATHER_SECONDS = 0.02
 
 
 @frozen
@@ -169,33 +174,101 @@ class Logbook:
     """Writes events as lines; `note` never blocks and never raises."""
 
     _logger: Any
-    _handler: _CountingQueueHandler
+    _writer: _Writer
+    _level: int
 
     @property
     def lost_lines(self) -> int:
         """Lines that found the disk too slow or gone."""
-        return self._handler.lost
+        return self._writer.lost
 
     def note(self, event: Event) -> None:
+        if isinstance(event, Claimed) and self._level > logging.DEBUG:
+            return  # there is one for each mail: not even its line is made
         line = line_of(event)
         if line is not None:
             level, what, fields = line
             self._logger.log(_LEVELS[level], what, **fields)
 
 
-class _CountingQueueHandler(logging.Handler):
-    """Hands rendered lines to the writer's thread; what finds no room is counted."""
+@define(eq=False)
+class _Writer:
+    """A thread that writes whatever lines have gathered, and counts those that find no room or no disk.
 
-    def __init__(self, lines: Queue[Any]) -> None:
-        super().__init__()
-        self._lines = lines
-        self.lost = 0
+    It is structlog's logger as well: what structlog has rendered is put in line.
+    """
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._lines.put_nowait(record)
-        except Full:
+    _open: Callable[[], TextIO]
+    _path: Path | None
+    lost: int = 0
+    _lines: deque[str] = field(factory=deque)
+    _has_lines: threading.Event = field(factory=threading.Event)
+    _is_over: bool = False
+    _thread: threading.Thread = field(init=False)
+    _file: TextIO = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._file = self._open()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def msg(self, line: str) -> None:
+        """Put a rendered line in line; never blocks."""
+        if len(self._lines) >= LINES_WAITING:
             self.lost += 1
+            return
+        self._lines.append(line)
+        if not self._has_lines.is_set():
+            self._has_lines.set()
+
+    debug = info = warning = error = msg
+
+    def close(self) -> None:
+        """Write what waits, and end the thread."""
+        self._is_over = True
+        self._has_lines.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._is_over or self._lines:
+            self._has_lines.wait()
+            self._has_lines.clear()
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if lines:
+                self._write(lines)
+            if not self._is_over:
+                time.sleep(_GATHER_SECONDS)
+        with suppress(OSError):
+            self._release()
+
+    def _write(self, lines: list[str]) -> None:
+        try:
+            self._reopen_if_rotated()
+            self._file.write("\n".join(lines) + "\n")
+            self._file.flush()
+        except (OSError, ValueError):  # a closed standard error is a ValueError
+            self.lost += len(lines)
+            with suppress(OSError):
+                self._release()
+            with suppress(OSError):
+                self._file = self._open()
+
+    def _reopen_if_rotated(self) -> None:
+        """Follow the name, not the file that once had it (logrotate moves it away)."""
+        if self._path is None:
+            return
+        try:
+            named = self._path.stat()
+        except FileNotFoundError:
+            named = None
+        ours = os.fstat(self._file.fileno())
+        if named is None or (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
+            self._release()
+            self._file = self._open()
+
+    def _release(self) -> None:
+        if self._path is not None:
+            self._file.close()
 
 
 @contextmanager
@@ -205,44 +278,37 @@ def open_logbook(options: LogOptions, *, to_terminal: bool) -> Iterator[Logbook]
     ``to_terminal`` tells that standard error is read by a person. Raises OSError when the file cannot be opened. A file
     that was rotated away is opened anew.
     """
-    lines: Queue[Any] = Queue(LINES_WAITING)
-    into = _CountingQueueHandler(lines)
-    writer: logging.Handler = logging.StreamHandler(sys.stderr)
-    if options.file:
-        Path(options.file).parent.mkdir(parents=True, exist_ok=True)
-        writer = WatchedFileHandler(options.file, encoding="utf-8", errors="backslashreplace")
-    setattr(writer, "handleError", lambda _record: _count_lost(into))  # its documented hook  # noqa: B010
-    logger = logging.Logger("trio_worker", _LEVELS[options.level])  # noqa: LOG001  ours alone, not in the tree
-    logger.addHandler(into)
+    path = Path(options.file) if options.file else None
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    writer = _Writer(partial(_open_file, path), path)
     as_json = options.format == "json" or (options.format == "auto" and not options.file and not to_terminal)
-    listener = QueueListener(lines, writer)
-    listener.start()
     try:
-        yield Logbook(_structured(logger, as_json=as_json), into)
+        yield Logbook(_structured(writer, _LEVELS[options.level], as_json=as_json), writer, _LEVELS[options.level])
     finally:
-        listener.stop()
-        # A full disk refuses here what it refused before: the lines are counted already.
-        with suppress(OSError):
-            writer.close()
+        writer.close()
 
 
-def _count_lost(handler: _CountingQueueHandler) -> None:
-    handler.lost += 1
+def _open_file(path: Path | None) -> TextIO:
+    if path is None:
+        return sys.stderr
+    return path.open("a", encoding="utf-8", errors="backslashreplace")
 
 
-def _structured(logger: logging.Logger, *, as_json: bool) -> Any:
+def _structured(writer: _Writer, level: int, *, as_json: bool) -> Any:
     renderer = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if as_json
         else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
     )
     return structlog.wrap_logger(
-        logger,
+        writer,
         processors=[
-            structlog.stdlib.add_log_level,
+            structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.EventRenamer("event"),
             renderer,
         ],
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=True,
     )
