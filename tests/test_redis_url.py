@@ -40,6 +40,8 @@ def test_a_url_names_its_servers(url: str, parsed: RedisUrl) -> None:
         ("redis://", "names no host"),
         ("redis://a:0", "names no host, or a port"),
         ("redis://a:seven", "names no host, or a port"),
+        ("redis://a b", "names no host"),
+        ("redis+cluster://a,b\t", "names no host"),
         ("redis://a/jobs", "must be the number of a database"),
         ("unix://", "names no socket"),
         ("redis+sentinel://a,b", "names no primary"),

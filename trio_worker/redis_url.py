@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from urllib.parse import unquote, urlsplit
 
 from attrs import frozen
 
 REDIS_PORT = 6379
+_UNSAFE = re.compile(r"[\x00-\x20\x7f]")
 SENTINEL_PORT = 26379
 SCHEMES = (
     "redis",
@@ -101,6 +103,8 @@ def _split(url: str) -> tuple[str, str, str, str]:
 
 
 def _read_node(place: str, usual_port: int) -> tuple[str, int] | None:
+    if _UNSAFE.search(place):
+        return None  # urlsplit would leave some of these out, and join what stands around them
     try:
         parts = urlsplit(f"//{place}")
         host, port = parts.hostname, parts.port

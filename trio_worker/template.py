@@ -56,6 +56,8 @@ class Templates:
     html: jinja2.Template | None
     names: frozenset[str] = field(repr=False)
     """Every template that may appear in a traceback."""
+    variables: Mapping[str, object] = field(repr=False)
+    """What every template knows besides the fields of its type."""
 
     def render(self, fields: Mapping[str, Json]) -> Rendered | Fault:
         """Render all parts; a failure names the template, its line and the kind of error, and no value."""
@@ -72,11 +74,13 @@ class Templates:
         return Fault(self._place(rendered), f"fails on the samples: {rendered}")
 
     def _render(self, fields: Mapping[str, Json]) -> Rendered | Exception:
+        # One set of names for all parts: Template.render would make a new one for each, for as long as rendering takes.
+        names = {**self.variables, **fields}
         try:
             return Rendered(
-                self.subject.render(fields).strip(),
-                self.text.render(fields),
-                None if self.html is None else self.html.render(fields),
+                _render_part(self.subject, names).strip(),
+                _render_part(self.text, names),
+                None if self.html is None else _render_part(self.html, names),
             )
         except _TEMPLATE_ERRORS as error:
             return error
@@ -93,6 +97,14 @@ class Templates:
         if isinstance(error, jinja2.TemplateSyntaxError) and error.name is not None:
             place = f"{error.name}:{error.lineno}"
         return place
+
+
+def _render_part(template: jinja2.Template, names: Mapping[str, object]) -> str:
+    context = template.new_context(dict(names), shared=True)
+    try:
+        return "".join(template.root_render_func(context))
+    except _TEMPLATE_ERRORS:  # raised again with the lines of the template in the traceback, as Template.render does
+        template.environment.handle_exception()
 
 
 def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tuple[dict[str, Templates], list[Fault]]:
@@ -117,7 +129,9 @@ def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tup
         if any(name in broken for name in found.values()):
             continue
         parts = {part: environment.get_template(name) for part, name in found.items()}
-        templates = Templates(parts["subject.j2"], parts["text.j2"], parts.get("html.j2"), frozenset(catalogue.sources))
+        names = frozenset(catalogue.sources)
+        known = dict(environment.globals)
+        templates = Templates(parts["subject.j2"], parts["text.j2"], parts.get("html.j2"), names, known)
         unknown = [fault for name in found.values() for fault in _unknown_names(environment, name, catalogue, spec)]
         faults.extend(unknown or (() if broken else _proofs(templates, spec)))
         compiled[spec.email_type] = templates
