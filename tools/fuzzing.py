@@ -20,6 +20,8 @@ def fuzz_one(name: str, seconds: int) -> tuple[int, int, list[Path]]:
     from fuzz_targets import CORPUS  # noqa: PLC0415  the child must import what is fuzzed under its instruments
 
     finds, seeds, failed = FINDS / name, CORPUS / name, FINDS / f"{name}-failed"
+    # What failed before stands in the corpus already, and is tried first.
+    shutil.rmtree(failed, ignore_errors=True)
     for folder in (finds, failed):
         folder.mkdir(parents=True, exist_ok=True)
     words = [
