@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 
 from attrs import define, field, frozen
 
@@ -13,6 +14,8 @@ LINE_LIMIT_BYTES = 4096
 REPLY_LIMIT_BYTES = 32 * 1024
 # What is kept of a reply's words: enough for a support link, little enough for a record in Redis.
 TEXT_LIMIT_CHARS = 500
+# Replies up to this length are kept ready.
+_SHORT_CHARS = 80
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?=\s|$)")
@@ -77,7 +80,9 @@ class RawReply:
 
     def answering(self, stage: Stage) -> Reply:
         """Return the reply as the answer to ``stage``, with its enhanced code (RFC 2034) split off the text."""
-        return reply_from(self.code, self.text, stage)
+        if len(self.text) > _SHORT_CHARS:
+            return reply_from(self.code, self.text, stage)
+        return _usual_reply(self.code, self.text, stage)
 
 
 @frozen
@@ -96,9 +101,15 @@ def reply_from(code: int, text: str, stage: Stage) -> Reply:
     return Reply(code, words[found.end() :].strip(), stage, found[0])
 
 
+# A relay says the same few things all day.
+_usual_reply = lru_cache(256)(reply_from)
+
+
 def printable(text: str) -> str:
     """Return ``text`` on one line, bounded, with everything that a terminal could obey replaced by ``?``."""
     words = " ".join(text.split())[:TEXT_LIMIT_CHARS]
+    if words.isprintable():
+        return words
     return "".join(char if char.isprintable() else "?" for char in words)
 
 

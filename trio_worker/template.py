@@ -100,11 +100,12 @@ class Templates:
 
 
 def _render_part(template: jinja2.Template, names: Mapping[str, object]) -> str:
-    context = template.new_context(dict(names), shared=True)
+    environment = template.environment
+    context = environment.context_class(environment, dict(names), template.name, template.blocks)
     try:
         return "".join(template.root_render_func(context))
     except _TEMPLATE_ERRORS:  # raised again with the lines of the template in the traceback, as Template.render does
-        template.environment.handle_exception()
+        environment.handle_exception()
 
 
 def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tuple[dict[str, Templates], list[Fault]]:

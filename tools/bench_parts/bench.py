@@ -133,7 +133,7 @@ class Ground:
 
     def _start_trio_worker(self, contender: Contender, sink: Sink) -> subprocess.Popen[bytes]:
         config = self.folder / "worker.toml"
-        workers = max(2 * CONNECTIONS, 2 * CONNECTIONS * contender.depth)
+        workers = CONNECTIONS * max(4, 2 * contender.depth)
         host = "localhost" if self.tls else "127.0.0.1"
         encryption = f'tls = "implicit"\nca_file = "{self.tls}/ca.pem"' if self.tls else 'tls = "none"'
         config.write_text(
@@ -213,8 +213,8 @@ def prepare_node() -> Path | None:
     kept = ROOT / ".venv" / "bench-node"
     kept.mkdir(parents=True, exist_ok=True)
     shutil.copy(PARTS / "bullmq_contender.mjs", kept)
-    if not (kept / "node_modules" / "bullmq").is_dir():
-        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "bullmq", "nodemailer"]
+    if not (kept / "node_modules" / "ioredis").is_dir():
+        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "bullmq", "ioredis", "nodemailer"]
         if subprocess.run(command, cwd=kept, check=False).returncode:
             return None
     return kept
