@@ -20,6 +20,7 @@ from conftest import WorkerMaker, job_bytes
 from trio_worker.events import BreakerChanged, Disposition, Settled
 from trio_worker.inspection import Counts, count_jobs, read_shelf
 from trio_worker.opening import Relay, RelayOptions, Timeouts, tls_context
+from trio_worker.pool import PoolOptions
 from trio_worker.verdict import RetryPolicy
 from trio_worker.worker import Worker
 
@@ -154,15 +155,17 @@ async def until_delivered(postfix: Postfix, count: int) -> None:
             await trio.sleep(0.1)
 
 
+@pytest.mark.parametrize("depth", [1, 16])
 @pytest.mark.parametrize("tls", ["none", "starttls"])
 @pytest.mark.parametrize("ignored", [(), ("CHUNKING",), ("PIPELINING",), ("CHUNKING", "PIPELINING")])
 async def test_every_mail_is_taken_once_and_postfix_has_no_complaint(
-    start_postfix: Callable[..., Postfix], workers: WorkerMaker, tls: str, ignored: tuple[str, ...]
+    start_postfix: Callable[..., Postfix], workers: WorkerMaker, tls: str, ignored: tuple[str, ...], depth: int
 ) -> None:
-    """In every mode of the conversation, in clear and under TLS."""
+    """In every mode of the conversation, in clear and under TLS, one message on a connection and many."""
     postfix = start_postfix()
     await workers.push(*(job_bytes(number) for number in range(200)))
-    worker = workers.make(workers.options(postfix.port, relay=relay_of(postfix, tls, ignore_ehlo=ignored)))
+    relay, pool = relay_of(postfix, tls, ignore_ehlo=ignored), PoolOptions(pipeline_depth=depth)
+    worker = workers.make(workers.options(postfix.port, relay=relay, pool=pool, number_workers=10 + 10 * depth))
     await run(worker)
     await until_delivered(postfix, 200)
 
@@ -190,6 +193,26 @@ async def test_recipients_that_postfix_refuses_die_or_wait_and_nobody_else_does(
     assert isinstance(dead, list)
     assert sorted((each.cause.codes.split()[0], each.record.attempts) for each in dead) == [("450", 2), ("550", 1)]
     assert len(postfix.delivered()) == 18
+
+
+async def test_a_refusal_among_many_in_flight_hits_nobody_else(
+    start_postfix: Callable[..., Postfix], workers: WorkerMaker
+) -> None:
+    """Every seventh recipient is refused; the sender that a refused BDAT may leave standing goes with RSET."""
+    refused = ", ".join(f"{{user{number}@example.com = 550 5.1.1 nobody here}}" for number in range(0, 200, 7))
+    postfix = start_postfix(
+        smtpd_recipient_restrictions=f"check_recipient_access inline:{{ {refused} }}, permit_mynetworks, reject"
+    )
+    await workers.push(*(job_bytes(number) for number in range(200)))
+    pool = PoolOptions(max_size=3, pipeline_depth=16)
+    worker = workers.make(workers.options(postfix.port, relay=relay_of(postfix), pool=pool, number_workers=96))
+    await run(worker)
+    expected = Counter(f"user{number}@example.com" for number in range(200) if number % 7)
+    await until_delivered(postfix, expected.total())
+
+    assert postfix.delivered() == expected
+    assert postfix.complaints == []
+    assert worker.board.ledger.settled == {Disposition.SENT: expected.total(), Disposition.DEAD: 200 - expected.total()}
 
 
 async def test_a_mail_over_the_size_that_postfix_takes_is_dead_before_it_is_sent(
