@@ -37,6 +37,8 @@ def test_a_kill_at_any_call_that_sends_loses_nothing() -> None:
 
 @pytest.mark.slow
 @pytest.mark.case("E15")
-def test_random_faults_lose_nothing() -> None:
+@pytest.mark.parametrize("depth", ["1", "8"])
+def test_random_faults_lose_nothing(depth: str) -> None:
     """A minute of the nemesis with its own verdict."""
-    assert "holds" in printed(str(TOOLS / "nemesis.py"), "--minutes", "1", "--jobs", "2000", "--seed", "7")
+    words = ("--minutes", "1", "--jobs", "2000", "--seed", "7", "--depth", depth)
+    assert "holds" in printed(str(TOOLS / "nemesis.py"), *words)

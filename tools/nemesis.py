@@ -310,7 +310,7 @@ async def run(options: argparse.Namespace, folder: Path) -> bool:
         )
         await nursery.start(ground.redis_proxy.serve)
         await nursery.start(ground.relay_proxy.serve)
-        write_config(ground.config, ground.redis_proxy.port, ground.relay_proxy.port)
+        write_config(ground.config, ground.redis_proxy.port, ground.relay_proxy.port, options.depth)
         with ending(processes):
             for place in range(options.workers):
                 ground.start_worker(place)
@@ -349,7 +349,7 @@ async def report(ground: Ground, until: float) -> None:
 def tell(options: argparse.Namespace, ground: Ground, sums: Sums, emptied: float, codes: list[int]) -> None:
     recoveries = sorted(ground.recoveries) or [0.0]
     print(f"seed         {options.seed}")
-    print(f"workers      {options.workers}, lease {LEASE_SECONDS:g} s; they ended with {codes}")
+    print(f"workers      {options.workers}, depth {options.depth}, lease {LEASE_SECONDS:g} s; they ended with {codes}")
     print(f"faults       {ground.faults.total()}: " + ", ".join(f"{n} {w}" for w, n in sorted(ground.faults.items())))
     print(f"accepted     {sums.accepted:,} (and {len(ground.maybe):,} pushed without an answer)")
     print(f"delivered    {sums.delivered:,}")
@@ -368,6 +368,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--depth", type=int, default=1, help="messages in flight on one connection (1)")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     parser.add_argument("--keep", type=Path, help="folder for logs; else they are deleted")
     options = parser.parse_args()

@@ -122,12 +122,15 @@ def add_up(accepted: set[str], maybe: set[str], delivered: Counter[str], client:
     )
 
 
-def write_config(path: Path, redis_port: int, relay_port: int) -> None:
-    """Write the configuration of the workers: a short lease, quick retries, and no limit that would end a job."""
+def write_config(path: Path, redis_port: int, relay_port: int, depth: int = 1) -> None:
+    """Write the configuration of the workers: a short lease, quick retries, and no limit that would end a job.
+
+    ``depth`` messages are in flight on a connection, at the most.
+    """
     path.write_text(
         f"""
 profile = "production"
-number_workers = 10
+number_workers = {10 * depth}
 [queue]
 lease_seconds = {LEASE_SECONDS}
 max_deliveries = 1000000
@@ -137,6 +140,8 @@ url = "redis://127.0.0.1:{redis_port}"
 [smtp]
 port = {relay_port}
 tls = "none"
+[smtp.pool]
+pipeline_depth = {depth}
 [smtp.timeouts]
 connect_seconds = 3
 command_seconds = 3
