@@ -263,7 +263,8 @@ async def test_a_killed_workers_jobs_are_sent_by_another(
     assert set(times_sent(relay)) == emails
     after = await assert_clean(real_redis)
     assert (after.known, after.waiting) == (0, 0)
-    assert sum(times_sent(relay).values()) - 200 <= after.uncertain <= 10
+    # Ten at work, and at most as many that were done and gathered to be settled together.
+    assert sum(times_sent(relay).values()) - 200 <= after.uncertain <= 20
 
 
 @pytest.mark.case("A24")

@@ -32,7 +32,7 @@ SETTLE_LIMIT = 200
 # Settlements that came while others were told wait for each other: so many of them, or so long. The lease of a mail
 # that is done is a few thousand times as long.
 GATHERED = 100
-GATHERING_SECONDS = 0.01
+GATHERING_SECONDS = 0.005
 # A job delayed for less than the claiming task may sleep has to wake it.
 SOON_SECONDS = 5.0
 # A renewal has to fail twice in a row before a lease can run out unseen.

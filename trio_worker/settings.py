@@ -57,7 +57,9 @@ class Settings:
     without configuration can harm nobody.
     """
 
-    number_workers: int = option(10, "Jobs in hand at once.", least=1, most=10_000)
+    number_workers: int = option(
+        10, "Jobs at work at once, those that only wait to be settled left out.", least=1, most=10_000
+    )
     profile: str = option(
         "dev",
         "dev refuses relays that are not on this machine, production the embedded server and the catcher.",
