@@ -134,6 +134,7 @@ def test_what_ci_runs_is_there() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    """Files that are named exist."""
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+    """From the README and from each page of docs/, to a file of the project."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")):
+            assert target.startswith("https://") or (page.parent / target).exists(), (page.name, target)
