@@ -149,5 +149,5 @@ async def test_a_drain_at_any_step_settles_every_job(workers: WorkerMaker, catch
 
 
 async def _until_all_closed(relay: Catcher) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         await relay.wait_until(lambda: relay.connections_open == 0)

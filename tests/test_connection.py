@@ -81,7 +81,7 @@ async def test_a_connection_lost_at_any_stage_tells_what_became_of_the_mail(
     impatient = Timeouts(5, 0.3, 0.3)
     async with open_catcher(faults=faults(text)) as catcher:
         connection = await connect(catcher, mode, impatient)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             outcome = (await connection.deliver(CAREFUL)).outcome
 
         assert type(outcome) is kind
@@ -126,7 +126,7 @@ async def test_a_cancel_before_the_last_byte_keeps_the_mail_from_being_accepted(
     """The relay stops reading in the middle; a cancel aborts, and what was unsent is dropped."""
     async with open_catcher(faults=faults("body=stall"), size_limit_bytes=50_000_000) as catcher:
         connection = await connect(catcher, "PIPELINING")
-        with trio.move_on_after(0.5) as scope, trio.fail_after(5):
+        with trio.move_on_after(0.5) as scope, trio.fail_after(20):
             await connection.deliver(LARGE)
 
         assert scope.cancelled_caught
@@ -140,7 +140,7 @@ async def test_a_cancel_after_the_last_byte_waits_for_the_reply(bridge: Complain
     async with open_catcher(faults=faults("final=delay-300ms")) as catcher:
         connection = await connect(catcher)
         found: list[Delivery] = []
-        with trio.move_on_after(0.1), trio.fail_after(5):
+        with trio.move_on_after(0.1), trio.fail_after(20):
             found.append(await connection.deliver(MAIL))
 
         assert [type(delivery.outcome) for delivery in found] == [Accepted]
@@ -158,7 +158,7 @@ async def test_an_abort_ends_even_that(bridge: Complaints) -> None:
             found.append(await connection.deliver(MAIL))
 
         nursery.start_soon(deliver)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await catcher.wait_until(lambda: "BDAT" in str(catcher.commands))
         connection.abort()
 

@@ -52,7 +52,7 @@ async def test_a_name_server_that_hangs_does_not_hold_up_the_end(
     began = trio.current_time()
     program.signal(signal.SIGTERM)
     assert await program.end() == 0
-    assert trio.current_time() - began < 10
+    assert trio.current_time() - began < 25
     assert (await assert_clean(real_redis)).known == 2
 
 

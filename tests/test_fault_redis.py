@@ -351,7 +351,7 @@ async def test_a_connection_that_swallows_everything_is_given_up_at_the_deadline
         began = trio.current_time()
         answer = await client.command("GET", "a")
         assert isinstance(answer, Unavailable)
-        assert trio.current_time() - began < 3
+        assert trio.current_time() - began < 9
         field.proxy.swallows = False
         assert await client.command("GET", "a") == b"1"
 

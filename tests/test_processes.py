@@ -27,7 +27,7 @@ LEDGER = re.compile(
     r"(?P<held>[\d,]+) held \+ (?P<released>[\d,]+) released \+ (?P<fenced>[\d,]+) fenced \+ "
     r"(?P<unsettled>[\d,]+) unsettled; (?P<uncertain>[\d,]+) uncertain"
 )
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 90
 
 
 def faults(text: str) -> Faults:
@@ -242,7 +242,7 @@ async def test_the_second_signal_shortens_the_grace(
     began = trio.current_time()
     assert await program.end() == 0
 
-    assert trio.current_time() - began < 10
+    assert trio.current_time() - began < 25
     assert program.ledger["uncertain"] + program.ledger["released"] >= 3
 
 

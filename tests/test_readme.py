@@ -23,7 +23,7 @@ RUN_BY_CI = {
     "python -m venv .venv/use && .venv/use/bin/pip install .",
     "export PATH=$PWD/.venv/use/bin:$PATH",
 }
-WAIT_SECONDS = 30
+WAIT_SECONDS = 90
 
 
 def commands() -> list[str]:

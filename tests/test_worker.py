@@ -77,7 +77,7 @@ async def test_a_waiting_worker_sends_a_job_when_it_is_pushed(workers: WorkerMak
     worker = workers.make(workers.options(catcher.port), is_burst=False)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, worker)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await catcher.wait_until(lambda: catcher.connections_opened == 2)
             await workers.push(job_bytes())
             await catcher.wait_for_mails(1)
@@ -183,7 +183,7 @@ async def test_of_two_recipients_each_gets_the_mail_once(workers: WorkerMaker, c
     worker = workers.make(workers.options(catcher.port), is_burst=False)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, worker)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await catcher.wait_for_mails(2)
         worker.drain("all sent")
 
@@ -324,12 +324,12 @@ async def test_a_mail_whose_final_reply_never_comes_is_uncertain_when_the_grace_
         options = workers.options(catcher.port, shutdown=ShutdownOptions(grace_seconds=0.3))
         worker = workers.make(options, is_burst=False)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker, 5.0)
-            with trio.fail_after(5):
+            nursery.start_soon(run, worker, 30.0)
+            with trio.fail_after(20):
                 await catcher.wait_until(lambda: "BDAT" in str(catcher.commands))
             began = trio.current_time()
             worker.drain("SIGTERM")
-        assert trio.current_time() - began < 2.5
+        assert trio.current_time() - began < 15
 
     assert worker.board.ledger.uncertain == 1
     assert worker.board.ledger.settled == {Disposition.DELAYED: 1}
@@ -342,8 +342,8 @@ async def test_a_hurried_drain_shortens_the_grace(workers: WorkerMaker) -> None:
         options = workers.options(catcher.port, shutdown=ShutdownOptions(grace_seconds=300))
         worker = workers.make(options, is_burst=False)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker, 8.0)
-            with trio.fail_after(5):
+            nursery.start_soon(run, worker, 30.0)
+            with trio.fail_after(20):
                 await catcher.wait_until(lambda: "BDAT" in str(catcher.commands))
             worker.drain("SIGTERM")
             worker.hurry()
@@ -465,7 +465,7 @@ async def test_a_mail_is_dead_when_its_attempts_are_used_up(workers: WorkerMaker
     worker = workers.make(options, is_burst=False)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, worker)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await workers.wait_until(lambda: worker.board.ledger.settled[Disposition.DEAD] == 1)
         worker.drain("done")
 
