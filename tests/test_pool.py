@@ -161,7 +161,7 @@ async def test_idle_connections_are_kept_opened_and_closed(autojump_clock: trio.
 async def test_a_connection_is_retired_by_its_limits(
     autojump_clock: trio.testing.MockClock, change: dict[str, int], why: str
 ) -> None:
-    """By messages and by age; the mail after it goes over a new one."""
+    """By messages and by age, with a QUIT; the mail after it goes over a new one."""
     opener, events = Opener(), list[Event]()
     async with open_pool(
         evolve(PoolOptions(max_size=1, min_idle=0), **change), Timeouts(), opener, events.append
@@ -171,6 +171,7 @@ async def test_a_connection_is_retired_by_its_limits(
 
     assert why in [event.why for event in events if isinstance(event, ConnectionClosed)]
     assert opener.tries > 1
+    assert b"QUIT\r\n" in opener.transports[0].written
 
 
 @pytest.mark.case("C15")

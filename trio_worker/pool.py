@@ -91,6 +91,7 @@ class Pool:
     _queue: dict[trio.Event, None] = field(factory=dict)  # who waits for room, in the order of coming
     _entering: set[trio.CancelScope] = field(factory=set)
     _is_shut: bool = False
+    _closing: trio.Nursery | None = None  # where connections that are over say QUIT
     _withheld: list[tuple[float, Permit]] = field(factory=list)
     _give: trio.MemorySendChannel[Permit] = field(init=False)
     _take: trio.MemoryReceiveChannel[Permit] = field(init=False)
@@ -241,7 +242,10 @@ class Pool:
         if not why or connection.lent or connection not in self._connections:
             return False
         self._remove(connection, why)
-        connection.abort()
+        if connection.end or self._closing is None:
+            connection.abort()
+        else:
+            self._closing.start_soon(connection.close)
         return True
 
     def _why_over(self, connection: Connection) -> str:
@@ -312,19 +316,23 @@ class Pool:
     async def _keep(self) -> None:
         """Close what has rested or lived too long, and keep ``min_idle`` connections open."""
         async with trio.open_nursery() as closing:
-            while True:
-                for connection in tuple(self._connections):
-                    why = "" if connection.lent else self._why_over(connection) or self._why_idle(connection)
-                    if why:
-                        self._remove(connection, why)
-                        closing.start_soon(connection.close)
-                self._restore_withheld()
-                if self._may_open_ahead() and self._missing_idle() > 0:
-                    opened = await self._open_one()
-                    if isinstance(opened, Trouble) and not self._connections:
-                        self._tell_trouble(opened)
-                else:
-                    await trio.sleep(SWEEP_SECONDS)
+            self._closing = closing
+            try:
+                while True:
+                    for connection in tuple(self._connections):
+                        why = "" if connection.lent else self._why_over(connection) or self._why_idle(connection)
+                        if why:
+                            self._remove(connection, why)
+                            closing.start_soon(connection.close)
+                    self._restore_withheld()
+                    if self._may_open_ahead() and self._missing_idle() > 0:
+                        opened = await self._open_one()
+                        if isinstance(opened, Trouble) and not self._connections:
+                            self._tell_trouble(opened)
+                    else:
+                        await trio.sleep(SWEEP_SECONDS)
+            finally:
+                self._closing = None
 
     def _may_open_ahead(self) -> bool:
         """Whether to open without a mail: not after a failure, for each try may count as a failed login."""

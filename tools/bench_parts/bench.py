@@ -129,9 +129,9 @@ class Ground:
                 words = [kind, self.valkey.port, sink.port, CONNECTIONS, tls]
                 return subprocess.Popen([sys.executable, str(PARTS / "aiosmtplib_contender.py"), *map(str, words)])
             case _:
-                return self._start_trio_worker(contender, sink)
+                return self.start_trio_worker(contender, sink)
 
-    def _start_trio_worker(self, contender: Contender, sink: Sink) -> subprocess.Popen[bytes]:
+    def start_trio_worker(self, contender: Contender, sink: Sink, *, is_burst: bool = True) -> subprocess.Popen[bytes]:
         config = self.folder / "worker.toml"
         workers = CONNECTIONS * max(4, 2 * contender.depth)
         host = "localhost" if self.tls else "127.0.0.1"
@@ -143,7 +143,8 @@ class Ground:
             f"[smtp.pool]\nmax_size = {CONNECTIONS}\npipeline_depth = {contender.depth}\n"
             f'[log]\nfile = "{self.folder}/worker.log"\n'
         )
-        command = [sys.executable, "-m", "trio_worker", "run", "--burst", "--no-dashboard", "--config", str(config)]
+        command = [sys.executable, "-m", "trio_worker", "run", "--no-dashboard", "--config", str(config)]
+        command += ["--burst"] if is_burst else []
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL)
 
@@ -185,6 +186,28 @@ def run_once(ground: Ground, contender: Contender, sink: Sink, count: int) -> Ru
         connections=report["connections"],
         start_seconds=report["first_at"] - began,
     )
+
+
+def measure_idle(ground: Ground, mails: int) -> dict[str, float]:
+    """Push one job at a time to a worker with nothing to do; return milliseconds from the push to the 250."""
+    pushed_at = {}
+    with open_sink(0.0, ground.tls) as sink, ground.valkey.client() as client:
+        client.flushall()
+        sink.ask(f"clear {mails}")
+        process = ground.start_trio_worker(Contender("trio_worker", depth=1), sink, is_burst=False)
+        client.rpush("jobs", job_of(mails))
+        while sink.ask("report")["mails"] < 1:
+            time.sleep(0.1)
+        for number in range(mails):
+            pushed_at[number] = time.time()
+            client.rpush("jobs", job_of(number))
+            time.sleep(0.02)
+        time.sleep(0.5)
+        accepted_at = {int(number): at for number, at in sink.ask("report")["accepted_at"].items()}
+        process.terminate()
+        process.wait()
+    waits = sorted(1000 * (accepted_at[number] - at) for number, at in pushed_at.items())
+    return {"p50_ms": waits[len(waits) // 2], "p99_ms": waits[len(waits) * 99 // 100]}
 
 
 def median_run(runs: Sequence[Run]) -> Run:
@@ -269,6 +292,7 @@ def main() -> int:
     parser.add_argument("--tls", action="store_true", help="implicit TLS instead of plain")
     parser.add_argument("--processes", type=int, choices=(1, 2), default=1)
     parser.add_argument("--only", nargs="*", default=[], help="contenders whose names hold one of these words")
+    parser.add_argument("--idle", action="store_true", help="only the time from a push to the 250, on an idle worker")
     parser.add_argument("--json", type=Path, help="write all medians there")
     options = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
@@ -277,8 +301,13 @@ def main() -> int:
         valkey = Valkey(folder / "valkey", free_port())
         valkey.start()
         stack.callback(valkey.kill)
-        node = prepare_node() if not options.only or "BullMQ" in options.only else None
+        wants_node = not options.idle and (not options.only or "BullMQ" in options.only)
+        node = prepare_node() if wants_node else None
         ground = Ground(folder, valkey, node, write_certificates(folder) if options.tls else None)
+        if options.idle:
+            idle = measure_idle(ground, 500)
+            print(f"idle, push to 250: p50 {idle['p50_ms']:.1f} ms, p99 {idle['p99_ms']:.1f} ms")
+            return 0
         for round_trip_ms in options.round_trips:
             contenders = contenders_for(options, node, round_trip_ms)
             results = measure(ground, contenders, options.mails, options.rounds, round_trip_ms)
