@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -249,7 +250,7 @@ async def test_what_was_slipped_in_before_tls_is_not_believed(
             await inside.receive_some()
 
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, serve, 0)
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         with trio.fail_after(20):
             found = await open_session(relay(listeners[0].socket.getsockname()[1], "starttls", client_tls))
         if isinstance(found, Opened):

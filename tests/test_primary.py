@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -303,11 +305,13 @@ async def test_a_sentinel_that_names_a_replica_is_not_believed(
 
     async def lie(stream: trio.SocketStream) -> None:
         port = str(replica.port)
-        async for _ in stream:
-            await stream.send_all(f"*2\r\n$9\r\n127.0.0.1\r\n${len(port)}\r\n{port}\r\n".encode())
+        answer = f"*2\r\n$9\r\n127.0.0.1\r\n${len(port)}\r\n{port}\r\n".encode()
+        async for commands in stream:
+            # Each command begins with the count of its words; several may come together.
+            await stream.send_all(answer * len(re.findall(rb"\*\d+\r\n", commands)))
 
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, lie, 0)
+        listeners = await nursery.start(partial(trio.serve_tcp, lie, 0, host="127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]
         url = sentinels.url.replace("//", f"//127.0.0.1:{port},")
         async with open_field(f"{url}?protocol=2") as field_:

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -93,7 +94,7 @@ async def tls_before(url: str, certificate: trustme.LeafCert) -> AsyncIterator[i
             pass  # the client did not like the certificate, or has left
 
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_ssl_over_tcp, serve, 0, context)
+        listeners = await nursery.start(partial(trio.serve_ssl_over_tcp, serve, 0, context, host="127.0.0.1"))
         yield listeners[0].transport_listener.socket.getsockname()[1]
         nursery.cancel_scope.cancel()
 
