@@ -111,6 +111,14 @@ async def test_a_file_that_is_no_journal_keeps_a_worker_from_claiming(content: b
     assert [path.name for path in left_in(tmp_path)] == ["1-a.journal"]
 
 
+async def test_a_journal_that_goes_away_while_it_is_looked_for_is_no_matter(tmp_path: Path) -> None:
+    """Its process ended between the look and the opening; a link to nothing is the same to open."""
+    (tmp_path / "1-a.journal").symlink_to(tmp_path / "gone")
+
+    with open_journal(tmp_path, OWNER) as journal:
+        assert journal.orphaned == ()
+
+
 async def test_an_unwritable_folder_is_refused_with_its_reason(tmp_path: Path) -> None:
     """At the start, before anything is claimed."""
     (tmp_path / "file").write_text("")

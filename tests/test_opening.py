@@ -315,6 +315,13 @@ async def test_nobody_listening_and_no_such_name_are_told_apart(
     assert "mx.invalid" in unknown.what
 
 
+async def test_a_name_that_no_host_can_have_is_trouble_of_resolving(bridge: Complaints) -> None:
+    """An empty label is the codec's own error, and not one of the system."""
+    found = await trouble(relay(25, "none", host="mail..example.com"))
+
+    assert found.how is How.RESOLVE
+
+
 async def test_a_lack_of_descriptors_is_our_own_trouble(bridge: Complaints, monkeypatch: pytest.MonkeyPatch) -> None:
     """It must not look like a fault of the relay."""
 

@@ -36,3 +36,12 @@ def test_people_can_be_told_apart_and_domains_read() -> None:
     assert mask_address("ann@example.org") == "a…@example.org"
     assert mask_address("annabel@example.org") == "a…l@example.org"
     assert mask_address("no address") == "…"
+
+
+def test_a_quoted_local_part_and_a_link_are_masked_too() -> None:
+    """The first may hold commas and spaces, the second carries a token."""
+    masked = mask_text('550 <"john, smith"@example.org>: blocked URL http://app.example/#/verify?token=SECRET now')
+    assert "smith" not in masked
+    assert "SECRET" not in masked
+    assert "@example.org" in masked
+    assert "http://app.example/… now" in masked

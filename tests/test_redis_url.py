@@ -47,6 +47,8 @@ def test_a_url_names_its_servers(url: str, parsed: RedisUrl) -> None:
         ("redis+sentinel://a,b", "names no primary"),
         ("redis+sentinel://a,,b/p", "names no host"),
         ("redis+cluster://a/1", "database 0 only"),
+        ("redis://a?socket_timeout=5", "option that is not known"),
+        ("redis://a?protocol=two", "protocol that is no number"),
     ],
 )
 def test_a_url_that_cannot_be_used_says_why(url: str, what: str) -> None:
@@ -61,7 +63,7 @@ def test_a_url_that_cannot_be_used_says_why(url: str, what: str) -> None:
     ("url", "shown"),
     [
         ("redis://me:secret@db", "db:6379"),
-        ("redis://db:7000/2?ssl=secret", "db:7000/2"),
+        ("redis://db:7000/2?password=secret", "db:7000/2"),
         ("redis+sentinel://:secret@a,b/p/0", "a:26379,b:26379/p"),
         ("unix://me:secret@/run/valkey.sock", "unix:/run/valkey.sock"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -238,3 +239,38 @@ def test_no_value_of_any_type_raises(key: str, value: object) -> None:
     settings = read_settings(None, {}, {key: value})
     if isinstance(settings, Faults):
         assert all(str(fault) for fault in settings.faults)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[smtp]\nhost = "mail..example.com"\nallow_real_relay = true', "smtp.host: has an empty or too long part"),
+        (f'[smtp]\nhost = "{"x" * 70}.example.com"\nallow_real_relay = true', "smtp.host: has an empty or too long"),
+        (f"number_workers = 1{'0' * 400}", "number_workers: is too large a number"),
+        (f"[retry]\nbase_seconds = 1{'0' * 400}", "retry.base_seconds: is too large a number"),
+        (f"number_workers = {'9' * 5001}", "not TOML"),
+        ('[redis]\nurl = "redis://db?foo=bar"', "redis.url: has an option that is not known here"),
+    ],
+)
+def test_odd_values_are_faults_and_no_tracebacks(text: str, words: str, tmp_path: Path) -> None:
+    """Each named with its place."""
+    assert any(words in fault for fault in bad(text + "\n", tmp_path))
+
+
+def test_a_variable_that_is_no_utf_8_is_a_fault(tmp_path: Path) -> None:
+    """The environment may hold any bytes."""
+    assert "queue.name: must be UTF-8" in bad("", tmp_path, {"TRIO_WORKER__QUEUE__NAME": "\udcff"})[0]
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://user:top@sekrit@db:6379/0", "redis://user:p@ss/sekrit@db", "redis://db:6379/0?password=sekrit"]
+)
+def test_a_login_in_a_url_is_never_shown(url: str, work_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """However badly it is written; as text and as JSON."""
+    from trio_worker.cli import app  # noqa: PLC0415  the command line is imported by few tests
+
+    (work_folder / "c.toml").write_text(f'[redis]\nurl = "{url}"\n')
+    for more in ([], ["--json"]):
+        with suppress(SystemExit):
+            app(["config", "show", "--config", "c.toml", *more])
+    assert "sekrit" not in "".join(capsys.readouterr())

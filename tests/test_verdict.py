@@ -288,3 +288,27 @@ def test_every_outcome_has_a_verdict_that_loses_nobody(
         failed = {each.recipient for each in verdict.record.failed}
         expected = refused if isinstance(outcome, Accepted) else set(TO)
         assert set(verdict.record.due) | failed == expected
+
+
+@pytest.mark.parametrize("outcome", [
+    Refused(Reply(554, "8-bit is not welcome", Stage.MAIL)),
+    NotSent(loss(had_delivered=False, mail_accepted=False)),
+])  # fmt: skip
+def test_a_mail_that_meets_the_relays_trouble_again_lets_others_go_first(outcome: Outcome) -> None:
+    """At no cost of an attempt; it ends when it is too old, for it may be what the relay cannot bear."""
+    first = judge(outcome)
+    assert isinstance(first, Release)
+    second = judge(outcome, first.record)
+    assert isinstance(second, Delay)
+    assert second.seconds >= 45
+    assert (second.record.attempts, second.spends_attempt) == (0, False)
+    old = judge(outcome, first.record, now=NOW + POLICY.max_age_seconds)
+    assert isinstance(old, Bury)
+    assert old.cause.word == "too_old"
+
+
+def test_a_relay_that_says_try_again_in_no_time_is_not_taken_at_its_word() -> None:
+    """The attempts would be used up within seconds."""
+    verdict = judge(Refused(reply(451, text="try again in 0 seconds")))
+    assert isinstance(verdict, Delay)
+    assert verdict.seconds >= 45

@@ -471,3 +471,23 @@ async def test_a_mail_is_dead_when_its_attempts_are_used_up(workers: WorkerMaker
 
     (letter,) = await dead(workers.client)
     assert (letter.cause.word, letter.record.attempts, len(letter.record.timeline)) == ("deferred", 3, 3)
+
+
+@pytest.mark.parametrize("text", ["mail=554:first2", "mail=drop:first2"])
+async def test_one_mail_that_the_relay_cannot_bear_does_not_stop_the_others(workers: WorkerMaker, text: str) -> None:
+    """It is the first to probe, and then another one is: all others are sent while it waits."""
+    await workers.push(*(job_bytes(number) for number in range(10)))
+    async with open_catcher(faults=faults(text)) as catcher:
+        options = workers.options(
+            catcher.port, number_workers=1, retry=RetryPolicy(base_seconds=1000, cap_seconds=1000)
+        )
+        worker = workers.make(options, is_burst=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, worker)
+            with trio.fail_after(25):
+                await catcher.wait_for_mails(9)
+            worker.drain("the test")
+        after = await count_jobs(workers.client, "jobs")
+    assert isinstance(after, Counts)
+    assert after.delayed == 1
+    assert worker.board.ledger.settled[Disposition.DEAD] == 0

@@ -145,7 +145,10 @@ def _take_over(folder: Path, owner: Owner, stack: ExitStack) -> Iterator[tuple[P
     """Lock and read the files of processes that are gone; those of other queues stay as they are."""
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         with ExitStack() as trying:
-            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # its process has just ended, with nothing left to tell
             trying.callback(os.close, file)
             if not _try_lock(file):
                 continue

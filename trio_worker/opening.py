@@ -128,6 +128,8 @@ async def _connect(host: str, port: int) -> socket.socket | Trouble:
         return Trouble(How.RESOLVE, Stage.CONNECT, printable(f"{host}: {error.strerror}"))
     except OSError as error:
         return _trouble_of_os(error)
+    except UnicodeError:  # of the codec for international names: an empty label, or one that is too long
+        return Trouble(How.RESOLVE, Stage.CONNECT, printable(f"{host}: is no name of a host"))
     # The socket outlives the trio stream: asyncio gets the descriptor, and nothing else keeps it.
     return socket.socket(fileno=stream.socket.detach())
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 # Anything with an @ between two runs of what an address may hold: rather too much is hidden than too little.
-_ADDRESS_LIKE = re.compile(r"[^\s<>\"',;:()\[\]\\]+@[^\s<>\"',;:()\\]+")
+# The first form is a quoted local part (RFC 5321 4.1.2), which may hold what would end the second.
+_ADDRESS_LIKE = re.compile(r"\"(?:[^\"\\]|\\.)*\"@[^\s<>\"',;:()\\]+|[^\s<>\"',;:()\[\]\\]+@[^\s<>\"',;:()\\]+")
+# Links in mails carry tokens, and a relay quotes those it dislikes: the host alone is shown.
+_LINK = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://[^\s/?#]*)[/?#][^\s]*")
 
 
 def mask_address(address: str) -> str:
@@ -21,5 +24,5 @@ def mask_address(address: str) -> str:
 
 
 def mask_text(text: str) -> str:
-    """Return a relay's words with everything masked in them that looks like an address."""
-    return _ADDRESS_LIKE.sub(lambda found: mask_address(found[0]), text)
+    """Return a relay's words with everything masked in them that looks like an address, and links cut to their host."""
+    return _ADDRESS_LIKE.sub(lambda found: mask_address(found[0]), _LINK.sub(r"\1/…", text))

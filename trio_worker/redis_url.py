@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from attrs import frozen
 
 REDIS_PORT = 6379
+_OPTIONS = frozenset({"db", "protocol", "username", "password", "client_name"})
 _UNSAFE = re.compile(r"[\x00-\x20\x7f]")
 SENTINEL_PORT = 26379
 SCHEMES = (
@@ -80,6 +81,8 @@ def parse_redis_url(url: str) -> RedisUrl | RedisUrlFault:
         return RedisUrlFault("the part behind the last / must be the number of a database")
     if way is Way.CLUSTER and database not in {"", "0"}:
         return RedisUrlFault("a cluster has database 0 only")
+    if fault := _fault_of_query(query):
+        return RedisUrlFault(fault)
     plain = f"{scheme}://{login}{at}{_text(nodes[0])}" + (f"/{database}" if database else "")
     return RedisUrl(way, f"{plain}?{query}" if query else plain, tuple(nodes), unquote(service))
 
@@ -100,6 +103,15 @@ def _split(url: str) -> tuple[str, str, str, str]:
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")
     return scheme, authority, path, query
+
+
+def _fault_of_query(query: str) -> str:
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in _OPTIONS:
+            return "has an option that is not known here: " + ", ".join(sorted(_OPTIONS)) + " are"
+        if name in {"db", "protocol"} and not value.isdecimal():
+            return f"has an option {name} that is no number"
+    return ""
 
 
 def _read_node(place: str, usual_port: int) -> tuple[str, int] | None:

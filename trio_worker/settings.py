@@ -46,6 +46,7 @@ from trio_worker.worker import ShutdownOptions
 CONFIG_VARIABLE = "TRIO_WORKER_CONFIG"
 DEV_FILE = Path("conf/dev.toml")
 _TYPES = "mail.types"
+_MOST_BITS = 63
 _REDIS_SCHEMES = (*SCHEMES, "embedded")
 
 
@@ -278,6 +279,8 @@ def _converted(key: Key, found: Given) -> Converted | _Wrong:
         return _Wrong("must be a string")
     if "\x00" in value:
         return _Wrong("must not hold NUL")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        return _Wrong("must be UTF-8")
     if key.option.choices and value not in key.option.choices:
         words = ", ".join(choice or "(empty)" for choice in key.option.choices)
         return _Wrong(f"must be one of {words}{_near(value, key.option.choices)}")
@@ -287,6 +290,8 @@ def _converted(key: Key, found: Given) -> Converted | _Wrong:
 def _number(key: Key, value: object, *, is_whole: bool) -> Converted | _Wrong:
     if isinstance(value, bool) or not isinstance(value, int | float) or (is_whole and not isinstance(value, int)):
         return _Wrong("must be a whole number" if is_whole else "must be a number")
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return _Wrong("is too large a number")
     if not math.isfinite(value):
         return _Wrong("must be a finite number")
     least, most = key.option.least, key.option.most
@@ -355,6 +360,8 @@ def _crossed(settings: Settings, reader: _Reader) -> Iterator[Fault]:
     smtp, queue = settings.smtp, settings.queue
     if not smtp.host or re.search(r"[\s\x00-\x1f/@]", smtp.host):
         yield fault("smtp.host", "must be a name or an address")
+    elif not _is_host_name(smtp.host):
+        yield fault("smtp.host", "has an empty or too long part between its dots")
     elif settings.profile == "dev" and not is_loopback(smtp.host) and not smtp.allow_real_relay:
         yield fault("smtp.host", f"{smtp.host} is not this machine: profile dev needs smtp.allow_real_relay = true")
     if settings.profile == "production" and settings.redis.url.startswith("embedded:"):
@@ -382,6 +389,14 @@ def _crossed(settings: Settings, reader: _Reader) -> Iterator[Fault]:
             split_listen(settings.capture.listen)
         except ValueError as error:
             yield fault("capture.listen", str(error))
+
+
+def _is_host_name(host: str) -> bool:
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _faults_of_mail(mail: MailOptions, fault: Any) -> Iterator[Fault]:

@@ -34,6 +34,8 @@ _MOMENT = re.compile(
 )
 _MOST_FRACTION_CHARACTERS = 10  # a dot and nanoseconds: a float holds less
 _LEAP_SECOND = 60
+# The years 1 to 9999 in UTC: a zone may lead out of what a calendar here can show.
+_FIRST_MOMENT, _LAST_MOMENT = -62135596800.0, 253402300800.0
 _MOST_ZONE_HOURS, _MOST_ZONE_MINUTES = 23, 59
 
 
@@ -151,7 +153,10 @@ def _moment(value: Any) -> float:
     except ValueError:
         raise FlawError("is a time that does not exist") from None
     part = float(fraction[:_MOST_FRACTION_CHARACTERS]) if fraction and len(fraction) > 1 else 0.0
-    return minute.timestamp() + int(seconds) + part - offset
+    moment = minute.timestamp() + int(seconds) + part - offset
+    if not _FIRST_MOMENT <= moment < _LAST_MOMENT:
+        raise FlawError("is a time that does not exist")
+    return moment
 
 
 register(Line, _line)

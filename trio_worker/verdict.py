@@ -9,9 +9,11 @@ has a fate of its own: who was accepted is never sent to again, who was refused 
 
 What is not the mail's fault costs it nothing. When a connection ends that has worked before, the job goes back as it
 was. When no connection can be opened, or the relay refuses the login, our sender or the session, the job goes back as
-it was and claiming stops: that is the breaker's matter (`relay_trouble`). Only a mail that has lost three connections
-after the relay took its sender pays an attempt for each further one: it may be this mail that makes the relay hang up.
-A relay that says 421 on a connection that has worked is given more credit: it may close after every few mails.
+it was and claiming stops: that is the breaker's matter (`relay_trouble`). A mail that meets such trouble again is
+delayed, at no cost: if it is this mail that the relay cannot bear, the next probe must be another one. Only a mail that
+has lost three connections after the relay took its sender pays an attempt for each further one: it may be this mail
+that makes the relay hang up. A relay that says 421 on a connection that has worked is given more credit: it may close
+after every few mails.
 
 When all of a message went out and no final reply came, nobody can know. The email type says whether such a mail is
 tried again, with the same Message-ID, or held for a human.
@@ -48,6 +50,8 @@ FORGIVEN_LOSSES = 3
 # A relay that says 421 after every n mails says it to any one mail by chance: for n = 2 twenty times in a row once in
 # a million mails. Beyond that it is this mail that it closes for.
 FORGIVEN_CLOSINGS = 20
+# What ends a session before MAIL is taken is the relay's trouble once; a mail that meets it again lets others go first.
+FORGIVEN_TROUBLES = 1
 # Replies that speak of the session, whatever command earned them: authentication required (530), a password change
 # is due or a limit on connections is reached (432), temporary authentication failure (454); RFC 4954 4.7 and 6.
 SESSION_CODES = frozenset({432, 454, 530})
@@ -220,8 +224,10 @@ def _is_for_good(reply: Reply) -> bool:
 def _refused(
     reply: Reply, refusals: tuple[Refusal, ...], recipients: tuple[str, ...], record: Record, terms: Terms
 ) -> Verdict:
-    if _is_about_session(reply):
+    if reply.code in SESSION_CODES:
         return Release(record, cause_of_reply("relay", reply))
+    if _is_about_session(reply):
+        return _stand_aside(record, cause_of_reply("relay", reply), terms, FORGIVEN_TROUBLES)
     if reply.stage is Stage.RCPT:
         return _sort_recipients((), refusals, reply, record, terms)
     if _is_for_good(reply):
@@ -248,13 +254,32 @@ def _sort_recipients(
 
 def _not_sent(loss: Loss, record: Record, terms: Terms) -> Verdict:
     cause = cause_of_loss("lost", loss)
-    if loss.how is How.CANCELLED or not loss.mail_accepted:
+    if loss.how is How.CANCELLED:
         return Release(record, cause)
-    losing = evolve(record, losses=record.losses + 1)
     is_by_chance = loss.how is How.CLOSING and loss.had_delivered
+    if not loss.mail_accepted:
+        forgiven = FORGIVEN_LOSSES if loss.had_delivered else FORGIVEN_TROUBLES
+        return _stand_aside(record, cause, terms, FORGIVEN_CLOSINGS if is_by_chance else forgiven)
+    losing = evolve(record, losses=record.losses + 1)
     if losing.losses <= (FORGIVEN_CLOSINGS if is_by_chance else FORGIVEN_LOSSES):
         return Release(losing.noting(_attempt(cause, terms.now)), cause)
     return _retry(losing, cause, terms)
+
+
+def _stand_aside(record: Record, cause: Cause, terms: Terms, forgiven: int) -> Verdict:
+    """Charge nothing for what looks like the relay's trouble; but a mail that meets it again lets others go first.
+
+    It may be this mail that the relay cannot bear, and then it must not be every probe.
+    """
+    losing = evolve(record, losses=record.losses + 1)
+    if losing.losses <= forgiven:
+        return Release(losing, cause)
+    policy = terms.retry
+    seconds = backoff_seconds(losing.losses - forgiven, policy.base_seconds, policy.cap_seconds, terms.dice)
+    noted = evolve(losing, cause=cause).noting(_attempt(cause, terms.now))
+    if terms.now + seconds - noted.born > policy.max_age_seconds:
+        return Bury(noted, evolve(cause, word="too_old"))
+    return Delay(seconds, noted, cause, spends_attempt=False)
 
 
 def _uncertain(loss: Loss, record: Record, terms: Terms) -> Verdict:
@@ -271,8 +296,9 @@ def _retry(record: Record, cause: Cause, terms: Terms, hint: str = "") -> Delay 
     spent = evolve(record, attempts=record.attempts + 1, cause=cause).noting(_attempt(cause, terms.now))
     seconds = backoff_seconds(spent.attempts, policy.base_seconds, policy.cap_seconds, terms.dice)
     named = hinted_seconds(hint)
-    if named is not None:
-        # A little past the named time, never before it; the cap keeps a relay from parking a mail for days.
+    if named is not None and named >= policy.base_seconds:
+        # A shorter one would use up the attempts in no time. A little past the named time, never before it; the cap
+        # keeps a relay from parking a mail for days.
         seconds = min(named, policy.cap_seconds) * (1.0 + 0.1 * terms.dice)
     if spent.attempts >= policy.max_attempts:
         return Bury(spent, evolve(cause, word="exhausted"))

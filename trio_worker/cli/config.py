@@ -29,7 +29,9 @@ from trio_worker.settings_text import effective, explain, production_text, toml_
 
 config_app = App(name="config", help="Configuration: is it right, what is in force.", help_format="plaintext")
 
-_URL_LOGIN = re.compile(r"(?<=://)[^/@]*@")
+# Up to the last @: a password that should have been percent-encoded may hold anything.
+_URL_LOGIN = re.compile(r"(?<=://).*@")
+_URL_SECRET = re.compile(r"([?&][^=&]*(?:pass|secret|token|user)[^=&]*=)[^&#]*", re.IGNORECASE)
 
 
 @config_app.command(name="check")
@@ -92,8 +94,8 @@ def explain_key(key: str) -> int:
 @config_app.command(name="init")
 def init(path: Path = Path("conf/production.toml")) -> int:
     """Write a commented production file; never over an existing one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(production_text())
     except FileExistsError:
@@ -125,7 +127,7 @@ def _faults_beyond(settings: Settings) -> list[Fault]:
 
 
 def _masked(value: Any) -> Any:
-    return _URL_LOGIN.sub("…@", value) if isinstance(value, str) else value
+    return _URL_SECRET.sub(r"\1…", _URL_LOGIN.sub("…@", value)) if isinstance(value, str) else value
 
 
 def _secret_word(value: str) -> str:

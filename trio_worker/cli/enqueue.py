@@ -27,6 +27,7 @@ from trio_worker.cli.surroundings import (
 from trio_worker.fault import Malformed
 from trio_worker.job import decode
 from trio_worker.redis_client import Unavailable
+from trio_worker.settings import Settings
 
 # So many jobs go in one RPUSH: few round trips, and no command that Redis chews on for long.
 BATCH = 500
@@ -49,7 +50,7 @@ async def enqueue(
     lines = await _read_lines(file)
     if isinstance(lines, OSError):
         refuse(NOTHING_MATCHED, f"{file}: {lines.strerror}")
-    good, faults = (lines, []) if unchecked else _check(lines, settings.mail.template_dirs)
+    good, faults = (lines, []) if unchecked else _check(lines, settings)
     for fault in faults:
         complain(fault)
     if not lines:
@@ -85,15 +86,17 @@ def _read(file: str) -> bytes:
     return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
 
 
-def _check(lines: list[bytes], template_dirs: tuple[str, ...]) -> tuple[list[bytes], list[str]]:
-    catalogue = read_catalogue(template_dirs)
+def _check(lines: list[bytes], settings: Settings) -> tuple[list[bytes], list[str]]:
+    catalogue = read_catalogue(settings.mail.template_dirs)
     if isinstance(catalogue, CatalogueFaults):
         refuse(MISCONFIGURED, *map(str, catalogue.faults))
     good: list[bytes] = []
     faults: list[str] = []
     for number, line in enumerate(lines, 1):
         job = decode(line, catalogue.types)
-        if isinstance(job, Malformed):
+        if len(line) > settings.queue.max_job_bytes:
+            faults.append(f"line {number}: is larger than queue.max_job_bytes ({settings.queue.max_job_bytes})")
+        elif isinstance(job, Malformed):
             faults.append(f"line {number}: {job}")
         else:
             good.append(line)
