@@ -14,10 +14,13 @@ from attrs import evolve
 
 from trio_worker.breaker import Closed, Open
 from trio_worker.events import ConnectionView, Disposition, Ledger, Phase, QueueSeen, Settled
+from trio_worker.heartbeat import DeathCount, Rates
 from trio_worker.outcome import How, Trouble
+from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
 from trio_worker.reply import Reply, Stage
-from trio_worker.snapshot import DeathCount, OutcomeLine, Quantiles, Rates, Snapshot
+from trio_worker.snapshot import Snapshot
+from trio_worker.window import Quantiles
 
 NOW = datetime(2025, 3, 4, 12, 4, 31, tzinfo=UTC).timestamp()
 UP_SECONDS = 4324.0
@@ -106,6 +109,7 @@ def busy() -> Snapshot:
         uncertain=2,
         recovered=1,
         opened=431,
+        opening_seconds=25.9,
         open_failures=2,
         deaths=Counter({"550 5.1.1": 5, "malformed": 2}),
     )
@@ -128,6 +132,8 @@ def busy() -> Snapshot:
         wait=Quantiles(29_790, 16.2, 29.1, 30.0, 30.4),
         smtp=Quantiles(29_783, 0.140, 0.290, 0.410, 2.94),
         total=Quantiles(28_830, 0.161, 0.312, 0.434, 2.97),
+        latency=Quantiles(28_830, 16.4, 29.4, 30.3, 33.1),
+        idle_share=0.02,
         connections=_connections(),
         max_connections=16,
         breaker_seconds=0.0,
@@ -176,6 +182,8 @@ def idle() -> Snapshot:
         wait=Quantiles(),
         smtp=Quantiles(),
         total=Quantiles(),
+        latency=Quantiles(),
+        idle_share=1.0,
         connections=tuple(ConnectionView(n, "idle", 60.0 - n, 0, 61.0 - n, "TLSv1.3", "220") for n in (1, 2)),
         causes=(),
         latest=(),

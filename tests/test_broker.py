@@ -9,7 +9,7 @@ import trio
 
 from conftest import job_bytes
 from trio_worker import broker as broker_module
-from trio_worker.broker import Answered, Broker, Claim, Claims, QueueOptions, Settlement, new_id_prefix, queue_keys
+from trio_worker.broker import Answered, Broker, Claim, Claims, QueueOptions, Settlement, fleet_keys, new_id_prefix
 from trio_worker.events import Source
 from trio_worker.inspection import Counts, ShelvedJob, count_jobs, find_shelved, find_strays, read_shelf, revive
 from trio_worker.record import Cause, Record
@@ -431,10 +431,10 @@ def test_the_key_table_is_the_code() -> None:
     rows = re.findall(r"^(jobs|\{jobs\}:\w+) +(\w+) ", broker_module.__doc__ or "", re.MULTILINE)
     prelude = broker_module.__file__.replace("broker.py", "scripts/prelude.lua")
     with open(prelude, encoding="utf-8") as file:  # noqa: PTH123  a short read of our own file
-        kinds = re.search(r"KINDS = \{(.*)\}", file.read())
+        kinds = re.search(r"KINDS = \{(.*?)\}", file.read(), re.DOTALL)
     assert kinds is not None
 
-    assert [name for name, _ in rows] == list(queue_keys("jobs"))
+    assert [name for name, _ in rows] == list(fleet_keys("jobs"))
     assert [kind for _, kind in rows] == re.findall(r"'(\w+)'", kinds[1])
 
 

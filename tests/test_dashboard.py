@@ -19,10 +19,13 @@ from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.cells import in_ascii, printable, width_of
 from trio_worker.dashboard import render_frame, status_line
 from trio_worker.events import Claimed, ConnectionView, Disposition, Ledger, Phase, QueueSeen, Settled, Source
+from trio_worker.heartbeat import DeathCount, Rates
 from trio_worker.outcome import How, Trouble
+from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
 from trio_worker.reply import Reply, Stage
-from trio_worker.snapshot import Board, DeathCount, OutcomeLine, Quantiles, Rates, Snapshot
+from trio_worker.snapshot import Board, Snapshot
+from trio_worker.window import Quantiles
 from trio_worker.wording import ago, count, duration, per_second, trouble_words
 
 # Set it to write the frames anew; then look at the difference.

@@ -15,7 +15,13 @@ jobs                list    producers; claim                wait, claim, inspect
 {jobs}:lease        hash    claim, renew, settle, revive,   claim, renew, settle, dead       with the job, when done
                             drop
 {jobs}:pause        string  queue pause                     claim, inspect                   with the pause
-{jobs}:totals       hash    claim, settle                   claim, inspect                   never
+{jobs}:totals       hash    claim, settle                   claim, inspect, beat             never
+{jobs}:workers      zset    beat                            overview, order                  never; score: last beat
+{jobs}:heartbeats   hash    beat                            overview                         with the worker's name
+{jobs}:orders       hash    order, beat                     beat                             when heard
+{jobs}:minutes      hash    beat                            overview                         never; a ring of one day
+{jobs}:watch        string  top, tail                       beat, tell                       10 s after the last look
+{jobs}:latest       stream  tell                            top, tail                        10 min after the last one
 ==================  ======  ==============================  ===============================  ==========================
 
 An id is in exactly one of the four sorted sets; its original bytes are in ``body`` for just as long. Scores are
@@ -69,6 +75,12 @@ def queue_keys(name: str) -> tuple[str, ...]:
     """Return the keys of a queue, in the order of the table above and of every script."""
     own = ("leased", "delayed", "held", "dead", "body", "record", "lease", "pause", "totals")
     return (name, *(f"{{{name}}}:{suffix}" for suffix in own))
+
+
+def fleet_keys(name: str) -> tuple[str, ...]:
+    """Return all keys of a queue: those of its jobs, and those by which workers and watchers know of each other."""
+    more = ("workers", "heartbeats", "orders", "minutes", "watch", "latest")
+    return (*queue_keys(name), *(f"{{{name}}}:{suffix}" for suffix in more))
 
 
 @frozen

@@ -58,6 +58,14 @@ class PhaseChanged:
 
 
 @frozen
+class QuietChanged:
+    """The worker claims nothing more and stays, or claims again; ``why`` says who wanted it."""
+
+    is_quiet: bool
+    why: str = ""
+
+
+@frozen
 class Claimed:
     """A job came into this worker's hands; ``waited_seconds`` is None when nothing dates it."""
 
@@ -119,6 +127,11 @@ class ConnectionView:
     age_seconds: float
     tls: str
     last_reply: str
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a mail is under way on it."""
+        return self.state not in {"idle", "closed"}
 
 
 @frozen
@@ -242,6 +255,7 @@ class LoopComplained:
 
 Event: TypeAlias = (
     PhaseChanged
+    | QuietChanged
     | Claimed
     | Settled
     | LeasesRecovered
@@ -273,6 +287,7 @@ class Ledger:
     uncertain: int = 0
     recovered: int = 0
     opened: int = 0
+    opening_seconds: float = 0.0
     open_failures: int = 0
     deaths: Counter[str] = field(factory=Counter)  # by codes or word
 
@@ -286,12 +301,14 @@ class Ledger:
             case LeasesRecovered():
                 self.recovered += event.count
                 self.uncertain += event.count
-            case ConnectionOpened():
+            case ConnectionOpened(seconds=seconds):
                 self.opened += 1
+                self.opening_seconds += seconds
             case ConnectionFailed():
                 self.open_failures += 1
             case (
                 PhaseChanged()
+                | QuietChanged()
                 | LeaseLost()
                 | ConnectionClosed()
                 | BreakerChanged()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
+from typing import assert_never
 
 import trio
 from attrs import define, evolve, field
@@ -29,6 +31,7 @@ class Gate:
     publish: Publish
     dice: Callable[[], float] = field(default=random.random)
     breaker: Breaker = field(factory=Closed)
+    is_quiet: bool = False  # somebody wants this worker to claim nothing
     _since: float | None = None  # the first trouble after the last mail that went through
     _changed: trio.Event = field(factory=trio.Event)
 
@@ -39,6 +42,17 @@ class Gate:
     def standing_trouble(self) -> Trouble | None:
         """Return what keeps mail from going, while not even a probe may go."""
         return self.breaker.trouble if isinstance(self.breaker, Open) else None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What the relay's trouble is; None while it works."""
+        match self.breaker:
+            case Closed():
+                return None
+            case Open(trouble=trouble) | HalfOpen(Open(trouble=trouble)):
+                return trouble
+            case _:
+                assert_never(self.breaker)
 
     @property
     def troubled_seconds(self) -> float:
@@ -66,13 +80,19 @@ class Gate:
         """Note that the probe's job is settled; when it told nothing, another one may go at once."""
         self._change(after_idle_probe(self.breaker, trio.current_time()))
 
+    def set_quiet(self, *, is_quiet: bool) -> None:
+        """Let no more claims through, or let them through again."""
+        self.is_quiet = is_quiet
+        self._announce()
+
     async def wait(self) -> None:
         """Wait until a claim may be made; if the breaker was open it is half open then."""
-        while isinstance(self.breaker, Open):
-            changed, probe_at = self._changed, self.breaker.probe_at
+        while self.is_quiet or isinstance(self.breaker, Open):
+            probe_at = math.inf if self.is_quiet or not isinstance(self.breaker, Open) else self.breaker.probe_at
             with trio.move_on_at(probe_at):
-                await changed.wait()
-            self._change(after_wait(self.breaker, trio.current_time()))
+                await self._changed.wait()
+            if not self.is_quiet:
+                self._change(after_wait(self.breaker, trio.current_time()))
 
     def _change(self, breaker: Breaker) -> None:
         if breaker == self.breaker:
@@ -82,6 +102,9 @@ class Gate:
             self._since = None
         elif self._since is None:
             self._since = trio.current_time()
+        self._announce()
+        self.publish(BreakerChanged(breaker))
+
+    def _announce(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
-        self.publish(BreakerChanged(breaker))

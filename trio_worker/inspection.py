@@ -10,7 +10,7 @@ from attrs import frozen
 
 from trio_worker.broker import queue_keys
 from trio_worker.record import Cause, Record, read_record, write_record
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis_client import Answer, RedisClient, Unavailable
 from trio_worker.soundness import Weakness, find_weaknesses
 
 # How many jobs one round trip reads; a page of a list, not all of it.
@@ -31,8 +31,8 @@ _CLAIM_REASONS = {
 class Counts:
     """How many jobs are in each state, in one consistent cut; times are epoch seconds of Redis' clock.
 
-    ``popped`` jobs left the list since the queue began; ``sent`` were sent by any worker; ``uncertain`` counts every
-    mail that may have gone out twice.
+    Since the queue began, by all workers: ``popped`` jobs left the list, ``sent`` were sent, ``delays`` and ``holds``
+    count settlements, ``deaths`` those that ended in the dead letters, ``uncertain`` mails that may be out twice.
     """
 
     at: float
@@ -48,6 +48,9 @@ class Counts:
     run_out: int
     popped: int
     sent: int
+    delays: int
+    holds: int
+    deaths: int
     uncertain: int
     paused: str
     next_due_at: float | None
@@ -86,10 +89,13 @@ class Stray:
 async def count_jobs(client: RedisClient, name: str) -> Counts | Unavailable:
     """Count the jobs in every state; constant time, writes nothing."""
     answer = await client.run_script("inspect", queue_keys(name))
-    if isinstance(answer, Unavailable):
-        return answer
+    return answer if isinstance(answer, Unavailable) else counts_of(answer)
+
+
+def counts_of(answer: Answer) -> Counts:
+    """Read what the script ``inspect`` answers."""
     now, *numbers, pause, _lease_head, delayed_head, pause_ms, totals = answer
-    popped, sent, _delayed, _released, _held, _buried, uncertain = (int(total or 0) for total in totals)
+    popped, sent, delays, _released, holds, deaths, uncertain = (int(total or 0) for total in totals)
     waiting, leased, delayed, held, dead, bodies, records, leases, due, run_out = numbers
     return Counts(
         at=int(now) / 1000,
@@ -105,6 +111,9 @@ async def count_jobs(client: RedisClient, name: str) -> Counts | Unavailable:
         run_out=run_out,
         popped=popped,
         sent=sent,
+        delays=delays,
+        holds=holds,
+        deaths=deaths,
         uncertain=uncertain,
         paused=pause.decode("utf-8", "replace"),
         next_due_at=float(delayed_head) / 1000 if delayed_head else None,

@@ -110,6 +110,15 @@ def decode(raw: bytes, types: Mapping[str, TypeSpec]) -> Job | Malformed:
     )
 
 
+def read_enqueued_at(raw: bytes) -> float | None:
+    """Return when the producer says that it pushed this job, or None; whatever the bytes, this never raises."""
+    document = read_json(raw)
+    if isinstance(document, Malformed) or not isinstance(document.value, dict):
+        return None
+    envelope = structure(document.value, Envelope, "$")
+    return envelope.enqueued_at if isinstance(envelope, Envelope) else None
+
+
 def sample_job(spec: TypeSpec) -> Job:
     """Make a job of this type from the samples of its fields, for previews and to prove the templates."""
     content = _read_fields(spec, {declared.name: declared.sample for declared in spec.fields})

@@ -11,7 +11,9 @@ from rich.style import Style
 from trio_worker.breaker import Closed
 from trio_worker.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, Line, blank, cell, printable, row, rule, width_of
 from trio_worker.events import ConnectionView, Disposition
-from trio_worker.snapshot import DeathCount, OutcomeLine, Snapshot
+from trio_worker.heartbeat import DeathCount
+from trio_worker.outcome_line import OutcomeLine
+from trio_worker.snapshot import Snapshot
 from trio_worker.wording import (
     UNKNOWN,
     ago,
@@ -43,23 +45,19 @@ def connections_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
     """Return CONNECTIONS: a rule, headings, and ``rows`` lines; the busy ones first, the longest in a state on top."""
     is_closed = isinstance(snapshot.breaker, Closed)
     views = snapshot.connections
-    busy = sum(_is_busy(view) for view in views)
+    busy = sum(view.is_busy for view in views)
     opened = sum(view.state != "closed" for view in views)
     figures = f"{opened:,}/{snapshot.max_connections:,} open, {busy:,} busy, {breaker_words(snapshot.breaker)}"
     lines = [rule("CONNECTIONS", width, figures, printable(snapshot.relay_name), PLAIN if is_closed else TROUBLE)]
     heads = _connection_cells("id", "state", "for", "msgs", "age", "tls", "reply")
     lines.append(row([Segment(head.text, DIM) for head in heads], width))
-    ordered = sorted(views, key=lambda view: (not _is_busy(view), -view.state_seconds))
+    ordered = sorted(views, key=lambda view: (not view.is_busy, -view.state_seconds))
     lines += [row(_connection_row(view), width) for view in ordered[:rows]]
     return lines + [blank(width)] * (rows + 2 - len(lines))
 
 
-def _is_busy(view: ConnectionView) -> bool:
-    return view.state not in {"idle", "closed"}
-
-
 def _connection_row(view: ConnectionView) -> list[Segment]:
-    style = PLAIN if _is_busy(view) else DIM
+    style = PLAIN if view.is_busy else DIM
     return _connection_cells(
         str(view.connection_id),
         view.state,

@@ -38,6 +38,7 @@ from trio_worker.events import (
     PhaseChanged,
     QueuePaused,
     QueueSeen,
+    QuietChanged,
     RedisFailed,
     RedisRecovered,
     RedisWeak,
@@ -91,6 +92,8 @@ def line_of(event: Event) -> Line:
             return "debug", "Claimed job", {"job_id": job_id, "source": str(source), "deliveries": deliveries}
         case PhaseChanged(phase, why):
             return "info", f"Worker {phase}", {"why": why} if why else {}
+        case QuietChanged(is_quiet, why):
+            return "info", "Worker quiet" if is_quiet else "Worker claims again", {"why": why} if why else {}
         case LeasesRecovered(count, crashed, held, too_large):
             figures = {"recovered": count, "crashed": crashed, "held": held, "too_large": too_large}
             return "warning", "Leases ran out or jobs were set aside", {k: v for k, v in figures.items() if v}

@@ -28,7 +28,8 @@ from trio_worker.cells import (
     width_of,
 )
 from trio_worker.events import Disposition
-from trio_worker.snapshot import Quantiles, Snapshot
+from trio_worker.snapshot import Snapshot
+from trio_worker.window import Quantiles
 from trio_worker.wording import (
     UNKNOWN,
     Severity,

@@ -164,6 +164,22 @@ class RedisClient:
         answers: list[Answer] | Unavailable = self._noted(await _caught(call, batch.execute))
         return answers
 
+    async def run_scripts(
+        self, keys: Sequence[str], calls: Sequence[tuple[str, Sequence[bytes | str | int]]]
+    ) -> list[Answer] | Unavailable:
+        """Run scripts, each with its arguments, in one round trip; where one is not known yet, one after another."""
+        words = [("EVALSHA", self.scripts[name].digest, len(keys), *keys, *args) for name, args in calls]
+        answers = await self.pipeline(words)
+        if not isinstance(answers, Unavailable) or not answers.what.startswith("NOSCRIPT"):
+            return answers
+        found = []
+        for name, args in calls:
+            answer = await self.run_script(name, keys, *args)
+            if isinstance(answer, Unavailable):
+                return answer
+            found.append(answer)
+        return found
+
     async def wait(self, key: str, seconds: float) -> bool | Unavailable:
         """Wait until the list has an element, at most ``seconds`` (over 0), leaving the list as it is.
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
+from enum import Enum
 
 from attrs import define, field, frozen
 
 from trio_worker.breaker import Breaker, Closed
 from trio_worker.events import (
     BreakerChanged,
+    Claimed,
     ConnectionView,
     Disposition,
     Event,
@@ -20,65 +21,32 @@ from trio_worker.events import (
     Phase,
     PhaseChanged,
     QueueSeen,
+    QuietChanged,
     RedisFailed,
     RedisRecovered,
     Settled,
     SettlementsKept,
 )
+from trio_worker.heartbeat import CAUSES_TOLD, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
+from trio_worker.outcome_line import OutcomeLine
+from trio_worker.window import Load, Quantiles, Window
 
-# Quantiles look back this far; the ring of slots forgets in steps of one slot.
-WINDOW_SECONDS = 300
-SLOT_SECONDS = 10
 # Rates are counted over this many whole seconds.
 RATE_SECONDS = 10
 # One column of the sparkline a second.
 SPARK_SECONDS = 300
-# Each bucket is 12 % wider than the last, so a quantile read from it is off by 6 % at the most.
-_GROWTH = math.log(1.12)
-_LEAST_SECONDS = 0.0001
+# The waiting list's heading is read from this long.
+SLOPE_SECONDS = 30
 OUTCOMES_KEPT = 60
 # Replies of one relay are few; a relay that answers with ever new codes must not fill the memory.
 CAUSES_KEPT = 200
 
 
-@frozen
-class Quantiles:
-    """Of one measured time over the last five minutes, in seconds; all None while nothing was measured."""
+class Scope(Enum):
+    """Whose figures a snapshot shows."""
 
-    count: int = 0
-    p50: float | None = None
-    p95: float | None = None
-    p99: float | None = None
-    most: float | None = None
-
-
-@frozen
-class Rates:
-    """Per second, over the last ten."""
-
-    claimed: float = 0.0
-    sent: float = 0.0
-    delayed: float = 0.0
-    dead: float = 0.0
-
-
-@frozen
-class DeathCount:
-    """How many jobs of this run were delayed or died for one cause, and when the last one did (epoch seconds)."""
-
-    codes: str
-    word: str
-    disposition: Disposition
-    count: int
-    last_at: float
-
-
-@frozen
-class OutcomeLine:
-    """One job that left the worker's hands, for the list of the latest."""
-
-    at: float  # epoch seconds
-    settled: Settled
+    WORKER = "this worker"
+    FLEET = "all workers"
 
 
 @frozen
@@ -103,6 +71,8 @@ class Snapshot:
     wait: Quantiles
     smtp: Quantiles
     total: Quantiles
+    latency: Quantiles  # from push to settlement as sent
+    idle_share: float | None  # of the hands, over the last minute
     connections: tuple[ConnectionView, ...]
     max_connections: int
     breaker: Breaker
@@ -113,45 +83,20 @@ class Snapshot:
     redis_trouble: str
     journal_trouble: str
     grace_seconds_left: float | None
+    stale_after_seconds: float = 5.0
+    is_quiet: bool = False
+    scope: Scope = Scope.WORKER
+    workers: tuple[WorkerSeen, ...] = ()
+    vitals: Vitals = field(factory=Vitals)
+
+    @property
+    def connect_seconds_per_mail(self) -> float | None:
+        """Time spent on opening connections, shared among the mails of this run; None before the first."""
+        sent = self.ledger.settled[Disposition.SENT]
+        return self.ledger.opening_seconds / sent if sent else None
 
 
-@define
-class _Window:
-    """Measured times in buckets that grow by 12 %, in slots that are forgotten one by one."""
-
-    _slots: deque[tuple[int, Counter[int], float]] = field(factory=deque)
-
-    def note(self, now: float, seconds: float) -> None:
-        slot = int(now // SLOT_SECONDS)
-        bucket = max(0, math.ceil(math.log(max(seconds, _LEAST_SECONDS) / _LEAST_SECONDS) / _GROWTH))
-        if not self._slots or self._slots[-1][0] != slot:
-            self._slots.append((slot, Counter(), 0.0))
-        at, counts, most = self._slots[-1]
-        counts[bucket] += 1
-        self._slots[-1] = (at, counts, max(most, seconds))
-
-    def quantiles(self, now: float) -> Quantiles:
-        oldest = int(now // SLOT_SECONDS) - WINDOW_SECONDS // SLOT_SECONDS
-        while self._slots and self._slots[0][0] <= oldest:
-            self._slots.popleft()
-        counts: Counter[int] = Counter()
-        for _, slot_counts, _ in self._slots:
-            counts.update(slot_counts)
-        total = counts.total()
-        if not total:
-            return Quantiles()
-        most = max(slot_most for _, _, slot_most in self._slots)
-        p50, p95, p99 = (min(most, _at_rank(counts, math.ceil(total * share))) for share in (0.5, 0.95, 0.99))
-        return Quantiles(total, p50, p95, p99, most)
-
-
-def _at_rank(counts: Counter[int], rank: int) -> float:
-    seen = 0
-    for bucket in sorted(counts):
-        seen += counts[bucket]
-        if seen >= rank:
-            return _LEAST_SECONDS * math.exp(_GROWTH * (bucket - 0.5)) if bucket else _LEAST_SECONDS
-    raise AssertionError("a rank beyond the count")
+_NO_VITALS = Vitals()
 
 
 @define
@@ -164,15 +109,19 @@ class Board:
     number_workers: int
     max_connections: int
     started_at: float
+    stale_after_seconds: float = 5.0
     ledger: Ledger = field(factory=Ledger)
     _phase: PhaseChanged = field(factory=lambda: PhaseChanged(Phase.STARTING))
     _queue: tuple[float, QueueSeen] | None = None
     _breaker: Breaker = field(factory=Closed)
     _seconds: deque[tuple[int, Counter[str]]] = field(factory=deque)
     _depths: deque[tuple[float, int]] = field(factory=lambda: deque(maxlen=64))
-    _wait: _Window = field(factory=_Window)
-    _smtp: _Window = field(factory=_Window)
-    _total: _Window = field(factory=_Window)
+    _wait: Window = field(factory=Window)
+    _smtp: Window = field(factory=Window)
+    _total: Window = field(factory=Window)
+    _latency: Window = field(factory=Window)
+    _load: Load = field(factory=Load)
+    _is_quiet: bool = False
     _causes: dict[tuple[str, str, Disposition], tuple[int, float]] = field(factory=dict)
     _latest: deque[OutcomeLine] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
     _redis_failed: tuple[float, str] | None = None
@@ -182,10 +131,16 @@ class Board:
         """Add one event; ``now`` is the local clock, ``wall`` the time of day in epoch seconds."""
         self.ledger.note(event)
         match event:
+            case Claimed():
+                self._load.note(now, self.ledger.in_hand)
+            case Settled():
+                self._load.note(now, self.ledger.in_hand)
+                self._note_settled(event, now, wall)
             case PhaseChanged():
                 self._phase = event
-            case Settled():
-                self._note_settled(event, now, wall)
+                self._load.note(now, self.ledger.in_hand)
+            case QuietChanged(is_quiet):
+                self._is_quiet = is_quiet
             case QueueSeen(waiting=waiting):
                 self._queue = (now, event)
                 self._depths.append((now, waiting))
@@ -204,7 +159,13 @@ class Board:
                 pass
 
     def snapshot(
-        self, now: float, wall: float, connections: Iterable[ConnectionView] = (), grace_ends_at: float | None = None
+        self,
+        now: float,
+        wall: float,
+        connections: Iterable[ConnectionView] = (),
+        grace_ends_at: float | None = None,
+        workers: Iterable[WorkerSeen] = (),
+        vitals: Vitals = _NO_VITALS,
     ) -> Snapshot:
         """Return the figures at ``now``."""
         breaker = self._breaker
@@ -225,9 +186,11 @@ class Board:
             rates=self._rates(now),
             waiting_slope=self._slope(now),
             spark_sent=self._spark(now),
-            wait=self._wait.quantiles(now),
-            smtp=self._smtp.quantiles(now),
-            total=self._total.quantiles(now),
+            wait=self._wait.tally(now).quantiles(),
+            smtp=self._smtp.tally(now).quantiles(),
+            total=self._total.tally(now).quantiles(),
+            latency=self._latency.tally(now).quantiles(),
+            idle_share=self._idle_share(now),
             connections=tuple(connections),
             max_connections=self.max_connections,
             breaker=breaker,
@@ -238,7 +201,60 @@ class Board:
             redis_trouble=self._redis_failed[1] if self._redis_failed else "",
             journal_trouble=self._journal_trouble,
             grace_seconds_left=None if grace_ends_at is None else max(0.0, grace_ends_at - now),
+            stale_after_seconds=self.stale_after_seconds,
+            is_quiet=self._is_quiet,
+            workers=tuple(workers),
+            vitals=vitals,
         )
+
+    def heartbeat(
+        self,
+        worker: str,
+        version: str,
+        now: float,
+        wall: float,
+        *,
+        vitals: Vitals,
+        config: str,
+        trouble: str,
+        connections: Iterable[ConnectionView] = (),
+    ) -> Heartbeat:
+        """Return what this worker tells of itself; ``trouble`` is the relay's, in words that name nobody."""
+        ledger, views = self.ledger, tuple(connections)
+        return Heartbeat(
+            worker=worker,
+            version=version,
+            started_at=wall - (now - self.started_at),
+            phase=self._phase.phase,
+            number_workers=self.number_workers,
+            max_connections=self.max_connections,
+            why=self._phase.why,
+            is_quiet=self._is_quiet,
+            in_hand=ledger.in_hand,
+            connections=sum(view.state != "closed" for view in views),
+            busy_connections=sum(view.is_busy for view in views),
+            breaker=type(self._breaker).__name__.lower(),
+            trouble=trouble,
+            rates=self._rates(now),
+            claimed=ledger.claimed,
+            settled={str(disposition): ledger.settled[disposition] for disposition in Disposition},
+            uncertain=ledger.uncertain,
+            recovered=ledger.recovered,
+            opened=ledger.opened,
+            opening_seconds=round(ledger.opening_seconds, 3),
+            idle_share=self._idle_share(now),
+            wait=self._wait.tally(now),
+            smtp=self._smtp.tally(now),
+            total=self._total.tally(now),
+            latency=self._latency.tally(now),
+            causes=self._cause_counts()[:CAUSES_TOLD],
+            vitals=vitals,
+            config=config,
+        )
+
+    def _idle_share(self, now: float) -> float | None:
+        mean = self._load.mean(now)
+        return None if mean is None else min(1.0, max(0.0, 1 - mean / self.number_workers))
 
     def _note_settled(self, settled: Settled, now: float, wall: float) -> None:
         second = int(now)
@@ -253,6 +269,8 @@ class Board:
             self._smtp.note(now, settled.smtp_seconds)
         if settled.disposition is Disposition.SENT:
             self._total.note(now, settled.total_seconds)
+            if settled.waited_seconds is not None:
+                self._latency.note(now, settled.waited_seconds + settled.total_seconds)
         self._latest.append(OutcomeLine(wall, settled))
         if settled.cause is not None and settled.disposition is not Disposition.SENT:
             key = (settled.cause.codes, settled.cause.word, settled.disposition)
@@ -279,16 +297,7 @@ class Board:
         return tuple(counts.get(int(now) - ago, 0) for ago in range(SPARK_SECONDS, 0, -1))
 
     def _slope(self, now: float) -> float | None:
-        """Fit a line through the depths of the last half minute (least squares)."""
-        points = [(at - now, depth) for at, depth in self._depths if now - at <= 30.0]
-        if len(points) < 3:
-            return None
-        mean_at = sum(at for at, _ in points) / len(points)
-        mean_depth = sum(depth for _, depth in points) / len(points)
-        spread = sum((at - mean_at) ** 2 for at, _ in points)
-        if spread == 0:
-            return None
-        return sum((at - mean_at) * (depth - mean_depth) for at, depth in points) / spread
+        return slope([(at - now, depth) for at, depth in self._depths if now - at <= SLOPE_SECONDS])
 
     def _cause_counts(self) -> tuple[DeathCount, ...]:
         counts = [
@@ -296,3 +305,15 @@ class Board:
             for (codes, word, disposition), (count, last_at) in self._causes.items()
         ]
         return tuple(sorted(counts, key=lambda each: -each.count))
+
+
+def slope(points: Sequence[tuple[float, int]]) -> float | None:
+    """Return a depth's growth per second: a line through (seconds, depth), least squares; None below three points."""
+    if len(points) < 3:
+        return None
+    mean_at = sum(at for at, _ in points) / len(points)
+    mean_depth = sum(depth for _, depth in points) / len(points)
+    spread = sum((at - mean_at) ** 2 for at, _ in points)
+    if spread == 0:
+        return None
+    return sum((at - mean_at) * (depth - mean_depth) for at, depth in points) / spread

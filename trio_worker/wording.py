@@ -19,8 +19,6 @@ from trio_worker.privacy import mask_text
 from trio_worker.snapshot import Snapshot
 
 UNKNOWN = "-"
-# The queue is looked at every second or two while somebody watches: older than this, a look has failed.
-STALE_SECONDS = 5.0
 # A slope within one percent of what is sent is noise of the measurement, and so is a job every twenty seconds.
 _LEVEL_SHARE = 0.01
 _LEVEL_PER_SECOND = 0.05
@@ -138,7 +136,7 @@ def clock(epoch_seconds: float) -> str:
 
 def is_stale(snapshot: Snapshot) -> bool:
     """Whether the figures of the queue are older than they should be."""
-    is_old = snapshot.queue_seen_seconds is not None and snapshot.queue_seen_seconds > STALE_SECONDS
+    is_old = snapshot.queue_seen_seconds is not None and snapshot.queue_seen_seconds > snapshot.stale_after_seconds
     return snapshot.redis_down_seconds is not None or is_old
 
 

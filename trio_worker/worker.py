@@ -12,34 +12,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import assert_never
 
 import trio
 from attrs import define, evolve, field, frozen
 
+from trio_worker import __version__
 from trio_worker.age import PushHistory
 from trio_worker.breaker import Open as BreakerOpen
 from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claiming import BurstEnd, Claiming
 from trio_worker.email_type import TypeSpec
-from trio_worker.events import Event, Phase, PhaseChanged, Publish, QueueSeen, RedisWeak
+from trio_worker.events import Event, Phase, PhaseChanged, Publish, QueueSeen, QuietChanged, RedisWeak
 from trio_worker.gate import Gate
 from trio_worker.hands import Contact, Hands, Settler, keep_leases
 from trio_worker.heart import Heart
-from trio_worker.inspection import count_jobs, examine
+from trio_worker.heartbeat import Heartbeat, Vitals, WorkerSeen
+from trio_worker.inspection import examine
 from trio_worker.journal import Journal
 from trio_worker.mail import Composer, MailOptions
 from trio_worker.opening import Opened, Relay, RelayOptions, open_session
 from trio_worker.option import option
 from trio_worker.outcome import How, Trouble
+from trio_worker.overview import read_overview
 from trio_worker.pool import Open, Pool, PoolOptions, open_pool
+from trio_worker.presence import Order, Presence, new_worker_name
+from trio_worker.privacy import mask_text
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.snapshot import Board, Snapshot
 from trio_worker.verdict import RetryPolicy
+from trio_worker.wording import trouble_words
 
 # A second signal leaves the mails in flight this long.
 HURRIED_GRACE_SECONDS = 2.0
 # Settlements get at least this long after the last mail, however little of the grace is left.
 LEAST_SETTLING_SECONDS = 1.0
+# Figures of the queue are stale when they are older than this, or than so many looks take.
+STALE_SECONDS = 5.0
+LOOKS_MISSED = 2.5
 
 
 @frozen
@@ -67,7 +77,8 @@ class Worker:
     """One worker on one queue and one relay; `run` it once, inside an open bridge.
 
     ``types`` are the templated email types of the composer. ``look_seconds`` is how often the queue is counted for
-    whoever watches; 0 for never. The client and the journal are closed by whoever opened them.
+    whoever watches; 0 for never. ``name`` tells it from other workers, ``config`` its settings from others (the first
+    digits of a digest). The client and the journal are closed by whoever opened them.
     """
 
     options: WorkerOptions
@@ -78,6 +89,8 @@ class Worker:
     is_burst: bool = False
     look_seconds: float = 0.0
     redis_name: str = ""
+    name: str = field(factory=new_worker_name)
+    config: str = ""
     open_with: Open | None = None
     journal: Journal | None = None
     board: Board = field(init=False)
@@ -86,6 +99,8 @@ class Worker:
     _relay: Relay = field(init=False)
     _refused: RelayOptions | None = None  # those with the login that the relay refused last
     _gate: Gate = field(init=False)
+    _presence: Presence = field(init=False)
+    _workers: tuple[WorkerSeen, ...] = ()
     _pool: Pool | None = None
     _history: PushHistory = field(factory=PushHistory)
     _claiming: trio.CancelScope = field(factory=trio.CancelScope)
@@ -106,7 +121,9 @@ class Worker:
             number_workers=options.number_workers,
             max_connections=options.pool.max_size,
             started_at=trio.current_time(),
+            stale_after_seconds=max(STALE_SECONDS, LOOKS_MISSED * self.look_seconds),
         )
+        self._presence = Presence(self.client, options.queue.name, self.name, self._take_beat, self._obey)
 
     async def run(self) -> int:
         """Work until `drain`, or until a burst is over; return the exit code.
@@ -120,6 +137,7 @@ class Worker:
             house.start_soon(settler.run)
             house.start_soon(keep_leases, self.broker, self.hands, contact, self.publish)
             house.start_soon(self._examine)
+            house.start_soon(self._presence.run)
             if self.look_seconds:
                 house.start_soon(self._look)
             pool = open_pool(
@@ -133,8 +151,10 @@ class Worker:
             async with pool as self._pool:
                 end = await self._run_crew(house, self._pool, contact, settler)
             await self._finish_settling(settler)
-            if self.look_seconds and not contact.failing_seconds:
-                await self._look_once()
+            if not contact.failing_seconds:
+                if self.look_seconds:
+                    await self._look_once()
+                await self._presence.leave()
             house.cancel_scope.cancel()
         self.publish(PhaseChanged(Phase.STOPPED, self._why))
         return int(end)
@@ -149,6 +169,18 @@ class Worker:
         self.drain("hurried")
         deadline = min(self._grace.deadline, trio.current_time() + HURRIED_GRACE_SECONDS)
         self._set_grace(deadline)
+
+    def quiet(self, why: str) -> None:
+        """Claim nothing more, finish what is in hand, and stay."""
+        self._set_quiet(why, is_quiet=True)
+
+    def resume(self, why: str) -> None:
+        """Claim again after `quiet`."""
+        self._set_quiet(why, is_quiet=False)
+
+    @property
+    def is_quiet(self) -> bool:
+        return self._gate.is_quiet
 
     @property
     def is_login_refused(self) -> bool:
@@ -166,6 +198,7 @@ class Worker:
     def publish(self, event: Event) -> None:
         """Tell an event to everybody who listens; the board first, so that the others may look at it."""
         self.board.note(event, trio.current_time(), time.time())
+        self._presence.note(event)
         for sink in self.sinks:
             sink(event)
 
@@ -174,7 +207,37 @@ class Worker:
         views = self._pool.views() if self._pool is not None else ()
         deadline = self._grace.deadline
         grace_ends_at = None if deadline == float("inf") else deadline
-        return self.board.snapshot(trio.current_time(), time.time(), views, grace_ends_at)
+        now, wall = trio.current_time(), time.time()
+        return self.board.snapshot(now, wall, views, grace_ends_at, self._workers, self._presence.vitals)
+
+    def _take_beat(self, vitals: Vitals) -> Heartbeat:
+        trouble = self._gate.trouble
+        return self.board.heartbeat(
+            self.name,
+            __version__,
+            trio.current_time(),
+            time.time(),
+            vitals=vitals,
+            config=self.config,
+            trouble="" if trouble is None else mask_text(trouble_words(trouble)),
+            connections=self._pool.views() if self._pool is not None else (),
+        )
+
+    def _obey(self, order: Order) -> None:
+        match order:
+            case Order.QUIET:
+                self.quiet("worker quiet")
+            case Order.RESUME:
+                self.resume("worker resume")
+            case Order.DRAIN:
+                self.drain("worker drain")
+            case _:
+                assert_never(order)
+
+    def _set_quiet(self, why: str, *, is_quiet: bool) -> None:
+        if is_quiet != self._gate.is_quiet:
+            self._gate.set_quiet(is_quiet=is_quiet)
+            self.publish(QuietChanged(is_quiet, why))
 
     async def _run_crew(self, house: trio.Nursery, pool: Pool, contact: Contact, settler: Settler) -> BurstEnd:
         options = self.options
@@ -261,12 +324,15 @@ class Worker:
             await trio.sleep(self.look_seconds)
 
     async def _look_once(self) -> None:
-        """Count the queue for whoever watches; a failing look is the claiming task's to tell."""
-        counts = await count_jobs(self.client, self.options.queue.name)
-        if isinstance(counts, Unavailable):
+        """Look at the queue and all workers for whoever watches; a failing look is the claiming task's to tell."""
+        seen = await read_overview(self.client, self.options.queue.name)
+        if isinstance(seen, Unavailable):
             return
+        self._workers = seen.workers
+        counts = seen.counts
         self._history.note(counts.at, counts.popped + counts.waiting)
-        head_at = self._history.pushed_at(counts.popped + 1) if counts.waiting else None
+        # Our own samples, one a second, date the head better than those of the minutes.
+        pushed_at = self._history.pushed_at(counts.popped + 1) if counts.waiting and seen.is_estimate else None
         self.publish(
             QueueSeen(
                 waiting=counts.waiting,
@@ -275,8 +341,8 @@ class Worker:
                 held=counts.held,
                 dead=counts.dead,
                 due=counts.due,
-                oldest_seconds=None if head_at is None else max(0.0, counts.at - head_at),
-                is_estimate=True,
+                oldest_seconds=seen.oldest_seconds if pushed_at is None else max(0.0, counts.at - pushed_at),
+                is_estimate=seen.is_estimate,
                 paused=counts.paused,
             )
         )

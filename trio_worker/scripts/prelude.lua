@@ -1,13 +1,16 @@
--- Begins every script. KEYS are the queue's keys, in the order of the table at the head of broker.py.
-local JOBS, LEASED, DELAYED, HELD, DEAD, BODY, RECORD, LEASE, PAUSE, TOTALS = unpack(KEYS)
-local KINDS = {'list', 'zset', 'zset', 'zset', 'zset', 'hash', 'hash', 'hash', 'string', 'hash'}
+-- Begins every script. KEYS are the queue's keys, in the order of the table at the head of broker.py; scripts that
+-- only move jobs are given the first ten.
+local JOBS, LEASED, DELAYED, HELD, DEAD, BODY, RECORD, LEASE, PAUSE, TOTALS,
+  WORKERS, HEARTBEATS, ORDERS, MINUTES, WATCH, LATEST = unpack(KEYS)
+local KINDS = {'list', 'zset', 'zset', 'zset', 'zset', 'hash', 'hash', 'hash', 'string', 'hash',
+  'zset', 'hash', 'hash', 'hash', 'string', 'stream'}
 
 -- A script is not rolled back, so a key of another type must be found before the first write.
-for i, kind in ipairs(KINDS) do
-  local found = redis.call('TYPE', KEYS[i])
+for i, key in ipairs(KEYS) do
+  local found = redis.call('TYPE', key)
   found = found.ok or found
-  if found ~= 'none' and found ~= kind then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' holds a ' .. found .. ', not a ' .. kind)
+  if found ~= 'none' and found ~= KINDS[i] then
+    return redis.error_reply('WRONGTYPE ' .. key .. ' holds a ' .. found .. ', not a ' .. KINDS[i])
   end
 end
 

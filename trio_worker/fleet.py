@@ -1,0 +1,193 @@
+"""Pure. The figures of all workers at one moment, from what they tell: the same snapshot that one worker has of itself.
+
+Counts of jobs and rates are the queue's own, so they hold whoever sent; times, causes and what is in hand are the sums
+of what the workers said last.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from attrs import define, evolve, field, frozen
+
+from trio_worker.breaker import Closed
+from trio_worker.events import Disposition, Ledger, Phase, QueueSeen
+from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
+from trio_worker.outcome_line import OutcomeLine
+from trio_worker.snapshot import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, Scope, Snapshot, slope
+from trio_worker.window import added
+
+
+@frozen
+class QueueTotals:
+    """What a look at the queue counted; ``at`` in epoch seconds, totals since the queue began."""
+
+    at: float
+    popped: int
+    sent: int
+    delays: int
+    deaths: int
+    uncertain: int
+
+
+@define
+class Fleet:
+    """Looks at the queue and its workers come in, snapshots of all of them go out."""
+
+    queue_name: str
+    redis_name: str
+    _looks: deque[tuple[QueueTotals, QueueSeen]] = field(factory=deque)
+    _workers: tuple[WorkerSeen, ...] = ()
+    _latest: deque[OutcomeLine] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
+    _looked_at: float | None = None
+    _failing: tuple[float, str] | None = None
+    _redis_seconds: float | None = None
+
+    def note_look(
+        self, totals: QueueTotals, seen: QueueSeen, workers: Iterable[WorkerSeen], now: float, redis_seconds: float
+    ) -> None:
+        """Add a look that took ``redis_seconds``; ``now`` is a local clock that never goes back."""
+        if self._looks and totals.at <= self._looks[-1][0].at:
+            self._looks.clear()  # Redis' clock went back, or another server answers
+        self._looks.append((totals, seen))
+        while totals.at - self._looks[0][0].at > SPARK_SECONDS:
+            self._looks.popleft()
+        self._workers = tuple(sorted(workers, key=lambda worker: worker.beat.worker))
+        self._looked_at, self._failing, self._redis_seconds = now, None, redis_seconds
+
+    def note_failure(self, what: str, now: float) -> None:
+        """Note that a look failed; the figures stay as they were, and say how old they are."""
+        since = now if self._failing is None else self._failing[0]
+        self._failing = (since, what)
+
+    def note_outcomes(self, outcomes: Iterable[OutcomeLine]) -> None:
+        """Add what became of jobs, oldest first."""
+        self._latest.extend(outcomes)
+
+    def snapshot(self, now: float, wall: float) -> Snapshot:
+        """Return the figures at ``now``; ``wall`` is the time of day in epoch seconds."""
+        age = 0.0 if self._looked_at is None else now - self._looked_at
+        workers = tuple(evolve(worker, seen_seconds=worker.seen_seconds + age) for worker in self._workers)
+        beats = [worker.beat for worker in workers if not worker.is_lost]
+        phase, why = _phase_of(beats)
+        ledger = _ledger_of(beats)
+        if self._looks:
+            ledger.uncertain = self._looks[-1][0].uncertain
+        return Snapshot(
+            at=wall,
+            phase=phase,
+            phase_why=why,
+            up_seconds=max((wall - beat.started_at for beat in beats), default=0.0),
+            queue_name=self.queue_name,
+            redis_name=self.redis_name,
+            relay_name="",
+            queue=self._looks[-1][1] if self._looks else None,
+            queue_seen_seconds=None if self._looked_at is None else age,
+            ledger=ledger,
+            in_hand=sum(beat.in_hand for beat in beats),
+            number_workers=sum(beat.number_workers for beat in beats),
+            rates=self._rates(beats),
+            waiting_slope=self._slope(),
+            spark_sent=self._spark(),
+            wait=added(beat.wait for beat in beats).quantiles(),
+            smtp=added(beat.smtp for beat in beats).quantiles(),
+            total=added(beat.total for beat in beats).quantiles(),
+            latency=added(beat.latency for beat in beats).quantiles(),
+            idle_share=_idle_share(beats),
+            connections=(),
+            max_connections=sum(beat.max_connections for beat in beats),
+            breaker=Closed(),
+            breaker_seconds=0.0,
+            causes=_causes_of(beats),
+            latest=tuple(self._latest),
+            redis_down_seconds=None if self._failing is None else now - self._failing[0],
+            redis_trouble="" if self._failing is None else self._failing[1],
+            journal_trouble="",
+            grace_seconds_left=None,
+            is_quiet=bool(beats) and all(beat.is_quiet for beat in beats),
+            scope=Scope.FLEET,
+            workers=workers,
+            vitals=Vitals(redis_seconds=self._redis_seconds),
+        )
+
+    def _rates(self, beats: Sequence[Heartbeat]) -> Rates:
+        """Return the rates of the queue's totals; before there are two looks, the sum of what the workers say."""
+        last = self._looks[-1][0] if self._looks else None
+        first = next((totals for totals, _ in self._looks if last and last.at - totals.at <= RATE_SECONDS), last)
+        if last is None or first is None or last.at == first.at:
+            return Rates(
+                claimed=sum(beat.rates.claimed for beat in beats),
+                sent=sum(beat.rates.sent for beat in beats),
+                delayed=sum(beat.rates.delayed for beat in beats),
+                dead=sum(beat.rates.dead for beat in beats),
+            )
+        span = last.at - first.at
+        return Rates(
+            claimed=max(0, last.popped - first.popped) / span,
+            sent=max(0, last.sent - first.sent) / span,
+            delayed=max(0, last.delays - first.delays) / span,
+            dead=max(0, last.deaths - first.deaths) / span,
+        )
+
+    def _slope(self) -> float | None:
+        if not self._looks:
+            return None
+        last = self._looks[-1][0].at
+        points = [(totals.at - last, seen.waiting) for totals, seen in self._looks if last - totals.at <= SLOPE_SECONDS]
+        return slope(points)
+
+    def _spark(self) -> tuple[int, ...]:
+        """Return what was sent in each second, oldest first; what came between two looks is spread evenly."""
+        sent = [0.0] * SPARK_SECONDS
+        looks = [totals for totals, _ in self._looks]
+        for before, after in pairwise(looks):
+            span = after.at - before.at
+            for ago in range(int(looks[-1].at - after.at), min(SPARK_SECONDS, int(looks[-1].at - before.at) + 1)):
+                ends = looks[-1].at - ago
+                shared = min(after.at, ends) - max(before.at, ends - 1)
+                sent[SPARK_SECONDS - 1 - ago] += max(0, after.sent - before.sent) * max(0.0, shared) / span
+        return tuple(map(round, sent))
+
+
+def _phase_of(beats: Sequence[Heartbeat]) -> tuple[Phase, str]:
+    phases = {beat.phase for beat in beats}
+    if not phases:
+        return Phase.STOPPED, "no worker runs"
+    for phase in (Phase.RUNNING, Phase.STARTING, Phase.DRAINING):
+        if phase in phases:
+            return phase, next(beat.why for beat in beats if beat.phase is phase)
+    return Phase.STOPPED, "no worker runs"
+
+
+def _ledger_of(beats: Sequence[Heartbeat]) -> Ledger:
+    settled: Counter[Disposition] = Counter()
+    for beat in beats:
+        settled.update({d: beat.settled.get(str(d), 0) for d in Disposition})
+    return Ledger(
+        claimed=sum(beat.claimed for beat in beats),
+        settled=settled,
+        recovered=sum(beat.recovered for beat in beats),
+        opened=sum(beat.opened for beat in beats),
+        opening_seconds=sum(beat.opening_seconds for beat in beats),
+    )
+
+
+def _idle_share(beats: Sequence[Heartbeat]) -> float | None:
+    known = [(beat.idle_share, beat.number_workers) for beat in beats if beat.idle_share is not None]
+    hands = sum(number for _, number in known)
+    return sum(share * number for share, number in known) / hands if hands else None
+
+
+def _causes_of(beats: Sequence[Heartbeat]) -> tuple[DeathCount, ...]:
+    sums: dict[tuple[str, str, Disposition], DeathCount] = {}
+    for cause in (cause for beat in beats for cause in beat.causes):
+        key = (cause.codes, cause.word, cause.disposition)
+        known = sums.get(key)
+        sums[key] = (
+            cause
+            if known is None
+            else evolve(known, count=known.count + cause.count, last_at=max(known.last_at, cause.last_at))
+        )
+    return tuple(sorted(sums.values(), key=lambda cause: -cause.count))

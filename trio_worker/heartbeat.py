@@ -1,0 +1,116 @@
+"""Pure. What a worker tells of itself in Redis every two seconds, for whoever watches all workers.
+
+Holds figures, states and names of hosts; no address, no token, no content of a mail.
+"""
+
+from __future__ import annotations
+
+import json
+
+from attrs import field, frozen
+from cattrs import BaseValidationError, Converter
+
+from trio_worker.events import Disposition, Phase
+from trio_worker.window import Tally
+
+# How often a worker tells, and after how long of silence it is taken for lost.
+BEAT_SECONDS = 2.0
+LOST_SECONDS = 15.0
+# Of the causes of failure only the most frequent travel: the whole list can be long, and a screen shows eight.
+CAUSES_TOLD = 30
+
+_CONVERTER = Converter()
+
+
+@frozen
+class Rates:
+    """Per second, over the last ten."""
+
+    claimed: float = 0.0
+    sent: float = 0.0
+    delayed: float = 0.0
+    dead: float = 0.0
+
+
+@frozen
+class DeathCount:
+    """How many jobs of this run were delayed or died for one cause, and when the last one did (epoch seconds)."""
+
+    codes: str
+    word: str
+    disposition: Disposition
+    count: int
+    last_at: float
+
+
+@frozen
+class Vitals:
+    """How the process is: its share of one core, its memory, how late its loop wakes, and Redis' round trip."""
+
+    cpu_share: float | None = None
+    rss_bytes: int | None = None
+    lag_seconds: float | None = None
+    redis_seconds: float | None = None
+
+
+@frozen
+class Heartbeat:
+    """The figures of one worker; ``started_at`` in epoch seconds, counts since then, tallies of five minutes.
+
+    ``idle_share`` is the part of its hands that had nothing to do over the last minute, ``config`` the first four
+    digits of the settings' digest.
+    """
+
+    worker: str
+    version: str
+    started_at: float
+    phase: Phase
+    number_workers: int
+    max_connections: int
+    why: str = ""
+    is_quiet: bool = False
+    in_hand: int = 0
+    connections: int = 0
+    busy_connections: int = 0
+    breaker: str = "closed"
+    trouble: str = ""
+    rates: Rates = field(factory=Rates)
+    claimed: int = 0
+    settled: dict[str, int] = field(factory=dict)
+    uncertain: int = 0
+    recovered: int = 0
+    opened: int = 0
+    opening_seconds: float = 0.0
+    idle_share: float | None = None
+    wait: Tally = field(factory=Tally)
+    smtp: Tally = field(factory=Tally)
+    total: Tally = field(factory=Tally)
+    latency: Tally = field(factory=Tally)
+    causes: tuple[DeathCount, ...] = ()
+    vitals: Vitals = field(factory=Vitals)
+    config: str = ""
+
+
+@frozen
+class WorkerSeen:
+    """A heartbeat and how long ago it was; one that is ``is_lost`` has been silent for too long."""
+
+    beat: Heartbeat
+    seen_seconds: float
+
+    @property
+    def is_lost(self) -> bool:
+        return self.seen_seconds > LOST_SECONDS
+
+
+def write_heartbeat(beat: Heartbeat) -> str:
+    """Return a heartbeat as the JSON kept in Redis; a few kilobytes at the most."""
+    return json.dumps(_CONVERTER.unstructure(beat), separators=(",", ":"))
+
+
+def read_heartbeat(wire: bytes) -> Heartbeat | None:
+    """Read a heartbeat back, or None; what another version says beyond ours is ignored."""
+    try:
+        return _CONVERTER.structure(json.loads(wire), Heartbeat)
+    except (BaseValidationError, ValueError, TypeError, RecursionError):
+        return None

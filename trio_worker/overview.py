@@ -1,0 +1,78 @@
+"""Trio. One look at everything that workers tell: the queue, the workers, the minutes of the past day.
+
+All of it is one round trip whatever the queue holds, and constant work for Redis; no key is ever searched for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from trio_worker.broker import fleet_keys
+from trio_worker.heartbeat import WorkerSeen, read_heartbeat
+from trio_worker.inspection import Counts, counts_of
+from trio_worker.job import read_enqueued_at
+from trio_worker.minutes import MinuteSample, head_pushed_at, read_sample
+from trio_worker.redis_client import Answer, RedisClient, Unavailable
+
+# Enough for the last hour and the one before its first minute; the default of a look.
+HOUR_MINUTES = 61
+DAY_MINUTES = 1440
+# A head that is longer is not worth its way every second: its age is estimated then.
+MOST_HEAD_BYTES = 16_384
+
+
+@frozen
+class Overview:
+    """One consistent look; ``unreadable`` counts heartbeats that another version wrote and we cannot read.
+
+    ``oldest_seconds`` is the age of the head of the list, None for an empty list or one that nothing dates;
+    ``is_estimate`` unless its producer dated it.
+    """
+
+    counts: Counts
+    workers: tuple[WorkerSeen, ...]
+    minutes: tuple[MinuteSample, ...]  # oldest first; minutes in which no worker ran are missing
+    oldest_seconds: float | None
+    is_estimate: bool
+    unreadable: int
+
+
+async def read_overview(client: RedisClient, name: str, minutes: int = HOUR_MINUTES) -> Overview | Unavailable:
+    """Look at the queue and its workers; writes nothing."""
+    calls: Sequence[tuple[str, Sequence[int]]] = [("inspect", ()), ("overview", (minutes, MOST_HEAD_BYTES))]
+    answers = await client.run_scripts(fleet_keys(name), calls)
+    if isinstance(answers, Unavailable):
+        return answers
+    counts = counts_of(answers[0])
+    now, seen, samples, head = answers[1]
+    workers = [_worker(each, int(now)) for each in seen]
+    past = sorted(filter(None, map(read_sample, samples)), key=lambda sample: sample.minute)
+    # A ring holds what was written a day ago where nothing was written since.
+    recent = tuple(sample for sample in past if sample.minute > int(now) // 60_000 - minutes)
+    oldest_seconds, is_estimate = _oldest(counts, head, recent)
+    return Overview(
+        counts=counts,
+        workers=tuple(worker for worker in workers if worker is not None),
+        minutes=recent,
+        oldest_seconds=oldest_seconds,
+        is_estimate=is_estimate,
+        unreadable=sum(worker is None for worker in workers),
+    )
+
+
+def _worker(seen: Answer, now_ms: int) -> WorkerSeen | None:
+    _name, at_ms, wire = seen
+    beat = read_heartbeat(wire)
+    return None if beat is None else WorkerSeen(beat, max(0.0, (now_ms - float(at_ms)) / 1000))
+
+
+def _oldest(counts: Counts, head: bytes, minutes: Sequence[MinuteSample]) -> tuple[float | None, bool]:
+    if not counts.waiting:
+        return None, False
+    said = read_enqueued_at(head) if head else None
+    if said is not None:
+        return max(0.0, counts.at - said), False
+    pushed_at = head_pushed_at(minutes, counts.popped, counts.at)
+    return (None, True) if pushed_at is None else (max(0.0, counts.at - pushed_at), True)

@@ -1,0 +1,116 @@
+"""Pure. Measured times of the last five minutes, as counts in buckets that can be added up across workers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterable
+
+from attrs import define, field, frozen
+
+# Quantiles look back this far; the ring of slots forgets in steps of one slot.
+WINDOW_SECONDS = 300
+SLOT_SECONDS = 10
+# The average of a load looks back this far.
+LOAD_SECONDS = 60
+# Each bucket is 12 % wider than the last, so a quantile read from it is off by 6 % at the most.
+_GROWTH = math.log(1.12)
+_LEAST_SECONDS = 0.0001
+
+
+@frozen
+class Quantiles:
+    """Of one measured time over the last five minutes, in seconds; all None while nothing was measured."""
+
+    count: int = 0
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    most: float | None = None
+
+
+@frozen
+class Tally:
+    """Counts of measured times by bucket, and the longest one; tallies of several workers add up to one of all."""
+
+    counts: dict[int, int] = field(factory=dict)
+    most_seconds: float = 0.0
+
+    def quantiles(self) -> Quantiles:
+        """Return the quantiles, none of them above the longest time."""
+        total = sum(self.counts.values())
+        if not total:
+            return Quantiles()
+        ranks = (math.ceil(total * share) for share in (0.5, 0.95, 0.99))
+        p50, p95, p99 = (min(self.most_seconds, self._at_rank(rank)) for rank in ranks)
+        return Quantiles(total, p50, p95, p99, self.most_seconds)
+
+    def _at_rank(self, rank: int) -> float:
+        seen = 0
+        for bucket in sorted(self.counts):
+            seen += self.counts[bucket]
+            if seen >= rank:
+                return _LEAST_SECONDS * math.exp(_GROWTH * (bucket - 0.5)) if bucket else _LEAST_SECONDS
+        raise AssertionError("a rank beyond the count")
+
+
+def added(tallies: Iterable[Tally]) -> Tally:
+    """Return the sum of tallies."""
+    counts: Counter[int] = Counter()
+    most_seconds = 0.0
+    for tally in tallies:
+        counts.update(tally.counts)
+        most_seconds = max(most_seconds, tally.most_seconds)
+    return Tally(dict(counts), most_seconds)
+
+
+@define
+class Window:
+    """Collects measured times in slots of ten seconds, which are forgotten one by one."""
+
+    _slots: deque[tuple[int, Counter[int], float]] = field(factory=deque)
+
+    def note(self, now: float, seconds: float) -> None:
+        """Add one measured time; ``now`` is a clock in seconds that never goes back."""
+        slot = int(now // SLOT_SECONDS)
+        bucket = max(0, math.ceil(math.log(max(seconds, _LEAST_SECONDS) / _LEAST_SECONDS) / _GROWTH))
+        if not self._slots or self._slots[-1][0] != slot:
+            self._slots.append((slot, Counter(), 0.0))
+        at, counts, most = self._slots[-1]
+        counts[bucket] += 1
+        self._slots[-1] = (at, counts, max(most, seconds))
+
+    def tally(self, now: float) -> Tally:
+        """Return what was measured in the last five minutes."""
+        oldest = int(now // SLOT_SECONDS) - WINDOW_SECONDS // SLOT_SECONDS
+        while self._slots and self._slots[0][0] <= oldest:
+            self._slots.popleft()
+        return added(Tally(counts, most) for _, counts, most in self._slots)
+
+
+@define
+class Load:
+    """How many of something were there on average over the last minute."""
+
+    _count: int = 0
+    _at: float | None = None
+    _sum: float = 0.0  # of count times seconds
+    _samples: deque[tuple[float, float]] = field(factory=deque)
+
+    def note(self, now: float, count: int) -> None:
+        """Say how many there are from ``now`` on; ``now`` is a clock in seconds that never goes back."""
+        if self._at is not None:
+            self._sum += self._count * (now - self._at)
+        self._count, self._at = count, now
+        if not self._samples or now - self._samples[-1][0] >= 1:
+            self._samples.append((now, self._sum))
+            while len(self._samples) > 1 and self._samples[1][0] <= now - LOAD_SECONDS:
+                self._samples.popleft()
+
+    def mean(self, now: float) -> float | None:
+        """Return the average of the last minute, or since the first note; None before that."""
+        if self._at is None:
+            return None
+        self.note(now, self._count)
+        began, before = self._samples[0]
+        return (self._sum - before) / (now - began) if now > began else None
