@@ -19,13 +19,14 @@ from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.cells import in_ascii, printable, width_of
 from trio_worker.dashboard import render_frame, status_line
 from trio_worker.events import Claimed, ConnectionView, Disposition, Ledger, Phase, QueueSeen, Settled, Source
-from trio_worker.heartbeat import DeathCount, Rates
+from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
 from trio_worker.outcome import How, Trouble
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
 from trio_worker.reply import Reply, Stage
-from trio_worker.snapshot import Board, Snapshot
-from trio_worker.window import Quantiles
+from trio_worker.snapshot import Board, Scope, Snapshot
+from trio_worker.view import Drain, Page, Pause, Quit, Resume, Typing, View
+from trio_worker.window import Quantiles, Tally
 from trio_worker.wording import ago, count, duration, per_second, trouble_words
 
 # Set it to write the frames anew; then look at the difference.
@@ -359,6 +360,28 @@ quantiles = st.builds(Quantiles, numbers, *[st.none() | seconds] * 4)
 troubles = st.builds(Trouble, st.sampled_from(How), st.sampled_from(Stage), words)
 opens = st.builds(Open, troubles, seconds, seconds, numbers)
 views = st.builds(ConnectionView, numbers, words | st.just("idle"), seconds, numbers, seconds, words, words)
+tallies = st.builds(Tally, st.dictionaries(st.integers(0, 200), st.integers(1, 1000), max_size=5), st.floats(0, 1e6))
+beats = st.builds(
+    Heartbeat,
+    worker=words,
+    version=words,
+    started_at=st.floats(0, 4e9),
+    phase=st.sampled_from(Phase),
+    number_workers=numbers,
+    max_connections=numbers,
+    is_quiet=st.booleans(),
+    in_hand=numbers,
+    connections=numbers,
+    busy_connections=numbers,
+    trouble=words,
+    rates=st.builds(Rates, rates, rates, rates, rates),
+    idle_share=st.none() | st.floats(0, 1),
+    latency=tallies,
+    vitals=st.builds(
+        Vitals, st.none() | st.floats(0, 64), st.none() | numbers, st.none() | seconds, st.none() | seconds
+    ),
+    config=words,
+)
 snapshots = st.builds(
     Snapshot,
     at=st.floats(0, 4e9),
@@ -385,6 +408,8 @@ snapshots = st.builds(
     wait=quantiles,
     smtp=quantiles,
     total=quantiles,
+    latency=quantiles,
+    idle_share=st.none() | st.floats(0, 1),
     connections=st.lists(
         st.builds(ConnectionView, numbers, words | st.just("idle"), seconds, numbers, seconds, words, words),
         max_size=20,
@@ -400,17 +425,32 @@ snapshots = st.builds(
     redis_trouble=words,
     journal_trouble=words,
     grace_seconds_left=st.none() | seconds,
+    is_quiet=st.booleans(),
+    scope=st.sampled_from(Scope),
+    workers=st.lists(st.builds(WorkerSeen, beats, seconds), max_size=2).map(tuple),
+)
+looks = st.builds(
+    View,
+    page=st.sampled_from(Page),
+    filter=words,
+    only_errors=st.booleans(),
+    has_keys=st.booleans(),
+    may=st.sampled_from([frozenset({Quit}), frozenset({Quit, Pause, Resume, Drain})]),
+    frozen=st.sampled_from([None, busy()]),
+    typing=st.none() | st.sampled_from(Typing),
+    typed=words,
+    notice=words,
 )
 widths = st.integers(1, 240) | st.sampled_from([59, 60, 79, 80, 119, 120, 160])
 heights = st.integers(1, 70) | st.sampled_from([9, 10, 23, 24, 29, 30, 31, 32, 45])
 
 
-@given(snapshots, widths, heights, st.fixed_dictionaries({"ascii_only": st.booleans(), "color": st.booleans()}))
+@given(snapshots, widths, heights, looks, st.fixed_dictionaries({"ascii_only": st.booleans(), "color": st.booleans()}))
 def test_no_frame_is_larger_than_its_terminal(
-    snapshot: Snapshot, width: int, height: int, flags: dict[str, bool]
+    snapshot: Snapshot, width: int, height: int, view: View, flags: dict[str, bool]
 ) -> None:
     """Whatever is shown at whatever size, no line reaches the last column and no line is too many."""
-    lines = plain(render_frame(snapshot, width, height, **flags)).split("\n")
+    lines = plain(render_frame(snapshot, width, height, view, **flags)).split("\n")
 
     assert len(lines) <= height
     assert max(map(cell_len, lines)) <= max(1, width - 1)
@@ -422,7 +462,7 @@ def test_no_frame_is_larger_than_its_terminal(
 def test_nothing_jumps(snapshot: Snapshot) -> None:
     """The titles and headings stand on the same lines whatever the figures are: only the size decides."""
     titles = ("QUEUE", "FLOW", "TIME", "THIS RUN", "FAILURES", "LATEST")
-    shaped = evolve(snapshot, max_connections=16)
+    shaped = evolve(snapshot, max_connections=16, scope=Scope.WORKER)
 
     def places(frame: list[str]) -> list[int]:
         return [next(n for n, line in enumerate(frame) if line.startswith(f" {title} ")) for title in titles]

@@ -26,13 +26,14 @@ from sample_snapshot import busy
 
 from trio_worker.snapshot import Snapshot
 from trio_worker.terminal import (
+    Dashboard,
     has_color,
     is_ascii_only,
     is_live,
     open_screen,
-    run_dashboard,
     run_status_lines,
 )
+from trio_worker.view import View
 
 PATIENCE_SECONDS = 20.0
 ENTER = b"\x1b[?1049h\x1b[?25l"
@@ -258,7 +259,7 @@ async def test_dashboard_draws_on_and_on(terminal: tuple[Window, TextIO]) -> Non
 
     with trio.fail_after(PATIENCE_SECONDS), open_screen(stream) as screen:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_dashboard, take_snapshot, screen, 0.02)
+            nursery.start_soon(Dashboard(take_snapshot, screen, view=View(every_seconds=0.02)).run)
             await trio.to_thread.run_sync(window.read_until, lambda seen: len(frames_in(seen)) >= 3)
             nursery.cancel_scope.cancel()
 
@@ -272,7 +273,7 @@ async def test_dashboard_without_a_terminal_waits(terminal: tuple[Window, TextIO
     with trio.fail_after(PATIENCE_SECONDS), open_screen(stream) as screen:
         screen.is_on = False
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_dashboard, busy, screen, 1000.0)
+            nursery.start_soon(Dashboard(busy, screen, view=View(every_seconds=1000.0)).run)
             await trio.testing.wait_all_tasks_blocked()
 
             assert nursery.child_tasks
@@ -286,8 +287,9 @@ async def test_failing_snapshot_is_raised(terminal: tuple[Window, TextIO]) -> No
     def fail() -> Snapshot:
         raise ZeroDivisionError
 
-    with open_screen(stream) as screen, pytest.raises(ZeroDivisionError):
-        await run_dashboard(fail, screen)
+    with open_screen(stream) as screen, pytest.raises(ExceptionGroup) as raised:
+        await Dashboard(fail, screen).run()
+    assert raised.group_contains(ZeroDivisionError)
 
 
 async def test_status_lines_come_every_ten_seconds(autojump_clock: trio.testing.MockClock) -> None:
@@ -312,14 +314,15 @@ import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that a resize reaches this process as it would in a real window
 import trio, trio.testing
 from sample_snapshot import busy
-from trio_worker.terminal import open_screen, run_dashboard
+from trio_worker.terminal import Dashboard, open_screen
+from trio_worker.view import View
 
 {before}
 
 async def main():
     with open_screen(sys.stdout) as screen:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_dashboard, busy, screen, {every_seconds})
+            nursery.start_soon(Dashboard(busy, screen, view=View(every_seconds={every_seconds})).run)
             {then}
 
 trio.run(main)

@@ -30,7 +30,7 @@ CHART = Style(color="cyan", dim=True)
 
 CUT_MARK = "…"
 # For terminals or fonts without these; a star for the ellipsis, as it also stands for the hidden part of an address.
-_ASCII = str.maketrans("…─●▲▼▁▂▃▄▅▆▇█", "*-*^v_.:-=+*#")
+_ASCII = str.maketrans("…─●■▲▼▁▂▃▄▅▆▇█", "*-*#^v_.:-=+*#")
 
 
 @frozen

@@ -9,29 +9,35 @@ would clear the last character too.
 from __future__ import annotations
 
 from io import StringIO
+from typing import TextIO, assert_never
 
 from attrs import frozen
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
+from rich.terminal_theme import SVG_EXPORT_THEME
 
 from trio_worker.cells import PLAIN, Line, beside, blank, cut, in_ascii, printable, width_of
-from trio_worker.listings import connections_panel, failures_panel, latest_panel
+from trio_worker.listings import connections_panel, failures_panel, latest_panel, workers_panel
 from trio_worker.panels import (
     ONE_LINE_WIDTH,
-    alert_lines,
     chart_panel,
     flow_panel,
     header,
+    help_lines,
+    hint_lines,
+    prompt_line,
     queue_panel,
     run_panel,
     summary_table,
     time_panel,
 )
-from trio_worker.snapshot import Snapshot
+from trio_worker.snapshot import Scope, Snapshot
+from trio_worker.view import Page, View, shown
 from trio_worker.wording import alerts, clock, count, duration, per_second, state
 
 # More rows than this say nothing that the figures above them do not.
 CONNECTION_ROWS = 16
+WORKER_ROWS = 8
 FAILURE_ROWS = 8
 _LEAST_FAILURE_ROWS = 4
 # Where there is room for all panels and this many lines more, blank lines set the panels apart.
@@ -43,6 +49,10 @@ _LEFT_WIDTH = ONE_LINE_WIDTH - 1
 # The upper half of two columns, at 32 lines and at the most; the latest outcomes take the rest.
 _BODY_LINES = 19
 _MOST_BODY_LINES = 23
+# The worker's own dashboard names the other workers too, where the lists have this many rows and a few to spare.
+_ROOMY_ROWS = 18
+_MOST_OTHER_ROWS = 4
+PLAIN_VIEW = View()
 
 
 @frozen
@@ -60,7 +70,15 @@ class Frame:
             yield from (Segment(in_ascii(s.text), s.style) for s in segments) if self.ascii_only else segments
 
 
-def render_frame(snapshot: Snapshot, width: int, height: int, *, ascii_only: bool = False, color: bool = True) -> str:
+def render_frame(
+    snapshot: Snapshot,
+    width: int,
+    height: int,
+    view: View = PLAIN_VIEW,
+    *,
+    ascii_only: bool = False,
+    color: bool = True,
+) -> str:
     """Return at most ``height`` lines, each narrower than ``width`` cells, joined by newlines.
 
     Never refuses: any size gives a frame. Without ``color`` bold and dim stay, as colour never carries a meaning alone.
@@ -68,7 +86,22 @@ def render_frame(snapshot: Snapshot, width: int, height: int, *, ascii_only: boo
     if width < 60 or height < 10:
         return _one_line(snapshot, width, ascii_only=ascii_only)
     screen = StringIO()
-    console = Console(
+    console = open_console(screen, width, height, color=color)
+    frame = Frame(tuple(frame_lines(snapshot, width, height, view)), ascii_only)
+    console.print(frame, end="", soft_wrap=True)
+    return screen.getvalue()
+
+
+def render_svg(snapshot: Snapshot, width: int, height: int, view: View = PLAIN_VIEW) -> str:
+    """Return a frame as a picture (SVG), for a page or a bug report."""
+    console = open_console(StringIO(), width, height, color=True, records=True)
+    console.print(Frame(tuple(frame_lines(snapshot, max(60, width), max(10, height), view))), soft_wrap=True)
+    return console.export_svg(title=f"trio-worker: {snapshot.queue_name}", theme=SVG_EXPORT_THEME)
+
+
+def open_console(screen: TextIO, width: int, height: int, *, color: bool, records: bool = False) -> Console:
+    """Return a console of exactly this size that writes to ``screen`` whatever the environment says."""
+    return Console(
         file=screen,
         width=width,
         height=height,
@@ -76,22 +109,47 @@ def render_frame(snapshot: Snapshot, width: int, height: int, *, ascii_only: boo
         color_system="standard",  # the sixteen colours of the operator's own theme
         no_color=not color,
         legacy_windows=False,
+        record=records,
         _environ={},
     )
-    console.print(Frame(tuple(frame_lines(snapshot, width, height)), ascii_only), end="", soft_wrap=True)
-    return screen.getvalue()
 
 
-def frame_lines(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+def frame_lines(snapshot: Snapshot, width: int, height: int, view: View = PLAIN_VIEW) -> list[Line]:
     """Return the lines of a frame of at least 60x10; one column at each side stays free."""
     inner = width - 2
-    if width >= 120 and height >= 32:
-        lines = _two_columns(snapshot, inner, height)
+    now = shown(view, snapshot if view.frozen is None else view.frozen)
+    frozen_seconds = None if view.frozen is None else max(0.0, snapshot.at - view.frozen.at)
+    head = [header(now, inner, frozen_seconds)]
+    if view.page is not Page.OVERVIEW:
+        lines = _page(now, head, inner, height, view)
+    elif width >= 120 and height >= 32:
+        lines = _two_columns(now, head, inner, height, view)
     elif height >= (24 if width >= 80 else 30):
-        lines = _one_column(snapshot, inner, height)
+        lines = _one_column(now, head, inner, height, view)
     else:
-        lines = _small(snapshot, inner, height)
+        lines = _small(now, head, inner, height, view)
+    if view.typing is not None or view.notice:
+        lines = [*lines[: height - 1], *([blank(inner)] * (height - 1 - len(lines))), prompt_line(view, inner)]
     return [[Segment(" ", PLAIN), *line] for line in lines[:height]]
+
+
+def _page(snapshot: Snapshot, head: list[Line], width: int, height: int, view: View) -> list[Line]:
+    """Return one list as long as the screen, or the help."""
+    lines = [*head, *hint_lines(snapshot, width, 1, view)]
+    match view.page:
+        case Page.HELP:
+            return [*lines, *help_lines(view, width)]
+        case Page.OVERVIEW | Page.WORKERS:
+            lines += queue_panel(snapshot, width)
+            return lines + workers_panel(snapshot, width, height - len(lines) - 2)
+        case Page.CONNECTIONS:
+            return lines + connections_panel(snapshot, width, height - len(lines) - 2)
+        case Page.FAILURES:
+            return lines + failures_panel(snapshot, width, height - len(lines) - 1)
+        case Page.LATEST:
+            return lines + latest_panel(snapshot, width, height - len(lines) - 1)
+        case _:
+            assert_never(view.page)
 
 
 def status_line(snapshot: Snapshot) -> str:
@@ -128,10 +186,10 @@ def _one_line(snapshot: Snapshot, width: int, *, ascii_only: bool) -> str:
     return in_ascii(line) if ascii_only else line
 
 
-def _small(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+def _small(snapshot: Snapshot, head: list[Line], width: int, height: int, view: View) -> list[Line]:
     lines = [
-        header(snapshot, width),
-        *alert_lines(snapshot, width, 1),
+        *head,
+        *hint_lines(snapshot, width, 1, view),
         *queue_panel(snapshot, width),
         *summary_table(snapshot, width),
         *chart_panel(snapshot, width, 1),
@@ -139,8 +197,8 @@ def _small(snapshot: Snapshot, width: int, height: int) -> list[Line]:
     return lines + latest_panel(snapshot, width, height - len(lines) - 1)
 
 
-def _one_column(snapshot: Snapshot, width: int, height: int) -> list[Line]:
-    head = [header(snapshot, width), *alert_lines(snapshot, width, 1)]
+def _one_column(snapshot: Snapshot, head: list[Line], width: int, height: int, view: View) -> list[Line]:
+    head = [*head, *hint_lines(snapshot, width, 1, view)]
     figures = [
         queue_panel(snapshot, width),
         flow_panel(snapshot, width, 1),
@@ -150,14 +208,26 @@ def _one_column(snapshot: Snapshot, width: int, height: int) -> list[Line]:
     gap = [blank(width)] if height >= _ROOMY_LINES else []
     # Six gaps, two titles of the lists with their rules, one of them with headings: what is left are rows.
     free = height - len(head) - sum(map(len, figures)) - 6 * len(gap) - 4
-    most_connections = min(CONNECTION_ROWS, snapshot.max_connections)
-    connection_rows, failure_rows, latest_rows = _shared(free, most_connections, FAILURE_ROWS, free)
+    who_rows, failure_rows, latest_rows = _shared(free, _most_who_rows(snapshot), FAILURE_ROWS, free)
     lists = [
-        connections_panel(snapshot, width, connection_rows),
+        _who_panel(snapshot, width, who_rows),
         failures_panel(snapshot, width, failure_rows),
         latest_panel(snapshot, width, latest_rows),
     ]
     return head + [line for panel in (*figures, *lists) for line in (*panel, *gap)]
+
+
+def _most_who_rows(snapshot: Snapshot) -> int:
+    """Return how many rows are of use to the panel of who sends."""
+    if snapshot.scope is Scope.FLEET:
+        return WORKER_ROWS
+    return min(CONNECTION_ROWS, max(1, snapshot.max_connections))
+
+
+def _who_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
+    """Return the panel of who sends: one worker's connections, or all workers."""
+    panel = workers_panel if snapshot.scope is Scope.FLEET else connections_panel
+    return panel(snapshot, width, rows)
 
 
 def _shared(rows: int, *most: int) -> list[int]:
@@ -171,13 +241,13 @@ def _shared(rows: int, *most: int) -> list[int]:
     return shares
 
 
-def _two_columns(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+def _two_columns(snapshot: Snapshot, head: list[Line], width: int, height: int, view: View) -> list[Line]:
     left_width = min(_LEFT_WIDTH, (width - _COLUMN_GAP) // 2)
     right_width = width - left_width - _COLUMN_GAP
     body = min(_BODY_LINES + (height - 32) // 2, _MOST_BODY_LINES)
     lines = [
-        header(snapshot, width),
-        *alert_lines(snapshot, width, 2),
+        *head,
+        *hint_lines(snapshot, width, 2, view),
         *beside(
             _figures_column(snapshot, left_width, body),
             _lists_column(snapshot, right_width, body),
@@ -202,10 +272,17 @@ def _figures_column(snapshot: Snapshot, width: int, height: int) -> list[Line]:
 def _lists_column(snapshot: Snapshot, width: int, height: int) -> list[Line]:
     # A blank between the two, their titles, and the headings of the first.
     rows = height - 4
-    connection_rows = min(CONNECTION_ROWS, max(1, snapshot.max_connections), rows - _LEAST_FAILURE_ROWS)
-    failure_rows = min(FAILURE_ROWS, rows - connection_rows)
+    who_rows = min(_most_who_rows(snapshot), rows - _LEAST_FAILURE_ROWS)
+    beside_rows = min(len(snapshot.workers), _MOST_OTHER_ROWS)
+    others: list[Line] = []
+    if snapshot.scope is Scope.WORKER and len(snapshot.workers) > 1 and rows >= _ROOMY_ROWS:
+        others = [blank(width), *workers_panel(snapshot, width, beside_rows)]
+        who_rows = min(who_rows, rows - len(others) - _LEAST_FAILURE_ROWS)
+        rows -= len(others)
+    failure_rows = min(FAILURE_ROWS, rows - who_rows)
     return [
-        *connections_panel(snapshot, width, connection_rows),
+        *_who_panel(snapshot, width, who_rows),
+        *others,
         blank(width),
         *failures_panel(snapshot, width, failure_rows),
     ]

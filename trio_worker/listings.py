@@ -10,10 +10,10 @@ from rich.style import Style
 
 from trio_worker.breaker import Closed
 from trio_worker.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, Line, blank, cell, printable, row, rule, width_of
-from trio_worker.events import ConnectionView, Disposition
-from trio_worker.heartbeat import DeathCount
+from trio_worker.events import ConnectionView, Disposition, Phase
+from trio_worker.heartbeat import DeathCount, WorkerSeen
 from trio_worker.outcome_line import OutcomeLine
-from trio_worker.snapshot import Snapshot
+from trio_worker.snapshot import Scope, Snapshot
 from trio_worker.wording import (
     UNKNOWN,
     ago,
@@ -21,8 +21,11 @@ from trio_worker.wording import (
     clock,
     count,
     duration,
+    memory,
+    per_second,
     reason_words,
     recipients_words,
+    share,
 )
 
 # From these widths on the list of the latest outcomes has room for email types, for times, and for the ids of jobs.
@@ -85,11 +88,68 @@ def _connection_cells(
     ]
 
 
+def workers_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
+    """Return WORKERS: a rule, headings, and ``rows`` lines, those in trouble on top; more than fit are counted."""
+    workers = snapshot.workers
+    live = sum(not worker.is_lost for worker in workers)
+    aside = f"{live:,} live" + (f", {len(workers) - live:,} LOST" if live < len(workers) else "")
+    hidden = len(workers) - rows
+    note = f"{hidden:,} more" if hidden > 0 else "by heartbeat"
+    lines = [rule("WORKERS", width, aside, note, PLAIN if live == len(workers) else TROUBLE)]
+    heads = ("worker", "state", "in hand", "sent/s", "p95", "seen", "idle", "conns", "cpu", "memory", "version")
+    lines.append(row(_worker_cells(heads, width, DIM), width))
+    ordered = sorted(workers, key=lambda worker: (not worker.is_lost, not worker.beat.trouble, worker.beat.worker))
+    lines += [row(_worker_row(worker, width), width) for worker in ordered[:rows]]
+    return lines + [blank(width)] * (rows + 2 - len(lines))
+
+
+def worker_state(worker: WorkerSeen) -> str:
+    """Return what a worker is doing, in one word."""
+    beat = worker.beat
+    if worker.is_lost:
+        return "LOST"
+    if beat.phase is not Phase.RUNNING:
+        return str(beat.phase)
+    if beat.trouble:
+        return "NO RELAY"
+    return "quiet" if beat.is_quiet else "running"
+
+
+def _worker_row(worker: WorkerSeen, width: int) -> list[Segment]:
+    beat = worker.beat
+    words = (
+        beat.worker,
+        worker_state(worker),
+        f"{count(beat.in_hand, 4)}/{count(beat.number_workers, 4)}",
+        per_second(beat.rates.sent, 7),
+        duration(beat.latency.quantiles().p95),
+        ago(worker.seen_seconds),
+        share(beat.idle_share),
+        f"{beat.busy_connections}/{beat.connections}",
+        share(beat.vitals.cpu_share),
+        memory(beat.vitals.rss_bytes),
+        beat.version,
+    )
+    style = TROUBLE if worker.is_lost or beat.trouble else PLAIN
+    return _worker_cells(words, width, style)
+
+
+def _worker_cells(words: tuple[str, ...], width: int, style: Style) -> list[Segment]:
+    """Return the cells of one worker; where it is narrow, how the process is has no place."""
+    name, word, *figures, version = words
+    sizes = (9, 7, 6, 5, 5, 7, 4, 6) if width >= TIMES_WIDTH else (9, 7, 6, 5)
+    used = 8 + sum(sizes) + 8 + 2 * (len(sizes) + 2)
+    cells = [cell(name, min(36, max(8, width - used)), style), cell(word, 8, style)]
+    cells += [cell(figure, size, style, is_right=True) for figure, size in zip(figures, sizes, strict=False)]
+    return [*cells, cell(version, 8, style)]
+
+
 def failures_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
     """Return FAILURES: a rule and ``rows`` lines, a cause each, the most frequent first; deaths stay in view."""
     total = sum(cause.count for cause in snapshot.causes)
     aside = f"{total:,} jobs, {len(snapshot.causes):,} causes" if total else "none"
-    lines = [rule("FAILURES", width, aside, "this run, by cause, last seen")]
+    whose = "this run" if snapshot.scope is Scope.WORKER else "all workers"
+    lines = [rule("FAILURES", width, aside, f"{whose}, by cause, last seen")]
     lines += [row(_failure_row(cause, snapshot.at, width), width) for cause in _causes_in_view(snapshot.causes, rows)]
     return lines + [blank(width)] * (rows + 1 - len(lines))
 
@@ -126,7 +186,8 @@ def latest_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
     At a hundred mails a second a failure would be gone before it is read: half of the rows are kept for what was not
     sent.
     """
-    lines = [rule("LATEST", width, "" if snapshot.latest else "nothing yet", "this worker, newest last")]
+    aside = "" if snapshot.latest else "nothing yet"
+    lines = [rule("LATEST", width, aside, f"{snapshot.scope.value}, newest last")]
     if width < TIMES_WIDTH:
         has_type = width >= TYPES_WIDTH
         newest = _latest_in_view(snapshot.latest, rows)

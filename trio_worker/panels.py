@@ -23,16 +23,19 @@ from trio_worker.cells import (
     blank,
     cell,
     chart,
+    printable,
     rule,
     table,
     width_of,
 )
 from trio_worker.events import Disposition
 from trio_worker.snapshot import Snapshot
+from trio_worker.view import Action, Drain, Pause, View
 from trio_worker.window import Quantiles
 from trio_worker.wording import (
     UNKNOWN,
     Severity,
+    ago,
     alerts,
     clock,
     count,
@@ -40,6 +43,7 @@ from trio_worker.wording import (
     is_stale,
     outlook,
     per_second,
+    share,
     state,
 )
 
@@ -48,14 +52,36 @@ ONE_LINE_WIDTH = 78
 _SEVERITY_STYLES = {Severity.CALM: GOOD, Severity.CAUTION: CAUTION, Severity.TROUBLE: TROUBLE}
 # Normally zero, and worth a look when not.
 _ODD_DISPOSITIONS = {Disposition.HELD, Disposition.FENCED, Disposition.UNSETTLED}
+_ACTION_KEYS: dict[type[Action], str] = {Pause: "p pause", Drain: "d drain"}
+_HELP: tuple[tuple[str, str, type[Action] | None], ...] = (
+    ("q", "leave; a worker drains first", None),
+    ("1 to 5", "overview, workers, connections, failures, latest; the same key goes back", None),
+    ("space", "freeze, and go on", None),
+    ("/", "show only jobs, causes and workers that contain what is typed; Esc shows all", None),
+    ("e", "show only what was not sent", None),
+    ("+ -", "look more or less often", None),
+    ("p", "pause the queue for 15 minutes, with a reason; on a paused queue: resume", Pause),
+    ("d", "drain this worker", Drain),
+    ("", "", None),
+    ("waiting", "in the producers' list; delayed: later, and due when its time has come", None),
+    ("leased", "in a worker's hands; held: it is not known whether it was delivered", None),
+    ("uncertain", "mails that may have gone out twice", None),
+    ("~", "an estimate; - is unknown, 0 is zero", None),
+    ("p50 p95", "half, and all but 5 %, took less; over the last five minutes", None),
+    ("idle", "the part of the hands that had nothing to do over the last minute", None),
+    ("connecting", "time spent on opening connections, shared among the mails sent", None),
+)
 _LEAST = {Disposition.SENT: 9, Disposition.DELAYED: 8, Disposition.DEAD: 6, Disposition.HELD: 5}
 
 
-def header(snapshot: Snapshot, width: int) -> Line:
-    """Return the first line: what runs where, how it is, since when, and the time."""
+def header(snapshot: Snapshot, width: int, frozen_seconds: float | None = None) -> Line:
+    """Return the first line: what runs where, how it is, since when, and the time; or that it stands still."""
     now = state(snapshot)
     tail = f"up {duration(snapshot.up_seconds):>6}  {clock(snapshot.at)}Z"
     mark = cell(f"● {now.word}", 10, _SEVERITY_STYLES[now.severity] + BOLD)
+    if frozen_seconds is not None:
+        mark = cell("■ FROZEN", 10, CAUTION + BOLD)
+        tail = f"{ago(frozen_seconds):>6} ago  {clock(snapshot.at)}Z"
     room = width - 10 - len(tail) - 4
     name = f"trio-worker {__version__}   " if room > 42 else ""
     place = f" @ {snapshot.redis_name}" if snapshot.redis_name else ""
@@ -74,6 +100,36 @@ def alert_lines(snapshot: Snapshot, width: int, height: int) -> list[Line]:
         text = cell(alert.text, width - width_of(word.text) - 2 - len(more))
         lines.append([word, Segment("  ", PLAIN), text, Segment(more, BOLD)])
     return lines + [blank(width)] * (height - len(lines))
+
+
+def hint_lines(snapshot: Snapshot, width: int, height: int, view: View) -> list[Line]:
+    """Return the alerts; where there are fewer than lines, the last line says which keys there are."""
+    lines = alert_lines(snapshot, width, height)
+    kept = [f"only {view.filter!r}"] if view.filter else []
+    kept += ["errors only"] if view.only_errors else []
+    if len(alerts(snapshot)) >= height or not (view.has_keys or kept):
+        return lines
+    actions = [word for action, word in _ACTION_KEYS.items() if action in view.may]
+    words = [*kept, *(["? help", "1-5 pages", "/ filter", "space freeze", *actions, "q quit"] if view.has_keys else [])]
+    return [*lines[:-1], [cell("   ".join(words), width, CAUTION if kept else DIM)]]
+
+
+def prompt_line(view: View, width: int) -> Line:
+    """Return the line that is being typed, or what became of the last one."""
+    if view.typing is None:
+        return [cell(view.notice, width, CAUTION)]
+    room = width - len(view.typing.value) - 1
+    typed = view.typed if width_of(printable(view.typed)) <= room else "…" + view.typed[-(room // 2) :]
+    return [Segment(view.typing.value, BOLD), cell(typed + "_", room + 1)]
+
+
+def help_lines(view: View, width: int) -> list[Line]:
+    """Return what each key does, and what the words on the screen mean."""
+    lines = [blank(width)]
+    for key, meaning, action in _HELP:
+        if action is None or action in view.may:
+            lines.append([cell(f"  {key}", 12, BOLD), cell(meaning, width - 12)])
+    return lines
 
 
 def queue_panel(snapshot: Snapshot, width: int) -> list[Line]:
@@ -109,7 +165,8 @@ def flow_panel(snapshot: Snapshot, width: int, chart_lines: int) -> list[Line]:
         ("delayed", rates.delayed),
         ("dead", rates.dead),
     ]
-    lines = [rule("FLOW", width, note="this worker, last 10 s")]
+    a_minute = f"{count(round(60 * rates.sent))} a minute"
+    lines = [rule("FLOW", width, a_minute, f"{snapshot.scope.value}, last 10 s")]
     if width < ONE_LINE_WIDTH:
         lines += table([Column(f"{name}/s", per_second(rate, 9)) for name, rate in figures], width)
     else:
@@ -143,7 +200,7 @@ def time_panel(snapshot: Snapshot, width: int) -> list[Line]:
     rows = [
         ("wait in queue", snapshot.wait, is_estimate),
         ("SMTP transaction", snapshot.smtp, False),
-        ("claim to settled", snapshot.total, False),
+        ("push to sent", snapshot.latency, is_estimate),
     ]
     return [[*title, *heads], *(_time_row(name, times, room, size, is_estimate=e) for name, times, e in rows)]
 
@@ -163,7 +220,7 @@ def run_panel(snapshot: Snapshot, width: int) -> list[Line]:
         is_odd = number and disposition in _ODD_DISPOSITIONS
         columns.append(Column(str(disposition), number, CAUTION if is_odd else PLAIN, _LEAST.get(disposition, 0)))
     columns.append(Column("uncertain", ledger.uncertain, CAUTION if ledger.uncertain else PLAIN))
-    title = rule("THIS RUN", width, in_hand_words(snapshot), "this worker")
+    title = rule("THIS RUN", width, in_hand_words(snapshot), snapshot.scope.value)
     if width >= ONE_LINE_WIDTH:
         return [title, *table(columns, width)]
     columns.append(Column("recovered", ledger.recovered))
@@ -187,8 +244,12 @@ def summary_table(snapshot: Snapshot, width: int) -> list[Line]:
 
 
 def in_hand_words(snapshot: Snapshot) -> str:
-    """Return how many jobs are in hand, of how many at most."""
-    return f"in hand {snapshot.in_hand:,}/{snapshot.number_workers:,}"
+    """Return how many jobs are in hand, of how many at work at most, the idle share, and what connecting costs."""
+    words = [f"in hand {snapshot.in_hand:,}/{snapshot.number_workers:,}", f"idle {share(snapshot.idle_share)}"]
+    connecting = snapshot.connect_seconds_per_mail
+    if connecting is not None:
+        words.append(f"connecting {duration(connecting)} a mail")
+    return ", ".join(words)
 
 
 def _pad(cells: list[Segment], width: int) -> Line:

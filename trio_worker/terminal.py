@@ -12,16 +12,18 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Never, TextIO
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from trio_worker.dashboard import render_frame, status_line
+from trio_worker.keyboard import Keyboard
 from trio_worker.snapshot import Snapshot
+from trio_worker.view import Action, View, press
 
 # DEC private modes: 1049 alternate screen, 25 cursor, 7 wrapping at the margin, 2026 synchronized output (a terminal
 # that knows it shows a frame at once, one that does not ignores it).
@@ -48,6 +50,7 @@ class Screen:
 
     _fd: int
     is_on: bool = True
+    is_suspended: bool = False
     _unsent: bytes = b""
     _drawn: tuple[str, os.terminal_size] | None = field(default=None)
 
@@ -63,7 +66,7 @@ class Screen:
         """Show a frame: lines joined by newlines, each with the last column free.
 
         A frame is one write, unless the terminal takes only a part. Cancelled, the rest stays and goes out before the
-        next frame, so that the terminal never sees half a sequence: give it a deadline, as `run_dashboard` does.
+        next frame, so that the terminal never sees half a sequence: give it a deadline, as `Dashboard` does.
         """
         await self._flush()
         shown = (frame, self.size())
@@ -83,6 +86,24 @@ class Screen:
         self.is_on = False
         self._unsent = b""
         _write_within(self._fd, _LEAVE, _LEAVE_SECONDS)
+
+    def suspend(self) -> None:
+        """Give the terminal back for a while, as before the process is stopped."""
+        if self.is_on:
+            self.restore()
+            self.is_suspended = True
+
+    def resume(self) -> None:
+        """Take the terminal again after `suspend`."""
+        self.is_on, self.is_suspended, self._drawn = True, False, None
+        _write_within(self._fd, _ENTER, _LEAVE_SECONDS)
+
+    def is_ours(self) -> bool:
+        """Return whether we are in the terminal's foreground: the shell has it while we are in the background."""
+        try:
+            return os.tcgetpgrp(self._fd) == os.getpgrp()
+        except OSError:
+            return True  # not our controlling terminal: nobody else is told to keep off it
 
     async def _flush(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -165,30 +186,80 @@ def _entered(screen: Screen, fd: int) -> Iterator[None]:
         screen.restore()
 
 
-async def run_dashboard(
-    take_snapshot: Callable[[], Snapshot],
-    screen: Screen,
-    every_seconds: float = 1.0,
-    *,
-    ascii_only: bool = False,
-    color: bool = True,
-) -> Never:
-    """Draw a frame at every whole tick, and at once when the window changes its size, until cancelled.
+@define(eq=False)
+class Dashboard:
+    """Draws frames, obeys keys and the window's size; `run` it while the screen is open, until cancelled.
 
-    A frame that the terminal does not take before the next tick is given up. An exception from ``take_snapshot`` or
-    from rendering is a bug and is raised; leaving `open_screen` restores the terminal before it is printed.
+    ``act`` does what was asked for and returns a line that says what became of it. Without a ``keyboard`` it is a
+    picture.
     """
-    with trio.open_signal_receiver(signal.SIGWINCH) as resizes:
+
+    take_snapshot: Callable[[], Snapshot]
+    screen: Screen
+    keyboard: Keyboard | None = None
+    act: Callable[[Action], Awaitable[str]] | None = None
+    view: View = field(factory=View)
+    ascii_only: bool = False
+    color: bool = True
+    _drawn: Snapshot | None = None
+    _changed: trio.Event = field(factory=trio.Event)
+
+    async def run(self) -> None:
+        """Draw a frame at every whole tick, and at once after a key or when the window changes its size.
+
+        A frame that the terminal does not take before the next tick is given up. An exception from ``take_snapshot`` or
+        from rendering is a bug and is raised; leaving `open_screen` restores the terminal before it is printed.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_signals)
+            if self.keyboard is not None:
+                self.view = evolve(self.view, has_keys=True)
+                nursery.start_soon(self._follow_keys, self.keyboard)
+            await self._draw_for_ever()
+
+    async def _draw_for_ever(self) -> Never:
         while True:
             began = trio.current_time()
-            with trio.move_on_after(every_seconds):
-                columns, lines = screen.size()
-                if screen.is_on:
-                    frame = render_frame(take_snapshot(), columns, lines, ascii_only=ascii_only, color=color)
-                    await screen.draw(frame)
-            with trio.move_on_at(_next_tick(began, every_seconds)):
-                await anext(resizes)
+            next_tick = _next_tick(began, self.view.every_seconds)
+            self._changed = trio.Event()
+            self._come_back()
+            columns, lines = self.screen.size()
+            if self.screen.is_on:
+                self._drawn = self.take_snapshot()
+                looks = {"ascii_only": self.ascii_only, "color": self.color}
+                frame = render_frame(self._drawn, columns, lines, self.view, **looks)
+                with trio.move_on_at(next_tick):
+                    await self.screen.draw(frame)
+            with trio.move_on_at(next_tick):
+                await self._changed.wait()
                 await trio.sleep_until(began + _LEAST_FRAME_SECONDS)
+
+    async def _follow_keys(self, keyboard: Keyboard) -> None:
+        async for key in keyboard.keys():
+            if self._drawn is None:
+                continue
+            self.view, action = press(self.view, key, self._drawn)
+            self._changed.set()
+            if action is not None and self.act is not None:
+                self.view = evolve(self.view, notice=await self.act(action))
+                self._changed.set()
+
+    async def _follow_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGWINCH, signal.SIGTSTP) as signals:
+            async for number in signals:
+                if number == signal.SIGTSTP:
+                    self.screen.suspend()
+                    if self.keyboard is not None:
+                        self.keyboard.give_back()
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                self._changed.set()
+
+    def _come_back(self) -> None:
+        """Take the screen again once we are in the foreground of the terminal (after Ctrl-Z and fg)."""
+        if self.screen.is_suspended and self.screen.is_ours():
+            if self.keyboard is not None:
+                self.keyboard.take()
+            self.screen.resume()
 
 
 async def run_status_lines(

@@ -16,7 +16,7 @@ from trio_worker.breaker import Breaker, Closed, HalfOpen, Open
 from trio_worker.events import Phase, Settled
 from trio_worker.outcome import How, Trouble
 from trio_worker.privacy import mask_text
-from trio_worker.snapshot import Snapshot
+from trio_worker.snapshot import Scope, Snapshot
 
 UNKNOWN = "-"
 # A slope within one percent of what is sent is noise of the measurement, and so is a job every twenty seconds.
@@ -162,6 +162,8 @@ def _running_state(snapshot: Snapshot) -> State:
         return State("NO RELAY", Severity.TROUBLE)
     if snapshot.queue is not None and snapshot.queue.paused:
         return State("PAUSED", Severity.CAUTION)
+    if snapshot.is_quiet:
+        return State("QUIET", Severity.CAUTION)
     return State("RUNNING", Severity.CALM)
 
 
@@ -188,6 +190,8 @@ def alerts(snapshot: Snapshot) -> list[Alert]:
         _relay_alert(snapshot),
         _phase_alert(snapshot),
         _paused_alert(snapshot),
+        _quiet_alert(snapshot),
+        *_worker_alerts(snapshot),
     ]
     return [alert for alert in found if alert is not None]
 
@@ -243,6 +247,48 @@ def _paused_alert(snapshot: Snapshot) -> Alert | None:
     if snapshot.queue is None or not snapshot.queue.paused:
         return None
     return Alert("PAUSED", f"nothing is claimed: {mask_text(snapshot.queue.paused)}", Severity.CAUTION)
+
+
+def _quiet_alert(snapshot: Snapshot) -> Alert | None:
+    if not snapshot.is_quiet:
+        return None
+    whose = "this worker claims" if snapshot.scope is Scope.WORKER else "all workers claim"
+    return Alert("QUIET", f"{whose} nothing until it is resumed", Severity.CAUTION)
+
+
+def _worker_alerts(snapshot: Snapshot) -> list[Alert]:
+    """Return what is wrong with single workers, or among them."""
+    found = []
+    lost = [worker.beat.worker for worker in snapshot.workers if worker.is_lost]
+    live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
+    if lost:
+        found.append(Alert("LOST", f"no heartbeat from {_names(lost)}: its leases run out", Severity.TROUBLE))
+    troubled = [beat for beat in live if beat.trouble]
+    if troubled and snapshot.scope is Scope.FLEET:
+        what = f"{len(troubled):,} of {len(live):,} workers: {troubled[0].trouble}"
+        found.append(Alert("RELAY", what, Severity.TROUBLE))
+    versions = sorted({beat.version for beat in live})
+    if len(versions) > 1:
+        found.append(Alert("VERSIONS", f"workers differ: {', '.join(versions)}", Severity.CAUTION))
+    configs = {beat.config for beat in live if beat.config}
+    if len(configs) > 1:
+        found.append(Alert("SETTINGS", f"workers have {len(configs):,} different ones", Severity.CAUTION))
+    return found
+
+
+def _names(names: list[str]) -> str:
+    more = len(names) - 2
+    return ", ".join(names[:2]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def memory(size_bytes: int | None) -> str:
+    """Return an amount of memory in whole megabytes."""
+    return UNKNOWN if size_bytes is None else f"{size_bytes / 1e6:,.0f}MB"
+
+
+def share(part: float | None) -> str:
+    """Return a part of one in whole percent."""
+    return UNKNOWN if part is None else f"{part:.0%}"
 
 
 def trouble_words(trouble: Trouble) -> str:

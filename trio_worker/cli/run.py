@@ -9,9 +9,8 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, assert_never
 
 import trio
 from attrs import define, field, frozen
@@ -19,6 +18,7 @@ from cyclopts import Parameter
 
 from trio_worker.capture import CatcherPortTaken, host_catcher
 from trio_worker.catalogue import CatalogueFaults, read_catalogue
+from trio_worker.cli.acts import pause_words, resume_words
 from trio_worker.cli.surroundings import (
     MISCONFIGURED,
     OK,
@@ -34,6 +34,7 @@ from trio_worker.dashboard import status_line
 from trio_worker.email_type import Catalogue
 from trio_worker.events import LoopComplained
 from trio_worker.journal import Journal, JournalUnusableError, Owner, open_journal
+from trio_worker.keyboard import Keyboard, open_keyboard
 from trio_worker.ladder import climb, signals_to_obey
 from trio_worker.logbook import Logbook, open_logbook
 from trio_worker.mail import Composer, ComposerFaults, open_composer
@@ -41,15 +42,16 @@ from trio_worker.opening import Relay, tls_context
 from trio_worker.redis_client import RedisClient
 from trio_worker.settings import Faults, Settings, config_path, read_settings
 from trio_worker.terminal import (
+    Dashboard,
     Screen,
     has_color,
     has_terminal,
     is_ascii_only,
     is_live,
     open_screen,
-    run_dashboard,
     run_status_lines,
 )
+from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
 from trio_worker.worker import Worker, WorkerOptions
 
 # How often the queue is counted for the screen, and for the lines of a run without one.
@@ -166,6 +168,7 @@ class _Stage:
     had_terminal: bool = field(factory=has_terminal)
     worker: Worker | None = None
     screen: Screen | None = None
+    keyboard: Keyboard | None = None
 
     async def run(self, signals: AsyncIterator[int]) -> int:
         code = OK
@@ -246,8 +249,7 @@ class _Stage:
         with self._open_face() as screen:
             async with trio.open_nursery() as faces:
                 if screen is not None:
-                    looks = {"ascii_only": is_ascii_only(sys.stdout), "color": has_color(os.environ)}
-                    faces.start_soon(partial(run_dashboard, worker.snapshot, screen, **looks))
+                    faces.start_soon(self._dashboard(worker, screen).run)
                 else:
                     faces.start_soon(run_status_lines, worker.snapshot, print_line)
                 faces.start_soon(self._follow_login, worker)
@@ -259,12 +261,35 @@ class _Stage:
             print_line(status_line(worker.snapshot()))
         return code
 
+    def _dashboard(self, worker: Worker, screen: Screen) -> Dashboard:
+        async def act(action: Action) -> str:
+            match action:
+                case Quit() | Drain():
+                    worker.drain("a key")
+                    return f"draining {len(worker.hands)}; Ctrl-C hurries"
+                case Pause(reason):
+                    return await pause_words(worker.client, worker.options.queue.name, reason)
+                case Resume():
+                    return await resume_words(worker.client, worker.options.queue.name)
+                case _:
+                    assert_never(action)
+
+        return Dashboard(
+            worker.snapshot,
+            screen,
+            self.keyboard,
+            act,
+            View(may=frozenset({Quit, Pause, Resume, Drain})),
+            ascii_only=is_ascii_only(sys.stdout),
+            color=has_color(os.environ),
+        )
+
     @contextmanager
     def _open_face(self) -> Iterator[Screen | None]:
         if not self.is_screen:
             yield None
             return
-        with open_screen(sys.stdout) as self.screen:
+        with open_keyboard() as self.keyboard, open_screen(sys.stdout) as self.screen:
             yield self.screen
 
     def _note_loop(self, what: str) -> None:
@@ -308,6 +333,8 @@ class _Stage:
     def _leave(self) -> None:
         if self.screen is not None:
             self.screen.restore()
+        if self.keyboard is not None:
+            self.keyboard.give_back()
 
 
 def print_line(line: str) -> None:

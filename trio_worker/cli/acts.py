@@ -1,0 +1,31 @@
+"""Trio. What a key on a dashboard or a command does to the queue, and the words for what became of it."""
+
+from __future__ import annotations
+
+import getpass
+
+from trio_worker.pausing import PAUSE_SECONDS, pause_queue, resume_queue
+from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.wording import duration
+
+
+def who() -> str:
+    """Return the name of the person at this terminal, empty where the system knows none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no entry in the password database; a KeyError before Python 3.13
+        return ""
+
+
+async def pause_words(client: RedisClient, name: str, reason: str) -> str:
+    """Pause the queue for as long as nothing else is said, and say so."""
+    failed = await pause_queue(client, name, reason, who())
+    return f"not paused: {failed.what}" if failed else f"paused for {duration(PAUSE_SECONDS)}; p resumes"
+
+
+async def resume_words(client: RedisClient, name: str) -> str:
+    """End the queue's pause, and say so."""
+    was_paused = await resume_queue(client, name)
+    if isinstance(was_paused, Unavailable):
+        return f"not resumed: {was_paused.what}"
+    return "resumed" if was_paused else "the queue was not paused"

@@ -1,0 +1,32 @@
+"""Trio. Pausing a queue for all of its workers: every claim looks, so a pause holds from the moment it is set.
+
+A pause has a reason, a person and, unless somebody wants it for ever, an end: its key expires by itself.
+"""
+
+from __future__ import annotations
+
+from trio_worker.broker import queue_keys
+from trio_worker.redis_client import RedisClient, Unavailable
+
+# A pause that is forgotten does less harm than a night without mail.
+PAUSE_SECONDS = 900.0
+_MOST_REASON_CHARACTERS = 200
+_PAUSE_PLACE = 8  # in the key table
+
+
+async def pause_queue(
+    client: RedisClient, name: str, reason: str, by: str, seconds: float | None = PAUSE_SECONDS
+) -> Unavailable | None:
+    """Have nothing claimed from the queue for so long, or until `resume_queue`; a pause that stands is replaced."""
+    kept = " ".join(reason.split())[:_MOST_REASON_CHARACTERS]
+    words: list[str | int] = ["SET", queue_keys(name)[_PAUSE_PLACE], f"{kept} ({by})" if by else kept]
+    if seconds is not None:
+        words += ["PX", max(1, round(seconds * 1000))]
+    answer = await client.command(*words)
+    return answer if isinstance(answer, Unavailable) else None
+
+
+async def resume_queue(client: RedisClient, name: str) -> bool | Unavailable:
+    """End a pause; return whether there was one."""
+    answer = await client.command("DEL", queue_keys(name)[_PAUSE_PLACE])
+    return answer if isinstance(answer, Unavailable) else bool(answer)
