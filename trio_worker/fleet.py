@@ -30,6 +30,12 @@ class QueueTotals:
     delays: int
     deaths: int
     uncertain: int
+    waiting: int
+
+    @property
+    def pushed(self) -> int:
+        """Jobs ever pushed: taken from the list or still in it."""
+        return self.popped + self.waiting
 
 
 @define

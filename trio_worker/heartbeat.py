@@ -58,7 +58,7 @@ class Heartbeat:
     """The figures of one worker; ``started_at`` in epoch seconds, counts since then, tallies of five minutes.
 
     ``idle_share`` is the part of its hands that had nothing to do over the last minute, ``config`` the first four
-    digits of the settings' digest.
+    digits of the settings' digest, ``depth`` the mails in flight at once on one connection, at the most.
     """
 
     worker: str
@@ -67,6 +67,7 @@ class Heartbeat:
     phase: Phase
     number_workers: int
     max_connections: int
+    depth: int = 1
     why: str = ""
     is_quiet: bool = False
     in_hand: int = 0

@@ -138,10 +138,11 @@ def _worker_cells(words: tuple[str, ...], width: int, style: Style) -> list[Segm
     """Return the cells of one worker; where it is narrow, how the process is has no place."""
     name, word, *figures, version = words
     sizes = (9, 7, 6, 5, 5, 7, 4, 6) if width >= TIMES_WIDTH else (9, 7, 6, 5)
-    used = 8 + sum(sizes) + 8 + 2 * (len(sizes) + 2)
+    tail = [cell(version, 8, style)] if width >= TYPES_WIDTH else []
+    used = 8 + sum(sizes) + 2 * (len(sizes) + 1) + 10 * len(tail)
     cells = [cell(name, min(36, max(8, width - used)), style), cell(word, 8, style)]
     cells += [cell(figure, size, style, is_right=True) for figure, size in zip(figures, sizes, strict=False)]
-    return [*cells, cell(version, 8, style)]
+    return cells + tail
 
 
 def failures_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:

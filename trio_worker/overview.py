@@ -41,10 +41,17 @@ class Overview:
 
 async def read_overview(client: RedisClient, name: str, minutes: int = HOUR_MINUTES) -> Overview | Unavailable:
     """Look at the queue and its workers; writes nothing."""
-    calls: Sequence[tuple[str, Sequence[int]]] = [("inspect", ()), ("overview", (minutes, MOST_HEAD_BYTES))]
-    answers = await client.run_scripts(fleet_keys(name), calls)
-    if isinstance(answers, Unavailable):
-        return answers
+    answers = await client.run_scripts(fleet_keys(name), overview_calls(minutes))
+    return answers if isinstance(answers, Unavailable) else overview_of(answers, minutes)
+
+
+def overview_calls(minutes: int) -> Sequence[tuple[str, Sequence[int]]]:
+    """Return the scripts whose answers `overview_of` reads."""
+    return [("inspect", ()), ("overview", (minutes, MOST_HEAD_BYTES))]
+
+
+def overview_of(answers: Sequence[Answer], minutes: int) -> Overview:
+    """Read the answers to `overview_calls`."""
     counts = counts_of(answers[0])
     now, seen, samples, head = answers[1]
     workers = [_worker(each, int(now)) for each in seen]

@@ -165,20 +165,25 @@ class RedisClient:
         return answers
 
     async def run_scripts(
-        self, keys: Sequence[str], calls: Sequence[tuple[str, Sequence[bytes | str | int]]]
+        self,
+        keys: Sequence[str],
+        calls: Sequence[tuple[str, Sequence[bytes | str | int]]],
+        commands: Sequence[Sequence[bytes | str | float]] = (),
     ) -> list[Answer] | Unavailable:
-        """Run scripts, each with its arguments, in one round trip; where one is not known yet, one after another."""
-        words = [("EVALSHA", self.scripts[name].digest, len(keys), *keys, *args) for name, args in calls]
-        answers = await self.pipeline(words)
+        """Run scripts, each with its arguments, and then commands, all of it in one round trip.
+
+        Where a script is not known yet, its text is sent, and all is run again: give it only what may be repeated.
+        """
+        scripts = [self.scripts[name] for name, _ in calls]
+        words = [
+            ("EVALSHA", script.digest, len(keys), *keys, *args)
+            for script, (_, args) in zip(scripts, calls, strict=True)
+        ]
+        answers = await self.pipeline([*words, *commands])
         if not isinstance(answers, Unavailable) or not answers.what.startswith("NOSCRIPT"):
             return answers
-        found = []
-        for name, args in calls:
-            answer = await self.run_script(name, keys, *args)
-            if isinstance(answer, Unavailable):
-                return answer
-            found.append(answer)
-        return found
+        loaded = await self.pipeline([("SCRIPT LOAD", script.text) for script in scripts])
+        return loaded if isinstance(loaded, Unavailable) else await self.pipeline([*words, *commands])
 
     async def wait(self, key: str, seconds: float) -> bool | Unavailable:
         """Wait until the list has an element, at most ``seconds`` (over 0), leaving the list as it is.

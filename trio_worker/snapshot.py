@@ -110,6 +110,7 @@ class Board:
     max_connections: int
     started_at: float
     stale_after_seconds: float = 5.0
+    depth: int = 1
     ledger: Ledger = field(factory=Ledger)
     _phase: PhaseChanged = field(factory=lambda: PhaseChanged(Phase.STARTING))
     _queue: tuple[float, QueueSeen] | None = None
@@ -126,6 +127,10 @@ class Board:
     _latest: deque[OutcomeLine] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
     _redis_failed: tuple[float, str] | None = None
     _journal_trouble: str = ""
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase.phase
 
     def note(self, event: Event, now: float, wall: float) -> None:
         """Add one event; ``now`` is the local clock, ``wall`` the time of day in epoch seconds."""
@@ -228,6 +233,7 @@ class Board:
             phase=self._phase.phase,
             number_workers=self.number_workers,
             max_connections=self.max_connections,
+            depth=self.depth,
             why=self._phase.why,
             is_quiet=self._is_quiet,
             in_hand=ledger.in_hand,

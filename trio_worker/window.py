@@ -45,13 +45,24 @@ class Tally:
         p50, p95, p99 = (min(self.most_seconds, self._at_rank(rank)) for rank in ranks)
         return Quantiles(total, p50, p95, p99, self.most_seconds)
 
+    def mean_seconds(self) -> float | None:
+        """Return the mean time, within the width of a bucket; None while nothing was measured."""
+        total = sum(self.counts.values())
+        if not total:
+            return None
+        return sum(_seconds_of(bucket) * count for bucket, count in self.counts.items()) / total
+
     def _at_rank(self, rank: int) -> float:
         seen = 0
         for bucket in sorted(self.counts):
             seen += self.counts[bucket]
             if seen >= rank:
-                return _LEAST_SECONDS * math.exp(_GROWTH * (bucket - 0.5)) if bucket else _LEAST_SECONDS
+                return _seconds_of(bucket)
         raise AssertionError("a rank beyond the count")
+
+
+def _seconds_of(bucket: int) -> float:
+    return _LEAST_SECONDS * math.exp(_GROWTH * (bucket - 0.5)) if bucket else _LEAST_SECONDS
 
 
 def added(tallies: Iterable[Tally]) -> Tally:

@@ -121,6 +121,7 @@ class Worker:
             number_workers=options.number_workers,
             max_connections=options.pool.max_size,
             started_at=trio.current_time(),
+            depth=options.pool.depth,
             stale_after_seconds=max(STALE_SECONDS, LOOKS_MISSED * self.look_seconds),
         )
         self._presence = Presence(self.client, options.queue.name, self.name, self._take_beat, self._obey)
@@ -177,6 +178,21 @@ class Worker:
     def resume(self, why: str) -> None:
         """Claim again after `quiet`."""
         self._set_quiet(why, is_quiet=False)
+
+    def describe(self) -> str:
+        """Return what goes on here in a few lines, for a person who asks a process that is stuck; no address in it."""
+        ledger = self.board.ledger
+        lines = [
+            f"{self.name}: {self.board.phase}{', quiet' if self.is_quiet else ''}, {len(self.hands)} in hand",
+            str(ledger),
+            f"breaker: {type(self._gate.breaker).__name__.lower()}",
+            repr(self._pool) if self._pool is not None else "no pool yet",
+        ]
+        views = sorted(self._pool.views() if self._pool is not None else (), key=lambda view: -view.state_seconds)
+        lines += [
+            f"connection {view.connection_id}: {view.state} for {view.state_seconds:.1f} s" for view in views[:10]
+        ]
+        return "\n".join(lines)
 
     @property
     def is_quiet(self) -> bool:

@@ -30,6 +30,11 @@ app.command(
 app.command(
     "trio_worker.cli.status:status", name="status", help="Count the queue and say what is wrong, in one screen."
 )
+app.command("trio_worker.cli.top:top", name="top", help="Watch the queue and all of its workers, live.")
+app.command("trio_worker.cli.stats:stats", name="stats", help="Rates line by line, live or of the past day.")
+app.command("trio_worker.cli.tail:tail", name="tail", help="Follow what becomes of jobs, at any worker.")
+app.command("trio_worker.cli.why:why", name="why", help="Say what limits throughput now, and what to change.")
+app.command("trio_worker.cli.worker:worker", name="worker", help="The workers: list, quiet, resume, drain.")
 app.command("trio_worker.cli.audit:audit", name="audit", help="Check that every job is in exactly one state.")
 app.command("trio_worker.cli.doctor:doctor", name="doctor", help="Look at all that a worker needs; send nothing.")
 app.command("trio_worker.cli.schema:schema", name="schema", help="Print the JSON Schema of a job.")

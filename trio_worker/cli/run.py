@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, TypeAlias, assert_never
 
@@ -41,6 +41,7 @@ from trio_worker.mail import Composer, ComposerFaults, open_composer
 from trio_worker.opening import Relay, tls_context
 from trio_worker.redis_client import RedisClient
 from trio_worker.settings import Faults, Settings, config_path, read_settings
+from trio_worker.task_tree import task_tree
 from trio_worker.terminal import (
     Dashboard,
     Screen,
@@ -180,7 +181,14 @@ class _Stage:
                 refuse(MISCONFIGURED, f"log.file: {options.file}: {error.strerror}")
             async with trio.open_nursery() as around:
                 around.start_soon(
-                    climb, signals, lambda why: self._drain(why, around), self._hurry, self._leave, self._hang_up
+                    climb,
+                    signals,
+                    lambda why: self._drain(why, around),
+                    self._hurry,
+                    self._leave,
+                    self._hang_up,
+                    self._show_state,
+                    self._toggle_quiet,
                 )
                 code = await self._work(logbook)
                 around.cancel_scope.cancel()
@@ -325,6 +333,25 @@ class _Stage:
         settings = self.reread()
         if isinstance(settings, Settings):
             worker.use_login(settings.smtp.username, settings.smtp.password)
+
+    def _show_state(self) -> None:
+        """Print what goes on to standard error, or, where a screen is drawn on it, into the log's folder."""
+        words = self.worker.describe() if self.worker is not None else "the worker has not begun"
+        report = f"{words}\n{task_tree()}"
+        if self.screen is None or not self.screen.is_on:
+            complain(report)
+            return
+        folder = Path(self.settings.log.file).parent if self.settings.log.file else Path()
+        with suppress(OSError):
+            (folder / f"state-{os.getpid()}.txt").write_text(report + "\n", encoding="utf-8")
+
+    def _toggle_quiet(self) -> None:
+        if self.worker is None:
+            return
+        if self.worker.is_quiet:
+            self.worker.resume("SIGUSR2")
+        else:
+            self.worker.quiet("SIGUSR2")
 
     def _hurry(self) -> None:
         if self.worker is not None:

@@ -1,47 +1,114 @@
-"""Trio. ``status``: the queue in one screen, and what is wrong with it."""
+"""Trio. ``status``: the queue and its workers in one screen, and what is wrong with them."""
 
 from __future__ import annotations
 
+from enum import IntEnum
+from typing import Annotated, Any
+
 from attrs import asdict
+from cyclopts import Parameter
 
 from trio_worker.cli.surroundings import (
     OK,
     AsJson,
     ConfigFile,
+    QueueName,
     load_settings,
     open_queue,
     print_json,
     redis_name,
     report_unavailable,
 )
-from trio_worker.inspection import Counts, count_jobs
-from trio_worker.redis_client import Unavailable
+from trio_worker.inspection import Counts
+from trio_worker.snapshot import Snapshot
+from trio_worker.snapshot_json import worker_document
+from trio_worker.watching import Watch
+from trio_worker.wording import Severity, alerts, count, duration, per_second
 
 # A due job that no worker has taken for this long says that no worker claims, or that all are busy.
 LATE_SECONDS = 10.0
 
 
-async def status(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
-    """Count the jobs in every state and name what is wrong."""
-    settings = load_settings(config)
+class Health(IntEnum):
+    """How the queue does, as the exit code that ``--exit-code`` asks for."""
+
+    HEALTHY = 0
+    DEGRADED = 1
+    DOWN = 69
+
+
+async def status(
+    *,
+    exit_code: Annotated[bool, Parameter(negative=(), help="End with 1 if DEGRADED and 69 if DOWN.")] = False,
+    queue: QueueName = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Count the jobs in every state, say what the workers do, and name what is wrong."""
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    name = redis_name(settings.redis.url)
     async with open_queue(settings) as client:
-        counts = await count_jobs(client, settings.queue.name)
-    if isinstance(counts, Unavailable):
-        return report_unavailable(counts, settings)
-    problems = find_problems(counts)
+        watch = Watch(client, settings.queue.name, name, wants_outcomes=False)
+        failed = await watch.look()
+    if failed or watch.last is None:
+        return OK if failed is None else report_unavailable(failed, settings)
+    counts, snapshot = watch.last.counts, watch.snapshot()
+    problems = find_problems(counts) + [f"{alert.word.lower()}: {alert.text}" for alert in _alerts(snapshot)]
+    health = health_of(counts, snapshot, problems)
     if as_json:
-        print_json({"queue": settings.queue.name, "counts": asdict(counts), "problems": problems})
-        return OK
-    print(f"{settings.queue.name} @ {redis_name(settings.redis.url)}")
-    due = f"   {counts.due:,} due" if counts.due else ""
-    for name, more in (("waiting", ""), ("leased", ""), ("delayed", due), ("held", ""), ("dead", "")):
-        print(f"  {name:<8}{getattr(counts, name):>12,}{more}")
+        print_json(_document(settings.queue.name, counts, snapshot, problems, health))
+    else:
+        _print(f"{settings.queue.name} @ {name}", counts, snapshot, problems, health)
+    return int(health) if exit_code else OK
+
+
+def _alerts(snapshot: Snapshot) -> list[Any]:
+    """Return what the dashboard would warn of, but for what the counts say themselves."""
+    return [alert for alert in alerts(snapshot) if alert.word not in {"PAUSED", "STOPPED"}]
+
+
+def health_of(counts: Counts, snapshot: Snapshot, problems: list[str]) -> Health:
+    """Return DOWN where jobs wait and nothing takes them, DEGRADED where anything is wrong; pure."""
+    has_work = bool(counts.waiting or counts.due or counts.run_out)
+    troubled = any(alert.severity is Severity.TROUBLE for alert in alerts(snapshot))
+    live = [worker for worker in snapshot.workers if not worker.is_lost]
+    if has_work and (not live or all(worker.beat.trouble for worker in live)):
+        return Health.DOWN
+    return Health.DEGRADED if troubled or problems else Health.HEALTHY
+
+
+def _print(title: str, counts: Counts, snapshot: Snapshot, problems: list[str], health: Health) -> None:
+    print(f"{title:<60}  {health.name}")
+    queue = snapshot.queue
+    oldest = duration(queue.oldest_seconds, is_estimate=queue.is_estimate) if queue else "-"
+    live = sum(not worker.is_lost for worker in snapshot.workers)
+    more = {
+        "waiting": f"oldest {oldest}",
+        "leased": f"{live:,} {'worker' if live == 1 else 'workers'}",
+        "delayed": f"{counts.due:,} due" if counts.due else "",
+    }
+    for name in ("waiting", "leased", "delayed", "held", "dead"):
+        print(f"  {name:<8}{getattr(counts, name):>12,}   {more.get(name, '')}".rstrip())
+    latency = snapshot.latency
+    times = "" if latency.p95 is None else f"; push to sent p50 {duration(latency.p50)}, p95 {duration(latency.p95)}"
+    print(f"  now: {per_second(snapshot.rates.sent)} sent a second by {count(snapshot.in_hand)} in hand{times}")
     print(f"  so far: {counts.popped:,} taken from the list, {counts.sent:,} sent, {counts.uncertain:,} uncertain")
     if problems:
         print("Problems")
         for problem in problems:
             print(f"  {problem}")
-    return OK
+
+
+def _document(name: str, counts: Counts, snapshot: Snapshot, problems: list[str], health: Health) -> dict[str, object]:
+    return {
+        "queue": name,
+        "health": health.name.lower(),
+        "counts": asdict(counts),
+        "oldest_seconds": snapshot.queue.oldest_seconds if snapshot.queue else None,
+        "rates": asdict(snapshot.rates),
+        "workers": [worker_document(worker) for worker in snapshot.workers],
+        "problems": problems,
+    }
 
 
 def find_problems(counts: Counts) -> list[str]:

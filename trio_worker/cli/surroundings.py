@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -31,12 +32,19 @@ LOGIN_REFUSED = 77
 MISCONFIGURED = 78
 
 ConfigFile = Annotated[Path | None, Parameter(name=["--config"], help="Configuration file; else TRIO_WORKER_CONFIG.")]
+QueueName = Annotated[str | None, Parameter(name=["--queue"], help="Name of the queue; else queue.name.")]
 AsJson = Annotated[bool, Parameter(name=["--json"], negative=(), help="Print JSON, stable between versions.")]
 
 
 def complain(what: str) -> None:
     """Print to standard error."""
     print(what, file=sys.stderr)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question that names what is written most alike, empty where nothing is."""
+    alike = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {alike[0]}?" if alike else ""
 
 
 def refuse(code: int, *lines: str) -> NoReturn:

@@ -1,0 +1,147 @@
+"""Trio. ``stats``: rates line by line, live or of the past day."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import trio
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from trio_worker.cli.surroundings import (
+    OK,
+    AsJson,
+    ConfigFile,
+    QueueName,
+    load_settings,
+    open_queue,
+    print_json,
+    redis_name,
+    refuse,
+    report_unavailable,
+)
+from trio_worker.minutes import MINUTE_SECONDS, MinuteFigures, figures_of
+from trio_worker.overview import DAY_MINUTES, Overview, read_overview
+from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.settings import Settings
+from trio_worker.snapshot import Snapshot
+from trio_worker.snapshot_json import document_of
+from trio_worker.watching import Watch
+from trio_worker.wording import clock, count, duration, per_second, share
+
+_LIVE_HEADS = ("time", "waiting", "oldest", "in/s", "sent/s", "delayed/s", "dead/s", "p95", "in hand", "idle")
+_LIVE_SIZES = (8, 10, 7, 8, 8, 9, 7, 7, 9, 5)
+_PAST_HEADS = ("time", "in", "sent", "delayed", "died", "uncertain", "waiting", "dead")
+_PAST_SIZES = (16, 9, 9, 9, 7, 9, 10, 8)
+_HEADS_EVERY = 20
+
+
+async def stats(
+    *,
+    interval: Annotated[float, Parameter(help="Seconds of each line.", validator=Number(gte=1, lte=3600))] = 5.0,
+    count_: Annotated[int, Parameter(name="--count", help="Lines; 0 for no end.", validator=Number(gte=0))] = 0,
+    last: Annotated[
+        int | None, Parameter(help="Print the last so many minutes instead, at most 1440.", validator=Number(gte=1))
+    ] = None,
+    queue: QueueName = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Print rates of all workers, one line for each interval, as vmstat does; or the past, minute by minute."""
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    if last is not None and last >= DAY_MINUTES:
+        refuse(2, f"--last: {DAY_MINUTES - 1} minutes are kept")
+    if as_json and last is None and not count_:
+        refuse(2, "--json needs --count or --last: a document has an end")
+    async with open_queue(settings) as client:
+        if last is not None:
+            return await _print_past(client, settings, last, as_json=as_json)
+        return await _print_live(client, settings, interval, count_, as_json=as_json)
+
+
+async def _print_live(client: RedisClient, settings: Settings, interval: float, lines: int, *, as_json: bool) -> int:
+    watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), wants_outcomes=False)
+    failed = await watch.look()
+    if failed:
+        return report_unavailable(failed, settings)
+    documents: list[dict[str, Any]] = []
+    printed = 0
+    while not lines or printed < lines:
+        before = watch.last
+        await trio.sleep(interval)
+        failed = await watch.look()
+        if failed:
+            return report_unavailable(failed, settings)
+        snapshot = watch.snapshot()
+        if as_json:
+            documents.append(document_of(snapshot))
+        else:
+            if printed % _HEADS_EVERY == 0:
+                print(_row(_LIVE_HEADS, _LIVE_SIZES))
+            arrived = _arrived_per_second(before, watch.last)
+            print(_live_row(snapshot, arrived), flush=True)
+        printed += 1
+    if as_json:
+        print_json(documents)
+    return OK
+
+
+def _arrived_per_second(before: Overview | None, after: Overview | None) -> float:
+    """Return how many jobs were pushed in a second between two looks."""
+    if before is None or after is None or after.counts.at <= before.counts.at:
+        return 0.0
+    pushed = [seen.counts.popped + seen.counts.waiting for seen in (before, after)]
+    return (pushed[1] - pushed[0]) / (after.counts.at - before.counts.at)
+
+
+def _live_row(snapshot: Snapshot, arrived: float) -> str:
+    queue, rates = snapshot.queue, snapshot.rates
+    words = (
+        clock(snapshot.at),
+        count(queue.waiting if queue else None),
+        duration(queue.oldest_seconds, is_estimate=queue.is_estimate) if queue else "-",
+        per_second(arrived),
+        per_second(rates.sent),
+        per_second(rates.delayed),
+        per_second(rates.dead),
+        duration(snapshot.latency.p95),
+        f"{snapshot.in_hand}/{snapshot.number_workers}",
+        share(snapshot.idle_share),
+    )
+    return _row(words, _LIVE_SIZES)
+
+
+async def _print_past(client: RedisClient, settings: Settings, minutes: int, *, as_json: bool) -> int:
+    seen = await read_overview(client, settings.queue.name, minutes + 1)
+    if isinstance(seen, Unavailable):
+        return report_unavailable(seen, settings)
+    past = figures_of(seen.minutes)
+    if as_json:
+        print_json({"queue": settings.queue.name, "minutes": [_past_document(each) for each in past]})
+        return OK
+    print(_row(_PAST_HEADS, _PAST_SIZES))
+    for each in past:
+        began = time.strftime("%Y-%m-%d %H:%M", time.gmtime(each.minute * MINUTE_SECONDS))
+        figures = (each.pushed, each.sent, each.delays, each.deaths, each.uncertain, each.waiting, each.dead)
+        gap = f"  {each.minutes} minutes: no worker ran" if each.minutes > 1 else ""
+        print(_row((began, *map(count, figures)), _PAST_SIZES) + gap)
+    return OK
+
+
+def _past_document(each: MinuteFigures) -> dict[str, Any]:
+    return {
+        "began_at": (each.minute - each.minutes + 1) * MINUTE_SECONDS,
+        "minutes": each.minutes,
+        "pushed": each.pushed,
+        "sent": each.sent,
+        "delayed": each.delays,
+        "died": each.deaths,
+        "uncertain": each.uncertain,
+        "waiting": each.waiting,
+        "dead": each.dead,
+    }
+
+
+def _row(words: tuple[str, ...], sizes: tuple[int, ...]) -> str:
+    return "  ".join(f"{word:>{size}}" for word, size in zip(words, sizes, strict=True))

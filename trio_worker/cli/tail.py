@@ -1,0 +1,83 @@
+"""Trio. ``tail``: what becomes of jobs, as it happens at any worker."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any
+
+import trio
+from attrs import asdict
+from cyclopts import Parameter
+
+from trio_worker.cli.surroundings import (
+    OK,
+    ConfigFile,
+    QueueName,
+    complain,
+    load_settings,
+    open_queue,
+    redis_name,
+    report_unavailable,
+)
+from trio_worker.events import Disposition
+from trio_worker.outcome_line import OutcomeLine
+from trio_worker.watching import Watch
+from trio_worker.wording import clock, duration, reason_words, recipients_words
+
+LOOK_SECONDS = 0.5
+
+
+async def tail(
+    *,
+    errors: Annotated[bool, Parameter(negative=(), help="Only what was not sent.")] = False,
+    email_type: Annotated[str | None, Parameter(name="--type", help="Only jobs of this email type.")] = None,
+    for_seconds: Annotated[float | None, Parameter(name="--for", help="End after so many seconds.")] = None,
+    queue: QueueName = None,
+    config: ConfigFile = None,
+    as_json: Annotated[bool, Parameter(name=["--json"], negative=(), help="One JSON object a line.")] = False,
+) -> int:
+    """Follow outcomes until Ctrl-C. At hundreds of mails a second a sample of them is told."""
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    async with open_queue(settings) as client:
+        watch = Watch(client, settings.queue.name, redis_name(settings.redis.url))
+        failed = await watch.look()
+        if failed:
+            return report_unavailable(failed, settings)
+        is_away = False
+        with trio.move_on_after(math.inf if for_seconds is None else for_seconds):
+            while True:
+                for line in watch.outcomes:
+                    if _is_wanted(line, email_type, errors=errors):
+                        print(json.dumps(_document(line), ensure_ascii=False) if as_json else _text(line), flush=True)
+                await trio.sleep(LOOK_SECONDS)
+                failed = await watch.look()
+                if bool(failed) is not is_away:
+                    is_away = bool(failed)
+                    complain(f"Redis: {failed.what}; looking again" if failed else "Redis answers again")
+    return OK
+
+
+def _is_wanted(line: OutcomeLine, email_type: str | None, *, errors: bool) -> bool:
+    settled = line.settled
+    return not (errors and settled.disposition is Disposition.SENT) and email_type in (None, settled.email_type)
+
+
+def _text(line: OutcomeLine) -> str:
+    settled = line.settled
+    word = str(settled.disposition)
+    parts = [
+        clock(line.at),
+        f"{word.upper() if settled.disposition is Disposition.DEAD else word:<9}",
+        settled.job_id,
+        f"{settled.email_type or '-':<13}",
+        f"{recipients_words(settled):<22}",
+        f"wait {duration(settled.waited_seconds, is_estimate=settled.is_estimate):>6}",
+        f"smtp {duration(settled.smtp_seconds):>6}",
+        reason_words(settled),
+    ]
+    return "  ".join(parts)
+
+
+def _document(line: OutcomeLine) -> dict[str, Any]:
+    return {"at": line.at, "worker": line.worker, **asdict(line.settled)}

@@ -1,0 +1,121 @@
+"""Trio. ``top``: all workers of a queue, live, from any shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, assert_never
+
+import trio
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from trio_worker.cli.acts import pause_words, resume_words
+from trio_worker.cli.surroundings import (
+    OK,
+    AsJson,
+    ConfigFile,
+    QueueName,
+    load_settings,
+    open_queue,
+    print_json,
+    redis_name,
+    refuse,
+    report_unavailable,
+)
+from trio_worker.dashboard import render_frame, render_svg
+from trio_worker.keyboard import open_keyboard
+from trio_worker.redis_client import RedisClient
+from trio_worker.settings import Settings
+from trio_worker.snapshot_json import document_of
+from trio_worker.terminal import Dashboard, has_color, is_ascii_only, is_live, open_screen
+from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
+from trio_worker.watching import Watch
+
+# Without a terminal a frame has this size, the largest of which every figure has a place.
+_ONCE_COLUMNS, _ONCE_LINES = 120, 32
+# Between two looks whose difference gives the rates of a single frame.
+_RATE_SECONDS = 1.0
+
+
+async def top(
+    *,
+    once: Annotated[bool, Parameter(negative=(), help="Print one frame and end; so it is without a terminal.")] = False,
+    svg: Annotated[Path | None, Parameter(help="Write one frame into this file as a picture.")] = None,
+    write: Annotated[bool, Parameter(negative=(), help="Let keys pause and resume the queue.")] = False,
+    interval: Annotated[float, Parameter(help="Seconds between looks.", validator=Number(gte=0.5, lte=60))] = 1.0,
+    queue: QueueName = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show the queue and all of its workers, live; looks only, unless --write."""
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    async with open_queue(settings) as client:
+        watch = Watch(client, settings.queue.name, redis_name(settings.redis.url))
+        if once or as_json or svg is not None or not is_live(sys.stdout, os.environ):
+            return await _show_once(watch, settings, svg, as_json=as_json)
+        await _show_live(watch, client, interval, may_write=write)
+    return OK
+
+
+async def _show_once(watch: Watch, settings: Settings, svg: Path | None, *, as_json: bool) -> int:
+    failed = await watch.look()
+    if failed:
+        return report_unavailable(failed, settings)
+    await trio.sleep(_RATE_SECONDS)
+    await watch.look()
+    snapshot = watch.snapshot()
+    if as_json:
+        print_json(document_of(snapshot))
+    elif svg is not None:
+        picture = render_svg(snapshot, _ONCE_COLUMNS, _ONCE_LINES)
+        try:
+            await trio.Path(svg).write_text(picture, encoding="utf-8")
+        except OSError as error:
+            refuse(2, f"--svg: {svg}: {error.strerror}")
+        print(f"wrote {svg}")
+    else:
+        color = sys.stdout.isatty() and has_color(os.environ)
+        columns, lines = os.get_terminal_size() if sys.stdout.isatty() else (_ONCE_COLUMNS, _ONCE_LINES)
+        frame = render_frame(snapshot, columns, lines, ascii_only=is_ascii_only(sys.stdout), color=color)
+        print(frame if color else _plain(frame))
+    return OK
+
+
+def _plain(frame: str) -> str:
+    """Return a frame without the escape sequences for styles, as a file or a pipe wants it."""
+    return "".join(part.partition("m")[2] if number else part for number, part in enumerate(frame.split("\x1b[")))
+
+
+async def _show_live(watch: Watch, client: RedisClient, interval: float, *, may_write: bool) -> None:
+    with open_keyboard() as keyboard, open_screen(sys.stdout) as screen:
+        async with trio.open_nursery() as nursery:
+
+            async def act(action: Action) -> str:
+                match action:
+                    case Quit():
+                        nursery.cancel_scope.cancel()
+                        return ""
+                    case Drain():
+                        return "trio-worker worker drain NAME drains a worker"
+                    case Pause(reason):
+                        return await pause_words(client, watch.queue_name, reason)
+                    case Resume():
+                        return await resume_words(client, watch.queue_name)
+                    case _:
+                        assert_never(action)
+
+            may: frozenset[type[Action]] = frozenset({Quit, Pause, Resume}) if may_write else frozenset({Quit})
+            dashboard = Dashboard(
+                watch.snapshot,
+                screen,
+                keyboard,
+                act,
+                View(may=may, every_seconds=interval),
+                ascii_only=is_ascii_only(sys.stdout),
+                color=has_color(os.environ),
+            )
+            await watch.look()
+            nursery.start_soon(watch.keep_looking, interval)
+            await dashboard.run()

@@ -1,0 +1,53 @@
+"""Trio. ``why``: what limits throughput now, and which setting to change."""
+
+from __future__ import annotations
+
+import trio
+from attrs import asdict
+
+from trio_worker.bottleneck import Finding, find_bottleneck
+from trio_worker.cli.surroundings import (
+    OK,
+    AsJson,
+    ConfigFile,
+    QueueName,
+    load_settings,
+    open_queue,
+    print_json,
+    redis_name,
+    report_unavailable,
+)
+from trio_worker.watching import Watch
+
+# Rates and the heading of the queue need a few looks; a person waits so long for an answer that is right.
+LOOKS = 4
+LOOK_SECONDS = 0.5
+
+
+async def why(*, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False) -> int:
+    """Say what limits throughput now, from the figures on the screen, and what to change."""
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    async with open_queue(settings) as client:
+        watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), wants_outcomes=False)
+        for number in range(LOOKS):
+            if number:
+                await trio.sleep(LOOK_SECONDS)
+            failed = await watch.look()
+            if failed:
+                return report_unavailable(failed, settings)
+    finding = find_bottleneck(watch.snapshot())
+    if as_json:
+        print_json(asdict(finding))
+        return OK
+    _print(finding)
+    return OK
+
+
+def _print(finding: Finding) -> None:
+    print(f"Limited by: {finding.headline}")
+    for reason in finding.reasons:
+        print(f"  {reason}")
+    if finding.not_the_limit:
+        print(f"  Not the limit: {', '.join(finding.not_the_limit)}.")
+    for advice in finding.advice:
+        print(advice)

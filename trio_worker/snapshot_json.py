@@ -1,0 +1,103 @@
+"""Pure. A snapshot as JSON for scripts: stable keys, plain numbers, seconds, null for what is unknown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import asdict
+
+from trio_worker.heartbeat import WorkerSeen
+from trio_worker.snapshot import Snapshot
+from trio_worker.window import Quantiles
+
+# Named so that a reader can tell when a key changes its meaning; new keys may come at any time.
+SCHEMA = "trio-worker/snapshot/1"
+
+
+def document_of(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the figures of a snapshot; no recipient is in it, and what relays said is left out."""
+    queue = snapshot.queue
+    return {
+        "schema": SCHEMA,
+        "at": snapshot.at,
+        "scope": snapshot.scope.name.lower(),
+        "queue": snapshot.queue_name,
+        "redis": snapshot.redis_name,
+        "phase": str(snapshot.phase),
+        "is_quiet": snapshot.is_quiet,
+        "jobs": None
+        if queue is None
+        else {
+            "waiting": queue.waiting,
+            "delayed": queue.delayed,
+            "due": queue.due,
+            "leased": queue.leased,
+            "held": queue.held,
+            "dead": queue.dead,
+        },
+        "oldest_seconds": None if queue is None else queue.oldest_seconds,
+        "oldest_is_estimate": None if queue is None else queue.is_estimate,
+        "paused": None if queue is None else queue.paused or None,
+        "seen_seconds_ago": snapshot.queue_seen_seconds,
+        "waiting_per_second": snapshot.waiting_slope,
+        "rates": asdict(snapshot.rates),
+        "seconds": {
+            "wait": _quantiles(snapshot.wait),
+            "smtp": _quantiles(snapshot.smtp),
+            "claim_to_settled": _quantiles(snapshot.total),
+            "push_to_sent": _quantiles(snapshot.latency),
+            "connecting_per_mail": snapshot.connect_seconds_per_mail,
+        },
+        "idle_share": snapshot.idle_share,
+        "in_hand": snapshot.in_hand,
+        "number_workers": snapshot.number_workers,
+        "claimed": snapshot.ledger.claimed,
+        "settled": {str(disposition): number for disposition, number in sorted(snapshot.ledger.settled.items())},
+        "uncertain": snapshot.ledger.uncertain,
+        "causes": [
+            {
+                "codes": cause.codes,
+                "word": cause.word,
+                "disposition": str(cause.disposition),
+                "count": cause.count,
+                "last_at": cause.last_at,
+            }
+            for cause in snapshot.causes
+        ],
+        "workers": [worker_document(worker) for worker in snapshot.workers],
+        "redis_down_seconds": snapshot.redis_down_seconds,
+    }
+
+
+def worker_document(worker: WorkerSeen) -> dict[str, Any]:
+    """Return one worker's figures."""
+    beat = worker.beat
+    return {
+        "worker": beat.worker,
+        "is_lost": worker.is_lost,
+        "seen_seconds_ago": worker.seen_seconds,
+        "phase": str(beat.phase),
+        "is_quiet": beat.is_quiet,
+        "version": beat.version,
+        "config": beat.config,
+        "started_at": beat.started_at,
+        "in_hand": beat.in_hand,
+        "number_workers": beat.number_workers,
+        "connections": beat.connections,
+        "busy_connections": beat.busy_connections,
+        "max_connections": beat.max_connections,
+        "depth": beat.depth,
+        "breaker": beat.breaker,
+        "trouble": beat.trouble or None,
+        "rates": asdict(beat.rates),
+        "idle_share": beat.idle_share,
+        "push_to_sent": _quantiles(beat.latency.quantiles()),
+        "claimed": beat.claimed,
+        "settled": beat.settled,
+        "uncertain": beat.uncertain,
+        "vitals": asdict(beat.vitals),
+    }
+
+
+def _quantiles(times: Quantiles) -> dict[str, float | int | None]:
+    return {"count": times.count, "p50": times.p50, "p95": times.p95, "p99": times.p99, "max": times.most}

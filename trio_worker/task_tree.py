@@ -1,0 +1,34 @@
+"""Trio. The tasks of this process as a tree, for a person who asks what a worker waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import trio
+
+# A worker has a task for each job in hand; beyond this a tree says nothing more.
+MOST_TASKS = 300
+
+
+def task_tree() -> str:
+    """Return every task with the place where it waits, children below their parents; no values, so no content."""
+    root = trio.lowlevel.current_root_task()
+    lines = [] if root is None else list(_lines(root, 0))
+    more = [f"and {len(lines) - MOST_TASKS} more"] if len(lines) > MOST_TASKS else []
+    return "\n".join(lines[:MOST_TASKS] + more)
+
+
+def _lines(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
+    yield f"{'  ' * depth}{task.name}{_place(task)}"
+    for nursery in task.child_nurseries:
+        for child in sorted(nursery.child_tasks, key=lambda each: each.name):
+            yield from _lines(child, depth + 1)
+
+
+def _place(task: trio.lowlevel.Task) -> str:
+    """Return where our own code waits, or the innermost frame."""
+    frames = [frame for frame, _line in task.iter_await_frames()]
+    places = [f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}" for frame in frames]
+    ours = [place for place, frame in zip(places, frames, strict=True) if "/trio_worker/" in frame.f_code.co_filename]
+    found = ours[-1:] or places[-1:]
+    return f"  {found[0]}" if found else ""

@@ -1,0 +1,99 @@
+"""Trio. Watching all workers of a queue from anywhere: looks become snapshots, and outcomes come as they happen.
+
+A look is one round trip. While somebody watches, the workers tell their outcomes; they stop ten seconds after the last
+look. A Redis that does not answer is asked again, and the figures say how old they are.
+"""
+
+from __future__ import annotations
+
+import time
+
+import trio
+from attrs import define, field
+
+from trio_worker.broker import fleet_keys
+from trio_worker.events import QueueSeen
+from trio_worker.fleet import Fleet, QueueTotals
+from trio_worker.outcome_line import OutcomeLine, read_outcome
+from trio_worker.overview import HOUR_MINUTES, Overview, overview_calls, overview_of
+from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.snapshot import Snapshot
+
+# Workers hear with their next heartbeat that somebody watches, and tell for so long after the last look.
+WATCH_SECONDS = 10.0
+# Outcomes read in one look; more happen only where nobody could read them.
+MOST_OUTCOMES = 500
+_WATCH_PLACE, _LATEST_PLACE = -2, -1  # in the key table
+
+
+@define(eq=False)
+class Watch:
+    """What one watcher has seen of a queue; ``last`` is the last good look."""
+
+    client: RedisClient
+    queue_name: str
+    redis_name: str
+    wants_outcomes: bool = True
+    fleet: Fleet = field(init=False)
+    last: Overview | None = None
+    outcomes: list[OutcomeLine] = field(factory=list)  # what the last look brought, oldest first
+    _after: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        self.fleet = Fleet(self.queue_name, self.redis_name)
+
+    def snapshot(self) -> Snapshot:
+        """Return the figures of all workers now."""
+        return self.fleet.snapshot(trio.current_time(), time.time())
+
+    async def look(self, minutes: int = HOUR_MINUTES) -> Unavailable | None:
+        """Look once; a look that fails is noted, and returned."""
+        keys = fleet_keys(self.queue_name)
+        commands = [
+            ("SET", keys[_WATCH_PLACE], "1", "PX", round(WATCH_SECONDS * 1000)),
+            ("XRANGE", keys[_LATEST_PLACE], f"({self._after}" if self._after else "-", "+", "COUNT", MOST_OUTCOMES),
+        ]
+        began = trio.current_time()
+        wanted = commands if self.wants_outcomes else []
+        answers = await self.client.run_scripts(keys, overview_calls(minutes), wanted)
+        now = trio.current_time()
+        self.outcomes = []
+        if isinstance(answers, Unavailable):
+            self.fleet.note_failure(answers.what, now)
+            return answers
+        seen = self.last = overview_of(answers, minutes)
+        if self.wants_outcomes:
+            self._take_outcomes(answers[-1])
+        counts = seen.counts
+        totals = QueueTotals(
+            counts.at, counts.popped, counts.sent, counts.delays, counts.deaths, counts.uncertain, counts.waiting
+        )
+        queue = QueueSeen(
+            waiting=counts.waiting,
+            delayed=counts.delayed,
+            leased=counts.leased,
+            held=counts.held,
+            dead=counts.dead,
+            due=counts.due,
+            oldest_seconds=seen.oldest_seconds,
+            is_estimate=seen.is_estimate,
+            paused=counts.paused,
+        )
+        self.fleet.note_look(totals, queue, seen.workers, now, now - began)
+        return None
+
+    async def keep_looking(self, every_seconds: float) -> None:
+        """Look for ever; more rarely where a round trip to Redis is long."""
+        while True:
+            began = trio.current_time()
+            await self.look()
+            took = trio.current_time() - began
+            await trio.sleep(max(every_seconds, 10 * took) - took)
+
+    def _take_outcomes(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
+        for entry_id, fields in entries:
+            self._after = entry_id.decode()
+            line = read_outcome(fields.get(b"outcome", b""))
+            if line is not None:
+                self.outcomes.append(line)
+        self.fleet.note_outcomes(self.outcomes)
