@@ -14,13 +14,13 @@ from attrs import evolve
 
 from trio_worker.breaker import Closed, Open
 from trio_worker.events import ConnectionView, Disposition, Ledger, Phase, QueueSeen, Settled
-from trio_worker.heartbeat import DeathCount, Rates
+from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
 from trio_worker.outcome import How, Trouble
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
 from trio_worker.reply import Reply, Stage
-from trio_worker.snapshot import Snapshot
-from trio_worker.window import Quantiles
+from trio_worker.snapshot import Scope, Snapshot
+from trio_worker.window import Quantiles, Tally
 
 NOW = datetime(2025, 3, 4, 12, 4, 31, tzinfo=UTC).timestamp()
 UP_SECONDS = 4324.0
@@ -226,4 +226,46 @@ def without_redis() -> Snapshot:
         waiting_slope=None,
         redis_down_seconds=12.3,
         redis_trouble="TimeoutError: no reply within 5 s",
+    )
+
+
+def fleet() -> Snapshot:
+    """Return the snapshot of all four workers that share the queue; one is lost, one of another version."""
+    full = busy()
+    beats = [
+        Heartbeat(
+            worker=name,
+            version=version,
+            started_at=NOW - UP_SECONDS,
+            phase=Phase.RUNNING,
+            number_workers=16,
+            max_connections=16,
+            in_hand=16,
+            connections=16,
+            busy_connections=15,
+            rates=Rates(claimed=99.3, sent=rate, delayed=3.2),
+            idle_share=0.02,
+            latency=Tally({124: 1000}, 30.2),
+            vitals=Vitals(0.61, 71_000_000, 0.0012, 0.0004),
+        )
+        for name, version, rate in (
+            ("host-a:4211", "1.2.3", 94.1),
+            ("host-b:3987", "1.2.3", 93.7),
+            ("host-c:12", "1.2.3", 93.5),
+            ("host-d:12", "1.2.2", 92.7),
+        )
+    ]
+    workers = tuple(WorkerSeen(beat, 17.0 if beat.worker == "host-c:12" else 1.0) for beat in beats)
+    latest = tuple(evolve(line, worker=beats[place % 4].worker) for place, line in enumerate(full.latest))
+    return evolve(
+        full,
+        scope=Scope.FLEET,
+        relay_name="",
+        connections=(),
+        in_hand=48,
+        number_workers=48,
+        max_connections=48,
+        rates=Rates(claimed=412.0, sent=374.0, delayed=3.2, dead=0.0),
+        workers=workers,
+        latest=latest,
     )

@@ -7,17 +7,18 @@ import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from sample_snapshot import REFUSED_LOGIN, busy, draining, fresh, idle, without_redis, without_relay
+from sample_snapshot import REFUSED_LOGIN, busy, draining, fleet, fresh, idle, without_redis, without_relay
 
 from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.cells import in_ascii, printable, width_of
-from trio_worker.dashboard import render_frame, status_line
+from trio_worker.dashboard import render_frame, render_svg, status_line
 from trio_worker.events import Claimed, ConnectionView, Disposition, Ledger, Phase, QueueSeen, Settled, Source
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
 from trio_worker.outcome import How, Trouble
@@ -81,6 +82,37 @@ def assert_golden(name: str, text: str) -> None:
         path.write_text(text + "\n", encoding="utf-8")
 
     assert text + "\n" == path.read_text(encoding="utf-8")
+
+
+KEYS = View(has_keys=True, may=frozenset({Quit, Pause, Resume, Drain}))
+VIEWED_FRAMES = {
+    "fleet-80x24": (fleet(), 80, 24, KEYS),
+    "fleet-120x32": (fleet(), 120, 32, KEYS),
+    "fleet-160x45": (fleet(), 160, 45, KEYS),
+    "help-80x24": (idle(), 80, 24, evolve(KEYS, page=Page.HELP)),
+    "workers-100x30": (fleet(), 100, 30, evolve(KEYS, page=Page.WORKERS)),
+    "latest-80x24": (busy(), 80, 24, evolve(KEYS, page=Page.LATEST, only_errors=True)),
+    "frozen-80x24": (evolve(busy(), at=busy().at + 12), 80, 24, evolve(KEYS, frozen=busy())),
+    "typing-80x24": (busy(), 80, 24, evolve(KEYS, typing=Typing.PAUSE, typed="relay maint")),
+}
+
+
+@pytest.mark.parametrize("name", VIEWED_FRAMES)
+def test_viewed_frame_is_as_it_was_drawn(name: str) -> None:
+    """What keys show is drawn as it was, for one worker and for all."""
+    snapshot, width, height, view = VIEWED_FRAMES[name]
+
+    assert_golden(name, plain(render_frame(snapshot, width, height, view)))
+
+
+def test_picture_is_the_frame() -> None:
+    """The picture of a frame is well-formed and says what the frame says."""
+    picture = ET.fromstring(render_svg(busy(), 120, 32))  # noqa: S314  our own
+
+    words = "".join(picture.itertext()).replace("\xa0", " ")
+    assert picture.tag.endswith("svg")
+    assert "12,431" in words
+    assert "k…n@example.org" in words
 
 
 @pytest.mark.parametrize("name", PLAIN_FRAMES)

@@ -55,21 +55,21 @@ _ODD_DISPOSITIONS = {Disposition.HELD, Disposition.FENCED, Disposition.UNSETTLED
 _ACTION_KEYS: dict[type[Action], str] = {Pause: "p pause", Drain: "d drain"}
 _HELP: tuple[tuple[str, str, type[Action] | None], ...] = (
     ("q", "leave; a worker drains first", None),
-    ("1 to 5", "overview, workers, connections, failures, latest; the same key goes back", None),
+    ("1 to 5", "overview, workers, connections, failures, latest; again: back", None),
     ("space", "freeze, and go on", None),
-    ("/", "show only jobs, causes and workers that contain what is typed; Esc shows all", None),
+    ("/", "only jobs, causes and workers with what is typed; Esc: all", None),
     ("e", "show only what was not sent", None),
     ("+ -", "look more or less often", None),
-    ("p", "pause the queue for 15 minutes, with a reason; on a paused queue: resume", Pause),
+    ("p", "pause the queue for 15 minutes, or resume a paused one", Pause),
     ("d", "drain this worker", Drain),
     ("", "", None),
-    ("waiting", "in the producers' list; delayed: later, and due when its time has come", None),
-    ("leased", "in a worker's hands; held: it is not known whether it was delivered", None),
+    ("waiting", "in the producers' list; delayed: for later; due: it is time", None),
+    ("leased", "in a worker's hands; held: nobody knows if it was delivered", None),
     ("uncertain", "mails that may have gone out twice", None),
     ("~", "an estimate; - is unknown, 0 is zero", None),
     ("p50 p95", "half, and all but 5 %, took less; over the last five minutes", None),
-    ("idle", "the part of the hands that had nothing to do over the last minute", None),
-    ("connecting", "time spent on opening connections, shared among the mails sent", None),
+    ("idle", "part of the hands that had nothing to do, over a minute", None),
+    ("connecting", "time spent opening connections, shared among mails sent", None),
 )
 _LEAST = {Disposition.SENT: 9, Disposition.DELAYED: 8, Disposition.DEAD: 6, Disposition.HELD: 5}
 
@@ -128,7 +128,7 @@ def help_lines(view: View, width: int) -> list[Line]:
     lines = [blank(width)]
     for key, meaning, action in _HELP:
         if action is None or action in view.may:
-            lines.append([cell(f"  {key}", 12, BOLD), cell(meaning, width - 12)])
+            lines.append([cell(f"  {key}", 14, BOLD), cell(meaning, width - 14)])
     return lines
 
 

@@ -50,7 +50,7 @@ class Tally:
         total = sum(self.counts.values())
         if not total:
             return None
-        return sum(_seconds_of(bucket) * count for bucket, count in self.counts.items()) / total
+        return sum(min(_seconds_of(bucket), self.most_seconds) * n for bucket, n in self.counts.items()) / total
 
     def _at_rank(self, rank: int) -> float:
         seen = 0

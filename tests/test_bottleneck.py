@@ -1,0 +1,108 @@
+"""Why it is not faster: each limit by figures that lead to it, and the arithmetic of the advice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from trio_worker.bottleneck import find_bottleneck
+from trio_worker.events import Phase, QueueSeen
+from trio_worker.fleet import Fleet, QueueTotals
+from trio_worker.heartbeat import Heartbeat, Rates, Vitals, WorkerSeen
+from trio_worker.snapshot import Snapshot
+from trio_worker.window import Window
+
+
+def smtp_times(seconds: float) -> Window:
+    window = Window()
+    for _ in range(100):
+        window.note(0, seconds)
+    return window
+
+
+def beat(**changes: Any) -> Heartbeat:
+    made = Heartbeat(
+        "a:1",
+        "1.2.3",
+        900.0,
+        Phase.RUNNING,
+        number_workers=20,
+        max_connections=15,
+        smtp=smtp_times(0.161).tally(0),
+        idle_share=0.1,
+        vitals=Vitals(cpu_share=0.3, redis_seconds=0.001),
+    )
+    return evolve(made, **changes)
+
+
+def seen(
+    *beats: Heartbeat, waiting: int = 12_431, paused: str = "", sent: float = 0.0, slope: float = 38.0
+) -> Snapshot:
+    fleet = Fleet("jobs", "cache")
+    queue = QueueSeen(waiting, 0, 0, 0, 0, oldest_seconds=30.0, paused=paused)
+    workers = [WorkerSeen(each, 1.0) for each in beats]
+    fleet.note_look(QueueTotals(1000.0, 0, 0, 0, 0, 0, waiting), queue, workers, 10.0, 0.001)
+    found = fleet.snapshot(10.0, 1000.0)
+    return evolve(found, rates=Rates(claimed=sent, sent=sent), waiting_slope=slope)
+
+
+def test_full_connections_are_named_with_how_many_it_takes() -> None:
+    """Four workers with 60 slots and mails of 161 ms can send 372 a second (Little): 398 arrive, so it takes more."""
+    found = find_bottleneck(seen(*[beat()] * 4, sent=360.0))
+
+    assert found.limit == "connections"
+    assert "at most 37" in found.reasons[0]
+    assert "In is 398/s" in found.reasons[0]
+    # 398 a second for 0.161 s each, with room for bursts.
+    assert "To keep up: 7" in found.reasons[1]
+    assert "smtp.pool.max_size" in found.advice[0]
+    assert any(words.startswith("processor 30%") for words in found.not_the_limit)
+
+
+def test_busy_hands_with_free_connections_are_named() -> None:
+    """Where all hands are busy and connections are not, number_workers is what to raise."""
+    found = find_bottleneck(seen(beat(idle_share=0.02, number_workers=5), sent=30.0))
+
+    assert found.limit == "hands"
+    assert "number_workers (now 5 in each) to 30" in found.advice[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [
+        ({"vitals": Vitals(cpu_share=0.97, redis_seconds=0.001)}, "processor"),
+        ({"vitals": Vitals(cpu_share=0.1, redis_seconds=0.2), "idle_share": 0.5}, "redis"),
+        ({"idle_share": 0.5}, "nothing"),
+        ({"is_quiet": True}, "quiet"),
+        ({"trouble": "refuses the login with 535 5.7.8"}, "relay"),
+    ],
+)
+def test_each_limit_has_its_name(changes: dict[str, object], limit: str) -> None:
+    """The figures that lead to a limit name it, and say what to do unless there is nothing to do."""
+    found = find_bottleneck(seen(beat(**changes), sent=10.0))
+
+    assert found.limit == limit
+    assert bool(found.advice) is (limit != "nothing")
+
+
+def test_paused_queue_says_by_whom() -> None:
+    """A pause is the limit before all others."""
+    found = find_bottleneck(seen(beat(), paused="relay maintenance (ana)"))
+
+    assert found.limit == "paused"
+    assert "relay maintenance (ana)" in found.headline
+
+
+def test_queue_without_workers_says_so() -> None:
+    """Nobody runs: that is the limit."""
+    assert find_bottleneck(seen()).limit == "workers"
+
+
+def test_empty_queue_has_no_limit() -> None:
+    """Nothing waits: nothing limits."""
+    found = find_bottleneck(seen(beat(), waiting=0, slope=0.0))
+
+    assert found.limit == "nothing"
+    assert "no job waits" in found.headline

@@ -1,0 +1,146 @@
+"""All workers in one snapshot: sums that agree with their parts, and states that are nobody's alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_worker.events import Disposition, Phase, QueueSeen
+from trio_worker.fleet import Fleet, QueueTotals
+from trio_worker.heartbeat import LOST_SECONDS, Heartbeat, Rates, WorkerSeen
+from trio_worker.snapshot import Scope
+from trio_worker.wording import alerts, state
+
+SEEN = QueueSeen(100, 5, 20, 0, 1, oldest_seconds=3.0)
+
+
+def beat(name: str = "a:1", **changes: Any) -> Heartbeat:
+    made = Heartbeat(name, "1.2.3", 900.0, Phase.RUNNING, 10, 4, rates=Rates(claimed=10, sent=9))
+    return evolve(made, **changes)
+
+
+def totals(at: float, sent: int, waiting: int = 100) -> QueueTotals:
+    return QueueTotals(at, popped=sent, sent=sent, delays=0, deaths=0, uncertain=3, waiting=waiting)
+
+
+def fleet_of(*workers: WorkerSeen) -> Fleet:
+    fleet = Fleet("jobs", "cache")
+    fleet.note_look(totals(1000, 50), SEEN, workers, now=10.0, redis_seconds=0.001)
+    return fleet
+
+
+settled = st.dictionaries(st.sampled_from([str(each) for each in Disposition]), st.integers(0, 1000))
+
+
+@given(st.lists(settled, min_size=1, max_size=4))
+def test_ledger_of_all_is_the_sum_and_balances(parts: list[dict[str, int]]) -> None:
+    """What all workers claimed is what became of it and what is in hand, whoever did what."""
+    beats = [
+        beat(f"a:{place}", settled=part, claimed=sum(part.values()) + place, in_hand=place)
+        for place, part in enumerate(parts)
+    ]
+    found = fleet_of(*(WorkerSeen(each, 1.0) for each in beats)).snapshot(10.0, 1001.0)
+
+    assert found.scope is Scope.FLEET
+    assert found.ledger.claimed == sum(each.claimed for each in beats)
+    assert found.ledger.in_hand == found.in_hand == sum(range(len(parts)))
+
+
+def test_rates_are_those_of_the_queue() -> None:
+    """Between two looks the totals in Redis tell what was sent, whoever sent it and left."""
+    fleet = fleet_of(WorkerSeen(beat(), 1.0))
+    assert fleet.snapshot(10.0, 1000.0).rates.sent == pytest.approx(9)  # one look: what the workers say
+
+    fleet.note_look(totals(1004, 450), SEEN, [], now=14.0, redis_seconds=0.001)
+
+    assert fleet.snapshot(14.0, 1004.0).rates.sent == pytest.approx(100)
+
+
+def test_chart_holds_all_that_was_sent() -> None:
+    """The columns of the chart add up to what was sent between the looks, however irregular these are."""
+    fleet = Fleet("jobs", "cache")
+    for at, sent in ((1000.0, 0), (1001.5, 300), (1002.0, 400), (1007.0, 900)):
+        fleet.note_look(totals(at, sent), SEEN, [], now=at, redis_seconds=0.001)
+
+    spark = fleet.snapshot(1007.0, 1007.0).spark_sent
+
+    assert sum(spark) == pytest.approx(900, abs=len(spark) / 2)
+    assert spark[-1] == 100
+    assert sum(spark[-5:]) == pytest.approx(500, abs=3)
+
+
+def test_growing_list_has_a_slope() -> None:
+    """The heading of the list is read from the looks of the last half minute."""
+    fleet = Fleet("jobs", "cache")
+    for second in range(5):
+        seen = evolve(SEEN, waiting=100 + 7 * second)
+        fleet.note_look(totals(1000 + second, 0), seen, [], now=float(second), redis_seconds=0.001)
+
+    assert fleet.snapshot(4.0, 1004.0).waiting_slope == pytest.approx(7)
+
+
+def test_without_a_worker_the_state_says_so() -> None:
+    """A queue that nobody serves is not shown as running."""
+    found = fleet_of().snapshot(10.0, 1000.0)
+
+    assert state(found).word == "STOPPED"
+    assert any("no worker runs" in alert.text for alert in alerts(found))
+
+
+def test_lost_worker_counts_for_nothing_but_an_alert() -> None:
+    """A worker that is silent for too long is named; its hands are nobody's."""
+    found = fleet_of(WorkerSeen(beat("gone:1"), LOST_SECONDS + 1), WorkerSeen(beat("here:2"), 1.0)).snapshot(
+        10.0, 1000.0
+    )
+
+    assert found.number_workers == 10
+    assert [alert.word for alert in alerts(found)] == ["LOST"]
+    assert "gone:1" in alerts(found)[0].text
+
+
+def test_worker_gets_lost_while_redis_is_away() -> None:
+    """Time goes on without a look: the figures age, and the failure is told."""
+    fleet = fleet_of(WorkerSeen(beat(), 1.0))
+    fleet.note_failure("no answer", 12.0)
+
+    found = fleet.snapshot(40.0, 1030.0)
+
+    assert found.queue_seen_seconds == pytest.approx(30)
+    assert found.redis_down_seconds == pytest.approx(28)
+    assert found.workers[0].is_lost
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "word"),
+    [
+        ({}, {"version": "1.2.4"}, "VERSIONS"),
+        ({"config": "aaaa"}, {"config": "bbbb"}, "SETTINGS"),
+        ({}, {"trouble": "refuses the login with 535"}, "RELAY"),
+    ],
+)
+def test_what_differs_among_workers_is_told(first: dict[str, str], second: dict[str, str], word: str) -> None:
+    """Workers that differ where they should not, or of which some are in trouble, are an alert."""
+    found = fleet_of(WorkerSeen(beat("a:1", **first), 1.0), WorkerSeen(beat("a:2", **second), 1.0))
+
+    assert [alert.word for alert in alerts(found.snapshot(10.0, 1000.0))] == [word]
+
+
+def test_all_quiet_is_a_state() -> None:
+    """Quiet workers do not look as if they ran; one that is not quiet is enough."""
+    quiet = beat("a:1", is_quiet=True)
+
+    assert state(fleet_of(WorkerSeen(quiet, 1.0)).snapshot(10.0, 1000.0)).word == "QUIET"
+    both = fleet_of(WorkerSeen(quiet, 1.0), WorkerSeen(beat("a:2"), 1.0))
+    assert state(both.snapshot(10.0, 1000.0)).word == "RUNNING"
+
+
+def test_another_server_begins_anew() -> None:
+    """A clock that went back, as after a failover, gives no negative rate."""
+    fleet = fleet_of(WorkerSeen(beat(), 1.0))
+    fleet.note_look(totals(900, 7), SEEN, [WorkerSeen(beat(), 1.0)], now=11.0, redis_seconds=0.001)
+
+    assert fleet.snapshot(11.0, 901.0).rates.sent == pytest.approx(9)

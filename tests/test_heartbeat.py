@@ -1,0 +1,92 @@
+"""What workers tell of themselves and of outcomes: written, read back, and whatever else stands there."""
+
+from __future__ import annotations
+
+import json
+
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_worker.events import Disposition, Phase, Settled
+from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, read_heartbeat, write_heartbeat
+from trio_worker.outcome_line import OutcomeLine, read_outcome, write_outcome
+from trio_worker.record import Cause
+from trio_worker.window import Tally
+
+words = st.text(max_size=30)
+numbers = st.integers(0, 10**12)
+seconds = st.floats(0, 1e9)
+tallies = st.builds(Tally, st.dictionaries(st.integers(0, 300), st.integers(1, 10**9), max_size=5), seconds)
+beats = st.builds(
+    Heartbeat,
+    worker=words,
+    version=words,
+    started_at=seconds,
+    phase=st.sampled_from(Phase),
+    number_workers=numbers,
+    max_connections=numbers,
+    depth=numbers,
+    why=words,
+    is_quiet=st.booleans(),
+    in_hand=numbers,
+    rates=st.builds(Rates, seconds, seconds, seconds, seconds),
+    settled=st.dictionaries(st.sampled_from([str(each) for each in Disposition]), numbers),
+    idle_share=st.none() | st.floats(0, 1),
+    wait=tallies,
+    latency=tallies,
+    causes=st.lists(
+        st.builds(DeathCount, words, words, st.sampled_from(Disposition), numbers, seconds), max_size=3
+    ).map(tuple),
+    vitals=st.builds(Vitals, st.none() | seconds, st.none() | numbers, st.none() | seconds, st.none() | seconds),
+    config=words,
+)
+
+
+@given(beats)
+def test_heartbeat_is_read_as_it_was_written(beat: Heartbeat) -> None:
+    """Nothing of a heartbeat is lost on its way through Redis."""
+    assert read_heartbeat(write_heartbeat(beat).encode("utf-8", "surrogatepass")) == beat
+
+
+@given(beats, st.dictionaries(words, words, max_size=3))
+def test_heartbeat_of_a_newer_version_is_understood(beat: Heartbeat, more: dict[str, str]) -> None:
+    """What another version says beyond ours is ignored."""
+    document = {f"new_{key}": value for key, value in more.items()} | json.loads(write_heartbeat(beat))
+
+    assert read_heartbeat(json.dumps(document).encode()) == beat
+
+
+@given(
+    st.binary(max_size=60)
+    | st.recursive(st.none() | st.booleans() | st.integers() | words, st.lists).map(
+        lambda value: json.dumps(value).encode()
+    )
+)
+def test_other_bytes_are_no_heartbeat_and_no_outcome(wire: bytes) -> None:
+    """Whatever stands where a heartbeat should be, nothing raises."""
+    assert read_heartbeat(wire) is None
+    assert read_outcome(wire) is None
+
+
+def test_heartbeat_without_a_required_figure_is_none() -> None:
+    """A heartbeat that lacks what ours cannot do without is not half understood."""
+    assert read_heartbeat(b'{"worker":"a:1","version":"1"}') is None
+
+
+def test_outcome_is_masked_before_it_leaves_the_worker() -> None:
+    """A relay that repeats the address in its reply does not bring it into Redis' list of outcomes."""
+    settled = Settled(
+        "id1", Disposition.DEAD, "Registration", 1, Cause("refused", "550 5.1.1", "rcpt", "<ann.b@example.com> unknown")
+    )
+
+    wire = write_outcome(OutcomeLine(1.5, settled, "host:1"))
+    read = read_outcome(wire.encode())
+
+    assert "ann.b@example.com" not in wire
+    assert read is not None
+    assert evolve(read, settled=evolve(read.settled, cause=None)) == OutcomeLine(
+        1.5, evolve(settled, cause=None), "host:1"
+    )
+    assert read.settled.cause is not None
+    assert read.settled.cause.codes == "550 5.1.1"

@@ -1,0 +1,91 @@
+"""The past day: samples of the ring, what happened between them, and the age of the head of the list."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_worker.minutes import MinuteSample, figures_of, head_pushed_at, read_sample, write_sample
+
+numbers = st.integers(0, 10**9)
+samples = st.builds(MinuteSample, *[numbers] * 11)
+# A queue's life: what is added to the totals from one minute seen to the next.
+steps = st.lists(st.tuples(st.integers(1, 5), *[st.integers(0, 50)] * 4), min_size=1, max_size=8)
+
+
+def life(steps: list[tuple[int, int, int, int, int]]) -> list[MinuteSample]:
+    found = [MinuteSample(100, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)]
+    for minutes, pushed, popped, sent, died in steps:
+        last = found[-1]
+        taken = min(popped, last.waiting + pushed)
+        found.append(
+            evolve(
+                last,
+                minute=last.minute + minutes,
+                popped=last.popped + taken,
+                waiting=last.waiting + pushed - taken,
+                sent=last.sent + sent,
+                deaths=last.deaths + died,
+            )
+        )
+    return found
+
+
+@given(samples)
+def test_sample_is_read_as_it_was_written(sample: MinuteSample) -> None:
+    """A sample survives its way through Redis."""
+    assert read_sample(write_sample(sample)) == sample
+
+
+@given(st.binary(max_size=40))
+def test_other_bytes_are_no_sample(wire: bytes) -> None:
+    """Whatever stands in the ring, nothing raises."""
+    assert read_sample(wire) is None
+
+
+@given(steps)
+def test_minutes_add_up_to_the_totals(steps: list[tuple[int, int, int, int, int]]) -> None:
+    """What the minutes brought is what the last total says, and no minute is left out."""
+    seen = life(steps)
+    figures = figures_of(seen)
+
+    assert sum(each.sent for each in figures) == seen[-1].sent
+    assert sum(each.pushed for each in figures) == seen[-1].pushed
+    assert sum(each.deaths for each in figures) == seen[-1].deaths
+    assert sum(each.minutes for each in figures) == seen[-1].minute - seen[0].minute
+
+
+def test_deleted_queue_begins_anew() -> None:
+    """Totals that went back are those of a new queue: nothing is negative."""
+    before = MinuteSample(10, 500, 400, 9, 9, 9, 9, 9, 9, 9, 9)
+    after = MinuteSample(11, 3, 2, 0, 0, 0, 1, 0, 4, 0, 1)
+
+    (figures,) = figures_of([before, after])
+
+    assert (figures.pushed, figures.sent, figures.deaths, figures.uncertain) == (7, 2, 1, 0)
+
+
+@given(steps, st.integers(0, 200))
+def test_head_is_dated_within_the_minutes_in_which_it_came(
+    steps: list[tuple[int, int, int, int, int]], popped: int
+) -> None:
+    """The date of a job is between the two samples of which only the later one counts it."""
+    seen = life(steps)
+    pushed_at = head_pushed_at(seen, popped, now=1e9)
+    around = [(a, b) for a, b in pairwise(seen) if a.pushed < popped + 1 <= b.pushed]
+
+    assert (pushed_at is None) is (not around)
+    if pushed_at is not None:
+        before, after = around[0]
+        assert (before.minute + 1) * 60 <= pushed_at <= (after.minute + 1) * 60
+
+
+def test_head_pushed_in_the_running_minute_is_not_of_the_future() -> None:
+    """The running minute ends now."""
+    seen = [MinuteSample(100, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), MinuteSample(101, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0)]
+
+    assert head_pushed_at(seen, 3, now=101 * 60 + 10.0) == pytest.approx(101 * 60 + 10)

@@ -1,0 +1,210 @@
+"""Workers among each other: heartbeats, orders, the minutes of the day, and outcomes for who watches."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import trio
+import trio.testing
+
+from conftest import WorkerMaker, job_bytes
+from trio_worker.broker import fleet_keys
+from trio_worker.capture import Catcher
+from trio_worker.events import Phase, QuietChanged
+from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
+from trio_worker.overview import Overview, read_overview
+from trio_worker.presence import Order, Presence, give_order, new_worker_name
+from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.vitals import VitalsMeter
+from trio_worker.watching import Watch
+
+KEYS = fleet_keys("jobs")
+
+
+def beat(name: str) -> Heartbeat:
+    return Heartbeat(name, "1.2.3", time.time(), Phase.RUNNING, number_workers=3, max_connections=2)
+
+
+async def overview(redis: RedisClient) -> Overview:
+    seen = await read_overview(redis, "jobs")
+    assert isinstance(seen, Overview)
+    return seen
+
+
+async def tell(redis: RedisClient, name: str, *, leaves: bool = False, silence_ms: int = 60_000) -> tuple[str, bool]:
+    answer = await redis.run_script("beat", KEYS, name, write_heartbeat(beat(name)), silence_ms, int(leaves))
+    assert not isinstance(answer, Unavailable)
+    return answer[1].decode(), bool(answer[2])
+
+
+async def test_worker_is_seen_until_it_leaves(redis: RedisClient) -> None:
+    """A heartbeat puts a worker on the list with its figures; leaving takes it off at once."""
+    await tell(redis, "a:1")
+    await tell(redis, "b:2")
+
+    workers = (await overview(redis)).workers
+    assert {seen.beat.worker for seen in workers} == {"a:1", "b:2"}
+    assert all(seen.beat.number_workers == 3 and not seen.is_lost for seen in workers)
+    await tell(redis, "a:1", leaves=True)
+
+    assert [seen.beat.worker for seen in (await overview(redis)).workers] == ["b:2"]
+
+
+async def test_silent_worker_is_forgotten(redis: RedisClient) -> None:
+    """What a worker left behind goes with it: nothing of it stays in Redis."""
+    await tell(redis, "gone:1")
+    await give_order(redis, "jobs", Order.QUIET, ["gone:1"])
+    await redis.command("ZADD", KEYS[10], "1", "gone:1")
+
+    await tell(redis, "b:2")
+
+    assert [seen.beat.worker for seen in (await overview(redis)).workers] == ["b:2"]
+    assert await redis.command("HKEYS", KEYS[11]) == [b"b:2"]
+    assert await redis.command("HLEN", KEYS[12]) == 0
+
+
+async def test_order_is_heard_once(redis: RedisClient) -> None:
+    """A worker hears what is wanted of it with its next heartbeat, and not again."""
+    await tell(redis, "a:1")
+
+    assert await give_order(redis, "jobs", Order.DRAIN, ["a:1", "nobody:9"]) == frozenset({"a:1"})
+    assert await tell(redis, "a:1") == ("drain", False)
+    assert await tell(redis, "a:1") == ("", False)
+
+
+async def test_unreadable_heartbeat_is_counted_and_hides_nobody(redis: RedisClient) -> None:
+    """A worker of a version that writes otherwise does not keep the others from being seen."""
+    await tell(redis, "a:1")
+    await redis.run_script("beat", KEYS, "new:2", '{"other": "shape"}', 60_000, 0)
+
+    seen = await overview(redis)
+
+    assert [worker.beat.worker for worker in seen.workers] == ["a:1"]
+    assert seen.unreadable == 1
+
+
+async def test_minutes_hold_the_totals_as_they_stand(redis: RedisClient) -> None:
+    """Each heartbeat dates the totals: the last sample is what was pushed and waits now."""
+    await redis.command("RPUSH", "jobs", job_bytes(1), job_bytes(2))
+    await tell(redis, "a:1")
+
+    (sample,) = (await overview(redis)).minutes
+
+    assert (sample.pushed, sample.waiting, sample.sent) == (2, 2, 0)
+    assert abs(sample.minute - time.time() / 60) < 2
+
+
+async def test_sample_of_yesterday_is_not_shown_for_today(redis: RedisClient) -> None:
+    """A ring holds the same minute of the day before where nobody wrote since."""
+    await tell(redis, "a:1")
+    minute = (await overview(redis)).minutes[0].minute
+    stale = minute - 1440 - 5
+    await redis.command("HSET", KEYS[13], stale % 1440, f"{stale} 9 9 9 9 9 9 9 9 9 9")
+
+    assert [sample.minute for sample in (await overview(redis)).minutes] == [minute]
+
+
+async def test_head_of_the_list_is_dated_by_its_producer(redis: RedisClient) -> None:
+    """A job that says when it was pushed makes the age of the list exact; one that does not, an estimate or unknown."""
+    await redis.command("RPUSH", "jobs", job_bytes(1, enqueued_at="2020-01-01T00:00:00Z"))
+    dated = await overview(redis)
+    await redis.command("LPUSH", "jobs", job_bytes(2))
+    undated = await overview(redis)
+
+    assert dated.oldest_seconds is not None
+    assert dated.oldest_seconds > 1e8
+    assert not dated.is_estimate
+    assert undated.oldest_seconds is None
+
+
+async def test_look_sends_scripts_that_redis_does_not_know(redis: RedisClient) -> None:
+    """After a restart of Redis the first look loads what it needs."""
+    await redis.command("SCRIPT FLUSH")
+
+    assert (await overview(redis)).counts.waiting == 0
+
+
+async def test_outcomes_are_told_only_while_somebody_watches(any_workers: WorkerMaker, catcher: Catcher) -> None:
+    """A watcher sees what becomes of jobs at any worker, masked; without one nothing is written."""
+    client = any_workers.client
+    worker = any_workers.make(any_workers.options(catcher.port), is_burst=False)
+    watch = Watch(client, "jobs", "cache")
+    await any_workers.push(job_bytes(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.run)
+        with trio.fail_after(20):
+            await catcher.wait_for_mails(1)
+            assert await client.command("EXISTS", KEYS[15]) == 0
+            assert await watch.look() is None
+            while not worker._presence._is_watched:
+                await watch.look()
+            await any_workers.push(job_bytes(2))
+            while not watch.fleet.snapshot(0, 0).latest:
+                await watch.look()
+        worker.drain("test")
+
+    (line,) = watch.fleet.snapshot(0, 0).latest
+    assert line.worker == worker.name
+    assert "user2" not in str(await client.command("XRANGE", KEYS[15], "-", "+"))
+
+
+async def test_worker_obeys_from_elsewhere(any_workers: WorkerMaker, catcher: Catcher) -> None:
+    """Quiet: nothing is claimed; resume: it goes on; drain: it ends with a ledger that balances, then is gone."""
+    client = any_workers.client
+    worker = any_workers.make(any_workers.options(catcher.port), is_burst=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.run)
+        with trio.fail_after(30):
+            while await give_order(client, "jobs", Order.QUIET, [worker.name]) != frozenset({worker.name}):
+                pass
+            await any_workers.wait_until(lambda: worker.is_quiet)
+            await any_workers.push(job_bytes(1))
+            await wait_for_beats(client, 2)
+            assert worker.board.ledger.claimed == 0
+            await give_order(client, "jobs", Order.RESUME, [worker.name])
+            await catcher.wait_for_mails(1)
+            await give_order(client, "jobs", Order.DRAIN, [worker.name])
+
+    assert worker.board.ledger.balances
+    assert [event.is_quiet for event in any_workers.events if isinstance(event, QuietChanged)] == [True, False]
+    assert (await overview(client)).workers == ()
+
+
+async def wait_for_beats(client: RedisClient, count: int) -> None:
+    """Wait until the only worker has told so often how it is."""
+    seen: set[str] = set()
+    while len(seen) <= count:
+        seen.add(str(await client.command("ZRANGE", KEYS[10], 0, -1, "WITHSCORES")))
+
+
+async def test_broken_redis_costs_a_heartbeat_and_nothing_more(autojump_clock: trio.testing.MockClock) -> None:
+    """A heartbeat that Redis does not take is not told of, and the next one is tried."""
+    calls: list[str] = []
+
+    class Broken(RedisClient):
+        async def run_script(self, name: str, *_: object) -> object:
+            calls.append(name)
+            return Unavailable("away")
+
+    client = Broken(None, None, lambda: None, scripts={})  # type: ignore[arg-type]
+    presence = Presence(client, "jobs", "a:1", lambda _vitals: beat("a:1"), pytest.fail)
+
+    with trio.move_on_after(4.5 * BEAT_SECONDS):
+        await presence.run()
+
+    assert calls == ["beat"] * 5
+
+
+def test_names_of_workers_differ() -> None:
+    """Two workers of one process are two workers."""
+    assert new_worker_name() != new_worker_name()
+
+
+def test_vitals_are_of_this_process() -> None:
+    """A heartbeat says how much memory and processor its own process uses."""
+    vitals = VitalsMeter().read(0.001)
+
+    assert isinstance(vitals, Vitals)
+    assert vitals.redis_seconds == 0.001
+    assert vitals.rss_bytes is None or 10_000_000 < vitals.rss_bytes < 10**11
