@@ -11,9 +11,10 @@ from conftest import job_bytes
 from trio_worker import broker as broker_module
 from trio_worker.broker import Answered, Broker, Claim, Claims, QueueOptions, Settlement, fleet_keys, new_id_prefix
 from trio_worker.events import Source
-from trio_worker.inspection import Counts, ShelvedJob, count_jobs, find_shelved, find_strays, read_shelf, revive
+from trio_worker.inspection import Counts, count_jobs, find_strays
 from trio_worker.record import Cause, Record
 from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.shelves import Batch, find_shelved, read_shelf, revive
 from trio_worker.verdict import Bury, Delay, Done, Hold, Release, Verdict
 
 CAUSE = Cause("tested")
@@ -332,10 +333,12 @@ async def test_dead_jobs_come_back_with_new_attempts(redis: RedisClient) -> None
     assert isinstance(dead, list)
     assert [job.job_id for job in dead] == [claimed.job_id]
 
-    first = await revive(redis, "jobs", "dead", dead, 100.0)
-    second = await revive(redis, "jobs", "dead", dead, 100.0)
+    first = await revive(redis, "jobs", "dead", [claimed.job_id], 100.0)
+    second = await revive(redis, "jobs", "dead", [claimed.job_id], 100.0)
 
-    assert (first, second) == (frozenset({claimed.job_id}), frozenset())
+    assert isinstance(first, Batch)
+    assert isinstance(second, Batch)
+    assert (first.job_ids, second.job_ids) == (frozenset({claimed.job_id}), frozenset())
     (again,) = (await claim(broker)).jobs
     assert (again.body, again.record.attempts, again.record.born) == (b"job", 0, 100.0)
 
@@ -408,8 +411,7 @@ async def test_a_full_redis_still_claims_and_settles(real_redis: RedisClient) ->
         jobs = (await claim(broker)).jobs
         for job, (verdict, _) in zip(jobs, verdicts(jobs[0].record), strict=False):
             assert await settle(broker, job, verdict) is Answered.SETTLED
-        dead = ShelvedJob(jobs[3].job_id, 0.0, jobs[3].record, CAUSE, b"")
-        assert await revive(real_redis, "jobs", "held", [dead], 1.0) == frozenset({jobs[3].job_id})
+        assert await revive(real_redis, "jobs", "held", [jobs[3].job_id], 1.0) == Batch(frozenset({jobs[3].job_id}), "")
         (due, *_) = (await claim(broker)).jobs
         assert await broker.renew([due]) == []
     finally:

@@ -28,9 +28,10 @@ from hypothesis.stateful import (
 from trio_worker.bridge import open_bridge
 from trio_worker.broker import Answered, Broker, Claim, Claims, QueueOptions, Settlement
 from trio_worker.events import Source
-from trio_worker.inspection import Counts, Shelf, Stray, count_jobs, drop, find_shelved, find_strays, revive
+from trio_worker.inspection import Counts, Stray, count_jobs, find_strays
 from trio_worker.record import Cause
 from trio_worker.redis_client import RedisClient, RedisOptions, Unavailable, open_redis_client
+from trio_worker.shelves import Batch, Shelf, drop, find_shelved, revive
 from trio_worker.verdict import Bury, Delay, Done, Hold, Release, Verdict
 
 T = TypeVar("T")
@@ -296,10 +297,12 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.portal.run(drop, client, "jobs", shelf, [name]) == frozenset({name})
             del self.model.jobs[name]
         else:
-            found = self.portal.run(find_shelved, client, "jobs", shelf, [name])
+            found = self.portal.run(partial(find_shelved, with_bodies=True), client, "jobs", shelf, [name])
             assert isinstance(found, list)
             assert [job.body for job in found] == [self.model.jobs[name].body]
-            assert self.portal.run(revive, client, "jobs", shelf, found, 1.0) == frozenset({name})
+            batch = self.portal.run(revive, client, "jobs", shelf, [name], 1.0)
+            assert isinstance(batch, Batch)
+            assert batch.job_ids == frozenset({name})
             self.model.jobs[name] = Known(self.model.jobs[name].body, "delayed", is_settled=True)
             self._let_come("delayed", name)
 

@@ -15,9 +15,10 @@ from trio_worker.breaker import BackOff, Open
 from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
 from trio_worker.events import BreakerChanged, Claimed, ConnectionOpened, Disposition, Settled
-from trio_worker.inspection import Counts, ShelvedJob, count_jobs, find_strays, read_shelf
+from trio_worker.inspection import Counts, count_jobs, find_strays
 from trio_worker.opening import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.redis_client import RedisClient
+from trio_worker.shelves import ShelvedJob, read_shelf
 from trio_worker.verdict import RetryPolicy
 from trio_worker.worker import ShutdownOptions, Worker
 

@@ -1,30 +1,18 @@
-"""Trio. Looking into the queue, and putting dead and held jobs back, for people at a shell."""
+"""Trio. Looking into the queue: counts, whether every job is in exactly one state, and how Redis is set up."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import AsyncIterator
 
 from attrs import frozen
 
 from trio_worker.broker import queue_keys
-from trio_worker.record import Cause, Record, read_record, write_record
 from trio_worker.redis_client import Answer, RedisClient, Unavailable
 from trio_worker.soundness import Weakness, find_weaknesses
 
 # How many jobs one round trip reads; a page of a list, not all of it.
 PAGE = 200
-
-Shelf: TypeAlias = Literal["dead", "held"]
-
-# Why a claim itself set a job aside, without a worker to write a record.
-_CLAIM_REASONS = {
-    "crashed": "given out as often as queue.max_deliveries allows, and never settled",
-    "too_large": "larger than queue.max_job_bytes",
-    "no_bytes": "its bytes are not in Redis",
-    "uncertain": "its worker stopped while the mail may have been out",
-}
 
 
 @frozen
@@ -68,17 +56,6 @@ class Counts:
 
 
 @frozen
-class ShelvedJob:
-    """One dead or held job; ``at`` is when it got there, ``body`` its original bytes."""
-
-    job_id: str
-    at: float
-    record: Record
-    cause: Cause
-    body: bytes
-
-
-@frozen
 class Stray:
     """An id that is not in exactly one state, or whose bytes or lease entry are missing."""
 
@@ -119,88 +96,6 @@ def counts_of(answer: Answer) -> Counts:
         next_due_at=float(delayed_head) / 1000 if delayed_head else None,
         pause_seconds_left=pause_ms / 1000 if pause_ms >= 0 else None,
     )
-
-
-async def read_shelf(client: RedisClient, name: str, shelf: Shelf, limit: int) -> list[ShelvedJob] | Unavailable:
-    """Return the newest jobs of a shelf, at most ``limit``, newest first."""
-    key = f"{{{name}}}:{shelf}"
-    found = await client.command("ZRANGE", key, 0, limit - 1, "REV", "WITHSCORES")
-    if isinstance(found, Unavailable):
-        return found
-    at_by_id = {job_id.decode("utf-8", "replace"): float(score) / 1000 for job_id, score in pairs(found)}
-    return await read_shelved(client, name, at_by_id)
-
-
-async def find_shelved(
-    client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str]
-) -> list[ShelvedJob] | Unavailable:
-    """Return those of the given jobs that stand on the shelf, in the order given."""
-    key = f"{{{name}}}:{shelf}"
-    scores = await client.pipeline([("ZSCORE", key, job_id) for job_id in job_ids]) if job_ids else []
-    if isinstance(scores, Unavailable):
-        return scores
-    at_by_id = {job_id: float(score) / 1000 for job_id, score in zip(job_ids, scores, strict=True) if score is not None}
-    return await read_shelved(client, name, at_by_id)
-
-
-async def read_shelved(client: RedisClient, name: str, at_by_id: dict[str, float]) -> list[ShelvedJob] | Unavailable:
-    """Read the bytes and records of jobs whose times on the shelf are known."""
-    jobs: list[ShelvedJob] = []
-    job_ids = tuple(at_by_id)
-    keys = [f"{{{name}}}:{suffix}" for suffix in ("body", "record", "lease")]
-    for start in range(0, len(job_ids), PAGE):
-        page = job_ids[start : start + PAGE]
-        read = await client.pipeline([("HMGET", key, *page) for key in keys])
-        if isinstance(read, Unavailable):
-            return read
-        for job_id, body, record, lease in zip(page, *read, strict=True):
-            at = at_by_id[job_id]
-            kept = read_record(record or b"", at)
-            jobs.append(ShelvedJob(job_id, at, kept, _cause(kept, lease or b""), body or b""))
-    return jobs
-
-
-async def find_job(client: RedisClient, name: str, job_id: str) -> tuple[str, ShelvedJob] | Unavailable | None:
-    """Return a job's state and what is known of it, or None; its ``at`` may be its lease's end or its due time."""
-    states = ("leased", "delayed", "held", "dead")
-    scores = await client.pipeline([("ZSCORE", f"{{{name}}}:{state}", job_id) for state in states])
-    if isinstance(scores, Unavailable):
-        return scores
-    for state, score in zip(states, scores, strict=True):
-        if score is not None:
-            found = await read_shelved(client, name, {job_id: float(score) / 1000})
-            return found if isinstance(found, Unavailable) else (state, found[0])
-    return None
-
-
-async def drop(client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
-    """Delete jobs of a shelf for good; return the ids that were still there. Repeat it on `Unavailable`."""
-    dropped: set[str] = set()
-    for start in range(0, len(job_ids), PAGE):
-        answer = await client.run_script("drop", queue_keys(name), shelf, *job_ids[start : start + PAGE])
-        if isinstance(answer, Unavailable):
-            return answer
-        dropped.update(job_id.decode("utf-8", "replace") for job_id in answer)
-    return frozenset(dropped)
-
-
-async def revive(
-    client: RedisClient, name: str, shelf: Shelf, jobs: Sequence[ShelvedJob], at: float
-) -> frozenset[str] | Unavailable:
-    """Put jobs back, due now, with new attempts and a new age; return the ids that were still on the shelf.
-
-    ``at`` is Redis' clock in epoch seconds. On `Unavailable` some pages may have been put back: repeat it.
-    """
-    back: set[str] = set()
-    for start in range(0, len(jobs), PAGE):
-        words = [
-            word for job in jobs[start : start + PAGE] for word in (job.job_id, 0, write_record(job.record.reborn(at)))
-        ]
-        answer = await client.run_script("revive", queue_keys(name), shelf, *words)
-        if isinstance(answer, Unavailable):
-            return answer
-        back.update(job_id.decode("utf-8", "replace") for job_id in answer)
-    return frozenset(back)
 
 
 async def find_strays(client: RedisClient, name: str) -> AsyncIterator[Stray | Unavailable]:
@@ -272,13 +167,6 @@ def pairs(answer: object) -> list[tuple[bytes, bytes | float]]:
     if answer and isinstance(answer[0], list | tuple):
         return [(member, value) for member, value in answer]
     return list(zip(answer[::2], answer[1::2], strict=True))
-
-
-def _cause(record: Record, lease: bytes) -> Cause:
-    _, _, state = lease.decode("utf-8", "replace").rpartition("|")
-    if state in _CLAIM_REASONS:
-        return Cause(state, text=_CLAIM_REASONS[state])
-    return record.cause or Cause("unknown")
 
 
 def _stray(states: str, *, has_body: bool, has_lease: bool) -> str:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -184,6 +184,10 @@ class Logbook:
     def lost_lines(self) -> int:
         """Lines that found the disk too slow or gone."""
         return self._writer.lost
+
+    def audit(self, what: str, fields: Mapping[str, str]) -> None:
+        """Write what a person did or was shown, whatever the level."""
+        self._logger.error(what, **fields)
 
     def note(self, event: Event) -> None:
         if isinstance(event, Claimed) and self._level > logging.DEBUG:

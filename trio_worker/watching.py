@@ -23,7 +23,7 @@ from trio_worker.snapshot import Snapshot
 WATCH_SECONDS = 10.0
 # Outcomes read in one look; more happen only where nobody could read them.
 MOST_OUTCOMES = 500
-_WATCH_PLACE, _LATEST_PLACE = -2, -1  # in the key table
+_WATCH_PLACE, _LATEST_PLACE = 14, 15  # in the key table
 
 
 @define(eq=False)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Sequence
 
+from trio_worker.cli.surroundings import complain
+from trio_worker.logbook import open_logbook
 from trio_worker.pausing import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.settings import Settings
 from trio_worker.wording import duration
 
 
@@ -15,6 +19,16 @@ def who() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # no entry in the password database; a KeyError before Python 3.13
         return ""
+
+
+def note_reveal(settings: Settings, command: str, what: Sequence[str]) -> None:
+    """Leave a line in the log, or else on standard error, that somebody was shown addresses or bodies."""
+    fields = {"who": who() or "unknown", "command": command, "jobs": " ".join(what)}
+    try:
+        with open_logbook(settings.log, to_terminal=True) as logbook:
+            logbook.audit("Revealed", fields)
+    except OSError as error:
+        complain(f"log.file: {settings.log.file}: {error.strerror}: {fields}")
 
 
 async def pause_words(client: RedisClient, name: str, reason: str) -> str:

@@ -17,8 +17,8 @@ from trio_worker.cli.surroundings import (
     print_json,
     report_unavailable,
 )
-from trio_worker.inspection import find_job
 from trio_worker.redis_client import Unavailable
+from trio_worker.shelves import find_job
 
 job = App(name="job", help="One job, in whatever state it is.", help_format="plaintext")
 

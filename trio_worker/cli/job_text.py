@@ -9,8 +9,8 @@ from typing import Any
 
 from attrs import asdict
 
-from trio_worker.inspection import ShelvedJob
 from trio_worker.privacy import mask_text
+from trio_worker.shelves import ShelvedJob
 
 
 def time_of_day(at: float) -> str:
@@ -31,7 +31,7 @@ def describe(job: ShelvedJob, *, reveal: bool) -> dict[str, Any]:
         "cause": cause if reveal else {**cause, "text": mask_text(job.cause.text)},
         "born": time_of_day(job.record.born),
         "timeline": [{**attempt, "at": time_of_day(attempt["at"])} for attempt in record["timeline"]],
-        "body_bytes": len(job.body),
+        "body_bytes": job.body_bytes,
     }
     if reveal:
         described["due"] = record["due"]
@@ -63,4 +63,4 @@ def job_lines(job: ShelvedJob, state: str, *, reveal: bool) -> Iterator[str]:
         yield from (f"failed    {each['recipient']}  {each['codes']} {each['text']}" for each in described["failed"])
         yield f"body      {job.body.decode('utf-8', 'backslashreplace')}"
     else:
-        yield f"body      {len(job.body):,} bytes; --reveal shows it and the addresses"
+        yield f"body      {job.body_bytes:,} bytes; --reveal shows it and the addresses"

@@ -1,21 +1,22 @@
-"""Trio. What ``dead`` and ``held`` have in common: list, show, retry, drop."""
+"""Trio. What ``dead`` and ``held`` have in common: list, groups, show, retry, drop, export."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, TypeAlias
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
 
-from attrs import frozen
+from attrs import asdict, frozen
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from trio_worker.cli.job_text import describe, job_line, job_lines
+from trio_worker.cli.acts import note_reveal
+from trio_worker.cli.asking import Asking, Moment
+from trio_worker.cli.job_text import describe, job_line, job_lines, time_of_day
+from trio_worker.cli.shelf_changes import Change, retry_jobs, undo_retry
 from trio_worker.cli.surroundings import (
     NOTHING_MATCHED,
     OK,
-    PARTLY,
-    REFUSED,
     AsJson,
     ConfigFile,
     complain,
@@ -24,18 +25,50 @@ from trio_worker.cli.surroundings import (
     print_json,
     report_unavailable,
 )
-from trio_worker.inspection import PAGE, Shelf, ShelvedJob, count_jobs, drop, find_shelved, read_shelf, revive
+from trio_worker.inspection import count_jobs
 from trio_worker.redis_client import RedisClient, Unavailable
-from trio_worker.settings import Settings
+from trio_worker.selection import Group, Grouping, Selection
+from trio_worker.shelves import Shelf, ShelvedJob, drop, find_shelved, walk_shelf
 
 Reveal = Annotated[bool, Parameter(negative=(), help="Show addresses and the job itself. Mind who reads along.")]
-DryRun = Annotated[bool, Parameter(name=["--dry-run", "-n"], negative=(), help="Only say what would be done.")]
-Yes = Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Do not ask.")]
-JobIds = Annotated[Sequence[str], Parameter(help="Ids of jobs; none with --all.")]
+JobIds = Annotated[Sequence[str], Parameter(help="Ids of jobs; none with --all or a filter.")]
 Every = Annotated[bool, Parameter(name=["--all"], negative=(), help="All of them.")]
 
-# Does what the command is for; returns the ids of the jobs that it found where they were to be.
-Move: TypeAlias = Callable[[RedisClient, Settings, Sequence[ShelvedJob]], Awaitable[frozenset[str] | Unavailable]]
+
+@Parameter(name="*")
+@frozen
+class Filters:
+    """Which jobs are meant."""
+
+    code: Annotated[str, Parameter(help="Only this reply: 550, or 5 for all of 5xx, or '550 5.1.1'.")] = ""
+    cause: Annotated[str, Parameter(help="Only this cause, as groups names it: refused, malformed, expired.")] = ""
+    type_: Annotated[str, Parameter(name="--type", help="Only this email type.")] = ""
+    match: Annotated[str, Parameter(help="Only jobs with this in the reason.")] = ""
+    since: Annotated[Moment, Parameter(help="Only those that came since: 2h (ago), or a time.")] = None
+    until: Annotated[Moment, Parameter(help="Only those that came until then.")] = None
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(self.code, self.cause, self.type_, self.match, self.since, self.until)
+
+
+@Parameter(name="*")
+@frozen
+class Pace:
+    """How jobs are put back."""
+
+    rate: Annotated[
+        float | None, Parameter(help="At most so many a second, instead of all at once.", validator=Number(gt=0))
+    ] = None
+    trial: Annotated[
+        int, Parameter(help="First so many; go on only if all of them are sent.", validator=Number(gte=0, lte=100))
+    ] = 0
+    undo: Annotated[str | None, Parameter(help="Take back a retry: the batch that it named.")] = None
+
+
+NO_FILTERS = Filters()
+AT_ONCE = Pace()
+ASKING = Asking()
 
 
 @frozen
@@ -48,38 +81,28 @@ class Wording:
 
 
 @frozen
-class Change:
-    """One way off a shelf: the question, what a dry run says, and what was done."""
+class ShelfCommands:
+    """The commands of one shelf."""
 
-    question: str
-    would: str
-    did: str
-    json_key: str
-    move: Move
-    hint: str = ""
-    always_asks: bool = False  # what cannot be undone asks even for one
+    wording: Wording
 
-
-def shelf_app(wording: Wording, says: str) -> App:
-    """Return the commands of one shelf."""
-    shelf, one, many = wording.shelf, wording.one, wording.many
-    app = App(name=shelf, help=says, help_format="plaintext")
-
-    @app.command(name="list", help=f"List {many}, newest first.")
-    async def list_shelf(
+    async def list_(
+        self,
         *,
         limit: Annotated[int, Parameter(help="How many, newest first.", validator=Number(gte=1))] = 20,
+        filters: Filters = NO_FILTERS,
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> int:
+        shelf, many = self.wording.shelf, self.wording.many
         settings = load_settings(config)
         async with open_queue(settings) as client:
-            jobs = await read_shelf(client, settings.queue.name, shelf, limit)
             counts = await count_jobs(client, settings.queue.name)
-        if isinstance(jobs, Unavailable):
-            return report_unavailable(jobs, settings)
+            jobs = await _first(client, settings.queue.name, shelf, filters.selection, limit)
         if isinstance(counts, Unavailable):
             return report_unavailable(counts, settings)
+        if isinstance(jobs, Unavailable):
+            return report_unavailable(jobs, settings)
         total = counts.dead if shelf == "dead" else counts.held
         if as_json:
             print_json({shelf: total, "jobs": [describe(job, reveal=False) for job in jobs]})
@@ -89,156 +112,141 @@ def shelf_app(wording: Wording, says: str) -> App:
         print(f"{len(jobs)} of {total} {many}. More of one: trio-worker {shelf} show ID")
         return OK
 
-    @app.command(name="show", help=f"Show one of the {many}: why it is there, and its attempts.")
-    async def show(job_id: str, *, reveal: Reveal = False, config: ConfigFile = None, as_json: AsJson = False) -> int:
+    async def groups(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None, as_json: AsJson = False) -> int:
+        settings = load_settings(config)
+        grouping = Grouping()
+        async with open_queue(settings) as client:
+            async for page in walk_shelf(client, settings.queue.name, self.wording.shelf):
+                if isinstance(page, Unavailable):
+                    return report_unavailable(page, settings)
+                grouping.add(job for job in page if filters.selection.takes(job))
+        if as_json:
+            print_json({"shelf": self.wording.shelf, "groups": [asdict(group) for group in grouping.groups]})
+            return OK
+        _print_groups(grouping.groups, self.wording.many)
+        return OK if grouping.groups else NOTHING_MATCHED
+
+    async def show(
+        self, job_id: str, *, reveal: Reveal = False, config: ConfigFile = None, as_json: AsJson = False
+    ) -> int:
+        shelf = self.wording.shelf
         settings = load_settings(config)
         async with open_queue(settings) as client:
-            jobs = await find_shelved(client, settings.queue.name, shelf, [job_id])
+            jobs = await find_shelved(client, settings.queue.name, shelf, [job_id], with_bodies=True)
         if isinstance(jobs, Unavailable):
             return report_unavailable(jobs, settings)
         if not jobs:
-            complain(f"{job_id}: no such {one}")
+            complain(f"{job_id}: no such {self.wording.one}")
             return NOTHING_MATCHED
+        if reveal:
+            note_reveal(settings, f"{shelf} show", [job_id])
         if as_json:
             print_json(describe(jobs[0], reveal=reveal))
         else:
             print("\n".join(job_lines(jobs[0], shelf, reveal=reveal)))
         return OK
 
-    @app.command(
-        name="retry", help=f"Put {many} back: due now, with new attempts and a new age, and the same Message-ID."
-    )
     async def retry(
+        self,
         job_ids: JobIds = (),
         *,
         every: Every = False,
-        dry_run: DryRun = False,
-        yes: Yes = False,
+        filters: Filters = NO_FILTERS,
+        pace: Pace = AT_ONCE,
+        asking: Asking = ASKING,
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> int:
-        async def move(
-            client: RedisClient, settings: Settings, jobs: Sequence[ShelvedJob]
-        ) -> frozenset[str] | Unavailable:
-            counts = await count_jobs(client, settings.queue.name)
-            if isinstance(counts, Unavailable):
-                return counts
-            return await revive(client, settings.queue.name, shelf, jobs, counts.at)
+        many = self.wording.many
+        settings = load_settings(config)
+        async with open_queue(settings) as client:
+            if pace.undo is not None:
+                return await undo_retry(client, settings, pace.undo, as_json=as_json)
+            change = Change(client, settings, self.wording.shelf, many, asking, as_json)
+            chosen = await change.choose(job_ids, filters.selection, every=every)
+            if isinstance(chosen, int):
+                return chosen
+            order = f", {pace.rate:g} a second" if pace.rate else ""
+            first = f", {min(pace.trial, len(chosen))} first as a trial" if pace.trial else ""
+            stop = change.ask(f"Put {{count}} {many} back on {{queue}}{order}{first}?", always=False)
+            return stop if stop is not None else await retry_jobs(change, chosen, pace.rate, pace.trial)
 
-        change = Change(
-            question=f"Put {{count}} {many} back on {{queue}}?",
-            would=f"{{count}} {many} would be put back on {{queue}}",
-            did=f"{{count}} {many} are due again on {{queue}}, each with its old Message-ID",
-            hint="a worker that has nothing else to do takes them within 5 s",
-            json_key="retried",
-            move=move,
-        )
-        return await _change(
-            wording,
-            change,
-            job_ids,
-            every=every,
-            dry_run=dry_run,
-            yes=yes,
-            as_json=as_json,
-            settings=load_settings(config),
-        )
-
-    @app.command(name="drop", help=f"Delete {many} for good, with their original bytes.")
-    async def drop_jobs(
+    async def drop(
+        self,
         job_ids: JobIds = (),
         *,
         every: Every = False,
-        dry_run: DryRun = False,
-        yes: Yes = False,
+        filters: Filters = NO_FILTERS,
+        asking: Asking = ASKING,
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> int:
-        async def move(
-            client: RedisClient, settings: Settings, jobs: Sequence[ShelvedJob]
-        ) -> frozenset[str] | Unavailable:
-            return await drop(client, settings.queue.name, shelf, [job.job_id for job in jobs])
+        many = self.wording.many
+        settings = load_settings(config)
+        async with open_queue(settings) as client:
+            change = Change(client, settings, self.wording.shelf, many, asking, as_json)
+            chosen = await change.choose(job_ids, filters.selection, every=every)
+            if isinstance(chosen, int):
+                return chosen
+            stop = change.ask(f"Delete {{count}} {many} of {{queue}} for good?", always=True)
+            if stop is not None:
+                return stop
+            dropped = await drop(client, settings.queue.name, self.wording.shelf, chosen)
+            if isinstance(dropped, Unavailable):
+                return report_unavailable(dropped, settings)
+            did = f"{len(dropped)} {many} of {settings.queue.name} were deleted"
+            return change.report(len(dropped), did, {"dropped": sorted(dropped)})
 
-        change = Change(
-            question=f"Delete {{count}} {many} of {{queue}} for good?",
-            would=f"{{count}} {many} of {{queue}} would be deleted for good",
-            did=f"{{count}} {many} of {{queue}} were deleted",
-            json_key="dropped",
-            move=move,
-            always_asks=True,
-        )
-        return await _change(
-            wording,
-            change,
-            job_ids,
-            every=every,
-            dry_run=dry_run,
-            yes=yes,
-            as_json=as_json,
-            settings=load_settings(config),
-        )
+    async def export(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None) -> int:
+        settings = load_settings(config)
+        note_reveal(settings, f"{self.wording.shelf} export", [str(filters.selection)])
+        written = 0
+        async with open_queue(settings) as client:
+            async for page in walk_shelf(client, settings.queue.name, self.wording.shelf, with_bodies=True):
+                if isinstance(page, Unavailable):
+                    return report_unavailable(page, settings)
+                for job in filter(filters.selection.takes, page):
+                    print(json.dumps(describe(job, reveal=True), ensure_ascii=False))
+                    written += 1
+        complain(f"{written} {self.wording.many} written")
+        return OK if written else NOTHING_MATCHED
 
+
+def shelf_app(wording: Wording, says: str) -> App:
+    """Return the commands of one shelf."""
+    app = App(name=wording.shelf, help=says, help_format="plaintext")
+    commands, many = ShelfCommands(wording), wording.many
+    app.command(commands.list_, name="list", help=f"List {many}, newest first.")
+    app.command(commands.groups, name="groups", help=f"Count {many} by cause.")
+    app.command(commands.show, name="show", help=f"Show one of the {many}: why it is there, and its attempts.")
+    again = f"Put {many} back: due now, with new attempts and a new age, and the same Message-ID."
+    app.command(commands.retry, name="retry", help=again)
+    app.command(commands.drop, name="drop", help=f"Delete {many} for good, with their original bytes.")
+    app.command(commands.export, name="export", help=f"Write {many} as lines of JSON, with their original bytes.")
     return app
 
 
-async def _change(
-    wording: Wording,
-    change: Change,
-    job_ids: Sequence[str],
-    *,
-    every: bool,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-    settings: Settings,
-) -> int:
-    """Choose jobs, ask, move them, say what was done."""
-    if bool(job_ids) == every:
-        complain(f"name the {wording.many}, or --all")
-        return REFUSED
-    queue = settings.queue.name
-    async with open_queue(settings) as client:
-        jobs = await _chosen(client, wording.shelf, queue, job_ids, every=every)
-        if isinstance(jobs, Unavailable):
-            return report_unavailable(jobs, settings)
-        wanted = len(set(job_ids))
-        missing = wanted - len(jobs) if job_ids else 0
-        if missing:
-            complain(f"{missing} of {wanted} are no {wording.many}")
-        if not jobs:
-            complain("nothing to do")
-            return NOTHING_MATCHED
-        if dry_run:
-            print(change.would.format(count=len(jobs), queue=queue))
-            return OK
-        asks = change.always_asks or len(jobs) > 1
-        if asks and not yes and not _agreed(change.question.format(count=len(jobs), queue=queue)):
-            complain("refused: say --yes to do it without a question")
-            return REFUSED
-        moved = await change.move(client, settings, jobs)
-    if isinstance(moved, Unavailable):
-        return report_unavailable(moved, settings)
-    if as_json:
-        print_json({change.json_key: sorted(moved), "missing": missing})
-    else:
-        print(change.did.format(count=len(moved), queue=queue))
-        if change.hint:
-            print(change.hint)
-    return PARTLY if missing or len(moved) < len(jobs) else OK
-
-
-async def _chosen(
-    client: RedisClient, shelf: Shelf, queue: str, job_ids: Sequence[str], *, every: bool
+async def _first(
+    client: RedisClient, name: str, shelf: Shelf, selection: Selection, limit: int
 ) -> list[ShelvedJob] | Unavailable:
-    if not every:
-        return await find_shelved(client, queue, shelf, list(dict.fromkeys(job_ids)))
-    counts = await count_jobs(client, queue)
-    if isinstance(counts, Unavailable):
-        return counts
-    return await read_shelf(client, queue, shelf, max(counts.dead if shelf == "dead" else counts.held, PAGE))
+    """Return the newest jobs that are meant."""
+    found: list[ShelvedJob] = []
+    pages: AsyncIterator[list[ShelvedJob] | Unavailable] = walk_shelf(client, name, shelf)
+    async for page in pages:
+        if isinstance(page, Unavailable):
+            return page
+        found += filter(selection.takes, page)
+        if len(found) >= limit:
+            break
+    return found[:limit]
 
 
-def _agreed(question: str) -> bool:
-    if not sys.stdin.isatty():
-        return False
-    return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+def _print_groups(groups: Sequence[Group], many: str) -> None:
+    if not groups:
+        complain(f"no {many}")
+        return
+    print(f"{'count':>8}  {'code':<10}  {'cause':<14}  {'type':<14}  {'first':<20}  {'last':<20}  example")
+    for group in groups:
+        first, last = time_of_day(group.first_at), time_of_day(group.last_at)
+        words = f"{group.codes or '-':<10}  {group.word:<14}  {group.email_type or '-':<14}"
+        print(f"{group.count:>8,}  {words}  {first:<20}  {last:<20}  {group.example}")

@@ -23,6 +23,7 @@ from trio_worker.redis_url import shown_redis_url
 from trio_worker.settings import Faults, Settings, config_path, read_settings
 
 OK = 0
+USAGE = 2
 NOTHING_MATCHED = 3
 REFUSED = 4
 PARTLY = 5

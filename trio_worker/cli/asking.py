@@ -1,0 +1,88 @@
+"""Edge. Questions to the person at the terminal, and the arguments of commands that change something."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from attrs import frozen
+from cyclopts import Parameter
+
+from trio_worker.cli.surroundings import complain
+from trio_worker.span import parse_span
+
+
+@Parameter(name="*")
+@frozen
+class Asking:
+    """Whether a command that changes many jobs asks, and what it must find."""
+
+    expect: Annotated[int | None, Parameter(help="Refuse unless it is exactly so many.")] = None
+    dry_run: Annotated[bool, Parameter(name=["--dry-run", "-n"], negative=(), help="Only say what would be done.")] = (
+        False
+    )
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Do not ask.")] = False
+    no_input: Annotated[
+        bool, Parameter(name=["--no-input"], negative=(), help="Never ask: refuse where one would be asked.")
+    ] = False
+
+
+def _span(_hint: Any, tokens: Any) -> float:
+    seconds = parse_span(tokens[0].value)
+    if seconds is None:
+        raise ValueError("must be like 30s, 15m, 2h, 1d or forever")
+    return seconds
+
+
+def _moment(_hint: Any, tokens: Any) -> float:
+    """Read a time of day, or how long ago; epoch seconds."""
+    text: str = tokens[0].value
+    seconds = parse_span(text)
+    if seconds is not None and not math.isinf(seconds):
+        return time.time() - seconds
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("must be like 2h (ago) or 2026-01-31T12:00:00Z") from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+Span = Annotated[float, Parameter(converter=_span)]
+Moment = Annotated[float | None, Parameter(converter=_moment)]
+
+
+def agreed(question: str, *, yes: bool, no_input: bool) -> bool:
+    """Ask with the answer no by default; without a terminal the answer is no, and the way to say yes is told."""
+    if yes:
+        return True
+    if no_input or not sys.stdin.isatty():
+        complain("refused: say --yes to do it without a question")
+        return False
+    if input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}:
+        return True
+    complain("nothing was done")
+    return False
+
+
+def typed(question: str, word: str, *, yes: bool, no_input: bool) -> bool:
+    """Ask for a word to be typed, for what cannot be undone."""
+    if yes:
+        return True
+    if no_input or not sys.stdin.isatty():
+        complain("refused: say --yes to do it without a question")
+        return False
+    if input(f"{question} Type {word} to go on: ").strip() == word:
+        return True
+    complain("nothing was done")
+    return False
+
+
+def is_expected(found: int, expected: int | None, what: str) -> bool:
+    """Return whether it is as many as somebody saw before; say so if not."""
+    if expected is None or found == expected:
+        return True
+    complain(f"refused: {found:,} {what}, not {expected:,}")
+    return False

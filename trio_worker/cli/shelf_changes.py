@@ -1,0 +1,166 @@
+"""Trio. The ways off a shelf: which jobs, the question, the trial, the move, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import trio
+from attrs import define
+
+from trio_worker.cli.asking import Asking, agreed, is_expected
+from trio_worker.cli.job_text import job_line
+from trio_worker.cli.surroundings import (
+    NOTHING_MATCHED,
+    OK,
+    PARTLY,
+    REFUSED,
+    TIMED_OUT,
+    USAGE,
+    complain,
+    print_json,
+    report_unavailable,
+)
+from trio_worker.inspection import count_jobs
+from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.selection import Selection
+from trio_worker.settings import Settings
+from trio_worker.shelves import UNDO_SECONDS, Shelf, find_job, find_shelved, revive, undo_revive, walk_shelf
+
+# A trial job is looked at this often, and given so long: a relay that greylists answers in a second, and delays.
+TRIAL_LOOK_SECONDS = 0.2
+TRIAL_SECONDS = 120.0
+
+
+@define
+class Change:
+    """One change of many jobs: which ones, the question, and the report."""
+
+    client: RedisClient
+    settings: Settings
+    shelf: Shelf
+    many: str
+    asking: Asking
+    as_json: bool
+    wanted: int = 0
+    missing: int = 0
+
+    async def choose(self, job_ids: Sequence[str], selection: Selection, *, every: bool) -> list[str] | int:
+        """Return the ids that are meant, or the exit code: one names jobs, or filters, or says --all."""
+        many, queue = self.many, self.settings.queue.name
+        if bool(job_ids) + (not selection.is_everything) + every != 1:
+            complain(f"name the {many}, or a filter, or --all")
+            return USAGE
+        found = await self._ids(job_ids, selection)
+        if isinstance(found, Unavailable):
+            return report_unavailable(found, self.settings)
+        self.wanted = len(found)
+        self.missing = len(set(job_ids)) - len(found) if job_ids else 0
+        if self.missing:
+            complain(f"{self.missing} of {len(set(job_ids))} are no {many}")
+        if not found:
+            complain(f"nothing to do: {selection} matches no {many} of {queue}")
+            return NOTHING_MATCHED
+        return found if is_expected(len(found), self.asking.expect, many) else REFUSED
+
+    async def _ids(self, job_ids: Sequence[str], selection: Selection) -> list[str] | Unavailable:
+        shelf, queue = self.shelf, self.settings.queue.name
+        if job_ids:
+            jobs = await find_shelved(self.client, queue, shelf, list(dict.fromkeys(job_ids)))
+            return jobs if isinstance(jobs, Unavailable) else [job.job_id for job in jobs]
+        found: list[str] = []
+        async for page in walk_shelf(self.client, queue, shelf):
+            if isinstance(page, Unavailable):
+                return page
+            found += [job.job_id for job in page if selection.takes(job)]
+        return found
+
+    def ask(self, question: str, *, always: bool) -> int | None:
+        """Return the exit code where this is not to be done, else None."""
+        words = question.format(count=self.wanted, queue=self.settings.queue.name)
+        if self.asking.dry_run:
+            print(f"would: {words.removesuffix('?')}")
+            return OK
+        if (always or self.wanted > 1) and not agreed(words, yes=self.asking.yes, no_input=self.asking.no_input):
+            return REFUSED
+        return None
+
+    def report(self, moved: int, did: str, document: Mapping[str, object]) -> int:
+        """Say what was done; return the exit code."""
+        if self.as_json:
+            print_json({**document, "missing": self.missing})
+        else:
+            print(did)
+        return PARTLY if self.missing or moved < self.wanted else OK
+
+
+async def retry_jobs(change: Change, chosen: list[str], rate: float | None, trial: int) -> int:
+    """Put jobs back, the oldest first: the trial ones alone, the others after them if all of those were sent."""
+    client, settings, shelf = change.client, change.settings, change.shelf
+    queue, many = settings.queue.name, change.many
+    chosen.reverse()  # the oldest first
+    tried, rest = chosen[:trial], chosen[trial:]
+    if tried:
+        code = await _try(change, tried)
+        if code is not None:
+            return code
+    counts = await count_jobs(client, queue)
+    if isinstance(counts, Unavailable):
+        return report_unavailable(counts, settings)
+    batch = await revive(client, queue, shelf, rest, counts.at, 1 / rate if rate else 0.0)
+    if isinstance(batch, Unavailable):
+        return report_unavailable(batch, settings)
+    moved = len(tried) + len(batch.job_ids)
+    lines = [f"{moved} {many} are due again on {queue}, each with its old Message-ID"]
+    if rate and rest:
+        lines.append(f"the last of them in {len(rest) / rate:.0f} s")
+    if batch.batch_id and batch.job_ids:
+        hours = UNDO_SECONDS // 3600
+        lines.append(f"to undo, within {hours} hours: trio-worker {shelf} retry --undo {batch.batch_id}")
+    document = {"retried": sorted({*tried, *batch.job_ids}), "batch": batch.batch_id or None}
+    return change.report(moved, "\n".join(lines), document)
+
+
+async def _try(change: Change, tried: list[str]) -> int | None:
+    """Put the first jobs back and wait what becomes of them; return an exit code unless all of them were sent."""
+    client, settings, shelf = change.client, change.settings, change.shelf
+    queue = settings.queue.name
+    counts = await count_jobs(client, queue)
+    if isinstance(counts, Unavailable):
+        return report_unavailable(counts, settings)
+    batch = await revive(client, queue, shelf, tried, counts.at)
+    if isinstance(batch, Unavailable):
+        return report_unavailable(batch, settings)
+    with trio.move_on_after(TRIAL_SECONDS):
+        for job_id in tried:
+            while True:
+                found = await find_job(client, queue, job_id)
+                if isinstance(found, Unavailable):
+                    return report_unavailable(found, settings)
+                if found is None:
+                    complain(f"trial {job_id}: sent")
+                    break
+                state, job = found
+                if state in {"dead", "held"} or job.record.attempts:
+                    complain(f"trial {job_id}: {state} again, {job_line(job).partition(job_id)[2].strip()}")
+                    complain(f"the other {change.wanted - len(tried)} were left where they are")
+                    return PARTLY
+                await trio.sleep(TRIAL_LOOK_SECONDS)
+        return None
+    complain("the trial is not over yet: does a worker run? The others were left where they are")
+    return TIMED_OUT
+
+
+async def undo_retry(client: RedisClient, settings: Settings, batch_id: str, *, as_json: bool) -> int:
+    """Take back a retry and say what came of it; return the exit code."""
+    undone = await undo_revive(client, settings.queue.name, batch_id)
+    if isinstance(undone, Unavailable):
+        return report_unavailable(undone, settings)
+    if undone is None:
+        complain(f"no batch {batch_id}: it is older than a day, was too large, or never was")
+        return NOTHING_MATCHED
+    shelf, job_ids = undone
+    if as_json:
+        print_json({"shelf": shelf, "undone": sorted(job_ids)})
+    else:
+        print(f"{len(job_ids)} jobs are {shelf} again; what was sent since, or is being sent, is not among them")
+    return OK if job_ids else NOTHING_MATCHED

@@ -1,0 +1,129 @@
+"""Trio. The producers' list as people at a shell handle it: looking in, deleting, and the way back to it.
+
+`release` gives every unfinished job back as the producer pushed it, so that any worker that reads the plain list can go
+on where this one stopped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+
+from attrs import define, field
+
+from trio_worker.broker import queue_keys
+from trio_worker.inspection import PAGE, pairs
+from trio_worker.record import read_record
+from trio_worker.redis_client import RedisClient, Unavailable
+
+# Jobs deleted in one script call: freeing as many must not block Redis for long.
+_PURGED_AT_ONCE = 1000
+
+
+@define
+class Released:
+    """What became of the unfinished jobs.
+
+    ``back`` are on the list again; ``live`` ones a worker has; ``partly`` delivered ones stay, for whoever sends them
+    anew would send some copies twice; ``kept`` ones are in a state that was not to go.
+    """
+
+    back: int = 0
+    live: int = 0
+    partly: int = 0
+    kept: int = 0
+    uncertain: int = 0  # of those that are back: their worker may have sent them
+    left: list[str] = field(factory=list, repr=False)
+
+
+async def peek(client: RedisClient, name: str, first: int, count: int) -> list[bytes] | Unavailable:
+    """Return jobs of the list without taking them; ``first`` counts from its head, 0 being next."""
+    answer: list[bytes] | Unavailable = await client.command("LRANGE", name, first, first + count - 1)
+    return answer
+
+
+async def walk_waiting(client: RedisClient, name: str, most: int) -> AsyncIterator[list[bytes] | Unavailable]:
+    """Give the waiting jobs from the head on, a page in each round trip, at most so many."""
+    for first in range(0, most, PAGE):
+        page = await peek(client, name, first, min(PAGE, most - first))
+        yield page
+        if isinstance(page, Unavailable) or not page:
+            return
+
+
+async def purge(client: RedisClient, name: str, count: int) -> int | Unavailable:
+    """Delete so many waiting jobs from the head of the list; return how many there were."""
+    purged = 0
+    while purged < count:
+        gone = await client.run_script("purge", queue_keys(name), min(_PURGED_AT_ONCE, count - purged))
+        if isinstance(gone, Unavailable):
+            return gone
+        if not gone:
+            break
+        purged += gone
+    return purged
+
+
+async def release(
+    client: RedisClient, name: str, *, with_held: bool = False, with_dead: bool = False
+) -> Released | Unavailable:
+    """Put unfinished jobs back on the list, the oldest first in it and before all that waits there.
+
+    Nothing is lost and nothing is twice however often it is cut short and begun anew: each job goes in one step.
+    """
+    job_ids: set[str] = set()
+    for state in ("leased", "delayed", *(["held"] if with_held else []), *(["dead"] if with_dead else [])):
+        found = await _ids(client, f"{{{name}}}:{state}")
+        if isinstance(found, Unavailable):
+            return found
+        job_ids.update(found)
+    released = Released()
+    # Ids sort by birth; the newest is put before the list first.
+    ordered = sorted(job_ids, reverse=True)
+    for start in range(0, len(ordered), PAGE):
+        failed = await _release_page(client, name, ordered[start : start + PAGE], released, [with_held, with_dead])
+        if failed:
+            return failed
+    return released
+
+
+async def _release_page(
+    client: RedisClient, name: str, page: Sequence[str], released: Released, may: Sequence[bool]
+) -> Unavailable | None:
+    keys = queue_keys(name)
+    read = await client.pipeline([("HMGET", keys[6], *page), *(("ZSCORE", keys[1], job_id) for job_id in page)])
+    if isinstance(read, Unavailable):
+        return read
+    records, *leases = read
+    whole = []
+    for job_id, record, lease in zip(page, records, leases, strict=True):
+        if read_record(record or b"", 0.0).due is not None:
+            released.partly += 1
+            released.left.append(job_id)
+        else:
+            whole.append((job_id, lease is not None))
+    answers = await client.run_script("recall", keys, *map(int, may), *(job_id for job_id, _ in whole))
+    if isinstance(answers, Unavailable):
+        return answers
+    counts = Counter(answer.decode() for answer in answers)
+    released.back += counts["back"]
+    released.live += counts["live"]
+    released.kept += counts["kept"]
+    released.uncertain += sum(
+        was_leased and answer == b"back" for (_, was_leased), answer in zip(whole, answers, strict=True)
+    )
+    return None
+
+
+async def _ids(client: RedisClient, key: str) -> list[str] | Unavailable:
+    """Return all ids of a state, read in pages."""
+    found: list[str] = []
+    cursor = 0
+    while True:
+        answer = await client.command("ZSCAN", key, cursor, "COUNT", PAGE)
+        if isinstance(answer, Unavailable):
+            return answer
+        cursor = int(answer[0])
+        found += [job_id.decode("utf-8", "replace") for job_id, _ in pairs(answer[1])]
+        if not cursor:
+            return found

@@ -1,0 +1,242 @@
+"""Trio. The shelves, dead and held: reading them page by page, and the ways off them, for people at a shell.
+
+Payloads are read only where somebody asked for them: a list of dead letters must not bring a thousand bodies.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal, TypeAlias
+
+from attrs import evolve, frozen
+
+from trio_worker.broker import fleet_keys, queue_keys
+from trio_worker.inspection import pairs
+from trio_worker.record import Cause, Record, read_record, write_record
+from trio_worker.redis_client import RedisClient, Unavailable
+
+# How many jobs one round trip reads; a page of a list, not all of it.
+PAGE = 200
+# A retry of more jobs cannot be undone: what undoing needs would fill Redis' memory.
+MOST_UNDONE = 10_000
+# How long a retry can be undone.
+UNDO_SECONDS = 86_400
+_UNDO_PLACE = 16  # in the key table
+
+Shelf: TypeAlias = Literal["dead", "held"]
+
+# Why a claim itself set a job aside, without a worker to write a record.
+_CLAIM_REASONS = {
+    "crashed": "given out as often as queue.max_deliveries allows, and never settled",
+    "too_large": "larger than queue.max_job_bytes",
+    "no_bytes": "its bytes are not in Redis",
+    "uncertain": "its worker stopped while the mail may have been out",
+}
+
+
+@frozen
+class ShelvedJob:
+    """One dead or held job; ``at`` is when it got there, ``body`` its original bytes, or nothing unless asked for."""
+
+    job_id: str
+    at: float
+    record: Record
+    cause: Cause
+    body: bytes
+    body_bytes: int
+
+
+@frozen
+class Batch:
+    """Jobs that were put back together; ``batch_id`` undoes it for a day, and is empty where it cannot be undone."""
+
+    job_ids: frozenset[str]
+    batch_id: str
+
+
+def shelf_key(name: str, shelf: Shelf) -> str:
+    """Return the key of a shelf."""
+    return f"{{{name}}}:{shelf}"
+
+
+async def read_shelf(client: RedisClient, name: str, shelf: Shelf, limit: int) -> list[ShelvedJob] | Unavailable:
+    """Return the newest jobs of a shelf without their bodies, at most ``limit``, newest first."""
+    found: list[ShelvedJob] = []
+    async for page in walk_shelf(client, name, shelf):
+        if isinstance(page, Unavailable):
+            return page
+        found += page[: limit - len(found)]
+        if len(found) >= limit:
+            break
+    return found
+
+
+async def walk_shelf(
+    client: RedisClient, name: str, shelf: Shelf, *, with_bodies: bool = False
+) -> AsyncIterator[list[ShelvedJob] | Unavailable]:
+    """Give every job of a shelf, newest first, a page in each round trip; ends with the first `Unavailable`.
+
+    A shelf that shrinks meanwhile may have jobs left out; one that grows has none twice in a page.
+    """
+    place = 0
+    while True:
+        found = await client.command("ZRANGE", shelf_key(name, shelf), place, place + PAGE - 1, "REV", "WITHSCORES")
+        if isinstance(found, Unavailable):
+            yield found
+            return
+        at_by_id = {job_id.decode("utf-8", "replace"): float(score) / 1000 for job_id, score in pairs(found)}
+        if not at_by_id:
+            return
+        page = await read_shelved(client, name, at_by_id, with_bodies=with_bodies)
+        yield page
+        if isinstance(page, Unavailable):
+            return
+        place += len(at_by_id)
+
+
+async def find_shelved(
+    client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str], *, with_bodies: bool = False
+) -> list[ShelvedJob] | Unavailable:
+    """Return those of the given jobs that stand on the shelf, in the order given."""
+    found: list[ShelvedJob] = []
+    for start in range(0, len(job_ids), PAGE):
+        page = job_ids[start : start + PAGE]
+        scores = await client.pipeline([("ZSCORE", shelf_key(name, shelf), job_id) for job_id in page])
+        if isinstance(scores, Unavailable):
+            return scores
+        at_by_id = {
+            job_id: float(score) / 1000 for job_id, score in zip(page, scores, strict=True) if score is not None
+        }
+        jobs = await read_shelved(client, name, at_by_id, with_bodies=with_bodies)
+        if isinstance(jobs, Unavailable):
+            return jobs
+        found += jobs
+    return found
+
+
+async def read_shelved(
+    client: RedisClient, name: str, at_by_id: dict[str, float], *, with_bodies: bool = False
+) -> list[ShelvedJob] | Unavailable:
+    """Read one page of jobs whose times on the shelf are known."""
+    page = tuple(at_by_id)
+    if not page:
+        return []
+    bodies = f"{{{name}}}:body"
+    wanted = [("HMGET", f"{{{name}}}:{suffix}", *page) for suffix in ("record", "lease")]
+    wanted += [("HMGET", bodies, *page)] if with_bodies else [("HSTRLEN", bodies, job_id) for job_id in page]
+    read = await client.pipeline(wanted)
+    if isinstance(read, Unavailable):
+        return read
+    records, leases, *rest = read
+    found = rest[0] if with_bodies else [b""] * len(page)
+    sizes = [len(body or b"") for body in found] if with_bodies else rest
+    jobs = []
+    for job_id, record, lease, body, size in zip(page, records, leases, found, sizes, strict=True):
+        kept = read_record(record or b"", at_by_id[job_id])
+        jobs.append(ShelvedJob(job_id, at_by_id[job_id], kept, _cause(kept, lease or b""), body or b"", size))
+    return jobs
+
+
+async def find_job(client: RedisClient, name: str, job_id: str) -> tuple[str, ShelvedJob] | Unavailable | None:
+    """Return a job's state and all that is known of it, or None; its ``at`` may be its lease's end or its due time."""
+    states = ("leased", "delayed", "held", "dead")
+    scores = await client.pipeline([("ZSCORE", f"{{{name}}}:{state}", job_id) for state in states])
+    if isinstance(scores, Unavailable):
+        return scores
+    for state, score in zip(states, scores, strict=True):
+        if score is not None:
+            found = await read_shelved(client, name, {job_id: float(score) / 1000}, with_bodies=True)
+            return found if isinstance(found, Unavailable) else (state, found[0])
+    return None
+
+
+async def drop(client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
+    """Delete jobs of a shelf for good; return the ids that were still there. Repeat it on `Unavailable`."""
+    dropped: set[str] = set()
+    for start in range(0, len(job_ids), PAGE):
+        answer = await client.run_script("drop", queue_keys(name), shelf, *job_ids[start : start + PAGE])
+        if isinstance(answer, Unavailable):
+            return answer
+        dropped.update(job_id.decode("utf-8", "replace") for job_id in answer)
+    return frozenset(dropped)
+
+
+async def revive(
+    client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str], at: float, every_seconds: float = 0.0
+) -> Batch | Unavailable:
+    """Put jobs back with new attempts and a new age: the first due now, each further one ``every_seconds`` later.
+
+    ``at`` is Redis' clock in epoch seconds. What undoing needs is kept first. On `Unavailable` some pages may have been
+    put back: repeat it.
+    """
+    back: set[str] = set()
+    batch_id = secrets.token_hex(4) if len(job_ids) <= MOST_UNDONE else ""
+    for start in range(0, len(job_ids), PAGE):
+        jobs = await find_shelved(client, name, shelf, job_ids[start : start + PAGE])
+        if isinstance(jobs, Unavailable):
+            return jobs
+        if batch_id:
+            failed = await _keep_for_undo(client, name, shelf, f"{batch_id}.{start // PAGE}", jobs)
+            if failed and not failed.is_full:
+                return failed
+            # A Redis that is full takes no notes; that must not keep mails in the dead letters.
+            batch_id = "" if failed else batch_id
+        words: list[str | int] = []
+        for place, job in enumerate(jobs, start):
+            words += [job.job_id, round(place * every_seconds * 1000), write_record(job.record.reborn(at))]
+        answer = await client.run_script("revive", queue_keys(name), shelf, *words)
+        if isinstance(answer, Unavailable):
+            return answer
+        back.update(job_id.decode("utf-8", "replace") for job_id in answer)
+    return Batch(frozenset(back), batch_id)
+
+
+async def undo_revive(
+    client: RedisClient, name: str, batch_id: str
+) -> tuple[Shelf, frozenset[str]] | Unavailable | None:
+    """Put the jobs of a batch back where they were, but for those that were sent or are being sent; None if unknown."""
+    back: set[str] = set()
+    shelf: Shelf | None = None
+    page = 0
+    while True:
+        kept = await client.command("HGET", fleet_keys(name)[_UNDO_PLACE], f"{batch_id}.{page}")
+        if isinstance(kept, Unavailable):
+            return kept
+        if kept is None:
+            return None if shelf is None else (shelf, frozenset(back))
+        document = json.loads(kept)
+        shelf = "held" if document["shelf"] == "held" else "dead"
+        answer = await client.run_script("rebury", queue_keys(name), shelf, *document["words"])
+        if isinstance(answer, Unavailable):
+            return answer
+        back.update(job_id.decode("utf-8", "replace") for job_id in answer)
+        page += 1
+
+
+async def hasten(client: RedisClient, name: str, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
+    """Make delayed jobs due now, as they are; return the ids that were delayed."""
+    answer = await client.run_script("hasten", queue_keys(name), *job_ids)
+    return answer if isinstance(answer, Unavailable) else frozenset(job_id.decode() for job_id in answer)
+
+
+async def _keep_for_undo(
+    client: RedisClient, name: str, shelf: Shelf, field: str, jobs: Sequence[ShelvedJob]
+) -> Unavailable | None:
+    words: list[str] = []
+    for job in jobs:
+        # A claim's own reason to set it aside stands in the lease entry, which a retry overwrites.
+        record = evolve(job.record, cause=job.cause)
+        words += [job.job_id, str(round(job.at * 1000)), write_record(record)]
+    key = fleet_keys(name)[_UNDO_PLACE]
+    kept = json.dumps({"shelf": shelf, "words": words}, separators=(",", ":"))
+    answers = await client.pipeline([("HSET", key, field, kept), ("EXPIRE", key, UNDO_SECONDS)])
+    return answers if isinstance(answers, Unavailable) else None
+
+
+def _cause(record: Record, lease: bytes) -> Cause:
+    _, _, state = lease.decode("utf-8", "replace").rpartition("|")
+    if state in _CLAIM_REASONS:
+        return Cause(state, text=_CLAIM_REASONS[state])
+    return record.cause or Cause("unknown")
