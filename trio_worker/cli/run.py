@@ -25,8 +25,8 @@ from trio_worker.cli.surroundings import (
     UNREACHABLE,
     ConfigFile,
     complain,
+    connect_queue,
     load_settings,
-    open_queue,
     redis_name,
     refuse,
 )
@@ -249,7 +249,7 @@ class _Stage:
     async def _open_around(self, stack: AsyncExitStack) -> RedisClient:
         if self.settings.capture.listen:
             await stack.enter_async_context(host_catcher(self.settings.capture, self.settings.smtp.login))
-        return await stack.enter_async_context(open_queue(self.settings, self._note_loop))
+        return await stack.enter_async_context(connect_queue(self.settings, self._note_loop))
 
     async def _work_watched(self, worker: Worker, client: RedisClient) -> int:
         """Run the worker while a face shows it; the face goes when the worker is done."""
