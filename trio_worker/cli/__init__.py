@@ -43,6 +43,7 @@ app.command("trio_worker.cli.queue:queue", name="queue", help="The queue: list, 
 app.command("trio_worker.cli.dead:dead", name="dead", help="Dead letters: list, show, retry, drop.")
 app.command("trio_worker.cli.held:held", name="held", help="Mails that may have arrived: list, show, retry, drop.")
 app.command("trio_worker.cli.config:config_app", name="config", help="Configuration: check, show, explain, init.")
+app.command("trio_worker.cli.health:health", name="health", help="Ask a running worker whether it lives, or is ready.")
 app.command(
     "trio_worker.cli.capture:capture", name="capture", help="The local mail catcher: run, ls, show, chaos, clear."
 )
