@@ -11,8 +11,9 @@ import errno
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 import aiosmtplib
 import trio
@@ -92,6 +93,10 @@ class Opened:
     seconds: float
 
 
+# Told of each step when it is done, with what it brought in words for a screen.
+Tell: TypeAlias = Callable[[Stage, str], object]
+
+
 def tls_context(ca_file: str) -> ssl.SSLContext:
     """Return the context for talking to the relay: certificates and names are always checked, TLS 1.2 at least.
 
@@ -102,16 +107,17 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
     return context
 
 
-async def open_session(relay: Relay) -> Opened | Trouble:
+async def open_session(relay: Relay, tell: Tell = lambda _stage, _says: None) -> Opened | Trouble:
     """Open a session; a cancel or the deadline leaves nothing open behind."""
     began = time.perf_counter()
-    opening = _Opening(relay)
+    opening = _Opening(relay, tell)
     try:
         with trio.fail_after(relay.timeouts.connect_seconds):
             connected = await _connect(relay.options.host, relay.options.port)
             if isinstance(connected, Trouble):
                 return connected
             opening.sock = connected
+            tell(Stage.CONNECT, _peer(connected))
             return await opening.run(began)
     except trio.TooSlowError:
         what = f"not open within {relay.timeouts.connect_seconds:g} s"
@@ -119,6 +125,24 @@ async def open_session(relay: Relay) -> Opened | Trouble:
     finally:
         if not opening.is_open:
             opening.abort()
+
+
+def certificate_ends_at(transport: asyncio.Transport) -> float | None:
+    """Return when the relay's certificate ends, in epoch seconds; None without TLS."""
+    session = transport.get_extra_info("ssl_object")
+    certificate = session.getpeercert() if session is not None else None
+    return ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else None
+
+
+def _tls_words(transport: object) -> str:
+    if not isinstance(transport, asyncio.Transport):
+        return ""
+    ends_at = certificate_ends_at(transport)
+    if ends_at is None:
+        return ""
+    day = time.strftime("%Y-%m-%d", time.gmtime(ends_at))
+    version = transport.get_extra_info("ssl_object").version()
+    return f"{version}, certificate until {day} ({(ends_at - time.time()) / 86400:.0f} days)"
 
 
 async def _connect(host: str, port: int) -> socket.socket | Trouble:
@@ -132,6 +156,14 @@ async def _connect(host: str, port: int) -> socket.socket | Trouble:
         return Trouble(How.RESOLVE, Stage.CONNECT, printable(f"{host}: is no name of a host"))
     # The socket outlives the trio stream: asyncio gets the descriptor, and nothing else keeps it.
     return socket.socket(fileno=stream.socket.detach())
+
+
+def _peer(connected: socket.socket) -> str:
+    """Return the address at the other end; empty when it has gone already."""
+    try:
+        return str(connected.getpeername()[0])
+    except OSError:
+        return ""
 
 
 def _trouble_of_os(error: OSError) -> Trouble:
@@ -157,6 +189,7 @@ class _Opening:
     """The steps of one opening; ``stage`` is where it stands, for the trouble that may come."""
 
     relay: Relay
+    tell: Tell
     sock: socket.socket | None = None
     stage: Stage = Stage.CONNECT
     smtp: aiosmtplib.SMTP | None = None
@@ -194,19 +227,22 @@ class _Opening:
         implicit = options.tls == "implicit"
         smtp = self.smtp = aiosmtplib.SMTP(timeout=None, start_tls=False)
         self.stage = Stage.GREETING
-        await smtp.connect(
+        greeting = await smtp.connect(
             sock=self.sock,
             hostname=options.host,
             local_hostname=self.relay.local_name,
             use_tls=implicit,
             tls_context=self.relay.tls,
         )
+        words = str(reply_from(greeting.code, greeting.message, Stage.GREETING))
+        self.tell(Stage.GREETING, f"{_tls_words(smtp.transport)}; {words}" if implicit else words)
         capabilities = await self._greet(smtp)
         if options.tls == "starttls":
             self.stage = Stage.STARTTLS
             if not capabilities.starttls:
                 return Trouble(How.TLS, Stage.STARTTLS, "the relay offers no STARTTLS, and tls = starttls demands it")
             await smtp.starttls(tls_context=self.relay.tls, server_hostname=options.host)
+            self.tell(Stage.STARTTLS, _tls_words(smtp.transport))
             capabilities = await self._greet(smtp)
         if options.username:
             self.stage = Stage.AUTH
@@ -216,7 +252,9 @@ class _Opening:
     async def _greet(self, smtp: aiosmtplib.SMTP) -> Capabilities:
         self.stage = Stage.EHLO
         reply = await smtp.ehlo()
-        return read_ehlo(reply.message, self.relay.options.ignore_ehlo)
+        capabilities = read_ehlo(reply.message, self.relay.options.ignore_ehlo)
+        self.tell(Stage.EHLO, printable(" ".join(capabilities.keywords)))
+        return capabilities
 
     async def _log_in(self, smtp: aiosmtplib.SMTP, capabilities: Capabilities) -> Capabilities | Trouble:
         options = self.relay.options
@@ -235,6 +273,7 @@ class _Opening:
                 return Trouble(How.LOGIN, Stage.AUTH, printable(what))
             case _:
                 assert_never(mechanism)  # type: ignore[arg-type]  # the tuples above hold no other word
+        self.tell(Stage.AUTH, printable(f"{mechanism} as {options.username}"))
         return capabilities
 
     def _hand_over(self, capabilities: Capabilities, began: float) -> Opened | Trouble:

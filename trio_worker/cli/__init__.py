@@ -45,3 +45,5 @@ app.command("trio_worker.cli.config:config_app", name="config", help="Configurat
 app.command(
     "trio_worker.cli.capture:capture", name="capture", help="The local mail catcher: run, ls, show, chaos, clear."
 )
+app.command("trio_worker.cli.mail:mail", name="mail", help="What the mails of each email type look like: preview.")
+app.command("trio_worker.cli.smtp:smtp", name="smtp", help="The relay: check every step of the way to it.")

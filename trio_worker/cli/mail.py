@@ -1,0 +1,196 @@
+"""Edge. ``mail preview``: what a reader of one email type will see, without a queue and without a relay."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import SMTP
+from pathlib import Path
+from typing import Annotated
+
+from attrs import frozen
+from cyclopts import App, Group, Parameter
+from cyclopts.validators import mutually_exclusive
+
+from trio_worker.cli.run import Templates, read_templates
+from trio_worker.cli.surroundings import (
+    MISCONFIGURED,
+    NOTHING_MATCHED,
+    OK,
+    REFUSED,
+    AsJson,
+    ConfigFile,
+    load_settings,
+    print_json,
+    refuse,
+)
+from trio_worker.email_type import MESSAGE
+from trio_worker.fault import Malformed
+from trio_worker.job import TASK_TYPE, Json, decode
+from trio_worker.strict_json import read_json
+
+# The type that brings its own text has no folder with samples.
+MESSAGE_SAMPLE: Mapping[str, Json] = {
+    "to": "Ann <ann@example.com>",
+    "subject": "Lunch on Friday",
+    "text": "Shall we say noon?\n",
+    "html": "<p>Shall we say <b>noon</b>?</p>\n",
+}
+_HEADERS = ("From", "To", "Cc", "Reply-To", "Subject")
+# What --output writes when neither --raw nor --html says it.
+_PART_OF_SUFFIX = {".html": "html", ".htm": "html", ".eml": "raw"}
+_PARTS = {"text": "the text part", "html": "the HTML part", "raw": "the message"}
+_ONE_PART = Group("Instead of header and text", validator=mutually_exclusive)
+
+mail = App(name="mail", help="What the mails of each email type look like: preview.", help_format="plaintext")
+
+
+@frozen
+class Preview:
+    """One mail as its reader gets it; a part that it does not have is None."""
+
+    raw: bytes
+    message: EmailMessage
+    text: str | None
+    html: str | None
+
+    def part(self, name: str) -> bytes | None:
+        """Return the octets of the part called text, html or raw."""
+        if name == "raw":
+            return self.raw
+        text = self.html if name == "html" else self.text
+        return None if text is None else text.encode()
+
+
+@mail.command(name="preview")
+def preview(
+    email_type: Annotated[str, Parameter(help="Email type, such as Registration; yours too.")],
+    /,
+    *,
+    data: Annotated[
+        str | None,
+        Parameter(
+            help="File with a job, or with its data, as JSON; - for standard input. Else the samples of the type.",
+            allow_leading_hyphen=True,
+        ),
+    ] = None,
+    html: Annotated[bool, Parameter(negative=(), group=_ONE_PART, help="The HTML part.")] = False,
+    raw: Annotated[bool, Parameter(negative=(), group=_ONE_PART, help="The whole message, byte for byte.")] = False,
+    output: Annotated[
+        Path | None, Parameter(help="File to write; .html takes the HTML part, .eml the message, else the text.")
+    ] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Print a mail of one type with sample data: its header and its text; nothing is sent, and no Redis is needed."""
+    templates = read_templates(load_settings(config))
+    samples = _samples(templates, email_type)
+    fields = samples if data is None else _given(_read(data), email_type)
+    made = compose(templates, email_type, fields)
+    if isinstance(made, Malformed):
+        refuse(MISCONFIGURED, *(f"{fault.path.removeprefix('$.data.data.')}: {fault.what}" for fault in made.faults))
+    part = "html" if html else "raw" if raw else ""
+    if output is not None:
+        return _write(made, part or _PART_OF_SUFFIX.get(output.suffix.lower(), "text"), output)
+    if as_json:
+        shown = {name: str(made.message[name]) for name in _HEADERS if made.message[name]}
+        print_json({"email_type": email_type, "headers": shown, "text": made.text, "html": made.html})
+    elif part:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(_wanted(made, part))
+    else:
+        _show(made)
+    return OK
+
+
+def compose(templates: Templates, email_type: str, fields: Mapping[str, Json]) -> Preview | Malformed:
+    """Make the mail of one job by the way of every job, and read it back as its reader does."""
+    document = {"task_type": TASK_TYPE, "data": {"email_type": email_type, "data": fields}}
+    job = decode(json.dumps(document).encode(), templates.catalogue.types)
+    if isinstance(job, Malformed):
+        return job
+    composed = templates.composer.compose(job, "preview", time.time())
+    if isinstance(composed, Malformed):
+        return composed
+    raw = composed.content(eight_bit=True)
+    message = BytesParser(EmailMessage, policy=SMTP).parsebytes(raw)
+    return Preview(raw, message, _body(message, "plain"), _body(message, "html"))
+
+
+def _body(message: EmailMessage, subtype: str) -> str | None:
+    found = message.get_body((subtype,))
+    return None if found is None else str(found.get_content()).replace("\r\n", "\n")
+
+
+def _samples(templates: Templates, email_type: str) -> Mapping[str, Json]:
+    if email_type == MESSAGE:
+        return MESSAGE_SAMPLE
+    spec = templates.catalogue.types.get(email_type)
+    if spec is None:
+        known = sorted([*templates.catalogue.types, MESSAGE])
+        close = difflib.get_close_matches(email_type, known, 1, 0.5)
+        near = f". Did you mean {close[0]}?" if close else ""
+        refuse(NOTHING_MATCHED, f"{email_type}: no such email type{near}", f"There are {', '.join(known)}.")
+    return {declared.name: declared.sample for declared in spec.fields if declared.sample is not None}
+
+
+def _read(file: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        refuse(NOTHING_MATCHED, f"{file}: {error.strerror}")
+
+
+def _given(source: bytes, email_type: str) -> Mapping[str, Json]:
+    """Return the data of a mail: the document itself, or what a whole job holds."""
+    document = read_json(source)
+    if isinstance(document, Malformed):
+        refuse(MISCONFIGURED, f"--data: {document}")
+    fields = document.value
+    if isinstance(fields, dict) and "task_type" in fields:
+        delivery = fields.get("data")
+        if not isinstance(delivery, dict) or delivery.get("email_type") != email_type:
+            refuse(MISCONFIGURED, f"--data: is a job, and not of the type {email_type}")
+        fields = delivery.get("data")
+    if not isinstance(fields, dict):
+        refuse(MISCONFIGURED, "--data: must be an object: the data of a mail, or a whole job")
+    return fields
+
+
+def _wanted(made: Preview, part: str) -> bytes:
+    octets = made.part(part)
+    if octets is None:
+        refuse(NOTHING_MATCHED, f"this mail has not {_PARTS[part]}")
+    return octets
+
+
+def _write(made: Preview, part: str, output: Path) -> int:
+    octets = _wanted(made, part)
+    try:
+        output.write_bytes(octets)
+    except OSError as error:
+        refuse(REFUSED, f"{output}: {error.strerror}")
+    print(f"{output} written: {_PARTS[part]}, {len(octets):,} bytes")
+    return OK
+
+
+def _show(made: Preview) -> None:
+    for name in _HEADERS:
+        if made.message[name]:
+            print(f"{name + ':':<10}{_printable(str(made.message[name]))}")
+    for attached in made.message.iter_attachments():
+        print(f"{'Attached:':<10}{_printable(attached.get_filename() or '')} ({attached.get_content_type()})")
+    print()
+    print(_printable(made.text) if made.text is not None else "(no text part)")
+    if made.html is not None:
+        print(f"HTML part: {len(made.html.encode()):,} bytes. Print it with --html; for a browser: --output FILE.html")
+
+
+def _printable(text: str) -> str:
+    """Return text without what a terminal would obey."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)

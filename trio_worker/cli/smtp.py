@@ -1,0 +1,215 @@
+"""Trio. ``smtp check``: the way to the relay step by step, each with its time; nothing is sent."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, assert_never
+
+import trio
+from attrs import define, field, frozen
+from cyclopts import App, Parameter
+
+from trio_worker.address import AddressFault, Mailbox, parse_mailbox
+from trio_worker.bridge import open_bridge
+from trio_worker.capture import read_host
+from trio_worker.cli.run import relay_of
+from trio_worker.cli.surroundings import (
+    LOGIN_REFUSED,
+    MISCONFIGURED,
+    OK,
+    REFUSED,
+    UNREACHABLE,
+    AsJson,
+    ConfigFile,
+    complain,
+    load_settings,
+    print_json,
+    refuse,
+)
+from trio_worker.connection import Connection
+from trio_worker.opening import Opened, certificate_ends_at, open_session
+from trio_worker.outcome import How, Trouble, Unfit
+from trio_worker.privacy import mask_text
+from trio_worker.reply import Reply, Stage
+from trio_worker.settings import Settings
+from trio_worker.trial import try_envelope
+
+_LABELS = {Stage.CONNECT: "connect", Stage.GREETING: "greeting"}
+
+# How a check ends: with the reply that decided, with what kept it from asking, or with trouble on the way.
+Outcome: TypeAlias = Reply | Unfit | Trouble
+
+smtp = App(name="smtp", help="The relay: check.", help_format="plaintext")
+
+
+@frozen
+class Step:
+    """One step that is done: how long it took and what it brought, masked."""
+
+    name: str
+    seconds: float
+    says: str
+
+
+@define
+class StepTimer:
+    """Times the steps of one check as they are told; prints each at once unless it is to be quiet."""
+
+    is_quiet: bool
+    steps: list[Step] = field(factory=list)
+    _since: float = field(factory=time.perf_counter)
+
+    def note(self, stage: Stage, says: str) -> None:
+        """Take the time since the step before."""
+        self.add(_LABELS.get(stage, stage.upper()), says)
+
+    def add(self, name: str, says: str) -> None:
+        """Note a step by its name on the screen."""
+        now = time.perf_counter()
+        step = Step(name, now - self._since, mask_text(says))
+        self._since = now
+        self.steps.append(step)
+        if not self.is_quiet:
+            print(f"  {step.name:<9}{_milliseconds(step.seconds):>8} ms  {step.says}".rstrip(), flush=True)
+
+
+@define
+class TellingResolver(trio.abc.HostnameResolver):
+    """Resolves as trio does, and tells when it is done: connecting alone would hide a slow name server."""
+
+    timer: StepTimer
+
+    async def getaddrinfo(self, host: bytes | None, port: Any, *kinds: int) -> Any:
+        """Return what the system's resolver finds."""
+        resolve = partial(socket.getaddrinfo, host, port, *kinds)
+        found = await trio.to_thread.run_sync(resolve, abandon_on_cancel=True)
+        self.timer.add("resolve", " ".join(dict.fromkeys(str(address[4][0]) for address in found)))
+        return found
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        """Return the name of an address; opening a connection asks for none."""
+        return await trio.to_thread.run_sync(socket.getnameinfo, sockaddr, flags, abandon_on_cancel=True)
+
+
+@smtp.command(name="check")
+async def check(
+    *,
+    to: Annotated[str | None, Parameter(help="Address to ask the relay about, as the recipient of a mail.")] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Connect, encrypt, log in and name a sender as for a mail, time every step, take it back: nothing is sent."""
+    settings = load_settings(config)
+    sender, recipient = _parties(settings, to)
+    relay = relay_of(settings)
+    name = f"{settings.smtp.host}:{settings.smtp.port}"
+    if not as_json:
+        print(f"relay {name}")
+    timer = StepTimer(is_quiet=as_json)
+    began = time.perf_counter()
+    # For the whole run of trio, which is this command.
+    trio.socket.set_custom_hostname_resolver(TellingResolver(timer))
+    async with open_bridge(complain):
+        opened = await open_session(relay, timer.note)
+        ended: Outcome
+        if isinstance(opened, Opened):
+            # Before the end: what the transport knows of TLS goes with it.
+            session = _session(opened)
+            ended = await _try(opened, settings, sender, recipient, timer)
+        else:
+            session, ended = _session(None), opened
+    seconds = time.perf_counter() - began
+    code = _code(ended)
+    if as_json:
+        steps = [{"step": each.name, "seconds": round(each.seconds, 4), "says": each.says} for each in timer.steps]
+        problem = None if code == OK else _problem(ended, settings)
+        document = {"relay": name, "ok": code == OK, "seconds": round(seconds, 4), "steps": steps, "problem": problem}
+        print_json({**document, **session})
+    elif code == OK:
+        print(f"ok in {seconds * 1000:.0f} ms: nothing was sent")
+    else:
+        complain(f"failed after {seconds * 1000:.0f} ms: {_problem(ended, settings)}")
+    return code
+
+
+def _parties(settings: Settings, to: str | None) -> tuple[Mailbox, Mailbox | None]:
+    """Return the sender of the configuration and the recipient asked about, or end the command."""
+    sender = parse_mailbox(settings.mail.envelope_from or settings.mail.sender)
+    if isinstance(sender, AddressFault):  # the settings have looked
+        refuse(MISCONFIGURED, f"mail.from: {sender.what}")
+    if to is None:
+        return sender, None
+    recipient = parse_mailbox(to)
+    if isinstance(recipient, AddressFault):
+        refuse(REFUSED, f"--to: {recipient.what}")
+    only_to = settings.smtp.only_to
+    if only_to and not re.fullmatch(only_to, recipient.address):
+        refuse(REFUSED, "--to: smtp.only_to does not allow this recipient")
+    return sender, recipient
+
+
+async def _try(
+    opened: Opened, settings: Settings, sender: Mailbox, recipient: Mailbox | None, timer: StepTimer
+) -> Outcome:
+    """Try the envelope, and leave with QUIT; a session in trouble, or that is given up, is broken off."""
+    parties = [sender] if recipient is None else [sender, recipient]
+    is_wide = any(each.needs_smtputf8 for each in parties)
+    ended: Outcome
+    try:
+        if is_wide and not opened.capabilities.smtputf8:
+            ended = Unfit("an address is not ASCII and the relay does not offer SMTPUTF8")
+        else:
+            ended = await try_envelope(
+                opened,
+                settings.smtp_timeouts,
+                sender.address,
+                None if recipient is None else recipient.address,
+                needs_smtputf8=is_wide,
+                tell=timer.note,
+            )
+        if not isinstance(ended, Trouble):
+            await Connection(0, opened, settings.smtp_timeouts).close()
+    finally:
+        opened.transport.abort()
+    return ended
+
+
+def _code(ended: Outcome) -> int:
+    match ended:
+        case Reply():
+            return OK if ended.is_positive else REFUSED
+        case Unfit():
+            return REFUSED
+        case Trouble():
+            return LOGIN_REFUSED if ended.how is How.LOGIN else UNREACHABLE
+        case _:
+            assert_never(ended)
+
+
+def _problem(ended: Outcome, settings: Settings) -> str:
+    """Say what went wrong, and what an operator may not think of."""
+    if isinstance(ended, Reply):
+        return mask_text(f"{ended.stage.upper()} was refused: {ended}")
+    if isinstance(ended, Unfit):
+        return ended.why
+    listen = settings.capture.listen
+    if listen == f"{settings.smtp.host}:{settings.smtp.port}" and read_host(Path(settings.capture.dir)) is None:
+        return f"{ended}: this is the mail catcher, which nobody hosts now; `trio-worker capture run` does"
+    return mask_text(str(ended))
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f}" if seconds < 0.01 else f"{seconds * 1000:.0f}"
+
+
+def _session(opened: Opened | None) -> dict[str, Any]:
+    ends_at = None if opened is None else certificate_ends_at(opened.transport)
+    return {
+        "tls": "" if opened is None else opened.tls,
+        "certificate_days": None if ends_at is None else int((ends_at - time.time()) // 86400),
+        "extensions": [] if opened is None else list(opened.capabilities.keywords),
+    }
