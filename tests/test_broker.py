@@ -183,7 +183,7 @@ async def test_a_started_job_whose_lease_runs_out_is_held(redis: RedisClient) ->
     claims = await claim(broker)
 
     assert (claims.jobs, claims.held) == ((), 1)
-    held = await read_shelf(redis, "jobs", "held", 10)
+    held = await read_shelf(redis, "jobs", "held", 10, with_bodies=True)
     assert isinstance(held, list)
     assert [job.cause.word for job in held] == ["uncertain"]
     assert await broker.confirm(claimed, marks_started=True) is False
@@ -201,7 +201,7 @@ async def test_a_job_given_out_too_often_without_a_settlement_is_dead(redis: Red
     claims = await claim(broker)
 
     assert (claims.jobs, claims.crashed) == ((), 1)
-    dead = await read_shelf(redis, "jobs", "dead", 10)
+    dead = await read_shelf(redis, "jobs", "dead", 10, with_bodies=True)
     assert isinstance(dead, list)
     assert [(job.body, job.cause.word) for job in dead] == [(b"poison", "crashed")]
 
@@ -269,7 +269,7 @@ async def test_an_element_over_the_size_limit_dies_unread_and_blocks_nobody(redi
     claims = await claim(broker, 1)
 
     assert ([job.body for job in claims.jobs], claims.too_large) == ([b"good"], 1)
-    (dead,) = await read_shelf(redis, "jobs", "dead", 10)  # type: ignore[misc]  # a failure fails the test
+    (dead,) = await read_shelf(redis, "jobs", "dead", 10, with_bodies=True)  # type: ignore[misc]  # a failure fails the test
     assert (dead.body, dead.cause.word) == (b"x" * 101, "too_large")
 
 

@@ -215,7 +215,7 @@ async def test_a_job_that_kills_its_worker_ends_dead_and_takes_nobody_with_it(
     assert codes[-1] == 0
     assert codes[:-1] == [9] * 3
     assert set(times_sent(relay)) == emails
-    dead = await read_shelf(real_redis, "jobs", "dead", 5)
+    dead = await read_shelf(real_redis, "jobs", "dead", 5, with_bodies=True)
     assert isinstance(dead, list)
     assert [job.cause.word for job in dead] == ["crashed"]
     assert b"poison@" in dead[0].body

@@ -411,7 +411,7 @@ async def test_dead_letters_are_never_trimmed(real_redis: RedisClient) -> None:
     await real_redis.command("RPUSH", "jobs", *[b"too large"] * 2000)
     for _ in range(12):
         await broker.claim(100)
-    dead = await read_shelf(real_redis, "jobs", "dead", 5000)
+    dead = await read_shelf(real_redis, "jobs", "dead", 5000, with_bodies=True)
 
     assert isinstance(dead, list)
     assert len(dead) == 2000
@@ -447,7 +447,7 @@ async def test_an_element_larger_than_redis_would_take_from_us_never_loops(field
             while field.do("ZCARD", "{jobs}:dead") < 1:  # noqa: ASYNC110  the server is another program
                 await trio.sleep(0.01)
 
-    dead = await read_shelf(field.workers.client, "jobs", "dead", 5)
+    dead = await read_shelf(field.workers.client, "jobs", "dead", 5, with_bodies=True)
     assert isinstance(dead, list)
     assert [(job.cause.word, len(job.body)) for job in dead] == [("too_large", 2_000_000)]
 
@@ -556,6 +556,6 @@ async def test_a_job_whose_composing_raises_dies_alone(
         assert await worker.run() == 0
 
     assert catcher.total == 2
-    dead = await read_shelf(workers.client, "jobs", "dead", 5)
+    dead = await read_shelf(workers.client, "jobs", "dead", 5, with_bodies=True)
     assert isinstance(dead, list)
     assert [(job.cause.word, job.cause.text) for job in dead] == [("broke", type(error).__name__)]

@@ -190,7 +190,7 @@ async def test_recipients_that_postfix_refuses_die_or_wait_and_nobody_else_does(
     await run(workers.make(workers.options(postfix.port, relay=relay_of(postfix), retry=retry)))
     await until_delivered(postfix, 18)
 
-    dead = await read_shelf(workers.client, "jobs", "dead", 10)
+    dead = await read_shelf(workers.client, "jobs", "dead", 10, with_bodies=True)
     assert isinstance(dead, list)
     assert sorted((each.cause.codes.split()[0], each.record.attempts) for each in dead) == [("450", 2), ("550", 1)]
     assert len(postfix.delivered()) == 18
@@ -224,7 +224,7 @@ async def test_a_mail_over_the_size_that_postfix_takes_is_dead_before_it_is_sent
     await workers.push(job_bytes(1))
     await run(workers.make(workers.options(postfix.port, relay=relay_of(postfix))))
 
-    dead = await read_shelf(workers.client, "jobs", "dead", 10)
+    dead = await read_shelf(workers.client, "jobs", "dead", 10, with_bodies=True)
     assert isinstance(dead, list)
     assert len(dead) == 1
     assert "2000" in str(dead[0].cause) or "2,000" in str(dead[0].cause)

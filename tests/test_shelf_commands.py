@@ -126,7 +126,7 @@ def test_a_dry_run_changes_nothing(
 ) -> None:
     """It says how many it would be."""
     assert run("dead", "drop", "--all", "--dry-run") == 0
-    assert "1 dead letters of jobs would be deleted for good" in capsys.readouterr().out
+    assert "would: Delete 1 dead letters of jobs for good" in capsys.readouterr().out
     assert counts(valkey_url).dead == 1
 
 

@@ -45,7 +45,7 @@ async def counts(client: RedisClient) -> Counts:
 
 
 async def dead(client: RedisClient) -> list[ShelvedJob]:
-    found = await read_shelf(client, "jobs", "dead", 1000)
+    found = await read_shelf(client, "jobs", "dead", 1000, with_bodies=True)
     assert isinstance(found, list)
     return found
 

@@ -51,6 +51,25 @@ async def walk_waiting(client: RedisClient, name: str, most: int) -> AsyncIterat
             return
 
 
+async def walk_bodies(client: RedisClient, name: str) -> AsyncIterator[list[tuple[str, bytes]] | Unavailable]:
+    """Give the ids and bytes of all jobs that have an id, in no order, a page in each round trip.
+
+    HSCAN: one that is there from the beginning to the end is given at least once.
+    """
+    cursor = 0
+    while True:
+        answer = await client.command("HSCAN", queue_keys(name)[5], cursor, "COUNT", PAGE)
+        if isinstance(answer, Unavailable):
+            yield answer
+            return
+        cursor = int(answer[0])
+        yield [
+            (job_id.decode("utf-8", "replace"), body) for job_id, body in pairs(answer[1]) if isinstance(body, bytes)
+        ]
+        if not cursor:
+            return
+
+
 async def purge(client: RedisClient, name: str, count: int) -> int | Unavailable:
     """Delete so many waiting jobs from the head of the list; return how many there were."""
     purged = 0

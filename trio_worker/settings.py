@@ -7,6 +7,7 @@ place that knows them all, and the file format.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import ipaddress
 import math
 import re
@@ -41,6 +42,7 @@ from trio_worker.settings_source import (
     variable_of,
 )
 from trio_worker.verdict import RetryPolicy
+from trio_worker.web import MetricsOptions, split_address
 from trio_worker.worker import ShutdownOptions
 
 CONFIG_VARIABLE = "TRIO_WORKER_CONFIG"
@@ -76,6 +78,7 @@ class Settings:
     capture: CaptureOptions = field(factory=CaptureOptions)
     shutdown: ShutdownOptions = field(factory=ShutdownOptions)
     log: LogOptions = field(factory=LogOptions)
+    metrics: MetricsOptions = field(factory=MetricsOptions)
     origins: Mapping[str, str] = field(factory=dict, eq=False)
     warnings: tuple[Fault, ...] = field(default=(), eq=False)
 
@@ -100,6 +103,7 @@ SECTIONS: dict[str, tuple[str, type[Any]]] = {
     "capture": ("capture", CaptureOptions),
     "shutdown": ("shutdown", ShutdownOptions),
     "log": ("log", LogOptions),
+    "metrics": ("metrics", MetricsOptions),
 }
 
 
@@ -133,6 +137,23 @@ KEYS: dict[str, Key] = {
     key.dotted: key for section, (_, record) in SECTIONS.items() for key in _keys_of(section, record)
 }
 TYPE_KEYS: dict[str, Key] = {key.name: key for key in _keys_of(f"{_TYPES}.*", TypeOptions)}
+
+
+def digest_of(settings: Settings) -> str:
+    """Return four digits that tell settings from others; secrets have no part in them.
+
+    What is each worker's own, its metrics' address, is left out as well.
+    """
+    shown = [
+        f"{key.dotted}={getattr(_section_of(settings, key.section), key.name)!r}"
+        for key in KEYS.values()
+        if not key.option.secret and key.section != "metrics"
+    ]
+    return hashlib.sha256("\n".join([*shown, repr(sorted(settings.mail.types.items()))]).encode()).hexdigest()[:4]
+
+
+def _section_of(settings: Settings, section: str) -> Any:
+    return getattr(settings, SECTIONS[section][0]) if section else settings
 
 
 def config_path(given: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -389,6 +410,11 @@ def _crossed(settings: Settings, reader: _Reader) -> Iterator[Fault]:
             split_listen(settings.capture.listen)
         except ValueError as error:
             yield fault("capture.listen", str(error))
+    if settings.metrics.listen:
+        try:
+            split_address(settings.metrics.listen)
+        except ValueError as error:
+            yield fault("metrics.listen", str(error))
 
 
 def _is_host_name(host: str) -> bool:

@@ -61,10 +61,12 @@ def shelf_key(name: str, shelf: Shelf) -> str:
     return f"{{{name}}}:{shelf}"
 
 
-async def read_shelf(client: RedisClient, name: str, shelf: Shelf, limit: int) -> list[ShelvedJob] | Unavailable:
-    """Return the newest jobs of a shelf without their bodies, at most ``limit``, newest first."""
+async def read_shelf(
+    client: RedisClient, name: str, shelf: Shelf, limit: int, *, with_bodies: bool = False
+) -> list[ShelvedJob] | Unavailable:
+    """Return the newest jobs of a shelf, at most ``limit``, newest first."""
     found: list[ShelvedJob] = []
-    async for page in walk_shelf(client, name, shelf):
+    async for page in walk_shelf(client, name, shelf, with_bodies=with_bodies):
         if isinstance(page, Unavailable):
             return page
         found += page[: limit - len(found)]

@@ -281,6 +281,27 @@ def _names(names: list[str]) -> str:
     return ", ".join(names[:2]) + (f" and {more:,} more" if more > 0 else "")
 
 
+def readiness(snapshot: Snapshot) -> tuple[bool, dict[str, object]]:
+    """Return whether the worker can take jobs, and what else somebody who asks should know.
+
+    A paused queue, a relay in trouble and a worker that is told to be quiet leave it ready: restarting mends none.
+    """
+    is_ready = (
+        snapshot.phase is Phase.RUNNING
+        and snapshot.queue is not None
+        and snapshot.redis_down_seconds is None
+        and not is_stale(snapshot)
+    )
+    troubles = [f"{alert.word.lower()}: {alert.text}" for alert in alerts(snapshot)]
+    return is_ready, {
+        "ready": is_ready,
+        "degraded": bool(troubles),
+        "state": state(snapshot).word.lower(),
+        "alerts": troubles,
+        "in_hand": snapshot.in_hand,
+    }
+
+
 def memory(size_bytes: int | None) -> str:
     """Return an amount of memory in whole megabytes."""
     return UNKNOWN if size_bytes is None else f"{size_bytes / 1e6:,.0f}MB"

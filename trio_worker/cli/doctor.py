@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,7 +52,7 @@ async def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     findings = [Finding("configuration", "read")]
     findings += [Finding("configuration", str(warning), is_warning=True) for warning in settings.warnings]
     findings += [*_look_at_templates(settings), *_look_at_journal(settings)]
-    async with open_queue(settings, lambda what: print(what, file=sys.stderr)) as client:
+    async with open_queue(settings) as client:
         findings += [*await _look_at_redis(settings, client), await _look_at_relay(settings)]
     if as_json:
         print_json([{"sign": each.sign, **asdict(each)} for each in findings])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +33,7 @@ from trio_worker.settings import Settings
 
 # So many jobs go in one RPUSH: few round trips, and no command that Redis chews on for long.
 BATCH = 500
+_WRAPPED = re.compile(rb'\{"base64": "([A-Za-z0-9+/=]*)"\}')
 
 
 async def enqueue(
@@ -79,7 +82,13 @@ async def _read_lines(file: str) -> list[bytes] | OSError:
         read = await trio.to_thread.run_sync(_read, file)
     except OSError as error:
         return error
-    return [line.rstrip(b"\r\n") for line in read.split(b"\n") if line.strip()]
+    return [_unwrapped(line.rstrip(b"\r\n")) for line in read.split(b"\n") if line.strip()]
+
+
+def _unwrapped(line: bytes) -> bytes:
+    """Return the job of a line; what queue export could not write as one line of JSON stands in it as base64."""
+    wrapped = _WRAPPED.fullmatch(line)
+    return line if wrapped is None else base64.b64decode(wrapped[1])
 
 
 def _read(file: str) -> bytes:

@@ -1,26 +1,43 @@
-"""Trio. ``job``: one job, in whatever state it is."""
+"""Trio. ``job``: one job, in whatever state it is: show, retry, find."""
 
 from __future__ import annotations
 
-from cyclopts import App
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated
 
+from attrs import frozen
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from trio_worker.address import AddressFault, parse_mailbox
+from trio_worker.cli.acts import note_reveal
 from trio_worker.cli.job_text import describe, job_lines
 from trio_worker.cli.shelf import Reveal
 from trio_worker.cli.surroundings import (
     NOTHING_MATCHED,
     OK,
+    PARTLY,
+    REFUSED,
+    USAGE,
     AsJson,
     ConfigFile,
     complain,
     load_settings,
     open_queue,
     print_json,
+    refuse,
     report_unavailable,
 )
-from trio_worker.redis_client import Unavailable
-from trio_worker.shelves import find_job
+from trio_worker.glance import glance
+from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.releasing import walk_bodies, walk_waiting
+from trio_worker.shelves import find_job, hasten, revive
 
-job = App(name="job", help="One job, in whatever state it is.", help_format="plaintext")
+# A walk over a queue reads payloads: so many are a few seconds, and a person can ask for more.
+MOST_LOOKED_AT = 100_000
+
+job = App(name="job", help="One job, in whatever state it is: show, retry, find.", help_format="plaintext")
 
 
 @job.command(name="show")
@@ -35,8 +52,128 @@ async def show_job(job_id: str, *, reveal: Reveal = False, config: ConfigFile = 
         complain(f"{job_id}: no such job: it was sent, or it still waits in the list and has no id yet")
         return NOTHING_MATCHED
     state, shelved = found
+    if reveal:
+        note_reveal(settings, "job show", [job_id])
     if as_json:
         print_json({"state": state, **describe(shelved, reveal=reveal)})
     else:
         print("\n".join(job_lines(shelved, state, reveal=reveal)))
     return OK
+
+
+@job.command(name="retry")
+async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
+    """Have one job sent now: a delayed one is due, as it is; a dead or held one comes back with new attempts."""
+    settings = load_settings(config)
+    name = settings.queue.name
+    async with open_queue(settings) as client:
+        found = await find_job(client, name, job_id)
+        if isinstance(found, Unavailable):
+            return report_unavailable(found, settings)
+        if found is None:
+            complain(f"{job_id}: no such job: it was sent, or it still waits in the list and has no id yet")
+            return NOTHING_MATCHED
+        state, shelved = found
+        if state == "leased":
+            complain(f"{job_id}: a worker has it now")
+            return REFUSED
+        if state == "delayed":
+            done = await hasten(client, name, [job_id])
+        else:
+            batch = await revive(client, name, "held" if state == "held" else "dead", [job_id], time.time())
+            done = batch if isinstance(batch, Unavailable) else batch.job_ids
+    if isinstance(done, Unavailable):
+        return report_unavailable(done, settings)
+    print(f"{job_id}: was {state}, is due now, attempt {shelved.record.attempts + 1 if state == 'delayed' else 1}")
+    return OK if done else PARTLY
+
+
+@frozen
+class _Wanted:
+    """What a job must be like to be found; empty lets all through."""
+
+    producer_id: str
+    recipient: str
+    email_type: str
+
+    def takes(self, raw: bytes) -> bool:
+        seen = glance(raw)
+        mailboxes = (parse_mailbox(name) for name in seen.recipients) if self.recipient else ()
+        return (
+            self.producer_id in ("", seen.producer_id)
+            and self.email_type in ("", seen.email_type)
+            and (
+                not self.recipient
+                or any(
+                    not isinstance(box, AddressFault) and box.address.casefold() == self.recipient.casefold()
+                    for box in mailboxes
+                )
+            )
+        )
+
+
+@job.command(name="find")
+async def find(
+    *,
+    producer_id: Annotated[str, Parameter(name="--id", help="The id that the producer gave it.")] = "",
+    to: Annotated[str, Parameter(help="An address that it goes to; it is compared, and never shown or kept.")] = "",
+    message_id: Annotated[str, Parameter(help="The Message-ID of its mail.")] = "",
+    email_type: Annotated[str, Parameter(name="--type", help="Its email type.")] = "",
+    most: Annotated[int, Parameter(help="Look at so many jobs at the most.", validator=Number(gte=1))] = MOST_LOOKED_AT,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Find unfinished jobs by what is in them: those with an id, then those that wait in the list."""
+    settings = load_settings(config)
+    if not (producer_id or to or message_id or email_type):
+        refuse(USAGE, "say what to look for: --id, --to, --message-id or --type")
+    wanted = _Wanted(producer_id, to, email_type)
+    found: list[dict[str, object]] = []
+    looked_at = 0
+    async with open_queue(settings) as client:
+        async for page in _bodies(client, settings.queue.name, most, message_id):
+            if isinstance(page, Unavailable):
+                return report_unavailable(page, settings)
+            looked_at += len(page)
+            found += [
+                {"job_id": job_id or None, "place": place, "email_type": glance(raw).email_type}
+                for job_id, place, raw in page
+                if wanted.takes(raw)
+            ]
+    if as_json:
+        print_json({"looked_at": looked_at, "found": found})
+        return OK if found else NOTHING_MATCHED
+    for each in found:
+        where = each["job_id"] or f"waits at place {each['place']}"
+        print(f"{where}  {each['email_type'] or '-'}")
+    complain(
+        f"{len(found):,} found; {looked_at:,} unfinished jobs were looked at. More of one: trio-worker job show ID"
+    )
+    return OK if found else NOTHING_MATCHED
+
+
+async def _bodies(
+    client: RedisClient, name: str, most: int, message_id: str
+) -> AsyncIterator[list[tuple[str, int | None, bytes]] | Unavailable]:
+    """Give (id, place in the list, bytes) page by page; only the one job where a Message-ID names it."""
+    if message_id:
+        # The id of a job is the left side of its Message-ID, and a job that waits has none yet.
+        found = await find_job(client, name, message_id.strip("<> ").partition("@")[0])
+        if isinstance(found, Unavailable):
+            yield found
+        elif found is not None:
+            yield [(found[1].job_id, None, found[1].body)]
+        return
+    looked_at = 0
+    async for page in walk_bodies(client, name):
+        yield page if isinstance(page, Unavailable) else [(job_id, None, raw) for job_id, raw in page]
+        looked_at += 0 if isinstance(page, Unavailable) else len(page)
+        if isinstance(page, Unavailable) or looked_at >= most:
+            return
+    first = 0
+    async for waiting in walk_waiting(client, name, most - looked_at):
+        if isinstance(waiting, Unavailable):
+            yield waiting
+            return
+        yield [("", first + place, raw) for place, raw in enumerate(waiting, 1)]
+        first += len(waiting)

@@ -25,8 +25,8 @@ from trio_worker.cli.surroundings import (
     UNREACHABLE,
     ConfigFile,
     complain,
+    connect_queue,
     load_settings,
-    open_queue,
     redis_name,
     refuse,
 )
@@ -40,7 +40,8 @@ from trio_worker.logbook import Logbook, open_logbook
 from trio_worker.mail import Composer, ComposerFaults, open_composer
 from trio_worker.opening import Relay, tls_context
 from trio_worker.redis_client import RedisClient
-from trio_worker.settings import Faults, Settings, config_path, read_settings
+from trio_worker.settings import Faults, Settings, config_path, digest_of, read_settings
+from trio_worker.supervisor import Supervisor, find_supervisor
 from trio_worker.task_tree import task_tree
 from trio_worker.terminal import (
     Dashboard,
@@ -53,11 +54,15 @@ from trio_worker.terminal import (
     run_status_lines,
 )
 from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
+from trio_worker.web import METRICS_TYPE, Answer, page_of_json, page_of_text, serve_pages
+from trio_worker.wording import readiness
 from trio_worker.worker import Worker, WorkerOptions
 
 # How often the queue is counted for the screen, and for the lines of a run without one.
 SCREEN_LOOK_SECONDS = 1.0
 LINES_LOOK_SECONDS = 10.0
+# And for metrics, which are usually read every 10 to 30 seconds.
+METRICS_LOOK_SECONDS = 5.0
 # How often the settings are read anew while the relay refuses the login.
 LOGIN_LOOK_SECONDS = 2.0
 
@@ -168,6 +173,7 @@ class _Stage:
     reread: Callable[[], Settings | Faults]
     had_terminal: bool = field(factory=has_terminal)
     worker: Worker | None = None
+    supervisor: Supervisor | None = None
     screen: Screen | None = None
     keyboard: Keyboard | None = None
 
@@ -175,6 +181,9 @@ class _Stage:
         code = OK
         with ExitStack() as stack:
             options = self.settings.log
+            self.supervisor = find_supervisor(os.environ, self.settings.shutdown.grace_seconds)
+            if self.supervisor is not None:
+                stack.callback(self.supervisor.close)
             try:
                 logbook = stack.enter_context(open_logbook(options, to_terminal=sys.stderr.isatty()))
             except OSError as error:
@@ -228,11 +237,48 @@ class _Stage:
                 # Between two frames a log line would tear the screen.
                 sinks=[] if self.is_screen and not settings.log.file else [logbook.note],
                 is_burst=self.is_burst,
-                look_seconds=SCREEN_LOOK_SECONDS if self.is_screen else LINES_LOOK_SECONDS,
+                look_seconds=self._look_seconds(),
+                config=digest_of(settings),
                 redis_name=redis_name(settings.redis.url),
                 journal=journal,
             )
+            try:
+                await self._open_metrics(stack, self.worker, logbook)
+            except OSError as error:
+                complain(f"metrics.listen: {error}")
+                return UNREACHABLE
+            if self.supervisor is not None:
+                self.worker.sinks = [*self.worker.sinks, self.supervisor.note]
             return await self._work_watched(self.worker, client)
+
+    async def _open_metrics(self, stack: AsyncExitStack, worker: Worker, logbook: Logbook) -> None:
+        """Serve metrics and health until the drain is over, if they are wanted."""
+        listen = self.settings.metrics.listen
+        if not listen:
+            return
+        # The library costs 80 ms of the start, and most runs on a developer's machine do without.
+        from trio_worker.metrics import Metrics  # noqa: PLC0415
+
+        metrics = Metrics(worker.snapshot, lambda: logbook.lost_lines)
+        worker.sinks = [*worker.sinks, metrics.note]
+
+        def ready() -> Answer:
+            is_ready, document = readiness(worker.snapshot())
+            return page_of_json(200 if is_ready else 503, document)
+
+        pages = {
+            "/metrics": lambda: Answer(200, METRICS_TYPE, metrics.exposition()),
+            "/livez": lambda: page_of_text(200, "ok\n"),
+            "/readyz": ready,
+        }
+        address = await stack.enter_async_context(serve_pages(listen, pages))
+        if not self.is_screen:
+            print_line(f"metrics and health on {address}")
+
+    def _look_seconds(self) -> float:
+        if self.is_screen:
+            return SCREEN_LOOK_SECONDS
+        return METRICS_LOOK_SECONDS if self.settings.metrics.listen else LINES_LOOK_SECONDS
 
     def _open_journal(self, stack: AsyncExitStack) -> Journal | None:
         """Open the journal if there is to be one; say why when it cannot be: then nothing may be claimed."""
@@ -249,7 +295,7 @@ class _Stage:
     async def _open_around(self, stack: AsyncExitStack) -> RedisClient:
         if self.settings.capture.listen:
             await stack.enter_async_context(host_catcher(self.settings.capture, self.settings.smtp.login))
-        return await stack.enter_async_context(open_queue(self.settings, self._note_loop))
+        return await stack.enter_async_context(connect_queue(self.settings, self._note_loop))
 
     async def _work_watched(self, worker: Worker, client: RedisClient) -> int:
         """Run the worker while a face shows it; the face goes when the worker is done."""
@@ -261,6 +307,8 @@ class _Stage:
                 else:
                     faces.start_soon(run_status_lines, worker.snapshot, print_line)
                 faces.start_soon(self._follow_login, worker)
+                if self.supervisor is not None:
+                    faces.start_soon(self.supervisor.run, lambda: status_line(worker.snapshot()))
                 if self.beside is not None:
                     faces.start_soon(self.beside, worker, client)
                 code = await worker.run()
@@ -321,6 +369,8 @@ class _Stage:
             self.worker.drain("SIGHUP")
         else:
             self._read_login(self.worker)
+            if self.supervisor is not None:
+                self.supervisor.reloading()
 
     async def _follow_login(self, worker: Worker) -> None:
         """While the relay refuses the login, look whether it was changed: mail then waits no longer than needed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 from urllib.parse import urlsplit
 
+import trio
 from attrs import evolve
 from cyclopts import Parameter
 
@@ -64,11 +66,47 @@ def load_settings(config: Path | None, flags: Mapping[str, object] | None = None
 
 
 @asynccontextmanager
-async def open_queue(settings: Settings, say: Callable[[str], object] = complain) -> AsyncIterator[RedisClient]:
+async def open_queue(settings: Settings) -> AsyncIterator[RedisClient]:
+    """Open a client for the configured Redis for a command that does one thing, or looks until Ctrl-C.
+
+    Everything is closed at the end of the block. Ctrl-C or SIGTERM cancel it and end the command with 130 or 143; a
+    KeyboardInterrupt inside of asyncio would leave it hanging. Whoever ends the command in the block ends it with that
+    code, as is. Ends it with 69 when an embedded server cannot be had.
+    """
+    ended: list[int] = []
+    try:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+
+                async def end_by_signal() -> None:
+                    ended.append(await anext(signals))
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(end_by_signal)
+                async with connect_queue(settings, complain) as client:
+                    yield client
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        refusals, others = group.split(SystemExit)
+        if refusals is None or others is not None:
+            raise
+        raise SystemExit(_first_code(refusals)) from None
+    if ended:
+        raise SystemExit(128 + ended[0])
+
+
+def _first_code(group: BaseExceptionGroup[SystemExit]) -> int:
+    """Return the exit code of the first refusal in a group."""
+    first = group.exceptions[0]
+    return _first_code(first) if isinstance(first, BaseExceptionGroup) else int(first.code or OK)
+
+
+@asynccontextmanager
+async def connect_queue(settings: Settings, say: Callable[[str], object]) -> AsyncIterator[RedisClient]:
     """Open the bridge and a client for the configured Redis; an embedded one is started if nobody runs it.
 
     Everything is closed at the end of the block; the last user of an embedded server stops it. ``say`` is told of
-    futures that nobody awaited. Ends the command with 69 when an embedded server cannot be had.
+    futures that nobody awaited. Raises SystemExit(69) when an embedded server cannot be had.
     """
     options = settings.redis
     async with AsyncExitStack() as stack:

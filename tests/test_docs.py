@@ -1,0 +1,133 @@
+"""The pages of docs/: commands that exist, settings that exist, snippets that run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from cyclopts.exceptions import MissingArgumentError
+
+from trio_worker.bridge import open_bridge
+from trio_worker.cli import app
+from trio_worker.job import Job, decode
+from trio_worker.redis_client import RedisOptions, open_redis_client
+from trio_worker.settings import KEYS, TYPE_KEYS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
+DEFAULT_URL = "redis://127.0.0.1:6379/0"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Every call of trio-worker: lines of shell blocks, and calls in running text."""
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    lines += [call.replace("\n", " ") for call in re.findall(r"`(trio-worker [^`]*)`", text)]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [call[1:] for call in words if call[:1] == ["trio-worker"]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_is_named_is_understood(page: Path) -> None:
+    """Nouns, verbs and options as they are written; nothing is run."""
+    for words in commands(page):
+        if words[:1] == ["health"]:
+            continue
+        try:
+            app.parse_args(words, exit_on_error=False, print_error=False)
+        except MissingArgumentError:
+            continue  # in running text a command may be named without what it needs
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_that_is_named_exists(page: Path) -> None:
+    """A key in code style is one of ours."""
+    sections = {key.partition(".")[0] for key in KEYS if "." in key}
+    known = set(KEYS) | {f"{key}_file" for key in KEYS} | {f"mail.types.<type>.{name}" for name in TYPE_KEYS}
+    named = re.findall(r"`([a-z]+(?:\.[a-z_]+)+)(?: = [^`]*)?`", page.read_text("utf-8"))
+
+    for key in named:
+        if key.partition(".")[0] in sections and not key.endswith((".py", ".log", ".toml", ".json")):
+            assert key in known, key
+
+
+def test_jobs_page_has_jobs_that_are_taken(catalogue: Any) -> None:
+    """The JSON that it shows decodes."""
+    (shown, *_) = blocks(ROOT / "docs" / "jobs.md", "json")
+
+    assert isinstance(decode(shown.strip().encode(), catalogue.types), Job)
+
+
+def pushed(url: str) -> list[bytes]:
+    async def take() -> list[bytes]:
+        async with open_bridge(print), open_redis_client(RedisOptions(url=url), 5.0) as client:
+            found = await client.command("LRANGE", "jobs", 0, -1)
+            await client.command("FLUSHALL")
+            assert isinstance(found, list)
+            return found
+
+    return trio.run(take)
+
+
+def assert_pushes_the_job(url: str, command: list[str], folder: Path) -> None:
+    pushed(url)
+    subprocess.run(command, cwd=folder, check=True, timeout=60)
+    (job,) = pushed(url)
+    shown = json.loads(blocks(ROOT / "docs" / "jobs.md", "json")[0])
+    assert json.loads(job) == shown
+
+
+def test_python_producer_runs(valkey_url: str, tmp_path: Path) -> None:
+    """The snippet pushes the job of the page."""
+    (snippet,) = blocks(ROOT / "docs" / "jobs.md", "python")
+    assert DEFAULT_URL in snippet
+    code = snippet.replace(DEFAULT_URL, valkey_url) + "queue.close()\n"
+
+    assert_pushes_the_job(valkey_url, [sys.executable, "-c", code], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("npm") is None, reason="needs Node.js and npm")
+def test_node_producer_runs(valkey_url: str, tmp_path: Path) -> None:
+    """The snippet pushes the job of the page, with the package redis from npm."""
+    (snippet,) = blocks(ROOT / "docs" / "jobs.md", "js")
+    assert DEFAULT_URL in snippet
+    (tmp_path / "push.mjs").write_text(snippet.replace(DEFAULT_URL, valkey_url))
+    subprocess.run(["npm", "install", "--silent", "redis"], cwd=tmp_path, check=True)  # noqa: S607  wherever it is
+
+    assert_pushes_the_job(valkey_url, ["node", "push.mjs"], tmp_path)
+
+
+def test_type_of_the_jobs_page_can_be_made(work_folder: Path) -> None:
+    """Its fields.toml and two templates are a type; a preview shows it."""
+    page = ROOT / "docs" / "jobs.md"
+    folder = work_folder / "templates" / "OrderShipped"
+    folder.mkdir(parents=True)
+    (folder / "fields.toml").write_text(blocks(page, "toml")[0])
+    (folder / "subject.j2").write_text("Order {{ order }}")
+    (folder / "text.j2").write_text("Your order {{ order }} is on its way.")
+    config = work_folder / "mine.toml"
+    config.write_text('[mail]\ntemplate_dirs = ["templates"]\n')
+
+    assert app(["config", "check", "--config", str(config)]) in (0, None)
+
+
+def test_every_module_that_the_journey_names_is_there_in_its_order() -> None:
+    """Links of the journey lead to code; the numbered steps are one list."""
+    text = (ROOT / "docs" / "journey.md").read_text("utf-8")
+
+    assert [int(number) for number in re.findall(r"^(\d+)\. ", text, re.MULTILINE)] == list(range(1, 13))
+    for target in re.findall(r"\]\(\.\./(trio_worker/[^)]+)\)", text):
+        assert (ROOT / target).is_file(), target

@@ -1,0 +1,297 @@
+"""``queue``, ``job find`` and the ways off the shelves in bulk, as a person types them, on a real Valkey."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from conftest import job_bytes
+from trio_worker.bridge import open_bridge
+from trio_worker.broker import Broker, Claims, QueueOptions, Settlement
+from trio_worker.cli import app
+from trio_worker.inspection import Counts, count_jobs
+from trio_worker.record import Cause, Record
+from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
+from trio_worker.verdict import Bury
+
+SECRET = "ann.secret@example.org"
+CAUSES = [Cause("refused", "550 5.1.1", "rcpt", f"{SECRET} unknown")] * 3 + [Cause("malformed", text="$.data: missing")]
+
+
+@pytest.fixture
+def run(work_folder: Path, valkey_url: str) -> Callable[..., int]:
+    """Run one command against the real Valkey, its queue empty at first, and return its exit code."""
+    config = work_folder / "worker.toml"
+    config.write_text(f'profile = "production"\n[redis]\nurl = "{valkey_url}"\n[log]\nfile = "worker.log"\n')
+
+    def command(*words: str) -> int:
+        try:
+            code = app([*words, "--config", str(config)])
+        except SystemExit as left:
+            code = left.code
+        return 0 if code is None else int(code)
+
+    return command
+
+
+@pytest.fixture
+def ask(valkey_url: str) -> Callable[[Callable[[RedisClient], Awaitable[Any]]], Any]:
+    """Do something with a client of the real Valkey."""
+
+    async def with_client(do: Callable[[RedisClient], Awaitable[Any]]) -> Any:
+        async with open_bridge(print), open_redis_client(RedisOptions(url=valkey_url), 5.0) as client:
+            return await do(client)
+
+    def asked(do: Callable[[RedisClient], Awaitable[Any]]) -> Any:
+        return trio.run(with_client, do)
+
+    asked(lambda client: client.command("FLUSHALL"))
+    return asked
+
+
+Ask = Callable[[Callable[[RedisClient], Awaitable[Any]]], Any]
+
+
+def push(ask: Ask, *jobs: bytes) -> None:
+    ask(lambda client: client.command("RPUSH", "jobs", *jobs))
+
+
+def counts(ask: Ask) -> Counts:
+    found = ask(lambda client: count_jobs(client, "jobs"))
+    assert isinstance(found, Counts)
+    return found
+
+
+def bury(ask: Ask, causes: list[Cause]) -> list[str]:
+    """Bury a job for each cause; return their ids."""
+
+    async def put(client: RedisClient) -> list[str]:
+        await client.command("RPUSH", "jobs", *(job_bytes(number, SECRET) for number in range(len(causes))))
+        broker = Broker(client, QueueOptions())
+        claims = await broker.claim(len(causes))
+        assert isinstance(claims, Claims)
+        for job, cause in zip(claims.jobs, causes, strict=True):
+            record = Record(claims.at, "Registration", attempts=2, cause=cause)
+            await broker.settle([Settlement(job, Bury(record, cause)).entry])
+        return [job.job_id for job in claims.jobs]
+
+    found: list[str] = ask(put)
+    return found
+
+
+def test_queue_is_one_line(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    """Counts, age and pause; as JSON the same."""
+    push(ask, job_bytes(1, enqueued_at="2020-01-01T00:00:00Z"), job_bytes(2))
+    assert run("queue", "list") == 0
+    assert "open" in capsys.readouterr().out
+    assert run("queue", "list", "--json") == 0
+    (line,) = json.loads(capsys.readouterr().out)
+
+    assert (line["queue"], line["waiting"], line["paused"], line["oldest_is_estimate"]) == ("jobs", 2, None, False)
+    assert line["oldest_seconds"] > 1e8
+
+
+def test_pause_has_a_reason_a_person_and_an_end(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everybody who looks is told; it ends by itself, or at once."""
+    assert run("queue", "pause") == 2
+    assert run("queue", "pause", "--reason", "relay maintenance", "--for", "30m", "--by", "ana") == 0
+    assert "paused jobs for 30m" in capsys.readouterr().out
+    paused = counts(ask)
+    assert paused.paused == "relay maintenance (ana)"
+    assert paused.pause_seconds_left == pytest.approx(1800, abs=5)
+    assert run("status") == 0
+    assert "paused: relay maintenance (ana)" in capsys.readouterr().out
+
+    assert run("queue", "resume") == 0
+    assert counts(ask).paused == ""
+    assert run("queue", "resume") == 3
+
+
+@pytest.mark.parametrize("span", ["15", "soon", "-5m", "0s"])
+def test_pause_for_no_span_is_wrong_usage(run: Callable[..., int], ask: Ask, span: str) -> None:
+    """A number without a unit is not guessed at."""
+    assert run("queue", "pause", "--reason", "x", f"--for={span}") == 2
+    assert counts(ask).paused == ""
+
+
+def test_pause_for_ever_has_to_be_said(run: Callable[..., int], ask: Ask) -> None:
+    """Then it has no end."""
+    assert run("queue", "pause", "--reason", "x", "--for", "forever") == 0
+    assert counts(ask).pause_seconds_left is None
+
+
+def test_peek_shows_no_address(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str], work_folder: Path
+) -> None:
+    """Types, ages and domains; the job itself only with --reveal, which leaves a line in the log."""
+    push(ask, job_bytes(1, SECRET), b"{", job_bytes(2))
+    assert run("queue", "peek", "--limit", "2") == 0
+    shown = capsys.readouterr().out
+    assert "Registration" in shown
+    assert "example.org" in shown
+    assert "not JSON" in shown
+    assert SECRET not in shown
+    assert not (work_folder / "worker.log").exists()
+
+    assert run("queue", "peek", "--reveal") == 0
+    assert SECRET in capsys.readouterr().out
+    audit = (work_folder / "worker.log").read_text()
+    assert "Revealed" in audit
+    assert 'command="queue peek"' in audit
+    assert SECRET not in audit
+    assert counts(ask).waiting == 3
+
+
+def test_ages_are_counted(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    """By type or by domain; undated jobs have a column of their own."""
+    push(ask, job_bytes(1, SECRET, enqueued_at="2020-01-01T00:00:00Z"), job_bytes(2), job_bytes(3))
+    assert run("queue", "age", "--by", "domain", "--json") == 0
+    table = json.loads(capsys.readouterr().out)
+
+    assert [(row["name"], row["total"]) for row in table["rows"]] == [
+        ("TOTAL", 3),
+        ("example.com", 2),
+        ("example.org", 1),
+    ]
+    assert table["rows"][0]["jobs"][-2:] == [1, 2]
+    assert run("queue", "age", "--by", "colour") == 2
+
+
+def test_waiting_for_an_empty_queue(run: Callable[..., int], ask: Ask) -> None:
+    """At once where it is empty; 75 where nobody works."""
+    assert run("queue", "drain-wait") == 0
+    push(ask, job_bytes(1))
+    assert run("queue", "drain-wait", "--timeout", "1s") == 75
+
+
+def test_exported_jobs_can_be_pushed_again(
+    run: Callable[..., int], ask: Ask, capsysbinary: pytest.CaptureFixture[bytes], work_folder: Path
+) -> None:
+    """Whatever bytes were pushed come back the same, and nothing is taken meanwhile."""
+    jobs = [job_bytes(1), b'{\n"two": "lines"}', b"\xff\x00", '{"é": 1}'.encode()]
+    push(ask, *jobs)
+    assert run("queue", "export") == 0
+    (work_folder / "jobs.ndjson").write_bytes(capsysbinary.readouterr().out)
+    assert run("queue", "purge", "--yes") == 0
+    assert run("enqueue", "jobs.ndjson", "--unchecked") == 0
+
+    assert ask(lambda client: client.command("LRANGE", "jobs", 0, -1)) == jobs
+
+
+def test_purge_asks_and_says_what_stays(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal it refuses; it deletes what waits and nothing else."""
+    bury(ask, CAUSES[:1])
+    push(ask, job_bytes(1), job_bytes(2))
+    assert run("queue", "purge") == 4
+    assert run("queue", "purge", "--yes", "--expect", "3") == 4
+    assert counts(ask).waiting == 2
+    assert run("queue", "purge", "--dry-run") == 0
+    assert "1 dead stay" in capsys.readouterr().out
+    assert run("queue", "purge", "--yes", "--expect", "2", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"purged": 2}
+    assert (counts(ask).waiting, counts(ask).dead) == (0, 1)
+    assert run("queue", "purge", "--yes") == 3
+
+
+def test_release_is_the_way_back(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    """It pauses the queue, puts the jobs back as they were, and says how to go on."""
+    bury(ask, CAUSES[:2])
+    push(ask, job_bytes(7))
+    assert run("queue", "release", "--dead") == 4
+    assert run("queue", "release", "--dead", "--yes") == 0
+    assert "2 jobs are back on jobs" in capsys.readouterr().out
+
+    assert ask(lambda client: client.command("LRANGE", "jobs", 0, -1)) == [
+        job_bytes(0, SECRET),
+        job_bytes(1, SECRET),
+        job_bytes(7),
+    ]
+    assert counts(ask).paused.startswith("queue release")
+
+
+def test_dead_letters_are_grouped_by_cause(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Counts, codes and an example; no address."""
+    bury(ask, CAUSES)
+    assert run("dead", "groups", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["groups"]
+    assert [(group["count"], group["codes"], group["word"]) for group in found] == [
+        (3, "550 5.1.1", "refused"),
+        (1, "", "malformed"),
+    ]
+    assert run("dead", "groups", "--code", "4") == 3
+    assert run("dead", "list", "--cause", "malformed") == 0
+    assert "1 of 4 dead letters" in capsys.readouterr().out
+
+
+def test_retry_of_a_group_with_an_undo(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the group goes back, as many as were seen, and it can be taken back."""
+    bury(ask, CAUSES)
+    assert run("dead", "retry", "--code", "550", "--yes", "--expect", "4") == 4
+    assert counts(ask).dead == 4
+    assert run("dead", "retry", "--code", "550", "--expect", "3", "--dry-run") == 0
+    assert run("dead", "retry", "--code", "550", "--expect", "3", "--yes", "--rate", "0.1", "--json") == 0
+    batch = json.loads(capsys.readouterr().out.split("\n", 1)[1])["batch"]
+    assert (counts(ask).dead, counts(ask).delayed) == (1, 3)
+
+    assert run("dead", "retry", "--undo", batch) == 0
+    assert (counts(ask).dead, counts(ask).delayed) == (4, 0)
+    assert run("dead", "retry", "--undo", "nosuch") == 3
+
+
+def test_retry_names_exactly_one_way_to_choose(run: Callable[..., int], ask: Ask) -> None:
+    """Ids, or a filter, or all: two of them are a mistake, and none is no wish."""
+    (job_id, *_) = bury(ask, CAUSES)
+    assert run("dead", "retry") == 2
+    assert run("dead", "retry", job_id, "--code", "550") == 2
+    assert run("dead", "retry", "--all", "--code", "550") == 2
+    assert run("dead", "retry", "--code", "999") == 3
+
+
+def test_dead_letters_are_exported_with_their_bytes(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str], work_folder: Path
+) -> None:
+    """One a line, and a line in the log that somebody has them."""
+    bury(ask, CAUSES)
+    assert run("dead", "export", "--cause", "refused") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert [line["cause"]["word"] for line in lines] == ["refused"] * 3
+    assert all(line["body_base64"] for line in lines)
+    assert 'command="dead export"' in (work_folder / "worker.log").read_text()
+
+
+def test_job_is_found_by_whom_it_is_for_and_nobody_is_named(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address is compared in memory; ids of producers and Message-IDs find their jobs as well."""
+    ids = bury(ask, CAUSES)
+    push(ask, job_bytes(9, id="order-9"))
+    assert run("job", "find", "--to", SECRET.upper()) == 0
+    told = capsys.readouterr()
+    assert all(job_id in told.out for job_id in ids)
+    assert SECRET not in (told.out + told.err).lower()
+    assert run("job", "find", "--id", "order-9") == 0
+    assert "waits at place 1" in capsys.readouterr().out
+    assert run("job", "find", "--message-id", f"<{ids[0]}@example.com>") == 0
+    assert ids[0] in capsys.readouterr().out
+    assert run("job", "find", "--to", "nobody@example.net") == 3
+    assert run("job", "find") == 2
+
+
+def test_job_is_sent_now(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    """A dead one comes back with a new first attempt."""
+    (job_id, *_) = bury(ask, CAUSES[:1])
+    assert run("job", "retry", job_id) == 0
+    assert "was dead, is due now, attempt 1" in capsys.readouterr().out
+    assert counts(ask).due == 1
+    assert run("job", "retry", job_id) == 0
+    assert run("job", "retry", "nosuch") == 3

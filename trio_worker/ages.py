@@ -1,0 +1,77 @@
+"""Pure. How old the waiting jobs are, counted by email type or domain against ages that double, as qshape does.
+
+Sampled where the list is long: figures are then scaled to its length, and said to be so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from attrs import define, field, frozen
+
+# Upper bounds in seconds; the last column has none.
+COLUMNS_SECONDS = (5, 10, 20, 40, 80, 160, 320, 640)
+# A table longer than a screen is not looked at: what is rare is summed up.
+MOST_ROWS = 20
+OTHER = "other"
+UNDATED = len(COLUMNS_SECONDS) + 1
+
+
+@frozen
+class AgeRow:
+    """Jobs of one name: in all, and by age; the last figure counts those that nothing dates."""
+
+    name: str
+    total: int
+    by_age: tuple[int, ...]
+
+
+@define
+class AgeTable:
+    """Jobs come in, rows go out; ``looked_at`` of ``waiting`` jobs were counted."""
+
+    waiting: int
+    looked_at: int = 0
+    _counts: dict[str, Counter[int]] = field(factory=dict)
+
+    def add(self, names: Sequence[str], age_seconds: float | None) -> None:
+        """Count one job; under several names where it goes to several domains."""
+        self.looked_at += 1
+        column = UNDATED if age_seconds is None else column_of(age_seconds)
+        for name in names or ("?",):
+            self._counts.setdefault(name, Counter())[column] += 1
+        self._counts.setdefault("", Counter())[column] += 1
+
+    @property
+    def is_sampled(self) -> bool:
+        return self.looked_at < self.waiting
+
+    def rows(self) -> list[AgeRow]:
+        """Return the sum, then the most frequent names, then all others as one."""
+        named = sorted(
+            ((name, counts) for name, counts in self._counts.items() if name),
+            key=lambda item: (-item[1].total(), item[0]),
+        )
+        rest: Counter[int] = Counter()
+        for _, counts in named[MOST_ROWS:]:
+            rest.update(counts)
+        shown = [("TOTAL", self._counts.get("", Counter())), *named[:MOST_ROWS]]
+        return [self._row(name, counts) for name, counts in (*shown, *([(OTHER, rest)] if rest else []))]
+
+    def _row(self, name: str, counts: Counter[int]) -> AgeRow:
+        scale = self.waiting / self.looked_at if self.looked_at else 0.0
+        figures = tuple(round(counts[column] * scale) for column in range(UNDATED + 1))
+        return AgeRow(name, round(counts.total() * scale), figures)
+
+
+def column_of(age_seconds: float) -> int:
+    """Return the place of the first column whose bound is above the age; one past them is for the oldest."""
+    return next((place for place, bound in enumerate(COLUMNS_SECONDS) if age_seconds < bound), len(COLUMNS_SECONDS))
+
+
+def sample_places(waiting: int, wanted: int) -> list[int]:
+    """Return places in a list, evenly spaced from its head to its end, each once."""
+    if waiting <= wanted:
+        return list(range(waiting))
+    return sorted({round(number * (waiting - 1) / (wanted - 1)) for number in range(wanted)})

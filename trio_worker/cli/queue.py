@@ -1,0 +1,273 @@
+"""Trio. ``queue``: the producers' list: how it is, what comes next, and pausing it for all workers."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Annotated, Any
+
+import trio
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from trio_worker.ages import COLUMNS_SECONDS, AgeTable, sample_places
+from trio_worker.cli.acts import note_reveal, who
+from trio_worker.cli.asking import Span
+from trio_worker.cli.queue_moves import export, purge, release
+from trio_worker.cli.shelf import Reveal
+from trio_worker.cli.surroundings import (
+    NOTHING_MATCHED,
+    OK,
+    TIMED_OUT,
+    USAGE,
+    AsJson,
+    ConfigFile,
+    QueueName,
+    complain,
+    load_settings,
+    open_queue,
+    print_json,
+    refuse,
+    report_unavailable,
+)
+from trio_worker.glance import glance
+from trio_worker.inspection import Counts, count_jobs
+from trio_worker.overview import read_overview
+from trio_worker.pausing import PAUSE_SECONDS, pause_queue, resume_queue
+from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.releasing import peek as peek_jobs
+from trio_worker.wording import count, duration
+
+DRAIN_LOOK_SECONDS = 0.5
+# LINDEX walks the list from its nearer end: so many samples of a list of that length are a few milliseconds of Redis'
+# time, and a longer one is not sampled at all unless somebody wants every job read.
+_SAMPLES = ((20_000, 200), (200_000, 20))
+
+queue = App(
+    name="queue",
+    help="The queue: list, peek, age, pause, resume, drain-wait, export, purge, release.",
+    help_format="plaintext",
+)
+queue.command(export)
+queue.command(purge)
+queue.command(release)
+
+
+@queue.command(name="list")
+async def list_(*, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False) -> int:
+    """Show the queue in one line: jobs in each state, the age of the oldest, and its pause."""
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    async with open_queue(settings) as client:
+        seen = await read_overview(client, settings.queue.name, 2)
+    if isinstance(seen, Unavailable):
+        return report_unavailable(seen, settings)
+    counts = seen.counts
+    live = sum(not worker.is_lost for worker in seen.workers)
+    if as_json:
+        document: dict[str, Any] = {name: getattr(counts, name) for name in _STATES}
+        oldest = {"oldest_seconds": seen.oldest_seconds, "oldest_is_estimate": seen.is_estimate}
+        pause = {"paused": counts.paused or None, "pause_seconds_left": counts.pause_seconds_left}
+        print_json([{"queue": settings.queue.name, **document, **oldest, "workers": live, **pause}])
+        return OK
+    names = f"{'queue':<20}  {'waiting':>10}  {'oldest':>7}"
+    print(f"{names}  {'leased':>8}  {'delayed':>8}  {'held':>6}  {'dead':>8}  {'workers':>7}  state")
+    age = duration(seen.oldest_seconds, is_estimate=seen.is_estimate)
+    figures = f"{counts.leased:>8,}  {counts.delayed:>8,}  {counts.held:>6,}  {counts.dead:>8,}  {live:>7,}"
+    print(f"{settings.queue.name:<20}  {counts.waiting:>10,}  {age:>7}  {figures}  {_state(counts)}")
+    return OK
+
+
+_STATES = ("waiting", "leased", "delayed", "held", "dead")
+
+
+def _state(counts: Counts) -> str:
+    if not counts.paused:
+        return "open"
+    left = counts.pause_seconds_left
+    return f"PAUSED {'' if left is None else duration(left) + ' more'}: {counts.paused}".replace("  ", " ")
+
+
+@queue.command
+async def peek(
+    *,
+    limit: Annotated[int, Parameter(help="How many.", validator=Number(gte=1, lte=1000))] = 10,
+    reveal: Reveal = False,
+    queue: QueueName = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show the jobs that come next, without taking them; whom they are for and what they say only with --reveal."""
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    async with open_queue(settings) as client:
+        jobs = await peek_jobs(client, settings.queue.name, 0, limit)
+    if isinstance(jobs, Unavailable):
+        return report_unavailable(jobs, settings)
+    if reveal:
+        note_reveal(settings, "queue peek", [f"{len(jobs)} jobs"])
+    if as_json:
+        print_json([_peeked(place, raw, reveal=reveal) for place, raw in enumerate(jobs, 1)])
+        return OK
+    for place, raw in enumerate(jobs, 1):
+        seen = glance(raw)
+        age = duration(None if seen.enqueued_at is None else time.time() - seen.enqueued_at)
+        words = seen.email_type or ("-" if seen.is_readable else "not JSON")
+        print(f"{place:>6}  {words:<16}  {age:>6}  {len(raw):>9,} bytes  to {', '.join(seen.domains) or '-'}")
+        if reveal:
+            print(f"        {raw.decode('utf-8', 'backslashreplace')}")
+    return OK if jobs else NOTHING_MATCHED
+
+
+def _peeked(place: int, raw: bytes, *, reveal: bool) -> dict[str, Any]:
+    seen = glance(raw)
+    document: dict[str, Any] = {
+        "place": place,
+        "email_type": seen.email_type or None,
+        "enqueued_at": seen.enqueued_at,
+        "bytes": len(raw),
+        "domains": list(seen.domains),
+    }
+    return {**document, "job": raw.decode("utf-8", "backslashreplace")} if reveal else document
+
+
+@queue.command
+async def age(
+    *,
+    by: Annotated[str, Parameter(help="type or domain: what the rows are.")] = "type",
+    exact: Annotated[bool, Parameter(negative=(), help="Read every job instead of a sample.")] = False,
+    queue: QueueName = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Count the waiting jobs by age, as their producers dated them (enqueued_at), against their type or domain."""
+    if by not in {"type", "domain"}:
+        complain(f"--by: {by} is not known: type or domain")
+        return USAGE
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    async with open_queue(settings) as client:
+        table = await _age_table(client, settings.queue.name, by, exact=exact)
+    if isinstance(table, Unavailable):
+        return report_unavailable(table, settings)
+    if table is None:
+        refuse(USAGE, "the list is too long to sample without holding up Redis: say --exact to read every job")
+    _print_ages(table, by, as_json=as_json)
+    return OK
+
+
+async def _age_table(client: RedisClient, name: str, by: str, *, exact: bool) -> AgeTable | Unavailable | None:
+    counts = await count_jobs(client, name)
+    if isinstance(counts, Unavailable):
+        return counts
+    table = AgeTable(counts.waiting)
+    wanted = next((samples for most, samples in _SAMPLES if counts.waiting <= most), 0)
+    if exact or counts.waiting <= wanted:
+        for first in range(0, counts.waiting, _SAMPLES[0][1]):
+            page = await peek_jobs(client, name, first, _SAMPLES[0][1])
+            if isinstance(page, Unavailable):
+                return page
+            _add(table, page, by, counts.at)
+        table.waiting = max(table.looked_at, 0) if exact else table.waiting
+        return table
+    if not wanted:
+        return None
+    places = sample_places(counts.waiting, wanted)
+    found = await client.pipeline([("LINDEX", name, place) for place in places])
+    if isinstance(found, Unavailable):
+        return found
+    _add(table, [raw for raw in found if raw is not None], by, counts.at)
+    return table
+
+
+def _add(table: AgeTable, jobs: list[bytes], by: str, now: float) -> None:
+    for raw in jobs:
+        seen = glance(raw)
+        names = seen.domains if by == "domain" else ((seen.email_type,) if seen.email_type else ())
+        table.add(names, None if seen.enqueued_at is None else max(0.0, now - seen.enqueued_at))
+
+
+def _print_ages(table: AgeTable, by: str, *, as_json: bool) -> None:
+    heads = [*(f"<{duration(bound)}" for bound in COLUMNS_SECONDS), f"{duration(COLUMNS_SECONDS[-1])}+", "undated"]
+    rows = table.rows()
+    if as_json:
+        print_json(
+            {
+                "by": by,
+                "looked_at": table.looked_at,
+                "waiting": table.waiting,
+                "columns": heads,
+                "rows": [{"name": row.name, "total": row.total, "jobs": list(row.by_age)} for row in rows],
+            }
+        )
+        return
+    print(f"{by:<24}  {'T':>9}  " + "  ".join(f"{head:>7}" for head in heads))
+    for row in rows:
+        print(f"{row.name[:24]:<24}  {count(row.total):>9}  " + "  ".join(f"{count(n):>7}" for n in row.by_age))
+    if table.is_sampled:
+        print(f"{table.looked_at} jobs looked at of {table.waiting:,}; figures are scaled. --exact reads all of them.")
+
+
+@queue.command
+async def pause(
+    *,
+    reason: Annotated[str, Parameter(help="Why; everybody who looks is shown it.")],
+    for_: Annotated[Span, Parameter(name="--for", help="How long: 30s, 15m, 2h, forever.")] = PAUSE_SECONDS,
+    by: Annotated[str | None, Parameter(help="Who; else the user at this shell.")] = None,
+    queue: QueueName = None,
+    config: ConfigFile = None,
+) -> int:
+    """Have no worker claim anything from now on; what is in hand is finished. Ends by itself after 15 minutes."""
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    if not reason.strip():
+        refuse(USAGE, "--reason: must say something")
+    if for_ <= 0:
+        refuse(USAGE, "--for: must be more than nothing")
+    name, seconds = settings.queue.name, None if math.isinf(for_) else for_
+    async with open_queue(settings) as client:
+        failed = await pause_queue(client, name, reason, who() if by is None else by, seconds)
+        counts = failed or await count_jobs(client, name)
+    if isinstance(counts, Unavailable):
+        return report_unavailable(counts, settings)
+    ends = "until it is resumed" if seconds is None else f"for {duration(seconds)}, until {_time_in(seconds)}"
+    print(f"paused {name} {ends}; {counts.leased:,} jobs in hand will be finished")
+    print("to resume: trio-worker queue resume")
+    return OK
+
+
+def _time_in(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
+
+
+@queue.command
+async def resume(*, queue: QueueName = None, config: ConfigFile = None) -> int:
+    """End a pause: workers claim again within a second."""
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    async with open_queue(settings) as client:
+        was_paused = await resume_queue(client, settings.queue.name)
+    if isinstance(was_paused, Unavailable):
+        return report_unavailable(was_paused, settings)
+    print(f"resumed {settings.queue.name}" if was_paused else f"{settings.queue.name} was not paused")
+    return OK if was_paused else NOTHING_MATCHED
+
+
+@queue.command(name="drain-wait")
+async def drain_wait(
+    *,
+    timeout: Annotated[Span, Parameter(help="Give up after: 30s, 5m, forever.")] = math.inf,  # noqa: ASYNC109  its name
+    queue: QueueName = None,
+    config: ConfigFile = None,
+) -> int:
+    """Wait until nothing is waiting, due or leased; end with 75 if it takes too long."""
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    left = "nothing was seen"
+    async with open_queue(settings) as client:
+        with trio.move_on_after(timeout):
+            while True:
+                counts = await count_jobs(client, settings.queue.name)
+                if isinstance(counts, Unavailable):
+                    return report_unavailable(counts, settings)
+                if not (counts.waiting or counts.leased or counts.due):
+                    print(f"{settings.queue.name} is drained: {counts.delayed:,} delayed, {counts.dead:,} dead")
+                    return OK
+                left = f"{counts.waiting:,} waiting, {counts.leased:,} leased, {counts.due:,} due"
+                await trio.sleep(DRAIN_LOOK_SECONDS)
+    complain(f"{settings.queue.name} is not drained: {left}")
+    return TIMED_OUT

@@ -1,0 +1,193 @@
+"""Trio. What moves or deletes the jobs of the producers' list: export, purge, and release, the way back."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from typing import Annotated
+
+import trio
+from cyclopts import Parameter
+
+from trio_worker.cli.acts import note_reveal, who
+from trio_worker.cli.asking import Asking, Span, is_expected, typed
+from trio_worker.cli.surroundings import (
+    NOTHING_MATCHED,
+    OK,
+    PARTLY,
+    REFUSED,
+    TIMED_OUT,
+    AsJson,
+    ConfigFile,
+    QueueName,
+    complain,
+    load_settings,
+    open_queue,
+    print_json,
+    report_unavailable,
+)
+from trio_worker.inspection import Counts, count_jobs
+from trio_worker.pausing import pause_queue
+from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.releasing import Released, walk_waiting
+from trio_worker.releasing import purge as purge_jobs
+from trio_worker.releasing import release as release_jobs
+from trio_worker.settings import Settings
+
+ASKING = Asking()
+LOOK_SECONDS = 0.5
+
+
+async def export(*, queue: QueueName = None, config: ConfigFile = None) -> int:
+    """Write the waiting jobs to standard output, one a line, as they were pushed; they stay in the list.
+
+    A job that is not one line of JSON is written as {"base64": "..."}. enqueue --unchecked pushes all of it again.
+    """
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    name = settings.queue.name
+    note_reveal(settings, "queue export", [name])
+    written = 0
+    async with open_queue(settings) as client:
+        counts = await count_jobs(client, name)
+        if isinstance(counts, Unavailable):
+            return report_unavailable(counts, settings)
+        async for page in walk_waiting(client, name, counts.waiting):
+            if isinstance(page, Unavailable):
+                return report_unavailable(page, settings)
+            for raw in page:
+                sys.stdout.write(_line(raw) + "\n")
+                written += 1
+    sys.stdout.flush()
+    complain(f"{written:,} jobs written; leased, delayed, held and dead ones are not among them")
+    return OK if written else NOTHING_MATCHED
+
+
+def _line(raw: bytes) -> str:
+    try:
+        json.loads(raw)
+        text = raw.decode("utf-8")
+    except ValueError:
+        text = ""
+    if text and text.isprintable():
+        return text
+    return json.dumps({"base64": base64.b64encode(raw).decode("ascii")})
+
+
+async def purge(
+    *, asking: Asking = ASKING, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False
+) -> int:
+    """Delete the jobs that wait in the list, for good; those in every other state stay."""
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    name = settings.queue.name
+    async with open_queue(settings) as client:
+        counts = await count_jobs(client, name)
+        if isinstance(counts, Unavailable):
+            return report_unavailable(counts, settings)
+        if not is_expected(counts.waiting, asking.expect, "waiting jobs"):
+            return REFUSED
+        if not counts.waiting:
+            complain(f"nothing to do: no job waits in {name}")
+            return NOTHING_MATCHED
+        stays = f"{counts.leased:,} leased, {counts.delayed:,} delayed, {counts.held:,} held, {counts.dead:,} dead stay"
+        if asking.dry_run:
+            print(f"{counts.waiting:,} waiting jobs of {name} would be deleted; {stays}")
+            return OK
+        question = f"Delete {counts.waiting:,} waiting jobs of {name} for good ({stays})?"
+        if not typed(question, name, yes=asking.yes, no_input=asking.no_input):
+            return REFUSED
+        purged = await purge_jobs(client, name, counts.waiting)
+    if isinstance(purged, Unavailable):
+        return report_unavailable(purged, settings)
+    if as_json:
+        print_json({"purged": purged})
+    else:
+        print(f"{purged:,} waiting jobs of {name} were deleted; {stays}")
+    return OK
+
+
+async def release(
+    *,
+    held: Annotated[bool, Parameter(negative=(), help="Held jobs too: those that may have arrived.")] = False,
+    dead: Annotated[bool, Parameter(negative=(), help="Dead letters too.")] = False,
+    wait: Annotated[Span, Parameter(help="How long to wait for jobs that workers have in hand.")] = 60.0,
+    asking: Asking = ASKING,
+    queue: QueueName = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Put every unfinished job back on the plain list, as it was pushed, in its order: the way to another worker.
+
+    Pauses the queue first, so that no worker of this kind claims them again, waits until none has a job in hand, and
+    leaves it paused. Can be cut short and begun anew: nothing is lost, and nothing is in two places.
+    """
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    name = settings.queue.name
+    async with open_queue(settings) as client:
+        counts = await count_jobs(client, name)
+        if isinstance(counts, Unavailable):
+            return report_unavailable(counts, settings)
+        wanted = counts.leased + counts.delayed + counts.held * held + counts.dead * dead
+        if not is_expected(wanted, asking.expect, "unfinished jobs"):
+            return REFUSED
+        stays = ", ".join(_staying(counts, held=held, dead=dead)) or "none"
+        if asking.dry_run:
+            print(f"{name} would be paused and {wanted:,} jobs put back on its list; in their state stay: {stays}")
+            return OK
+        question = f"Pause {name} and put {wanted:,} jobs back on its list (in their state stay: {stays})?"
+        if not typed(question, name, yes=asking.yes, no_input=asking.no_input):
+            return REFUSED
+        failed = await pause_queue(client, name, "queue release", who(), None)
+        if failed:
+            return report_unavailable(failed, settings)
+        is_idle = await _wait_until_idle(client, settings, wait)
+        if isinstance(is_idle, Unavailable):
+            return report_unavailable(is_idle, settings)
+        released = await release_jobs(client, name, with_held=held, with_dead=dead)
+    if isinstance(released, Unavailable):
+        return report_unavailable(released, settings)
+    return _report(name, released, as_json=as_json)
+
+
+def _staying(counts: Counts, *, held: bool, dead: bool) -> list[str]:
+    states = (("held", counts.held, held), ("dead", counts.dead, dead))
+    return [f"{number:,} {state}" for state, number, goes in states if number and not goes]
+
+
+async def _wait_until_idle(client: RedisClient, settings: Settings, seconds: float) -> bool | Unavailable:
+    """Wait until no lease is live; leases that have run out belong to nobody."""
+    with trio.move_on_after(seconds):
+        while True:
+            counts = await count_jobs(client, settings.queue.name)
+            if isinstance(counts, Unavailable):
+                return counts
+            if counts.leased <= counts.run_out:
+                return True
+            await trio.sleep(LOOK_SECONDS)
+    return False
+
+
+def _report(name: str, released: Released, *, as_json: bool) -> int:
+    if as_json:
+        print_json(
+            {
+                "back": released.back,
+                "live": released.live,
+                "partly_delivered": released.partly,
+                "kept": released.kept,
+                "uncertain": released.uncertain,
+            }
+        )
+    else:
+        print(f"{released.back:,} jobs are back on {name}, before all that waited; the queue is paused for our workers")
+        if released.uncertain:
+            print(f"{released.uncertain:,} of them may have been sent: their worker fell silent with them")
+        print("to go on with trio-worker instead: trio-worker queue resume")
+    if released.partly:
+        complain(
+            f"{released.partly:,} were delivered to some of their recipients and stay: {', '.join(released.left[:3])}"
+        )
+    if released.live:
+        complain(f"{released.live:,} are in the hands of a worker still: run this again")
+        return TIMED_OUT
+    return PARTLY if released.partly else OK

@@ -1,0 +1,55 @@
+"""Pure. What may be said of a job without showing whom it is for: its type, the domains, when it was pushed."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from trio_worker.fault import Malformed
+from trio_worker.job import Envelope
+from trio_worker.strict_json import Json, read_json
+from trio_worker.structure import structure
+
+
+@frozen
+class Glance:
+    """One look at a payload; empty and None where it does not say, or cannot be read."""
+
+    email_type: str = ""
+    recipients: tuple[str, ...] = ()
+    producer_id: str = ""
+    enqueued_at: float | None = None
+    is_readable: bool = True
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The recipients' domains in lower case, each once; they name nobody."""
+        found = (recipient.rpartition("@")[2].rstrip("> ").lower() for recipient in self.recipients)
+        return tuple(dict.fromkeys(domain for domain in found if domain))
+
+
+def glance(raw: bytes) -> Glance:
+    """Look at a job as far as it can be understood; whatever the bytes, this never raises."""
+    document = read_json(raw)
+    if isinstance(document, Malformed) or not isinstance(document.value, dict):
+        return Glance(is_readable=False)
+    delivery = document.value.get("data")
+    delivery = delivery if isinstance(delivery, dict) else {}
+    payload = delivery.get("data")
+    payload = payload if isinstance(payload, dict) else {}
+    envelope = structure(document.value, Envelope, "$")
+    return Glance(
+        email_type=_text(delivery.get("email_type")),
+        recipients=tuple(
+            name for key in ("email", "to", "cc", "bcc") for name in _texts(payload.get(key)) if "@" in name
+        ),
+        producer_id=_text(document.value.get("id")),
+        enqueued_at=envelope.enqueued_at if isinstance(envelope, Envelope) else None,
+    )
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: Json) -> list[str]:
+    return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]

@@ -1,0 +1,87 @@
+"""Trio. What systemd is told: that the worker is ready, that its loop makes progress, that it stops.
+
+sd_notify(3): datagrams to the socket that $NOTIFY_SOCKET names; nothing where there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Never
+
+import trio
+from attrs import define
+
+from trio_worker.events import Event, Phase, PhaseChanged
+
+# The status line of `systemctl status` is looked at by people.
+STATUS_SECONDS = 10.0
+# What stopping takes beyond the grace: settling, QUIT, leaving.
+STOPPING_MARGIN_SECONDS = 10.0
+
+
+@define(eq=False)
+class Supervisor:
+    """The way to systemd; made by `find_supervisor`, its socket is closed with `close`."""
+
+    _socket: socket.socket
+    _address: str
+    watchdog_seconds: float | None
+    grace_seconds: float
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def tell(self, *lines: str) -> None:
+        """Send one datagram; a supervisor that does not listen must not hold up a worker."""
+        with suppress(OSError):
+            self._socket.sendto("\n".join(lines).encode(), self._address)
+
+    def note(self, event: Event) -> None:
+        """Tell of the phases of the worker's life."""
+        match event:
+            case PhaseChanged(Phase.RUNNING):
+                self.tell("READY=1", f"MAINPID={os.getpid()}")
+            case PhaseChanged(Phase.DRAINING, why):
+                seconds = self.grace_seconds + STOPPING_MARGIN_SECONDS
+                self.tell("STOPPING=1", f"STATUS=draining: {why}", f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+            case _:
+                pass
+
+    def reloading(self) -> None:
+        """Say that settings are read anew, and that this is done: it takes no time that anybody could see."""
+        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self.tell("READY=1")
+
+    async def run(self, status: Callable[[], str]) -> Never:
+        """Prove for ever that the loop makes progress, and keep the status line; a blocked loop stops proving it."""
+        every_seconds = min(STATUS_SECONDS, (self.watchdog_seconds or STATUS_SECONDS * 2) / 2)
+        status_at = 0.0
+        while True:
+            lines = ["WATCHDOG=1"] if self.watchdog_seconds else []
+            if trio.current_time() >= status_at:
+                lines.append(f"STATUS={' '.join(status().split())}")
+                status_at = trio.current_time() + STATUS_SECONDS
+            if lines:
+                self.tell(*lines)
+            await trio.sleep(every_seconds)
+
+
+def find_supervisor(environ: Mapping[str, str], grace_seconds: float) -> Supervisor | None:
+    """Return the way to the supervisor that the environment names, None where there is none of ours."""
+    address = environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return None
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    return Supervisor(opened, "\0" + address[1:] if address[0] == "@" else address, _watchdog(environ), grace_seconds)
+
+
+def _watchdog(environ: Mapping[str, str]) -> float | None:
+    """Return how often systemd wants to be told (sd_watchdog_enabled(3)), None if it does not."""
+    if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    text = environ.get("WATCHDOG_USEC", "")
+    return int(text) / 1e6 if text.isascii() and text.isdigit() and int(text) > 0 else None

@@ -1,0 +1,216 @@
+"""Trio. The little HTTP server: ``/metrics``, ``/livez``, ``/readyz``, over h11; up until the drain is over.
+
+Each answer is made from what the process knows already, so that a probe waits for nothing: no Redis, no relay. One
+connection has little time and little room, and there are few of them: a stranger who finds the port can do no more than
+be refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import h11
+import trio
+from attrs import frozen
+
+from trio_worker import __version__
+from trio_worker.option import option
+
+# A scraper sends its request at once; what is slower than this is not one.
+REQUEST_SECONDS = 5.0
+MOST_CONNECTIONS = 32
+MOST_HEADER_BYTES = 8192
+_READ_BYTES = 4096
+_MOST_LEFTOVER_BYTES = 65_536
+_TEXT = "text/plain; charset=utf-8"
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_UNIX = "unix:"
+
+
+@frozen
+class MetricsOptions:
+    """Where metrics and health are served (config section ``[metrics]``)."""
+
+    listen: str = option(
+        "", "Address of /metrics and health, such as 127.0.0.1:9464 or unix:PATH; port 0: any; empty: none."
+    )
+
+
+@frozen
+class Answer:
+    """What a path says."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+# A path and what it says now; called for each request.
+Pages: TypeAlias = Mapping[str, Callable[[], Answer]]
+
+
+class ListenTakenError(OSError):
+    """The address is taken; the message says what to do."""
+
+
+def page_of_json(status: int, document: Mapping[str, Any]) -> Answer:
+    """Return an answer that holds one JSON object."""
+    return Answer(status, "application/json", json.dumps(document).encode() + b"\n")
+
+
+def page_of_text(status: int, text: str) -> Answer:
+    """Return an answer of plain text."""
+    return Answer(status, _TEXT, text.encode())
+
+
+def split_address(listen: str) -> tuple[str, int] | Path:
+    """Return (host, port) or the path of a unix socket; ValueError says what is wrong with it."""
+    if listen.startswith(_UNIX):
+        path = listen.removeprefix(_UNIX)
+        if not path:
+            raise ValueError("unix: needs a path, such as unix:var/metrics.sock")
+        return Path(path)
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ValueError("must be an address and a port, such as 127.0.0.1:9464, or unix:PATH")
+    return host.strip("[]"), int(port)
+
+
+@asynccontextmanager
+async def serve_pages(listen: str, pages: Pages) -> AsyncIterator[str]:
+    """Serve pages for the block; gives the address that is listened on, with the port that was chosen for port 0.
+
+    Raises `ListenTakenError` where another process has the address, and OSError where it cannot be had.
+    """
+    address = split_address(listen)
+    listeners, shown = await _listen(address, listen)
+    limit = trio.CapacityLimiter(MOST_CONNECTIONS)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        try:
+            limit.acquire_nowait()
+        except trio.WouldBlock:
+            await stream.aclose()
+            return
+        try:
+            with trio.move_on_after(REQUEST_SECONDS), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await _answer(stream, pages)
+        finally:
+            limit.release()
+            await trio.aclose_forcefully(stream)
+
+    try:
+        async with trio.open_nursery() as connections:
+            connections.start_soon(trio.serve_listeners, serve, listeners)
+            yield shown
+            connections.cancel_scope.cancel()
+    finally:
+        if isinstance(address, Path):
+            with suppress(OSError):
+                address.unlink()
+
+
+async def _listen(address: tuple[str, int] | Path, listen: str) -> tuple[list[trio.SocketListener], str]:
+    what = f"{listen} is taken: give each worker of this host its own, with port 0 or a unix socket"
+    if isinstance(address, Path):
+        return [await _listen_unix(address, what)], listen
+    host, port = address
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        if "already in use" in str(error).lower():
+            raise ListenTakenError(what) from error
+        raise
+    bound = listeners[0].socket.getsockname()[1]
+    return listeners, f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+
+
+async def _listen_unix(path: Path, what: str) -> trio.SocketListener:
+    """Listen on a unix socket; one that a process left behind is taken over, one that answers is not."""
+    await _free(path, what)
+    opened = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    try:
+        await trio.Path(path).parent.mkdir(parents=True, exist_ok=True)
+        await opened.bind(str(path))
+        os.chmod(path, 0o660)  # noqa: PTH101  a socket of our own
+        opened.listen(MOST_CONNECTIONS)
+    except BaseException:
+        opened.close()
+        raise
+    return trio.SocketListener(opened)
+
+
+async def _free(path: Path, what: str) -> None:
+    """Remove the socket that a process left behind; one that somebody answers at stays."""
+    place = trio.Path(path)
+    if not await place.exists() or not await place.is_socket():
+        return
+    with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as probe:
+        try:
+            await probe.connect(str(path))
+        except ConnectionRefusedError:
+            await place.unlink()
+        else:
+            raise ListenTakenError(what)
+
+
+async def _answer(stream: trio.SocketStream, pages: Pages) -> None:
+    """Answer one request and close: a scraper that comes every ten seconds needs no connection in between."""
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEADER_BYTES)
+    try:
+        answer, is_head = await _read(stream, connection, pages)
+    except h11.RemoteProtocolError as error:
+        answer, is_head = page_of_text(error.error_status_hint, "not a request\n"), False
+    if connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+        await stream.send_all(_written(connection, answer, is_head=is_head))
+        # Closing with something unread resets the connection, and the answer would be lost with it.
+        await stream.send_eof()
+        for _ in range(_MOST_LEFTOVER_BYTES // _READ_BYTES):
+            if not await stream.receive_some(_READ_BYTES):
+                break
+
+
+async def _read(stream: trio.SocketStream, connection: h11.Connection, pages: Pages) -> tuple[Answer, bool]:
+    request: h11.Request | None = None
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await stream.receive_some(_READ_BYTES))
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.EndOfMessage) and request is not None:
+            return _page(request, pages), request.method == b"HEAD"
+        elif isinstance(event, h11.Data):
+            return page_of_text(413, "no request has a body here\n"), False
+        else:
+            raise h11.RemoteProtocolError("closed before a request", 400)
+
+
+def _page(request: h11.Request, pages: Pages) -> Answer:
+    path = request.target.split(b"?", 1)[0].decode("ascii", "replace")
+    make = pages.get(path)
+    if make is None:
+        return page_of_text(404, f"there are {', '.join(pages)}\n")
+    if request.method not in {b"GET", b"HEAD"}:
+        return page_of_text(405, "GET or HEAD\n")
+    return make()
+
+
+def _written(connection: h11.Connection, answer: Answer, *, is_head: bool) -> bytes:
+    headers = [
+        ("Content-Type", answer.content_type),
+        ("Content-Length", str(len(answer.body))),
+        ("Server", f"trio-worker/{__version__}"),
+        ("Cache-Control", "no-store"),
+        ("Connection", "close"),
+    ]
+    parts = [connection.send(h11.Response(status_code=answer.status, headers=headers))]
+    if not is_head:
+        parts.append(connection.send(h11.Data(data=answer.body)))
+    parts.append(connection.send(h11.EndOfMessage()))
+    return b"".join(part for part in parts if part)
