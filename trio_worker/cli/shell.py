@@ -25,7 +25,7 @@ from attrs import define, evolve, frozen
 
 from trio_worker import __version__
 from trio_worker.cli.run import relay_of
-from trio_worker.cli.surroundings import OK, ConfigFile, load_settings, open_queue, redis_name
+from trio_worker.cli.surroundings import OK, ConfigFile, complain, connect_queue, load_settings, redis_name
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.opening import open_session
 from trio_worker.overview import Overview, read_overview
@@ -40,7 +40,9 @@ from trio_worker.trio_thread import TrioThread, open_trio_thread
 
 # Bytes are mostly jobs; of longer ones only the beginning is shown, and print() shows them whole.
 _SHOWN_BYTES = 12
-_BYTES_LITERAL = re.compile(r"b'(?:[^'\\]|\\.)*'|b\"(?:[^\"\\]|\\.)*\"")
+_LITERAL = r"(?:b'(?:[^'\\]|\\.)*'|b\"(?:[^\"\\]|\\.)*\")"
+# What is too long for a line is written in pieces one below the other.
+_BYTES_LITERAL = re.compile(rf"{_LITERAL}(?:\s+{_LITERAL})*")
 
 _BANNER = """\
 trio-worker {version}: {queue} @ {redis}, relay {relay} ({profile})
@@ -141,7 +143,7 @@ async def _open_desk(settings: Settings) -> AsyncIterator[Desk]:
     relay = relay_of(settings)
     options = evolve(settings.smtp_pool, min_idle=0)  # a connection is opened when one is borrowed
     async with (
-        open_queue(settings) as client,
+        connect_queue(settings, complain) as client,
         open_pool(options, settings.smtp_timeouts, partial(open_session, relay), lambda _event: None) as pool,
     ):
         yield Desk(Queue(settings.queue.name, client), client, pool)
@@ -206,7 +208,7 @@ def shown(value: object, secrets: tuple[str, ...] = ()) -> str:
 
 
 def _shortened(literal: re.Match[str]) -> str:
-    held: bytes = ast.literal_eval(literal[0])
+    held: bytes = ast.literal_eval(f"({literal[0]})")
     if len(held) <= 2 * _SHOWN_BYTES:
         return literal[0]
     return f"<{len(held):,} bytes: {held[:_SHOWN_BYTES]!r}…>"
