@@ -49,3 +49,9 @@ app.command(
 )
 app.command("trio_worker.cli.mail:mail", name="mail", help="What the mails of each email type look like: preview.")
 app.command("trio_worker.cli.smtp:smtp", name="smtp", help="The relay: check every step of the way to it.")
+app.command(
+    "trio_worker.cli.completion:completion", name="completion", help="Print the completion script of bash, zsh or fish."
+)
+app.command(
+    "trio_worker.cli.shell:shell", name="shell", help="A Python prompt with await, the queue, Redis and the relay."
+)
