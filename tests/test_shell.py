@@ -129,7 +129,9 @@ def test_errors_are_shown_and_the_prompt_stays(terminal: Terminal) -> None:
     terminal.until(">>> ")
 
     assert terminal.ask("1 / 0").endswith("ZeroDivisionError: division by zero")
-    assert terminal.ask("await trio.lowlevel.checkpoint() or missing").endswith("NameError: name 'missing' is not defined")
+    assert terminal.ask("await trio.lowlevel.checkpoint() or missing").endswith(
+        "NameError: name 'missing' is not defined"
+    )
     assert terminal.ask("1 +").endswith("SyntaxError: invalid syntax")
     assert terminal.ask("2") == "2"
 
