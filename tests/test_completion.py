@@ -71,16 +71,37 @@ def test_tab_in_bash_offers_commands_and_options(bash_script: Path, line: str, e
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_can_read_theirs(shell: str) -> None:
-    """Each script names our command; where the shell is installed, it finds nothing wrong with it."""
+def test_other_shells_have_theirs(shell: str) -> None:
+    """Each script names our command, and what it offers."""
     printed = trio_worker("completion", shell)
 
     assert printed.returncode == 0
     assert "trio-worker" in printed.stdout
-    assert "completion" in printed.stdout
-    if shutil.which(shell):
-        done = run(shell, "-n", stdin=printed.stdout)
-        assert (done.returncode, done.stderr) == (0, "")
+    assert "drain-wait" in printed.stdout
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_finds_the_script_in_its_fpath(tmp_path: Path) -> None:
+    """Under the name that the help says, compinit binds it to our command and reads it without a word."""
+    (tmp_path / "_trio-worker").write_text(trio_worker("completion", "zsh").stdout)
+    script = f"fpath=({tmp_path} $fpath); autoload -U compinit; compinit -u -d {tmp_path}/dump; "
+
+    done = run("zsh", "-fc", f"{script} print $_comps[trio-worker]; autoload +X $_comps[trio-worker]")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("_trio")
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+@pytest.mark.parametrize(("line", "offered"), [("smtp ", "check"), ("mail preview --ht", "--html"), ("sta", "status")])
+def test_tab_in_fish_offers_commands_and_options(tmp_path: Path, line: str, offered: str) -> None:
+    """As it would in its prompt."""
+    (tmp_path / "trio-worker.fish").write_text(trio_worker("completion", "fish").stdout)
+
+    done = run("fish", "--no-config", "-c", f"source {tmp_path}/trio-worker.fish; complete -C 'trio-worker {line}'")
+
+    assert offered in [row.split("\t")[0] for row in done.stdout.splitlines()]
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -61,20 +61,24 @@ class TrioThread(Generic[Entered]):
         `TrioThreadOverError` when the run has ended, or ends meanwhile.
         """
         call = _Call(function, args)
+        try:
+            self._submit(call)
+            answer: T = call.answer.result()
+        except KeyboardInterrupt:
+            with suppress(trio.RunFinishedError):
+                self._token.result().run_sync_soon(call.scope.cancel)
+            if call in self._pending:
+                wait([call.answer])
+            raise
+        return answer
+
+    def _submit(self, call: _Call) -> None:
         with self._lock:
             if self._is_over:
                 call.refuse(self.error)
             else:
                 self._pending.add(call)
                 self._token.result().run_sync_soon(self._give.send_nowait, call)
-        try:
-            answer: T = call.answer.result()
-        except KeyboardInterrupt:
-            with suppress(trio.RunFinishedError):
-                self._token.result().run_sync_soon(call.scope.cancel)
-            wait([call.answer])
-            raise
-        return answer
 
     def call_soon(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run a function that does not await between the steps of the tasks in the thread; else as `call`."""
