@@ -55,7 +55,7 @@ def test_the_example_without_pytest_prints_a_subject(tmp_path: Path) -> None:
     """A script, run in an empty folder."""
     (tmp_path / "script.py").write_text(EXAMPLES["without_pytest.py"])
 
-    done = run_python(tmp_path, "-W", "error", "-W", "ignore:'AbstractChildWatcher'", "script.py")
+    done = run_python(tmp_path, "-W", "error", "script.py")
 
     assert (done.returncode, done.stdout) == (0, "Your week with DimDim Health\n"), done.stderr
 
@@ -100,7 +100,7 @@ def test_a_missing_server_says_why(tmp_path: Path) -> None:
         "def test_it(mail_worker):\n    pass\n"
     )
 
-    done = run_pytest(tmp_path, test, "-W", "ignore:'AbstractChildWatcher'")
+    done = run_pytest(tmp_path, test)
 
     assert done.returncode == 1
     assert "no Valkey for the mail worker" in done.stdout

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from attrs import frozen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
-    from types import ModuleType
 
     from trio_worker.testing import BlockingMails, BlockingMailWorker, Mails, MailWorker
 
@@ -35,8 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
 
 
-@frozen
-class MailWorkerRequest:
+class MailWorkerRequest(NamedTuple):
     """What one test asked for; ``redis`` is a URL, or the word for the fake."""
 
     redis: str
@@ -47,7 +42,8 @@ class MailWorkerRequest:
 @pytest.fixture(scope="session")
 def mail_worker_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give the URL of a Valkey for all tests that want one; it stops with the last of them."""
-    embedded = _quietly_import("trio_worker.embedded")
+    from trio_worker import embedded  # noqa: PLC0415  when it is first wanted
+
     address = embedded.EmbeddedAddress(tmp_path_factory.mktemp("mail-worker-valkey"))
     try:
         hold = embedded.acquire_embedded(address)
@@ -79,7 +75,8 @@ def mail_worker_request(request: pytest.FixtureRequest) -> MailWorkerRequest:
 @pytest.fixture
 def mail_worker(mail_worker_request: MailWorkerRequest) -> Iterator[BlockingMailWorker]:
     """Run a worker whose methods block, with a queue and a relay of its own (`testing.BlockingMailWorker`)."""
-    testing = _quietly_import("trio_worker.testing")
+    from trio_worker import testing  # noqa: PLC0415  when it is first wanted
+
     asked = mail_worker_request
     try:
         with testing.open_blocking_mail_worker(asked.redis, config=asked.config, settings=asked.settings) as worker:
@@ -97,7 +94,8 @@ def mails(mail_worker: BlockingMailWorker) -> BlockingMails:
 @pytest.fixture
 async def trio_mail_worker(mail_worker_request: MailWorkerRequest) -> AsyncIterator[MailWorker]:
     """Run a worker in the trio of a test under pytest-trio (`testing.MailWorker`)."""
-    testing = _quietly_import("trio_worker.testing")
+    from trio_worker import testing  # noqa: PLC0415  when it is first wanted
+
     asked = mail_worker_request
     try:
         async with testing.open_mail_worker(asked.redis, config=asked.config, settings=asked.settings) as worker:
@@ -110,13 +108,6 @@ async def trio_mail_worker(mail_worker_request: MailWorkerRequest) -> AsyncItera
 def trio_mails(trio_mail_worker: MailWorker) -> Mails:
     """Give what the worker of this test has sent."""
     return trio_mail_worker.mails
-
-
-def _quietly_import(name: str) -> ModuleType:
-    """Import a module of ours when it is first wanted; what its libraries warn of is no concern of a test."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return import_module(name)
 
 
 def _flush(url: str) -> None:
