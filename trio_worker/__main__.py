@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import NoReturn
@@ -30,6 +31,8 @@ def _run() -> int:
         from trio_worker.probe import main as probe  # noqa: PLC0415  it costs a tenth of all the other commands
 
         return probe(sys.argv[2:])
+    # Nothing that is imported is garbage: looking through it again and again would cost a tenth of the start.
+    gc.set_threshold(50_000, 20, 20)
     from trio_worker.cli import app  # noqa: PLC0415  the descriptors come first
 
     code: int = app()
