@@ -116,7 +116,7 @@ class Mail:
         """
         made = self._contents.get(eight_bit)
         if made is None:
-            made = self._contents[eight_bit] = self._header + self._body(eight_bit=eight_bit).as_bytes()
+            made = self._contents[eight_bit] = self._body(eight_bit=eight_bit).as_bytes(self._header)
         return made
 
     def _body(self, *, eight_bit: bool) -> Entity:

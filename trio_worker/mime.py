@@ -12,6 +12,7 @@ import itertools
 import re
 import time
 from functools import lru_cache
+from io import BytesIO
 from typing import TYPE_CHECKING
 from urllib.parse import quote as percent_encoded
 
@@ -20,7 +21,7 @@ from attrs import frozen
 from trio_worker.address import Mailbox, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 CRLF = "\r\n"
 
@@ -42,6 +43,8 @@ _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_
 _Q_LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")  # RFC 2047, 5 (3)
 _Q = ["_" if octet == ord(" ") else chr(octet) if octet in _Q_LETTERS else f"={octet:02X}" for octet in range(256)]
 _ODD_CONTROLS = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in b"\t\n\r")
+# A whole number of lines of base64 (RFC 2045, 6.8: 57 octets in each), about a megabyte.
+_SLICE_OCTETS = 57 * 18_000
 _PLAIN_FILE_NAME = re.compile(r"[A-Za-z0-9._+-]+(?: [A-Za-z0-9._+-]+)*")
 _MOST_PLAIN_FILE_NAME = 60
 
@@ -58,20 +61,48 @@ class Encoded:
 
 
 @frozen
+class Base64File:
+    """A file that is encoded slice by slice, when it is written: in memory once as it is, and once as it goes."""
+
+    content: bytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        view = memoryview(self.content)
+        for start in range(0, len(view), _SLICE_OCTETS):
+            yield base64.encodebytes(view[start : start + _SLICE_OCTETS]).replace(b"\n", b"\r\n")
+
+
+@frozen
 class Entity:
-    """A MIME entity (RFC 2045, 2.4): its Content-* header lines, each ending with CRLF, and its octets."""
+    """A MIME entity (RFC 2045, 2.4): its Content-* header lines, each ending with CRLF, and its octets in pieces."""
 
     header: str
-    octets: bytes
+    pieces: tuple[bytes | Base64File, ...]
 
     @property
     def is_eight_bit(self) -> bool:
         """Whether octets above 127 occur, so that every multipart around it must say 8bit (RFC 2045, 6.4)."""
-        return not self.octets.isascii()
+        return not all(isinstance(piece, Base64File) or piece.isascii() for piece in self.pieces)
 
-    def as_bytes(self) -> bytes:
-        """Return the header lines, the empty line and the octets."""
-        return f"{self.header}{CRLF}".encode("ascii") + self.octets
+    @property
+    def head(self) -> bytes:
+        """The header lines and the empty line."""
+        return f"{self.header}{CRLF}".encode("ascii")
+
+    def as_bytes(self, before: bytes = b"") -> bytes:
+        """Return ``before``, the header lines, the empty line and the octets, put together once."""
+        plain = [piece for piece in self.pieces if isinstance(piece, bytes)]
+        if len(plain) == len(self.pieces):
+            return b"".join((before, self.head, *plain))
+        whole = BytesIO()
+        whole.write(before)
+        whole.write(self.head)
+        for piece in self.pieces:
+            if isinstance(piece, bytes):
+                whole.write(piece)
+            else:
+                whole.writelines(piece)
+        return whole.getvalue()
 
 
 def unstructured_header(name: str, text: str) -> str:
@@ -198,7 +229,7 @@ def text_entity(subtype: str, octets: bytes, *, eight_bit: bool) -> Entity:
     encoded = encode_body(octets, eight_bit=eight_bit)
     return Entity(
         f"Content-Type: text/{subtype}; charset=utf-8{CRLF}Content-Transfer-Encoding: {encoded.encoding}{CRLF}",
-        encoded.octets,
+        (encoded.octets,),
     )
 
 
@@ -213,7 +244,7 @@ def attachment_entity(name: str, media_type: str, content: bytes) -> Entity:
         f"Content-Disposition: attachment;{CRLF} {parameter}{CRLF}"
         f"Content-Transfer-Encoding: base64{CRLF}"
     )
-    return Entity(header, base64.encodebytes(content).replace(b"\n", b"\r\n"))
+    return Entity(header, (Base64File(content),))
 
 
 def multipart_entity(subtype: str, seed: str, parts: Sequence[Entity]) -> Entity:
@@ -221,13 +252,16 @@ def multipart_entity(subtype: str, seed: str, parts: Sequence[Entity]) -> Entity
 
     "=_" can occur in neither base64 nor quoted-printable (RFC 2045, 6.7); the other encodings are searched.
     """
-    written = [part.as_bytes() for part in parts]
+    searched = [octets for part in parts for octets in (part.head, *part.pieces) if isinstance(octets, bytes)]
     boundary = next(
         name
         for name in (f"=_{seed}{number or ''}" for number in itertools.count())
-        if not any(name.encode("ascii") in octets for octets in written)
+        if not any(name.encode("ascii") in octets for octets in searched)
     )
     delimiter = f"--{boundary}".encode("ascii")
-    octets = b"".join(delimiter + b"\r\n" + part + b"\r\n" for part in written) + delimiter + b"--\r\n"
+    pieces: list[bytes | Base64File] = []
+    for part in parts:
+        pieces += [b"%b%b\r\n%b" % (b"\r\n" if pieces else b"", delimiter, part.head), *part.pieces]
     eight_bit = f"Content-Transfer-Encoding: 8bit{CRLF}" if any(part.is_eight_bit for part in parts) else ""
-    return Entity(f'Content-Type: multipart/{subtype};{CRLF} boundary="{boundary}"{CRLF}{eight_bit}', octets)
+    header = f'Content-Type: multipart/{subtype};{CRLF} boundary="{boundary}"{CRLF}{eight_bit}'
+    return Entity(header, (*pieces, b"\r\n%b--\r\n" % delimiter))

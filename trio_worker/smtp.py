@@ -145,6 +145,7 @@ class _Step:
     transaction: Transaction | None
     wire: bytes
     waits: bool  # for every earlier reply
+    content: bytes = b""  # follows the command, as it is
 
 
 @define
@@ -196,8 +197,8 @@ class Conversation:
         for recipient in envelope.recipients:
             self._queue(Stage.RCPT, transaction, f"RCPT TO:<{recipient}>\r\n".encode(encoding))
         if self.capabilities.chunking:
-            chunk = b"BDAT %d LAST\r\n%b" % (len(envelope.content), envelope.content)
-            self._queue(Stage.FINAL, transaction, chunk, waits=envelope.is_cautious)
+            command = b"BDAT %d LAST\r\n" % len(envelope.content)
+            self._queue(Stage.FINAL, transaction, command, envelope.content, waits=envelope.is_cautious)
         else:
             self._queue(Stage.DATA, transaction, b"DATA\r\n")
         self._pump()
@@ -210,9 +211,12 @@ class Conversation:
 
     def take_outgoing(self) -> bytes:
         """Return what is to be written now, in one write; the caller has then written it or lost the connection."""
-        wire = b"".join(self._outgoing)
-        self._outgoing.clear()
-        return wire
+        return b"".join(self.take_pieces())
+
+    def take_pieces(self) -> list[bytes]:
+        """Return the same in pieces, each to be written as it is: a large content among them is not copied."""
+        pieces, self._outgoing = self._outgoing, []
+        return pieces
 
     def receive(self, received: bytes) -> None:
         """Take bytes from the relay, cut anywhere."""
@@ -235,8 +239,10 @@ class Conversation:
 
     # What follows decides; nothing in it awaits.
 
-    def _queue(self, stage: Stage, transaction: Transaction | None, wire: bytes, *, waits: bool = False) -> None:
-        self._todo.append(_Step(stage, transaction, wire, waits or not self.capabilities.pipelining))
+    def _queue(
+        self, stage: Stage, transaction: Transaction | None, wire: bytes, content: bytes = b"", *, waits: bool = False
+    ) -> None:
+        self._todo.append(_Step(stage, transaction, wire, waits or not self.capabilities.pipelining, content))
 
     def _pump(self) -> None:
         """Move to the wire whatever need not wait for a reply."""
@@ -253,7 +259,9 @@ class Conversation:
     def _write(self, step: _Step) -> None:
         self._expected.append((step.stage, step.transaction))
         self._outgoing.append(step.wire)
-        self._written_bytes += len(step.wire)
+        if step.content:
+            self._outgoing.append(step.content)
+        self._written_bytes += len(step.wire) + len(step.content)
         self._awaits_go_ahead = step.stage is Stage.DATA
         if step.stage in {Stage.MAIL, Stage.RSET}:
             self._stands = step.stage is Stage.MAIL
@@ -316,7 +324,8 @@ class Conversation:
             return
         # With nobody to receive it, only the dot is owed: the relay must then take nothing (RFC 2920 3.1).
         content = b"" if transaction.accepted_recipients == 0 else dot_stuffed(transaction.envelope.content)
-        self._todo.appendleft(_Step(Stage.FINAL, transaction, content + b".\r\n", waits=False))
+        step = _Step(Stage.FINAL, transaction, content, waits=False, content=b".\r\n")
+        self._todo.appendleft(step)
 
     def _note_final(self, transaction: Transaction, reply: Reply) -> None:
         is_lone_dot = not self.capabilities.chunking and transaction.accepted_recipients == 0
