@@ -25,7 +25,8 @@ from trio_worker.events import (
     Settled,
     Source,
 )
-from trio_worker.metrics import TABLE, Kind, Metrics
+from trio_worker.metric_table import TABLE, Kind
+from trio_worker.metrics import Metrics
 from trio_worker.outcome import How, Trouble
 from trio_worker.record import Cause
 from trio_worker.reply import Stage

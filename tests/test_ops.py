@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from trio_worker.cli import app
-from trio_worker.metrics import TABLE, Kind
+from trio_worker.metric_table import TABLE, Kind
 from trio_worker.settings import KEYS, read_settings
 from trio_worker.settings import Settings as AllSettings
 from trio_worker.settings_source import variable_of

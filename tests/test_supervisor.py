@@ -54,7 +54,8 @@ def test_reload_begins_and_ends(systemd: tuple[socket.socket, str]) -> None:
     """With the time of its beginning, as Type=notify-reload wants it."""
     heard, name = systemd
     told = supervisor(name)
-    told.reloading()
+    told.begin_reload()
+    told.end_reload()
     told.close()
 
     first, second = heard.recv(1000).decode().splitlines(), heard.recv(1000).decode()
