@@ -291,7 +291,7 @@ def test_probe_reads_what_the_worker_reads(work_folder: Path, monkeypatch: pytes
 
 def test_default_journal_folder_is_that_of_the_worker() -> None:
     """The probe cannot import the settings, so it repeats one of them."""
-    assert probe._JOURNAL_FOLDER == QueueOptions().journal_dir
+    assert QueueOptions().journal_dir == probe._JOURNAL_FOLDER
 
 
 def test_address_is_told_while_it_is_served_and_those_of_the_dead_are_swept(tmp_path: Path) -> None:

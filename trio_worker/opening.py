@@ -289,9 +289,8 @@ class _Opening:
         smtp.transport = smtp.protocol = None
         cipher = transport.get_extra_info("ssl_object")
         tls = cipher.version() if cipher is not None else ""
-        certificate = cipher.getpeercert() if cipher is not None else None
-        ends_at = ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else None
-        return Opened(transport, capabilities, tls or "", time.perf_counter() - began, ends_at)
+        seconds = time.perf_counter() - began
+        return Opened(transport, capabilities, tls or "", seconds, certificate_ends_at(transport))
 
     def _trouble(self, error: Exception) -> Trouble:
         certificate = next((each for each in _chain(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
