@@ -87,6 +87,8 @@ class Metrics:
     _children: dict[tuple[str, ...], Any] = field(factory=dict)
     _made: tuple[float, bytes] | None = None
     _read: dict[tuple[str, ...], int] = field(factory=dict)  # counters that others keep, as of the last scrape
+    _claimed_at: float | None = None
+    _sent_at: float | None = None
     _queue_name: str = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -117,7 +119,7 @@ class Metrics:
         match event:
             case Claimed(source=source):
                 child["jobs_claimed_total", source].inc()
-                self._stamp("last_claimed_timestamp_seconds")
+                self._claimed_at = time.time()
             case Settled():
                 self._note_settled(event)
             case LeasesRecovered(count, crashed, _, too_large):
@@ -193,7 +195,7 @@ class Metrics:
         if settled.tried is not None:
             self._note_tried(settled.tried)
         if settled.disposition is Disposition.SENT:
-            self._stamp("last_sent_timestamp_seconds")
+            self._sent_at = time.time()
             child["job_attempts",].observe(settled.attempt)
             if settled.waited_seconds is not None:
                 child["job_latency_seconds",].observe(settled.waited_seconds + settled.total_seconds)
@@ -229,9 +231,6 @@ class Metrics:
         if codes[:1] in ("4", "5") and stage in STAGES:
             code = codes[:3] if codes[:3] in CODES else f"{codes[0]}xx"
             self._children["smtp_refusals_total", stage, code].inc()
-
-    def _stamp(self, name: str) -> None:
-        self._present(name, time.time())
 
     def _present(self, name: str, value: float | None) -> None:
         """Set a gauge that is absent while nothing is known."""
@@ -278,6 +277,8 @@ class Metrics:
             child["relay_breaker_state", name].set(isinstance(snapshot.breaker, kind))
         child["redis_up",].set(snapshot.redis_down_seconds is None)
         self._present("redis_round_trip_seconds", snapshot.vitals.redis_seconds)
+        self._present("last_claimed_timestamp_seconds", self._claimed_at)
+        self._present("last_sent_timestamp_seconds", self._sent_at)
         self._present("loop_lag_seconds", snapshot.vitals.lag_seconds)
         child["tasks",].set(trio.lowlevel.current_statistics().tasks_living if trio.lowlevel.in_trio_run() else 0)
         self._catch_up(("log_lines_dropped_total",), self.lost_lines())

@@ -10,9 +10,10 @@ import os
 import socket
 import sys
 import time
-import tomllib
 
 _CONFIG = "TRIO_WORKER_CONFIG"
+_LISTEN = "TRIO_WORKER__METRICS__LISTEN"
+_FOLDER = "TRIO_WORKER__QUEUE__JOURNAL_DIR"
 _DEV_FILE = "conf/dev.toml"
 _JOURNAL_FOLDER = "var/journal"  # the default of queue.journal_dir
 _ASK_SECONDS = 2.0
@@ -100,21 +101,27 @@ def _configured(config: str) -> tuple[str, str]:
 
     Raises OSError or ValueError for a file that was named and cannot be read.
     """
+    listen, folder = os.environ.get(_LISTEN), os.environ.get(_FOLDER)
     path = config or os.environ.get(_CONFIG, "") or (_DEV_FILE if os.access(_DEV_FILE, os.R_OK) else "")
-    document: dict[str, object] = {}
-    if path:
+    if path and (listen is None or (_is_chosen(listen) and folder is None)):
+        import tomllib  # noqa: PLC0415  a container says it all in variables, and then this costs nothing
+
         with open(path, "rb") as file:  # noqa: PTH123  pathlib costs a third of this program's time
             document = tomllib.load(file)
-    return _value(document, "metrics", "listen", ""), _value(document, "queue", "journal_dir", _JOURNAL_FOLDER)
+        listen = _value(document, "metrics", "listen") if listen is None else listen
+        folder = _value(document, "queue", "journal_dir") if folder is None else folder
+    return listen or "", _JOURNAL_FOLDER if folder is None else folder
 
 
-def _value(document: dict[str, object], section: str, key: str, default: str) -> str:
-    variable = f"TRIO_WORKER__{section}__{key}".upper()
-    if variable in os.environ:
-        return os.environ[variable]
+def _value(document: dict[str, object], section: str, key: str) -> str | None:
     table = document.get(section)
-    value = table.get(key, default) if isinstance(table, dict) else default
-    return value if isinstance(value, str) else default
+    value = table.get(key) if isinstance(table, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _is_chosen(listen: str) -> bool:
+    """Whether an address leaves the port to the system, so that the worker has to tell it."""
+    return listen.endswith(":0") and not listen.startswith("unix:")
 
 
 def _is_alive(pid: str) -> bool:
@@ -131,7 +138,7 @@ def _is_alive(pid: str) -> bool:
 
 def _ask_all(listen: str, folder: str, path: str) -> tuple[bool, str]:
     """Ask the worker, or, where each has a port of its own choice, all of them: one that is not well spoils it."""
-    if not listen.endswith(":0"):
+    if not _is_chosen(listen):
         status, said = _ask(listen, path)
         return status == 200, said
     answers = [_ask(address, path) for address in told_addresses(folder).values() if address]
@@ -165,4 +172,17 @@ def _connected(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     # One that listens on all addresses is asked on this machine's own.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104
-    return socket.create_connection((host, int(port)), _ASK_SECONDS)
+    # A str would load the codec for international names, for nothing.
+    places = socket.getaddrinfo(host.encode() if host.isascii() else host, int(port), type=socket.SOCK_STREAM)
+    for last, (family, kind, protocol, _, place) in enumerate(places, 1 - len(places)):
+        link = socket.socket(family, kind, protocol)
+        link.settimeout(_ASK_SECONDS)
+        try:
+            link.connect(place)
+        except OSError:
+            link.close()
+            if not last:
+                raise
+        else:
+            return link
+    raise OSError("no address")
