@@ -89,15 +89,15 @@ async def test_a_signal_between_the_opening_and_the_work_keeps_the_worker_from_c
         import contextlib, os, signal, sys
         import trio
         from trio_worker.cli import run
-        open_queue = run.open_queue
+        connect_queue = run.connect_queue
         @contextlib.asynccontextmanager
         async def open_and_be_signalled(*words):
-            async with open_queue(*words) as client:
+            async with connect_queue(*words) as client:
                 with trio.CancelScope(shield=True):
                     os.kill(os.getpid(), signal.SIGTERM)
                     await trio.testing.wait_all_tasks_blocked(0.1)
                 yield client
-        run.open_queue = open_and_be_signalled
+        run.connect_queue = open_and_be_signalled
         import trio.testing
         sys.argv = ["trio-worker", *sys.argv[1:]]
         from trio_worker.__main__ import main

@@ -11,6 +11,7 @@ import struct
 import sys
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,13 @@ class Window:
         while word not in self.frame:
             await trio.lowlevel.wait_readable(self.fd)
             self.seen += os.read(self.fd, 65536).decode("utf-8", "replace")
+
+    async def read_on(self) -> None:
+        """Read what is shown for as long as the program is there."""
+        with suppress(OSError):
+            while True:
+                await trio.lowlevel.wait_readable(self.fd)
+                self.seen += os.read(self.fd, 65536).decode("utf-8", "replace")
 
     @property
     def frame(self) -> str:

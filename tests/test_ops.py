@@ -218,6 +218,7 @@ def test_rules_hold_in_prometheus(promtool: str) -> None:
 def test_board_parses_in_prometheus(promtool: str, tmp_path: Path) -> None:
     """Every expression of the board is PromQL."""
     panels = [target["expr"] for panel in board()["panels"] for target in panel.get("targets", ())]
+    panels += [each["expr"] for each in board()["annotations"]["list"]]
     recording = [
         {"record": f"board:panel{number}", "expr": expression.replace("$queue", ".*")}
         for number, expression in enumerate(panels)

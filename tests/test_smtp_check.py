@@ -3,37 +3,55 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 import trustme
+from attrs import frozen
 
 from trio_worker.capture import EXTENSIONS, Catcher, Faults, open_catcher, parse_faults
-from trio_worker.cli import app
 
+ROOT = Path(__file__).parent.parent
 SECRET = "ann.secret@example.org"
 LOGIN = ("mailer@example.com", "correct horse")
-Check = Callable[..., Awaitable[int]]
+
+
+@frozen
+class Checked:
+    """How one check ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Check = Callable[..., Awaitable[Checked]]
 
 
 @pytest.fixture
-def check(work_folder: Path, capsys: pytest.CaptureFixture[str]) -> Check:
-    """Run the command with some lines of configuration, in a thread: it has a trio run of its own."""
+def check(work_folder: Path) -> Check:
+    """Run the command with some lines of configuration."""
 
-    async def run(port: int, *words: str, smtp: str = 'tls = "none"', more: str = "") -> int:
+    async def run(
+        port: int, *words: str, smtp: str = 'tls = "none"', more: str = "", host: str = "localhost"
+    ) -> Checked:
         config = work_folder / "worker.toml"
-        config.write_text(f'[smtp]\nhost = "localhost"\nport = {port}\n{smtp}\n{more}\n')
-        call = partial(app, ["smtp", "check", "--config", str(config), *words], exit_on_error=True)
-        with trio.fail_after(30):
-            try:
-                return int(await trio.to_thread.run_sync(call))
-            except SystemExit as ended:
-                return int(ended.code or 0)
+        config.write_text(f'[smtp]\nhost = "{host}"\nport = {port}\n{smtp}\n{more}\n')
+        command = [sys.executable, "-m", "trio_worker", "smtp", "check", "--config", str(config), *words]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with trio.fail_after(60):
+            done = await trio.run_process(
+                command, capture_stdout=True, capture_stderr=True, check=False, env=environment
+            )
+        return Checked(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
 
@@ -49,13 +67,12 @@ def verbs(catcher: Catcher) -> tuple[str, ...]:
     return said
 
 
-async def test_every_step_is_timed_and_nothing_is_sent(
-    check: Check, catcher: Catcher, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_every_step_is_timed_and_nothing_is_sent(check: Check, catcher: Catcher) -> None:
     """One line a step with its milliseconds; the sender is named and taken back."""
-    assert await check(catcher.port) == 0
+    done = await check(catcher.port)
 
-    lines = capsys.readouterr().out.splitlines()
+    assert done.code == 0
+    lines = done.out.splitlines()
     assert [line.split()[0] for line in lines[1:-1]] == ["resolve", "connect", "greeting", "EHLO", "MAIL", "RSET"]
     assert all(float(line.split()[1]) >= 0 and line.split()[2] == "ms" for line in lines[1:-1])
     assert lines[-1].endswith("nothing was sent")
@@ -63,24 +80,20 @@ async def test_every_step_is_timed_and_nothing_is_sent(
     assert catcher.total == 0
 
 
-async def test_a_recipient_is_asked_about_and_not_shown(
-    check: Check, catcher: Catcher, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_recipient_is_asked_about_and_not_shown(check: Check, catcher: Catcher) -> None:
     """RCPT is said and taken back; the relay that repeats the address is masked."""
     catcher.faults = faults(f"rcpt=550-5.1.1-No_such_{SECRET}")
 
-    assert await check(catcher.port, "--to", SECRET) == 4
+    done = await check(catcher.port, "--to", SECRET)
 
-    captured = capsys.readouterr()
-    assert "RCPT was refused: 550 5.1.1" in captured.err
-    assert SECRET not in captured.out + captured.err
+    assert done.code == 4
+    assert "RCPT was refused: 550 5.1.1" in done.err
+    assert SECRET not in done.out + done.err
     assert verbs(catcher) == ("EHLO", "MAIL", "RCPT", "RSET", "QUIT")
 
 
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
-async def test_encryption_and_login_are_steps(
-    check: Check, work_folder: Path, capsys: pytest.CaptureFixture[str], tls: str
-) -> None:
+async def test_encryption_and_login_are_steps(check: Check, work_folder: Path, tls: str) -> None:
     """The version, the days that the certificate has left, the mechanism and the user, masked."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(work_folder / "ca.pem"))
@@ -91,33 +104,33 @@ async def test_encryption_and_login_are_steps(
     async with open_catcher(
         tls=server, implicit_tls=tls == "implicit", credentials=LOGIN, require_auth=True
     ) as catcher:
-        assert await check(catcher.port, smtp=smtp) == 0
-        printed = capsys.readouterr().out
-        assert await check(catcher.port, "--json", smtp=smtp) == 0
-        document = json.loads(capsys.readouterr().out)
-        assert await check(catcher.port, "--json", smtp=smtp.replace("correct", "wrong")) == 77
-        refused = json.loads(capsys.readouterr().out)
+        done = await check(catcher.port, smtp=smtp)
+        document = json.loads((await check(catcher.port, "--json", smtp=smtp)).out)
+        wrong = await check(catcher.port, "--json", smtp=smtp.replace("correct", "wrong"))
 
-    assert "TLSv1.3, certificate until" in printed
-    assert "PLAIN as m…r@example.com" in printed
-    assert LOGIN[1] not in printed
+    assert (done.code, wrong.code) == (0, 77)
+    assert "TLSv1.3, certificate until" in done.out
+    assert "PLAIN as m…r@example.com" in done.out
+    assert LOGIN[1] not in done.out
     assert (document["ok"], document["tls"], document["problem"]) == (True, "TLSv1.3", None)
     assert document["certificate_days"] > 0
     assert sum(step["seconds"] for step in document["steps"]) <= document["seconds"] + 0.001
+    refused = json.loads(wrong.out)
     assert (refused["ok"], refused["extensions"]) == (False, [])
     assert refused["problem"].startswith("login at auth: 535")
 
 
-async def test_nobody_listening_is_unreachable(check: Check, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_nobody_listening_is_unreachable(check: Check) -> None:
     """Exit code 69; a catcher that nobody hosts is named."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         more = f'[capture]\nlisten = "localhost:{port}"\n'
 
-        assert await check(port, more=more) == 69
+        done = await check(port, more=more)
 
-    assert "which nobody hosts now" in capsys.readouterr().err
+    assert done.code == 69
+    assert "which nobody hosts now" in done.err
 
 
 @pytest.mark.parametrize(
@@ -131,25 +144,27 @@ async def test_nobody_listening_is_unreachable(check: Check, capsys: pytest.Capt
         ("rset=421", 4, "RSET was refused: 421"),
     ],
 )
-async def test_a_step_that_fails_is_named(
-    check: Check, catcher: Catcher, capsys: pytest.CaptureFixture[str], chaos: str, code: int, said: str
-) -> None:
+async def test_a_step_that_fails_is_named(check: Check, catcher: Catcher, chaos: str, code: int, said: str) -> None:
     """With the relay's words where it had some."""
     catcher.faults = faults(chaos)
 
-    assert await check(catcher.port, more="[smtp.timeouts]\ncommand_seconds = 0.3\n") == code
-    assert said in capsys.readouterr().err
+    done = await check(catcher.port, more="[smtp.timeouts]\ncommand_seconds = 0.3\n")
+
+    assert done.code == code
+    assert said in done.err
 
 
-async def test_an_address_beyond_ascii_needs_the_extension(check: Check, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_address_beyond_ascii_needs_the_extension(check: Check) -> None:
     """SMTPUTF8 is asked for where it is offered; else the relay is asked nothing."""
     async with open_catcher() as catcher:
-        assert await check(catcher.port, "--to", "grüße@example.org") == 0
+        assert (await check(catcher.port, "--to", "grüße@example.org")).code == 0
         assert catcher.violations == ()
     async with open_catcher(extensions=EXTENSIONS - {"SMTPUTF8"}) as catcher:
-        assert await check(catcher.port, "--to", "grüße@example.org") == 4
+        done = await check(catcher.port, "--to", "grüße@example.org")
         assert verbs(catcher) == ("EHLO", "QUIT")
-    assert "does not offer SMTPUTF8" in capsys.readouterr().err
+
+    assert done.code == 4
+    assert "does not offer SMTPUTF8" in done.err
 
 
 @pytest.mark.parametrize(
@@ -163,28 +178,39 @@ async def test_an_address_beyond_ascii_needs_the_extension(check: Check, capsys:
 async def test_what_the_configuration_forbids_is_not_tried(
     check: Check,
     catcher: Catcher,
-    capsys: pytest.CaptureFixture[str],
     words: tuple[str, ...],
     smtp: str,
     code: int,
     said: str,
 ) -> None:
     """No connection is opened."""
-    assert await check(catcher.port, *words, smtp=smtp) == code
+    done = await check(catcher.port, *words, smtp=smtp)
 
-    assert said in capsys.readouterr().err
+    assert done.code == code
+    assert said in done.err
     assert catcher.connections_opened == 0
 
 
-async def test_the_dev_profile_reaches_no_real_relay(
-    check: Check, work_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_the_dev_profile_reaches_no_real_relay(check: Check) -> None:
     """As for `run`: exit code 78, before any name is resolved."""
-    (work_folder / "real.toml").write_text('[smtp]\nhost = "smtp.example.com"\n')
-    call = partial(app, ["smtp", "check", "--config", "real.toml"], exit_on_error=True)
+    done = await check(587, host="smtp.example.com")
 
-    with pytest.raises(SystemExit) as ended:
-        await trio.to_thread.run_sync(call)
+    assert (done.code, done.out) == (78, "")
+    assert "allow_real_relay" in done.err
 
-    assert ended.value.code == 78
-    assert "allow_real_relay" in capsys.readouterr().err
+
+async def test_ctrl_c_ends_a_check_that_waits(work_folder: Path, catcher: Catcher) -> None:
+    """At once, with 130, though the relay never answers."""
+    catcher.faults = faults("ehlo=stall")
+    (work_folder / "worker.toml").write_text(f'[smtp]\nport = {catcher.port}\ntls = "none"\n')
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "trio_worker", "smtp", "check", "--config", "worker.toml"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with trio.fail_after(60):
+        await catcher.wait_until(lambda: ("EHLO",) in catcher.commands.values())
+        process.send_signal(signal.SIGINT)
+
+        assert await process.wait() == 130

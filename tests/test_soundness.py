@@ -133,7 +133,7 @@ def test_doctor_says_of_each_part_whether_it_will_do(
     assert app(["doctor", "--config", str(config)]) == 69
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if not line.startswith("warn")}
     assert [name for name, line in lines.items() if line.startswith("fail")] == ["relay"]
-    assert set(lines) == {"configuration", "templates", "journal", "redis", "relay"}
+    assert set(lines) == {"versions", "configuration", "templates", "journal", "redis", "relay"}
     assert app(["doctor", "--config", str(config), "--json"]) == 69
     assert {each["sign"] for each in json.loads(capsys.readouterr().out)} >= {"ok", "fail"}
 

@@ -7,13 +7,19 @@ shielded, and whoever wants it to end early makes it end: by aborting the transp
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, TypeVarTuple
 
 import outcome
 import trio
-import trio_asyncio
+
+with warnings.catch_warnings():
+    # trio-asyncio 0.16 names asyncio.AbstractChildWatcher while it is imported on Python 3.12 and 3.13; an
+    # application whose tests make every warning an error must be able to import us.
+    warnings.filterwarnings("ignore", "'AbstractChildWatcher' is deprecated", DeprecationWarning)
+    import trio_asyncio
 
 ABORT_AGAIN_SECONDS = 0.05
 

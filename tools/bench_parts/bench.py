@@ -5,40 +5,40 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
+import signal
 import socket
+import ssl
 import statistics
-import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import trustme
-from attrs import asdict, define, field, frozen
+from attrs import asdict, frozen
 
-PARTS = Path(__file__).resolve().parent
-ROOT = PARTS.parent.parent
-sys.path.insert(0, str(PARTS.parent))
+from ground import (
+    CONNECTIONS,
+    OTHERS,
+    Contender,
+    Ground,
+    Sink,
+    free_port,
+    open_sink,
+    prepare_node,
+    prepare_other,
+    write_certificates,
+)
+from plotting import plot
+from proving_ground import Valkey, job_of  # on the path by now
+from trio_worker.window import Tally
 
-from proving_ground import Valkey, job_of  # noqa: E402  the path comes first
-
-CONNECTIONS = 10
+# Of the other job queues, whose process ends when it is told to.
+TOLD_TO_END = {"Celery"}
 PATIENCE_SECONDS = 300.0
-PUSH_AT_ONCE = 1000
-
-
-@frozen
-class Contender:
-    """Something that sends the mails of a queue. ``slow`` ones get fewer mails where a round trip takes time."""
-
-    name: str
-    depth: int = 0  # of trio_worker; 0 for others
-    share: float = 1.0
-    processes: int = 1
 
 
 @frozen
@@ -53,100 +53,13 @@ class Run:
     start_seconds: float  # from the start of the process to the first mail
 
 
-@define
-class Sink:
-    """The process that takes the mails."""
+@frozen
+class GuideLine:
+    """One figure of the guide, before and after."""
 
-    process: subprocess.Popen[str]
-    port: int
-
-    def ask(self, words: str) -> dict[str, Any]:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(words + "\n")
-        self.process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
-
-
-@contextmanager
-def open_sink(round_trip_ms: float, tls: Path | None) -> Iterator[Sink]:
-    port = free_port()
-    more = [str(tls / "cert.pem"), str(tls / "key.pem")] if tls else []
-    command = [sys.executable, str(PARTS / "sink.py"), str(port), str(round_trip_ms), *more]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout
-        process.stdout.readline()
-        yield Sink(process, port)
-    finally:
-        process.kill()
-        process.wait()
-
-
-@define
-class Ground:
-    """Where contenders run."""
-
-    folder: Path
-    valkey: Valkey
-    node: Path | None
-    tls: Path | None = None
-    notes: list[str] = field(factory=list)
-
-    def push(self, contender: Contender, count: int) -> None:
-        with self.valkey.client() as client:
-            client.flushall()
-            if contender.name == "BullMQ + nodemailer":
-                self.bullmq("push", 0, count, check=True)
-                return
-            for start in range(0, count, PUSH_AT_ONCE):
-                client.rpush("jobs", *map(job_of, range(start, min(start + PUSH_AT_ONCE, count))))
-
-    def bullmq(self, what: str, smtp_port: int, count: int, *, check: bool = False) -> subprocess.Popen[bytes]:
-        assert self.node
-        words = [what, self.valkey.port, smtp_port, CONNECTIONS, "tls" if self.tls else "plain", count]
-        script = self.node / "bullmq_contender.mjs"
-        process = subprocess.Popen(["node", str(script), *map(str, words)], cwd=self.node)  # noqa: S607
-        if check and process.wait():
-            raise SystemExit("BullMQ could not push")
-        return process
-
-    def start(self, contender: Contender, sink: Sink, count: int) -> subprocess.Popen[bytes]:
-        tls = "tls" if self.tls else "plain"
-        match contender.name:
-            case "BullMQ + nodemailer":
-                return self.bullmq("work", sink.port, count)
-            case "per-mail connection" | "aiosmtplib pool":
-                kind = "pool" if contender.name == "aiosmtplib pool" else "each"
-                words = [kind, self.valkey.port, sink.port, CONNECTIONS, tls]
-                return subprocess.Popen([sys.executable, str(PARTS / "aiosmtplib_contender.py"), *map(str, words)])
-            case _:
-                return self.start_trio_worker(contender, sink)
-
-    def start_trio_worker(self, contender: Contender, sink: Sink, *, is_burst: bool = True) -> subprocess.Popen[bytes]:
-        config = self.folder / "worker.toml"
-        workers = CONNECTIONS * max(4, 2 * contender.depth)
-        host = "localhost" if self.tls else "127.0.0.1"
-        encryption = f'tls = "implicit"\nca_file = "{self.tls}/ca.pem"' if self.tls else 'tls = "none"'
-        config.write_text(
-            f'profile = "production"\nnumber_workers = {workers}\n'
-            f'[redis]\nurl = "redis://127.0.0.1:{self.valkey.port}"\n[queue]\njournal_dir = "{self.folder}/journal"\n'
-            f'[smtp]\nhost = "{host}"\nport = {sink.port}\n{encryption}\n'
-            f"[smtp.pool]\nmax_size = {CONNECTIONS}\npipeline_depth = {contender.depth}\n"
-            f'[log]\nfile = "{self.folder}/worker.log"\n'
-        )
-        command = [sys.executable, "-m", "trio_worker", "run", "--no-dashboard", "--config", str(config)]
-        command += ["--burst"] if is_burst else []
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL)
+    what: str
+    before: str
+    after: str
 
 
 def sent_commands(client: Any) -> int:
@@ -169,6 +82,8 @@ def run_once(ground: Ground, contender: Contender, sink: Sink, count: int) -> Ru
         while (report := sink.ask("report"))["mails"] < count and time.time() < deadline:
             time.sleep(0.2)
         for process in processes:
+            if contender.name in TOLD_TO_END:
+                os.kill(process.pid, signal.SIGTERM)  # Popen.terminate would take the usage of one that has ended
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             cpu_seconds += usage.ru_utime + usage.ru_stime
@@ -229,32 +144,111 @@ def measure(
     return {name: median_run(each) for name, each in runs.items()}
 
 
-def prepare_node() -> Path | None:
-    """Install BullMQ and nodemailer where node is; None where it is not, or cannot be had."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        return None
-    kept = ROOT / ".venv" / "bench-node"
-    kept.mkdir(parents=True, exist_ok=True)
-    shutil.copy(PARTS / "bullmq_contender.mjs", kept)
-    if not (kept / "node_modules" / "ioredis").is_dir():
-        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "bullmq", "ioredis", "nodemailer"]
-        if subprocess.run(command, cwd=kept, check=False).returncode:
-            return None
-    return kept
+def measure_sink(tls: Path | None, mails: int = 50_000) -> float:
+    """Return the mails a second that the sink takes from one that only streams bytes, over as many connections."""
+    each = mails // CONNECTIONS
+    head = b"EHLO x\r\n"
+    content = b"Subject: x\r\n\r\n" + b"x" * 1000 + b"\r\n"
+    mail = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<user0@example.com>\r\nBDAT %d LAST\r\n" % len(content) + content
+    with open_sink(0.0, tls) as sink, ExitStack() as stack:
+        sink.ask(f"clear {each * CONNECTIONS}")
+
+        def stream() -> None:
+            link: socket.socket = stack.enter_context(socket.create_connection(("127.0.0.1", sink.port)))
+            if tls:
+                context = ssl.create_default_context(cafile=str(tls / "ca.pem"))
+                link = stack.enter_context(context.wrap_socket(link, server_hostname="localhost"))
+            link.recv(1000)
+            link.sendall(head)
+            reader = threading.Thread(target=drain, args=(link,), daemon=True)
+            reader.start()
+            for _ in range(each // 50):
+                link.sendall(mail * 50)
+            link.sendall(b"QUIT\r\n")
+            reader.join()
+
+        def drain(link: socket.socket) -> None:
+            while link.recv(65536):
+                pass
+
+        threads = [threading.Thread(target=stream) for _ in range(CONNECTIONS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        rate: float = sink.ask("report")["rate"]
+        return rate
 
 
-def write_certificates(folder: Path) -> Path:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    certificate = authority.issue_cert("localhost")
-    certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
-    with (folder / "cert.pem").open("wb") as chain:
-        for each in certificate.cert_chain_pems:
-            chain.write(each.bytes())
-    return folder
+def measure_start(ground: Ground, rounds: int = 5) -> float:
+    """Return the median of seconds from the start of the process to its first claim, a job waiting."""
+    found = []
+    with open_sink(0.0, ground.tls) as sink, ground.valkey.client() as client:
+        for _ in range(rounds):
+            client.flushall()
+            client.rpush("jobs", job_of(0))
+            began = time.time()
+            process = ground.start_trio_worker(Contender("trio_worker", depth=1), sink, is_burst=True)
+            while not client.hexists("{jobs}:totals", "popped"):
+                time.sleep(0.001)
+            found.append(time.time() - began)
+            process.wait()
+    return statistics.median(found)
 
 
-def contenders_for(options: argparse.Namespace, node: Path | None, round_trip_ms: float) -> list[Contender]:
+def measure_guide(ground: Ground, runs: dict[str, Run], mails: int) -> list[GuideLine]:
+    """Return the four figures of the guide of a worker that opens a connection for each mail, before and after.
+
+    After: trio_worker at half of the rate that it reached, from its own heartbeat. Before: what each mail's connection
+    costs and how long its tasks are busy follow from its rate, for it is always busy while jobs wait.
+    """
+    before = runs["per-mail connection"]
+    rate = runs["trio_worker depth 1"].rate / 2
+    with open_sink(20.0, ground.tls) as sink, ground.valkey.client() as client:
+        client.flushall()
+        sink.ask(f"clear {mails}")
+        process = ground.start_trio_worker(Contender("trio_worker", depth=1), sink, is_burst=False)
+        began = time.time()
+        for number in range(mails):
+            client.rpush("jobs", job_of(number))
+            time.sleep(max(0.0, began + (number + 1) / rate - time.time()))
+        while sink.ask("report")["mails"] < mails:
+            time.sleep(0.1)
+        time.sleep(2 * 2.0)  # two heartbeats: the last one tells of all
+        (told,) = (json.loads(beat) for beat in client.hvals("{jobs}:heartbeats"))
+        process.terminate()
+        process.wait()
+    sent = told["settled"]["sent"]
+    busy = CONNECTIONS / before.rate  # seconds that a connection of the per-mail worker is open for one mail
+    return [
+        GuideLine("throughput, mails a minute", f"{60 * before.rate:,.0f}", f"{60 * 2 * rate:,.0f}"),
+        GuideLine(
+            "connection time for each mail", f"{1000 * busy:,.0f} ms", f"{1000 * told['opening_seconds'] / sent:.1f} ms"
+        ),
+        GuideLine(
+            "idle share of the workers",
+            "0 %",
+            f"{100 * max(0.0, 1 - rate * _mean(told['total']) / told['number_workers']):.0f} %",
+        ),
+        GuideLine("p95 from push to 250", "grows while jobs wait", f"{1000 * _p95(told['latency']):,.0f} ms"),
+    ]
+
+
+def _mean(tally: dict[str, Any]) -> float:
+    return (
+        Tally({int(bucket): count for bucket, count in tally["counts"].items()}, tally["most_seconds"]).mean_seconds()
+        or 0.0
+    )
+
+
+def _p95(tally: dict[str, Any]) -> float:
+    counts = {int(bucket): count for bucket, count in tally["counts"].items()}
+    return Tally(counts, tally["most_seconds"]).quantiles().p95 or 0.0
+
+
+def contenders_for(
+    options: argparse.Namespace, node: Path | None, others: Iterable[str], round_trip_ms: float
+) -> list[Contender]:
     # Who waits a round trip for each command gets fewer mails; rates do not depend on it.
     few = 1.0 if round_trip_ms == 0 else 0.05
     deep = 32 if round_trip_ms < 50 else 64
@@ -266,6 +260,7 @@ def contenders_for(options: argparse.Namespace, node: Path | None, round_trip_ms
     ]
     if node is not None:
         found.insert(2, Contender("BullMQ + nodemailer", share=few))
+    found[3 if node else 2 : 3 if node else 2] = [Contender(name, share=few) for name in others]
     if options.processes == 2:
         found.append(
             Contender("trio_worker deep, 2 processes", depth=deep if round_trip_ms else 8, share=2.0, processes=2)
@@ -284,6 +279,20 @@ def table(results: dict[str, Run]) -> str:
     return "\n".join(lines)
 
 
+def markdown(results: dict[str, Run]) -> str:
+    """Return the table as the docs have it: with ratios against both pools that people use."""
+    pool, bullmq = results.get("aiosmtplib pool"), results.get("BullMQ + nodemailer")
+    lines = [
+        "| contender | mails/s | against the pool | against BullMQ | CPU s for 1,000 | peak MB | Redis calls a mail |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, run in results.items():
+        ratios = " | ".join(f"{run.rate / other.rate:.1f}" if other else "-" for other in (pool, bullmq))
+        costs = f"{run.cpu_seconds_per_1000:.2f} | {run.peak_mb:.0f} | {run.redis_commands_per_mail:.2f}"
+        lines.append(f"| {name} | {run.rate:,.0f} | {ratios} | {costs} |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__)
     parser.add_argument("--mails", type=int, default=6000, help="mails of a run at full speed (6000)")
@@ -293,9 +302,19 @@ def main() -> int:
     parser.add_argument("--processes", type=int, choices=(1, 2), default=1)
     parser.add_argument("--only", nargs="*", default=[], help="contenders whose names hold one of these words")
     parser.add_argument("--idle", action="store_true", help="only the time from a push to the 250, on an idle worker")
+    parser.add_argument("--all", action="store_true", help=f"also {', '.join(OTHERS)}, each installed on first use")
+    parser.add_argument("--guide", action="store_true", help="only the four figures of a per-mail worker's guide")
+    parser.add_argument("--start", action="store_true", help="only the time from the start to the first claim")
+    parser.add_argument("--markdown", action="store_true", help="tables as docs/performance.md has them")
+    parser.add_argument("--plot", type=Path, help="draw mails a second against the round trip (SVG)")
+    parser.add_argument("--from", dest="kept", type=Path, help="draw and print what --json wrote; measure nothing")
     parser.add_argument("--json", type=Path, help="write all medians there")
     options = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
+    if options.kept:
+        found = json.loads(options.kept.read_text("utf-8"))
+        _show(options, found)
+        return 0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         valkey = Valkey(folder / "valkey", free_port())
@@ -304,19 +323,43 @@ def main() -> int:
         wants_node = not options.idle and (not options.only or "BullMQ" in options.only)
         node = prepare_node() if wants_node else None
         ground = Ground(folder, valkey, node, write_certificates(folder) if options.tls else None)
+        if options.all:
+            pythons = {name: prepare_other(name) for name in OTHERS}
+            ground.others = {name: python for name, python in pythons.items() if python is not None}
+        if options.start:
+            print(f"start to first claim: {measure_start(ground):.2f} s, median of 5")
+            return 0
+        if options.guide:
+            named = [Contender("per-mail connection"), Contender("trio_worker depth 1", depth=1)]
+            runs = measure(ground, named, max(400, options.mails // 10), options.rounds, 20.0)
+            for line in measure_guide(ground, runs, 2000):
+                print(f"| {line.what} | {line.before} | {line.after} |")
+            return 0
         if options.idle:
             idle = measure_idle(ground, 500)
             print(f"idle, push to 250: p50 {idle['p50_ms']:.1f} ms, p99 {idle['p99_ms']:.1f} ms")
             return 0
+        print(f"the sink alone takes {measure_sink(ground.tls):,.0f} mails/s", flush=True)
         for round_trip_ms in options.round_trips:
-            contenders = contenders_for(options, node, round_trip_ms)
+            contenders = contenders_for(options, node, ground.others, round_trip_ms)
             results = measure(ground, contenders, options.mails, options.rounds, round_trip_ms)
             print(f"\nround trip {round_trip_ms:g} ms, {'TLS' if options.tls else 'plain'}, {CONNECTIONS} connections")
-            print(table(results), flush=True)
+            print((markdown if options.markdown else table)(results), flush=True)
             found[f"{round_trip_ms:g}"] = {name: asdict(run) for name, run in results.items()}
     if options.json:
         options.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+    if options.plot:
+        options.plot.write_text(plot(found), encoding="utf-8")
     return 0
+
+
+def _show(options: argparse.Namespace, found: dict[str, dict[str, Any]]) -> None:
+    for round_trip_ms, runs in found.items():
+        print(f"\nround trip {round_trip_ms} ms")
+        results = {name: Run(**run) for name, run in runs.items()}
+        print((markdown if options.markdown else table)(results))
+    if options.plot:
+        options.plot.write_text(plot(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -38,10 +38,10 @@ app.command("trio_worker.cli.worker:worker", name="worker", help="The workers: l
 app.command("trio_worker.cli.audit:audit", name="audit", help="Check that every job is in exactly one state.")
 app.command("trio_worker.cli.doctor:doctor", name="doctor", help="Look at all that a worker needs; send nothing.")
 app.command("trio_worker.cli.schema:schema", name="schema", help="Print the JSON Schema of a job.")
-app.command("trio_worker.cli.job:job", name="job", help="One job, in whatever state it is: show.")
+app.command("trio_worker.cli.job:job", name="job", help="One job, in whatever state it is: show, retry, find.")
 app.command("trio_worker.cli.queue:queue", name="queue", help="The queue: list, peek, age, pause, resume, release.")
-app.command("trio_worker.cli.dead:dead", name="dead", help="Dead letters: list, show, retry, drop.")
-app.command("trio_worker.cli.held:held", name="held", help="Mails that may have arrived: list, show, retry, drop.")
+app.command("trio_worker.cli.dead:dead", name="dead", help="Dead letters: groups, list, show, retry, drop, export.")
+app.command("trio_worker.cli.held:held", name="held", help="Mails that may have arrived: the same as for dead.")
 app.command("trio_worker.cli.config:config_app", name="config", help="Configuration: check, show, explain, init.")
 app.command("trio_worker.cli.health:health", name="health", help="Ask a running worker whether it lives, or is ready.")
 app.command(
@@ -49,3 +49,9 @@ app.command(
 )
 app.command("trio_worker.cli.mail:mail", name="mail", help="What the mails of each email type look like: preview.")
 app.command("trio_worker.cli.smtp:smtp", name="smtp", help="The relay: check every step of the way to it.")
+app.command(
+    "trio_worker.cli.completion:completion", name="completion", help="Print the completion script of bash, zsh or fish."
+)
+app.command(
+    "trio_worker.cli.shell:shell", name="shell", help="A Python prompt with await, the queue, Redis and the relay."
+)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+import re
+from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 
 from trio_worker.capture import read_host
 from trio_worker.catalogue import CatalogueFaults, read_catalogue
@@ -28,8 +32,13 @@ from trio_worker.journal import JournalUnusableError, Owner, open_journal
 from trio_worker.mail import ComposerFaults, open_composer
 from trio_worker.opening import open_session
 from trio_worker.outcome import How, Trouble
+from trio_worker.privacy import mask_text
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.settings import Settings
+from trio_worker.settings_text import effective
+
+# What a report of a fault should name.
+_PACKAGES = ("trio-worker", "trio", "trio-asyncio", "redis", "aiosmtplib")
 
 
 @frozen
@@ -49,17 +58,34 @@ class Finding:
 async def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Look at the configuration, the templates, the journal, Redis and the relay; send nothing, claim nothing."""
     settings = load_settings(config)
-    findings = [Finding("configuration", "read")]
+    findings = [_look_at_versions(), _look_at_origins(settings)]
     findings += [Finding("configuration", str(warning), is_warning=True) for warning in settings.warnings]
     findings += [*_look_at_templates(settings), *_look_at_journal(settings)]
     async with open_queue(settings) as client:
         findings += [*await _look_at_redis(settings, client), await _look_at_relay(settings)]
+    # What a relay or a Redis says may name an address; this is made to be sent to somebody.
+    findings = [evolve(each, says=mask_text(each.says)) for each in findings]
     if as_json:
         print_json([{"sign": each.sign, **asdict(each)} for each in findings])
     else:
         for each in findings:
             print(f"{each.sign:<5}{each.what:<14} {each.says}")
     return max(each.code for each in findings)
+
+
+def _look_at_versions() -> Finding:
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    where = f"Python {platform.python_version()} on {platform.system()} {platform.release()} {platform.machine()}"
+    return Finding("versions", f"{packages}; {where}")
+
+
+def _look_at_origins(settings: Settings) -> Finding:
+    """Say where values come from, and of secrets whether there are any; `config show --origin` has each key."""
+    places = Counter(re.sub(r":[0-9]+$", "", place) for place in settings.origins.values())
+    said = [f"{place} ({count})" if count > 1 else place for place, count in sorted(places.items())]
+    secrets = [key for key, value, is_secret in effective(settings) if is_secret and value]
+    held = f"secrets: {', '.join(secrets)}" if secrets else "no secrets"
+    return Finding("configuration", f"profile {settings.profile}, from {', '.join(said) or 'defaults'}; {held}")
 
 
 def _look_at_templates(settings: Settings) -> Iterator[Finding]:
@@ -96,7 +122,18 @@ async def _look_at_redis(settings: Settings, client: RedisClient) -> list[Findin
         code = LOGIN_REFUSED if weaknesses.is_login else UNREACHABLE
         return [Finding("redis", f"{name}: {weaknesses.what}", code)]
     found = [Finding("redis", str(each), MISCONFIGURED if each.breaks else OK, is_warning=True) for each in weaknesses]
-    return [Finding("redis", f"{name} answers"), *found]
+    return [Finding("redis", f"{name} answers{await _server(client)}"), *found]
+
+
+async def _server(client: RedisClient) -> str:
+    """Return what kind of server it is and its version; nothing where it does not tell."""
+    told = await client.command("INFO", "server")
+    if not isinstance(told, dict):
+        return ""
+    fields = {str(key): str(value) for key, value in told.items()}
+    kind = "valkey" if "valkey_version" in fields else "redis"
+    version_told = fields.get(f"{kind}_version", "")
+    return f", {kind} {version_told}" if version_told else ""
 
 
 async def _look_at_relay(settings: Settings) -> Finding:

@@ -89,7 +89,7 @@ def preview(
 ) -> int:
     """Print a mail of one type with sample data: its header and its text; nothing is sent, and no Redis is needed."""
     templates = read_templates(load_settings(config))
-    samples = _samples(templates, email_type)
+    samples = samples_of(templates, email_type)
     fields = samples if data is None else _given(_read(data), email_type)
     made = compose(templates, email_type, fields)
     if isinstance(made, Malformed):
@@ -127,7 +127,8 @@ def _body(message: EmailMessage, subtype: str) -> str | None:
     return None if found is None else str(found.get_content()).replace("\r\n", "\n")
 
 
-def _samples(templates: Templates, email_type: str) -> Mapping[str, Json]:
+def samples_of(templates: Templates, email_type: str) -> Mapping[str, Json]:
+    """Return the data of a sample job of a type, or end the command with 3."""
     if email_type == MESSAGE:
         return MESSAGE_SAMPLE
     spec = templates.catalogue.types.get(email_type)

@@ -27,6 +27,7 @@ from trio_worker.cli.surroundings import (
     ConfigFile,
     complain,
     load_settings,
+    obey_signals,
     print_json,
     refuse,
 )
@@ -113,7 +114,7 @@ async def check(
     began = time.perf_counter()
     # For the whole run of trio, which is this command.
     trio.socket.set_custom_hostname_resolver(TellingResolver(timer))
-    async with open_bridge(complain):
+    async with obey_signals(), open_bridge(complain):
         opened = await open_session(relay, timer.note)
         ended: Outcome
         if isinstance(opened, Opened):

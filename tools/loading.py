@@ -1,0 +1,333 @@
+"""Push sample jobs of any type, in bulk or at a rate, and tell from the totals of the queue what became of them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Protocol
+
+import trio
+from attrs import define, field, frozen
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from trio_worker.address import AddressFault, parse_domain
+from trio_worker.cli.mail import samples_of
+from trio_worker.cli.run import read_templates
+from trio_worker.cli.surroundings import (
+    MISCONFIGURED,
+    OK,
+    PARTLY,
+    REFUSED,
+    TIMED_OUT,
+    AsJson,
+    ConfigFile,
+    complain,
+    load_settings,
+    open_queue,
+    print_json,
+    redis_name,
+    refuse,
+    report_unavailable,
+)
+from trio_worker.inspection import Counts, count_jobs
+from trio_worker.job import TASK_TYPE, Json
+from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.settings import Settings
+
+# So many jobs go in one RPUSH: few round trips, and no command that Redis chews on for long.
+BATCH = 500
+# How often the queue is counted, and how often a run without a terminal says how far it is.
+LOOK_SECONDS = 0.25
+LINE_SECONDS = 5.0
+# When nothing was taken for so long, it is said once.
+STUCK_SECONDS = 10.0
+
+app = App(name="tools/load", help_format="plaintext", backend="trio", result_action="return_value")
+
+
+@frozen
+class Tally:
+    """What became of jobs since the load began; ``waiting`` to ``dead`` as the exit ledger of a worker names them."""
+
+    pushed: int
+    waiting: int
+    leased: int
+    delayed: int
+    sent: int
+    held: int
+    dead: int
+    delays: int
+    uncertain: int
+
+    @property
+    def finished(self) -> int:
+        """Jobs that no worker will touch again by itself."""
+        return self.sent + self.held + self.dead
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all that was pushed is finished, or nothing is left that could be."""
+        return self.finished >= self.pushed or not (self.waiting or self.leased or self.delayed)
+
+    def __str__(self) -> str:
+        parts = ("sent", "delayed", "dead", "held", "leased", "waiting")
+        return f"{self.pushed:,} pushed: " + ", ".join(f"{getattr(self, part):,} {part}" for part in parts)
+
+
+def tally(pushed: int, before: Counts, now: Counts) -> Tally:
+    """Compare two counts of the queue."""
+    return Tally(
+        pushed=pushed,
+        waiting=now.waiting,
+        leased=now.leased,
+        delayed=now.delayed,
+        sent=now.sent - before.sent,
+        held=now.holds - before.holds,
+        dead=now.deaths - before.deaths,
+        delays=now.delays - before.delays,
+        uncertain=now.uncertain - before.uncertain,
+    )
+
+
+class Face(Protocol):
+    """What shows how far a load is."""
+
+    def show(self, now: Tally) -> None:
+        """Show the figures of this moment."""
+
+
+@define
+class Bars:
+    """Two bars in a terminal: pushed, and finished."""
+
+    progress: Progress
+    jobs: int
+    _pushed: TaskID = field(init=False)
+    _finished: TaskID = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._pushed = self.progress.add_task("pushed", total=self.jobs, more="")
+        self._finished = self.progress.add_task("finished", total=self.jobs, more="")
+
+    def show(self, now: Tally) -> None:
+        more = f"{now.sent:,} sent, {now.delayed:,} delayed, {now.dead:,} dead, {now.waiting:,} waiting"
+        self.progress.update(self._pushed, completed=now.pushed)
+        self.progress.update(self._finished, completed=now.finished, more=more)
+        self.progress.refresh()
+
+
+@define
+class Lines:
+    """A line every few seconds, where nobody watches a terminal."""
+
+    _next_at: float = field(factory=lambda: time.monotonic() + LINE_SECONDS)
+
+    def show(self, now: Tally) -> None:
+        if time.monotonic() >= self._next_at:
+            self._next_at += LINE_SECONDS
+            print(f"{time.strftime('%H:%M:%S')}  {now}", flush=True)
+
+
+class NoFace:
+    """Nothing beside the JSON at the end."""
+
+    def show(self, now: Tally) -> None:
+        """Show nothing."""
+
+
+@app.default
+async def load(  # noqa: PLR0913  each is an option of the command line
+    *,
+    jobs: Annotated[int, Parameter(help="How many to push.", validator=Number(gte=1))] = 1000,
+    rate: Annotated[
+        float, Parameter(help="How many a second; 0 for as many as Redis takes.", validator=Number(gte=0))
+    ] = 0,
+    email_types: Annotated[
+        Sequence[str],
+        Parameter(name=["--type"], help="Email type; several are pushed in turn.", consume_multiple=False),
+    ] = ("Registration",),
+    domain: Annotated[str, Parameter(help="Domain of the recipients.")] = "example.com",
+    wait_seconds: Annotated[
+        float, Parameter(name=["--wait"], help="Seconds to wait for the end of the last job; 0 not at all.")
+    ] = 300.0,
+    queue: Annotated[str | None, Parameter(help="Name of the queue; else queue.name.")] = None,
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Under profile production too.")] = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Push sample jobs and tell what became of them.
+
+    Exits with 0 if all were sent, 5 if some were not, 75 if it took too long.
+    """
+    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
+    if settings.profile == "production" and not yes:
+        refuse(REFUSED, f"profile production: {jobs:,} mails would go to addresses at {domain}. Say --yes if they may.")
+    wrong = parse_domain(domain)
+    if isinstance(wrong, AddressFault):
+        refuse(MISCONFIGURED, f"--domain: {wrong.what}")
+    samples = read_samples(settings, email_types)
+    began = time.monotonic()
+    async with open_queue(settings) as client:
+        before = await count_jobs(client, settings.queue.name)
+        if isinstance(before, Unavailable):
+            return report_unavailable(before, settings)
+        with open_face(jobs, as_json=as_json) as face:
+            run = Load(settings, client, before, face)
+            try:
+                trouble = await run.push(sample_jobs(samples, domain, jobs), jobs, rate)
+                pushed_seconds = time.monotonic() - began
+                trouble = trouble or await run.watch(wait_seconds)
+            except trio.Cancelled:
+                complain(f"interrupted after {run.pushed:,} jobs were pushed to {settings.queue.name}: they stay there")
+                raise
+    if trouble is not None:
+        complain(f"{run.pushed:,} jobs were pushed before that")
+        return report_unavailable(trouble, settings)
+    return report(run, pushed_seconds, time.monotonic() - began, is_watched=wait_seconds > 0, as_json=as_json)
+
+
+@define
+class Load:
+    """One load on one queue."""
+
+    settings: Settings
+    client: RedisClient
+    before: Counts
+    face: Face
+    pushed: int = 0
+    last: Tally = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.last = tally(0, self.before, self.before)
+
+    async def push(self, jobs: Iterator[bytes], count: int, rate: float) -> Unavailable | None:
+        """Push all jobs, each no earlier than the rate allows."""
+        began = looked = trio.current_time()
+        while self.pushed < count:
+            due = count if not rate else min(count, int((trio.current_time() - began) * rate) + 1)
+            batch = [next(jobs) for _ in range(min(BATCH, due - self.pushed))]
+            if batch:
+                answer = await self.client.command("RPUSH", self.settings.queue.name, *batch)
+                if isinstance(answer, Unavailable):
+                    return answer
+                self.pushed += len(batch)
+            if trio.current_time() - looked >= LOOK_SECONDS:
+                looked = trio.current_time()
+                trouble = await self.look()
+                if trouble is not None:
+                    return trouble
+            if rate:
+                await trio.sleep_until(began + self.pushed / rate)
+        return await self.look()
+
+    async def watch(self, seconds: float) -> Unavailable | None:
+        """Look on until all is over, or so long."""
+        taken, taken_at, is_told = -1, trio.current_time(), False
+        with trio.move_on_after(seconds):
+            while not self.last.is_over:
+                await trio.sleep(LOOK_SECONDS)
+                trouble = await self.look()
+                if trouble is not None:
+                    return trouble
+                now = self.last.finished + self.last.leased + self.last.delayed
+                if now != taken:
+                    taken, taken_at = now, trio.current_time()
+                elif trio.current_time() - taken_at > STUCK_SECONDS and not is_told:
+                    is_told = True
+                    complain(f"nothing has moved for {STUCK_SECONDS:.0f} s: does a worker run? See: trio-worker status")
+        return None
+
+    async def look(self) -> Unavailable | None:
+        """Count the queue and show it."""
+        counts = await count_jobs(self.client, self.settings.queue.name)
+        if isinstance(counts, Unavailable):
+            return counts
+        self.last = tally(self.pushed, self.before, counts)
+        self.face.show(self.last)
+        return None
+
+
+def report(run: Load, pushed_seconds: float, seconds: float, *, is_watched: bool, as_json: bool) -> int:
+    """Print what became of the jobs; return the exit code."""
+    end, before = run.last, run.before
+    open_before = before.waiting + before.leased + before.delayed
+    if not is_watched:
+        code = OK
+    elif not end.is_over:
+        code = TIMED_OUT
+    else:
+        code = OK if end.sent >= end.pushed else PARTLY
+    if as_json:
+        document: dict[str, Any] = {name: getattr(end, name) for name in Tally.__annotations__}
+        times = {"pushed_seconds": round(pushed_seconds, 3), "seconds": round(seconds, 3)}
+        print_json({"queue": run.settings.queue.name, **document, "open_before": open_before, **times})
+        return code
+    print(f"{run.settings.queue.name} @ {redis_name(run.settings.redis.url)}: {end}")
+    print(f"pushed in {pushed_seconds:.1f} s ({end.pushed / max(pushed_seconds, 1e-9):,.0f}/s)", end="")
+    if is_watched:
+        print(f", {end.sent:,} sent in {seconds:.1f} s ({end.sent / max(seconds, 1e-9):,.0f}/s)", end="")
+    print(f"; {end.delays:,} delays, {end.uncertain:,} uncertain")
+    if open_before:
+        print(f"{open_before:,} jobs of others were open before: these figures count them as well")
+    if end.dead:
+        print("Why some died: trio-worker dead groups")
+    return code
+
+
+@frozen
+class Sample:
+    """The data of one type, and the name of the field that says who gets the mail."""
+
+    email_type: str
+    fields: Mapping[str, Json]
+    recipient: str
+
+
+def sample_jobs(samples: Sequence[Sample], domain: str, count: int) -> Iterator[bytes]:
+    """Yield jobs of the types in turn, each to an address of its own."""
+    run = secrets.token_hex(3)
+    for number in range(count):
+        sample = samples[number % len(samples)]
+        fields = {**sample.fields, sample.recipient: f"load-{run}-{number}@{domain}"}
+        yield json.dumps({"task_type": TASK_TYPE, "data": {"email_type": sample.email_type, "data": fields}}).encode()
+
+
+def read_samples(settings: Settings, email_types: Sequence[str]) -> list[Sample]:
+    """Return the samples of the types, or end the command with 3 for one that there is not."""
+    templates = read_templates(settings)
+    found = []
+    for email_type in email_types:
+        fields = samples_of(templates, email_type)
+        spec = templates.catalogue.types.get(email_type)
+        named = () if spec is None else spec.fields
+        found.append(Sample(email_type, fields, next((each.name for each in named if each.kind == "recipient"), "to")))
+    return found
+
+
+@contextmanager
+def open_face(jobs: int, *, as_json: bool) -> Iterator[Face]:
+    """Show bars in a terminal, lines elsewhere, and nothing beside JSON."""
+    console = Console()
+    if as_json:
+        yield NoFace()
+        return
+    if not console.is_terminal:
+        yield Lines()
+        return
+    columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[more]}"), console=console, auto_refresh=False) as progress:
+        yield Bars(progress, jobs)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(app())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,25 @@
+"""Edge. ``completion``: what a shell needs to complete our commands, as a script that runs nothing of ours."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from trio_worker.cli import app
+from trio_worker.cli.surroundings import OK
+
+Shell = Literal["bash", "zsh", "fish"]
+
+
+def completion(shell: Annotated[Shell, Parameter(help="bash, zsh or fish.")], /) -> int:
+    """Print the completion script of a shell. It is static: pressing Tab starts no Python.
+
+    bash: trio-worker completion bash > ~/.local/share/bash-completion/completions/trio-worker
+
+    zsh: trio-worker completion zsh > DIR/_trio-worker, where DIR is in your fpath before compinit runs
+
+    fish: trio-worker completion fish > ~/.config/fish/completions/trio-worker.fish
+    """
+    print(app.generate_completion(shell=shell), end="")
+    return OK

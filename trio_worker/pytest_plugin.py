@@ -1,0 +1,118 @@
+"""Edge. The pytest plugin: a worker, its queue and its relay as fixtures. Importing it imports nothing else of ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from trio_worker.testing import BlockingMails, BlockingMailWorker, Mails, MailWorker
+
+_MARKER = "mail_worker(redis='valkey' or 'fake', settings={key: value}): what differs for the mail worker of a test"
+_REDIS = ("valkey", "fake")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Say what may be set for all tests."""
+    group = parser.getgroup("trio-worker")
+    group.addoption(
+        "--mail-worker-redis", choices=_REDIS, help="What mail workers of tests run on; else the ini value."
+    )
+    parser.addini("mail_worker_redis", "What mail workers of tests run on: valkey (default) or fake.", default="valkey")
+    parser.addini("mail_worker_config", "Configuration file of trio-worker, relative to the root of the tests.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", _MARKER)
+
+
+class MailWorkerRequest(NamedTuple):
+    """What one test asked for; ``redis`` is a URL, or the word for the fake."""
+
+    redis: str
+    config: Path | None
+    settings: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def mail_worker_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the URL of a Valkey for all tests that want one; it stops with the last of them."""
+    from trio_worker import embedded  # noqa: PLC0415  when it is first wanted
+
+    address = embedded.EmbeddedAddress(tmp_path_factory.mktemp("mail-worker-valkey"))
+    try:
+        hold = embedded.acquire_embedded(address)
+    except embedded.EmbeddedError as error:
+        pytest.fail(f"no Valkey for the mail worker: {error}", pytrace=False)
+    yield hold.server.url
+    embedded.release_embedded(hold)
+
+
+@pytest.fixture
+def mail_worker_request(request: pytest.FixtureRequest) -> MailWorkerRequest:
+    """Read what the options, the ini file and the marker of this test say of its mail worker."""
+    marker = request.node.get_closest_marker("mail_worker")
+    asked = dict(marker.kwargs) if marker is not None else {}
+    redis = asked.pop(
+        "redis", request.config.getoption("--mail-worker-redis") or request.config.getini("mail_worker_redis")
+    )
+    settings = asked.pop("settings", {})
+    if redis not in _REDIS or asked or (marker is not None and marker.args):
+        pytest.fail(f"{_MARKER}; got redis={redis!r} and {asked}", pytrace=False)
+    named = request.config.getini("mail_worker_config")
+    config = request.config.rootpath / named if named else None
+    if redis == "valkey":
+        redis = request.getfixturevalue("mail_worker_valkey")
+        _flush(redis)
+    return MailWorkerRequest(redis, config, settings)
+
+
+@pytest.fixture
+def mail_worker(mail_worker_request: MailWorkerRequest) -> Iterator[BlockingMailWorker]:
+    """Run a worker whose methods block, with a queue and a relay of its own (`testing.BlockingMailWorker`)."""
+    from trio_worker import testing  # noqa: PLC0415  when it is first wanted
+
+    asked = mail_worker_request
+    try:
+        with testing.open_blocking_mail_worker(asked.redis, config=asked.config, settings=asked.settings) as worker:
+            yield worker
+    except testing.MailWorkerError as error:
+        pytest.fail(f"no mail worker: {error}", pytrace=False)
+
+
+@pytest.fixture
+def mails(mail_worker: BlockingMailWorker) -> BlockingMails:
+    """Give what the worker of this test has sent."""
+    return mail_worker.mails
+
+
+@pytest.fixture
+async def trio_mail_worker(mail_worker_request: MailWorkerRequest) -> AsyncIterator[MailWorker]:
+    """Run a worker in the trio of a test under pytest-trio (`testing.MailWorker`)."""
+    from trio_worker import testing  # noqa: PLC0415  when it is first wanted
+
+    asked = mail_worker_request
+    try:
+        async with testing.open_mail_worker(asked.redis, config=asked.config, settings=asked.settings) as worker:
+            yield worker
+    except testing.MailWorkerError as error:
+        pytest.fail(f"no mail worker: {error}", pytrace=False)
+
+
+@pytest.fixture
+def trio_mails(trio_mail_worker: MailWorker) -> Mails:
+    """Give what the worker of this test has sent."""
+    return trio_mail_worker.mails
+
+
+def _flush(url: str) -> None:
+    """Empty the Valkey that the tests share, before the next of them."""
+    from redis import Redis  # noqa: PLC0415  imported by tests that want it
+
+    with Redis.from_url(url) as client:
+        client.flushall()

@@ -1,0 +1,445 @@
+"""Trio. A whole worker for the tests of an application: jobs in, mails out, faults between.
+
+`open_mail_worker` is for trio; `open_blocking_mail_worker` runs the same in a thread, for tests that know no trio. The
+pytest plugin of this package makes fixtures of both.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import SMTP
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import trio
+from attrs import define, evolve, field
+from redis import Redis
+
+from trio_worker.bridge import call, open_bridge
+from trio_worker.capture import Catcher, CaughtMail, FaultSyntax, MemoryStore, open_catcher, parse_faults
+from trio_worker.catalogue import CatalogueFaults, read_catalogue
+from trio_worker.claiming import LONGEST_WAIT_SECONDS
+from trio_worker.email_type import TypeSpec
+from trio_worker.embedded import EmbeddedAddress, EmbeddedError, open_embedded, parse_embedded
+from trio_worker.events import Event
+from trio_worker.inspection import Counts, count_jobs
+from trio_worker.job import TASK_TYPE, Json
+from trio_worker.mail import Composer, ComposerFaults, open_composer
+from trio_worker.opening import Relay, tls_context
+from trio_worker.redis_client import RedisClient, Unavailable, open_redis_client
+from trio_worker.settings import Faults, Settings, read_settings
+from trio_worker.shelves import Shelf, ShelvedJob, walk_shelf
+from trio_worker.trio_thread import TrioThread, open_trio_thread
+from trio_worker.worker import Worker, WorkerOptions
+
+__all__ = [
+    "BlockingMailWorker",
+    "BlockingMails",
+    "CaughtMail",
+    "Counts",
+    "MailWorker",
+    "MailWorkerError",
+    "Mails",
+    "NotInTimeError",
+    "ShelvedJob",
+    "mail_job",
+    "open_blocking_mail_worker",
+    "open_mail_worker",
+]
+
+FAKE = "fake"
+"""In place of a Redis URL: fakeredis, which lives in this process only."""
+# Never connected to: it stands where the settings want a URL.
+_FAKE_URL = "redis://fakeredis.invalid/0"
+
+WAIT_SECONDS = 10.0
+"""How long the waits of a test last unless it says otherwise."""
+
+# A test must not wait for the retries of a day; what it says in ``settings`` wins.
+_SETTINGS: Mapping[str, Json] = {
+    "number_workers": 10,
+    "queue.journal_dir": "",
+    "retry.base_seconds": 0.05,
+    "retry.cap_seconds": 0.2,
+    "shutdown.grace_seconds": 1.0,
+    "smtp.pool.min_idle": 0,
+}
+# What makes a worker one of a test: nothing of a configuration file may send a mail anywhere else.
+_ALWAYS: Mapping[str, Json] = {
+    "capture.listen": "",
+    "log.file": "",
+    "profile": "dev",
+    "redis.password": "",
+    "redis.password_file": "",
+    "redis.username": "",
+    "smtp.allow_real_relay": False,
+    "smtp.host": "127.0.0.1",
+    "smtp.ca_file": "",
+    "smtp.only_to": "",
+    "smtp.password": "",
+    "smtp.password_file": "",
+    "smtp.tls": "none",
+    "smtp.username": "",
+}
+_MAILS_KEPT = 10_000
+# Other programs may change the queue without a word to this worker.
+_LOOK_AGAIN_SECONDS = 0.25
+
+T = TypeVar("T")
+Job: TypeAlias = "Mapping[str, Any] | str | bytes"
+
+
+class MailWorkerError(Exception):
+    """The worker of a test cannot be had; the message says why."""
+
+
+class NotInTimeError(AssertionError):
+    """What a test waited for did not come; the message says what did."""
+
+
+def mail_job(email_type: str, /, **fields: Any) -> dict[str, Any]:
+    """Return a job as a producer pushes it: ``mail_job("Registration", email="a@example.com", ...)``."""
+    return {"task_type": TASK_TYPE, "data": {"email_type": email_type, "data": fields}}
+
+
+@define(eq=False)
+class Mails:
+    """The mails that the worker of a test has sent, as their recipients read them."""
+
+    _catcher: Catcher
+    _explain: Callable[[], Awaitable[str]]
+
+    @property
+    def envelopes(self) -> tuple[CaughtMail, ...]:
+        """Sender, recipients and octets of each mail, oldest first."""
+        return self._catcher.mails
+
+    async def caught(self) -> list[EmailMessage]:
+        """Return the mails that have come so far, oldest first."""
+        await trio.lowlevel.checkpoint()
+        return [_parsed(mail) for mail in self._catcher.mails]
+
+    async def wait(self, count: int = 1, timeout: float = WAIT_SECONDS) -> list[EmailMessage]:  # noqa: ASYNC109  a test's wait needs an end of its own, which says what came instead
+        """Wait until ``count`` mails have come since the start; return all of them, oldest first.
+
+        Raises `NotInTimeError`, which says what came, and what the queue holds.
+        """
+        with trio.move_on_after(timeout):
+            await self._catcher.wait_for_mails(count)
+        if self._catcher.total < count:
+            came = f"{self._catcher.total} of {count} mails came within {timeout:g} s"
+            raise NotInTimeError(f"{came}; {await self._explain()}")
+        return await self.caught()
+
+
+@define(eq=False)
+class MailWorker:
+    """A worker with its own queue and its own relay; made by `open_mail_worker`."""
+
+    worker: Worker
+    settings: Settings
+    _client: RedisClient
+    _catcher: Catcher
+    _connect: Callable[[], Redis]
+    mails: Mails = field(init=False)
+    _clients: list[Redis] = field(factory=list)
+    _changed: trio.Event = field(factory=trio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self.mails = Mails(self._catcher, self.explain)
+
+    @property
+    def redis_url(self) -> str:
+        """The URL that producers push to, in this process or in any other; fakeredis has none (ValueError)."""
+        if self.settings.redis.url == _FAKE_URL:
+            raise ValueError("fakeredis lives in this process only: use connect(), or redis='valkey'")
+        return self.settings.redis.url
+
+    @property
+    def queue_name(self) -> str:
+        """The list that producers push to."""
+        return self.settings.queue.name
+
+    def connect(self) -> Redis:
+        """Return a blocking redis-py client of the queue's Redis, as a producer has one; closed with the worker."""
+        client = self._connect()
+        self._clients.append(client)
+        return client
+
+    async def push(self, *jobs: Job) -> None:
+        """Push jobs, in order: documents (see `mail_job`), or bytes and text exactly as they are."""
+        words = [job if isinstance(job, str | bytes) else json.dumps(job) for job in jobs]
+        _available(await self._client.command("RPUSH", self.queue_name, *words))
+
+    def chaos(self, faults: str) -> None:
+        """Make the relay misbehave from now on, as in ``rcpt=451:20%``; the empty text ends it.
+
+        ``docs/testing.md`` has the words; others are a ValueError that points at the wrong one.
+        """
+        parsed = parse_faults(faults)
+        if isinstance(parsed, FaultSyntax):
+            pointer = f"{'^':>{parsed.place + 1}}"
+            raise ValueError(f"{parsed.problem}\n  {faults}\n  {pointer}")  # noqa: TRY004  its value is wrong
+        self._catcher.faults = parsed
+
+    async def counts(self) -> Counts:
+        """Return how many jobs are in each state."""
+        return _available(await count_jobs(self._client, self.queue_name))
+
+    async def dead(self) -> list[ShelvedJob]:
+        """Return the dead letters, oldest first: their bytes, and the ``cause`` of each."""
+        return await self._shelf("dead")
+
+    async def held(self) -> list[ShelvedJob]:
+        """Return the held jobs, oldest first: they may have been delivered."""
+        return await self._shelf("held")
+
+    async def wait_until_idle(self, timeout: float = WAIT_SECONDS) -> None:  # noqa: ASYNC109  as for Mails.wait
+        """Wait until every job is done with: sent, dead or held. A job that is to be tried later is not.
+
+        Raises `NotInTimeError`, which says what the queue holds.
+        """
+        with trio.move_on_after(timeout) as patience:
+            while True:
+                changed = self._changed
+                counts = await self.counts()
+                if not (counts.waiting or counts.leased or counts.delayed):
+                    return
+                with trio.move_on_after(_LOOK_AGAIN_SECONDS):
+                    await changed.wait()
+        if patience.cancelled_caught:
+            raise NotInTimeError(f"not idle within {timeout:g} s; {await self.explain()}")
+
+    async def explain(self) -> str:
+        """Say what the queue holds, and why the newest dead letters died."""
+        counts = await self.counts()
+        states = ", ".join(f"{getattr(counts, state)} {state}" for state in ("waiting", "leased", "delayed", "held"))
+        letters = await self.dead()
+        causes = [" ".join(filter(None, (each.cause.word, each.cause.codes, each.cause.text))) for each in letters[-5:]]
+        return f"the queue holds {states}, {counts.dead} dead" + "".join(f"\n  dead: {cause}" for cause in causes)
+
+    async def _shelf(self, shelf: Shelf) -> list[ShelvedJob]:
+        found: list[ShelvedJob] = []
+        async for page in walk_shelf(self._client, self.queue_name, shelf, with_bodies=True):
+            found += _available(page)
+        return found[::-1]
+
+    def note(self, _event: Event) -> None:
+        """For the worker: something happened."""
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    def close(self) -> None:
+        """For its opener: close the clients that `connect` gave."""
+        for client in self._clients:
+            client.close()
+
+
+@asynccontextmanager
+async def open_mail_worker(
+    redis: str, *, config: Path | None = None, settings: Mapping[str, Any] | None = None
+) -> AsyncIterator[MailWorker]:
+    """Run a worker and a relay that catches its mails, for the block.
+
+    ``redis`` is ``fake``, ``embedded:DIR`` or the URL of a server whose queue is this worker's alone. ``config`` is the
+    application's own configuration file; ``settings`` are keys of it that win, such as ``{"retry.max_attempts": 2}``.
+    Where the relay and the log are, both leave to this. Mails in flight at the end have a second to finish.
+
+    Raises `MailWorkerError` when it cannot be had. Needs real time: a clock that jumps makes every wait too short.
+    """
+    async with AsyncExitStack() as stack:
+        # First what can be refused, so that a refusal leaves no nursery on its way out.
+        url, connect, server = await _open_redis(stack, redis)
+        read = _read(config, settings or {}, url)
+        types, composer = _templates(read)
+        catcher = await stack.enter_async_context(open_catcher(store=MemoryStore(_MAILS_KEPT)))
+        await stack.enter_async_context(open_bridge(_complain))
+        client = await stack.enter_async_context(_open_client(read, server))
+        worker = Worker(options=_options(read, catcher.port), client=client, composer=composer, types=types)
+        made = MailWorker(worker, read, client, catcher, connect)
+        stack.callback(made.close)
+        worker.sinks = [made.note]
+        async with trio.open_nursery() as working:
+            working.start_soon(worker.run)
+            try:
+                yield made
+            finally:
+                worker.drain("the test is over")
+
+
+def _read(config: Path | None, asked: Mapping[str, Any], url: str) -> Settings:
+    always = {**_ALWAYS, "redis.url": url}
+    taken = sorted({*always, "smtp.port"} & asked.keys())
+    if taken:
+        raise MailWorkerError(f"{', '.join(taken)}: a test's worker has its own")
+    settings = read_settings(config, {}, {**_SETTINGS, **asked, **always})
+    if isinstance(settings, Faults):
+        raise _wrong("settings", settings.faults)
+    return settings
+
+
+def _templates(settings: Settings) -> tuple[Mapping[str, TypeSpec], Composer]:
+    catalogue = read_catalogue(settings.mail.template_dirs)
+    if isinstance(catalogue, CatalogueFaults):
+        raise _wrong("templates", catalogue.faults)
+    composer = open_composer(settings.mail, catalogue)
+    if isinstance(composer, ComposerFaults):
+        raise _wrong("templates", composer.faults)
+    return catalogue.types, composer
+
+
+def _wrong(what: str, faults: Iterable[object]) -> MailWorkerError:
+    return MailWorkerError("\n  ".join((f"the {what} are wrong:", *map(str, faults))))
+
+
+def _options(settings: Settings, port: int) -> WorkerOptions:
+    return WorkerOptions(
+        number_workers=settings.number_workers,
+        queue=settings.queue,
+        relay=Relay(evolve(settings.smtp, port=port), settings.smtp_timeouts, tls_context("")),
+        pool=settings.smtp_pool,
+        retry=settings.retry,
+        mail=settings.mail,
+        shutdown=settings.shutdown,
+    )
+
+
+def _complain(what: str) -> None:
+    """Warn of a future that nobody awaited: under ``-W error`` a bug of the worker is not passed over."""
+    warnings.warn(f"asyncio: {what}", ResourceWarning, stacklevel=2)
+
+
+async def _open_redis(stack: AsyncExitStack, redis: str) -> tuple[str, Callable[[], Redis], Any]:
+    """Return the URL, what makes blocking clients, and the fake server if it is one."""
+    if redis == FAKE:
+        fakeredis = _import_fakeredis()
+        server = fakeredis.FakeServer()
+        return _FAKE_URL, partial(fakeredis.FakeRedis, server=server), server
+    if redis.startswith("embedded:"):
+        address = parse_embedded(redis)
+        if not isinstance(address, EmbeddedAddress):
+            raise MailWorkerError(f"{redis}: {address.what}")
+        try:
+            embedded = await stack.enter_async_context(open_embedded(address))
+        except EmbeddedError as error:
+            raise MailWorkerError(str(error)) from error
+        redis = embedded.url
+    return redis, partial(Redis.from_url, redis), None
+
+
+def _import_fakeredis() -> Any:
+    try:
+        fakeredis = import_module("fakeredis")  # an application's tests may do without it
+        import_module("lupa")  # what its scripts run on
+    except ImportError as error:
+        raise MailWorkerError(f"{error}: pip install 'fakeredis[lua]', or use redis='valkey'") from error
+    return fakeredis
+
+
+@asynccontextmanager
+async def _open_client(settings: Settings, server: Any) -> AsyncIterator[RedisClient]:
+    if server is None:
+        async with open_redis_client(settings.redis, LONGEST_WAIT_SECONDS, settings.queue.name) as client:
+            yield client
+        return
+    fake = _import_fakeredis().FakeAsyncRedis(server=server)
+    try:
+        yield RedisClient(fake, fake, lambda: None)
+    finally:
+        with trio.CancelScope(shield=True):
+            await call(fake.aclose)
+
+
+def _available(answer: T | Unavailable) -> T:
+    if isinstance(answer, Unavailable):
+        raise MailWorkerError(f"Redis: {answer.what}")
+    return answer
+
+
+def _parsed(mail: CaughtMail) -> EmailMessage:
+    return BytesParser(EmailMessage, policy=SMTP).parsebytes(mail.content)
+
+
+@define(eq=False)
+class BlockingMails:
+    """`Mails`, whose methods block."""
+
+    _mails: Mails
+    _thread: TrioThread[MailWorker]
+
+    @property
+    def envelopes(self) -> tuple[CaughtMail, ...]:
+        """Sender, recipients and octets of each mail, oldest first."""
+        return self._thread.call_soon(lambda: self._mails.envelopes)
+
+    def caught(self) -> list[EmailMessage]:
+        """Return the mails that have come so far, oldest first."""
+        return self._thread.call(self._mails.caught)
+
+    def wait(self, count: int = 1, timeout: float = WAIT_SECONDS) -> list[EmailMessage]:
+        """Wait until ``count`` mails have come since the start; return all of them. Raises `NotInTimeError`."""
+        return self._thread.call(self._mails.wait, count, timeout)
+
+
+@define(eq=False)
+class BlockingMailWorker:
+    """`MailWorker`, whose methods block; the worker runs in a thread of its own. Any thread may call them."""
+
+    _worker: MailWorker
+    _thread: TrioThread[MailWorker]
+    mails: BlockingMails
+
+    @property
+    def redis_url(self) -> str:
+        """The URL that producers push to, in this process or in any other; fakeredis has none (ValueError)."""
+        return self._worker.redis_url
+
+    @property
+    def queue_name(self) -> str:
+        """The list that producers push to."""
+        return self._worker.queue_name
+
+    def connect(self) -> Redis:
+        """Return a redis-py client of the queue's Redis, as a producer has one; closed with the worker."""
+        return self._worker.connect()
+
+    def push(self, *jobs: Job) -> None:
+        """Push jobs, in order: documents (see `mail_job`), or bytes and text exactly as they are."""
+        self._thread.call(self._worker.push, *jobs)
+
+    def chaos(self, faults: str) -> None:
+        """Make the relay misbehave from now on, as in ``rcpt=451:20%``; the empty text ends it."""
+        self._thread.call_soon(self._worker.chaos, faults)
+
+    def counts(self) -> Counts:
+        """Return how many jobs are in each state."""
+        return self._thread.call(self._worker.counts)
+
+    def dead(self) -> list[ShelvedJob]:
+        """Return the dead letters, oldest first: their bytes, and the ``cause`` of each."""
+        return self._thread.call(self._worker.dead)
+
+    def held(self) -> list[ShelvedJob]:
+        """Return the held jobs, oldest first: they may have been delivered."""
+        return self._thread.call(self._worker.held)
+
+    def wait_until_idle(self, timeout: float = WAIT_SECONDS) -> None:
+        """Wait until every job is sent, dead or held. Raises `NotInTimeError`."""
+        self._thread.call(self._worker.wait_until_idle, timeout)
+
+
+@contextmanager
+def open_blocking_mail_worker(
+    redis: str, *, config: Path | None = None, settings: Mapping[str, Any] | None = None
+) -> Iterator[BlockingMailWorker]:
+    """Run what `open_mail_worker` runs in a thread, for the block; everything is closed when it is left."""
+    opening = partial(open_mail_worker, redis, config=config, settings=settings)
+    with open_trio_thread(opening) as (thread, worker):
+        yield BlockingMailWorker(worker, thread, BlockingMails(worker.mails, thread))
