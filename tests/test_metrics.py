@@ -15,22 +15,29 @@ from sample_snapshot import busy, fresh, without_redis, without_relay
 from trio_worker.events import (
     BreakerChanged,
     Claimed,
+    ConnectionClosed,
     ConnectionFailed,
     ConnectionOpened,
     Disposition,
     Event,
     LeasesRecovered,
     Ledger,
+    QueuePaused,
+    QueueSeen,
+    QuietChanged,
     RedisFailed,
     Settled,
     Source,
 )
-from trio_worker.metrics import TABLE, Kind, Metrics
-from trio_worker.outcome import How, Trouble
+from trio_worker.metric_table import TABLE, Kind
+from trio_worker.metrics import Metrics
+from trio_worker.outcome import How, Loss, Trouble
 from trio_worker.record import Cause
-from trio_worker.reply import Stage
+from trio_worker.redis_client import Unavailable
+from trio_worker.reply import Stage, reply_from
 from trio_worker.smtp import Capabilities
 from trio_worker.snapshot import Snapshot
+from trio_worker.tried import Result, Tried
 
 # Words that would tell who or where; `state`, `stage` and so on are closed lists.
 FORBIDDEN_LABELS = {"host", "instance", "pod", "domain", "recipient", "job", "job_id", "worker", "address"}
@@ -50,14 +57,17 @@ settlements = st.builds(
     smtp_seconds=st.none() | st.floats(0, 1e3),
     total_seconds=st.floats(0, 1e3),
     is_uncertain=st.booleans(),
+    tried=st.none()
+    | st.builds(Tried, st.sampled_from(Result), st.integers(0, 10**8), st.floats(0, 9), st.floats(0, 9)),
 )
 events = st.lists(
     st.builds(Claimed, st.just("id"), st.sampled_from(Source), st.just(1))
     | settlements
-    | st.builds(LeasesRecovered, st.integers(0, 9))
+    | st.builds(LeasesRecovered, st.integers(0, 9), held=st.integers(0, 9))
     | st.builds(ConnectionOpened, st.just(1), st.floats(0, 100), st.just(Capabilities()))
     | st.builds(ConnectionFailed, st.builds(Trouble, st.sampled_from(How), st.sampled_from(Stage), st.just("x")))
-    | st.builds(RedisFailed, st.sampled_from(["claim", "settle", "renew"]), st.just("x")),
+    | st.builds(ConnectionClosed, st.just(1), st.text(max_size=9), st.just(0), st.just(0.0))
+    | st.builds(RedisFailed, st.text(max_size=9), st.just("x")),
     max_size=40,
 )
 
@@ -79,7 +89,7 @@ def families(metrics: Metrics) -> dict[str, Any]:
 def test_scrape_shows_what_the_table_says() -> None:
     """Every metric of the table is there, with its type, and nothing else but the process' own."""
     found = families(Metrics(busy))
-    ours = {name: family for name, family in found.items() if not name.startswith("process_")}
+    ours = {name: family for name, family in found.items() if not name.startswith(("process_", "python_gc_"))}
     expected = {metric.exported.removesuffix("_total") for metric in TABLE}
 
     assert set(ours) == expected
@@ -183,3 +193,124 @@ def test_opened_breaker_is_counted_once() -> None:
 def test_lost_log_lines_are_counted() -> None:
     """A log that cannot be written is seen from outside."""
     assert scraped(Metrics(busy, lambda: 7))["log_lines_dropped_total{}"] == 7
+
+
+def test_every_metric_is_there_or_said_to_be_absent() -> None:
+    """What may be absent says so in its meaning, for whoever writes an alert."""
+    for metric in TABLE:
+        assert metric.is_always_there or "absent" in metric.says or metric.name == "config_info"
+
+
+def test_try_adds_to_its_sums() -> None:
+    """Attempts, recipients, bytes and times of one mail that two of three recipients were accepted for."""
+    metrics = Metrics(busy)
+    tried = Tried(Result.OK, 1500, 0.0002, 0.02, accepted=2, refused=1)
+    metrics.note(Settled("a", Disposition.DELAYED, smtp_seconds=0.1, cause=Cause("deferred", "451"), tried=tried))
+    found = scraped(metrics)
+
+    assert found["smtp_attempts_total{result=ok}"] == 1
+    assert found["recipients_total{result=accepted}"] == 2
+    assert found["recipients_total{result=refused}"] == 1
+    assert found["smtp_accepted_bytes_total{}"] == found["message_bytes_sum{}"] == 1500
+    assert found["compose_seconds_sum{}"] == pytest.approx(0.0002)
+    assert found["smtp_borrow_seconds_sum{}"] == pytest.approx(0.02)
+    assert found["jobs_delayed_total{cause=deferred}"] == 1
+
+
+def test_refusals_are_counted_by_code_and_no_relay_can_make_series() -> None:
+    """Of mails and of connections; a code that nobody uses counts as its class."""
+    metrics = Metrics(busy)
+    before = len(scraped(metrics))
+    for code in range(400, 600):
+        cause = Cause("refused", f"{code} 5.1.1", "rcpt")
+        metrics.note(Settled("a", Disposition.DEAD, cause=cause))
+    metrics.note(ConnectionFailed(Trouble(How.LOGIN, Stage.AUTH, "x", reply_from(535, "5.7.8 no", Stage.AUTH))))
+    metrics._made = None
+    found = scraped(metrics)
+
+    assert len(found) == before
+    assert found["smtp_refusals_total{code=550,stage=rcpt}"] == 1
+    assert found["smtp_refusals_total{code=535,stage=auth}"] == 1
+    refusals = sum(value for name, value in found.items() if name.startswith("smtp_refusals_total"))
+    assert refusals == 201
+
+
+def test_jobs_that_ended_their_workers_are_dead_letters_too() -> None:
+    """They were buried by the claim, not by a settlement."""
+    metrics = Metrics(busy)
+    metrics.note(LeasesRecovered(0, crashed=2, held=0, too_large=3))
+    found = scraped(metrics)
+
+    assert (found["dead_letters_total{cause=crashed}"], found["dead_letters_total{cause=too_large}"]) == (2, 3)
+
+
+def test_connections_close_for_known_reasons() -> None:
+    """The word before the details; what is new counts as other."""
+    metrics = Metrics(busy)
+    loss = Loss(How.CLOSING, Stage.FINAL, "the relay is closing", reply_from(421, "bye", Stage.FINAL))
+    for why in ("idle", str(loss), "something new"):
+        metrics.note(ConnectionClosed(1, why, 0, 0.0))
+    found = scraped(metrics)
+
+    assert found["smtp_connections_closed_total{reason=idle}"] == 1
+    assert found["smtp_connections_closed_total{reason=closing}"] == 1
+    assert found["smtp_connections_closed_total{reason=other}"] == 1
+
+
+def test_calls_to_redis_are_counted_and_timed() -> None:
+    """By what they are for; a refusal is told from no answer."""
+    metrics = Metrics(busy)
+    metrics.note_call("claim", 0.002, None)
+    metrics.note_call("settle", 0.004, Unavailable("OOM", is_refusal=True))
+    metrics.note_call("LINDEX", 10.0, Unavailable("no answer"))
+    found = scraped(metrics)
+
+    assert found["redis_requests_total{op=claim,result=ok}"] == 1
+    assert found["redis_requests_total{op=settle,result=refused}"] == 1
+    assert found["redis_requests_total{op=other,result=error}"] == 1
+    assert found["redis_request_seconds_sum{op=settle}"] == pytest.approx(0.004)
+
+
+def test_worker_that_cannot_look_makes_no_queue_late() -> None:
+    """Others may see and serve it: the age of its last look would page somebody for nothing."""
+    metrics = Metrics(lambda: evolve(busy(), redis_down_seconds=400.0))
+
+    assert "queue_oldest_timestamp_seconds{}" not in scraped(metrics)
+
+
+def test_pause_and_next_retry_are_timestamps() -> None:
+    """Each from when the queue was looked at."""
+    queue = QueueSeen(0, 1, 0, 0, 0, paused="x", pause_seconds_left=600.0, next_due_seconds=-30.0)
+    snapshot = evolve(busy(), queue=queue, queue_seen_seconds=2.0)
+    found = scraped(Metrics(lambda: snapshot))
+
+    assert found["queue_pause_until_timestamp_seconds{}"] == pytest.approx(snapshot.at - 2 + 600)
+    assert found["queue_next_due_timestamp_seconds{}"] == pytest.approx(snapshot.at - 2 - 30)
+
+
+def test_settings_and_limits_are_shown() -> None:
+    """The limit only where there is one; what people did, and what the log took."""
+    metrics = Metrics(busy, told_lines=lambda: {"warning": 3}, dead_limit=500, config="a1b2", profile="production")
+    metrics.note(QuietChanged(is_quiet=True))
+    metrics.note(QueuePaused("maintenance"))
+    metrics.note_reload(is_good=False)
+    found = scraped(metrics)
+
+    assert found["config_info{digest=a1b2,profile=production}"] == 1
+    assert found["dead_letters_limit{}"] == 500
+    assert "dead_letters_limit{}" not in scraped(Metrics(busy))
+    assert found["admin_actions_total{action=worker_quiet}"] == 1
+    assert found["admin_actions_total{action=queue_pause}"] == 1
+    assert found["login_reloads_total{result=fault}"] == 1
+    assert found["log_messages_total{level=warning}"] == 3
+
+
+def test_end_of_the_certificate_is_that_of_the_last_connection() -> None:
+    """Absent where there is no TLS."""
+    metrics = Metrics(busy)
+    metrics.note(ConnectionOpened(1, 0.1, Capabilities(), "TLSv1.3", 1.9e9))
+    assert scraped(metrics)["smtp_certificate_expiry_timestamp_seconds{}"] == 1.9e9
+
+    metrics._made = None
+    metrics.note(ConnectionOpened(2, 0.1, Capabilities()))
+    assert "smtp_certificate_expiry_timestamp_seconds{}" not in scraped(metrics)

@@ -94,6 +94,7 @@ async def test_a_session_carries_mail_whatever_its_encryption(
 
         assert [mail.tls for mail in catcher.mails] == [tls != "none"] * 3
         assert (session.tls == "") == (tls == "none")
+        assert (session.certificate_ends_at is None) == (tls == "none")
         assert catcher.violations == ()
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from trio_worker.cli import app
-from trio_worker.metrics import TABLE, Kind
+from trio_worker.metric_table import TABLE, Kind
 from trio_worker.settings import KEYS, read_settings
 from trio_worker.settings import Settings as AllSettings
 from trio_worker.settings_source import variable_of
@@ -218,6 +218,7 @@ def test_rules_hold_in_prometheus(promtool: str) -> None:
 def test_board_parses_in_prometheus(promtool: str, tmp_path: Path) -> None:
     """Every expression of the board is PromQL."""
     panels = [target["expr"] for panel in board()["panels"] for target in panel.get("targets", ())]
+    panels += [each["expr"] for each in board()["annotations"]["list"]]
     recording = [
         {"record": f"board:panel{number}", "expr": expression.replace("$queue", ".*")}
         for number, expression in enumerate(panels)

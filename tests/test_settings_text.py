@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_worker import metrics
+from trio_worker import metric_table
 from trio_worker.settings import KEYS, Settings, read_settings
 from trio_worker.settings_text import dev_text, production_text, reference_text
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
         ("conf/dev.toml", dev_text()),
         ("conf/production.toml", production_text()),
         ("docs/configuration.md", reference_text()),
-        ("docs/metrics.md", metrics.reference_text()),
+        ("docs/metrics.md", metric_table.reference_text()),
     ],
 )
 def test_the_file_is_what_tools_write_docs_writes(name: str, text: str) -> None:

@@ -6,12 +6,13 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
-from test_processes import Programs, patience, programs, relay
+from test_processes import Programs, patience, programs, push, relay
 
 from trio_worker.capture import Catcher
 from trio_worker.events import Phase, PhaseChanged
@@ -54,7 +55,8 @@ def test_reload_begins_and_ends(systemd: tuple[socket.socket, str]) -> None:
     """With the time of its beginning, as Type=notify-reload wants it."""
     heard, name = systemd
     told = supervisor(name)
-    told.reloading()
+    told.begin_reload()
+    told.end_reload()
     told.close()
 
     first, second = heard.recv(1000).decode().splitlines(), heard.recv(1000).decode()
@@ -125,3 +127,56 @@ async def test_worker_tells_its_supervisor(
             while "STOPPING=1" not in told:
                 told += (await trio.to_thread.run_sync(heard.recv, 1000)).decode() + "\n"
             assert await worker.end() == 0
+
+
+# The first mail that this worker composes blocks its loop, as an endless regular expression or a dead disk would.
+BLOCKED = """
+import sys, time
+from trio_worker.mail import Composer
+Composer.compose = lambda self, *words: time.sleep(3600)
+from trio_worker.cli import app
+sys.exit(app())
+"""
+WATCHDOG_SECONDS = 1.0
+
+
+def hear_until_silent(heard: socket.socket) -> None:
+    """Receive until nothing has come for as long as the socket's time."""
+    with suppress(TimeoutError):
+        while heard.recv(1000):
+            pass
+
+
+@pytest.mark.case("E12")
+async def test_worker_whose_loop_stands_still_is_started_anew_and_loses_nothing(
+    programs: Programs,
+    real_redis: RedisClient,
+    relay: Catcher,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The watchdog hears nothing for its time; the test does what systemd does then, and the mail is sent."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(f"{tmp_path}/notify")
+        monkeypatch.setenv("NOTIFY_SOCKET", f"{tmp_path}/notify")
+        monkeypatch.setenv("WATCHDOG_USEC", str(round(WATCHDOG_SECONDS * 1e6)))
+        with patience():
+            blocked = await programs.start_python(BLOCKED, "run", "--no-dashboard")
+            heard.settimeout(20)
+            told = ""
+            while "READY=1" not in told or "WATCHDOG=1" not in told:
+                told += (await trio.to_thread.run_sync(heard.recv, 1000)).decode() + "\n"
+            await push(real_redis, 1)
+            heard.settimeout(WATCHDOG_SECONDS)
+            await trio.to_thread.run_sync(hear_until_silent, heard)
+            blocked.signal(signal.SIGABRT)
+            assert await blocked.end() == -signal.SIGABRT
+            monkeypatch.delenv("NOTIFY_SOCKET")
+            anew = await programs.start("run", "--no-dashboard")
+            await relay.wait_for_mails(1)
+            anew.signal(signal.SIGTERM)
+            assert await anew.end() == 0
+
+    assert anew.ledger["sent"] == 1
+    assert anew.ledger["uncertain"] == 1
+    assert relay.total == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -19,10 +20,20 @@ from sample_snapshot import busy, draining, fresh, without_redis, without_relay
 from test_processes import Programs, patience, programs, push, relay
 
 from trio_worker import probe, web
+from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher
 from trio_worker.redis_client import RedisClient
+from trio_worker.settings import Settings, read_settings
 from trio_worker.snapshot import Snapshot
-from trio_worker.web import ListenTakenError, Pages, page_of_json, page_of_text, serve_pages, split_address
+from trio_worker.web import (
+    ListenTakenError,
+    Pages,
+    page_of_json,
+    page_of_text,
+    serve_pages,
+    split_address,
+    tell_address,
+)
 from trio_worker.wording import readiness
 
 __all__ = ["programs", "relay"]
@@ -159,18 +170,24 @@ def test_any_address_is_understood_or_refused(listen: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "is_ready", "degraded"),
+    ("snapshot", "answered_seconds", "is_ready", "degraded"),
     [
-        (busy(), True, False),
-        (without_relay(), True, True),
-        (without_redis(), False, True),
-        (draining(), False, True),
-        (fresh(), False, False),
+        (busy(), 0.1, True, False),
+        (busy(), 5.1, False, False),
+        (without_relay(), 0.1, True, True),
+        (without_redis(), 0.1, False, True),
+        (draining(), 0.1, False, True),
+        (fresh(), math.inf, False, False),
     ],
 )
-def test_ready_is_about_this_worker_and_redis(snapshot: Snapshot, is_ready: bool, degraded: bool) -> None:  # noqa: FBT001
+def test_ready_is_about_this_worker_and_redis(
+    snapshot: Snapshot,
+    answered_seconds: float,
+    is_ready: bool,  # noqa: FBT001
+    degraded: bool,  # noqa: FBT001
+) -> None:
     """A relay in trouble leaves a worker ready: no restart mends it; a drain and a lost Redis do not."""
-    found, document = readiness(snapshot)
+    found, document = readiness(snapshot, answered_seconds)
 
     assert (found, document["degraded"]) == (is_ready, degraded)
 
@@ -198,10 +215,10 @@ async def test_probes_of_a_running_worker(programs: Programs, real_redis: RedisC
         assert await asked("ready", "--wait", "1s", *env_words) == 75
 
 
-async def asked(*words: str) -> int:
+async def asked(*words: str, folder: Path = ROOT / "tests") -> int:
     """Ask as a container's probe does, and return its exit code."""
     command = [sys.executable, "-m", "trio_worker", "health", *words]
-    done = await trio.run_process(command, check=False, capture_stdout=True, capture_stderr=True, cwd=ROOT / "tests")
+    done = await trio.run_process(command, check=False, capture_stdout=True, capture_stderr=True, cwd=folder)
     assert done.returncode is not None
     return done.returncode
 
@@ -234,7 +251,12 @@ def test_probe_imports_almost_nothing(tmp_path: Path) -> None:
         (["live"], 78),
         (["live", "--wait", "soon", "--address", "unix:none"], 2),
         (["live", "--address", "nonsense"], 69),
+        (["live", "--address", "127.0.0.1:99999"], 69),
+        (["live", "--address", "127.0.0.1:0"], 69),
         (["live", "--config", "broken.toml"], 78),
+        (["live", "--config", "binary.toml"], 78),
+        (["live", "--config", "absent.toml"], 78),
+        (["live", "--config", "odd.toml"], 78),
     ],
 )
 def test_probe_says_what_is_wrong(
@@ -244,6 +266,68 @@ def test_probe_says_what_is_wrong(
     monkeypatch.delenv("TRIO_WORKER__METRICS__LISTEN", raising=False)
     monkeypatch.delenv("TRIO_WORKER_CONFIG", raising=False)
     (work_folder / "broken.toml").write_text("[metrics\n")
+    (work_folder / "binary.toml").write_bytes(b"\xff\xfe")
+    (work_folder / "odd.toml").write_text("metrics = 7\n")
 
     assert probe.main(words) == code
     assert capsys.readouterr().err
+
+
+def test_probe_reads_what_the_worker_reads(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable wins, an empty one too; then the file that is named, else conf/dev.toml."""
+    for name in ("TRIO_WORKER__METRICS__LISTEN", "TRIO_WORKER_CONFIG", "TRIO_WORKER__QUEUE__JOURNAL_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    (work_folder / "conf").mkdir()
+    (work_folder / "conf" / "dev.toml").write_text('[metrics]\nlisten = "unix:dev"\n')
+    (work_folder / "own.toml").write_text('[metrics]\nlisten = "unix:own"\n[queue]\njournal_dir = "kept"\n')
+
+    assert probe._configured("") == ("unix:dev", "var/journal")
+    monkeypatch.setenv("TRIO_WORKER_CONFIG", "own.toml")
+    assert probe._configured("") == ("unix:own", "kept")
+    monkeypatch.setenv("TRIO_WORKER__METRICS__LISTEN", "")
+    monkeypatch.setenv("TRIO_WORKER__QUEUE__JOURNAL_DIR", "other")
+    assert probe._configured("") == ("", "other")
+
+
+def test_default_journal_folder_is_that_of_the_worker() -> None:
+    """The probe cannot import the settings, so it repeats one of them."""
+    assert QueueOptions().journal_dir == probe._JOURNAL_FOLDER
+
+
+def test_address_is_told_while_it_is_served_and_those_of_the_dead_are_swept(tmp_path: Path) -> None:
+    """One file for each process; what is no such file is left alone."""
+    gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607
+    left = Path(probe.address_path(str(tmp_path), int(gone)))
+    left.write_text("127.0.0.1:1\n")
+    others = [tmp_path / name for name in ("metrics-.address", "worker.journal", "notes")]
+    for other in others[1:]:
+        other.write_text("mine")
+    with tell_address(tmp_path, "127.0.0.1:4711"):
+        assert [told for told in probe.told_addresses(str(tmp_path)).values() if told] == ["127.0.0.1:4711"]
+        assert not left.exists()
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "worker.journal"]
+
+
+async def test_probe_finds_workers_with_ports_of_their_own(
+    programs: Programs, real_redis: RedisClient, relay: Catcher
+) -> None:
+    """Two workers of one configuration, both with port 0: both are asked, and one that is gone is not."""
+    with programs.config.open("a") as config:
+        config.write('[metrics]\nlisten = "127.0.0.1:0"\n')
+    folder = read_settings(programs.config, {})
+    assert isinstance(folder, Settings)
+    journal = programs.folder / folder.queue.journal_dir
+    words = ("--config", str(programs.config))
+    with patience():
+        workers = [await programs.start("run", "--no-dashboard") for _ in range(2)]
+        for worker in workers:
+            await worker.until_printed("metrics and health on 127.0.0.1:")
+        assert len(probe.told_addresses(str(journal))) == 2
+        assert await asked("ready", "--wait", "20s", *words, folder=programs.folder) == 0
+        workers[0].signal(15)
+        assert await workers[0].end() == 0
+        assert await asked("live", *words, folder=programs.folder) == 0
+        workers[1].signal(15)
+        assert await workers[1].end() == 0
+        assert await asked("live", *words, folder=programs.folder) == 69

@@ -18,6 +18,7 @@ from trio_worker.outcome import Trouble
 from trio_worker.record import Cause
 from trio_worker.smtp import Capabilities
 from trio_worker.soundness import Weakness
+from trio_worker.tried import Tried
 
 
 class Source(StrEnum):
@@ -97,6 +98,8 @@ class Settled:
     total_seconds: float = 0.0
     connection_id: int | None = None
     is_uncertain: bool = False
+    is_clock_ahead: bool = False  # the producer says that it was pushed after it was claimed
+    tried: Tried | None = None
 
 
 @frozen
@@ -142,6 +145,7 @@ class ConnectionOpened:
     seconds: float
     capabilities: Capabilities
     tls: str = ""
+    certificate_ends_at: float | None = None  # epoch seconds
 
 
 @frozen
@@ -182,6 +186,8 @@ class QueueSeen:
     oldest_seconds: float | None = None
     is_estimate: bool = False
     paused: str = ""
+    pause_seconds_left: float | None = None  # None for a pause without an end
+    next_due_seconds: float | None = None  # until the first delayed job is due, below 0 when it is
 
 
 @frozen

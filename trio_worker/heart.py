@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -31,6 +32,7 @@ from trio_worker.privacy import mask_address
 from trio_worker.record import Cause, Record
 from trio_worker.redis_client import Unavailable
 from trio_worker.smtp import Envelope
+from trio_worker.tried import Tried, tried_of
 from trio_worker.verdict import Bury, Delay, Done, Hold, Release, RetryPolicy, Terms, Verdict, admit, bury, decide
 
 Dice: TypeAlias = Callable[[], float]
@@ -56,6 +58,9 @@ class Told:
     outcome: Outcome | None = None
     smtp_seconds: float | None = None
     connection_id: int | None = None
+    is_clock_ahead: bool = False
+    compose_seconds: float = 0.0
+    tried: Tried | None = None
 
 
 @define(eq=False)
@@ -99,7 +104,9 @@ class Heart:
         early_or_late = admit(told.record, job.not_before, job.expires_at, own.max_age_seconds if own else None, now)
         if early_or_late is not None:
             return early_or_late
+        began = time.perf_counter()
         mail = self.composer.compose(job, claim.job_id, now)
+        told.compose_seconds = time.perf_counter() - began
         if isinstance(mail, Malformed):
             return bury(told.record, _cause_of_faults(mail), now)
         recipients = mail.recipients if told.record.due is None else told.record.due
@@ -114,7 +121,9 @@ class Heart:
         return decide(outcome, recipients, told.record, Terms(self.retry, on_uncertain, self._now(claim), self.dice()))
 
     async def _deliver(self, claim: Claim, mail: Mail, told: Told, *, holds: bool) -> Outcome | Release:
+        began = trio.current_time()
         async with self.pool.borrow() as lane:
+            borrow_seconds = trio.current_time() - began
             match lane:
                 case Shut():
                     return Release(told.record, Cause("released", text="the worker drains"))
@@ -127,8 +136,9 @@ class Heart:
                     withheld = await self._confirm(claim, told, holds=holds)
                     if withheld is not None:
                         return withheld
-                    delivery = await lane.deliver(self._envelope(mail, lane, holds=holds))
-                    _tell_delivery(told, delivery)
+                    envelope = self._envelope(mail, lane, holds=holds)
+                    delivery = await lane.deliver(envelope)
+                    _tell_delivery(told, delivery, envelope, borrow_seconds)
                     return delivery.outcome
         return told.outcome
 
@@ -169,6 +179,7 @@ class Heart:
         if pushed_at is None:
             return
         # A producer's clock may run ahead of Redis': nothing waits for a negative time.
+        told.is_clock_ahead = said is not None and said > claim.claimed_at
         told.waited_seconds = max(0.0, claim.claimed_at - pushed_at)
         told.is_estimate = said is None
         told.record = evolve(told.record, born=min(pushed_at, claim.claimed_at))
@@ -178,8 +189,11 @@ class Heart:
         return claim.claimed_at + trio.current_time() - claim.began
 
 
-def _tell_delivery(told: Told, delivery: Delivery) -> None:
+def _tell_delivery(told: Told, delivery: Delivery, envelope: Envelope, borrow_seconds: float) -> None:
     told.outcome = delivery.outcome
+    told.tried = tried_of(
+        delivery.outcome, len(envelope.recipients), len(envelope.content), told.compose_seconds, borrow_seconds
+    )
     told.smtp_seconds = delivery.seconds
     told.connection_id = delivery.connection_id
 
@@ -201,6 +215,8 @@ def _settled(claim: Claim, told: Told, verdict: Verdict) -> Settled:
         smtp_seconds=told.smtp_seconds,
         connection_id=told.connection_id,
         is_uncertain=isinstance(told.outcome, Uncertain),
+        is_clock_ahead=told.is_clock_ahead,
+        tried=told.tried,
     )
 
 

@@ -179,6 +179,7 @@ class Logbook:
     _logger: Any
     _writer: _Writer
     _level: int
+    told: dict[str, int] = field(factory=lambda: dict.fromkeys(_LEVELS, 0))  # lines by level
 
     @property
     def lost_lines(self) -> int:
@@ -187,6 +188,7 @@ class Logbook:
 
     def audit(self, what: str, fields: Mapping[str, str]) -> None:
         """Write what a person did or was shown, whatever the level."""
+        self.told["error"] += 1
         self._logger.error(what, **fields)
 
     def note(self, event: Event) -> None:
@@ -195,6 +197,7 @@ class Logbook:
         line = line_of(event)
         if line is not None:
             level, what, fields = line
+            self.told[level] += _LEVELS[level] >= self._level
             self._logger.log(_LEVELS[level], what, **fields)
 
 

@@ -91,6 +91,7 @@ class Opened:
     capabilities: Capabilities
     tls: str
     seconds: float
+    certificate_ends_at: float | None = None  # epoch seconds; None without TLS
 
 
 # Told of each step when it is done, with what it brought in words for a screen.
@@ -288,7 +289,8 @@ class _Opening:
         smtp.transport = smtp.protocol = None
         cipher = transport.get_extra_info("ssl_object")
         tls = cipher.version() if cipher is not None else ""
-        return Opened(transport, capabilities, tls or "", time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return Opened(transport, capabilities, tls or "", seconds, certificate_ends_at(transport))
 
     def _trouble(self, error: Exception) -> Trouble:
         certificate = next((each for each in _chain(error) if isinstance(each, ssl.SSLCertVerificationError)), None)

@@ -293,7 +293,15 @@ class Pool:
         self._opened_ever += 1
         connection = Connection(self._opened_ever, opened, self.timeouts)
         self._connections.append(connection)
-        self.publish(ConnectionOpened(connection.connection_id, opened.seconds, opened.capabilities, opened.tls))
+        self.publish(
+            ConnectionOpened(
+                connection.connection_id,
+                opened.seconds,
+                opened.capabilities,
+                opened.tls,
+                opened.certificate_ends_at,
+            )
+        )
         return connection
 
     def _withhold(self, permit: Permit) -> None:

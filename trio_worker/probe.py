@@ -10,13 +10,17 @@ import os
 import socket
 import sys
 import time
-import tomllib
 
-_VARIABLE = "TRIO_WORKER__METRICS__LISTEN"
 _CONFIG = "TRIO_WORKER_CONFIG"
+_LISTEN = "TRIO_WORKER__METRICS__LISTEN"
+_FOLDER = "TRIO_WORKER__QUEUE__JOURNAL_DIR"
 _DEV_FILE = "conf/dev.toml"
+_JOURNAL_FOLDER = "var/journal"  # the default of queue.journal_dir
 _ASK_SECONDS = 2.0
 _AGAIN_SECONDS = 0.2
+# An answer is a few hundred bytes; what sends more is not a worker.
+_MOST_ANSWER_BYTES = 1 << 20
+_ADDRESS_PREFIX, _ADDRESS_SUFFIX = "metrics-", ".address"
 OK, USAGE, UNREACHABLE, TIMED_OUT, MISCONFIGURED = 0, 2, 69, 75, 78
 
 
@@ -27,20 +31,52 @@ def main(words: list[str]) -> int:
     if wait_seconds is None:
         print(f"--wait: must be like 30s or 2m, not {given.wait}", file=sys.stderr)
         return USAGE
-    address = given.address or _configured(given.config)
-    if not address:
+    try:
+        listen, folder = (given.address, "") if given.address else _configured(given.config)
+    except (OSError, ValueError, RecursionError) as error:  # what is not UTF-8 or not TOML is a ValueError
+        print(f"the configuration cannot be read: {error}", file=sys.stderr)
+        return MISCONFIGURED
+    if not listen:
         print("metrics.listen is not set: there is nobody to ask (or name it: --address)", file=sys.stderr)
         return MISCONFIGURED
     deadline = time.monotonic() + wait_seconds
     while True:
-        status, said = _ask(address, "/livez" if given.what == "live" else "/readyz")
-        if status == 200:
+        is_good, said = _ask_all(listen, folder, "/livez" if given.what == "live" else "/readyz")
+        if is_good:
             print(said)
             return OK
         if time.monotonic() >= deadline:
             print(said, file=sys.stderr)
             return TIMED_OUT if wait_seconds else UNREACHABLE
         time.sleep(_AGAIN_SECONDS)
+
+
+def address_path(folder: str, pid: int) -> str:
+    """Return the file in which a worker with a port of its own choice (``:0``) tells its address."""
+    return os.path.join(folder, f"{_ADDRESS_PREFIX}{pid}{_ADDRESS_SUFFIX}")  # noqa: PTH118  see _configured
+
+
+def told_addresses(folder: str) -> dict[str, str]:
+    """Return the address that each live process has told in ``folder``, by its file; of others the address is empty."""
+    found: dict[str, str] = {}
+    try:
+        names = sorted(os.listdir(folder or "."))  # noqa: PTH208
+    except OSError:
+        return found
+    for name in names:
+        if name.startswith(_ADDRESS_PREFIX) and name.endswith(_ADDRESS_SUFFIX):
+            path = os.path.join(folder, name)  # noqa: PTH118
+            is_told = _is_alive(name[len(_ADDRESS_PREFIX) : -len(_ADDRESS_SUFFIX)])
+            found[path] = _read_address(path) if is_told else ""
+    return found
+
+
+def _read_address(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:  # noqa: PTH123
+            return file.read(1000).strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,18 +96,55 @@ def _seconds(text: str) -> float | None:
     return float(number) * scale if scale and number.isascii() and number.isdigit() else None
 
 
-def _configured(config: str) -> str:
-    """Return metrics.listen as the worker would read it: environment, then file."""
-    if os.environ.get(_VARIABLE):
-        return os.environ[_VARIABLE]
-    path = config or os.environ.get(_CONFIG, "") or _DEV_FILE
-    try:
+def _configured(config: str) -> tuple[str, str]:
+    """Return metrics.listen and queue.journal_dir as the worker would read them: environment, then file.
+
+    Raises OSError or ValueError for a file that was named and cannot be read.
+    """
+    listen, folder = os.environ.get(_LISTEN), os.environ.get(_FOLDER)
+    path = config or os.environ.get(_CONFIG, "") or (_DEV_FILE if os.access(_DEV_FILE, os.R_OK) else "")
+    if path and (listen is None or (_is_chosen(listen) and folder is None)):
+        import tomllib  # noqa: PLC0415  a container says it all in variables, and then this costs nothing
+
         with open(path, "rb") as file:  # noqa: PTH123  pathlib costs a third of this program's time
-            section = tomllib.load(file).get("metrics", {})
-    except (OSError, tomllib.TOMLDecodeError):
-        return ""
-    listen = section.get("listen", "") if isinstance(section, dict) else ""
-    return listen if isinstance(listen, str) else ""
+            document = tomllib.load(file)
+        listen = _value(document, "metrics", "listen") if listen is None else listen
+        folder = _value(document, "queue", "journal_dir") if folder is None else folder
+    return listen or "", _JOURNAL_FOLDER if folder is None else folder
+
+
+def _value(document: dict[str, object], section: str, key: str) -> str | None:
+    table = document.get(section)
+    value = table.get(key) if isinstance(table, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _is_chosen(listen: str) -> bool:
+    """Whether an address leaves the port to the system, so that the worker has to tell it."""
+    return listen.endswith(":0") and not listen.startswith("unix:")
+
+
+def _is_alive(pid: str) -> bool:
+    if not pid.isascii() or not pid.isdigit() or not 0 < int(pid) < 1 << 31:
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _ask_all(listen: str, folder: str, path: str) -> tuple[bool, str]:
+    """Ask the worker, or, where each has a port of its own choice, all of them: one that is not well spoils it."""
+    if not _is_chosen(listen):
+        status, said = _ask(listen, path)
+        return status == 200, said
+    answers = [_ask(address, path) for address in told_addresses(folder).values() if address]
+    if not answers:
+        return False, f"no worker told its port in {folder or '.'}"
+    return all(status == 200 for status, _ in answers), "\n".join(said for _, said in answers)
 
 
 def _ask(address: str, path: str) -> tuple[int, str]:
@@ -80,9 +153,9 @@ def _ask(address: str, path: str) -> tuple[int, str]:
         with _connected(address) as link:
             link.sendall(f"GET {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n".encode())
             answer = b""
-            while chunk := link.recv(65536):
+            while (chunk := link.recv(65536)) and len(answer) < _MOST_ANSWER_BYTES:
                 answer += chunk
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:  # a port beyond 65535 overflows
         return 0, f"{address}: {error}"
     head, _, body = answer.partition(b"\r\n\r\n")
     words = head.split(b" ", 2)
@@ -99,4 +172,17 @@ def _connected(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     # One that listens on all addresses is asked on this machine's own.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104
-    return socket.create_connection((host, int(port)), _ASK_SECONDS)
+    # A str would load the codec for international names, for nothing.
+    places = socket.getaddrinfo(host.encode() if host.isascii() else host, int(port), type=socket.SOCK_STREAM)
+    for last, (family, kind, protocol, _, place) in enumerate(places, 1 - len(places)):
+        link = socket.socket(family, kind, protocol)
+        link.settimeout(_ASK_SECONDS)
+        try:
+            link.connect(place)
+        except OSError:
+            link.close()
+            if not last:
+                raise
+        else:
+            return link
+    raise OSError("no address")

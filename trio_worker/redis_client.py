@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never, cast
 
@@ -121,6 +122,8 @@ def read_scripts() -> dict[str, Script]:
 
 # What a script answers: numbers, bytes and lists of them.
 Answer: TypeAlias = Any
+# Told what a call was for (a script's name, or a command's first word), how many seconds it took, and its trouble.
+TellCall: TypeAlias = Callable[[str, float, "Unavailable | None"], object]
 
 
 @define
@@ -141,27 +144,36 @@ class RedisClient:
     look_elsewhere: Callable[[], object] = lambda: None
     scripts: dict[str, Script] = field(factory=read_scripts)
     calls: int = 0
+    answered_at: float = -inf  # when Redis last did what was asked (local clock, seconds)
+    tell_call: TellCall | None = None  # told of each call that answers at once, if anybody measures
 
     async def run_script(self, name: str, keys: Sequence[str], *args: bytes | str | int) -> Answer | Unavailable:
         """Run a script of the package; on NOSCRIPT (a restart, SCRIPT FLUSH) its text is sent instead."""
         script = self.scripts[name]
-        answer = await self.command("EVALSHA", script.digest, len(keys), *keys, *args)
+        answer = await self._call(name, "EVALSHA", script.digest, len(keys), *keys, *args)
         if isinstance(answer, Unavailable) and answer.what.startswith("NOSCRIPT"):
-            return await self.command("EVAL", script.text, len(keys), *keys, *args)
+            return await self._call(name, "EVAL", script.text, len(keys), *keys, *args)
         return answer
 
     async def command(self, *words: bytes | str | float) -> Answer | Unavailable:
         """Run one command that answers at once."""
-        self.calls += 1
-        return self._noted(await _caught(call, self.client.execute_command, *words))
+        return await self._call(str(words[0]), *words)
 
-    async def pipeline(self, commands: Sequence[Sequence[bytes | str | float]]) -> list[Answer] | Unavailable:
+    async def _call(self, doing: str, *words: bytes | str | float) -> Answer | Unavailable:
+        self.calls += 1
+        began = trio.current_time()
+        return self._noted(await _caught(call, self.client.execute_command, *words), doing, began)
+
+    async def pipeline(
+        self, commands: Sequence[Sequence[bytes | str | float]], doing: str = "pipeline"
+    ) -> list[Answer] | Unavailable:
         """Run commands in one round trip, not as a transaction; the first error spoils all."""
         self.calls += 1
         batch = self.client.pipeline(transaction=False)
         for command in commands:
             batch.execute_command(*command)
-        answers: list[Answer] | Unavailable = self._noted(await _caught(call, batch.execute))
+        began = trio.current_time()
+        answers: list[Answer] | Unavailable = self._noted(await _caught(call, batch.execute), doing, began)
         return answers
 
     async def run_scripts(
@@ -179,11 +191,12 @@ class RedisClient:
             ("EVALSHA", script.digest, len(keys), *keys, *args)
             for script, (_, args) in zip(scripts, calls, strict=True)
         ]
-        answers = await self.pipeline([*words, *commands])
+        doing = scripts[-1].name if scripts else "pipeline"
+        answers = await self.pipeline([*words, *commands], doing)
         if not isinstance(answers, Unavailable) or not answers.what.startswith("NOSCRIPT"):
             return answers
         loaded = await self.pipeline([("SCRIPT LOAD", script.text) for script in scripts])
-        return loaded if isinstance(loaded, Unavailable) else await self.pipeline([*words, *commands])
+        return loaded if isinstance(loaded, Unavailable) else await self.pipeline([*words, *commands], doing)
 
     async def wait(self, key: str, seconds: float) -> bool | Unavailable:
         """Wait until the list has an element, at most ``seconds`` (over 0), leaving the list as it is.
@@ -196,9 +209,15 @@ class RedisClient:
         head = self._noted(await _caught(call_abortable, self.abort_waiter, self.waiter.execute_command, *words))
         return head if isinstance(head, Unavailable) else head is not None
 
-    def _noted(self, answer: Answer | Unavailable) -> Answer | Unavailable:
-        if isinstance(answer, Unavailable) and answer.is_elsewhere:
+    def _noted(self, answer: Answer | Unavailable, doing: str = "", began: float = 0.0) -> Answer | Unavailable:
+        unavailable = answer if isinstance(answer, Unavailable) else None
+        now = trio.current_time()
+        if unavailable is None:
+            self.answered_at = now
+        elif unavailable.is_elsewhere:
             self.look_elsewhere()
+        if self.tell_call is not None and doing:
+            self.tell_call(doing, now - began, unavailable)
         return answer
 
 

@@ -51,9 +51,12 @@ class Supervisor:
             case _:
                 pass
 
-    def reloading(self) -> None:
-        """Say that settings are read anew, and that this is done: it takes no time that anybody could see."""
+    def begin_reload(self) -> None:
+        """Say that settings are read anew; `end_reload` follows."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def end_reload(self) -> None:
+        """Say that the settings were read."""
         self.tell("READY=1")
 
     async def run(self, status: Callable[[], str]) -> Never:

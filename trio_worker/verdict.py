@@ -217,7 +217,8 @@ def _is_about_session(reply: Reply) -> bool:
     return reply.code in SESSION_CODES or (reply.stage is Stage.MAIL and reply.code != STORAGE_CODE)
 
 
-def _is_for_good(reply: Reply) -> bool:
+def is_for_good(reply: Reply) -> bool:
+    """Whether a refusal can never become an acceptance: 5xx, but for a full mailbox."""
     return reply.is_permanent and not (reply.stage is Stage.RCPT and reply.code == STORAGE_CODE)
 
 
@@ -230,7 +231,7 @@ def _refused(
         return _stand_aside(record, cause_of_reply("relay", reply), terms, FORGIVEN_TROUBLES)
     if reply.stage is Stage.RCPT:
         return _sort_recipients((), refusals, reply, record, terms)
-    if _is_for_good(reply):
+    if is_for_good(reply):
         return bury(record, cause_of_reply("refused", reply), terms.now)
     refused = {refusal.recipient for refusal in refusals}
     others = tuple(recipient for recipient in recipients if recipient not in refused)
@@ -241,8 +242,8 @@ def _sort_recipients(
     others: tuple[str, ...], refusals: tuple[Refusal, ...], reply: Reply, record: Record, terms: Terms
 ) -> Verdict:
     """Part those to try again (``others`` and who was refused for now) from those refused for good."""
-    for_now = tuple(refusal for refusal in refusals if not _is_for_good(refusal.reply))
-    for_good = tuple(refusal for refusal in refusals if _is_for_good(refusal.reply))
+    for_now = tuple(refusal for refusal in refusals if not is_for_good(refusal.reply))
+    for_good = tuple(refusal for refusal in refusals if is_for_good(refusal.reply))
     failed = tuple(Failed(refusal.recipient, refusal.reply.codes, refusal.reply.text) for refusal in for_good)
     due = (*others, *(refusal.recipient for refusal in for_now))
     parted = evolve(record, due=due, failed=(*record.failed, *failed))

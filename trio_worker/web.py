@@ -7,10 +7,11 @@ be refused.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ from attrs import frozen
 
 from trio_worker import __version__
 from trio_worker.option import option
+from trio_worker.probe import address_path, told_addresses
 
 # A scraper sends its request at once; what is slower than this is not one.
 REQUEST_SECONDS = 5.0
@@ -115,6 +117,35 @@ async def serve_pages(listen: str, pages: Pages) -> AsyncIterator[str]:
                 address.unlink()
 
 
+def has_chosen_port(listen: str) -> bool:
+    """Whether an address leaves the port to the system."""
+    address = split_address(listen)
+    return not isinstance(address, Path) and address[1] == 0
+
+
+@contextmanager
+def tell_address(folder: Path, address: str) -> Iterator[None]:
+    """Keep the address in a file of ``folder`` for the block, where ``health`` finds it.
+
+    Files of processes that are gone are removed. Raises OSError when the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, told in told_addresses(str(folder)).items():
+        if not told:
+            with suppress(OSError):
+                Path(path).unlink()
+    own = Path(address_path(str(folder), os.getpid()))
+    # As a whole, for a worker that starts meanwhile takes an empty file for that of a process that is gone.
+    new = own.with_suffix(".new")
+    new.write_text(address + "\n", "ascii")
+    new.rename(own)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            own.unlink()
+
+
 async def _listen(address: tuple[str, int] | Path, listen: str) -> tuple[list[trio.SocketListener], str]:
     what = f"{listen} is taken: give each worker of this host its own, with port 0 or a unix socket"
     if isinstance(address, Path):
@@ -123,7 +154,7 @@ async def _listen(address: tuple[str, int] | Path, listen: str) -> tuple[list[tr
     try:
         listeners = await trio.open_tcp_listeners(port, host=host)
     except OSError as error:
-        if "already in use" in str(error).lower():
+        if error.errno == errno.EADDRINUSE:
             raise ListenTakenError(what) from error
         raise
     bound = listeners[0].socket.getsockname()[1]

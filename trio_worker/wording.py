@@ -281,16 +281,18 @@ def _names(names: list[str]) -> str:
     return ", ".join(names[:2]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def readiness(snapshot: Snapshot) -> tuple[bool, dict[str, object]]:
+# Heartbeats ask Redis every two seconds; two in a row that get no answer are its trouble, not chance.
+ANSWERED_SECONDS = 5.0
+
+
+def readiness(snapshot: Snapshot, answered_seconds: float) -> tuple[bool, dict[str, object]]:
     """Return whether the worker can take jobs, and what else somebody who asks should know.
 
+    ``answered_seconds`` is how long ago Redis answered anything.
     A paused queue, a relay in trouble and a worker that is told to be quiet leave it ready: restarting mends none.
     """
     is_ready = (
-        snapshot.phase is Phase.RUNNING
-        and snapshot.queue is not None
-        and snapshot.redis_down_seconds is None
-        and not is_stale(snapshot)
+        snapshot.phase is Phase.RUNNING and answered_seconds <= ANSWERED_SECONDS and snapshot.redis_down_seconds is None
     )
     troubles = [f"{alert.word.lower()}: {alert.text}" for alert in alerts(snapshot)]
     return is_ready, {

@@ -360,5 +360,7 @@ class Worker:
                 oldest_seconds=seen.oldest_seconds if pushed_at is None else max(0.0, counts.at - pushed_at),
                 is_estimate=seen.is_estimate,
                 paused=counts.paused,
+                pause_seconds_left=counts.pause_seconds_left,
+                next_due_seconds=None if counts.next_due_at is None else counts.next_due_at - counts.at,
             )
         )

@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Annotated, TypeAlias, assert_never
 
 import trio
 from attrs import define, field, frozen
@@ -54,9 +54,21 @@ from trio_worker.terminal import (
     run_status_lines,
 )
 from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
-from trio_worker.web import METRICS_TYPE, Answer, page_of_json, page_of_text, serve_pages
+from trio_worker.web import (
+    METRICS_TYPE,
+    Answer,
+    ListenTakenError,
+    has_chosen_port,
+    page_of_json,
+    page_of_text,
+    serve_pages,
+    tell_address,
+)
 from trio_worker.wording import readiness
 from trio_worker.worker import Worker, WorkerOptions
+
+if TYPE_CHECKING:
+    from trio_worker.metrics import Metrics
 
 # How often the queue is counted for the screen, and for the lines of a run without one.
 SCREEN_LOOK_SECONDS = 1.0
@@ -174,6 +186,7 @@ class _Stage:
     had_terminal: bool = field(factory=has_terminal)
     worker: Worker | None = None
     supervisor: Supervisor | None = None
+    metrics: Metrics | None = None
     screen: Screen | None = None
     keyboard: Keyboard | None = None
 
@@ -244,9 +257,12 @@ class _Stage:
             )
             try:
                 await self._open_metrics(stack, self.worker, logbook)
-            except OSError as error:
+            except ListenTakenError as error:  # by a worker that is about to end, perhaps: starting again may help
                 complain(f"metrics.listen: {error}")
                 return UNREACHABLE
+            except OSError as error:
+                complain(f"metrics.listen: {settings.metrics.listen}: {error.strerror or error}")
+                return MISCONFIGURED
             if self.supervisor is not None:
                 self.worker.sinks = [*self.worker.sinks, self.supervisor.note]
             return await self._work_watched(self.worker, client)
@@ -259,11 +275,19 @@ class _Stage:
         # The library costs 80 ms of the start, and most runs on a developer's machine do without.
         from trio_worker.metrics import Metrics  # noqa: PLC0415
 
-        metrics = Metrics(worker.snapshot, lambda: logbook.lost_lines)
+        metrics = self.metrics = Metrics(
+            worker.snapshot,
+            lambda: logbook.lost_lines,
+            lambda: logbook.told,
+            dead_limit=self.settings.queue.dead_limit,
+            config=worker.config,
+            profile=self.settings.profile,
+        )
         worker.sinks = [*worker.sinks, metrics.note]
+        worker.client.tell_call = metrics.note_call
 
         def ready() -> Answer:
-            is_ready, document = readiness(worker.snapshot())
+            is_ready, document = readiness(worker.snapshot(), trio.current_time() - worker.client.answered_at)
             return page_of_json(200 if is_ready else 503, document)
 
         pages = {
@@ -272,6 +296,9 @@ class _Stage:
             "/readyz": ready,
         }
         address = await stack.enter_async_context(serve_pages(listen, pages))
+        folder = self.settings.queue.journal_dir
+        if has_chosen_port(listen) and folder:
+            stack.enter_context(tell_address(Path(folder), address))
         if not self.is_screen:
             print_line(f"metrics and health on {address}")
 
@@ -368,9 +395,13 @@ class _Stage:
         if self.had_terminal and not has_terminal():
             self.worker.drain("SIGHUP")
         else:
-            self._read_login(self.worker)
             if self.supervisor is not None:
-                self.supervisor.reloading()
+                self.supervisor.begin_reload()
+            is_good = self._read_login(self.worker)
+            if self.metrics is not None:
+                self.metrics.note_reload(is_good=is_good)
+            if self.supervisor is not None:
+                self.supervisor.end_reload()
 
     async def _follow_login(self, worker: Worker) -> None:
         """While the relay refuses the login, look whether it was changed: mail then waits no longer than needed."""
@@ -379,10 +410,12 @@ class _Stage:
             if worker.is_login_refused:
                 self._read_login(worker)
 
-    def _read_login(self, worker: Worker) -> None:
+    def _read_login(self, worker: Worker) -> bool:
+        """Have the worker use the login that the settings name now; return whether they could be read."""
         settings = self.reread()
         if isinstance(settings, Settings):
             worker.use_login(settings.smtp.username, settings.smtp.password)
+        return isinstance(settings, Settings)
 
     def _show_state(self) -> None:
         """Print what goes on to standard error, or, where a screen is drawn on it, into the log's folder."""

@@ -1,0 +1,83 @@
+"""One try of a mail: its word, and what became of its recipients."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_worker.outcome import (
+    Accepted,
+    How,
+    Loss,
+    NotSent,
+    Outcome,
+    Refusal,
+    Refused,
+    Trouble,
+    Uncertain,
+    Unfit,
+    Unopened,
+)
+from trio_worker.reply import Reply, Stage, reply_from
+from trio_worker.tried import Result, tried_of
+
+OK = reply_from(250, "2.0.0 queued", Stage.FINAL)
+LATER = reply_from(451, "4.7.1 later", Stage.RCPT)
+FULL = reply_from(552, "5.2.2 full", Stage.RCPT)
+UNKNOWN = reply_from(550, "5.1.1 unknown", Stage.RCPT)
+TOO_BIG = reply_from(552, "5.3.4 too big", Stage.FINAL)
+
+
+def loss(how: How) -> Loss:
+    return Loss(how, Stage.FINAL, "x")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "recipients", "result", "counts"),
+    [
+        (Accepted(OK), 3, Result.OK, (3, 0, 0)),
+        (Accepted(OK, (Refusal("a", LATER), Refusal("b", UNKNOWN))), 3, Result.OK, (1, 1, 1)),
+        (Refused(UNKNOWN, (Refusal("a", UNKNOWN),)), 1, Result.PERMANENT, (0, 0, 1)),
+        (Refused(FULL, (Refusal("a", FULL),)), 1, Result.PERMANENT, (0, 1, 0)),
+        (Refused(TOO_BIG, (Refusal("a", LATER),)), 3, Result.PERMANENT, (0, 1, 2)),
+        (Refused(LATER), 2, Result.TRANSIENT, (0, 2, 0)),
+        (NotSent(loss(How.EOF)), 2, Result.CONNECTION, (0, 0, 0)),
+        (NotSent(loss(How.CANCELLED)), 2, Result.CANCELLED, (0, 0, 0)),
+        (Uncertain(loss(How.TIMEOUT)), 2, Result.TIMEOUT, (0, 0, 0)),
+        (Uncertain(loss(How.GARBLED)), 2, Result.PROTOCOL, (0, 0, 0)),
+        (Unfit("too large"), 2, Result.UNFIT, (0, 0, 2)),
+    ],
+)
+def test_each_outcome_has_its_word(
+    outcome: Outcome, recipients: int, result: Result, counts: tuple[int, int, int]
+) -> None:
+    """A full mailbox is refused by its reply and deferred by our policy."""
+    tried = tried_of(outcome, recipients, 100, 0.1, 0.2)
+
+    assert tried is not None
+    assert (tried.result, (tried.accepted, tried.deferred, tried.refused)) == (result, counts)
+
+
+def test_mail_without_a_connection_was_not_tried() -> None:
+    """It is the relay's trouble, counted among the connections that could not be opened."""
+    assert tried_of(Unopened(Trouble(How.CONNECT, Stage.CONNECT, "x")), 1, 100, 0.1, 0.2) is None
+
+
+replies = st.builds(reply_from, st.integers(400, 599), st.just("x"), st.sampled_from([Stage.RCPT, Stage.FINAL]))
+
+
+@given(replies, st.lists(replies, max_size=5), st.integers(0, 5), st.booleans())
+def test_every_recipient_that_was_decided_on_is_counted_once(
+    reply: Reply,
+    refusing: list[Reply],
+    others: int,
+    is_accepted: bool,  # noqa: FBT001
+) -> None:
+    """Whatever the replies, the three counts add up to the recipients."""
+    refusals = tuple(Refusal(str(number), each) for number, each in enumerate(refusing))
+    outcome = Accepted(OK, refusals) if is_accepted else Refused(reply, refusals)
+    tried = tried_of(outcome, len(refusals) + others, 1, 0.0, 0.0)
+
+    assert tried is not None
+    assert tried.accepted + tried.deferred + tried.refused == len(refusals) + others

@@ -1,0 +1,79 @@
+"""Pure. One mail tried at the relay: how that went, and what it took; names no recipient."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import assert_never
+
+from attrs import frozen
+
+from trio_worker.outcome import Accepted, How, Loss, NotSent, Outcome, Refused, Uncertain, Unfit, Unopened
+from trio_worker.verdict import is_for_good
+
+
+class Result(StrEnum):
+    """How a try went: the denominator of every ratio of failures is their sum."""
+
+    OK = "ok"
+    TRANSIENT = "transient"  # 4xx for everybody
+    PERMANENT = "permanent"  # 5xx for everybody
+    TIMEOUT = "timeout"  # no answer in time
+    CONNECTION = "connection"  # the connection ended
+    PROTOCOL = "protocol"  # answers that no command of ours can have earned
+    CANCELLED = "cancelled"  # we gave up: the end of a drain's grace
+    UNFIT = "unfit"  # not a byte was written: this relay cannot take this mail
+
+
+@frozen
+class Tried:
+    """One mail on one connection; ``borrow_seconds`` went by until there was one with room.
+
+    ``accepted``, ``deferred`` and ``refused`` count recipients; all are 0 where none was decided on.
+    """
+
+    result: Result
+    content_bytes: int
+    compose_seconds: float
+    borrow_seconds: float
+    accepted: int = 0
+    deferred: int = 0
+    refused: int = 0
+
+
+def tried_of(
+    outcome: Outcome, recipients: int, content_bytes: int, compose_seconds: float, borrow_seconds: float
+) -> Tried | None:
+    """Return what one outcome for so many recipients comes to; None when nothing was tried with the mail."""
+    match outcome:
+        case Accepted(refusals=()):
+            # The way of nearly every mail.
+            return Tried(Result.OK, content_bytes, compose_seconds, borrow_seconds, recipients)
+        case Accepted(_, refusals):
+            refused = sum(is_for_good(refusal.reply) for refusal in refusals)
+            counts = (recipients - len(refusals), len(refusals) - refused, refused)
+            return Tried(Result.OK, content_bytes, compose_seconds, borrow_seconds, *counts)
+        case Refused(reply, refusals):
+            refused = sum(is_for_good(refusal.reply) for refusal in refusals)
+            refused += (recipients - len(refusals)) * is_for_good(reply)
+            result = Result.TRANSIENT if reply.is_transient else Result.PERMANENT
+            return Tried(result, content_bytes, compose_seconds, borrow_seconds, 0, recipients - refused, refused)
+        case NotSent(loss) | Uncertain(loss):
+            return Tried(_result_of(loss), content_bytes, compose_seconds, borrow_seconds)
+        case Unfit():
+            return Tried(Result.UNFIT, content_bytes, compose_seconds, borrow_seconds, 0, 0, recipients)
+        case Unopened():
+            return None
+        case _:
+            assert_never(outcome)
+
+
+def _result_of(loss: Loss) -> Result:
+    match loss.how:
+        case How.TIMEOUT:
+            return Result.TIMEOUT
+        case How.GARBLED:
+            return Result.PROTOCOL
+        case How.CANCELLED:
+            return Result.CANCELLED
+        case _:
+            return Result.CONNECTION
