@@ -251,7 +251,7 @@ def contenders_for(
 ) -> list[Contender]:
     # Who waits a round trip for each command gets fewer mails; rates do not depend on it.
     few = 1.0 if round_trip_ms == 0 else 0.05
-    deep = 32 if round_trip_ms < 50 else 64
+    deep = 64
     found = [
         Contender("per-mail connection", share=few / 2),
         Contender("aiosmtplib pool", share=few),
