@@ -134,7 +134,7 @@ async def test_outcomes_are_told_only_while_somebody_watches(any_workers: Worker
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.run)
         with trio.fail_after(20):
-            await catcher.wait_for_mails(1)
+            await any_workers.wait_until(lambda: worker.board.ledger.settled.total() == 1)
             assert await client.command("EXISTS", KEYS[15]) == 0
             assert await watch.look() is None
             while not worker._presence._is_watched:

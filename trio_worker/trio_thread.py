@@ -78,7 +78,12 @@ class TrioThread(Generic[Entered]):
                 call.refuse(self.error)
             else:
                 self._pending.add(call)
-                self._token.result().run_sync_soon(self._give.send_nowait, call)
+                try:
+                    self._token.result().run_sync_soon(self._give.send_nowait, call)
+                except trio.RunFinishedError as error:
+                    # Trio has ended, and the thread is about to say so.
+                    self._pending.discard(call)
+                    call.refuse(error)
 
     def call_soon(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run a function that does not await between the steps of the tasks in the thread; else as `call`."""
