@@ -503,7 +503,7 @@ def test_a_boundary_never_occurs_inside() -> None:
     """A text that contains the boundary gets another one."""
     part = text_entity("plain", b"--=_job\r\n--=_job1\r\n", eight_bit=True)
 
-    assert 'boundary="=_job2"' in multipart_entity("mixed", "job", [part]).header
+    assert b'boundary="=_job2"' in multipart_entity("mixed", "job", [part]).head
 
 
 @given(LINE.filter(bool))

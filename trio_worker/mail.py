@@ -26,6 +26,7 @@ from trio_worker.mime import (
     unstructured_header,
 )
 from trio_worker.option import METADATA_KEY, Option, option
+from trio_worker.skeleton import Filled
 from trio_worker.template import Rendered, Templates, compile_templates
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ class Draft:
 
     subject: str
     to: tuple[Mailbox, ...]
-    text: bytes | None
-    html: bytes | None
+    text: Filled | None
+    html: Filled | None
     cc: tuple[Mailbox, ...] = ()
     bcc: tuple[Mailbox, ...] = ()
     reply_to: Mailbox | None = None
@@ -122,7 +123,11 @@ class Mail:
     def _body(self, *, eight_bit: bool) -> Entity:
         draft = self._draft
         bodies = (("plain", draft.text), ("html", draft.html))
-        parts = [text_entity(subtype, body, eight_bit=eight_bit) for subtype, body in bodies if body is not None]
+        parts = [
+            text_entity(subtype, body.octets, eight_bit=eight_bit, is_plain=body.is_plain)
+            for subtype, body in bodies
+            if body is not None
+        ]
         text = parts[0] if len(parts) == 1 else multipart_entity("alternative", f"{self._job_id}.a", parts)
         if not draft.attachments:
             return text
@@ -196,8 +201,8 @@ class Composer:
                         return Draft(
                             subject,
                             (recipient,),
-                            canonical(text),
-                            None if html is None else canonical(html),
+                            text,
+                            html,
                             extra=self.unsubscribe.get(job.email_type, ""),
                         )
                     case never:
@@ -265,8 +270,8 @@ def _draft_of_message(message: Message) -> Draft:
     return Draft(
         message.subject.strip(" "),
         message.to,
-        None if message.text is None else canonical(message.text),
-        None if message.html is None else canonical(message.html),
+        None if message.text is None else Filled(canonical(message.text)),
+        None if message.html is None else Filled(canonical(message.html)),
         message.cc,
         message.bcc,
         message.reply_to,

@@ -29,7 +29,7 @@ CRLF = "\r\n"
 # has at most 76, the word itself 75 (RFC 2047, 2).
 _LINE_CHARACTERS = 78
 _ENCODED_LINE_CHARACTERS = 76
-_MOST_LINE_OCTETS = 998
+MOST_LINE_OCTETS = 998
 _WORD_CHARACTERS = 75
 # Of a first encoded-word, so that it stands beside the name of its header ("Reply-To: " is the longest of ours).
 _FIRST_WORD_CHARACTERS = 64
@@ -74,23 +74,17 @@ class Base64File:
 
 @frozen
 class Entity:
-    """A MIME entity (RFC 2045, 2.4): its Content-* header lines, each ending with CRLF, and its octets in pieces."""
+    """A MIME entity (RFC 2045, 2.4): its Content-* header lines and an empty one, and its octets in pieces.
 
-    header: str
+    ``is_eight_bit`` tells that octets above 127 occur: then every multipart around it must say so (RFC 2045, 6.4).
+    """
+
+    head: bytes
     pieces: tuple[bytes | Base64File, ...]
-
-    @property
-    def is_eight_bit(self) -> bool:
-        """Whether octets above 127 occur, so that every multipart around it must say 8bit (RFC 2045, 6.4)."""
-        return not all(isinstance(piece, Base64File) or piece.isascii() for piece in self.pieces)
-
-    @property
-    def head(self) -> bytes:
-        """The header lines and the empty line."""
-        return f"{self.header}{CRLF}".encode("ascii")
+    is_eight_bit: bool = False
 
     def as_bytes(self, before: bytes = b"") -> bytes:
-        """Return ``before``, the header lines, the empty line and the octets, put together once."""
+        """Return ``before``, the head and the octets, put together once."""
         plain = [piece for piece in self.pieces if isinstance(piece, bytes)]
         if len(plain) == len(self.pieces):
             return b"".join((before, self.head, *plain))
@@ -199,38 +193,44 @@ def canonical(text: str) -> bytes:
     return text.replace("\n", CRLF).encode("utf-8", "replace")
 
 
-def encode_body(octets: bytes, *, eight_bit: bool) -> Encoded:
-    """Encode canonical octets as little as the relay allows: 7bit, 8bit if it takes that, else quoted-printable."""
-    if (eight_bit or octets.isascii()) and _is_plain(octets):
-        return Encoded("7bit" if octets.isascii() else "8bit", octets)
+def encode_body(octets: bytes, *, eight_bit: bool, is_plain: bool = False) -> Encoded:
+    """Encode canonical octets as little as the relay allows: 7bit, 8bit if it takes that, else quoted-printable.
+
+    ``is_plain`` says that they are known to have neither odd control characters nor lines that are too long.
+    """
+    is_ascii = octets.isascii()
+    if (eight_bit or is_ascii) and (is_plain or not (has_odd_control(octets) or _has_long_line(octets))):
+        return Encoded("7bit" if is_ascii else "8bit", octets)
     # b2a_qp ends soft line breaks as it sees the first line end of its input: CRLF, because the input is canonical.
     return Encoded("quoted-printable", binascii.b2a_qp(octets, quotetabs=False, istext=True))
 
 
-def _is_plain(octets: bytes) -> bool:
-    """Whether canonical octets may travel as they are: no odd control characters, no line that is too long."""
-    has_odd_control = len(octets.translate(None, _ODD_CONTROLS)) != len(octets)
-    return not has_odd_control and not _has_long_line(octets)
+def has_odd_control(octets: bytes) -> bool:
+    """Whether octets hold a control character that is neither a tab nor part of a line end."""
+    return len(octets.translate(None, _ODD_CONTROLS)) != len(octets)
 
 
 def _has_long_line(octets: bytes) -> bool:
     """Look for line ends in leaps of the longest line: a tenth of what splitting costs."""
     start = 0
-    while len(octets) - start > _MOST_LINE_OCTETS + 2:
-        end = octets.rfind(b"\r\n", start, start + _MOST_LINE_OCTETS + 2)
+    while len(octets) - start > MOST_LINE_OCTETS + 2:
+        end = octets.rfind(b"\r\n", start, start + MOST_LINE_OCTETS + 2)
         if end < 0:
             return True
         start = end + 2
     return False
 
 
-def text_entity(subtype: str, octets: bytes, *, eight_bit: bool) -> Entity:
-    """Return ``text/<subtype>`` in UTF-8 of canonical octets."""
-    encoded = encode_body(octets, eight_bit=eight_bit)
-    return Entity(
-        f"Content-Type: text/{subtype}; charset=utf-8{CRLF}Content-Transfer-Encoding: {encoded.encoding}{CRLF}",
-        (encoded.octets,),
-    )
+def text_entity(subtype: str, octets: bytes, *, eight_bit: bool, is_plain: bool = False) -> Entity:
+    """Return ``text/<subtype>`` in UTF-8 of canonical octets; ``is_plain`` as `encode_body` takes it."""
+    encoded = encode_body(octets, eight_bit=eight_bit, is_plain=is_plain)
+    return Entity(_text_head(subtype, encoded.encoding), (encoded.octets,), encoded.encoding == "8bit")
+
+
+@lru_cache
+def _text_head(subtype: str, encoding: str) -> bytes:
+    head = f"Content-Type: text/{subtype}; charset=utf-8{CRLF}Content-Transfer-Encoding: {encoding}{CRLF}{CRLF}"
+    return head.encode("ascii")
 
 
 def attachment_entity(name: str, media_type: str, content: bytes) -> Entity:
@@ -242,9 +242,9 @@ def attachment_entity(name: str, media_type: str, content: bytes) -> Entity:
     header = (
         f"Content-Type: {media_type}{CRLF}"
         f"Content-Disposition: attachment;{CRLF} {parameter}{CRLF}"
-        f"Content-Transfer-Encoding: base64{CRLF}"
+        f"Content-Transfer-Encoding: base64{CRLF}{CRLF}"
     )
-    return Entity(header, (Base64File(content),))
+    return Entity(header.encode("ascii"), (Base64File(content),))
 
 
 def multipart_entity(subtype: str, seed: str, parts: Sequence[Entity]) -> Entity:
@@ -255,13 +255,13 @@ def multipart_entity(subtype: str, seed: str, parts: Sequence[Entity]) -> Entity
     searched = [octets for part in parts for octets in (part.head, *part.pieces) if isinstance(octets, bytes)]
     boundary = next(
         name
-        for name in (f"=_{seed}{number or ''}" for number in itertools.count())
-        if not any(name.encode("ascii") in octets for octets in searched)
+        for name in (f"=_{seed}{number or ''}".encode("ascii") for number in itertools.count())
+        if not any(name in octets for octets in searched)
     )
-    delimiter = f"--{boundary}".encode("ascii")
     pieces: list[bytes | Base64File] = []
     for part in parts:
-        pieces += [b"%b%b\r\n%b" % (b"\r\n" if pieces else b"", delimiter, part.head), *part.pieces]
-    eight_bit = f"Content-Transfer-Encoding: 8bit{CRLF}" if any(part.is_eight_bit for part in parts) else ""
-    header = f'Content-Type: multipart/{subtype};{CRLF} boundary="{boundary}"{CRLF}{eight_bit}'
-    return Entity(header, (*pieces, b"\r\n%b--\r\n" % delimiter))
+        pieces += [b"%b--%b\r\n%b" % (b"\r\n" if pieces else b"", boundary, part.head), *part.pieces]
+    is_eight_bit = any(part.is_eight_bit for part in parts)
+    eight_bit = b"Content-Transfer-Encoding: 8bit\r\n" if is_eight_bit else b""
+    head = b'Content-Type: multipart/%b;\r\n boundary="%b"\r\n%b\r\n' % (subtype.encode("ascii"), boundary, eight_bit)
+    return Entity(head, (*pieces, b"\r\n--%b--\r\n" % boundary), is_eight_bit)

@@ -1,9 +1,8 @@
-"""Pure. The templates of the email types: compiled once, proven on samples, rendered for each mail."""
+"""Pure. The templates of the email types: compiled once, proven on samples, filled in or rendered for each mail."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import jinja2
 from attrs import field, frozen
@@ -13,6 +12,8 @@ from trio_worker.email_type import TEMPLATE_VARIABLES
 from trio_worker.fault import Fault
 from trio_worker.figures import figure, figures, label
 from trio_worker.job import Templated, sample_job
+from trio_worker.mime import canonical
+from trio_worker.skeleton import Filled, Skeleton, find_skeleton, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,21 +44,36 @@ class Rendered:
     """The three texts of one mail; the subject without white space around it."""
 
     subject: str
-    text: str
-    html: str | None
+    text: Filled
+    html: Filled | None
+
+
+@frozen
+class Part:
+    """One compiled template, and its skeleton if it has one."""
+
+    template: jinja2.Template
+    skeleton: Skeleton | None
+
+    variables: Mapping[str, object] = field(repr=False)
+    """What the template knows besides the fields of its type."""
+
+    def fill(self, fields: Mapping[str, Json]) -> Filled:
+        """Return the text of one mail."""
+        if self.skeleton is not None:
+            return self.skeleton.fill(fields)
+        return Filled(canonical(_render(self.template, {**self.variables, **fields})))
 
 
 @frozen
 class Templates:
     """The compiled templates of one email type."""
 
-    subject: jinja2.Template
-    text: jinja2.Template
-    html: jinja2.Template | None
+    subject: Part
+    text: Part
+    html: Part | None
     names: frozenset[str] = field(repr=False)
     """Every template that may appear in a traceback."""
-    variables: Mapping[str, object] = field(repr=False)
-    """What every template knows besides the fields of its type."""
 
     def render(self, fields: Mapping[str, Json]) -> Rendered | Fault:
         """Render all parts; a failure names the template, its line and the kind of error, and no value."""
@@ -74,20 +90,18 @@ class Templates:
         return Fault(self._place(rendered), f"fails on the samples: {rendered}")
 
     def _render(self, fields: Mapping[str, Json]) -> Rendered | Exception:
-        # One set of names for all parts: Template.render would make a new one for each, for as long as rendering takes.
-        names = {**self.variables, **fields}
         try:
             return Rendered(
-                _render_part(self.subject, names).strip(),
-                _render_part(self.text, names),
-                None if self.html is None else _render_part(self.html, names),
+                self.subject.fill(fields).octets.decode().strip(),
+                self.text.fill(fields),
+                None if self.html is None else self.html.fill(fields),
             )
         except _TEMPLATE_ERRORS as error:
             return error
 
     def _place(self, error: Exception) -> str:
         """Return ``template:line`` of the innermost template that the traceback passes."""
-        place = self.subject.name or ""
+        place = self.subject.template.name or ""
         frame = error.__traceback__
         while frame is not None:
             name = frame.tb_frame.f_code.co_filename
@@ -99,9 +113,10 @@ class Templates:
         return place
 
 
-def _render_part(template: jinja2.Template, names: Mapping[str, object]) -> str:
+def _render(template: jinja2.Template, names: dict[str, Any]) -> str:
     environment = template.environment
-    context = environment.context_class(environment, dict(names), template.name, template.blocks)
+    # Template.render would make a second set of names, for as long as rendering takes.
+    context = environment.context_class(environment, names, template.name, template.blocks)
     try:
         return "".join(template.root_render_func(context))
     except _TEMPLATE_ERRORS:  # raised again with the lines of the template in the traceback, as Template.render does
@@ -129,10 +144,9 @@ def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tup
         }
         if any(name in broken for name in found.values()):
             continue
-        parts = {part: environment.get_template(name) for part, name in found.items()}
+        parts = {part: _part(environment, name, catalogue, spec) for part, name in found.items()}
         names = frozenset(catalogue.sources)
-        known = dict(environment.globals)
-        templates = Templates(parts["subject.j2"], parts["text.j2"], parts.get("html.j2"), names, known)
+        templates = Templates(parts["subject.j2"], parts["text.j2"], parts.get("html.j2"), names)
         unknown = [fault for name in found.values() for fault in _unknown_names(environment, name, catalogue, spec)]
         faults.extend(unknown or (() if broken else _proofs(templates, spec)))
         compiled[spec.email_type] = templates
@@ -163,13 +177,21 @@ def _is_html(name: str | None) -> bool:
     return name is None or name.endswith("html.j2")
 
 
-def percent(value: object) -> str:
-    """Percent-encode all but the unreserved characters (RFC 3986, 2.3), so that a token stays whole in a link."""
-    return quote(str(value), safe="")
-
-
 def _nothing_for_none(value: Any) -> Any:
     return "" if value is None else value
+
+
+def _part(environment: jinja2.Environment, name: str, catalogue: Catalogue, spec: TypeSpec) -> Part:
+    """Compile one template; ``name`` is one of the catalogue that has no syntax error."""
+    template = environment.get_template(name)
+    known = dict(environment.globals)
+    trees = [environment.parse(catalogue.sources[name], name)]
+    while (extended := next(trees[-1].find_all(nodes.Extends), None)) is not None:
+        parent = str(extended.template.value) if isinstance(extended.template, nodes.Const) else ""
+        if len(trees) > len(catalogue.sources) or parent not in catalogue.sources:
+            return Part(template, None, known)
+        trees.append(environment.parse(catalogue.sources[parent], parent))
+    return Part(template, find_skeleton(trees, spec, lambda fields: _render(template, {**known, **fields})), known)
 
 
 def _unknown_names(environment: jinja2.Environment, name: str, catalogue: Catalogue, spec: TypeSpec) -> Iterator[Fault]:

@@ -1,0 +1,192 @@
+"""Pure. What a template writes in every mail alike, found once: constant octets, and holes for the values of fields.
+
+A template has a skeleton if its tree proves that values are only inserted, as they are, escaped for HTML or
+percent-encoded. Then a rendering with marks for values shows where each one goes; a few renderings with values made to
+be difficult must come out the same both ways. Any other template is rendered by Jinja for each mail.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import jinja2
+from attrs import field, frozen
+from jinja2 import nodes
+from markupsafe import escape
+
+from trio_worker.mime import MOST_LINE_OCTETS, canonical, has_odd_control
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from trio_worker.email_type import FieldKind, TypeSpec
+    from trio_worker.strict_json import Json
+
+# Values of these kinds are one line, so that each can be brought to octets by itself.
+_LINE_KINDS: frozenset[FieldKind] = frozenset({"recipient", "line", "token"})
+# What may be done to a value on its way: each turns every character into something by itself.
+_FILTERS = frozenset({"percent", "escape", "e"})
+_MARK = re.compile(r"zQ([0-9]+)x(<|&lt;|%3C)xQz")
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
+# Given to every field in turn, beside plain words in the others.
+_DIFFICULT = ("", "a", " b ", "<i>&amp;\"'", "%s %(a)b {c} {{ d }}", "_a=_b%3C", "ü€😀\x7f", "zQ0x<xQz")
+
+
+class Written(StrEnum):
+    """How a value is written."""
+
+    AS_IT_IS = "as it is"
+    ESCAPED = "escaped"
+    PERCENT_ENCODED = "percent-encoded"
+
+
+def percent(value: object) -> str:
+    """Percent-encode all but the unreserved characters (RFC 3986, 2.3), so that a token stays whole in a link."""
+    text = str(value)
+    return text if _UNRESERVED.fullmatch(text) else quote(text, safe="")
+
+
+_WRITTEN = {"<": Written.AS_IT_IS, "&lt;": Written.ESCAPED, "%3C": Written.PERCENT_ENCODED}
+_WRITE: dict[Written, Callable[[str], str]] = {
+    Written.AS_IT_IS: str,
+    Written.ESCAPED: lambda text: str(escape(text)),
+    Written.PERCENT_ENCODED: percent,
+}
+
+
+@frozen
+class Hole:
+    """Where the value of a field goes, once or more often; ``key`` stands for it in the pattern."""
+
+    field: str
+    written: Written
+    key: bytes
+
+
+@frozen
+class Filled:
+    """A text in canonical octets (`mime.canonical`); ``is_plain`` if surely no line of it needs an encoding."""
+
+    octets: bytes
+    is_plain: bool = False
+
+
+@frozen
+class Skeleton:
+    """A template whose values are only inserted.
+
+    ``spare_octets`` is what the longest line leaves of RFC 5322's 998 for each of the values in it, below 0 if the
+    constant octets are themselves not plain.
+    """
+
+    pattern: bytes = field(repr=False)
+    holes: tuple[Hole, ...]
+    spare_octets: int
+
+    def fill(self, fields: Mapping[str, Json]) -> Filled:
+        """Return the text of one mail; ``fields`` must hold a line of text for each hole."""
+        values = {}
+        longest = 0
+        for hole in self.holes:
+            value = _WRITE[hole.written](str(fields[hole.field])).encode("utf-8", "replace")
+            values[hole.key] = value
+            longest = max(longest, len(value))
+        return Filled(self.pattern % values, longest <= self.spare_octets)
+
+
+def find_skeleton(
+    trees: Iterable[nodes.Template], spec: TypeSpec, render: Callable[[Mapping[str, Json]], str]
+) -> Skeleton | None:
+    """Return the skeleton of a template, or None if it has none.
+
+    ``trees`` are the template and all that it extends; ``render`` renders it with the fields of a mail.
+    """
+    lines = [each.name for each in spec.fields if each.required and each.kind in _LINE_KINDS]
+    others = {each.name for each in spec.fields} - set(lines)
+    if not all(_only_inserts(node, others) for tree in trees for node in tree.iter_child_nodes()):
+        return None
+    plain: dict[str, Json] = {each.name: "a" if each.name in lines else None for each in spec.fields}
+    try:
+        marked = render({**plain, **{name: f"zQ{number}x<xQz" for number, name in enumerate(lines)}})
+    except jinja2.TemplateError:
+        return None  # it fails on samples as well, and is refused for that
+    skeleton = _cut(canonical(marked), lines)
+    for difficult in _difficult_fields(plain, lines):
+        if skeleton.fill(difficult).octets != canonical(render(difficult)):
+            return None
+    return skeleton
+
+
+def _difficult_fields(plain: Mapping[str, Json], lines: Iterable[str]) -> Iterator[Mapping[str, Json]]:
+    for value in _DIFFICULT:
+        yield from ({**plain, name: value} for name in lines)
+        yield {**plain, **dict.fromkeys(lines, value)}
+
+
+def _only_inserts(node: nodes.Node, others: set[str]) -> bool:
+    """Whether what a node writes is constant but for values of lines; ``others`` are the fields that are none."""
+    match node:
+        case nodes.Name():
+            return node.name not in others
+        case nodes.Test():
+            return node.name in {"defined", "undefined"} and isinstance(node.node, nodes.Name)
+        case nodes.If():
+            branches = (*node.body, *node.elif_, *node.else_)
+            return _is_constant(node.test) and all(_only_inserts(child, others) for child in branches)
+        case nodes.Filter():
+            is_known = node.name in _FILTERS and not (node.args or node.kwargs or node.dyn_args or node.dyn_kwargs)
+            return is_known and node.node is not None and _only_inserts(node.node, others)
+        case nodes.Extends():
+            return isinstance(node.template, nodes.Const)
+        case nodes.Output() | nodes.TemplateData() | nodes.Const() | nodes.Concat() | nodes.Assign() | nodes.Block():
+            return all(_only_inserts(child, others) for child in node.iter_child_nodes())
+        case _:
+            return False
+
+
+def _is_constant(test: nodes.Node) -> bool:
+    """Whether a condition comes out the same for all values: every field is always defined."""
+    match test:
+        case nodes.Test():
+            return _only_inserts(test, set())
+        case nodes.Not():
+            return _is_constant(test.node)
+        case nodes.And() | nodes.Or():
+            return _is_constant(test.left) and _is_constant(test.right)
+        case _:
+            return isinstance(test, nodes.Const)
+
+
+def _cut(marked: bytes, lines: list[str]) -> Skeleton:
+    """Cut a text with marks into a pattern and its holes."""
+    holes: dict[bytes, Hole] = {}
+    pieces = []
+    # Between two marks stands what is constant; each mark yields two groups.
+    first, *rest = _MARK.split(marked.decode())
+    pieces.append(first)
+    for number, middle, constant in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+        written = _WRITTEN[middle]
+        key = f"{number}{written.name}"
+        holes[key.encode()] = Hole(lines[int(number)], written, key.encode())
+        pieces += [f"%({key})b", constant]
+    constants = [piece.encode() for piece in pieces[::2]]
+    pattern = b"".join(
+        constants[place // 2].replace(b"%", b"%%") if place % 2 == 0 else piece.encode()
+        for place, piece in enumerate(pieces)
+    )
+    is_odd = any(map(has_odd_control, constants))
+    return Skeleton(pattern, tuple(holes.values()), -1 if is_odd else _spare_octets(constants))
+
+
+def _spare_octets(constants: list[bytes]) -> int:
+    """Return how long each value may be so that no line is too long; ``constants`` stand around the values."""
+    spare = MOST_LINE_OCTETS
+    for line in b"\0".join(constants).split(b"\r\n"):
+        values = line.count(b"\0")
+        room = MOST_LINE_OCTETS - (len(line) - values)
+        spare = min(spare, room // values if values else spare if room >= 0 else -1)
+    return spare
