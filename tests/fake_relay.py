@@ -40,6 +40,7 @@ class FakeTransport:
     written: list[bytes] = field(factory=list)
     is_aborted: bool = False
     _protocol: asyncio.Protocol | None = None
+    _ssl_protocol: object = None
 
     def set_protocol(self, protocol: asyncio.Protocol) -> None:
         self._protocol = protocol

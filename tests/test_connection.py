@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import trio
+import trio.testing
 from attrs import evolve
 from fake_relay import FakeTransport, opened_on
 
@@ -28,18 +31,25 @@ def faults(text: str) -> Faults:
     return parsed
 
 
-async def connect(catcher: Catcher, mode: str = MODES[0], timeouts: Timeouts = PATIENCE) -> Connection:
+async def connect(
+    catcher: Catcher, nursery: trio.Nursery, mode: str = MODES[0], timeouts: Timeouts = PATIENCE
+) -> Connection:
+    """Open a connection to the catcher, and watch it as the pool does."""
     ignored = tuple(word for word in ("PIPELINING", "CHUNKING") if word not in mode.split(","))
     options = RelayOptions(host=catcher.host, port=catcher.port, tls="none", ignore_ehlo=ignored)
     opened = await open_session(Relay(options, timeouts, tls_context("")))
     assert isinstance(opened, Opened), opened
-    return Connection(1, opened, timeouts)
+    connection = Connection(1, opened, timeouts)
+    nursery.start_soon(connection.watch)
+    return connection
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_mail_arrives_as_it_was_in_every_mode(bridge: Complaints, catcher: Catcher, mode: str) -> None:
+async def test_a_mail_arrives_as_it_was_in_every_mode(
+    bridge: Complaints, nursery: trio.Nursery, catcher: Catcher, mode: str
+) -> None:
     """Byte for byte, its leading dots too, and the strict peer has nothing to say."""
-    connection = await connect(catcher, mode)
+    connection = await connect(catcher, nursery, mode)
     for envelope in (MAIL, CAREFUL, MAIL):
         assert isinstance((await connection.deliver(envelope)).outcome, Accepted)
     await connection.close()
@@ -49,9 +59,11 @@ async def test_a_mail_arrives_as_it_was_in_every_mode(bridge: Complaints, catche
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_refused_mail_leaves_the_connection_good(bridge: Complaints, catcher: Catcher, mode: str) -> None:
+async def test_a_refused_mail_leaves_the_connection_good(
+    bridge: Complaints, nursery: trio.Nursery, catcher: Catcher, mode: str
+) -> None:
     """The next mail over it is delivered: the refused one's sender does not stand."""
-    connection = await connect(catcher, mode)
+    connection = await connect(catcher, nursery, mode)
     for stage, code in (("rcpt", 550), ("data", 451), ("final", 552)):
         catcher.faults = faults(f"{stage}={code}:first1")
         outcome = (await connection.deliver(MAIL)).outcome
@@ -75,12 +87,12 @@ EXPECTED: list[tuple[str, str, type[Outcome]]] = [
 @pytest.mark.case("C10", "C12")
 @pytest.mark.parametrize(("mode", "text", "kind"), EXPECTED)
 async def test_a_connection_lost_at_any_stage_tells_what_became_of_the_mail(
-    bridge: Complaints, mode: str, text: str, kind: type[Outcome]
+    bridge: Complaints, nursery: trio.Nursery, mode: str, text: str, kind: type[Outcome]
 ) -> None:
     """Not sent while that can be proven, uncertain from the last byte on; never a false success."""
     impatient = Timeouts(5, 0.3, 0.3)
     async with open_catcher(faults=faults(text)) as catcher:
-        connection = await connect(catcher, mode, impatient)
+        connection = await connect(catcher, nursery, mode, impatient)
         with trio.fail_after(20):
             outcome = (await connection.deliver(CAREFUL)).outcome
 
@@ -92,10 +104,12 @@ async def test_a_connection_lost_at_any_stage_tells_what_became_of_the_mail(
 
 @pytest.mark.case("C27")
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_reset_that_is_not_answered_hides_no_refusal(bridge: Complaints, mode: str) -> None:
+async def test_a_reset_that_is_not_answered_hides_no_refusal(
+    bridge: Complaints, nursery: trio.Nursery, mode: str
+) -> None:
     """The refused mail has its 550; only the next one finds the connection silent, and was not sent."""
     async with open_catcher(faults=faults("rcpt=550:first1 rset=stall")) as catcher:
-        connection = await connect(catcher, mode, Timeouts(5, 0.3, 0.3))
+        connection = await connect(catcher, nursery, mode, Timeouts(5, 0.3, 0.3))
         refused = (await connection.deliver(CAREFUL)).outcome
         assert isinstance(refused, Refused)
         assert refused.reply.code == 550
@@ -109,10 +123,10 @@ async def test_a_reset_that_is_not_answered_hides_no_refusal(bridge: Complaints,
 
 @pytest.mark.case("C33")
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_relay_that_stops_reading_is_given_up(bridge: Complaints, mode: str) -> None:
+async def test_a_relay_that_stops_reading_is_given_up(bridge: Complaints, nursery: trio.Nursery, mode: str) -> None:
     """Its window is shut in the middle of the content: at the deadline the mail is known not to be sent."""
     async with open_catcher(faults=faults("body=stall"), size_limit_bytes=50_000_000) as catcher:
-        connection = await connect(catcher, mode, Timeouts(5, 0.3, 5))
+        connection = await connect(catcher, nursery, mode, Timeouts(5, 0.3, 5))
         with trio.fail_after(10):
             outcome = (await connection.deliver(evolve(LARGE, is_cautious=True))).outcome
 
@@ -122,10 +136,12 @@ async def test_a_relay_that_stops_reading_is_given_up(bridge: Complaints, mode: 
 
 
 @pytest.mark.case("B7")
-async def test_a_cancel_before_the_last_byte_keeps_the_mail_from_being_accepted(bridge: Complaints) -> None:
+async def test_a_cancel_before_the_last_byte_keeps_the_mail_from_being_accepted(
+    bridge: Complaints, nursery: trio.Nursery
+) -> None:
     """The relay stops reading in the middle; a cancel aborts, and what was unsent is dropped."""
     async with open_catcher(faults=faults("body=stall"), size_limit_bytes=50_000_000) as catcher:
-        connection = await connect(catcher, "PIPELINING")
+        connection = await connect(catcher, nursery, "PIPELINING")
         with trio.move_on_after(0.5) as scope, trio.fail_after(20):
             await connection.deliver(LARGE)
 
@@ -135,10 +151,10 @@ async def test_a_cancel_before_the_last_byte_keeps_the_mail_from_being_accepted(
 
 
 @pytest.mark.case("B5")
-async def test_a_cancel_after_the_last_byte_waits_for_the_reply(bridge: Complaints) -> None:
+async def test_a_cancel_after_the_last_byte_waits_for_the_reply(bridge: Complaints, nursery: trio.Nursery) -> None:
     """From there to the final reply the mail's fate is the relay's: the reply wins."""
     async with open_catcher(faults=faults("final=delay-300ms")) as catcher:
-        connection = await connect(catcher)
+        connection = await connect(catcher, nursery)
         found: list[Delivery] = []
         with trio.move_on_after(0.1), trio.fail_after(20):
             found.append(await connection.deliver(MAIL))
@@ -148,16 +164,16 @@ async def test_a_cancel_after_the_last_byte_waits_for_the_reply(bridge: Complain
 
 
 @pytest.mark.case("C13")
-async def test_an_abort_ends_even_that(bridge: Complaints) -> None:
+async def test_an_abort_ends_even_that(bridge: Complaints, nursery: trio.Nursery) -> None:
     """At the end of the grace the mail is uncertain, and nobody waits."""
-    async with open_catcher(faults=faults("final=stall")) as catcher, trio.open_nursery() as nursery:
-        connection = await connect(catcher)
+    async with open_catcher(faults=faults("final=stall")) as catcher, trio.open_nursery() as delivering:
+        connection = await connect(catcher, nursery)
         found: list[Delivery] = []
 
         async def deliver() -> None:
             found.append(await connection.deliver(MAIL))
 
-        nursery.start_soon(deliver)
+        delivering.start_soon(deliver)
         with trio.fail_after(20):
             await catcher.wait_until(lambda: "BDAT" in str(catcher.commands))
         connection.abort()
@@ -178,6 +194,7 @@ async def test_a_slow_drip_of_reply_bytes_does_not_extend_the_deadline(
             transport.say(bytes([byte]))
             await trio.sleep(5)
 
+    nursery.start_soon(connection.watch)
     nursery.start_soon(drip)
     began = trio.current_time()
     outcome = (await connection.deliver(MAIL)).outcome
@@ -189,9 +206,12 @@ async def test_a_slow_drip_of_reply_bytes_does_not_extend_the_deadline(
 
 
 @pytest.mark.case("C11")
-async def test_what_the_kernel_did_not_take_was_not_sent(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_the_kernel_did_not_take_was_not_sent(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
     """A relay with a closed window: the deadline passes, and the mail is certain not to have been accepted."""
     connection = Connection(1, opened_on(FakeTransport(is_full=True)), Timeouts(30, 60, 300))
+    nursery.start_soon(connection.watch)
     outcome = (await connection.deliver(MAIL)).outcome
 
     assert isinstance(outcome, NotSent)
@@ -207,3 +227,41 @@ async def test_an_unasked_reply_ends_an_idle_connection(autojump_clock: trio.tes
 
     assert connection.end.startswith("garbled")
     assert transport.is_aborted
+
+
+async def test_what_waits_under_tls_takes_only_the_last_mail_back(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """How much plain text waits in cipher text cannot be told: an earlier mail may be out, so it is uncertain."""
+    transport = FakeTransport(answer=lambda _: b"")
+    below = FakeTransport(is_full=True)
+    below.written = [b"x" * 5000]
+    transport._ssl_protocol = SimpleNamespace(_transport=below)
+    connection = Connection(1, opened_on(transport), PATIENCE)
+    connection.window = 2
+    outcomes: dict[int, Outcome] = {}
+
+    async def deliver(number: int) -> None:
+        outcomes[number] = (await connection.deliver(MAIL)).outcome
+
+    for number in range(2):
+        nursery.start_soon(deliver, number)
+        await trio.testing.wait_all_tasks_blocked()
+    connection.abort()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [type(outcomes[number]) for number in range(2)] == [Uncertain, NotSent]
+
+
+async def test_a_cancel_decides_a_mail_before_more_of_it_leaves(autojump_clock: trio.testing.MockClock) -> None:
+    """What the kernel takes between the cancel and the end of the wait cannot make it a mail that may be out."""
+    transport = FakeTransport(is_full=True)
+    connection = Connection(1, opened_on(transport), PATIENCE)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.deliver, MAIL)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+
+            assert transport.is_aborted
+            assert connection.end.startswith("cancelled")

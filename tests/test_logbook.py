@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.processors import LogfmtRenderer
 
 from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.events import (
@@ -30,7 +33,7 @@ from trio_worker.events import (
     Settled,
     Source,
 )
-from trio_worker.logbook import LogOptions, line_of, open_logbook
+from trio_worker.logbook import LogOptions, _as_logfmt, line_of, open_logbook
 from trio_worker.outcome import How, Trouble
 from trio_worker.record import Cause
 from trio_worker.reply import Reply, Stage
@@ -159,3 +162,17 @@ def test_a_folder_that_cannot_be_made_is_an_error_at_once(work_folder: Path) -> 
     (work_folder / "file").write_text("")
     with pytest.raises(OSError, match="file"), open_logbook(LogOptions(file="file/worker.log"), to_terminal=False):
         pass
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["job_id", "why", "cause", "seconds", "rcpt"]),
+        st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False)),
+    )
+)
+def test_a_line_is_what_the_library_would_write(fields: dict[str, object]) -> None:
+    """Our renderer is quicker than structlog's, and says the same of any value."""
+    head = {"timestamp": "2026-01-01T00:00:00Z", "level": "info", "event": "Completed job"}
+    theirs = LogfmtRenderer(key_order=list(head), bool_as_flag=False)
+
+    assert _as_logfmt(None, "info", {**fields, **head}) == theirs(None, "info", {**fields, **head})

@@ -293,6 +293,6 @@ def test_a_cancel_at_any_step_of_the_borrower_leaks_no_slot(warmed: int) -> None
         canceller = _CancelAtStep(step)
         clock = trio.testing.MockClock(autojump_threshold=0)
         if not trio.run(_borrow_cancelled, canceller, prepare, clock=clock, instruments=[canceller]):
-            assert step > 2
+            assert step > (1 if warmed else 2)
             return
     raise AssertionError("the borrower never ended by itself")

@@ -26,6 +26,11 @@ _NAMED = re.compile(r'(?:("(?:[^"\\]|\\.)*") *|([^"(),:;<>@\[\]\\]*))<(.*)>')
 # RFC 5322 3.2.3 atext; everything beyond ASCII is RFC 6531 3.3, and looked at by its category.
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
 _DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+# How nearly all addresses look; what it matches the longer way reads alike. The bounds are those above.
+_USUAL = re.compile(
+    r"(?=.{1,254}\Z)([A-Za-z0-9_-][A-Za-z0-9_+-]{0,31}(?:\.[A-Za-z0-9_+-]{1,15})?)"
+    r"@((?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,4}[A-Za-z]{2,20})"
+)
 _SEVERAL = re.compile(r"[,;<>@ ]")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9\x80-\U0010ffff-]+(?<!-)")
 _IPV4 = re.compile(r"[0-9.]{7,15}")
@@ -78,6 +83,9 @@ def parse_mailbox(text: str) -> Mailbox | AddressFault:
     No lists, groups, comments or routes (RFC 5322 3.4 allows them all; a field for one mailbox needs none). Beyond
     ASCII the rules of RFC 6531 3.3 hold. White space in a name, of any script, becomes single spaces.
     """
+    usual = _USUAL.fullmatch(text)
+    if usual is not None:
+        return Mailbox("", usual[1], usual[2])
     if has_control_character(text):
         return AddressFault("contains a control character")
     text = text.strip(" ")

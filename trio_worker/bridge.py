@@ -105,12 +105,14 @@ async def call_trio(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
 
 
 def unsent_bytes(transport: asyncio.WriteTransport) -> int:
-    """Return how much of what was written still waits in this process, and would be dropped by an abort.
+    """Return how much of what was written surely waits in this process still, and would be dropped by an abort.
 
-    For TLS that is the plain text still to be encrypted and the cipher text below it: an upper bound that is zero only
-    when everything was handed to the kernel.
+    Under TLS that is one byte as soon as anything waits: the last record is then incomplete, but how much plain text
+    the cipher text below stands for cannot be told, and a message must not be called unsent that may be out.
     """
     waiting = transport.get_write_buffer_size()
     protocol = getattr(transport, "_ssl_protocol", None)
+    if protocol is None:
+        return waiting
     below = getattr(protocol, "_transport", None)
-    return waiting + (0 if below is None else below.get_write_buffer_size())
+    return min(1, waiting + (0 if below is None else below.get_write_buffer_size()))

@@ -33,16 +33,11 @@ class Delivery:
 class _Wire(asyncio.Protocol):
     """What asyncio tells of the transport, handed straight on: its callbacks run in the trio thread."""
 
-    def __init__(
-        self, received: Callable[[bytes], None], drained: Callable[[], None], ended: Callable[[How, str], None]
-    ) -> None:
-        self._received, self._drained, self._ended = received, drained, ended
+    def __init__(self, received: Callable[[bytes], None], ended: Callable[[How, str], None]) -> None:
+        self._received, self._ended = received, ended
 
     def data_received(self, data: bytes) -> None:
         self._received(data)
-
-    def resume_writing(self) -> None:
-        self._drained()
 
     def eof_received(self) -> None:
         self._ended(How.EOF, "the relay closed the connection")
@@ -55,14 +50,6 @@ class _Wire(asyncio.Protocol):
 
 
 @define(eq=False)
-class _Waiter:
-    """Who waits for one message; ``is_out`` is what the wait was begun with."""
-
-    event: trio.Event = field(factory=trio.Event)
-    is_out: bool = False
-
-
-@define(eq=False)
 class Connection:
     """One connection; several messages may be in flight on it at once.
 
@@ -70,6 +57,7 @@ class Connection:
     the relay refuses something for now.
 
     `close` or `abort` ends it and is the owner's to call; after either, or once `end` is set, it is never used again.
+    `watch` must run beside it: without it a relay that falls silent is waited for without an end.
     """
 
     connection_id: int
@@ -80,16 +68,16 @@ class Connection:
     opened_at: float = field(factory=trio.current_time)
     used_at: float = field(factory=trio.current_time)
     window: int = 1
-    _waiters: dict[Transaction, _Waiter] = field(factory=dict)
+    _waiting: dict[Transaction, trio.lowlevel.Task] = field(factory=dict)  # who sleeps until a message is decided
+    _over: trio.Event = field(factory=trio.Event)
     _quiet: trio.Event = field(factory=trio.Event)
+    _taken_bytes: int = 0  # of all that was written, by the kernel, when the connection was last looked at
     _progress_at: float = field(factory=trio.current_time)
     _state_since: float = field(factory=trio.current_time)
 
     def __attrs_post_init__(self) -> None:
         self.conversation = Conversation(self.opened.capabilities)
-        # Any write that the kernel does not take at once is told as drained, so that we know when a message is out.
-        self.opened.transport.set_write_buffer_limits(high=0)
-        self.opened.transport.set_protocol(_Wire(self._receive, self._wake, self.lose))
+        self.opened.transport.set_protocol(_Wire(self._receive, self.lose))
 
     @property
     def end(self) -> str:
@@ -123,7 +111,7 @@ class Connection:
         if not self.in_flight:
             self._progress_at = began
         transaction = self.conversation.begin(envelope)
-        self._flush()
+        self._flush(began)
         if transaction.outcome is None:
             await self._wait_for(transaction)
         assert transaction.outcome is not None  # noqa: S101  the wait ends with nothing else
@@ -131,12 +119,33 @@ class Connection:
         self.used_at = trio.current_time()
         return Delivery(transaction.outcome, self.used_at - began, self.connection_id)
 
+    async def watch(self) -> None:
+        """End the connection when the relay, owing us something, is silent for too long; return when it is over.
+
+        A complete reply is a sign of life, and so is a kernel that goes on taking what we wrote.
+        """
+        # A message that begins while this sleeps has at least that much time.
+        soonest = min(self.timeouts.command_seconds, self.timeouts.final_reply_seconds)
+        due = trio.current_time() + soonest
+        while not self.end:
+            with trio.move_on_at(due):
+                await self._over.wait()
+            now = trio.current_time()
+            self._note_taken(now)
+            silent_at = self._progress_at + self._patience_seconds()
+            if self.conversation.awaited is None:
+                due = now + soonest
+            elif now < silent_at:
+                due = min(silent_at, now + soonest)
+            else:
+                self.lose(How.TIMEOUT, f"no answer within {self._patience_seconds():g} s")
+
     async def close(self) -> None:
         """Say QUIT, wait for its answer a moment, and end the connection, whatever happens."""
         try:
             if not self.end and not self.in_flight:
                 self.conversation.quit()
-                self._flush()
+                self._flush(trio.current_time())
                 with trio.move_on_after(QUIT_SECONDS):
                     await self._until_quiet()
         finally:
@@ -154,7 +163,7 @@ class Connection:
     def lose(self, how: How, what: str) -> None:
         """Note the end of the connection and make sure of it."""
         self.conversation.lose(how, what, unsent_bytes(self.opened.transport))
-        self._end_if_over()
+        self._tell_decided()
 
     def view(self) -> ConnectionView:
         now = trio.current_time()
@@ -172,35 +181,17 @@ class Connection:
         )
 
     async def _wait_for(self, transaction: Transaction) -> None:
-        """Wait until a message is decided; `_wake` ends the wait, also when the message has left meanwhile."""
-        waiter = self._waiters[transaction] = _Waiter()
-        try:
-            while transaction.outcome is None:
-                waiter.is_out = self._is_out(transaction)
-                await self._wait_once(waiter)
-                waiter.event = trio.Event()
-        except trio.Cancelled:
-            self.lose(How.CANCELLED, "given up before the message was out")
-            raise
-        finally:
-            del self._waiters[transaction]
+        """Sleep until a message is decided; a cancel decides it, unless its last byte is out."""
 
-    async def _wait_once(self, waiter: _Waiter) -> None:
-        """Wait for one change, or for the end of patience with the relay, which any complete reply renews."""
-        unsent = unsent_bytes(self.opened.transport)
-        soonest = min(self._patience_seconds(is_out=waiter.is_out), self.timeouts.command_seconds)
-        with trio.CancelScope(shield=waiter.is_out, deadline=self._progress_at + soonest) as patience:
-            await waiter.event.wait()
-        if not patience.cancelled_caught:
-            return
-        seconds = self._patience_seconds(is_out=waiter.is_out)
-        if 0 < unsent_bytes(self.opened.transport) < unsent:
-            self._progress_at = trio.current_time()
-        elif trio.current_time() >= self._progress_at + seconds:
-            self.lose(How.TIMEOUT, f"no answer within {seconds:g} s")
-        else:
-            with trio.CancelScope(shield=waiter.is_out, deadline=self._progress_at + seconds):
-                await waiter.event.wait()
+        def give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
+            if self._is_out(transaction):
+                return trio.lowlevel.Abort.FAILED
+            del self._waiting[transaction]
+            self.lose(How.CANCELLED, "given up before the message was out")
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._waiting[transaction] = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(give_up)
 
     def _adjust_window(self, outcome: Outcome) -> None:
         match outcome:
@@ -212,29 +203,35 @@ class Connection:
                 pass
 
     def _is_out(self, transaction: Transaction) -> bool:
-        """Whether the last byte of the message has left: from here nobody but the relay knows what became of it."""
-        return transaction.end_offset_bytes is not None and unsent_bytes(self.opened.transport) == 0
+        """Whether the last byte of the message may have left: from here only the relay knows what became of it."""
+        return self.conversation.is_complete(transaction, unsent_bytes(self.opened.transport))
 
-    def _patience_seconds(self, *, is_out: bool) -> float:
-        if is_out and self.conversation.awaited is Stage.FINAL:
+    def _note_taken(self, now: float) -> None:
+        unsent = unsent_bytes(self.opened.transport)
+        taken = self.conversation.written_bytes - unsent
+        if unsent and taken > self._taken_bytes:
+            self._progress_at = now
+        self._taken_bytes = taken
+
+    def _patience_seconds(self) -> float:
+        if self.conversation.awaited is Stage.FINAL and not unsent_bytes(self.opened.transport):
             return self.timeouts.final_reply_seconds
         return self.timeouts.command_seconds
 
     def _receive(self, received: bytes) -> None:
         before = self.conversation.replies
         self.conversation.receive(received)
-        if self.conversation.end is None:
-            self._flush()
         if self.conversation.replies != before:
             self._progress_at = trio.current_time()
-            self._wake()
-        self._end_if_over()
+        if self.conversation.end is None:
+            self._flush(self._progress_at)
+        self._tell_decided()
 
-    def _flush(self) -> None:
+    def _flush(self, now: float) -> None:
         pieces = self.conversation.take_pieces()
         if not pieces:
             return
-        self._state_since = trio.current_time()
+        self._state_since = now
         if max(map(len, pieces)) < LARGE_BYTES:
             self.opened.transport.write(b"".join(pieces))
             return
@@ -242,14 +239,13 @@ class Connection:
             # What the kernel does not take at once is copied by asyncio; a view keeps that from being done twice.
             self.opened.transport.write(memoryview(piece))
 
-    def _end_if_over(self) -> None:
+    def _tell_decided(self) -> None:
+        """Wake whoever waits for what is decided now; make sure of the connection's end once it is over."""
+        for transaction in self.conversation.take_decided():
+            task = self._waiting.pop(transaction, None)
+            if task is not None:
+                trio.lowlevel.reschedule(task)
+        self._quiet.set()
         if self.conversation.end is not None:
             self.opened.transport.abort()
-            self._wake()
-
-    def _wake(self) -> None:
-        """End the waits for what is decided, and for what is out now and must be shielded."""
-        for transaction, waiter in self._waiters.items():
-            if transaction.outcome is not None or (not waiter.is_out and self._is_out(transaction)):
-                waiter.event.set()
-        self._quiet.set()
+            self._over.set()

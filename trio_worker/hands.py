@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import assert_never
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, assert_never
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
 
 from trio_worker.broker import Answered, Broker, Claim, Entry, Settlement
 from trio_worker.events import (
@@ -23,6 +23,7 @@ from trio_worker.events import (
 )
 from trio_worker.journal import Journal
 from trio_worker.redis_client import Unavailable
+from trio_worker.verdict import Bury, Delay, Done, Hold, Release, Verdict
 
 # A settlement that Redis did not take is tried again this much later, doubling up to the second figure.
 SETTLE_AGAIN_SECONDS = 0.1
@@ -161,10 +162,22 @@ class Hands:
             self._emptied.set()
 
 
+# What an event says of a settlement: given what it came to, and the seconds from claim to settlement.
+Tell: TypeAlias = Callable[[Disposition, float], Settled]
+
+_DISPOSITIONS: dict[type[Verdict], Disposition] = {
+    Done: Disposition.SENT,
+    Delay: Disposition.DELAYED,
+    Bury: Disposition.DEAD,
+    Hold: Disposition.HELD,
+    Release: Disposition.RELEASED,
+}
+
+
 @define(eq=False)
 class _Pending:
     settlement: Settlement
-    settled: Settled
+    tell: Tell
     may_be_applied: bool = False  # an earlier try had no answer
     is_kept: bool = False  # the journal has it
     is_late: bool = False  # a call that should have told it failed
@@ -198,9 +211,9 @@ class Settler:
         """Whether what becomes of a mail that is sent now can be kept: in Redis, or else in the journal."""
         return not self.contact.failing_seconds or (self.journal is not None and not self._journal_trouble)
 
-    def settle_nowait(self, settlement: Settlement, settled: Settled) -> None:
+    def settle_nowait(self, settlement: Settlement, tell: Tell) -> None:
         """Hand over what became of a job; from here on the settlement cannot be lost while the worker lives."""
-        self._pending.append(_Pending(settlement, settled))
+        self._pending.append(_Pending(settlement, tell))
         self.hands.finish()
         if not self._is_gathering or len(self._pending) >= GATHERED:
             self._woken.set()
@@ -312,21 +325,20 @@ class Settler:
     def _disposition(self, pending: _Pending, answer: Answered) -> Disposition:
         match answer:
             case Answered.SETTLED | Answered.REPEATED:
-                return pending.settled.disposition
+                return _DISPOSITIONS[type(pending.settlement.verdict)]
             case Answered.GONE if pending.may_be_applied:
                 # Our own earlier try took effect and only its answer was lost.
-                return pending.settled.disposition
+                return _DISPOSITIONS[type(pending.settlement.verdict)]
             case Answered.GONE | Answered.FENCED:
                 return Disposition.FENCED
             case _:
                 assert_never(answer)
 
     def _close(self, pending: _Pending, disposition: Disposition) -> None:
-        claim = pending.settlement.claim
-        is_soon = disposition is Disposition.DELAYED and pending.settled.delay_seconds < SOON_SECONDS
-        self.hands.drop(claim, comes_back=is_soon or disposition is Disposition.RELEASED)
-        total_seconds = trio.current_time() - claim.began
-        self.publish(evolve(pending.settled, disposition=disposition, total_seconds=total_seconds))
+        claim, verdict = pending.settlement.claim, pending.settlement.verdict
+        is_soon = not isinstance(verdict, Delay) or verdict.seconds < SOON_SECONDS
+        self.hands.drop(claim, comes_back=is_soon and disposition in {Disposition.DELAYED, Disposition.RELEASED})
+        self.publish(pending.tell(disposition, trio.current_time() - claim.began))
 
 
 async def keep_leases(broker: Broker, hands: Hands, contact: Contact, publish: Publish) -> None:

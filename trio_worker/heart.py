@@ -11,6 +11,7 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeAlias
 
 import trio
@@ -25,7 +26,7 @@ from trio_worker.fault import Malformed
 from trio_worker.gate import Gate
 from trio_worker.hands import Hands, Settler
 from trio_worker.job import Job, decode
-from trio_worker.mail import Composer, Mail, MailOptions
+from trio_worker.mail import Composer, Mail, MailOptions, TypeOptions
 from trio_worker.outcome import Accepted, Outcome, Trouble, Uncertain, Unopened
 from trio_worker.pool import Pool, Shut
 from trio_worker.privacy import mask_address
@@ -33,17 +34,11 @@ from trio_worker.record import Cause, Record
 from trio_worker.redis_client import Unavailable
 from trio_worker.smtp import Envelope
 from trio_worker.tried import Tried, tried_of
-from trio_worker.verdict import Bury, Delay, Done, Hold, Release, RetryPolicy, Terms, Verdict, admit, bury, decide
+from trio_worker.verdict import Delay, Done, Release, RetryPolicy, Terms, Verdict, admit, bury, decide
 
 Dice: TypeAlias = Callable[[], float]
 
-_DISPOSITIONS: dict[type[Verdict], Disposition] = {
-    Done: Disposition.SENT,
-    Delay: Disposition.DELAYED,
-    Bury: Disposition.DEAD,
-    Hold: Disposition.HELD,
-    Release: Disposition.RELEASED,
-}
+_NO_OPTIONS = TypeOptions()
 
 
 @define
@@ -91,8 +86,8 @@ class Heart:
             self.publish(JobBroke(claim.job_id, _places(error)))
             verdict = bury(told.record, Cause("broke", text=type(error).__name__), self._now(claim))
         finally:
-            is_uncertain = isinstance(told.outcome, Uncertain)
-            self.settler.settle_nowait(Settlement(claim, verdict, is_uncertain), _settled(claim, told, verdict))
+            settlement = Settlement(claim, verdict, isinstance(told.outcome, Uncertain))
+            self.settler.settle_nowait(settlement, partial(_settled, settlement, told))
 
     async def _attempt(self, claim: Claim, told: Told) -> Verdict:
         job = decode(claim.body, self.types)
@@ -100,8 +95,8 @@ class Heart:
         now = self._now(claim)
         if isinstance(job, Malformed):
             return bury(told.record, _cause_of_faults(job), now)
-        own = self.mail_options.types.get(job.email_type)
-        early_or_late = admit(told.record, job.not_before, job.expires_at, own.max_age_seconds if own else None, now)
+        own = self.mail_options.types.get(job.email_type, _NO_OPTIONS)
+        early_or_late = admit(told.record, job.not_before, job.expires_at, own.max_age_seconds, now)
         if early_or_late is not None:
             return early_or_late
         began = time.perf_counter()
@@ -111,16 +106,18 @@ class Heart:
             return bury(told.record, _cause_of_faults(mail), now)
         recipients = mail.recipients if told.record.due is None else told.record.due
         told.recipients = tuple(map(mask_address, recipients))
-        if not all(re.fullmatch(self.only_to, recipient) for recipient in recipients if self.only_to):
+        if self.only_to and not all(re.fullmatch(self.only_to, recipient) for recipient in recipients):
             return bury(told.record, Cause("not_allowed", text="smtp.only_to does not name a recipient"), now)
-        on_uncertain = (own.on_uncertain if own else "") or self.mail_options.on_uncertain
-        outcome = await self._deliver(claim, evolve(mail, recipients=recipients), told, holds=on_uncertain == "hold")
+        on_uncertain = own.on_uncertain or self.mail_options.on_uncertain
+        outcome = await self._deliver(claim, mail, recipients, told, holds=on_uncertain == "hold")
         if isinstance(outcome, Release):
             return outcome
         self.gate.note(outcome)
         return decide(outcome, recipients, told.record, Terms(self.retry, on_uncertain, self._now(claim), self.dice()))
 
-    async def _deliver(self, claim: Claim, mail: Mail, told: Told, *, holds: bool) -> Outcome | Release:
+    async def _deliver(
+        self, claim: Claim, mail: Mail, recipients: tuple[str, ...], told: Told, *, holds: bool
+    ) -> Outcome | Release:
         began = trio.current_time()
         async with self.pool.borrow() as lane:
             borrow_seconds = trio.current_time() - began
@@ -133,34 +130,36 @@ class Heart:
                     if not self.settler.can_keep:
                         what = "not sent: neither Redis nor the journal can be written"
                         return Release(told.record, Cause("unkept", text=what))
-                    withheld = await self._confirm(claim, told, holds=holds)
-                    if withheld is not None:
-                        return withheld
-                    envelope = self._envelope(mail, lane, holds=holds)
+                    if self._needs_confirming(claim, holds=holds):
+                        withheld = await self._confirm(claim, told, marks_started=holds)
+                        if withheld is not None:
+                            return withheld
+                    envelope = self._envelope(mail, recipients, lane, holds=holds)
                     delivery = await lane.deliver(envelope)
                     _tell_delivery(told, delivery, envelope, borrow_seconds)
                     return delivery.outcome
         return told.outcome
 
-    async def _confirm(self, claim: Claim, told: Told, *, holds: bool) -> Release | None:
-        """Ask Redis whether the job is still ours, if its lease is past half its length or its type is held."""
+    def _needs_confirming(self, claim: Claim, *, holds: bool) -> bool:
+        """Whether Redis must say first that the job is still ours: its lease is past half, or its type is held."""
         held = self.hands.held(claim)
-        is_young = trio.current_time() - held.renewed_at <= self.broker.options.lease_seconds / 2
-        if is_young and not holds and not held.is_lost:
-            return None
+        is_old = trio.current_time() - held.renewed_at > self.broker.options.lease_seconds / 2
+        return is_old or holds or held.is_lost
+
+    async def _confirm(self, claim: Claim, told: Told, *, marks_started: bool) -> Release | None:
         began = trio.current_time()
-        is_ours = await self.broker.confirm(claim, marks_started=holds)
+        is_ours = await self.broker.confirm(claim, marks_started=marks_started)
         if is_ours is True:
-            held.renewed_at = began
+            self.hands.held(claim).renewed_at = began
             return None
         what = is_ours.what if isinstance(is_ours, Unavailable) else "another worker took it over"
         return Release(told.record, Cause("unconfirmed", text=f"not sent: {what}"))
 
-    def _envelope(self, mail: Mail, lane: Connection, *, holds: bool) -> Envelope:
+    def _envelope(self, mail: Mail, recipients: tuple[str, ...], lane: Connection, *, holds: bool) -> Envelope:
         content = mail.content(eight_bit=lane.opened.capabilities.eight_bit)
         return Envelope(
             sender=mail.sender,
-            recipients=mail.recipients,
+            recipients=recipients,
             content=content,
             needs_smtputf8=mail.needs_smtputf8,
             is_eight_bit=not content.isascii(),
@@ -171,9 +170,10 @@ class Heart:
         """Learn the job's type and age; a fresh job's age begins when it was pushed, if anything tells."""
         if isinstance(job, Job):
             told.email_type = job.email_type
-        told.record = evolve(told.record, email_type=told.email_type)
         if claim.place is None:
+            told.record = evolve(told.record, email_type=told.email_type)
             return
+        told.record = Record(claim.claimed_at, told.email_type)
         said = job.enqueued_at if isinstance(job, Job) else None
         pushed_at = self.history.pushed_at(claim.place) if said is None else said
         if pushed_at is None:
@@ -182,7 +182,7 @@ class Heart:
         told.is_clock_ahead = said is not None and said > claim.claimed_at
         told.waited_seconds = max(0.0, claim.claimed_at - pushed_at)
         told.is_estimate = said is None
-        told.record = evolve(told.record, born=min(pushed_at, claim.claimed_at))
+        told.record = Record(min(pushed_at, claim.claimed_at), told.email_type)
 
     def _now(self, claim: Claim) -> float:
         """Return Redis' clock, carried on by ours since the claim."""
@@ -198,13 +198,14 @@ def _tell_delivery(told: Told, delivery: Delivery, envelope: Envelope, borrow_se
     told.connection_id = delivery.connection_id
 
 
-def _settled(claim: Claim, told: Told, verdict: Verdict) -> Settled:
+def _settled(settlement: Settlement, told: Told, disposition: Disposition, total_seconds: float) -> Settled:
+    verdict = settlement.verdict
     cause = None if isinstance(verdict, Done) else verdict.cause
     if isinstance(told.outcome, Accepted) and cause is None:
         cause = Cause("accepted", told.outcome.reply.codes, told.outcome.reply.stage)
     return Settled(
-        job_id=claim.job_id,
-        disposition=_DISPOSITIONS[type(verdict)],
+        job_id=settlement.claim.job_id,
+        disposition=disposition,
         email_type=told.email_type,
         attempt=told.record.attempts + 1,
         cause=cause,
@@ -213,8 +214,9 @@ def _settled(claim: Claim, told: Told, verdict: Verdict) -> Settled:
         waited_seconds=told.waited_seconds,
         is_estimate=told.is_estimate,
         smtp_seconds=told.smtp_seconds,
+        total_seconds=total_seconds,
         connection_id=told.connection_id,
-        is_uncertain=isinstance(told.outcome, Uncertain),
+        is_uncertain=settlement.is_uncertain,
         is_clock_ahead=told.is_clock_ahead,
         tried=told.tried,
     )

@@ -77,6 +77,10 @@ class Envelope:
     traceparent: TraceParent | None = None
 
 
+_REQUIRED = frozenset({"task_type", "data"})
+_SILENT = Envelope()
+
+
 def decode(raw: bytes, types: Mapping[str, TypeSpec]) -> Job | Malformed:
     """Understand one job, strictly; whatever the bytes, this returns and never raises.
 
@@ -89,7 +93,7 @@ def decode(raw: bytes, types: Mapping[str, TypeSpec]) -> Job | Malformed:
     if not isinstance(document.value, dict):
         return malformed("not_a_job", [Fault("$", "must be an object")])
 
-    envelope = structure(document.value, Envelope, "$")
+    envelope = _read_envelope(document.value)
     task = _read_task(document.value)
     if isinstance(task, Malformed):
         return task if isinstance(envelope, Envelope) else malformed(task.reason, (*task.faults, *envelope))
@@ -115,7 +119,7 @@ def read_enqueued_at(raw: bytes) -> float | None:
     document = read_json(raw)
     if isinstance(document, Malformed) or not isinstance(document.value, dict):
         return None
-    envelope = structure(document.value, Envelope, "$")
+    envelope = _read_envelope(document.value)
     return envelope.enqueued_at if isinstance(envelope, Envelope) else None
 
 
@@ -131,8 +135,18 @@ def sample_job(spec: TypeSpec) -> Job:
             assert_never(content)
 
 
+def _read_envelope(document: Mapping[str, Json]) -> Envelope | tuple[Fault, ...]:
+    """Return what a job says beside its task; most say nothing."""
+    return _SILENT if document.keys() <= _REQUIRED else structure(document, Envelope, "$")
+
+
 def _read_task(document: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]] | Malformed:
     """Return the email type and its payload from a job's two required keys."""
+    match document:
+        case {"task_type": "Email", "data": {"email_type": str(usual_type), "data": dict(usual_payload)}}:
+            return usual_type, usual_payload
+        case _:
+            pass  # which of the faults it has takes a longer look
     faults = [*_faults_of_word(document, "task_type", "$")]
     match document.get("data"):
         case dict() as delivery:

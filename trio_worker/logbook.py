@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias, assert_never
 
@@ -48,6 +49,7 @@ from trio_worker.events import (
 from trio_worker.option import option
 from trio_worker.outcome import Trouble
 from trio_worker.privacy import mask_text
+from trio_worker.record import Cause
 
 # Lines that may wait for the disk; at a thousand mails a second that is ten seconds of it.
 LINES_WAITING = 10_000
@@ -148,8 +150,14 @@ def _settled_fields(event: Settled) -> dict[str, Any]:
     if event.delay_seconds:
         fields["again_in"] = _rounded(event.delay_seconds)
     if event.cause is not None:
-        fields["cause"] = mask_text(str(event.cause))
+        fields["cause"] = _cause_words(event.cause)
     return fields
+
+
+@lru_cache(256)
+def _cause_words(cause: Cause) -> str:
+    """Return what a cause says, masked; nearly all of them say the same."""
+    return mask_text(str(cause))
 
 
 def _trouble_fields(trouble: Trouble) -> dict[str, Any]:
@@ -306,19 +314,34 @@ def _open_file(path: Path | None) -> TextIO:
 
 
 def _structured(writer: _Writer, level: int, *, as_json: bool) -> Any:
-    renderer = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
-        if as_json
-        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
-    )
     return structlog.wrap_logger(
         writer,
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.EventRenamer("event"),
-            renderer,
+            structlog.processors.JSONRenderer(ensure_ascii=False) if as_json else _as_logfmt,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
+
+
+_FIRST_KEYS = ("timestamp", "level", "event")
+# What logfmt writes without quotes: no space, no equals sign, no quote, no line end.
+_PLAIN_WORD = re.compile(r"[^ =\"\n]*")
+
+
+def _as_logfmt(_logger: object, _level: str, fields: MutableMapping[str, Any]) -> str:
+    """Render a line as structlog's LogfmtRenderer does, which looks at every letter of every key: ours are known."""
+    first = [(key, fields.pop(key)) for key in _FIRST_KEYS]
+    return " ".join([f"{key}={_logfmt_word(value)}" for key, value in (*first, *fields.items())])
+
+
+def _logfmt_word(value: object) -> str:
+    text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if _PLAIN_WORD.fullmatch(text):
+        return text
+    if " " not in text and "=" not in text and '"' not in text:
+        return text.replace("\n", "\\n")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

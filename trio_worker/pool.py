@@ -7,8 +7,8 @@ open one, or to wait for room. To return is ``send_nowait``: it cannot block and
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 import trio
@@ -74,7 +74,7 @@ StandingTrouble: TypeAlias = Callable[[], Trouble | None]
 
 @define(eq=False)
 class Pool:
-    """Connections to one relay. Made by `open_pool`, which closes every connection in the end."""
+    """Connections to one relay. Made by `open_pool`, which keeps it and closes every connection in the end."""
 
     options: PoolOptions
     timeouts: Timeouts
@@ -82,6 +82,7 @@ class Pool:
     _open_session: Open
     _tell_trouble: TellTrouble
     _standing_trouble: StandingTrouble
+    _tasks: trio.Nursery  # where connections are watched, and say QUIT when they are over
     _connections: list[Connection] = field(factory=list)  # the most recently used last
     _opening: int = 0
     _opened_ever: int = 0
@@ -91,7 +92,6 @@ class Pool:
     _queue: dict[trio.Event, None] = field(factory=dict)  # who waits for room, in the order of coming
     _entering: set[trio.CancelScope] = field(factory=set)
     _is_shut: bool = False
-    _closing: trio.Nursery | None = None  # where connections that are over say QUIT
     _withheld: list[tuple[float, Permit]] = field(factory=list)
     _give: trio.MemorySendChannel[Permit] = field(init=False)
     _take: trio.MemoryReceiveChannel[Permit] = field(init=False)
@@ -121,34 +121,61 @@ class Pool:
         """Return what a dashboard shows of each connection."""
         return tuple(connection.view() for connection in self._connections)
 
-    @asynccontextmanager
-    async def borrow(self) -> AsyncIterator[Connection | Trouble | Shut]:
-        """Wait for a slot and a connection with room for one message; the slot goes home at the end of the block.
+    def borrow(self) -> Loan:
+        """Return what an ``async with`` waits with for a slot and a connection with room for one message.
 
-        Gives `Trouble` when a connection would have to be opened and cannot be, `Shut` when the pool was shut before
-        there was one. A cancel while waiting gives nothing and keeps nothing.
+        The block is given `Trouble` when a connection would have to be opened and cannot be, `Shut` when the pool was
+        shut before there was one. The slot goes home at the end of the block. A cancel while waiting gives nothing and
+        keeps nothing. There is no checkpoint where nothing has to be waited for.
         """
-        permit: Permit | None = None
-        found: Connection | Trouble | Shut = Shut()
+        return Loan(self)
+
+    def lend_nowait(self) -> tuple[Permit, Connection] | None:
+        """Lend a slot and a connection with room, if both are there."""
+        if self._is_shut or self._queue:
+            return None
         try:
-            with self._entrance():
+            permit = self._take.receive_nowait()
+        except trio.WouldBlock:
+            return None
+        chosen = self._choose()
+        if chosen is None:
+            self._give.send_nowait(permit)
+            return None
+        chosen.lent += 1
+        return permit, chosen
+
+    async def lend(self) -> tuple[Permit | None, Connection | Trouble | Shut]:
+        """Wait for a slot, and then for a connection with room."""
+        if self._is_shut:
+            return None, Shut()
+        permit: Permit | None = None
+        with trio.CancelScope() as scope:  # for `shut` to cancel
+            self._entering.add(scope)
+            try:
                 while True:
                     permit = await self._take.receive()
                     chosen = await self._connection()
                     if chosen is not None:
-                        found = chosen
-                        break
+                        lent, permit = permit, None
+                        return lent, chosen
                     # No connection for this slot, though others work: the relay may limit them. Do with fewer slots.
                     self._withhold(permit)
                     permit = None
-            yield found
-        finally:
-            if isinstance(found, Connection):
-                found.lent -= 1
-                self._retire_if_over(found)
-                self._wake_for_room()
-            if permit is not None:
-                self._give.send_nowait(permit)
+            finally:
+                self._entering.discard(scope)
+                if permit is not None:
+                    self._give.send_nowait(permit)
+        return None, Shut()
+
+    def take_back(self, permit: Permit | None, lent: Connection | Trouble | Shut) -> None:
+        """Take back what was lent. Never awaits, cannot fail."""
+        if isinstance(lent, Connection):
+            lent.lent -= 1
+            self._retire_if_over(lent)
+            self._wake_for_room()
+        if permit is not None:
+            self._give.send_nowait(permit)
 
     def shut(self) -> None:
         """Let no more messages in: whoever waits for a slot or a connection gets `Shut` at once."""
@@ -160,18 +187,6 @@ class Pool:
         """Break every connection: what waited for a final reply becomes uncertain. Never awaits."""
         for connection in tuple(self._connections):
             connection.abort()
-
-    @contextmanager
-    def _entrance(self) -> Iterator[None]:
-        """Let `shut` cancel what happens inside, and only that."""
-        with trio.CancelScope() as scope:
-            self._entering.add(scope)
-            if self._is_shut:
-                scope.cancel()
-            try:
-                yield
-            finally:
-                self._entering.discard(scope)
 
     async def _connection(self) -> Connection | Trouble | None:
         """Return a connection with room, opening one if need be; None when only that failed while others work."""
@@ -197,9 +212,12 @@ class Pool:
     def _choose(self) -> Connection | None:
         """Return the most recently used connection with room; retire what must not be used again."""
         for connection in reversed(self._connections):
-            if self._room(connection) > 0 and not self._retire_if_over(connection):
-                self._connections.remove(connection)
-                self._connections.append(connection)
+            if connection.lent >= self.options.depth or self._retire_if_over(connection):
+                continue
+            if self._room(connection) > 0:
+                if connection is not self._connections[-1]:
+                    self._connections.remove(connection)
+                    self._connections.append(connection)
                 return connection
         return None
 
@@ -238,14 +256,14 @@ class Pool:
         return connection.delivered == 0 or trio.current_time() - connection.used_at > RESTED_SECONDS
 
     def _retire_if_over(self, connection: Connection) -> bool:
-        why = self._why_over(connection)
-        if not why or connection.lent or connection not in self._connections:
+        why = "" if connection.lent else self._why_over(connection)
+        if not why or connection not in self._connections:
             return False
         self._remove(connection, why)
-        if connection.end or self._closing is None:
+        if connection.end:
             connection.abort()
         else:
-            self._closing.start_soon(connection.close)
+            self._tasks.start_soon(connection.close)
         return True
 
     def _why_over(self, connection: Connection) -> str:
@@ -293,6 +311,7 @@ class Pool:
         self._opened_ever += 1
         connection = Connection(self._opened_ever, opened, self.timeouts)
         self._connections.append(connection)
+        self._tasks.start_soon(connection.watch)
         self.publish(
             ConnectionOpened(
                 connection.connection_id,
@@ -321,26 +340,21 @@ class Pool:
         self.publish(ConnectionClosed(connection.connection_id, why, connection.delivered, age_seconds))
         self._wake_for_room()
 
-    async def _keep(self) -> None:
-        """Close what has rested or lived too long, and keep ``min_idle`` connections open."""
-        async with trio.open_nursery() as closing:
-            self._closing = closing
-            try:
-                while True:
-                    for connection in tuple(self._connections):
-                        why = "" if connection.lent else self._why_over(connection) or self._why_idle(connection)
-                        if why:
-                            self._remove(connection, why)
-                            closing.start_soon(connection.close)
-                    self._restore_withheld()
-                    if self._may_open_ahead() and self._missing_idle() > 0:
-                        opened = await self._open_one()
-                        if isinstance(opened, Trouble) and not self._connections:
-                            self._tell_trouble(opened)
-                    else:
-                        await trio.sleep(SWEEP_SECONDS)
-            finally:
-                self._closing = None
+    async def keep(self) -> None:
+        """Close what has rested or lived too long, and keep ``min_idle`` connections open, until a cancel."""
+        while True:
+            for connection in tuple(self._connections):
+                why = "" if connection.lent else self._why_over(connection) or self._why_idle(connection)
+                if why:
+                    self._remove(connection, why)
+                    self._tasks.start_soon(connection.close)
+            self._restore_withheld()
+            if self._may_open_ahead() and self._missing_idle() > 0:
+                opened = await self._open_one()
+                if isinstance(opened, Trouble) and not self._connections:
+                    self._tell_trouble(opened)
+            else:
+                await trio.sleep(SWEEP_SECONDS)
 
     def _may_open_ahead(self) -> bool:
         """Whether to open without a mail: not after a failure, for each try may count as a failed login."""
@@ -356,7 +370,7 @@ class Pool:
         places = self.options.max_size - len(self._connections) - self._opening
         return min(self.options.min_idle - len(self._connections) - self._opening, places)
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
         """Say QUIT on every connection, all at once, and end them."""
         self.shut()
         connections = tuple(self._connections)
@@ -368,6 +382,22 @@ class Pool:
                     closing.start_soon(connection.close)
         for connection in connections:
             connection.abort()
+
+
+@define(eq=False)
+class Loan:
+    """One slot of a pool and a connection with room for a message, for an ``async with`` block; see `Pool.borrow`."""
+
+    _pool: Pool
+    _permit: Permit | None = None
+    _lent: Connection | Trouble | Shut = field(factory=Shut)
+
+    async def __aenter__(self) -> Connection | Trouble | Shut:
+        self._permit, self._lent = self._pool.lend_nowait() or await self._pool.lend()
+        return self._lent
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pool.take_back(self._permit, self._lent)
 
 
 @asynccontextmanager
@@ -386,12 +416,12 @@ async def open_pool(
 
     No message may be in flight when the block ends: the tasks that borrow live in a nursery inside it.
     """
-    pool = Pool(options, timeouts, publish, open_with, tell_trouble, standing_trouble)
     async with trio.open_nursery() as keeping:
-        keeping.start_soon(pool._keep)  # noqa: SLF001  the pool's own task, started by its own opener
+        pool = Pool(options, timeouts, publish, open_with, tell_trouble, standing_trouble, keeping)
+        keeping.start_soon(pool.keep)
         try:
             yield pool
         finally:
             keeping.cancel_scope.cancel()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS + 1):
-                await pool._close()  # noqa: SLF001  as above
+                await pool.close()

@@ -105,6 +105,13 @@ def reply_from(code: int, text: str, stage: Stage) -> Reply:
 _usual_reply = lru_cache(256)(reply_from)
 
 
+@lru_cache(256)
+def _lone_line(line: bytes) -> RawReply | None:
+    """Return the reply that one line is by itself; None when it takes a longer look."""
+    cut = _LINE.fullmatch(line)
+    return None if cut is None or cut[2] == b"-" else RawReply(int(cut[1]), (cut[3] or b"").decode("utf-8", "replace"))
+
+
 def printable(text: str) -> str:
     """Return ``text`` on one line, bounded, with everything that a terminal could obey replaced by ``?``."""
     words = " ".join(text.split())[:TEXT_LIMIT_CHARS]
@@ -148,6 +155,10 @@ class ReplyReader:
         return found
 
     def _take(self, line: bytes) -> RawReply | Garbled | None:
+        if len(line) <= _SHORT_CHARS and not self._texts:
+            lone = _lone_line(line)
+            if lone is not None:
+                return lone
         self._size_bytes += len(line) + 2
         if len(line) > LINE_LIMIT_BYTES or self._size_bytes > REPLY_LIMIT_BYTES:
             return self._break(f"a reply over {REPLY_LIMIT_BYTES} bytes or a line over {LINE_LIMIT_BYTES}")

@@ -139,13 +139,16 @@ class Transaction:
 
 @frozen
 class _Step:
-    """One command, or one content, that is still to be written."""
+    """What is written together and still unwritten: commands and the replies that they earn, or a content."""
 
-    stage: Stage
-    transaction: Transaction | None
+    owed: tuple[tuple[Stage, Transaction | None], ...]
     wire: bytes
     waits: bool  # for every earlier reply
-    content: bytes = b""  # follows the command, as it is
+    content: bytes = b""  # follows the commands, as it is
+
+    @property
+    def begins_mail(self) -> bool:
+        return self.owed[0][0] is Stage.MAIL
 
 
 @define
@@ -161,13 +164,14 @@ class Conversation:
     delivered: int = 0
     end: Loss | None = None
     replies: int = 0  # complete ones so far: the progress that a deadline waits for
+    written_bytes: int = 0
     last_reply: Reply | None = None
     _todo: deque[_Step] = field(factory=deque)
     _expected: deque[tuple[Stage, Transaction | None]] = field(factory=deque)
-    _open: list[Transaction] = field(factory=list)
+    _open: dict[Transaction, None] = field(factory=dict)  # in the order of their beginning
+    _decided: list[Transaction] = field(factory=list)
     _reader: ReplyReader = field(factory=ReplyReader)
     _outgoing: list[bytes] = field(factory=list)
-    _written_bytes: int = 0
     _awaits_go_ahead: bool = False  # DATA is out: nothing may follow before its reply (RFC 2920 3.1)
     _stands: bool = False  # a transaction may be open at the relay where the next MAIL arrives
 
@@ -191,23 +195,29 @@ class Conversation:
         if why:
             transaction.outcome = Unfit(why)
             return transaction
-        self._open.append(transaction)
-        self._queue(Stage.MAIL, transaction, _mail_command(envelope, self.capabilities))
-        encoding = "utf-8" if envelope.needs_smtputf8 else "ascii"
-        for recipient in envelope.recipients:
-            self._queue(Stage.RCPT, transaction, f"RCPT TO:<{recipient}>\r\n".encode(encoding))
+        self._open[transaction] = None
+        self._queue_commands(transaction)
         if self.capabilities.chunking:
             command = b"BDAT %d LAST\r\n" % len(envelope.content)
-            self._queue(Stage.FINAL, transaction, command, envelope.content, waits=envelope.is_cautious)
-        else:
-            self._queue(Stage.DATA, transaction, b"DATA\r\n")
+            waits = envelope.is_cautious or not self.capabilities.pipelining
+            self._todo.append(_Step(((Stage.FINAL, transaction),), command, waits, envelope.content))
         self._pump()
         return transaction
 
     def quit(self) -> None:
         """Queue QUIT; only for a conversation with nothing in flight."""
-        self._todo.append(_Step(Stage.QUIT, None, b"QUIT\r\n", waits=True))
+        self._todo.append(_Step(((Stage.QUIT, None),), b"QUIT\r\n", waits=True))
         self._pump()
+
+    def is_complete(self, transaction: Transaction, unsent_bytes: int = 0) -> bool:
+        """Whether all of a message was written and may be out, when so many of the last bytes surely are not."""
+        sent_bytes = self.written_bytes - sum(map(len, self._outgoing)) - unsent_bytes
+        return transaction.end_offset_bytes is not None and transaction.end_offset_bytes <= sent_bytes
+
+    def take_decided(self) -> list[Transaction]:
+        """Return the messages that were decided since the last time, but for those that `begin` decided."""
+        decided, self._decided = self._decided, []
+        return decided
 
     def take_outgoing(self) -> bytes:
         """Return what is to be written now, in one write; the caller has then written it or lost the connection."""
@@ -239,10 +249,19 @@ class Conversation:
 
     # What follows decides; nothing in it awaits.
 
-    def _queue(
-        self, stage: Stage, transaction: Transaction | None, wire: bytes, content: bytes = b"", *, waits: bool = False
-    ) -> None:
-        self._todo.append(_Step(stage, transaction, wire, waits or not self.capabilities.pipelining, content))
+    def _queue_commands(self, transaction: Transaction) -> None:
+        """Queue MAIL, every RCPT and, where the content does not go by BDAT, DATA."""
+        envelope = transaction.envelope
+        encoding = "utf-8" if envelope.needs_smtputf8 else "ascii"
+        steps = [(Stage.MAIL, _mail_command(envelope, self.capabilities))]
+        steps += [(Stage.RCPT, f"RCPT TO:<{recipient}>\r\n".encode(encoding)) for recipient in envelope.recipients]
+        if not self.capabilities.chunking:
+            steps.append((Stage.DATA, b"DATA\r\n"))
+        if self.capabilities.pipelining:
+            owed = tuple([(stage, transaction) for stage, _ in steps])
+            self._todo.append(_Step(owed, b"".join([wire for _, wire in steps]), waits=False))
+        else:
+            self._todo.extend(_Step(((stage, transaction),), wire, waits=True) for stage, wire in steps)
 
     def _pump(self) -> None:
         """Move to the wire whatever need not wait for a reply."""
@@ -250,23 +269,26 @@ class Conversation:
             step = self._todo[0]
             if step.waits and self._expected:
                 return
-            if step.stage is Stage.MAIL and self._stands:
-                step = _Step(Stage.RSET, None, b"RSET\r\n", step.waits)
+            if step.begins_mail and self._stands:
+                step = _Step(((Stage.RSET, None),), b"RSET\r\n", step.waits)
             else:
                 self._todo.popleft()
             self._write(step)
 
     def _write(self, step: _Step) -> None:
-        self._expected.append((step.stage, step.transaction))
+        self._expected.extend(step.owed)
         self._outgoing.append(step.wire)
         if step.content:
             self._outgoing.append(step.content)
-        self._written_bytes += len(step.wire) + len(step.content)
-        self._awaits_go_ahead = step.stage is Stage.DATA
-        if step.stage in {Stage.MAIL, Stage.RSET}:
-            self._stands = step.stage is Stage.MAIL
-        if step.stage is Stage.FINAL and step.transaction is not None:
-            step.transaction.end_offset_bytes = self._written_bytes
+        self.written_bytes += len(step.wire) + len(step.content)
+        last, transaction = step.owed[-1]
+        self._awaits_go_ahead = last is Stage.DATA
+        if step.begins_mail:
+            self._stands = True
+        elif last is Stage.RSET:
+            self._stands = False
+        elif last is Stage.FINAL and transaction is not None:
+            transaction.end_offset_bytes = self.written_bytes
             # The dot clears a transaction whatever its reply (RFC 5321 4.1.1.4); a refused BDAT may not.
             self._stands = self.capabilities.chunking
 
@@ -314,7 +336,7 @@ class Conversation:
         refused = transaction.refused_so_far
         if refused is None or any(owed is transaction for _, owed in self._expected):
             return
-        self._todo = deque(step for step in self._todo if step.transaction is not transaction)
+        self._todo = deque(step for step in self._todo if step.owed[-1][1] is not transaction)
         self._decide(transaction, refused)
 
     def _note_data(self, transaction: Transaction, reply: Reply) -> None:
@@ -324,7 +346,7 @@ class Conversation:
             return
         # With nobody to receive it, only the dot is owed: the relay must then take nothing (RFC 2920 3.1).
         content = b"" if transaction.accepted_recipients == 0 else dot_stuffed(transaction.envelope.content)
-        step = _Step(Stage.FINAL, transaction, content, waits=False, content=b".\r\n")
+        step = _Step(((Stage.FINAL, transaction),), content, waits=False, content=b".\r\n")
         self._todo.appendleft(step)
 
     def _note_final(self, transaction: Transaction, reply: Reply) -> None:
@@ -342,28 +364,28 @@ class Conversation:
 
     def _decide(self, transaction: Transaction, outcome: Outcome) -> None:
         transaction.outcome = outcome
-        self._open.remove(transaction)
+        del self._open[transaction]
+        self._decided.append(transaction)
 
     def _finish(self, how: How, what: str, reply: Reply | None = None, *, unsent_bytes: int = 0) -> None:
         """End everything: each open message learns whether it can have been accepted."""
         stage = self.awaited or Stage.CONNECT
-        sent_bytes = self._written_bytes - sum(map(len, self._outgoing)) - unsent_bytes
         had_delivered = self.delivered > 0
         self.end = Loss(how, stage, what, reply, had_delivered=had_delivered)
         for transaction in self._open:
             loss = Loss(how, stage, what, reply, had_delivered, transaction.mail_accepted)
-            transaction.outcome = self._at_loss(transaction, loss, sent_bytes)
+            transaction.outcome = self._at_loss(transaction, loss, unsent_bytes)
+        self._decided.extend(self._open)
         self._open.clear()
         self._todo.clear()
         self._expected.clear()
 
-    def _at_loss(self, transaction: Transaction, loss: Loss, sent_bytes: int) -> Outcome:
+    def _at_loss(self, transaction: Transaction, loss: Loss, unsent_bytes: int) -> Outcome:
         refused = transaction.refused_so_far
         if refused is not None and loss.how is not How.GARBLED:
             return refused
-        is_complete = transaction.end_offset_bytes is not None and transaction.end_offset_bytes <= sent_bytes
         # After 421 the relay reads no further command, so what it has not answered it has not taken (RFC 5321 3.8).
-        if not is_complete or loss.how is How.CLOSING:
+        if loss.how is How.CLOSING or not self.is_complete(transaction, unsent_bytes):
             return NotSent(loss)
         return Uncertain(loss)
 

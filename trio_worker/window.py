@@ -76,27 +76,36 @@ def added(tallies: Iterable[Tally]) -> Tally:
 
 
 @define
+class _Slot:
+    """What was measured in ten seconds."""
+
+    number: int
+    counts: dict[int, int] = field(factory=dict)
+    most_seconds: float = 0.0
+
+
+@define
 class Window:
     """Collects measured times in slots of ten seconds, which are forgotten one by one."""
 
-    _slots: deque[tuple[int, Counter[int], float]] = field(factory=deque)
+    _slots: deque[_Slot] = field(factory=deque)
 
     def note(self, now: float, seconds: float) -> None:
         """Add one measured time; ``now`` is a clock in seconds that never goes back."""
-        slot = int(now // SLOT_SECONDS)
-        bucket = max(0, math.ceil(math.log(max(seconds, _LEAST_SECONDS) / _LEAST_SECONDS) / _GROWTH))
-        if not self._slots or self._slots[-1][0] != slot:
-            self._slots.append((slot, Counter(), 0.0))
-        at, counts, most = self._slots[-1]
-        counts[bucket] += 1
-        self._slots[-1] = (at, counts, max(most, seconds))
+        number = int(now // SLOT_SECONDS)
+        if not self._slots or self._slots[-1].number != number:
+            self._slots.append(_Slot(number))
+        slot = self._slots[-1]
+        bucket = math.ceil(math.log(seconds / _LEAST_SECONDS) / _GROWTH) if seconds > _LEAST_SECONDS else 0
+        slot.counts[bucket] = slot.counts.get(bucket, 0) + 1
+        slot.most_seconds = max(slot.most_seconds, seconds)
 
     def tally(self, now: float) -> Tally:
         """Return what was measured in the last five minutes."""
         oldest = int(now // SLOT_SECONDS) - WINDOW_SECONDS // SLOT_SECONDS
-        while self._slots and self._slots[0][0] <= oldest:
+        while self._slots and self._slots[0].number <= oldest:
             self._slots.popleft()
-        return added(Tally(counts, most) for _, counts, most in self._slots)
+        return added(Tally(slot.counts, slot.most_seconds) for slot in self._slots)
 
 
 @define
