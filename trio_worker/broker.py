@@ -38,7 +38,7 @@ from enum import StrEnum
 from typing import assert_never
 
 import trio
-from attrs import astuple, define, field, frozen
+from attrs import define, field, frozen
 
 from trio_worker.events import Source
 from trio_worker.option import option
@@ -141,6 +141,11 @@ class Entry:
     record: str
     uncertain: int = 0  # 1 if the mail may have been delivered without anybody knowing
 
+    @property
+    def told(self) -> str:
+        """All but the id in one word, as the script takes it."""
+        return f"{self.token}|{self.what}|{self.delay_ms}|{self.uncertain}|{self.record}"
+
 
 @frozen
 class Settlement:
@@ -212,7 +217,7 @@ class Broker:
 
     async def settle(self, entries: Sequence[Entry]) -> list[Answered] | Unavailable:
         """Settle a batch in one round trip; each is applied once however often it is repeated."""
-        words = [word for entry in entries for word in astuple(entry, recurse=False)]
+        words = [word for each in entries for word in (each.job_id, each.told)]
         answers = await self.client.run_script("settle", self.keys, *words)
         return answers if isinstance(answers, Unavailable) else [Answered(answer.decode()) for answer in answers]
 

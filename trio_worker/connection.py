@@ -49,6 +49,10 @@ class _Wire(asyncio.Protocol):
             self._ended(How.RESET, type(exc).__name__)
 
 
+def _let_go(_raise_cancel: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.SUCCEEDED
+
+
 @define(eq=False)
 class Connection:
     """One connection; several messages may be in flight on it at once.
@@ -69,6 +73,8 @@ class Connection:
     used_at: float = field(factory=trio.current_time)
     window: int = 1
     _waiting: dict[Transaction, trio.lowlevel.Task] = field(factory=dict)  # who sleeps until a message is decided
+    _writing: trio.lowlevel.Task | None = None  # sleeps until messages have begun, or is about to write them
+    _has_gathered: bool = False
     _over: trio.Event = field(factory=trio.Event)
     _quiet: trio.Event = field(factory=trio.Event)
     _taken_bytes: int = 0  # of all that was written, by the kernel, when the connection was last looked at
@@ -108,16 +114,34 @@ class Connection:
         raised. From the last byte to the final reply a cancel waits: only `abort` or the deadline ends that.
         """
         began = trio.current_time()
-        if not self.in_flight:
+        is_alone = not self.in_flight
+        if is_alone:
             self._progress_at = began
         transaction = self.conversation.begin(envelope)
-        self._flush(began)
+        if is_alone or self._writing is None:
+            self._flush(began)
+        elif not self._has_gathered:
+            self._has_gathered = True
+            trio.lowlevel.reschedule(self._writing)
         if transaction.outcome is None:
             await self._wait_for(transaction)
         assert transaction.outcome is not None  # noqa: S101  the wait ends with nothing else
         self._adjust_window(transaction.outcome)
         self.used_at = trio.current_time()
         return Delivery(transaction.outcome, self.used_at - began, self.connection_id)
+
+    async def write(self) -> None:
+        """Write together what messages begin in one round of the scheduler; return when the connection is over.
+
+        A message that begins while none is in flight does not wait for that. Without this each is written by itself.
+        """
+        while not self.end:
+            self._writing, self._has_gathered = trio.lowlevel.current_task(), False
+            try:
+                await trio.lowlevel.wait_task_rescheduled(_let_go)
+            finally:
+                self._writing = None
+            self._flush(trio.current_time())
 
     async def watch(self) -> None:
         """End the connection when the relay, owing us something, is silent for too long; return when it is over.
@@ -229,7 +253,7 @@ class Connection:
 
     def _flush(self, now: float) -> None:
         pieces = self.conversation.take_pieces()
-        if not pieces:
+        if not pieces or self.conversation.end is not None:
             return
         self._state_since = now
         if max(map(len, pieces)) < LARGE_BYTES:
@@ -249,3 +273,6 @@ class Connection:
         if self.conversation.end is not None:
             self.opened.transport.abort()
             self._over.set()
+            if self._writing is not None and not self._has_gathered:
+                self._has_gathered = True
+                trio.lowlevel.reschedule(self._writing)

@@ -142,18 +142,17 @@ def _read_envelope(document: Mapping[str, Json]) -> Envelope | tuple[Fault, ...]
 
 def _read_task(document: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]] | Malformed:
     """Return the email type and its payload from a job's two required keys."""
-    match document:
-        case {"task_type": "Email", "data": {"email_type": str(usual_type), "data": dict(usual_payload)}}:
+    delivery = document.get("data")
+    if document.get("task_type") == TASK_TYPE and isinstance(delivery, dict):
+        usual_type, usual_payload = delivery.get("email_type"), delivery.get("data")
+        if isinstance(usual_type, str) and isinstance(usual_payload, dict):
             return usual_type, usual_payload
-        case _:
-            pass  # which of the faults it has takes a longer look
     faults = [*_faults_of_word(document, "task_type", "$")]
-    match document.get("data"):
-        case dict() as delivery:
-            faults.extend(_faults_of_word(delivery, "email_type", "$.data"))
-        case _:
-            delivery = {}
-            faults.append(Fault("$.data", "must be an object" if "data" in document else "is missing"))
+    if isinstance(delivery, dict):
+        faults.extend(_faults_of_word(delivery, "email_type", "$.data"))
+    else:
+        delivery = {}
+        faults.append(Fault("$.data", "must be an object" if "data" in document else "is missing"))
     payload = delivery.get("data")
     if delivery and not isinstance(payload, dict):
         faults.append(Fault("$.data.data", "must be an object" if "data" in delivery else "is missing"))

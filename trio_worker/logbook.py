@@ -333,8 +333,11 @@ _PLAIN_WORD = re.compile(r"[^ =\"\n]*")
 
 def _as_logfmt(_logger: object, _level: str, fields: MutableMapping[str, Any]) -> str:
     """Render a line as structlog's LogfmtRenderer does, which looks at every letter of every key: ours are known."""
-    first = [(key, fields.pop(key)) for key in _FIRST_KEYS]
-    return " ".join([f"{key}={_logfmt_word(value)}" for key, value in (*first, *fields.items())])
+    words = [f"{key}={_logfmt_word(fields.pop(key))}" for key in _FIRST_KEYS]
+    for key, value in fields.items():
+        is_number = type(value) is float or type(value) is int
+        words.append(f"{key}={value}" if is_number else f"{key}={_logfmt_word(value)}")
+    return " ".join(words)
 
 
 def _logfmt_word(value: object) -> str:

@@ -312,6 +312,7 @@ class Pool:
         connection = Connection(self._opened_ever, opened, self.timeouts)
         self._connections.append(connection)
         self._tasks.start_soon(connection.watch)
+        self._tasks.start_soon(connection.write)
         self.publish(
             ConnectionOpened(
                 connection.connection_id,

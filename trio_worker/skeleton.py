@@ -86,15 +86,21 @@ class Skeleton:
     pattern: bytes = field(repr=False)
     holes: tuple[Hole, ...]
     spare_octets: int
+    _writers: tuple[tuple[bytes, str, Callable[[str], str]], ...] = field(init=False, repr=False)
+    _constant: Filled = field(init=False, repr=False)  # where there are no holes
+
+    def __attrs_post_init__(self) -> None:
+        writers = tuple((hole.key, hole.field, _WRITE[hole.written]) for hole in self.holes)
+        constant = Filled(b"" if self.holes else self.pattern % {}, self.spare_octets >= 0)
+        object.__setattr__(self, "_writers", writers)
+        object.__setattr__(self, "_constant", constant)
 
     def fill(self, fields: Mapping[str, Json]) -> Filled:
         """Return the text of one mail; ``fields`` must hold a line of text for each hole."""
-        values = {}
-        longest = 0
-        for hole in self.holes:
-            value = _WRITE[hole.written](str(fields[hole.field])).encode("utf-8", "replace")
-            values[hole.key] = value
-            longest = max(longest, len(value))
+        if not self.holes:
+            return self._constant
+        values = {key: write(str(fields[name])).encode("utf-8", "replace") for key, name, write in self._writers}
+        longest = max(map(len, values.values()))
         return Filled(self.pattern % values, longest <= self.spare_octets)
 
 

@@ -58,7 +58,7 @@ def claim_and_settle(client: Redis, number: int) -> float:
     began = time.perf_counter()
     words = (token, 60_000, BATCH, 5, 1_048_576, f"c{number:015}", 0, 1)
     answer = client.evalsha(SCRIPTS["claim"].digest, len(KEYS), *KEYS, *words)
-    settled = [word for job in answer[2] for word in (job[0], token, "done", 0, "", 0)]
+    settled = [word for job in answer[2] for word in (job[0], f"{token}|done|0|0|")]
     client.evalsha(SCRIPTS["settle"].digest, len(KEYS), *KEYS, *settled)
     seconds = time.perf_counter() - began
     if len(answer[2]) != BATCH:

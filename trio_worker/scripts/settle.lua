@@ -1,12 +1,14 @@
--- Settle: say what became of jobs in hand. ARGV for each: id, token, what, delay (ms), record ('' leaves it as it is),
--- 1 if its mail may have been delivered without anybody knowing.
+-- Settle: say what became of jobs in hand. ARGV for each: id, and 'token|what|delay (ms)|doubt|record' (doubt is 1 if its
+-- mail may have been delivered without anybody knowing; an empty record leaves the old one). Words travel one by one, at a
+-- price each: so few of them.
 -- Returns for each: 'settled', 'repeated' (this very settlement was applied before), 'fenced' (somebody else holds the
 -- job), 'gone' (nobody does: done before, or never ours). The token fences, not the deadline: a late settlement of a
 -- job that nobody else took still counts.
 local answers, uncertain, counts = {}, 0, {}
 begin_writing()
-for i = 1, #ARGV, 6 do
-  local id, token, what, delay_ms, record = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4]
+for i = 1, #ARGV, 2 do
+  local id = ARGV[i]
+  local token, what, delay_ms, doubt, record = string.match(ARGV[i + 1], '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
   local owner, _, state = read_lease(id)
   local answer = 'settled'
   if not owner then
@@ -18,7 +20,7 @@ for i = 1, #ARGV, 6 do
   else
     redis.call('ZREM', LEASED, id)
     counts[what] = (counts[what] or 0) + 1
-    uncertain = uncertain + tonumber(ARGV[i + 5])
+    uncertain = uncertain + tonumber(doubt)
     if what == 'done' then
       redis.call('HDEL', BODY, id)
       redis.call('HDEL', RECORD, id)
@@ -29,7 +31,7 @@ for i = 1, #ARGV, 6 do
       end
       write_lease(id, token, 0, 'settled')
       if what == 'delay' or what == 'release' then
-        redis.call('ZADD', DELAYED, whole(NOW + delay_ms), id)
+        redis.call('ZADD', DELAYED, whole(NOW + tonumber(delay_ms)), id)
       elseif what == 'hold' then
         redis.call('ZADD', HELD, whole(NOW), id)
       else
