@@ -15,7 +15,6 @@ import trio
 
 from trio_worker.capture import (
     NO_FAULTS,
-    CaptureOptions,
     Catcher,
     CatcherPortTaken,
     FaultSyntax,
@@ -24,9 +23,9 @@ from trio_worker.capture import (
     list_caught,
     read_chaos,
     read_host,
-    split_listen,
     write_chaos,
 )
+from trio_worker.capture_options import CaptureOptions, split_listen
 
 PATIENCE_SECONDS = 20
 SESSION = (
@@ -128,7 +127,8 @@ async def test_standing_by_can_be_cancelled(options: CaptureOptions) -> None:
 
 HOST_UNTIL_KILLED = """
 import sys, trio
-from trio_worker.capture import CaptureOptions, host_catcher
+from trio_worker.capture import host_catcher
+from trio_worker.capture_options import CaptureOptions
 
 async def main():
     async with host_catcher(CaptureOptions(sys.argv[1], sys.argv[2])) as hosting:

@@ -172,7 +172,6 @@ def test_a_folder_that_cannot_be_made_is_an_error_at_once(work_folder: Path) -> 
 )
 def test_a_line_is_what_the_library_would_write(fields: dict[str, object]) -> None:
     """Our renderer is quicker than structlog's, and says the same of any value."""
-    head = {"timestamp": "2026-01-01T00:00:00Z", "level": "info", "event": "Completed job"}
-    theirs = LogfmtRenderer(key_order=list(head), bool_as_flag=False)
+    theirs = LogfmtRenderer(bool_as_flag=False)
 
-    assert _as_logfmt(None, "info", {**fields, **head}) == theirs(None, "info", {**fields, **head})
+    assert _as_logfmt(None, "info", dict(fields)) == theirs(None, "info", dict(fields))

@@ -317,8 +317,7 @@ def _structured(writer: _Writer, level: int, *, as_json: bool) -> Any:
     return structlog.wrap_logger(
         writer,
         processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _begun,
             structlog.processors.JSONRenderer(ensure_ascii=False) if as_json else _as_logfmt,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -326,14 +325,25 @@ def _structured(writer: _Writer, level: int, *, as_json: bool) -> Any:
     )
 
 
-_FIRST_KEYS = ("timestamp", "level", "event")
 # What logfmt writes without quotes: no space, no equals sign, no quote, no line end.
 _PLAIN_WORD = re.compile(r"[^ =\"\n]*")
 
 
+def _begun(_logger: object, level: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Begin a line with the time in UTC, its level and what happened."""
+    second, fraction = divmod(time.time(), 1)
+    stamp = f"{_second_words(int(second))}.{int(fraction * 1e6):06}Z"
+    return {"timestamp": stamp, "level": level, "event": fields.pop("event"), **fields}
+
+
+@lru_cache(4)
+def _second_words(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
 def _as_logfmt(_logger: object, _level: str, fields: MutableMapping[str, Any]) -> str:
     """Render a line as structlog's LogfmtRenderer does, which looks at every letter of every key: ours are known."""
-    words = [f"{key}={_logfmt_word(fields.pop(key))}" for key in _FIRST_KEYS]
+    words = []
     for key, value in fields.items():
         is_number = type(value) is float or type(value) is int
         words.append(f"{key}={value}" if is_number else f"{key}={_logfmt_word(value)}")

@@ -93,6 +93,8 @@ def read_record(wire: bytes | str, born: float) -> Record:
     A record that another version wrote keeps what is understood of it: the job's own bytes are elsewhere, and no
     record may keep them from being tried.
     """
+    if not wire:
+        return Record(born)
     try:
         fields = json.loads(wire)
     except ValueError:

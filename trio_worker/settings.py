@@ -21,7 +21,7 @@ from attrs import evolve, field, frozen
 
 from trio_worker.address import AddressFault, parse_domain, parse_mailbox
 from trio_worker.broker import QueueOptions
-from trio_worker.capture import CaptureOptions, split_listen
+from trio_worker.capture_options import CaptureOptions, split_listen
 from trio_worker.embedded import EmbeddedAddressFault, parse_embedded
 from trio_worker.logbook import LogOptions
 from trio_worker.mail import MailOptions, TypeOptions

@@ -10,13 +10,11 @@ from trio_worker.capture.actions import CaughtMail, Violation
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import NO_FAULTS, Fault, Faults, FaultSyntax, faults_text, parse_faults
 from trio_worker.capture.host import (
-    CaptureOptions,
     HostedBy,
     Hosting,
     host_catcher,
     read_chaos,
     read_host,
-    split_listen,
     write_chaos,
 )
 from trio_worker.capture.maildir import CaughtSummary, clear_caught, list_caught, read_caught
@@ -27,7 +25,6 @@ from trio_worker.capture.store import MaildirStore, MemoryStore, Store
 __all__ = [
     "EXTENSIONS",
     "NO_FAULTS",
-    "CaptureOptions",
     "Catcher",
     "CatcherPortTaken",
     "CaughtMail",
@@ -50,6 +47,5 @@ __all__ = [
     "read_caught",
     "read_chaos",
     "read_host",
-    "split_listen",
     "write_chaos",
 ]

@@ -22,7 +22,7 @@ from trio_worker.capture.chaos import Faults, FaultSyntax, parse_faults
 from trio_worker.capture.maildir import make_maildir
 from trio_worker.capture.server import CatcherPortTaken, open_catcher
 from trio_worker.capture.store import MaildirStore
-from trio_worker.option import option
+from trio_worker.capture_options import CaptureOptions, split_listen
 
 LOCK_FILE = "host.lock"
 CHAOS_FILE = "chaos"
@@ -30,14 +30,6 @@ CHAOS_FILE = "chaos"
 STAND_BY_SECONDS = 0.25
 # Longer than `read_host` can hold the lock.
 READ_HOST_SECONDS = 0.02
-
-
-@frozen
-class CaptureOptions:
-    """The mail catcher: where it listens and what it keeps."""
-
-    listen: str = option("", "Address and port of the mail catcher, such as 127.0.0.1:1025; empty: no catcher.")
-    dir: str = option("var/capture", "Folder of the mail catcher: a Maildir of what it caught, and its chaos settings.")
 
 
 @frozen
@@ -102,14 +94,6 @@ async def host_catcher(options: CaptureOptions, credentials: tuple[str, str] | N
             standing_by.start_soon(_take_over, hosting, place)
             yield hosting
             standing_by.cancel_scope.cancel()
-
-
-def split_listen(listen: str) -> tuple[str, int]:
-    """Return host and port of ``127.0.0.1:1025``, ``[::1]:1025`` or ``localhost:1025``; else ValueError."""
-    host, colon, port = listen.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
-        raise ValueError(f"capture.listen is an address and a port, such as 127.0.0.1:1025, not {listen!r}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def read_host(folder: Path) -> HostedBy | None:

@@ -16,7 +16,6 @@ import trio
 from attrs import define, field, frozen
 from cyclopts import Parameter
 
-from trio_worker.capture import CatcherPortTaken, host_catcher
 from trio_worker.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.cli.acts import pause_words, resume_words
 from trio_worker.cli.surroundings import (
@@ -223,9 +222,6 @@ class _Stage:
         async with AsyncExitStack() as stack:
             try:
                 client = await self._open_around(stack)
-            except CatcherPortTaken as error:
-                complain(f"capture.listen: {error}")
-                return UNREACHABLE
             except SystemExit as refusal:  # explained by who refused; a nursery would wrap it
                 return int(refusal.code or OK)
             # A signal that came while something was opened cancels this task; the worker must not begin under that, for
@@ -321,7 +317,13 @@ class _Stage:
 
     async def _open_around(self, stack: AsyncExitStack) -> RedisClient:
         if self.settings.capture.listen:
-            await stack.enter_async_context(host_catcher(self.settings.capture, self.settings.smtp.login))
+            # The catcher costs 60 ms of the start, and no worker in production has one.
+            from trio_worker.capture import CatcherPortTaken, host_catcher  # noqa: PLC0415
+
+            try:
+                await stack.enter_async_context(host_catcher(self.settings.capture, self.settings.smtp.login))
+            except CatcherPortTaken as error:
+                refuse(UNREACHABLE, f"capture.listen: {error}")
         return await stack.enter_async_context(connect_queue(self.settings, self._note_loop))
 
     async def _work_watched(self, worker: Worker, client: RedisClient) -> int:

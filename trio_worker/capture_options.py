@@ -1,0 +1,23 @@
+"""Pure. What the configuration says of the mail catcher: here, so that a worker without one does not load it."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from trio_worker.option import option
+
+
+@frozen
+class CaptureOptions:
+    """The mail catcher: where it listens and what it keeps."""
+
+    listen: str = option("", "Address and port of the mail catcher, such as 127.0.0.1:1025; empty: no catcher.")
+    dir: str = option("var/capture", "Folder of the mail catcher: a Maildir of what it caught, and its chaos settings.")
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Return host and port of ``127.0.0.1:1025``, ``[::1]:1025`` or ``localhost:1025``; else ValueError."""
+    host, colon, port = listen.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise ValueError(f"capture.listen is an address and a port, such as 127.0.0.1:1025, not {listen!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
