@@ -270,7 +270,7 @@ async def test_a_killed_workers_jobs_are_sent_by_another(
 @pytest.mark.case("A24")
 async def test_two_processes_share_a_queue(programs: Programs, real_redis: RedisClient, relay: Catcher) -> None:
     """Each mail goes out once, and both send some."""
-    relay.faults = faults("every=delay-5ms")
+    relay.faults = faults("every=delay-50ms")
     emails = await push(real_redis, 300)
     both = [await programs.start("run", "--no-dashboard", "--burst") for _ in range(2)]
     ended = []

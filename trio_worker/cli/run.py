@@ -141,7 +141,7 @@ def _calm_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    gc.set_threshold(50_000, 20, 100)
 
 
 def read_templates(settings: Settings) -> Templates:

@@ -1,0 +1,190 @@
+"""Pure. What the log says of each event, and how a line of it is written: for people (logfmt), or as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, TypeAlias, assert_never
+
+from trio_worker.breaker import Closed, HalfOpen, Open
+from trio_worker.events import (
+    BreakerChanged,
+    Claimed,
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionOpened,
+    Disposition,
+    Event,
+    JobBroke,
+    JournalFailed,
+    JournalReplayed,
+    LeaseLost,
+    LeasesRecovered,
+    LoopComplained,
+    PhaseChanged,
+    QueuePaused,
+    QueueSeen,
+    QuietChanged,
+    RedisFailed,
+    RedisRecovered,
+    RedisWeak,
+    Settled,
+    SettlementsKept,
+)
+from trio_worker.outcome import Trouble
+from trio_worker.privacy import mask_text
+from trio_worker.record import Cause
+
+LEVELS = ("debug", "info", "warning", "error")
+
+# Level, what happened, and its fields; None for what the log does not tell.
+Line: TypeAlias = tuple[str, str, dict[str, Any]] | None
+
+_SETTLED_LINES = {
+    Disposition.SENT: ("info", "Completed job"),
+    Disposition.DELAYED: ("info", "Delayed job"),
+    Disposition.DEAD: ("warning", "Buried job"),
+    Disposition.HELD: ("warning", "Held job"),
+    Disposition.RELEASED: ("info", "Released job"),
+    Disposition.FENCED: ("warning", "Fenced job"),
+    Disposition.UNSETTLED: ("error", "Unsettled job"),
+}
+
+
+def line_of(event: Event) -> Line:
+    """Return the one line that an event is told by."""
+    match event:
+        case Settled():
+            return *_SETTLED_LINES[event.disposition], _settled_fields(event)
+        case Claimed(job_id, source, deliveries):
+            return "debug", "Claimed job", {"job_id": job_id, "source": str(source), "deliveries": deliveries}
+        case PhaseChanged(phase, why):
+            return "info", f"Worker {phase}", {"why": why} if why else {}
+        case QuietChanged(is_quiet, why):
+            return "info", "Worker quiet" if is_quiet else "Worker claims again", {"why": why} if why else {}
+        case LeasesRecovered(count, crashed, held, too_large):
+            figures = {"recovered": count, "crashed": crashed, "held": held, "too_large": too_large}
+            return "warning", "Leases ran out or jobs were set aside", {k: v for k, v in figures.items() if v}
+        case LeaseLost(job_id):
+            return "warning", "Lost the lease of a job", {"job_id": job_id}
+        case ConnectionOpened():
+            fields = {"connection": event.connection_id, "seconds": _rounded(event.seconds), "tls": event.tls or "none"}
+            return "info", "Connection opened", fields | {"offers": " ".join(event.capabilities.keywords)}
+        case ConnectionFailed(trouble, ceiling):
+            return "warning", "Connection failed", _trouble_fields(trouble) | ({"ceiling": ceiling} if ceiling else {})
+        case ConnectionClosed(connection_id, why, delivered, age_seconds):
+            fields = {"connection": connection_id, "why": mask_text(why), "delivered": delivered}
+            return "info", "Connection closed", fields | {"age": _rounded(age_seconds)}
+        case BreakerChanged(breaker):
+            return _breaker_line(breaker)
+        case QueuePaused(why):
+            return ("warning", "Queue paused", {"why": why}) if why else ("info", "Queue resumed", {})
+        case QueueSeen():
+            return None
+        case RedisFailed(doing, what):
+            return "warning", "Redis failed", {"doing": doing, "what": what}
+        case RedisRecovered(after_seconds):
+            return "info", "Redis answers again", {"after": _rounded(after_seconds)}
+        case RedisWeak(weakness):
+            fields = {"what": weakness.what, "promise": weakness.promise, "advice": weakness.advice}
+            return ("error" if weakness.breaks else "warning"), "Redis weakens a promise", fields
+        case SettlementsKept(count):
+            return "warning", "Redis took no settlements: journal written", {"settlements": count}
+        case JournalFailed(what):
+            return "error", "Journal failed: nothing is sent while Redis is away", {"what": what}
+        case JournalReplayed(settled, refused):
+            return "warning", "Journal of a process that is gone replayed", {"settled": settled, "refused": refused}
+        case JobBroke(job_id, places):
+            return "error", "Handling a job raised", {"job_id": job_id, "traceback": places}
+        case LoopComplained(what):
+            return "error", "The asyncio loop complained", {"what": what}
+        case _:
+            assert_never(event)
+
+
+def _settled_fields(event: Settled) -> dict[str, Any]:
+    fields: dict[str, Any] = {"job_id": event.job_id, "email_type": event.email_type or "-", "attempt": event.attempt}
+    if event.waited_seconds is not None:
+        fields["wait"] = ("~" if event.is_estimate else "") + f"{event.waited_seconds:.3f}"
+    if event.smtp_seconds is not None:
+        fields["smtp"] = _rounded(event.smtp_seconds)
+    fields["total"] = _rounded(event.total_seconds)
+    if event.recipients:
+        fields["rcpt"] = event.recipients[0] if len(event.recipients) == 1 else f"{len(event.recipients)} recipients"
+    if event.connection_id is not None:
+        fields["connection"] = event.connection_id
+    if event.delay_seconds:
+        fields["again_in"] = _rounded(event.delay_seconds)
+    if event.cause is not None:
+        fields["cause"] = _cause_words(event.cause)
+    return fields
+
+
+@lru_cache(256)
+def _cause_words(cause: Cause) -> str:
+    """Return what a cause says, masked; nearly all of them say the same."""
+    return mask_text(str(cause))
+
+
+def _trouble_fields(trouble: Trouble) -> dict[str, Any]:
+    return {"how": str(trouble.how), "stage": str(trouble.stage), "what": mask_text(str(trouble.reply or trouble.what))}
+
+
+def _breaker_line(breaker: Closed | Open | HalfOpen) -> Line:
+    match breaker:
+        case Closed():
+            return "info", "Relay works: claiming freely", {}
+        case Open(trouble=trouble, failures=failures):
+            return "warning", "Relay in trouble: claiming stopped", _trouble_fields(trouble) | {"failures": failures}
+        case HalfOpen():
+            return "info", "Relay probed with one mail", {}
+        case _:
+            assert_never(breaker)
+
+
+def _rounded(seconds: float) -> float:
+    return round(seconds, 4)
+
+
+# Of a line: the time in epoch seconds, its level, what happened, and more of it.
+Render: TypeAlias = Callable[[float, str, str, Mapping[str, object]], str]
+
+# What logfmt writes without quotes: no space, no equals sign, no quote, no line end.
+_PLAIN_WORD = re.compile(r"[^ =\"\n]*")
+
+
+def as_logfmt(at: float, level: str, what: str, fields: Mapping[str, object]) -> str:
+    """Return a line of ``key=value``, as structlog would write it."""
+    words = [f"timestamp={_stamp(at)} level={level} event={_logfmt_word(what)}"]
+    for key, value in fields.items():
+        is_number = type(value) is float or type(value) is int
+        words.append(f"{key}={value}" if is_number else f"{key}={_logfmt_word(value)}")
+    return " ".join(words)
+
+
+def as_json_line(at: float, level: str, what: str, fields: Mapping[str, object]) -> str:
+    """Return a line that is a JSON object."""
+    return json.dumps({"timestamp": _stamp(at), "level": level, "event": what, **fields}, ensure_ascii=False)
+
+
+def _stamp(at: float) -> str:
+    second, fraction = divmod(at, 1)
+    return f"{_second_words(int(second))}.{int(fraction * 1e6):06}Z"
+
+
+@lru_cache(4)
+def _second_words(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def _logfmt_word(value: object) -> str:
+    text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if _PLAIN_WORD.fullmatch(text):
+        return text
+    if " " not in text and "=" not in text and '"' not in text:
+        return text.replace("\n", "\\n")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
