@@ -130,6 +130,7 @@ class Ground:
                 return self.start_trio_worker(contender, sink)
 
     def start_trio_worker(self, contender: Contender, sink: Sink, *, is_burst: bool = True) -> subprocess.Popen[bytes]:
+        # Whatever keeps mail safe and tells of it is on: leases, journal, log, heartbeats, metrics.
         config = self.folder / "worker.toml"
         workers = CONNECTIONS * max(4, 2 * contender.depth)
         host = "localhost" if self.tls else "127.0.0.1"
@@ -140,10 +141,13 @@ class Ground:
             f'[smtp]\nhost = "{host}"\nport = {sink.port}\n{encryption}\n'
             f"[smtp.pool]\nmax_size = {CONNECTIONS}\npipeline_depth = {contender.depth}\n"
             f'[log]\nfile = "{self.folder}/worker.log"\n'
+            f'[metrics]\nlisten = "127.0.0.1:0"\n'
         )
         command = [sys.executable, "-m", "trio_worker", "run", "--no-dashboard", "--config", str(config)]
         command += ["--burst"] if is_burst else []
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        # An installed worker is compiled; a checkout is by its first run, if that may be kept.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL)
 
 
