@@ -242,7 +242,17 @@ def test_probe_imports_almost_nothing(tmp_path: Path) -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
 
     assert done.returncode == 69
-    assert not loaded & {"trio", "rich", "attr", "attrs", "cattrs", "cyclopts", "structlog", "redis", "asyncio"}
+    assert not loaded & {"trio", "rich", "attr", "attrs", "cattrs", "cyclopts", "argparse", "redis", "asyncio"}
+
+
+@given(
+    st.lists(st.sampled_from(["live", "ready", "--wait", "--address", "--config", "--wai", "30s", "unix:a", "", "-h"]))
+)
+def test_probe_reads_plain_words_as_the_library_does(words: list[str]) -> None:
+    """Whatever it takes by itself; the rest is the library's."""
+    plainly = probe._plainly(words)
+
+    assert plainly is None or plainly == vars(probe._parser().parse_args(words))
 
 
 @pytest.mark.parametrize(
