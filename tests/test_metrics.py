@@ -26,6 +26,7 @@ from trio_worker.events import (
     QueueSeen,
     QuietChanged,
     RedisFailed,
+    SettingsRead,
     Settled,
     Source,
 )
@@ -293,7 +294,7 @@ def test_settings_and_limits_are_shown() -> None:
     metrics = Metrics(busy, told_lines=lambda: {"warning": 3}, dead_limit=500, config="a1b2", profile="production")
     metrics.note(QuietChanged(is_quiet=True))
     metrics.note(QueuePaused("maintenance"))
-    metrics.note_reload(is_good=False)
+    metrics.note(SettingsRead(faults=("smtp.port: must be a number",)))
     found = scraped(metrics)
 
     assert found["config_info{digest=a1b2,profile=production}"] == 1
@@ -301,7 +302,7 @@ def test_settings_and_limits_are_shown() -> None:
     assert "dead_letters_limit{}" not in scraped(Metrics(busy))
     assert found["admin_actions_total{action=worker_quiet}"] == 1
     assert found["admin_actions_total{action=queue_pause}"] == 1
-    assert found["login_reloads_total{result=fault}"] == 1
+    assert found["config_reloads_total{result=fault}"] == 1
     assert found["log_messages_total{level=warning}"] == 3
 
 

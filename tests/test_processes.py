@@ -313,6 +313,28 @@ async def test_a_changed_password_is_read_on_sighup(programs: Programs, real_red
     assert program.ledger["sent"] == 3
 
 
+async def test_limits_are_read_on_sighup_and_a_fault_changes_nothing(
+    programs: Programs, real_redis: RedisClient, relay: Catcher
+) -> None:
+    """It says what was taken, what waits for the next start, and why nothing was."""
+    good = programs.config.read_text()
+    program = await programs.start("run", "--no-dashboard")
+    with patience():
+        more = "number_workers = 33\n" + re.sub(r"number_workers = \d+\n", "", good)
+        await program.until_printed("running")
+        programs.config.write_text(more + '\n[metrics]\nlisten = "127.0.0.1:0"\n')
+        program.signal(signal.SIGHUP)
+        await program.until_printed("-> 33\nwith the next start: metrics.listen\n")
+        programs.config.write_text(more + "\n[retry]\nbase_seconds = 'x'\n")
+        program.signal(signal.SIGHUP)
+        await program.until_printed("settings not taken: ")
+        await push(real_redis, 1)
+        await relay.wait_for_mails(1)
+    program.signal(signal.SIGTERM)
+    assert await program.end() == 0
+    assert programs.log.count("Settings read") == programs.log.count("Settings not taken") == 1
+
+
 async def test_a_journal_that_cannot_be_read_keeps_the_worker_from_claiming(
     programs: Programs, real_redis: RedisClient, relay: Catcher
 ) -> None:

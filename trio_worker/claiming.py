@@ -55,7 +55,7 @@ class Claiming:
     give: Callable[[Claim], object]
     is_burst: bool
     patience_seconds: float  # how long a burst bears with a relay or a Redis that cannot be reached
-    lanes: int  # jobs that can be on their way to the relay at once; more in hand are claimed ahead, together
+    lanes: Callable[[], int]  # jobs that can go to the relay at once; more in hand are claimed ahead, together
     _again_seconds: float = CLAIM_AGAIN_SECONDS
     _paused: str = ""
     _is_busy: bool = False  # the last claim brought all that was asked for: there is more
@@ -96,7 +96,7 @@ class Claiming:
 
         False to look at the burst's patience first.
         """
-        wanted = max(1, min(self.hands.limit - self.lanes, CLAIM_LIMIT)) if self._is_busy else 1
+        wanted = max(1, min(self.hands.limit - self.lanes(), CLAIM_LIMIT)) if self._is_busy else 1
         for wait in (partial(self.hands.wait_for_room, wanted), self.settler.wait_until_caught_up, self.gate.wait):
             with trio.move_on_after(self.patience_seconds if self.is_burst else math.inf) as patience:
                 await wait()

@@ -253,6 +253,19 @@ class JobBroke:
 
 
 @frozen
+class SettingsRead:
+    """Somebody had the settings read anew.
+
+    ``taken`` says what is in force from now on, ``waiting`` names keys that wait for the next start. With ``faults``
+    nothing was taken.
+    """
+
+    taken: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+@frozen
 class LoopComplained:
     """The asyncio loop under the foreign libraries reported something nobody awaited."""
 
@@ -279,6 +292,7 @@ Event: TypeAlias = (
     | JournalFailed
     | JournalReplayed
     | JobBroke
+    | SettingsRead
     | LoopComplained
 )
 Publish: TypeAlias = Callable[[Event], None]
@@ -327,6 +341,7 @@ class Ledger:
                 | JournalFailed()
                 | JournalReplayed()
                 | JobBroke()
+                | SettingsRead()
                 | LoopComplained()
             ):
                 pass

@@ -105,6 +105,11 @@ class Hands:
         """Jobs in hand that are not done yet."""
         return len(self._held) - self._settling
 
+    def set_limit(self, limit: int) -> None:
+        """Take at most so many jobs from now on; more that are in hand already stay."""
+        self.limit = limit
+        self._announce()
+
     def take(self, claim: Claim) -> None:
         self._held[claim.key] = Held(claim, claim.began)
 

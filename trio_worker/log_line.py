@@ -31,6 +31,7 @@ from trio_worker.events import (
     RedisFailed,
     RedisRecovered,
     RedisWeak,
+    SettingsRead,
     Settled,
     SettlementsKept,
 )
@@ -99,6 +100,11 @@ def line_of(event: Event) -> Line:
             return "warning", "Journal of a process that is gone replayed", {"settled": settled, "refused": refused}
         case JobBroke(job_id, places):
             return "error", "Handling a job raised", {"job_id": job_id, "traceback": places}
+        case SettingsRead(taken, waiting, faults):
+            if faults:
+                return "error", "Settings not taken", {"faults": "; ".join(faults)}
+            fields = {"taken": "; ".join(taken) or "nothing"}
+            return "info", "Settings read", fields | ({"after_a_new_start": "; ".join(waiting)} if waiting else {})
         case LoopComplained(what):
             return "error", "The asyncio loop complained", {"what": what}
         case _:

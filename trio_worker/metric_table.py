@@ -143,7 +143,7 @@ TABLE: tuple[Metric, ...] = (
     _counter(
         "admin_actions_total", "What people wanted of this worker or its queue, as far as it saw.", action=ACTIONS
     ),
-    _counter("login_reloads_total", "Times that SIGHUP had the login read anew.", result=("ok", "fault")),
+    _counter("config_reloads_total", "Times that SIGHUP had login and limits read anew.", result=("ok", "fault")),
     _gauge("queue_jobs", "Jobs of the queue by state; every worker says the same: use max.", state=QUEUE_STATES),
     _gauge("queue_due_jobs", "Delayed jobs whose time has come."),
     _gauge_if_known(

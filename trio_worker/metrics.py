@@ -41,6 +41,7 @@ from trio_worker.events import (
     QueuePaused,
     QuietChanged,
     RedisRecovered,
+    SettingsRead,
     Settled,
     SettlementsKept,
 )
@@ -156,6 +157,8 @@ class Metrics:
                 child["journal_replayed_total", "refused"].inc(refused)
             case JobBroke():
                 child["jobs_broken_total",].inc()
+            case SettingsRead(faults=faults):
+                child["config_reloads_total", "fault" if faults else "ok"].inc()
             case LoopComplained():
                 child["loop_complaints_total",].inc()
             case _:
@@ -167,10 +170,6 @@ class Metrics:
         op = _known(doing, REDIS_OPS)
         self._children["redis_requests_total", op, result].inc()
         self._children["redis_request_seconds", op].observe(seconds)
-
-    def note_reload(self, *, is_good: bool) -> None:
-        """Add one reading of the settings that a person asked for."""
-        self._children["login_reloads_total", "ok" if is_good else "fault"].inc()
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format (version 0.0.4)."""

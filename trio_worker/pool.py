@@ -7,6 +7,7 @@ open one, or to wait for room. To return is ``send_nowait``: it cannot block and
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
@@ -93,11 +94,12 @@ class Pool:
     _entering: set[trio.CancelScope] = field(factory=set)
     _is_shut: bool = False
     _withheld: list[tuple[float, Permit]] = field(factory=list)
+    _surplus: int = 0  # slots that are out and do not come home: the pool has shrunk
     _give: trio.MemorySendChannel[Permit] = field(init=False)
     _take: trio.MemoryReceiveChannel[Permit] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._give, self._take = trio.open_memory_channel[Permit](self.capacity)
+        self._give, self._take = trio.open_memory_channel[Permit](math.inf)  # `resize` changes how many there are
         for _ in range(self.capacity):
             self._give.send_nowait(Permit())
 
@@ -140,7 +142,7 @@ class Pool:
             return None
         chosen = self._choose()
         if chosen is None:
-            self._give.send_nowait(permit)
+            self._bring_home(permit)
             return None
         chosen.lent += 1
         return permit, chosen
@@ -165,7 +167,7 @@ class Pool:
             finally:
                 self._entering.discard(scope)
                 if permit is not None:
-                    self._give.send_nowait(permit)
+                    self._bring_home(permit)
         return None, Shut()
 
     def take_back(self, permit: Permit | None, lent: Connection | Trouble | Shut) -> None:
@@ -175,6 +177,24 @@ class Pool:
             self._retire_if_over(lent)
             self._wake_for_room()
         if permit is not None:
+            self._bring_home(permit)
+
+    def resize(self, options: PoolOptions) -> None:
+        """Keep to other options from now on; mails in flight are seen through, connections too many end when idle."""
+        before, self.options = self.capacity, options
+        for _ in range(self.capacity - before):
+            self._bring_home(Permit())
+        self._surplus += max(0, before - self.capacity)
+        while self._surplus and self.slots_home > len(self._withheld):
+            self._take.receive_nowait()
+            self._surplus -= 1
+        self._wake_for_room()
+
+    def _bring_home(self, permit: Permit) -> None:
+        """Put a slot back, unless the pool has shrunk by it. Never awaits, cannot fail."""
+        if self._surplus:
+            self._surplus -= 1
+        else:
             self._give.send_nowait(permit)
 
     def shut(self) -> None:
@@ -332,7 +352,7 @@ class Pool:
         now = trio.current_time()
         keep = [(until, permit) for until, permit in self._withheld if until > now and self._connections]
         for _ in range(len(self._withheld) - len(keep)):
-            self._give.send_nowait(Permit())
+            self._bring_home(Permit())
         self._withheld = keep
 
     def _remove(self, connection: Connection, why: str) -> None:
@@ -362,6 +382,8 @@ class Pool:
         return not self._is_shut and self._trouble is None and self._standing_trouble() is None
 
     def _why_idle(self, connection: Connection) -> str:
+        if len(self._connections) > self.options.max_size:
+            return "idle"
         rested = trio.current_time() - connection.used_at
         if rested < self.options.idle_seconds or len(self._connections) <= self.options.min_idle:
             return ""

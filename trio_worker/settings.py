@@ -145,11 +145,17 @@ def digest_of(settings: Settings) -> str:
     What is each worker's own, its metrics' address, is left out as well.
     """
     shown = [
-        f"{key.dotted}={getattr(_section_of(settings, key.section), key.name)!r}"
+        f"{key.dotted}={value_of(settings, key.dotted)!r}"
         for key in KEYS.values()
         if not key.option.secret and key.section != "metrics"
     ]
     return hashlib.sha256("\n".join([*shown, repr(sorted(settings.mail.types.items()))]).encode()).hexdigest()[:4]
+
+
+def value_of(settings: Settings, dotted: str) -> Any:
+    """Return the value of the key with this public name."""
+    key = KEYS[dotted]
+    return getattr(_section_of(settings, key.section), key.name)
 
 
 def _section_of(settings: Settings, section: str) -> Any:

@@ -106,6 +106,7 @@ class Worker:
     _claiming: trio.CancelScope = field(factory=trio.CancelScope)
     _grace: trio.CancelScope = field(factory=trio.CancelScope)
     _crew: trio.CancelScope | None = None
+    _heart: Heart | None = None
     _why: str = ""
 
     def __attrs_post_init__(self) -> None:
@@ -211,6 +212,18 @@ class Worker:
         if self.is_login_refused and options != self._refused:
             self._gate.probe_now()
 
+    def use_limits(self, number_workers: int, queue: QueueOptions, pool: PoolOptions, retry: RetryPolicy) -> None:
+        """Keep to these limits from now on; jobs in hand and mails in flight beyond them are seen through."""
+        self.options = evolve(self.options, number_workers=number_workers, queue=queue, pool=pool, retry=retry)
+        self.broker.options = queue
+        self.board.number_workers = number_workers
+        self.board.max_connections, self.board.depth = pool.max_size, pool.depth
+        self.hands.set_limit(number_workers)
+        if self._pool is not None:
+            self._pool.resize(pool)
+        if self._heart is not None:
+            self._heart.retry = retry
+
     def publish(self, event: Event) -> None:
         """Tell an event to everybody who listens; the board first, so that the others may look at it."""
         self.board.note(event, trio.current_time(), time.time())
@@ -257,7 +270,7 @@ class Worker:
 
     async def _run_crew(self, house: trio.Nursery, pool: Pool, contact: Contact, settler: Settler) -> BurstEnd:
         options = self.options
-        heart = Heart(
+        heart = self._heart = Heart(
             types=self.types,
             composer=self.composer,
             mail_options=options.mail,
@@ -284,7 +297,7 @@ class Worker:
                 give=lambda claim: crew.start_soon(heart.handle, claim),
                 is_burst=self.is_burst,
                 patience_seconds=options.shutdown.grace_seconds,
-                lanes=pool.capacity,
+                lanes=lambda: pool.capacity,
             )
             self.publish(PhaseChanged(Phase.RUNNING))
             with self._claiming:

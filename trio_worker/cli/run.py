@@ -31,7 +31,7 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.dashboard import status_line
 from trio_worker.email_type import Catalogue
-from trio_worker.events import LoopComplained
+from trio_worker.events import LoopComplained, SettingsRead
 from trio_worker.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.keyboard import Keyboard, open_keyboard
 from trio_worker.ladder import climb, signals_to_obey
@@ -39,6 +39,7 @@ from trio_worker.logbook import Logbook, open_logbook
 from trio_worker.mail import Composer, ComposerFaults, open_composer
 from trio_worker.opening import Relay, tls_context
 from trio_worker.redis_client import RedisClient
+from trio_worker.rereading import reread
 from trio_worker.settings import Faults, Settings, config_path, digest_of, read_settings
 from trio_worker.supervisor import Supervisor, find_supervisor
 from trio_worker.task_tree import task_tree
@@ -117,8 +118,9 @@ async def run_worker(
 ) -> int:
     """Run one worker with everything around it and print its ledger; return the exit code.
 
-    ``reread`` reads the settings anew, for a login that was changed. ``beside`` runs as long as the worker does, with a
-    client of the same Redis; it may end the worker by draining it. Raises SystemExit when it cannot even begin.
+    ``reread`` reads the settings anew, for a login or limits that were changed. ``beside`` runs as long as the worker
+    does, with a client of the same Redis; it may end the worker by draining it. Raises SystemExit when it cannot even
+    begin.
     """
     templates = read_templates(settings)
     relay = relay_of(settings)
@@ -387,9 +389,8 @@ class _Stage:
             around.cancel_scope.cancel()
             return
         self.worker.drain(why)
-        if not self.is_screen:
-            grace = self.settings.shutdown.grace_seconds
-            print_line(f"draining {len(self.worker.hands)}, up to {grace:g} s; press again to hurry")
+        grace = self.settings.shutdown.grace_seconds
+        self._say(f"draining {len(self.worker.hands)}, up to {grace:g} s; press again to hurry")
 
     def _hang_up(self) -> None:
         if self.worker is None:
@@ -399,9 +400,7 @@ class _Stage:
         else:
             if self.supervisor is not None:
                 self.supervisor.begin_reload()
-            is_good = self._read_login(self.worker)
-            if self.metrics is not None:
-                self.metrics.note_reload(is_good=is_good)
+            self._reread(self.worker)
             if self.supervisor is not None:
                 self.supervisor.end_reload()
 
@@ -412,12 +411,34 @@ class _Stage:
             if worker.is_login_refused:
                 self._read_login(worker)
 
-    def _read_login(self, worker: Worker) -> bool:
-        """Have the worker use the login that the settings name now; return whether they could be read."""
+    def _reread(self, worker: Worker) -> None:
+        """Read the settings anew and take over the login and the limits; with any fault, nothing."""
+        after = self.reread()
+        if isinstance(after, Faults):
+            faults = tuple(map(str, after.faults))
+            worker.publish(SettingsRead(faults=faults))
+            self._say(*(f"settings not taken: {fault}" for fault in faults))
+            return
+        found = reread(self.settings, after)
+        self.settings = settings = found.settings
+        worker.use_login(settings.smtp.username, settings.smtp.password)
+        worker.use_limits(settings.number_workers, settings.queue, settings.smtp_pool, settings.retry)
+        worker.publish(SettingsRead(found.taken, found.waiting))
+        self._say(f"settings read: {'; '.join(found.taken) or 'nothing new'}")
+        if found.waiting:
+            self._say(f"with the next start: {'; '.join(found.waiting)}")
+
+    def _say(self, *lines: str) -> None:
+        """Print lines, unless a screen is in their way."""
+        if not self.is_screen:
+            for line in lines:
+                print_line(line)
+
+    def _read_login(self, worker: Worker) -> None:
+        """Have the worker use the login that the settings name now, if they can be read."""
         settings = self.reread()
         if isinstance(settings, Settings):
             worker.use_login(settings.smtp.username, settings.smtp.password)
-        return isinstance(settings, Settings)
 
     def _show_state(self) -> None:
         """Print what goes on to standard error, or, where a screen is drawn on it, into the log's folder."""

@@ -1,0 +1,57 @@
+"""Pure. What settings that were read anew change in a worker that runs: at once, or when it starts again."""
+
+from __future__ import annotations
+
+from attrs import evolve, frozen
+
+from trio_worker.settings import KEYS, Settings, value_of
+
+# The login and the limits; all else a worker was built around.
+_AT_ONCE = frozenset({
+    *("number_workers", "smtp.username", "smtp.password"),
+    *("queue.max_deliveries", "queue.max_job_bytes", "queue.dead_limit"),
+    *(dotted for dotted, key in KEYS.items() if key.section in {"smtp.pool", "retry"}),
+})  # fmt: skip
+
+
+@frozen
+class Reread:
+    """What became of settings that were read anew.
+
+    ``settings`` are those in force from now on, ``taken`` says what changed in them, as ``key before -> after``, and
+    ``waiting`` names the keys that change with the next start only. No secret is in either.
+    """
+
+    settings: Settings
+    taken: tuple[str, ...]
+    waiting: tuple[str, ...]
+
+
+def reread(before: Settings, after: Settings) -> Reread:
+    """Return what of ``after`` a worker that runs with ``before`` takes over."""
+    changed = [dotted for dotted in KEYS if value_of(before, dotted) != value_of(after, dotted)]
+    taken = [dotted for dotted in changed if dotted in _AT_ONCE]
+    queue = evolve(
+        before.queue,
+        max_deliveries=after.queue.max_deliveries,
+        max_job_bytes=after.queue.max_job_bytes,
+        dead_limit=after.queue.dead_limit,
+    )
+    smtp = evolve(before.smtp, username=after.smtp.username, password=after.smtp.password)
+    in_force = evolve(
+        before,
+        number_workers=after.number_workers,
+        queue=queue,
+        smtp=smtp,
+        smtp_pool=after.smtp_pool,
+        retry=after.retry,
+    )
+    words = tuple(
+        f"{dotted} changed"
+        if KEYS[dotted].option.secret
+        else f"{dotted} {value_of(before, dotted)} -> {value_of(after, dotted)}"
+        for dotted in taken
+    )
+    waiting = [dotted for dotted in changed if dotted not in _AT_ONCE]
+    waiting += ["mail.types"] if before.mail.types != after.mail.types else []
+    return Reread(in_force, words, tuple(waiting))
