@@ -30,7 +30,7 @@ from trio_worker.skeleton import Filled
 from trio_worker.template import Rendered, Templates, compile_templates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from trio_worker.email_type import Catalogue
     from trio_worker.job import Attachment
@@ -153,9 +153,12 @@ class Composer:
     unsubscribe: Mapping[str, str] = field(repr=False)
     """The List-Unsubscribe header line (RFC 2369, 3.2) of the types that have one."""
     _from: str = field(init=False, repr=False)
+    _needs_smtputf8: bool = field(init=False, repr=False)  # for the sender's sake
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_from", address_header("From", [self.sender]))
+        needs_smtputf8 = self.sender.needs_smtputf8 or self.envelope_sender.needs_smtputf8
+        object.__setattr__(self, "_needs_smtputf8", needs_smtputf8)
 
     def compose(self, job: Job, job_id: str, at: float) -> Mail | Malformed:
         """Make the mail of a job; no content of a job makes this raise.
@@ -169,8 +172,8 @@ class Composer:
         if isinstance(draft, Malformed):
             return draft
         mailboxes = (*draft.to, *draft.cc, *draft.bcc)
-        shown = (self.sender, *mailboxes) if draft.reply_to is None else (self.sender, *mailboxes, draft.reply_to)
-        faults = [*_faults_of_header(draft, shown)]
+        shown = mailboxes if draft.reply_to is None else (*mailboxes, draft.reply_to)
+        faults = _faults_of_header(draft, shown)
         if faults:
             return malformed("bad_header", faults)
 
@@ -180,7 +183,7 @@ class Composer:
             self.envelope_sender.address,
             _envelope_recipients(mailboxes),
             message_id,
-            self.envelope_sender.needs_smtputf8 or any(mailbox.needs_smtputf8 for mailbox in shown),
+            self._needs_smtputf8 or not "".join([mailbox.address for mailbox in shown]).isascii(),
             job_id,
             header.encode(),
             draft,
@@ -281,13 +284,14 @@ def _draft_of_message(message: Message) -> Draft:
     )
 
 
-def _faults_of_header(draft: Draft, mailboxes: tuple[Mailbox, ...]) -> Iterator[Fault]:
-    """Yield what must not be written: the last look before octets are made, whoever filled in the job."""
+def _faults_of_header(draft: Draft, mailboxes: tuple[Mailbox, ...]) -> list[Fault]:
+    """Return what must not be written: the last look before octets are made, whoever filled in the job."""
+    faults = []
     if has_control_character(draft.subject):
-        yield Fault("subject", "contains a control character, or is more than one line")
-    for mailbox in mailboxes:
-        if has_control_character(mailbox.name) or has_control_character(mailbox.address):
-            yield Fault("recipient", "contains a control character")
+        faults.append(Fault("subject", "contains a control character, or is more than one line"))
+    if has_control_character("".join([word for mailbox in mailboxes for word in (mailbox.name, mailbox.address)])):
+        faults.append(Fault("recipient", "contains a control character"))
+    return faults
 
 
 def _envelope_recipients(mailboxes: tuple[Mailbox, ...]) -> tuple[str, ...]:

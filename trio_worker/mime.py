@@ -252,12 +252,11 @@ def multipart_entity(subtype: str, seed: str, parts: Sequence[Entity]) -> Entity
 
     "=_" can occur in neither base64 nor quoted-printable (RFC 2045, 6.7); the other encodings are searched.
     """
-    searched = [octets for part in parts for octets in (part.head, *part.pieces) if isinstance(octets, bytes)]
-    boundary = next(
-        name
-        for name in (f"=_{seed}{number or ''}".encode("ascii") for number in itertools.count())
-        if not any(name in octets for octets in searched)
-    )
+    boundary = f"=_{seed}".encode("ascii")
+    for number in itertools.count(1):
+        if not _occurs(boundary, parts):
+            break
+        boundary = f"=_{seed}{number}".encode("ascii")
     pieces: list[bytes | Base64File] = []
     for part in parts:
         pieces += [b"%b--%b\r\n%b" % (b"\r\n" if pieces else b"", boundary, part.head), *part.pieces]
@@ -265,3 +264,13 @@ def multipart_entity(subtype: str, seed: str, parts: Sequence[Entity]) -> Entity
     eight_bit = b"Content-Transfer-Encoding: 8bit\r\n" if is_eight_bit else b""
     head = b'Content-Type: multipart/%b;\r\n boundary="%b"\r\n%b\r\n' % (subtype.encode("ascii"), boundary, eight_bit)
     return Entity(head, (*pieces, b"\r\n--%b--\r\n" % boundary), is_eight_bit)
+
+
+def _occurs(boundary: bytes, parts: Sequence[Entity]) -> bool:
+    for part in parts:
+        for octets in part.pieces:
+            if isinstance(octets, bytes) and boundary in octets:
+                return True
+        if boundary in part.head:
+            return True
+    return False
