@@ -20,6 +20,7 @@ from typing import Any
 
 from attrs import asdict, frozen
 
+from faces import command_seconds
 from ground import (
     CONNECTIONS,
     OTHERS,
@@ -188,12 +189,30 @@ def measure_start(ground: Ground, rounds: int = 5) -> float:
             client.flushall()
             client.rpush("jobs", job_of(0))
             began = time.time()
-            process = ground.start_trio_worker(Contender("trio_worker", depth=1), sink, is_burst=True)
+            process = ground.start_trio_worker(Contender("trio_worker", depth=1, has_metrics=False), sink)
             while not client.hexists("{jobs}:totals", "popped"):
                 time.sleep(0.001)
             found.append(time.time() - began)
             process.wait()
     return statistics.median(found)
+
+
+def measure_starts(ground: Ground) -> dict[str, float]:
+    """Return what commands take from their start to their end while a worker runs, in seconds."""
+    with open_sink(0.0, ground.tls) as sink:
+        process = ground.start_trio_worker(Contender("trio_worker", depth=1), sink, is_burst=False)
+        config = ["--config", str(ground.folder / "worker.toml")]
+        health = ["-m", "trio_worker", "health", "ready", "--wait", "30s", *config]
+        command_seconds(health, ground.environment, rounds=1)
+        found = {
+            "python -c pass": command_seconds(["-c", "pass"], ground.environment),
+            "health ready": command_seconds(health, ground.environment),
+            "status --json": command_seconds(["-m", "trio_worker", "status", "--json", *config], ground.environment),
+            "dead list": command_seconds(["-m", "trio_worker", "dead", "list", "--json", *config], ground.environment),
+        }
+        process.terminate()
+        process.wait()
+    return found
 
 
 def measure_guide(ground: Ground, runs: dict[str, Run], mails: int) -> list[GuideLine]:
@@ -304,7 +323,10 @@ def main() -> int:
     parser.add_argument("--idle", action="store_true", help="only the time from a push to the 250, on an idle worker")
     parser.add_argument("--all", action="store_true", help=f"also {', '.join(OTHERS)}, each installed on first use")
     parser.add_argument("--guide", action="store_true", help="only the four figures of a per-mail worker's guide")
-    parser.add_argument("--start", action="store_true", help="only the time from the start to the first claim")
+    parser.add_argument(
+        "--start", action="store_true", help="only the time from the start to the first claim, and more"
+    )
+    parser.add_argument("--faces", action="store_true", help="only what metrics and the dashboard cost")
     parser.add_argument("--markdown", action="store_true", help="tables as docs/performance.md has them")
     parser.add_argument("--plot", type=Path, help="draw mails a second against the round trip (SVG)")
     parser.add_argument("--from", dest="kept", type=Path, help="draw and print what --json wrote; measure nothing")
@@ -320,24 +342,17 @@ def main() -> int:
         valkey = Valkey(folder / "valkey", free_port())
         valkey.start()
         stack.callback(valkey.kill)
-        wants_node = not options.idle and (not options.only or "BullMQ" in options.only)
+        wants_node = not any(getattr(options, name) for name in _SPECIAL) and (
+            not options.only or "BullMQ" in options.only
+        )
         node = prepare_node() if wants_node else None
         ground = Ground(folder, valkey, node, write_certificates(folder) if options.tls else None)
         if options.all:
             pythons = {name: prepare_other(name) for name in OTHERS}
             ground.others = {name: python for name, python in pythons.items() if python is not None}
-        if options.start:
-            print(f"start to first claim: {measure_start(ground):.2f} s, median of 5")
-            return 0
-        if options.guide:
-            named = [Contender("per-mail connection"), Contender("trio_worker depth 1", depth=1)]
-            runs = measure(ground, named, max(400, options.mails // 10), options.rounds, 20.0)
-            for line in measure_guide(ground, runs, 2000):
-                print(f"| {line.what} | {line.before} | {line.after} |")
-            return 0
-        if options.idle:
-            idle = measure_idle(ground, 500)
-            print(f"idle, push to 250: p50 {idle['p50_ms']:.1f} ms, p99 {idle['p99_ms']:.1f} ms")
+        special = next((look for name, look in _SPECIAL.items() if getattr(options, name)), None)
+        if special is not None:
+            special(ground, options)
             return 0
         print(f"the sink alone takes {measure_sink(ground.tls):,.0f} mails/s", flush=True)
         for round_trip_ms in options.round_trips:
@@ -351,6 +366,38 @@ def main() -> int:
     if options.plot:
         options.plot.write_text(plot(found), encoding="utf-8")
     return 0
+
+
+def _print_starts(ground: Ground, _options: argparse.Namespace) -> None:
+    print(f"run, to its first claim: {measure_start(ground):.2f} s, median of 5")
+    for words, seconds in measure_starts(ground).items():
+        print(f"{words}: {1000 * seconds:.0f} ms, median of 9")
+
+
+def _print_faces(ground: Ground, options: argparse.Namespace) -> None:
+    watched = [
+        Contender("no metrics", depth=8, has_metrics=False),
+        Contender("metrics", depth=8),
+        Contender("metrics and dashboard", depth=8, has_screen=True),
+    ]
+    for name, run in measure(ground, watched, options.mails, options.rounds, 0.0).items():
+        print(f"| {name} | {run.cpu_seconds_per_1000:.3f} | {run.peak_mb:.0f} |")
+
+
+def _print_guide(ground: Ground, options: argparse.Namespace) -> None:
+    named = [Contender("per-mail connection"), Contender("trio_worker depth 1", depth=1)]
+    runs = measure(ground, named, max(400, options.mails // 10), options.rounds, 20.0)
+    for line in measure_guide(ground, runs, 2000):
+        print(f"| {line.what} | {line.before} | {line.after} |")
+
+
+def _print_idle(ground: Ground, _options: argparse.Namespace) -> None:
+    idle = measure_idle(ground, 500)
+    print(f"idle, push to 250: p50 {idle['p50_ms']:.1f} ms, p99 {idle['p99_ms']:.1f} ms")
+
+
+# What is measured alone, by the name of its option.
+_SPECIAL = {"start": _print_starts, "faces": _print_faces, "guide": _print_guide, "idle": _print_idle}
 
 
 def _show(options: argparse.Namespace, found: dict[str, dict[str, Any]]) -> None:

@@ -20,6 +20,7 @@ PARTS = Path(__file__).resolve().parent
 ROOT = PARTS.parent.parent
 sys.path.insert(0, str(PARTS.parent))
 
+from faces import start_on_terminal  # noqa: E402
 from proving_ground import Valkey, job_of  # noqa: E402  the path comes first
 
 CONNECTIONS = 10
@@ -30,12 +31,14 @@ OTHERS = {"arq": "arq", "SAQ": "saq[redis] typing-extensions", "dramatiq": "dram
 
 @frozen
 class Contender:
-    """Something that sends the mails of a queue. ``slow`` ones get fewer mails where a round trip takes time."""
+    """Something that sends the mails of a queue; ``share`` of a run's mails, where a round trip takes its time."""
 
     name: str
     depth: int = 0  # of trio_worker; 0 for others
     share: float = 1.0
     processes: int = 1
+    has_metrics: bool = True
+    has_screen: bool = False
 
 
 @define
@@ -130,7 +133,23 @@ class Ground:
                 return self.start_trio_worker(contender, sink)
 
     def start_trio_worker(self, contender: Contender, sink: Sink, *, is_burst: bool = True) -> subprocess.Popen[bytes]:
-        # Whatever keeps mail safe and tells of it is on: leases, journal, log, heartbeats, metrics.
+        config = self.write_config(contender, sink.port)
+        command = [sys.executable, "-m", "trio_worker", "run", "--config", str(config)]
+        command += ["--burst"] if is_burst else []
+        if contender.has_screen:
+            return start_on_terminal(command, self.folder, self.environment)
+        command += ["--no-dashboard"]
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=subprocess.DEVNULL)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        # An installed worker is compiled; a checkout is by its first run, if that may be kept.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        return environment
+
+    def write_config(self, contender: Contender, smtp_port: int) -> Path:
+        """Write what trio_worker runs with; whatever keeps mail safe and tells of it is on, as it is in production."""
         config = self.folder / "worker.toml"
         workers = CONNECTIONS * max(4, 2 * contender.depth)
         host = "localhost" if self.tls else "127.0.0.1"
@@ -138,17 +157,12 @@ class Ground:
         config.write_text(
             f'profile = "production"\nnumber_workers = {workers}\n'
             f'[redis]\nurl = "redis://127.0.0.1:{self.valkey.port}"\n[queue]\njournal_dir = "{self.folder}/journal"\n'
-            f'[smtp]\nhost = "{host}"\nport = {sink.port}\n{encryption}\n'
+            f'[smtp]\nhost = "{host}"\nport = {smtp_port}\n{encryption}\n'
             f"[smtp.pool]\nmax_size = {CONNECTIONS}\npipeline_depth = {contender.depth}\n"
             f'[log]\nfile = "{self.folder}/worker.log"\n'
-            f'[metrics]\nlisten = "127.0.0.1:0"\n'
+            f'[metrics]\nlisten = "{"127.0.0.1:0" if contender.has_metrics else ""}"\n'
         )
-        command = [sys.executable, "-m", "trio_worker", "run", "--no-dashboard", "--config", str(config)]
-        command += ["--burst"] if is_burst else []
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        # An installed worker is compiled; a checkout is by its first run, if that may be kept.
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL)
+        return config
 
 
 def prepare_node() -> Path | None:
