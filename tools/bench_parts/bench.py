@@ -40,6 +40,8 @@ from trio_worker.window import Tally
 # Of the other job queues, whose process ends when it is told to.
 TOLD_TO_END = {"Celery"}
 PATIENCE_SECONDS = 300.0
+# Messages in flight on a connection where trio_worker runs deep.
+DEEP = 64
 
 
 @frozen
@@ -270,20 +272,17 @@ def contenders_for(
 ) -> list[Contender]:
     # Who waits a round trip for each command gets fewer mails; rates do not depend on it.
     few = 1.0 if round_trip_ms == 0 else 0.05
-    deep = 64
     found = [
         Contender("per-mail connection", share=few / 2),
         Contender("aiosmtplib pool", share=few),
         Contender("trio_worker depth 1", depth=1, share=min(1.0, 4 * few)),
-        Contender("trio_worker deep", depth=deep if round_trip_ms else 8, share=2.0),
+        Contender("trio_worker deep", depth=DEEP, share=2.0),
     ]
     if node is not None:
         found.insert(2, Contender("BullMQ + nodemailer", share=few))
     found[3 if node else 2 : 3 if node else 2] = [Contender(name, share=few) for name in others]
     if options.processes == 2:
-        found.append(
-            Contender("trio_worker deep, 2 processes", depth=deep if round_trip_ms else 8, share=2.0, processes=2)
-        )
+        found.append(Contender("trio_worker deep, 2 processes", depth=DEEP, share=2.0, processes=2))
     return [each for each in found if not options.only or any(word in each.name for word in options.only)]
 
 
@@ -376,9 +375,9 @@ def _print_starts(ground: Ground, _options: argparse.Namespace) -> None:
 
 def _print_faces(ground: Ground, options: argparse.Namespace) -> None:
     watched = [
-        Contender("no metrics", depth=8, has_metrics=False),
-        Contender("metrics", depth=8),
-        Contender("metrics and dashboard", depth=8, has_screen=True),
+        Contender("no metrics", depth=DEEP, has_metrics=False),
+        Contender("metrics", depth=DEEP),
+        Contender("metrics and dashboard", depth=DEEP, has_screen=True),
     ]
     for name, run in measure(ground, watched, options.mails, options.rounds, 0.0).items():
         print(f"| {name} | {run.cpu_seconds_per_1000:.3f} | {run.peak_mb:.0f} |")
