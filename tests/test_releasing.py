@@ -7,11 +7,13 @@ import pytest
 from conftest import job_bytes
 from trio_worker.broker import Broker, Claim, Claims, QueueOptions, Settlement
 from trio_worker.inspection import Counts, count_jobs, find_strays
+from trio_worker.outcome import Refusal, Refused
 from trio_worker.record import Cause, Record
 from trio_worker.redis_client import RedisClient
 from trio_worker.releasing import Released, peek, purge, release, walk_bodies, walk_waiting
+from trio_worker.reply import Reply, Stage
 from trio_worker.shelves import Batch, find_shelved, hasten, revive, undo_revive
-from trio_worker.verdict import Bury, Delay, Hold, Verdict
+from trio_worker.verdict import Bury, Delay, Hold, RetryPolicy, Terms, Verdict, decide
 
 CAUSE = Cause("refused", "550 5.1.1", "rcpt", "no")
 OPTIONS = QueueOptions(lease_seconds=60)
@@ -89,12 +91,32 @@ async def test_partly_delivered_job_stays(redis: RedisClient) -> None:
     """Somebody who knows nothing of recipients that have it would send it to all of them again."""
     await redis.command("RPUSH", "jobs", job_bytes(1))
     (job,) = await claim(redis, 1)
-    await settle(redis, job, Delay(600, Record(1.0, due=("b@example.com",)), CAUSE))
+    await settle(redis, job, Delay(600, Record(1.0, due=("b@example.com",), delivered=1), CAUSE))
 
+    planned = await release(redis, "jobs", only_counts=True)
     found = await release(redis, "jobs")
 
-    assert found == Released(partly=1, left=[job.job_id])
+    assert planned == found == Released(partly=1, left=[job.job_id])
     assert (await counts(redis)).delayed == 1
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        Refused(Reply(451, "later", Stage.RCPT), (Refusal("a@example.com", Reply(451, "later", Stage.RCPT)),)),
+        Refused(Reply(451, "later", Stage.FINAL)),
+    ],
+)
+async def test_a_job_that_was_only_put_off_goes_back(redis: RedisClient, refused: Refused) -> None:
+    """Nobody has a copy of it, whatever is remembered of its recipients; the plan says the same."""
+    await redis.command("RPUSH", "jobs", job_bytes(1))
+    (job,) = await claim(redis, 1)
+    terms = Terms(RetryPolicy(), "retry", 1000.0, 0.5)
+    await settle(redis, job, decide(refused, ("a@example.com",), Record(1000.0), terms))
+
+    assert await release(redis, "jobs", only_counts=True) == Released(back=1)
+    assert await release(redis, "jobs") == Released(back=1)
+    assert await waiting(redis) == [job_bytes(1)]
 
 
 async def test_release_that_was_cut_short_goes_on(redis: RedisClient) -> None:

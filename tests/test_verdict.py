@@ -80,7 +80,7 @@ def test_a_mail_refused_for_now_is_delayed_and_pays_an_attempt() -> None:
     verdict = judge(Refused(reply(451)))
 
     assert isinstance(verdict, Delay)
-    assert (verdict.seconds, verdict.record.attempts, verdict.record.due) == (60.0, 1, TO)
+    assert (verdict.seconds, verdict.record.attempts, verdict.record.due) == (60.0, 1, None)
 
 
 def test_a_wait_that_the_reply_names_is_honoured() -> None:
@@ -107,13 +107,13 @@ def test_of_several_recipients_only_those_refused_for_now_are_tried_again() -> N
     refusals = (Refusal(TO[0], reply(451, Stage.RCPT)),)
     verdict = judge(Accepted(reply(250), refusals))
     assert isinstance(verdict, Delay)
-    assert verdict.record.due == (TO[0],)
+    assert (verdict.record.due, verdict.record.delivered) == ((TO[0],), len(TO) - 1)
 
     both = (Refusal(TO[0], reply(451, Stage.RCPT)), Refusal(TO[1], reply(550, Stage.RCPT)))
     verdict = judge(Refused(both[-1].reply, both))
 
     assert isinstance(verdict, Delay)
-    assert verdict.record.due == (TO[0],)
+    assert (verdict.record.due, verdict.record.delivered) == ((TO[0],), 0)
     assert [failed.recipient for failed in verdict.record.failed] == [TO[1]]
 
 
@@ -288,6 +288,8 @@ def test_every_outcome_has_a_verdict_that_loses_nobody(
         failed = {each.recipient for each in verdict.record.failed}
         expected = refused if isinstance(outcome, Accepted) else set(TO)
         assert set(verdict.record.due) | failed == expected
+    accepted = len(TO) - len(outcome.refusals) if isinstance(outcome, Accepted) else 0
+    assert verdict.record.delivered == accepted
 
 
 @pytest.mark.parametrize("outcome", [

@@ -52,7 +52,8 @@ class Record:
     """The small record of one job; times are epoch seconds of Redis' clock.
 
     ``born`` begins the job's age: when the producer says it was pushed, else when it was first claimed, and anew at
-    ``dead retry``. ``due`` is None while all recipients are due, else those that still are.
+    ``dead retry``. ``due`` is None while all recipients are due, else those that still are; ``delivered`` counts those
+    that have the mail.
     """
 
     born: float
@@ -61,6 +62,7 @@ class Record:
     losses: int = 0  # connections lost after the relay had taken this mail's sender
     uncertain: int = 0  # attempts that may have delivered
     due: tuple[str, ...] | None = None
+    delivered: int = 0
     failed: tuple[Failed, ...] = ()
     cause: Cause | None = None
     timeline: tuple[Attempt, ...] = field(default=())
@@ -116,6 +118,7 @@ def _record(fields: dict[str, Any], born: float) -> Record:
         losses=int(fields.get("losses", 0)),
         uncertain=int(fields.get("uncertain", 0)),
         due=None if due is None else tuple(map(str, due)),
+        delivered=int(fields.get("delivered", 0)),
         failed=tuple(Failed(**failed) for failed in fields.get("failed", ())),
         cause=None if cause is None else Cause(**cause),
         timeline=tuple(Attempt(**attempt) for attempt in fields.get("timeline", ())),

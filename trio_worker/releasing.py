@@ -84,11 +84,12 @@ async def purge(client: RedisClient, name: str, count: int) -> int | Unavailable
 
 
 async def release(
-    client: RedisClient, name: str, *, with_held: bool = False, with_dead: bool = False
+    client: RedisClient, name: str, *, with_held: bool = False, with_dead: bool = False, only_counts: bool = False
 ) -> Released | Unavailable:
     """Put unfinished jobs back on the list, the oldest first in it and before all that waits there.
 
     Nothing is lost and nothing is twice however often it is cut short and begun anew: each job goes in one step.
+    ``only_counts`` moves none and says what would go; jobs that a worker has are counted as going.
     """
     job_ids: set[str] = set()
     for state in ("leased", "delayed", *(["held"] if with_held else []), *(["dead"] if with_dead else [])):
@@ -100,15 +101,22 @@ async def release(
     # Ids sort by birth; the newest is put before the list first.
     ordered = sorted(job_ids, reverse=True)
     for start in range(0, len(ordered), PAGE):
-        failed = await _release_page(client, name, ordered[start : start + PAGE], released, [with_held, with_dead])
+        page = await _part(client, name, ordered[start : start + PAGE], released)
+        if isinstance(page, Unavailable):
+            return page
+        if only_counts:
+            released.back += len(page)
+            continue
+        failed = await _recall(client, name, page, released, [with_held, with_dead])
         if failed:
             return failed
     return released
 
 
-async def _release_page(
-    client: RedisClient, name: str, page: Sequence[str], released: Released, may: Sequence[bool]
-) -> Unavailable | None:
+async def _part(
+    client: RedisClient, name: str, page: Sequence[str], released: Released
+) -> list[tuple[str, bool]] | Unavailable:
+    """Return the jobs that nobody has a copy of, each with whether it is leased; note the others as staying."""
     keys = queue_keys(name)
     read = await client.pipeline([("HMGET", keys[6], *page), *(("ZSCORE", keys[1], job_id) for job_id in page)])
     if isinstance(read, Unavailable):
@@ -116,12 +124,18 @@ async def _release_page(
     records, *leases = read
     whole = []
     for job_id, record, lease in zip(page, records, leases, strict=True):
-        if read_record(record or b"", 0.0).due is not None:
+        if read_record(record or b"", 0.0).delivered:
             released.partly += 1
             released.left.append(job_id)
         else:
             whole.append((job_id, lease is not None))
-    answers = await client.run_script("recall", keys, *map(int, may), *(job_id for job_id, _ in whole))
+    return whole
+
+
+async def _recall(
+    client: RedisClient, name: str, whole: Sequence[tuple[str, bool]], released: Released, may: Sequence[bool]
+) -> Unavailable | None:
+    answers = await client.run_script("recall", queue_keys(name), *map(int, may), *(job_id for job_id, _ in whole))
     if isinstance(answers, Unavailable):
         return answers
     counts = Counter(answer.decode() for answer in answers)

@@ -133,7 +133,10 @@ def decide(outcome: Outcome, recipients: tuple[str, ...], record: Record, terms:
     """Return what becomes of the job after an attempt for ``recipients``; the record inside is the one to store."""
     match outcome:
         case Accepted(reply, refusals):
-            return _sort_recipients((), refusals, reply, record, terms) if refusals else Done()
+            if not refusals:
+                return Done()
+            told = evolve(record, delivered=record.delivered + len(recipients) - len(refusals))
+            return _sort_recipients((), refusals, reply, recipients, told, terms)
         case Refused(reply, refusals):
             return _refused(reply, refusals, recipients, record, terms)
         case NotSent(loss):
@@ -230,23 +233,29 @@ def _refused(
     if _is_about_session(reply):
         return _stand_aside(record, cause_of_reply("relay", reply), terms, FORGIVEN_TROUBLES)
     if reply.stage is Stage.RCPT:
-        return _sort_recipients((), refusals, reply, record, terms)
+        return _sort_recipients((), refusals, reply, recipients, record, terms)
     if is_for_good(reply):
         return bury(record, cause_of_reply("refused", reply), terms.now)
     refused = {refusal.recipient for refusal in refusals}
     others = tuple(recipient for recipient in recipients if recipient not in refused)
-    return _sort_recipients(others, refusals, reply, record, terms)
+    return _sort_recipients(others, refusals, reply, recipients, record, terms)
 
 
 def _sort_recipients(
-    others: tuple[str, ...], refusals: tuple[Refusal, ...], reply: Reply, record: Record, terms: Terms
+    others: tuple[str, ...],
+    refusals: tuple[Refusal, ...],
+    reply: Reply,
+    recipients: tuple[str, ...],
+    record: Record,
+    terms: Terms,
 ) -> Verdict:
     """Part those to try again (``others`` and who was refused for now) from those refused for good."""
     for_now = tuple(refusal for refusal in refusals if not is_for_good(refusal.reply))
     for_good = tuple(refusal for refusal in refusals if is_for_good(refusal.reply))
     failed = tuple(Failed(refusal.recipient, refusal.reply.codes, refusal.reply.text) for refusal in for_good)
     due = (*others, *(refusal.recipient for refusal in for_now))
-    parted = evolve(record, due=due, failed=(*record.failed, *failed))
+    # Where everybody who was tried is to be tried again, nothing about them has to be remembered.
+    parted = record if len(due) == len(recipients) else evolve(record, due=due, failed=(*record.failed, *failed))
     if not due:
         return bury(parted, cause_of_reply("refused", for_good[0].reply), terms.now)
     telling = reply if others else for_now[0].reply

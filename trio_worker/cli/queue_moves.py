@@ -127,10 +127,14 @@ async def release(
         counts = await count_jobs(client, name)
         if isinstance(counts, Unavailable):
             return report_unavailable(counts, settings)
-        wanted = counts.leased + counts.delayed + counts.held * held + counts.dead * dead
+        planned = await release_jobs(client, name, with_held=held, with_dead=dead, only_counts=True)
+        if isinstance(planned, Unavailable):
+            return report_unavailable(planned, settings)
+        wanted = planned.back
         if not is_expected(wanted, asking.expect, "unfinished jobs"):
             return REFUSED
-        stays = ", ".join(_staying(counts, held=held, dead=dead)) or "none"
+        partly = [f"{planned.partly:,} delivered to some of their recipients"] if planned.partly else []
+        stays = ", ".join([*_staying(counts, held=held, dead=dead), *partly]) or "none"
         if asking.dry_run:
             print(f"{name} would be paused and {wanted:,} jobs put back on its list; in their state stay: {stays}")
             return OK
