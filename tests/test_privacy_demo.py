@@ -14,7 +14,7 @@ from test_processes import Programs, faults, patience, programs, relay
 
 from trio_worker import probe
 from trio_worker.broker import fleet_keys
-from trio_worker.capture import Catcher
+from trio_worker.capture import Catcher, CaughtMail, MaildirStore
 from trio_worker.redis_client import RedisClient
 
 __all__ = ["programs", "relay"]
@@ -121,6 +121,26 @@ async def test_nothing_that_is_shown_names_anybody(programs: Programs, real_redi
     assert "…" in window.seen
     for text, where in shown:
         assert_names_nobody(text, where)
+
+
+async def test_what_was_caught_and_what_waits_names_nobody_unasked(programs: Programs, real_redis: RedisClient) -> None:
+    """Whoever asks for it leaves a line in the log."""
+    mail = CaughtMail("us@example.com", (ADDRESS,), f"Subject: {BODY}\r\n\r\n{TOKEN}\r\n".encode())
+    await MaildirStore(programs.folder / "var" / "capture").keep([mail])
+    await real_redis.command("RPUSH", "jobs", *jobs())
+    with patience():
+        for words in (("capture", "ls"), ("capture", "ls", "--json"), ("queue", "peek"), ("queue", "peek", "--json")):
+            assert_names_nobody(await told(programs, *words), " ".join(words))
+        assert BODY in await told(programs, "capture", "ls", "--reveal")
+        assert TOKEN in await told(programs, "capture", "show", "last")
+        assert TOKEN in await told(programs, "queue", "peek", "--reveal")
+
+    assert [command for command in ("capture ls", "capture show", "queue peek") if command in programs.log] == [
+        "capture ls",
+        "capture show",
+        "queue peek",
+    ]
+    assert_names_nobody(programs.log, "log")
 
 
 @pytest.mark.parametrize("secret", [LOCAL, TOKEN, BODY, NAME])

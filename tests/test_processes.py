@@ -385,9 +385,25 @@ async def test_a_reader_that_goes_away_does_not_end_the_worker(
     assert set(times_sent(relay)) == emails
 
 
-async def test_a_command_whose_reader_has_left_ends_without_a_traceback(programs: Programs) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("config", "show"),
+        ("status",),
+        ("top", "--once"),
+        ("stats", "--interval", "1"),
+        ("dead", "export"),
+        ("queue", "list"),
+    ],
+)
+async def test_a_command_whose_reader_has_left_ends_without_a_traceback(
+    programs: Programs, real_redis: RedisClient, words: tuple[str, ...]
+) -> None:
     """As behind `| head -1`; the exit code is the one of SIGPIPE."""
-    program = await programs.start("config", "show")
+    await real_redis.command("RPUSH", "jobs", "no job")
+    if words[0] == "dead":
+        await programs.run("--burst")
+    program = await programs.start(*words)
     stream = program.process.stdout
     assert stream is not None
     await stream.aclose()

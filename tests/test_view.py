@@ -152,3 +152,11 @@ def test_terminal_is_given_back_as_it_was() -> None:
     finally:
         os.close(main)
         os.close(ours)
+
+
+def test_a_dashboard_of_all_workers_cannot_drain_them() -> None:
+    """It says how one is drained, and does not claim that it may only look."""
+    view, action = press(View(may=frozenset({Quit, Pause, Resume})), "d", busy())
+
+    assert action is None
+    assert "worker drain NAME" in view.notice

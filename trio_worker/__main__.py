@@ -24,9 +24,17 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has left, as `head` does; what Python still holds must not be flushed there at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_NOT_READ)
+        _leave_unread()
+    except BaseExceptionGroup as group:  # a command with tasks of its own
+        if group.split(BrokenPipeError)[1] is not None:
+            raise
+        _leave_unread()
+
+
+def _leave_unread() -> NoReturn:
+    """End because whoever read our output has left, as `head` does; what Python still holds is not flushed there."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(_NOT_READ)
 
 
 def _run() -> int:

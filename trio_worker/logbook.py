@@ -57,7 +57,7 @@ class Logbook:
 
     def audit(self, what: str, fields: Mapping[str, str]) -> None:
         """Write what a person did or was shown, whatever the level."""
-        self._tell("error", what, fields)
+        self._tell("warning", what, fields)
 
     def note(self, event: Event) -> None:
         if isinstance(event, Claimed) and self._least:

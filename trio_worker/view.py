@@ -113,6 +113,8 @@ def press(view: View, key: str, snapshot: Snapshot) -> tuple[View, Action | None
 
 
 def _ask(view: View, typing: Typing, action: type[Action]) -> View:
+    if action is Drain and Pause in view.may and Drain not in view.may:
+        return evolve(view, notice="which one? trio-worker worker drain NAME")
     if action not in view.may:
         return evolve(view, notice="this dashboard only looks; start it with --write to act")
     return evolve(view, typing=typing, typed="")

@@ -21,6 +21,7 @@ from trio_worker.capture import (
     write_chaos,
 )
 from trio_worker.capture.host import Hosting
+from trio_worker.cli.acts import note_reveal
 from trio_worker.cli.surroundings import (
     MISCONFIGURED,
     NOTHING_MATCHED,
@@ -34,6 +35,7 @@ from trio_worker.cli.surroundings import (
     print_json,
     refuse,
 )
+from trio_worker.privacy import mask_address
 
 capture = App(name="capture", help="The local mail catcher: what it caught, and its chaos.", help_format="plaintext")
 
@@ -66,20 +68,22 @@ def list_mails(
     as_json: AsJson = False,
 ) -> int:
     """List caught mails, newest last."""
-    from trio_worker.privacy import mask_address, mask_text  # noqa: PLC0415  not needed by `capture run`
-
-    caught = list_caught(Path(load_settings(config).capture.dir))
+    settings = load_settings(config)
+    caught = list_caught(Path(settings.capture.dir))
     shown = caught[-limit:] if limit else []
     rows: list[dict[str, Any]] = [
         {
             "key": mail.key,
             "at": mail.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "to": [address if reveal else mask_address(address) for address in mail.recipients],
-            "subject": mail.subject if reveal else mask_text(mail.subject),
+            # Whoever wrote the mail may have put anything there.
+            "subject": mail.subject if reveal else f"({len(mail.subject)} characters)",
             "bytes": mail.size_bytes,
         }
         for mail in shown
     ]
+    if reveal:
+        note_reveal(settings, "capture ls", [mail.key for mail in shown])
     if as_json:
         print_json({"caught": len(caught), "mails": rows})
         return OK
@@ -92,14 +96,16 @@ def list_mails(
 
 @capture.command(name="show")
 def show_mail(key: str, *, config: ConfigFile = None) -> int:
-    """Print one caught mail, byte for byte; the key "last" is the newest."""
-    folder = Path(load_settings(config).capture.dir)
+    """Print one caught mail, byte for byte; the key "last" is the newest. Leaves a line in the log."""
+    settings = load_settings(config)
+    folder = Path(settings.capture.dir)
     if key == "last":
         caught = list_caught(folder)
         key = caught[-1].key if caught else key
     content = read_caught(folder, key)
     if content is None:
         refuse(NOTHING_MATCHED, f"{key}: no such mail in {folder}")
+    note_reveal(settings, "capture show", [key])
     sys.stdout.flush()
     sys.stdout.buffer.write(content)
     return OK

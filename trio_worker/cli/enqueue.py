@@ -17,6 +17,7 @@ from trio_worker.cli.surroundings import (
     NOTHING_MATCHED,
     OK,
     PARTLY,
+    REFUSED,
     AsJson,
     ConfigFile,
     complain,
@@ -73,8 +74,9 @@ async def enqueue(
     elif dry_run:
         print(f"{len(good)} jobs would be pushed to {settings.queue.name}, {len(faults)} refused")
     else:
-        print(f"{pushed} jobs pushed to {settings.queue.name}, {len(faults)} refused; {depth or 0} now wait")
-    return OK if not faults else PARTLY if good else MISCONFIGURED
+        waiting = "" if depth is None else f"; {depth} now wait"
+        print(f"{pushed} jobs pushed to {settings.queue.name}, {len(faults)} refused{waiting}")
+    return OK if not faults else PARTLY if good else REFUSED
 
 
 async def _read_lines(file: str) -> list[bytes] | OSError:

@@ -42,7 +42,8 @@ async def stats(
     interval: Annotated[float, Parameter(help="Seconds of each line.", validator=Number(gte=1, lte=3600))] = 5.0,
     count_: Annotated[int, Parameter(name="--count", help="Lines; 0 for no end.", validator=Number(gte=0))] = 0,
     last: Annotated[
-        int | None, Parameter(help="Print the last so many minutes instead, at most 1440.", validator=Number(gte=1))
+        int | None,
+        Parameter(help=f"Print the last so many minutes instead, at most {DAY_MINUTES - 1}.", validator=Number(gte=1)),
     ] = None,
     queue: QueueName = None,
     config: ConfigFile = None,

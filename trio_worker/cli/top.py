@@ -98,7 +98,7 @@ async def _show_live(watch: Watch, client: RedisClient, interval: float, *, may_
                         nursery.cancel_scope.cancel()
                         return ""
                     case Drain():
-                        return "trio-worker worker drain NAME drains a worker"
+                        raise AssertionError("no key may drain all workers")
                     case Pause(reason):
                         return await pause_words(client, watch.queue_name, reason)
                     case Resume():
