@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -59,6 +60,23 @@ def test_full_connections_are_named_with_how_many_it_takes() -> None:
     assert "To keep up: 7" in found.reasons[1]
     assert "smtp.pool.max_size" in found.advice[0]
     assert any(words.startswith("processor 30%") for words in found.not_the_limit)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("waiting", [0, 100, 2_000, 20_000, 2_000_000])
+@pytest.mark.parametrize("slope", [-50.0, 0.0, 40.0, 4000.0])
+def test_more_slots_are_advised_only_where_more_are_wanted(workers: int, waiting: int, slope: float) -> None:
+    """A backlog that goes in ten minutes by itself needs no setting changed."""
+    found = find_bottleneck(seen(*[beat()] * workers, waiting=waiting, sent=90.0 * workers, slope=slope))
+    if found.limit != "connections":
+        assert not waiting
+        return
+    wanted = re.match(r"Raise .* has ([0-9,]+) slots", found.advice[0])
+    if wanted is None:
+        assert "Nothing need be raised" in found.advice[0]
+        assert max(0.0, 90.0 * workers + slope) + waiting / 600 <= 15 * workers / 0.15
+    else:
+        assert int(wanted[1].replace(",", "")) > 15
 
 
 def test_busy_hands_with_free_connections_are_named() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trio_worker.events import Disposition, Phase, QueueSeen
 from trio_worker.fleet import Fleet, QueueTotals
 from trio_worker.heartbeat import LOST_SECONDS, Heartbeat, Rates, WorkerSeen
+from trio_worker.listings import connections_panel
 from trio_worker.snapshot import Scope
 from trio_worker.wording import alerts, state
 
@@ -127,6 +128,31 @@ def test_what_differs_among_workers_is_told(first: dict[str, str], second: dict[
     found = fleet_of(WorkerSeen(beat("a:1", **first), 1.0), WorkerSeen(beat("a:2", **second), 1.0))
 
     assert [alert.word for alert in alerts(found.snapshot(10.0, 1000.0))] == [word]
+
+
+def test_a_relay_that_no_worker_reaches_is_a_state() -> None:
+    """As each of them shows it by itself; one that reaches it is enough to run."""
+    down = beat("a:1", trouble="refuses the login with 535", breaker="open")
+
+    assert state(fleet_of(WorkerSeen(down, 1.0)).snapshot(10.0, 1000.0)).word == "NO RELAY"
+    both = fleet_of(WorkerSeen(down, 1.0), WorkerSeen(beat("a:2"), 1.0))
+    assert state(both.snapshot(10.0, 1000.0)).word == "RUNNING"
+
+
+def test_claims_are_counted_as_each_worker_counts_them() -> None:
+    """Retries are claims too, however few jobs come fresh from the list."""
+    fleet = fleet_of(WorkerSeen(beat("a:1"), 1.0), WorkerSeen(beat("a:2"), 1.0))
+    fleet.note_look(totals(1004, 50), SEEN, [WorkerSeen(beat("a:1"), 1.0)] * 2, now=14.0, redis_seconds=0.001)
+
+    assert fleet.snapshot(14.0, 1004.0).rates.claimed == pytest.approx(20)
+
+
+def test_connections_of_all_workers_are_summed() -> None:
+    """The page says so, and that each worker lists its own."""
+    beats = [WorkerSeen(beat(f"a:{place}", connections=3, busy_connections=2), 1.0) for place in range(2)]
+    head, *_ = connections_panel(fleet_of(*beats).snapshot(10.0, 1000.0), 100, 3)
+
+    assert "6/8 open, 4 busy; each worker lists its own" in "".join(segment.text for segment in head)
 
 
 def test_all_quiet_is_a_state() -> None:

@@ -220,8 +220,11 @@ def test_dashboard_is_for_terminals_only(terminal: tuple[Window, TextIO]) -> Non
 def test_looks_follow_the_terminal_and_the_wish() -> None:
     """ASCII where the encoding is not UTF-8, no colour where NO_COLOR says something."""
     latin, utf8 = (io.TextIOWrapper(io.BytesIO(), encoding=name) for name in ("iso-8859-1", "UTF-8"))
-    assert is_ascii_only(latin)
-    assert not is_ascii_only(utf8)
+    assert is_ascii_only(latin, {})
+    assert not is_ascii_only(utf8, {"LANG": "en_US.UTF-8"})
+    assert not is_ascii_only(utf8, {"LC_ALL": "C.UTF-8", "LANG": "C"})
+    assert is_ascii_only(utf8, {"LC_ALL": "C", "LANG": "en_US.UTF-8"})
+    assert is_ascii_only(utf8, {"LC_ALL": "", "LANG": "POSIX"})
     assert has_color({})
     assert has_color({"NO_COLOR": ""})
     assert not has_color({"NO_COLOR": "1"})

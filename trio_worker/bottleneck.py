@@ -14,7 +14,7 @@ from attrs import frozen
 from trio_worker.heartbeat import Heartbeat
 from trio_worker.snapshot import Snapshot
 from trio_worker.window import added
-from trio_worker.wording import count, duration, per_second, share
+from trio_worker.wording import UNKNOWN, count, duration, per_second, share
 
 # A part of a whole that is in use like this has no room for bursts: arrivals queue before it is full.
 BUSY_SHARE = 0.85
@@ -123,6 +123,12 @@ def _by_connections(snapshot: Snapshot, beats: Sequence[Heartbeat], held_seconds
     depth = max(beat.depth for beat in beats)
     use = f"{count(slots)} slots are {share(slots_share)} busy; a mail holds one for {duration(held_seconds)}"
     names = "smtp.pool.max_size" if depth == 1 else "smtp.pool.max_size or smtp.pool.pipeline_depth"
+    now = f"Slots are connections times depth; now {count(slots // each)} in each of {_workers(beats)}."
+    if wanted * each <= slots:
+        emptied = duration(waiting / (most - arriving)) if most > arriving else UNKNOWN
+        advice = f"Nothing need be raised for that: at this rate it is empty in {emptied}. More {names} is faster."
+    else:
+        advice = f"Raise {names} until each worker has {count(wanted)} slots, if the relay bears it."
     return Finding(
         "connections",
         "The connections to the relay.",
@@ -130,10 +136,7 @@ def _by_connections(snapshot: Snapshot, beats: Sequence[Heartbeat], held_seconds
             f"{use}, so they can send at most {per_second(most)}/s. In is {per_second(arriving)}/s.",
             f"To keep up: {count(keep_up)} slots. To empty {count(waiting)} in 10 minutes: {count(catch_up)}.",
         ),
-        (
-            f"Raise {names} until each worker has {count(wanted)} slots, if the relay bears it.",
-            f"Slots are connections times depth; now {count(slots // each)} in each of {_workers(beats)}.",
-        ),
+        (advice, now),
     )
 
 

@@ -51,6 +51,10 @@ def connections_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
     busy = sum(view.is_busy for view in views)
     opened = sum(view.state != "closed" for view in views)
     figures = f"{opened:,}/{snapshot.max_connections:,} open, {busy:,} busy, {breaker_words(snapshot.breaker)}"
+    if snapshot.scope is Scope.FLEET:
+        beats = [worker.beat for worker in snapshot.workers if not worker.is_lost]
+        opened, busy = sum(beat.connections for beat in beats), sum(beat.busy_connections for beat in beats)
+        figures = f"{opened:,}/{snapshot.max_connections:,} open, {busy:,} busy; each worker lists its own"
     lines = [rule("CONNECTIONS", width, figures, printable(snapshot.relay_name), PLAIN if is_closed else TROUBLE)]
     heads = _connection_cells("id", "state", "for", "msgs", "age", "tls", "reply")
     lines.append(row([Segment(head.text, DIM) for head in heads], width))

@@ -148,9 +148,13 @@ def has_terminal() -> bool:
     return True
 
 
-def is_ascii_only(stream: TextIO) -> bool:
-    """Return whether the terminal cannot be trusted with more than ASCII."""
-    return (stream.encoding or "").lower().replace("-", "") != "utf8"
+def is_ascii_only(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Return whether the terminal cannot be trusted with more than ASCII.
+
+    Python writes UTF-8 where the locale is C (PEP 538); whoever names that locale has a terminal that cannot show it.
+    """
+    named = next((environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(name)), "")
+    return named in {"C", "POSIX"} or (stream.encoding or "").lower().replace("-", "") != "utf8"
 
 
 def has_color(environ: Mapping[str, str]) -> bool:

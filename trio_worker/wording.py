@@ -158,13 +158,19 @@ def state(snapshot: Snapshot) -> State:
 def _running_state(snapshot: Snapshot) -> State:
     if is_stale(snapshot):
         return State("STALE", Severity.TROUBLE)
-    if not isinstance(snapshot.breaker, Closed):
+    if not isinstance(snapshot.breaker, Closed) or _no_worker_has_relay(snapshot):
         return State("NO RELAY", Severity.TROUBLE)
     if snapshot.queue is not None and snapshot.queue.paused:
         return State("PAUSED", Severity.CAUTION)
     if snapshot.is_quiet:
         return State("QUIET", Severity.CAUTION)
     return State("RUNNING", Severity.CALM)
+
+
+def _no_worker_has_relay(snapshot: Snapshot) -> bool:
+    """Whether all workers that are shown together have trouble with the relay."""
+    live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
+    return snapshot.scope is Scope.FLEET and bool(live) and all(beat.trouble for beat in live)
 
 
 def outlook(snapshot: Snapshot) -> Outlook:

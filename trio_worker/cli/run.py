@@ -367,7 +367,7 @@ class _Stage:
             self.keyboard,
             act,
             View(may=frozenset({Quit, Pause, Resume, Drain})),
-            ascii_only=is_ascii_only(sys.stdout),
+            ascii_only=is_ascii_only(sys.stdout, os.environ),
             color=has_color(os.environ),
         )
 

@@ -78,7 +78,7 @@ async def _show_once(watch: Watch, settings: Settings, svg: Path | None, *, as_j
     else:
         color = sys.stdout.isatty() and has_color(os.environ)
         columns, lines = os.get_terminal_size() if sys.stdout.isatty() else (_ONCE_COLUMNS, _ONCE_LINES)
-        frame = render_frame(snapshot, columns, lines, ascii_only=is_ascii_only(sys.stdout), color=color)
+        frame = render_frame(snapshot, columns, lines, ascii_only=is_ascii_only(sys.stdout, os.environ), color=color)
         print(frame if color else _plain(frame))
     return OK
 
@@ -113,7 +113,7 @@ async def _show_live(watch: Watch, client: RedisClient, interval: float, *, may_
                 keyboard,
                 act,
                 View(may=may, every_seconds=interval),
-                ascii_only=is_ascii_only(sys.stdout),
+                ascii_only=is_ascii_only(sys.stdout, os.environ),
                 color=has_color(os.environ),
             )
             await watch.look()
