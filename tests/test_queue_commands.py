@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 
 from conftest import job_bytes
 from trio_worker.bridge import open_bridge
-from trio_worker.broker import Broker, Claims, QueueOptions, Settlement
+from trio_worker.broker import Broker, Claims, QueueOptions, Settlement, fleet_keys
 from trio_worker.cli import app
 from trio_worker.inspection import Counts, count_jobs
+from trio_worker.minutes import MinuteSample, write_sample
+from trio_worker.overview import DAY_MINUTES
 from trio_worker.record import Cause, Record
 from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
 from trio_worker.verdict import Bury
@@ -162,6 +166,26 @@ def test_ages_are_counted(run: Callable[..., int], ask: Ask, capsys: pytest.Capt
     ]
     assert table["rows"][0]["jobs"][-2:] == [1, 2]
     assert run("queue", "age", "--by", "colour") == 2
+
+
+def test_jobs_without_a_date_are_dated_by_how_many_were_pushed_by_when(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the minutes know is shown as an estimate; a job from before them has no age."""
+    push(ask, *(job_bytes(number) for number in range(4)))
+    this_minute = int(time.time()) // 60
+    ring: list[str | bytes] = []
+    for minute, waiting in ((this_minute - 20, 1), (this_minute - 10, 3), (this_minute - 1, 4)):
+        ring += [str(minute % DAY_MINUTES), write_sample(evolve(MinuteSample(minute, *(0,) * 10), waiting=waiting))]
+    ask(lambda redis: redis.command("HSET", fleet_keys("jobs")[13], *ring))
+    assert run("queue", "age", "--json") == 0
+    table = json.loads(capsys.readouterr().out)
+
+    assert table["estimated"] == 3
+    assert table["rows"][0]["total"] == 4
+    assert table["rows"][0]["jobs"][-1] == 1
+    assert run("queue", "age") == 0
+    assert "~ 3 of 4 ages are estimates" in capsys.readouterr().out
 
 
 def test_waiting_for_an_empty_queue(run: Callable[..., int], ask: Ask) -> None:

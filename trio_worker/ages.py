@@ -33,11 +33,13 @@ class AgeTable:
 
     waiting: int
     looked_at: int = 0
+    estimated: int = 0  # of those, dated by how many were pushed by when
     _counts: dict[str, Counter[int]] = field(factory=dict)
 
-    def add(self, names: Sequence[str], age_seconds: float | None) -> None:
+    def add(self, names: Sequence[str], age_seconds: float | None, *, is_estimate: bool = False) -> None:
         """Count one job; under several names where it goes to several domains."""
         self.looked_at += 1
+        self.estimated += is_estimate
         column = UNDATED if age_seconds is None else column_of(age_seconds)
         for name in names or ("?",):
             self._counts.setdefault(name, Counter())[column] += 1

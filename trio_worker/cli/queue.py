@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import trio
@@ -32,7 +33,8 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.glance import glance
 from trio_worker.inspection import Counts, count_jobs
-from trio_worker.overview import read_overview
+from trio_worker.minutes import head_pushed_at
+from trio_worker.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.pausing import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.releasing import peek as peek_jobs
@@ -138,7 +140,10 @@ async def age(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Count the waiting jobs by age, as their producers dated them (enqueued_at), against their type or domain."""
+    """Count the waiting jobs by age against their type or domain.
+
+    Where the producer gave no date (enqueued_at), it is estimated from how many were pushed by when.
+    """
     if by not in {"type", "domain"}:
         complain(f"--by: {by} is not known: type or domain")
         return USAGE
@@ -154,34 +159,39 @@ async def age(
 
 
 async def _age_table(client: RedisClient, name: str, by: str, *, exact: bool) -> AgeTable | Unavailable | None:
-    counts = await count_jobs(client, name)
-    if isinstance(counts, Unavailable):
-        return counts
-    table = AgeTable(counts.waiting)
-    wanted = next((samples for most, samples in _SAMPLES if counts.waiting <= most), 0)
-    if exact or counts.waiting <= wanted:
-        for first in range(0, counts.waiting, _SAMPLES[0][1]):
+    overview = await read_overview(client, name, DAY_MINUTES)
+    if isinstance(overview, Unavailable):
+        return overview
+    waiting = overview.counts.waiting
+    table = AgeTable(waiting)
+    wanted = next((samples for most, samples in _SAMPLES if waiting <= most), 0)
+    if exact or waiting <= wanted:
+        for first in range(0, waiting, _SAMPLES[0][1]):
             page = await peek_jobs(client, name, first, _SAMPLES[0][1])
             if isinstance(page, Unavailable):
                 return page
-            _add(table, page, by, counts.at)
+            _add(table, enumerate(page, first), by, overview)
         table.waiting = max(table.looked_at, 0) if exact else table.waiting
         return table
     if not wanted:
         return None
-    places = sample_places(counts.waiting, wanted)
+    places = sample_places(waiting, wanted)
     found = await client.pipeline([("LINDEX", name, place) for place in places])
     if isinstance(found, Unavailable):
         return found
-    _add(table, [raw for raw in found if raw is not None], by, counts.at)
+    _add(table, ((place, raw) for place, raw in zip(places, found, strict=True) if raw is not None), by, overview)
     return table
 
 
-def _add(table: AgeTable, jobs: list[bytes], by: str, now: float) -> None:
-    for raw in jobs:
+def _add(table: AgeTable, jobs: Iterable[tuple[int, bytes]], by: str, overview: Overview) -> None:
+    """Add jobs with their places in the list, the head's being 0."""
+    now = overview.counts.at
+    for place, raw in jobs:
         seen = glance(raw)
         names = seen.domains if by == "domain" else ((seen.email_type,) if seen.email_type else ())
-        table.add(names, None if seen.enqueued_at is None else max(0.0, now - seen.enqueued_at))
+        is_estimate = seen.enqueued_at is None
+        at = head_pushed_at(overview.minutes, overview.counts.popped + place, now) if is_estimate else seen.enqueued_at
+        table.add(names, None if at is None else max(0.0, now - at), is_estimate=is_estimate and at is not None)
 
 
 def _print_ages(table: AgeTable, by: str, *, as_json: bool) -> None:
@@ -193,6 +203,7 @@ def _print_ages(table: AgeTable, by: str, *, as_json: bool) -> None:
                 "by": by,
                 "looked_at": table.looked_at,
                 "waiting": table.waiting,
+                "estimated": table.estimated,
                 "columns": heads,
                 "rows": [{"name": row.name, "total": row.total, "jobs": list(row.by_age)} for row in rows],
             }
@@ -201,6 +212,8 @@ def _print_ages(table: AgeTable, by: str, *, as_json: bool) -> None:
     print(f"{by:<24}  {'T':>9}  " + "  ".join(f"{head:>7}" for head in heads))
     for row in rows:
         print(f"{row.name[:24]:<24}  {count(row.total):>9}  " + "  ".join(f"{count(n):>7}" for n in row.by_age))
+    if table.estimated:
+        print(f"~ {table.estimated:,} of {table.looked_at:,} ages are estimates: how many were pushed by when.")
     if table.is_sampled:
         print(f"{table.looked_at} jobs looked at of {table.waiting:,}; figures are scaled. --exact reads all of them.")
 
