@@ -48,9 +48,9 @@ async def loaded(workers: WorkerMaker, relay: Relay, depth: int, number_workers:
     return worker
 
 
-@pytest.mark.parametrize(("depth", "number_workers"), [(1, 40), (8, 80)])
-async def test_a_mail_costs_few_calls_to_redis_and_one_write_to_the_relay(
-    workers: WorkerMaker, monkeypatch: pytest.MonkeyPatch, depth: int, number_workers: int
+@pytest.mark.parametrize(("depth", "number_workers", "writes"), [(1, 40, 1.0), (8, 80, 0.5)])
+async def test_a_mail_costs_few_calls_to_redis_and_one_write_to_the_relay_or_less(
+    workers: WorkerMaker, monkeypatch: pytest.MonkeyPatch, depth: int, number_workers: int, writes: float
 ) -> None:
     """Claims and settlements travel together; a connection's first mail waits for its recipients: two writes."""
     # On a slow machine fewer mails are done in the few milliseconds that settlements gather.
@@ -74,7 +74,7 @@ async def test_a_mail_costs_few_calls_to_redis_and_one_write_to_the_relay(
     quits = len(relay.transports)
     assert (workers.client.calls - calls_before) / MAILS <= 0.15
     assert (crossings - crossings_before) / MAILS <= 0.2
-    assert relay.writes - 2 * quits <= MAILS
+    assert (relay.writes - 2 * quits) / MAILS <= writes
 
 
 async def test_a_mail_costs_a_bounded_number_of_python_calls(workers: WorkerMaker) -> None:
@@ -92,4 +92,4 @@ async def test_a_mail_costs_a_bounded_number_of_python_calls(workers: WorkerMake
         await worker.run()
     finally:
         sys.setprofile(None)
-    assert calls / MAILS <= 1000
+    assert calls / MAILS <= 560
