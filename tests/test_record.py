@@ -47,3 +47,11 @@ def test_the_timeline_keeps_the_latest_attempts() -> None:
         record = record.noting(Attempt(number, "deferred"))
 
     assert [attempt.at for attempt in record.timeline] == list(range(5, TIMELINE_LIMIT + 5))
+
+
+def test_a_record_that_does_not_say_who_has_the_mail_may_hide_somebody() -> None:
+    """Where only some are due, whoever did not count is taken to have delivered to one."""
+    assert read_record(b'{"born":1.0,"due":["b@example.com"]}', 0.0).delivered == 1
+    assert read_record(b'{"born":1.0}', 0.0).delivered == 0
+    nobody = Record(1.0, due=("b@example.com",))
+    assert read_record(write_record(nobody), 0.0) == nobody

@@ -85,6 +85,8 @@ def write_record(record: Record) -> str:
     fields = asdict(record)
     blank = asdict(Record(born=0))
     kept = {key: value for key, value in fields.items() if key == "born" or value != blank[key]}
+    if record.due is not None:
+        kept["delivered"] = record.delivered
     # A relay's words may hold a lone surrogate after decoding; ASCII escapes carry it safely.
     return json.dumps(kept, separators=(",", ":"), ensure_ascii=True)
 
@@ -118,7 +120,8 @@ def _record(fields: dict[str, Any], born: float) -> Record:
         losses=int(fields.get("losses", 0)),
         uncertain=int(fields.get("uncertain", 0)),
         due=None if due is None else tuple(map(str, due)),
-        delivered=int(fields.get("delivered", 0)),
+        # A version that did not count them may have delivered to some.
+        delivered=int(fields.get("delivered", 0 if due is None else 1)),
         failed=tuple(Failed(**failed) for failed in fields.get("failed", ())),
         cause=None if cause is None else Cause(**cause),
         timeline=tuple(Attempt(**attempt) for attempt in fields.get("timeline", ())),
