@@ -79,6 +79,16 @@ def test_more_slots_are_advised_only_where_more_are_wanted(workers: int, waiting
         assert int(wanted[1].replace(",", "")) > 15
 
 
+def test_retries_take_slots_as_well() -> None:
+    """A relay that puts everything off is kept busy by what comes back."""
+    snapshot = evolve(seen(beat(), slope=0.0), rates=Rates(claimed=92.0, delayed=92.0))
+    found = find_bottleneck(snapshot)
+
+    assert found.limit == "connections"
+    assert "In is 92/s" in found.reasons[0]
+    assert "To keep up: 18 slots" in found.reasons[1]
+
+
 def test_busy_hands_with_free_connections_are_named() -> None:
     """Where all hands are busy and connections are not, number_workers is what to raise."""
     found = find_bottleneck(seen(beat(idle_share=0.02, number_workers=5), sent=30.0))

@@ -14,6 +14,7 @@ from trio_worker.fleet import Fleet, QueueTotals
 from trio_worker.heartbeat import LOST_SECONDS, Heartbeat, Rates, WorkerSeen
 from trio_worker.listings import connections_panel
 from trio_worker.snapshot import Scope
+from trio_worker.snapshot_json import document_of
 from trio_worker.wording import alerts, state
 
 SEEN = QueueSeen(100, 5, 20, 0, 1, oldest_seconds=3.0)
@@ -134,7 +135,9 @@ def test_a_relay_that_no_worker_reaches_is_a_state() -> None:
     """As each of them shows it by itself; one that reaches it is enough to run."""
     down = beat("a:1", trouble="refuses the login with 535", breaker="open")
 
-    assert state(fleet_of(WorkerSeen(down, 1.0)).snapshot(10.0, 1000.0)).word == "NO RELAY"
+    found = fleet_of(WorkerSeen(down, 1.0)).snapshot(10.0, 1000.0)
+    assert state(found).word == document_of(found)["state"] == "NO RELAY"
+    assert document_of(found)["alerts"] == [{"word": "RELAY", "severity": "trouble"}]
     both = fleet_of(WorkerSeen(down, 1.0), WorkerSeen(beat("a:2"), 1.0))
     assert state(both.snapshot(10.0, 1000.0)).word == "RUNNING"
 

@@ -114,7 +114,9 @@ def _by_processor(beats: Sequence[Heartbeat], cpu_share: float) -> Finding:
 def _by_connections(snapshot: Snapshot, beats: Sequence[Heartbeat], held_seconds: float, slots_share: float) -> Finding:
     slots = sum(beat.max_connections * beat.depth for beat in beats)
     most = slots / held_seconds
-    arriving = max(0.0, snapshot.rates.sent + (snapshot.waiting_slope or 0.0))
+    rates = snapshot.rates
+    # What is tried again takes a slot each time, as what comes anew does.
+    arriving = max(0.0, rates.sent + rates.delayed + rates.dead + (snapshot.waiting_slope or 0.0))
     waiting = snapshot.queue.waiting if snapshot.queue else 0
     keep_up = math.ceil(arriving * held_seconds / BUSY_SHARE)
     catch_up = math.ceil((arriving + waiting / CATCH_UP_SECONDS) * held_seconds / BUSY_SHARE)

@@ -9,6 +9,7 @@ from attrs import asdict
 from trio_worker.heartbeat import WorkerSeen
 from trio_worker.snapshot import Snapshot
 from trio_worker.window import Quantiles
+from trio_worker.wording import alerts, state
 
 # Named so that a reader can tell when a key changes its meaning; new keys may come at any time.
 SCHEMA = "trio-worker/snapshot/1"
@@ -24,6 +25,8 @@ def document_of(snapshot: Snapshot) -> dict[str, Any]:
         "queue": snapshot.queue_name,
         "redis": snapshot.redis_name,
         "phase": str(snapshot.phase),
+        "state": state(snapshot).word,
+        "alerts": [{"word": alert.word, "severity": alert.severity.name.lower()} for alert in alerts(snapshot)],
         "is_quiet": snapshot.is_quiet,
         "jobs": None
         if queue is None
