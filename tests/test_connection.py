@@ -265,3 +265,33 @@ async def test_a_cancel_decides_a_mail_before_more_of_it_leaves(autojump_clock: 
 
             assert transport.is_aborted
             assert connection.end.startswith("cancelled")
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_a_kernel_that_goes_on_taking_is_progress(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, *, is_tls: bool
+) -> None:
+    """A large mail over a slow line is not given up while it moves; once it does not, it is."""
+    slow = FakeTransport(answer=lambda _: b"", is_full=True)
+    transport = FakeTransport(answer=lambda _: b"") if is_tls else slow
+    transport._ssl_protocol = SimpleNamespace(_transport=slow) if is_tls else None
+    connection = Connection(1, opened_on(transport), Timeouts(30, 60, 300))
+    nursery.start_soon(connection.watch)
+    outcomes: list[Outcome] = []
+
+    async def deliver() -> None:
+        outcomes.append((await connection.deliver(evolve(MAIL, content=b"x" * 98 + b"\r\n"))).outcome)
+
+    began = trio.current_time()
+    async with trio.open_nursery() as delivering:
+        delivering.start_soon(deliver)
+        await trio.testing.wait_all_tasks_blocked()
+        slow.written = [b"x"] * sum(map(len, transport.written))
+        while slow.written[1:]:
+            await trio.sleep(10)
+            slow.written = slow.written[4:] or [b"x"]
+        moved_seconds = trio.current_time() - began
+
+    assert [type(outcome) for outcome in outcomes] == [NotSent]
+    assert "timeout" in connection.end
+    assert 200 < moved_seconds < trio.current_time() - began <= moved_seconds + 2 * 60

@@ -104,15 +104,18 @@ async def call_trio(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     return result
 
 
+def waiting_bytes(transport: asyncio.WriteTransport) -> int:
+    """Return how much of what was written waits in this process still; under TLS cipher text is counted as it is."""
+    waiting = transport.get_write_buffer_size()
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    return waiting + (0 if below is None else below.get_write_buffer_size())
+
+
 def unsent_bytes(transport: asyncio.WriteTransport) -> int:
     """Return how much of what was written surely waits in this process still, and would be dropped by an abort.
 
     Under TLS that is one byte as soon as anything waits: the last record is then incomplete, but how much plain text
     the cipher text below stands for cannot be told, and a message must not be called unsent that may be out.
     """
-    waiting = transport.get_write_buffer_size()
-    protocol = getattr(transport, "_ssl_protocol", None)
-    if protocol is None:
-        return waiting
-    below = getattr(protocol, "_transport", None)
-    return min(1, waiting + (0 if below is None else below.get_write_buffer_size()))
+    waiting = waiting_bytes(transport)
+    return waiting if getattr(transport, "_ssl_protocol", None) is None else min(1, waiting)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import trio
 from attrs import define, field, frozen
 
-from trio_worker.bridge import unsent_bytes
+from trio_worker.bridge import unsent_bytes, waiting_bytes
 from trio_worker.events import ConnectionView
 from trio_worker.opening import Opened, Timeouts
 from trio_worker.outcome import Accepted, How, Outcome, Refused
@@ -231,9 +231,9 @@ class Connection:
         return self.conversation.is_complete(transaction, unsent_bytes(self.opened.transport))
 
     def _note_taken(self, now: float) -> None:
-        unsent = unsent_bytes(self.opened.transport)
-        taken = self.conversation.written_bytes - unsent
-        if unsent and taken > self._taken_bytes:
+        waiting = waiting_bytes(self.opened.transport)
+        taken = self.conversation.written_bytes - waiting
+        if waiting and taken > self._taken_bytes:
             self._progress_at = now
         self._taken_bytes = taken
 
