@@ -346,15 +346,17 @@ async def test_a_slot_that_moves_to_another_node_takes_the_worker_along(
         with trio.fail_after(PATIENCE_SECONDS):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(worker.run)
-                nursery.start_soon(push_until, producer.client, accepted, iter(range(1_000_000)), stop)
-                await relay.wait_for_mails(50)
-                cluster.begin_move(9631, source, target)
-                await trio.sleep(0.3)
-                cluster.end_move(9631, source, target)
-                moved_at, before = trio.current_time(), relay.total
-                await relay.wait_for_mails(before + 50)
-                back_seconds = trio.current_time() - moved_at
-                stop.set()
+                async with trio.open_nursery() as pushing:
+                    pushing.start_soon(push_until, producer.client, accepted, iter(range(1_000_000)), stop)
+                    await relay.wait_for_mails(50)
+                    cluster.begin_move(9631, source, target)
+                    await trio.sleep(0.3)
+                    cluster.end_move(9631, source, target)
+                    moved_at, before = trio.current_time(), relay.total
+                    await relay.wait_for_mails(before + 50)
+                    back_seconds = trio.current_time() - moved_at
+                    stop.set()
+                # Only now is it known what the last push came to.
                 await relay.wait_until(lambda: accepted <= set(times_sent(relay)))
                 worker.drain("the test is over")
         assert cluster.ask(target, "CLUSTER", "COUNTKEYSINSLOT", 9631) > 0
