@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.address import AddressFault, Mailbox, has_control_character, parse_domain, parse_mailbox
+from trio_worker.address import (
+    _USUAL,
+    AddressFault,
+    Mailbox,
+    _parse_address,
+    has_control_character,
+    parse_domain,
+    parse_mailbox,
+)
 
 LETTERS = st.text(st.sampled_from("ab1.@<>\"\\ ,;:()[]é中\r\n\0\u2028\ud800-_'="), max_size=30)
 
@@ -146,3 +154,9 @@ def test_the_standard_library_agrees_on_what_is_read(text: str) -> None:
 
     assert isinstance(header, email.headerregistry.UniqueAddressHeader)
     assert [found.addr_spec for found in header.addresses] == [mailbox.address]
+
+
+@given(st.one_of(st.from_regex(_USUAL, fullmatch=True), st.emails()))
+def test_the_short_way_reads_as_the_long_one(text: str) -> None:
+    """An address that looks as nearly all do is the same mailbox either way."""
+    assert parse_mailbox(text) == _parse_address(text, name="")

@@ -289,6 +289,15 @@ def test_pause_and_next_retry_are_timestamps() -> None:
     assert found["queue_next_due_timestamp_seconds{}"] == pytest.approx(snapshot.at - 2 - 30)
 
 
+def test_settings_that_were_read_anew_take_the_place_of_the_old() -> None:
+    """One digest is shown, that of what is in force."""
+    metrics = Metrics(busy, config="a1b2", profile="production")
+    metrics.note_config("c3d4")
+    found = scraped(metrics)
+
+    assert [name for name in found if name.startswith("config_info")] == ["config_info{digest=c3d4,profile=production}"]
+
+
 def test_settings_and_limits_are_shown() -> None:
     """The limit only where there is one; what people did, and what the log took."""
     metrics = Metrics(busy, told_lines=lambda: {"warning": 3}, dead_limit=500, config="a1b2", profile="production")

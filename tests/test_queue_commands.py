@@ -153,6 +153,31 @@ def test_peek_shows_no_address(
     assert counts(ask).waiting == 3
 
 
+@pytest.mark.parametrize(
+    ("lines", "code", "words"),
+    [
+        ([job_bytes(1)], 0, "1 jobs pushed to jobs, 0 refused; 3 now wait"),
+        ([job_bytes(1), b"no job"], 5, "1 jobs pushed to jobs, 1 refused; 3 now wait"),
+        ([b"no job"], 4, "0 jobs pushed to jobs, 1 refused\n"),
+    ],
+)
+def test_what_enqueue_refused_tells_its_exit_code(
+    run: Callable[..., int],
+    ask: Ask,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    lines: list[bytes],
+    code: int,
+    words: str,
+) -> None:
+    """None, some or all of the lines; what was not asked of Redis is not called 0."""
+    push(ask, job_bytes(2), job_bytes(3))
+    (tmp_path / "jobs.ndjson").write_bytes(b"\n".join(lines))
+
+    assert run("enqueue", str(tmp_path / "jobs.ndjson")) == code
+    assert words in capsys.readouterr().out
+
+
 def test_ages_are_counted(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     """By type or by domain; undated jobs have a column of their own."""
     push(ask, job_bytes(1, SECRET, enqueued_at="2020-01-01T00:00:00Z"), job_bytes(2), job_bytes(3))

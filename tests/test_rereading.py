@@ -23,7 +23,7 @@ def test_limits_and_the_login_are_taken_and_named_without_secrets() -> None:
     after = evolve(
         BEFORE,
         number_workers=20,
-        smtp=RelayOptions(password="new-secret"),
+        smtp=RelayOptions(username="ann@example.com", password="new-secret"),
         smtp_pool=PoolOptions(max_size=3, min_idle=1),
     )
     found = reread(BEFORE, after)
@@ -31,6 +31,7 @@ def test_limits_and_the_login_are_taken_and_named_without_secrets() -> None:
     assert found.settings == after
     assert set(found.taken) == {
         "number_workers 10 -> 20",
+        "smtp.username changed",
         "smtp.password changed",
         "smtp.pool.max_size 10 -> 3",
         "smtp.pool.min_idle 2 -> 1",

@@ -122,6 +122,16 @@ def test_a_template_that_decides_by_a_value_is_rendered_for_each_mail(source: st
     assert found.fill({"email": "e", "word": word}).octets == rendered
 
 
+def test_a_template_that_chooses_its_parent_is_rendered_for_each_mail() -> None:
+    """What only one of the parents decides by a value must not be overlooked."""
+    choosing = "{% if product is undefined %}{% extends '_a.j2' %}{% else %}{% extends '_b.j2' %}{% endif %}"
+    parents = {"_a.j2": "{{ word }}", "_b.j2": "{% if word == 'rare' %}no{% else %}{{ word }}{% endif %}"}
+    found = part(choosing, more=parents)
+
+    assert found.skeleton is None
+    assert found.fill({"email": "e", "word": "rare"}).octets == b"no\r\n"
+
+
 @pytest.mark.parametrize(("kind", "sample"), [("text", "t"), ("number", 1), ("object", {})])
 def test_a_field_that_is_no_line_makes_no_hole(kind: FieldKind, sample: Json) -> None:
     """A value of several lines could end where a line of the template does."""

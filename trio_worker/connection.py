@@ -120,9 +120,8 @@ class Connection:
         transaction = self.conversation.begin(envelope)
         if is_alone or self._writing is None:
             self._flush(began)
-        elif not self._has_gathered:
-            self._has_gathered = True
-            trio.lowlevel.reschedule(self._writing)
+        else:
+            self._wake_writer()
         if transaction.outcome is None:
             await self._wait_for(transaction)
         assert transaction.outcome is not None  # noqa: S101  the wait ends with nothing else
@@ -273,6 +272,10 @@ class Connection:
         if self.conversation.end is not None:
             self.opened.transport.abort()
             self._over.set()
-            if self._writing is not None and not self._has_gathered:
-                self._has_gathered = True
-                trio.lowlevel.reschedule(self._writing)
+            self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        """Have `write` run in the next round of the scheduler, if it sleeps."""
+        if self._writing is not None and not self._has_gathered:
+            self._has_gathered = True
+            trio.lowlevel.reschedule(self._writing)

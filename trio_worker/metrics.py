@@ -111,7 +111,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._children["build_info", __version__, platform.python_version()].set(1)
-        self._children["config_info", "maker"].labels(queue, self.profile, self.config).set(1)
+        self.note_config(self.config)
         self._present("dead_letters_limit", self.dead_limit or None)
 
     def note(self, event: Event) -> None:
@@ -170,6 +170,12 @@ class Metrics:
         op = _known(doing, REDIS_OPS)
         self._children["redis_requests_total", op, result].inc()
         self._children["redis_request_seconds", op].observe(seconds)
+
+    def note_config(self, config: str) -> None:
+        """Show this digest of the settings, and none that was in force before."""
+        maker = self._children["config_info", "maker"]
+        maker.clear()
+        maker.labels(self._queue_name, self.profile, config).set(1)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format (version 0.0.4)."""

@@ -101,7 +101,7 @@ async def release(
     # Ids sort by birth; the newest is put before the list first.
     ordered = sorted(job_ids, reverse=True)
     for start in range(0, len(ordered), PAGE):
-        page = await _part(client, name, ordered[start : start + PAGE], released)
+        page = await _whole_jobs(client, name, ordered[start : start + PAGE], released)
         if isinstance(page, Unavailable):
             return page
         if only_counts:
@@ -113,7 +113,7 @@ async def release(
     return released
 
 
-async def _part(
+async def _whole_jobs(
     client: RedisClient, name: str, page: Sequence[str], released: Released
 ) -> list[tuple[str, bool]] | Unavailable:
     """Return the jobs that nobody has a copy of, each with whether it is leased; note the others as staying."""

@@ -19,7 +19,7 @@ class Reread:
     """What became of settings that were read anew.
 
     ``settings`` are those in force from now on, ``taken`` says what changed in them, as ``key before -> after``, and
-    ``waiting`` names the keys that change with the next start only. No secret is in either.
+    ``waiting`` names the keys that change with the next start only. Neither a secret nor a login is in either.
     """
 
     settings: Settings
@@ -46,9 +46,10 @@ def reread(before: Settings, after: Settings) -> Reread:
         smtp_pool=after.smtp_pool,
         retry=after.retry,
     )
+    # A login may be an address, and these words go to the log.
     words = tuple(
         f"{dotted} changed"
-        if KEYS[dotted].option.secret
+        if KEYS[dotted].option.secret or KEYS[dotted].section == "smtp"
         else f"{dotted} {value_of(before, dotted)} -> {value_of(after, dotted)}"
         for dotted in taken
     )

@@ -209,7 +209,7 @@ class Conversation:
         self._todo.append(_Step(((Stage.QUIT, None),), b"QUIT\r\n", waits=True))
         self._pump()
 
-    def is_complete(self, transaction: Transaction, unsent_bytes: int = 0) -> bool:
+    def is_complete(self, transaction: Transaction, unsent_bytes: int) -> bool:
         """Whether all of a message was written and may be out, when so many of the last bytes surely are not."""
         sent_bytes = self.written_bytes - sum(map(len, self._outgoing)) - unsent_bytes
         return transaction.end_offset_bytes is not None and transaction.end_offset_bytes <= sent_bytes

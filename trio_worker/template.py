@@ -186,9 +186,11 @@ def _part(environment: jinja2.Environment, name: str, catalogue: Catalogue, spec
     template = environment.get_template(name)
     known = dict(environment.globals)
     trees = [environment.parse(catalogue.sources[name], name)]
-    while (extended := next(trees[-1].find_all(nodes.Extends), None)) is not None:
-        parent = str(extended.template.value) if isinstance(extended.template, nodes.Const) else ""
-        if len(trees) > len(catalogue.sources) or parent not in catalogue.sources:
+    while extended := list(trees[-1].find_all(nodes.Extends)):
+        named = extended[0].template
+        parent = str(named.value) if isinstance(named, nodes.Const) else ""
+        # One that chooses between parents is not followed.
+        if len(extended) > 1 or len(trees) > len(catalogue.sources) or parent not in catalogue.sources:
             return Part(template, None, known)
         trees.append(environment.parse(catalogue.sources[parent], parent))
     return Part(template, find_skeleton(trees, spec, lambda fields: _render(template, {**known, **fields})), known)

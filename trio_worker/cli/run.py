@@ -422,6 +422,9 @@ class _Stage:
         found = reread(self.settings, after)
         self.settings = settings = found.settings
         worker.use_login(settings.smtp.username, settings.smtp.password)
+        worker.config = digest_of(settings)
+        if self.metrics is not None:
+            self.metrics.note_config(worker.config)
         worker.use_limits(settings.number_workers, settings.queue, settings.smtp_pool, settings.retry)
         worker.publish(SettingsRead(found.taken, found.waiting))
         self._say(f"settings read: {'; '.join(found.taken) or 'nothing new'}")
