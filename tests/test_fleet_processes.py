@@ -75,6 +75,44 @@ async def test_worker_is_seen_and_steered_by_commands(
     await told(programs, "worker", "list", code=3)
 
 
+async def test_worker_is_looked_into_from_elsewhere(
+    programs: Programs, real_redis: RedisClient, relay: Catcher, work_folder: Path
+) -> None:
+    """Its tasks, a lower log level for a while, and what it says to the relay: asked from another shell, masked."""
+    with patience():
+        worker, name = await running(programs)
+
+        tasks = await told(programs, "worker", "tasks", name)
+        assert tasks.startswith(f"{name}: running, 0 in hand")
+        assert "Presence.run" in tasks
+        assert "  worker.py:" in tasks or "  presence.py:" in tasks
+        await told(programs, "worker", "tasks", "nobody:1", code=3)
+
+        assert f"{name}: debug" in await told(programs, "worker", "log-level", "debug", "--all", "--for", "5m")
+        await told(programs, "worker", "log-level", "loud", "--all", code=2)
+        await told(programs, "worker", "log-level", "debug", "--all", "--for", "forever", code=2)
+
+        trace = await programs.start("smtp", "trace", "--json", "--for", "1m")
+        while "tracing" not in str(await real_redis.command("HVALS", "{jobs}:answers")):
+            pass
+        await real_redis.command("RPUSH", "jobs", job_bytes(1, SECRET))
+        await relay.wait_for_mails(1)
+        while "message of" not in str(await real_redis.command("XRANGE", "{jobs}:latest", "-", "+")):
+            pass
+        await trace.until_printed('"message of')
+        trace.process.send_signal(signal.SIGINT)
+        assert await trace.end() == 130
+        worker.process.send_signal(signal.SIGTERM)
+        assert await worker.end() == 0
+
+    said = [json.loads(line)["exchange"] for line in trace.printed.splitlines()]
+    assert [each["said"].split("<")[0] for each in said if each["connection_id"]][:2] == ["MAIL FROM:", "RCPT TO:"]
+    assert SECRET not in trace.printed
+    assert "a…t@example.org" in trace.printed
+    log = (work_folder / "logs" / "worker.log").read_text()
+    assert "Claimed job" in log
+
+
 async def test_outcomes_are_followed_from_elsewhere(
     programs: Programs, real_redis: RedisClient, relay: Catcher
 ) -> None:

@@ -111,6 +111,27 @@ def test_the_level_holds_lesser_lines_back(work_folder: Path) -> None:
     assert "01abd" in lines[0]
 
 
+def test_another_level_holds_for_its_time_alone(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More is written for as long as was asked, then what the settings say; both changes are in the log."""
+    file = work_folder / "worker.log"
+    claimed = Claimed("01abc", Source.FRESH, 1)
+    now = 1e9
+    monkeypatch.setattr(time, "time", lambda: now)
+    with open_logbook(LogOptions(file=str(file), level="warning"), to_terminal=False) as logbook:
+        assert not logbook.set_level("loud", 60)
+        logbook.note(claimed)
+        assert logbook.set_level("debug", 60)
+        now += 59
+        logbook.note(claimed)
+        now += 1
+        logbook.note(claimed)
+
+    words = [line.split("event=")[1] for line in file.read_text().splitlines()]
+    assert words[0].startswith('"Log level" level=debug seconds=60')
+    assert words[1].startswith('"Claimed job"')
+    assert words[2:] == ['"Log level" level=warning']
+
+
 def test_json_lines_can_be_read_by_a_machine(work_folder: Path) -> None:
     """With format json each line is an object with the same fields."""
     (line,) = write(LogOptions(format="json"), SENT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import pytest
 import trio
 import trio.testing
 
@@ -13,8 +12,9 @@ from trio_worker.broker import fleet_keys
 from trio_worker.capture import Catcher
 from trio_worker.events import Phase, QuietChanged
 from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
+from trio_worker.order import Drain, Order, Quiet, Resume, read_letters
 from trio_worker.overview import Overview, read_overview
-from trio_worker.presence import Order, Presence, give_order, new_worker_name
+from trio_worker.presence import Presence, Told, give_order, new_worker_name, read_answers
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.vitals import VitalsMeter
 from trio_worker.watching import Watch
@@ -54,7 +54,7 @@ async def test_worker_is_seen_until_it_leaves(redis: RedisClient) -> None:
 async def test_silent_worker_is_forgotten(redis: RedisClient) -> None:
     """What a worker left behind goes with it: nothing of it stays in Redis."""
     await tell(redis, "gone:1")
-    await give_order(redis, "jobs", Order.QUIET, ["gone:1"])
+    await give_order(redis, "jobs", Quiet(), ["gone:1"])
     await redis.command("ZADD", KEYS[10], "1", "gone:1")
 
     await tell(redis, "b:2")
@@ -68,9 +68,46 @@ async def test_order_is_heard_once(redis: RedisClient) -> None:
     """A worker hears what is wanted of it with its next heartbeat, and not again."""
     await tell(redis, "a:1")
 
-    assert await give_order(redis, "jobs", Order.DRAIN, ["a:1", "nobody:9"]) == frozenset({"a:1"})
-    assert await tell(redis, "a:1") == ("drain", False)
+    told = await give_order(redis, "jobs", Drain(), ["a:1", "nobody:9"])
+
+    assert isinstance(told, Told)
+    assert told.worker_names == frozenset({"a:1"})
+    assert await tell(redis, "a:1") == (f"{told.answer_id} drain", False)
     assert await tell(redis, "a:1") == ("", False)
+
+
+async def test_no_order_drives_out_another(redis: RedisClient) -> None:
+    """Orders given between two heartbeats are all heard, in their order; a worker that hears none is told no more."""
+    await tell(redis, "a:1")
+    for order in (Quiet(), Resume(), Quiet()):
+        await give_order(redis, "jobs", order, ["a:1"])
+
+    unheard = (await tell(redis, "a:1"))[0]
+
+    assert [letter.order for letter in read_letters(unheard.encode())] == [Quiet(), Resume(), Quiet()]
+    while (told := await give_order(redis, "jobs", Quiet(), ["a:1"])).worker_names:  # type: ignore[union-attr]
+        pass
+    assert isinstance(told, Told)
+    assert 4096 <= len((await tell(redis, "a:1"))[0]) < 8192
+
+
+async def test_answers_are_those_of_one_order(redis: RedisClient) -> None:
+    """Who gave an order reads what came of it at each worker that has heard it, and nobody else's answers."""
+    await tell(redis, "a:1")
+    await tell(redis, "b:2")
+    first = await give_order(redis, "jobs", Quiet(), ["a:1", "b:2"])
+    other = await give_order(redis, "jobs", Drain(), ["a:1"])
+    assert isinstance(first, Told)
+    assert isinstance(other, Told)
+    await redis.run_script("answer", KEYS, first.answer_id, "b:2", "quiet")
+    await redis.run_script("answer", KEYS, other.answer_id, "a:1", "draining")
+
+    assert await read_answers(redis, "jobs", first) == {"b:2": "quiet"}
+    assert await read_answers(redis, "jobs", other) == {"a:1": "draining"}
+    assert await read_answers(redis, "jobs", Told(frozenset(), "none")) == {}
+    lives_ms = await redis.command("PTTL", KEYS[17])
+    assert not isinstance(lives_ms, Unavailable)
+    assert 0 < lives_ms <= 60_000
 
 
 async def test_unreadable_heartbeat_is_counted_and_hides_nobody(redis: RedisClient) -> None:
@@ -156,15 +193,16 @@ async def test_worker_obeys_from_elsewhere(any_workers: WorkerMaker, catcher: Ca
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.run)
         with trio.fail_after(30):
-            while await give_order(client, "jobs", Order.QUIET, [worker.name]) != frozenset({worker.name}):
+            while not await client.command("ZCARD", KEYS[10]):
                 pass
+            await give_order(client, "jobs", Quiet(), [worker.name])
             await any_workers.wait_until(lambda: worker.is_quiet)
             await any_workers.push(job_bytes(1))
             await wait_for_beats(client, 2)
             assert worker.board.ledger.claimed == 0
-            await give_order(client, "jobs", Order.RESUME, [worker.name])
+            await give_order(client, "jobs", Resume(), [worker.name])
             await catcher.wait_for_mails(1)
-            await give_order(client, "jobs", Order.DRAIN, [worker.name])
+            await give_order(client, "jobs", Drain(), [worker.name])
 
     assert worker.board.ledger.balances
     assert [event.is_quiet for event in any_workers.events if isinstance(event, QuietChanged)] == [True, False]
@@ -182,13 +220,16 @@ async def test_broken_redis_costs_a_heartbeat_and_nothing_more(autojump_clock: t
     """A heartbeat that Redis does not take is not told of, and the next one is tried."""
     calls: list[str] = []
 
+    def obey(order: Order) -> str:
+        raise AssertionError(order)
+
     class Broken(RedisClient):
         async def run_script(self, name: str, *_: object) -> object:
             calls.append(name)
             return Unavailable("away")
 
     client = Broken(None, None, lambda: None, scripts={})  # type: ignore[arg-type]
-    presence = Presence(client, "jobs", "a:1", lambda _vitals: beat("a:1"), pytest.fail)
+    presence = Presence(client, "jobs", "a:1", lambda _vitals: beat("a:1"), obey)
 
     with trio.move_on_after(4.5 * BEAT_SECONDS):
         await presence.run()

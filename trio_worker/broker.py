@@ -23,6 +23,7 @@ jobs                list    producers; claim                wait, claim, inspect
 {jobs}:watch        string  top, tail                       beat, tell                       10 s after the last look
 {jobs}:latest       stream  tell                            top, tail                        10 min after the last one
 {jobs}:undo         hash    dead retry, held retry          the same with --undo             24 h after the last retry
+{jobs}:answers      hash    answer                          who gave an order                60 s after the last one
 ==================  ======  ==============================  ===============================  ==========================
 
 An id is in exactly one of the four sorted sets; its original bytes are in ``body`` for just as long. Scores are
@@ -80,7 +81,7 @@ def queue_keys(name: str) -> tuple[str, ...]:
 
 def fleet_keys(name: str) -> tuple[str, ...]:
     """Return all keys of a queue: those of its jobs, and those by which workers and watchers know of each other."""
-    more = ("workers", "heartbeats", "orders", "minutes", "watch", "latest", "undo")
+    more = ("workers", "heartbeats", "orders", "minutes", "watch", "latest", "undo", "answers")
     return (*queue_keys(name), *(f"{{{name}}}:{suffix}" for suffix in more))
 
 

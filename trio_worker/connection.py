@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeAlias
 
 import trio
 from attrs import define, field, frozen
 
 from trio_worker.bridge import unsent_bytes, waiting_bytes
 from trio_worker.events import ConnectionView
+from trio_worker.exchange import Exchange, exchange_of
 from trio_worker.opening import Opened, Timeouts
 from trio_worker.outcome import Accepted, How, Outcome, Refused
-from trio_worker.reply import Stage
+from trio_worker.privacy import mask_text
+from trio_worker.reply import Reply, Stage
 from trio_worker.smtp import Conversation, Envelope, Transaction
 
 # QUIT is a courtesy: a relay that does not answer it in this time is left without.
 QUIT_SECONDS = 1.0
 # A message of that size is worth more writes, which cost some microseconds each, for fewer copies.
 LARGE_BYTES = 262_144
+
+
+# Told of each command and its reply while somebody traces.
+TellExchange: TypeAlias = Callable[[Exchange], object]
 
 
 @frozen
@@ -80,6 +87,7 @@ class Connection:
     _taken_bytes: int = 0  # of all that was written, by the kernel, when the connection was last looked at
     _progress_at: float = field(factory=trio.current_time)
     _state_since: float = field(factory=trio.current_time)
+    _tell_exchange: TellExchange | None = None
 
     def __attrs_post_init__(self) -> None:
         self.conversation = Conversation(self.opened.capabilities)
@@ -188,6 +196,11 @@ class Connection:
         self.conversation.lose(how, what, unsent_bytes(self.opened.transport))
         self._tell_decided()
 
+    def trace(self, tell: TellExchange | None) -> None:
+        """Tell each command and its reply from now on; None ends it."""
+        self._tell_exchange = tell
+        self.conversation.tell_reply = None if tell is None else self._note_reply
+
     def view(self) -> ConnectionView:
         now = trio.current_time()
         last = self.conversation.last_reply
@@ -215,6 +228,11 @@ class Connection:
 
         self._waiting[transaction] = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(give_up)
+
+    def _note_reply(self, stage: Stage, transaction: Transaction | None, reply: Reply) -> None:
+        seconds = trio.current_time() - self._state_since
+        if self._tell_exchange is not None:
+            self._tell_exchange(exchange_of(stage, transaction, reply, seconds, self.connection_id))
 
     def _adjust_window(self, outcome: Outcome) -> None:
         match outcome:
@@ -270,6 +288,9 @@ class Connection:
                 trio.lowlevel.reschedule(task)
         self._quiet.set()
         if self.conversation.end is not None:
+            if self._tell_exchange is not None and not self._over.is_set():
+                seconds = trio.current_time() - self._state_since
+                self._tell_exchange(Exchange("end", mask_text(self.end), seconds, self.connection_id))
             self.opened.transport.abort()
             self._over.set()
             self._wake_writer()

@@ -48,7 +48,12 @@ class Logbook:
     _writer: _Writer
     _least: int  # of `LEVELS`
     _render: Render
+    _own_least: int = field(init=False)  # that of the settings
+    _back_at: float = 0.0  # epoch seconds; 0 while the settings rule
     told: dict[str, int] = field(factory=lambda: dict.fromkeys(LEVELS, 0))  # lines by level
+
+    def __attrs_post_init__(self) -> None:
+        self._own_least = self._least
 
     @property
     def lost_lines(self) -> int:
@@ -59,7 +64,18 @@ class Logbook:
         """Write what a person did or was shown, whatever the level."""
         self._tell("warning", what, fields)
 
+    def set_level(self, level: str, seconds: float) -> bool:
+        """Write lines of this level and above for so long, then those of the settings again; False for no level."""
+        if level not in LEVELS:
+            return False
+        self._tell("warning", "Log level", {"level": level, "seconds": round(seconds)})
+        self._least, self._back_at = LEVELS.index(level), time.time() + seconds
+        return True
+
     def note(self, event: Event) -> None:
+        if self._back_at and time.time() >= self._back_at:
+            self._least, self._back_at = self._own_least, 0.0
+            self._tell("warning", "Log level", {"level": LEVELS[self._least]})
         if isinstance(event, Claimed) and self._least:
             return  # there is one for each mail: not even its line is made
         line = line_of(event)

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import trio
 from attrs import define, field, frozen
 
-from trio_worker.connection import Connection
+from trio_worker.connection import Connection, TellExchange
 from trio_worker.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, ConnectionView, Publish
 from trio_worker.opening import Opened, Timeouts
 from trio_worker.option import option
@@ -94,6 +94,7 @@ class Pool:
     _entering: set[trio.CancelScope] = field(factory=set)
     _is_shut: bool = False
     _withheld: list[tuple[float, Permit]] = field(factory=list)
+    _tell_exchange: TellExchange | None = None
     _surplus: int = 0  # slots that are out and do not come home: the pool has shrunk
     _give: trio.MemorySendChannel[Permit] = field(init=False)
     _take: trio.MemoryReceiveChannel[Permit] = field(init=False)
@@ -196,6 +197,12 @@ class Pool:
             self._surplus -= 1
         else:
             self._give.send_nowait(permit)
+
+    def trace(self, tell: TellExchange | None) -> None:
+        """Tell each command and its reply on every connection from now on; None ends it."""
+        self._tell_exchange = tell
+        for connection in self._connections:
+            connection.trace(tell)
 
     def shut(self) -> None:
         """Let no more messages in: whoever waits for a slot or a connection gets `Shut` at once."""
@@ -330,6 +337,7 @@ class Pool:
         self._trouble, self._is_proven = None, True
         self._opened_ever += 1
         connection = Connection(self._opened_ever, opened, self.timeouts)
+        connection.trace(self._tell_exchange)
         self._connections.append(connection)
         self._tasks.start_soon(connection.watch)
         self._tasks.start_soon(connection.write)

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from typing import Never
 
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from trio_worker.broker import fleet_keys
 from trio_worker.events import Event, Settled
+from trio_worker.exchange import Exchange, ExchangeLine, write_exchange
 from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
+from trio_worker.order import Letter, Order, read_letters, write_letter
 from trio_worker.outcome_line import OutcomeLine, write_outcome
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.vitals import VitalsMeter
@@ -29,18 +31,14 @@ FORGET_SECONDS = 60.0
 # Outcomes travel together, and at most so many: a person reads no more, and the rest is only counted.
 TELL_SECONDS = 0.25
 TOLD_AT_ONCE = 50
-# So many outcomes are kept for those who look; XADD's MAXLEN.
-OUTCOMES_KEPT = 1000
+# Of exchanges the first ones travel: of a conversation the order must be seen, and of ten thousand a sample.
+EXCHANGES_AT_ONCE = 200
+# So many are kept for those who look; XADD's MAXLEN.
+LATEST_KEPT = 1000
+# Longer answers are cut: a tree of tasks is a few kilobytes.
+ANSWER_CHARS = 64_000
 
 _numbers = itertools.count(1)
-
-
-class Order(StrEnum):
-    """What one can want of a worker from elsewhere."""
-
-    QUIET = "quiet"
-    RESUME = "resume"
-    DRAIN = "drain"
 
 
 def new_worker_name() -> str:
@@ -58,25 +56,37 @@ class Presence:
     queue_name: str
     worker_name: str
     take_beat: Callable[[Vitals], Heartbeat]
-    obey: Callable[[Order], object]
+    obey: Callable[[Order], str]  # returns what came of it
     meter: VitalsMeter = field(factory=VitalsMeter)
     vitals: Vitals = field(factory=Vitals)
     _redis_seconds: float | None = None
     _is_watched: bool = False
     _outcomes: deque[OutcomeLine] = field(factory=lambda: deque(maxlen=TOLD_AT_ONCE))
-    _has_outcomes: trio.Event = field(factory=trio.Event)
+    _exchanges: list[ExchangeLine] = field(factory=list)
+    _has_news: trio.Event = field(factory=trio.Event)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody looks, as of the last heartbeat."""
+        return self._is_watched
 
     def note(self, event: Event) -> None:
         """Keep an outcome for those who look; costs nothing while nobody does."""
         if self._is_watched and isinstance(event, Settled):
             self._outcomes.append(OutcomeLine(time.time(), event, self.worker_name))
-            self._has_outcomes.set()
+            self._has_news.set()
+
+    def note_exchange(self, exchange: Exchange) -> None:
+        """Keep what was said on a connection for those who trace; beyond what travels at once it is left out."""
+        if len(self._exchanges) < EXCHANGES_AT_ONCE:
+            self._exchanges.append(ExchangeLine(time.time(), self.worker_name, exchange))
+            self._has_news.set()
 
     async def run(self) -> Never:
         """Tell and hear for ever; ends only by cancellation."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.meter.watch_loop)
-            nursery.start_soon(self._tell_outcomes)
+            nursery.start_soon(self._tell_news)
             while True:
                 await self._beat()
                 await trio.sleep(BEAT_SECONDS)
@@ -95,27 +105,55 @@ class Presence:
             self._redis_seconds, self._is_watched = None, False
             return
         self._redis_seconds = trio.current_time() - began
-        _now, order, watched = answer
+        _now, orders, watched = answer
         self._is_watched = bool(watched)
-        if order:
-            self.obey(Order(order.decode()))
+        for letter in read_letters(orders):
+            came_of_it = self.obey(letter.order)[:ANSWER_CHARS]
+            keys = fleet_keys(self.queue_name)
+            await self.client.run_script("answer", keys, letter.answer_id, self.worker_name, came_of_it)
 
-    async def _tell_outcomes(self) -> Never:
+    async def _tell_news(self) -> Never:
         while True:
-            await self._has_outcomes.wait()
+            await self._has_news.wait()
             await trio.sleep(TELL_SECONDS)
-            self._has_outcomes = trio.Event()
-            lines = [write_outcome(line) for line in self._outcomes]
+            self._has_news = trio.Event()
+            told = [word for line in self._outcomes for word in ("outcome", write_outcome(line))]
+            told += [word for line in self._exchanges for word in ("exchange", write_exchange(line))]
             self._outcomes.clear()
-            await self.client.run_script("tell", fleet_keys(self.queue_name), OUTCOMES_KEPT, *lines)
+            self._exchanges.clear()
+            await self.client.run_script("tell", fleet_keys(self.queue_name), LATEST_KEPT, *told)
 
 
 _FORGET_MS = round(FORGET_SECONDS * 1000)
+_ANSWERS_PLACE = 17  # in the key table
+
+
+@frozen
+class Told:
+    """An order that was given: to which of the workers, and under which id they answer."""
+
+    worker_names: frozenset[str]
+    answer_id: str
 
 
 async def give_order(
     client: RedisClient, queue_name: str, order: Order, worker_names: Sequence[str]
-) -> frozenset[str] | Unavailable:
-    """Tell workers what is wanted of them; return the names of those that are known."""
-    answer = await client.run_script("order", fleet_keys(queue_name), str(order), *worker_names)
-    return answer if isinstance(answer, Unavailable) else frozenset(name.decode("utf-8", "replace") for name in answer)
+) -> Told | Unavailable:
+    """Tell workers what is wanted of them; those that are not known are left out of what is returned."""
+    letter = Letter(order, secrets.token_hex(4))
+    answer = await client.run_script("order", fleet_keys(queue_name), write_letter(letter), *worker_names)
+    if isinstance(answer, Unavailable):
+        return answer
+    return Told(frozenset(name.decode("utf-8", "replace") for name in answer), letter.answer_id)
+
+
+async def read_answers(client: RedisClient, queue_name: str, told: Told) -> dict[str, str] | Unavailable:
+    """Return what came of an order at each worker that has heard it by now."""
+    names = sorted(told.worker_names)
+    if not names:
+        return {}
+    key = fleet_keys(queue_name)[_ANSWERS_PLACE]
+    answer = await client.command("HMGET", key, *(f"{told.answer_id} {name}" for name in names))
+    if isinstance(answer, Unavailable):
+        return answer
+    return {name: each.decode("utf-8", "replace") for name, each in zip(names, answer, strict=True) if each is not None}

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from attrs import define, field, frozen
@@ -166,6 +166,8 @@ class Conversation:
     replies: int = 0  # complete ones so far: the progress that a deadline waits for
     written_bytes: int = 0
     last_reply: Reply | None = None
+    # Told of each reply, before it is taken: for whoever traces the connection.
+    tell_reply: Callable[[Stage, Transaction | None, Reply], object] | None = None
     _todo: deque[_Step] = field(factory=deque)
     _expected: deque[tuple[Stage, Transaction | None]] = field(factory=deque)
     _open: dict[Transaction, None] = field(factory=dict)  # in the order of their beginning
@@ -300,6 +302,8 @@ class Conversation:
             return
         stage, transaction = self._expected[0]
         reply = self.last_reply = raw.answering(stage)
+        if self.tell_reply is not None:
+            self.tell_reply(stage, transaction, reply)
         if raw.code == _CLOSING_CODE:
             self._finish(How.CLOSING, "the relay is closing", reply)
             return

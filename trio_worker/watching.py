@@ -13,6 +13,7 @@ from attrs import define, field
 
 from trio_worker.broker import fleet_keys
 from trio_worker.events import QueueSeen
+from trio_worker.exchange import ExchangeLine, read_exchange
 from trio_worker.fleet import Fleet, QueueTotals
 from trio_worker.outcome_line import OutcomeLine, read_outcome
 from trio_worker.overview import HOUR_MINUTES, Overview, overview_calls, overview_of
@@ -37,6 +38,7 @@ class Watch:
     fleet: Fleet = field(init=False)
     last: Overview | None = None
     outcomes: list[OutcomeLine] = field(factory=list)  # what the last look brought, oldest first
+    exchanges: list[ExchangeLine] = field(factory=list)  # the same, of connections that are traced
     _after: str = ""
 
     def __attrs_post_init__(self) -> None:
@@ -57,13 +59,13 @@ class Watch:
         wanted = commands if self.wants_outcomes else []
         answers = await self.client.run_scripts(keys, overview_calls(minutes), wanted)
         now = trio.current_time()
-        self.outcomes = []
+        self.outcomes, self.exchanges = [], []
         if isinstance(answers, Unavailable):
             self.fleet.note_failure(answers.what, now)
             return answers
         seen = self.last = overview_of(answers, minutes)
         if self.wants_outcomes:
-            self._take_outcomes(answers[-1])
+            self._take_news(answers[-1])
         counts = seen.counts
         totals = QueueTotals(
             counts.at, counts.popped, counts.sent, counts.delays, counts.deaths, counts.uncertain, counts.waiting
@@ -90,10 +92,13 @@ class Watch:
             took = trio.current_time() - began
             await trio.sleep(max(every_seconds, 10 * took) - took)
 
-    def _take_outcomes(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
+    def _take_news(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
         for entry_id, fields in entries:
             self._after = entry_id.decode()
             line = read_outcome(fields.get(b"outcome", b""))
             if line is not None:
                 self.outcomes.append(line)
+            exchange = read_exchange(fields.get(b"exchange", b""))
+            if exchange is not None:
+                self.exchanges.append(exchange)
         self.fleet.note_outcomes(self.outcomes)

@@ -11,7 +11,7 @@ The order of a shutdown is the nesting of the nurseries, from the inside out:
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import assert_never
 
 import trio
@@ -24,6 +24,7 @@ from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claiming import BurstEnd, Claiming
 from trio_worker.email_type import TypeSpec
 from trio_worker.events import Event, Phase, PhaseChanged, Publish, QueueSeen, QuietChanged, RedisWeak
+from trio_worker.exchange import Exchange
 from trio_worker.gate import Gate
 from trio_worker.hands import Contact, Hands, Settler, keep_leases
 from trio_worker.heart import Heart
@@ -33,13 +34,16 @@ from trio_worker.journal import Journal
 from trio_worker.mail import Composer, MailOptions
 from trio_worker.opening import Opened, Relay, RelayOptions, open_session
 from trio_worker.option import option
+from trio_worker.order import Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, Trace
 from trio_worker.outcome import How, Trouble
 from trio_worker.overview import read_overview
 from trio_worker.pool import Open, Pool, PoolOptions, open_pool
-from trio_worker.presence import Order, Presence, new_worker_name
+from trio_worker.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
 from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.reply import Stage
 from trio_worker.snapshot import Board, Snapshot
+from trio_worker.task_tree import task_tree
 from trio_worker.verdict import RetryPolicy
 from trio_worker.wording import trouble_words
 
@@ -93,6 +97,7 @@ class Worker:
     config: str = ""
     open_with: Open | None = None
     journal: Journal | None = None
+    set_log_level: Callable[[str, float], bool] | None = None  # for so many seconds; None where no log is kept
     board: Board = field(init=False)
     broker: Broker = field(init=False)
     hands: Hands = field(init=False)
@@ -108,6 +113,7 @@ class Worker:
     _crew: trio.CancelScope | None = None
     _heart: Heart | None = None
     _why: str = ""
+    _traces_until: float | None = None
 
     def __attrs_post_init__(self) -> None:
         options = self.options
@@ -252,16 +258,41 @@ class Worker:
             connections=self._pool.views() if self._pool is not None else (),
         )
 
-    def _obey(self, order: Order) -> None:
+    def _obey(self, order: Order) -> str:
+        """Do what somebody elsewhere wants; return what came of it."""
         match order:
-            case Order.QUIET:
+            case Quiet():
                 self.quiet("worker quiet")
-            case Order.RESUME:
+                return "quiet"
+            case Resume():
                 self.resume("worker resume")
-            case Order.DRAIN:
+                return "claiming"
+            case Drain():
                 self.drain("worker drain")
+                return "draining"
+            case ShowTasks():
+                return f"{self.describe()}\n{task_tree()}"
+            case SetLogLevel(level, seconds):
+                if self.set_log_level is None:
+                    return "keeps no log"
+                return level if self.set_log_level(level, seconds) else f"knows no level {level}"
+            case Trace(seconds):
+                self._traces_until = trio.current_time() + seconds
+                if self._pool is not None:
+                    self._pool.trace(self._note_exchange)
+                return "tracing"
             case _:
                 assert_never(order)
+
+    def _note_exchange(self, exchange: Exchange) -> None:
+        """Tell what was said on a connection, until the time is over or nobody looks any more."""
+        is_over = self._traces_until is None or trio.current_time() > self._traces_until
+        if is_over or not self._presence.is_watched:
+            self._traces_until = None
+            if self._pool is not None:
+                self._pool.trace(None)
+            return
+        self._presence.note_exchange(exchange)
 
     def _set_quiet(self, why: str, *, is_quiet: bool) -> None:
         if is_quiet != self._gate.is_quiet:
@@ -335,7 +366,16 @@ class Worker:
 
     async def _open_session(self) -> Opened | Trouble:
         relay = self._relay
-        opened = await open_session(relay)
+        began = trio.current_time()
+
+        def tell(stage: Stage, says: str) -> None:
+            nonlocal began
+            if self._traces_until is not None:
+                now = trio.current_time()
+                self._note_exchange(Exchange(stage.upper(), mask_text(says), now - began))
+                began = now
+
+        opened = await open_session(relay, tell)
         if isinstance(opened, Trouble) and opened.how is How.LOGIN:
             self._refused = relay.options
         return opened

@@ -34,7 +34,9 @@ app.command("trio_worker.cli.top:top", name="top", help="Watch the queue and all
 app.command("trio_worker.cli.stats:stats", name="stats", help="Rates line by line, live or of the past day.")
 app.command("trio_worker.cli.tail:tail", name="tail", help="Follow what becomes of jobs, at any worker.")
 app.command("trio_worker.cli.why:why", name="why", help="Say what limits throughput now, and what to change.")
-app.command("trio_worker.cli.worker:worker", name="worker", help="The workers: list, quiet, resume, drain.")
+app.command(
+    "trio_worker.cli.worker:worker", name="worker", help="The workers: list, quiet, resume, drain, tasks, log-level."
+)
 app.command("trio_worker.cli.audit:audit", name="audit", help="Check that every job is in exactly one state.")
 app.command("trio_worker.cli.doctor:doctor", name="doctor", help="Look at all that a worker needs; send nothing.")
 app.command("trio_worker.cli.schema:schema", name="schema", help="Print the JSON Schema of a job.")
@@ -48,7 +50,9 @@ app.command(
     "trio_worker.cli.capture:capture", name="capture", help="The local mail catcher: run, ls, show, chaos, clear."
 )
 app.command("trio_worker.cli.mail:mail", name="mail", help="What the mails of each email type look like: preview.")
-app.command("trio_worker.cli.smtp:smtp", name="smtp", help="The relay: check every step of the way to it.")
+app.command(
+    "trio_worker.cli.smtp:smtp", name="smtp", help="The relay: check every step of the way to it, trace what is said."
+)
 app.command(
     "trio_worker.cli.completion:completion", name="completion", help="Print the completion script of bash, zsh or fish."
 )

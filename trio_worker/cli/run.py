@@ -252,6 +252,7 @@ class _Stage:
                 config=digest_of(settings),
                 redis_name=redis_name(settings.redis.url),
                 journal=journal,
+                set_log_level=None if self.is_screen and not settings.log.file else logbook.set_level,
             )
             try:
                 await self._open_metrics(stack, self.worker, logbook)

@@ -1,50 +1,67 @@
-"""Trio. ``smtp check``: the way to the relay step by step, each with its time; nothing is sent."""
+"""Trio. ``smtp``: the way to the relay step by step, and what workers say on it.
+
+``check`` takes that way once, times each step, and sends nothing; ``trace`` has the workers tell what they say.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import time
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, assert_never
 
 import trio
-from attrs import define, field, frozen
+from attrs import asdict, define, field, frozen
 from cyclopts import App, Parameter
 
 from trio_worker.address import AddressFault, Mailbox, parse_mailbox
 from trio_worker.bridge import open_bridge
 from trio_worker.capture import read_host
+from trio_worker.cli.addressees import LOOK_SECONDS, Patience, ask_workers, choose_workers
+from trio_worker.cli.asking import Span
 from trio_worker.cli.run import relay_of
 from trio_worker.cli.surroundings import (
     LOGIN_REFUSED,
     MISCONFIGURED,
     OK,
     REFUSED,
+    TIMED_OUT,
     UNREACHABLE,
+    USAGE,
     AsJson,
     ConfigFile,
     complain,
     load_settings,
     obey_signals,
+    open_queue,
     print_json,
+    redis_name,
     refuse,
+    report_unavailable,
 )
 from trio_worker.connection import Connection
+from trio_worker.exchange import ExchangeLine
 from trio_worker.opening import Opened, certificate_ends_at, open_session
+from trio_worker.order import MOST_SECONDS, Trace
 from trio_worker.outcome import How, Trouble, Unfit
 from trio_worker.privacy import mask_text
+from trio_worker.redis_client import Unavailable
 from trio_worker.reply import Reply, Stage
 from trio_worker.settings import Settings
 from trio_worker.trial import try_envelope
+from trio_worker.watching import Watch
+from trio_worker.wording import clock
 
 _LABELS = {Stage.CONNECT: "connect", Stage.GREETING: "greeting"}
 
 # How a check ends: with the reply that decided, with what kept it from asking, or with trouble on the way.
 Outcome: TypeAlias = Reply | Unfit | Trouble
 
-smtp = App(name="smtp", help="The relay: check.", help_format="plaintext")
+smtp = App(name="smtp", help="The relay: check, trace.", help_format="plaintext")
 
 
 @frozen
@@ -135,6 +152,63 @@ async def check(
     else:
         complain(f"failed after {seconds * 1000:.0f} ms: {_problem(ended, settings)}")
     return code
+
+
+@smtp.command(name="trace")
+async def trace(
+    *names: Annotated[str, Parameter(help="Names of workers, as worker list shows them; all, if none is named.")],
+    for_seconds: Annotated[Span, Parameter(name="--for", help="End after so long.")] = 60.0,
+    patience: Patience = 10.0,
+    config: ConfigFile = None,
+    as_json: Annotated[bool, Parameter(name=["--json"], negative=(), help="One JSON object a line.")] = False,
+) -> int:
+    """Show what workers say to the relay and what it answers, live: addresses masked, no content.
+
+    Of more than some hundred commands a second a sample is told.
+    """
+    if not 1 <= for_seconds <= MOST_SECONDS:
+        refuse(USAGE, "--for: must be between 1s and 1d")
+    settings = load_settings(config)
+    async with open_queue(settings) as client:
+        watch = Watch(client, settings.queue.name, redis_name(settings.redis.url))
+        # Before the order: a worker traces only while somebody watches.
+        failed = await watch.look()
+        if failed:
+            return report_unavailable(failed, settings)
+        wanted = await choose_workers(client, settings, names, every=not names)
+        if isinstance(wanted, int):
+            return wanted
+        code = OK
+        async for came in ask_workers(client, settings, Trace(for_seconds), wanted, patience):
+            if isinstance(came, Unavailable):
+                return report_unavailable(came, settings)
+            name, answer = came
+            code = TIMED_OUT if answer is None else code
+            complain(f"{name}: {'no answer yet; it was told' if answer is None else answer}")
+        with trio.move_on_after(for_seconds):
+            await _follow(watch, set(wanted), as_json=as_json)
+    return code
+
+
+async def _follow(watch: Watch, names: AbstractSet[str], *, as_json: bool) -> None:
+    """Print exchanges for ever, as they come."""
+    is_away = False
+    while True:
+        failed = await watch.look()
+        if bool(failed) is not is_away:
+            is_away = bool(failed)
+            complain(f"Redis: {failed.what}; looking again" if failed else "Redis answers again")
+        for line in watch.exchanges:
+            if line.worker in names:
+                print(json.dumps(asdict(line), ensure_ascii=False) if as_json else _line(line), flush=True)
+        await trio.sleep(LOOK_SECONDS)
+
+
+def _line(line: ExchangeLine) -> str:
+    exchange = line.exchange
+    where = "opening" if exchange.connection_id is None else f"conn {exchange.connection_id}"
+    took = f"{_milliseconds(exchange.seconds)} ms"
+    return f"{clock(line.at)}  {line.worker}  {where:<8}  {exchange.said:<36}  {took:>9}  {exchange.reply}".rstrip()
 
 
 def _parties(settings: Settings, to: str | None) -> tuple[Mailbox, Mailbox | None]:

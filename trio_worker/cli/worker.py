@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import trio
 from attrs import frozen
 from cyclopts import App, Parameter
-from cyclopts.validators import Number
 
+from trio_worker.cli.addressees import LOOK_SECONDS, Every, Name, Patience, ask_workers, choose_workers
+from trio_worker.cli.asking import Span
 from trio_worker.cli.surroundings import (
     NOTHING_MATCHED,
     OK,
     TIMED_OUT,
+    USAGE,
     AsJson,
     ConfigFile,
     QueueName,
     complain,
-    did_you_mean,
     load_settings,
     open_queue,
     print_json,
@@ -28,20 +29,15 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.heartbeat import WorkerSeen
 from trio_worker.listings import worker_state
+from trio_worker.order import MOST_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks
 from trio_worker.overview import read_overview
-from trio_worker.presence import Order, give_order
+from trio_worker.presence import give_order
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 from trio_worker.snapshot_json import worker_document
 from trio_worker.wording import ago, duration, memory, per_second, share
 
-LOOK_SECONDS = 0.5
-
-Name = Annotated[str, Parameter(help="Names of workers, as worker list shows them; or --all.")]
-Every = Annotated[bool, Parameter(name=["--all"], negative=(), help="All workers.")]
-Patience = Annotated[float, Parameter(name=["--timeout"], help="Seconds to wait for it.", validator=Number(gte=0))]
-
-worker = App(name="worker", help="The workers that share the queue: list, quiet, resume, drain.")
+worker = App(name="worker", help="The workers that share the queue: list, quiet, resume, drain, tasks, log-level.")
 
 
 @worker.command(name="list")
@@ -72,15 +68,13 @@ async def list_(*, queue: QueueName = None, config: ConfigFile = None, as_json: 
 @worker.command
 async def quiet(*names: Name, every: Every = False, patience: Patience = 10.0, config: ConfigFile = None) -> int:
     """Have workers claim nothing more, finish what is in hand, and stay up; worker resume undoes it."""
-    return await _Telling(Order.QUIET, "quiet", lambda seen: seen.beat.is_quiet, patience).run(
-        names, config, every=every
-    )
+    return await _Telling(Quiet(), "quiet", lambda seen: seen.beat.is_quiet, patience).run(names, config, every=every)
 
 
 @worker.command
 async def resume(*names: Name, every: Every = False, patience: Patience = 10.0, config: ConfigFile = None) -> int:
     """Have quiet workers claim again."""
-    telling = _Telling(Order.RESUME, "claiming", lambda seen: not seen.beat.is_quiet, patience)
+    telling = _Telling(Resume(), "claiming", lambda seen: not seen.beat.is_quiet, patience)
     return await telling.run(names, config, every=every)
 
 
@@ -90,7 +84,50 @@ async def drain(*names: Name, every: Every = False, patience: Patience = 60.0, c
 
     A supervisor that restarts whatever ends starts them again.
     """
-    return await _Telling(Order.DRAIN, "gone", lambda seen: seen.is_lost, patience).run(names, config, every=every)
+    return await _Telling(Drain(), "gone", lambda seen: seen.is_lost, patience).run(names, config, every=every)
+
+
+@worker.command
+async def tasks(*names: Name, every: Every = False, patience: Patience = 10.0, config: ConfigFile = None) -> int:
+    """Print what workers are doing: figures, connections, and the tree of tasks with the place where each waits."""
+    return await _ask(ShowTasks(), names, config, patience, every=every)
+
+
+@worker.command(name="log-level")
+async def log_level(
+    level: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Least level that is written.")],
+    *names: Name,
+    every: Every = False,
+    for_seconds: Annotated[Span, Parameter(name="--for", help="How long, at most a day.")] = 600.0,
+    patience: Patience = 10.0,
+    config: ConfigFile = None,
+) -> int:
+    """Have workers log more, or less, for a while; after that the level is log.level again."""
+    if not 1 <= for_seconds <= MOST_SECONDS:
+        refuse(USAGE, "--for: must be between 1s and 1d")
+    return await _ask(SetLogLevel(level, for_seconds), names, config, patience, every=every)
+
+
+async def _ask(order: Order, names: Sequence[str], config: Path | None, patience: float, *, every: bool) -> int:
+    """Give an order and print the answers."""
+    settings = load_settings(config)
+    if bool(names) == every:
+        refuse(USAGE, "name workers, or say --all")
+    code = OK
+    async with open_queue(settings) as client:
+        wanted = await choose_workers(client, settings, names, every=every)
+        if isinstance(wanted, int):
+            return wanted
+        async for came in ask_workers(client, settings, order, wanted, patience):
+            if isinstance(came, Unavailable):
+                return report_unavailable(came, settings)
+            name, answer = came
+            if answer is None:
+                complain(f"{name}: no answer yet; it was told")
+                code = TIMED_OUT
+            else:
+                print(answer if answer.startswith(f"{name}:") else f"{name}: {answer}")
+    return code
 
 
 @frozen
@@ -105,21 +142,15 @@ class _Telling:
     async def run(self, names: Sequence[str], config: Path | None, *, every: bool) -> int:
         settings = load_settings(config)
         if bool(names) == every:
-            refuse(2, "name workers, or say --all")
+            refuse(USAGE, "name workers, or say --all")
         async with open_queue(settings) as client:
-            seen = await read_overview(client, settings.queue.name)
-            if isinstance(seen, Unavailable):
-                return report_unavailable(seen, settings)
-            known = {each.beat.worker: each for each in seen.workers if not each.is_lost}
-            for name in set(names) - known.keys():
-                complain(f"no worker {name} runs{did_you_mean(name, known)}")
-            wanted = [name for name in known if every or name in names]
-            if not wanted or (names and len(wanted) < len(set(names))):
-                return NOTHING_MATCHED
+            wanted = await choose_workers(client, settings, names, every=every)
+            if isinstance(wanted, int):
+                return wanted
             told = await give_order(client, settings.queue.name, self.order, wanted)
             if isinstance(told, Unavailable):
                 return report_unavailable(told, settings)
-            return await self._wait(client, settings, set(told))
+            return await self._wait(client, settings, set(told.worker_names))
 
     async def _wait(self, client: RedisClient, settings: Settings, open_: set[str]) -> int:
         """Wait until the workers say that they have obeyed: each hears it with its next heartbeat."""
@@ -131,7 +162,7 @@ class _Telling:
                     for name in sorted(open_):
                         if name not in still or self.has_obeyed(still[name]):
                             open_.discard(name)
-                            print(f"{name}: {self.done if name in still or self.order is Order.DRAIN else 'gone'}")
+                            print(f"{name}: {self.done if name in still or isinstance(self.order, Drain) else 'gone'}")
                 if open_:
                     await trio.sleep(LOOK_SECONDS)
         for name in sorted(open_):

@@ -1,6 +1,6 @@
 -- Beat: keep one worker's heartbeat, date the queue's totals, and hear what somebody wants of this worker.
 -- ARGV: name of the worker, heartbeat, most silence (ms) after which a worker is forgotten, 1 if it leaves for good.
--- Returns {now, order ('' for none), 1 if somebody watches outcomes}.
+-- Returns {now, orders, one a line ('' for none), 1 if somebody watches outcomes}.
 local name, heartbeat, silence_ms, leaves = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 begin_writing()
 
@@ -15,7 +15,7 @@ for _, gone in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', whole(NOW - s
   forget(gone)
 end
 
-local order = redis.call('HGET', ORDERS, name) or ''
+local orders = redis.call('HGET', ORDERS, name) or ''
 if leaves then
   forget(name)
 else
@@ -36,4 +36,4 @@ words[#words + 1] = redis.call('LLEN', JOBS)
 words[#words + 1] = redis.call('ZCARD', DELAYED)
 words[#words + 1] = redis.call('ZCARD', DEAD)
 redis.call('HSET', MINUTES, whole(minute % 1440), table.concat(words, ' '))
-return {whole(NOW), order, redis.call('EXISTS', WATCH)}
+return {whole(NOW), orders, redis.call('EXISTS', WATCH)}

@@ -1,9 +1,9 @@
 -- Begins every script. KEYS are the queue's keys, in the order of the table at the head of broker.py; scripts that
 -- only move jobs are given the first ten.
 local JOBS, LEASED, DELAYED, HELD, DEAD, BODY, RECORD, LEASE, PAUSE, TOTALS,
-  WORKERS, HEARTBEATS, ORDERS, MINUTES, WATCH, LATEST, UNDO = unpack(KEYS)
+  WORKERS, HEARTBEATS, ORDERS, MINUTES, WATCH, LATEST, UNDO, ANSWERS = unpack(KEYS)
 local KINDS = {'list', 'zset', 'zset', 'zset', 'zset', 'hash', 'hash', 'hash', 'string', 'hash',
-  'zset', 'hash', 'hash', 'hash', 'string', 'stream', 'hash'}
+  'zset', 'hash', 'hash', 'hash', 'string', 'stream', 'hash', 'hash'}
 
 -- A script is not rolled back, so a key of another type must be found before the first write.
 for i, key in ipairs(KEYS) do

@@ -1,0 +1,70 @@
+"""Trio. Which workers an order goes to, and what each of them answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
+
+import trio
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from trio_worker.cli.surroundings import NOTHING_MATCHED, complain, did_you_mean, report_unavailable
+from trio_worker.order import Order
+from trio_worker.overview import read_overview
+from trio_worker.presence import give_order, read_answers
+from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.settings import Settings
+
+LOOK_SECONDS = 0.5
+
+Name = Annotated[str, Parameter(help="Names of workers, as worker list shows them; or --all.")]
+Every = Annotated[bool, Parameter(name=["--all"], negative=(), help="All workers.")]
+Patience = Annotated[float, Parameter(name=["--timeout"], help="Seconds to wait for it.", validator=Number(gte=0))]
+
+
+async def choose_workers(
+    client: RedisClient, settings: Settings, names: Sequence[str], *, every: bool
+) -> list[str] | int:
+    """Return the names of the live workers that are meant, or the exit code where one of them is not there."""
+    seen = await read_overview(client, settings.queue.name)
+    if isinstance(seen, Unavailable):
+        return report_unavailable(seen, settings)
+    known = [each.beat.worker for each in seen.workers if not each.is_lost]
+    for name in sorted(set(names) - set(known)):
+        complain(f"no worker {name} runs{did_you_mean(name, known)}")
+    if every and not known:
+        complain("no worker runs")
+    wanted = [name for name in known if every or name in names]
+    is_partly = bool(names) and len(wanted) < len(set(names))
+    return NOTHING_MATCHED if is_partly or not wanted else wanted
+
+
+async def ask_workers(
+    client: RedisClient, settings: Settings, order: Order, names: Sequence[str], timeout_seconds: float
+) -> AsyncIterator[tuple[str, str | None] | Unavailable]:
+    """Give an order, and then what came of it at each worker, as it answers; None for one that does not in time.
+
+    Each hears it with its next heartbeat.
+    """
+    queue = settings.queue.name
+    told = await give_order(client, queue, order, names)
+    if isinstance(told, Unavailable):
+        yield told
+        return
+    silent = set(names)
+    ends_at = trio.current_time() + timeout_seconds
+    while silent:
+        answers = await read_answers(client, queue, told)
+        if isinstance(answers, Unavailable):
+            yield answers
+            return
+        for name in sorted(silent & answers.keys()):
+            silent.discard(name)
+            yield name, answers[name]
+        if silent and trio.current_time() >= ends_at:
+            break
+        if silent:
+            await trio.sleep(LOOK_SECONDS)
+    for name in sorted(silent):
+        yield name, None

@@ -1,0 +1,72 @@
+"""Pure. One command and its reply on a connection to the relay, masked, as they are shown to whoever traces it."""
+
+from __future__ import annotations
+
+import json
+
+from attrs import frozen
+from cattrs import BaseValidationError, Converter
+
+from trio_worker.privacy import mask_address, mask_text
+from trio_worker.reply import Reply, Stage
+from trio_worker.smtp import Transaction
+
+_CONVERTER = Converter(omit_if_default=True)
+
+
+@frozen
+class Exchange:
+    """What was said and answered, without content and with its addresses masked.
+
+    ``seconds`` is the time since the last write on the connection, ``connection_id`` None while it is being opened.
+    """
+
+    said: str
+    reply: str
+    seconds: float
+    connection_id: int | None = None
+
+
+@frozen
+class ExchangeLine:
+    """An exchange, when it was (epoch seconds), and at which worker."""
+
+    at: float
+    worker: str
+    exchange: Exchange
+
+
+def said_words(stage: Stage, transaction: Transaction | None) -> str:
+    """Return the command that a reply answers, before the reply is taken into the transaction."""
+    if transaction is None:
+        return stage.upper()
+    envelope = transaction.envelope
+    match stage:
+        case Stage.MAIL:
+            return f"MAIL FROM:<{mask_address(envelope.sender) if envelope.sender else ''}>"
+        case Stage.RCPT:
+            return f"RCPT TO:<{mask_address(envelope.recipients[transaction.rcpts_answered])}>"
+        case Stage.FINAL:
+            return f"message of {len(envelope.content):,} bytes"
+        case _:
+            return stage.upper()
+
+
+def exchange_of(
+    stage: Stage, transaction: Transaction | None, reply: Reply, seconds: float, connection_id: int
+) -> Exchange:
+    """Return an exchange from the reply that ended it."""
+    return Exchange(said_words(stage, transaction), mask_text(str(reply)), seconds, connection_id)
+
+
+def write_exchange(line: ExchangeLine) -> str:
+    """Return a line as JSON."""
+    return json.dumps(_CONVERTER.unstructure(line), separators=(",", ":"))
+
+
+def read_exchange(wire: bytes) -> ExchangeLine | None:
+    """Read a line back, or None where another version wrote what cannot be read."""
+    try:
+        return _CONVERTER.structure(json.loads(wire), ExchangeLine)
+    except (BaseValidationError, ValueError, TypeError, RecursionError):
+        return None

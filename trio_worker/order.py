@@ -1,0 +1,110 @@
+"""Pure. What one can want of a worker from elsewhere, as it travels through Redis."""
+
+from __future__ import annotations
+
+from typing import TypeAlias, assert_never
+
+from attrs import frozen
+
+# A trace, and another log level, end by themselves: whoever asked may be cut off.
+MOST_SECONDS = 86_400.0
+
+
+@frozen
+class Quiet:
+    """Claim nothing more, finish what is in hand, and stay."""
+
+
+@frozen
+class Resume:
+    """Claim again."""
+
+
+@frozen
+class Drain:
+    """Finish what is in hand, and end."""
+
+
+@frozen
+class ShowTasks:
+    """Answer with the state of the worker and the tree of its tasks."""
+
+
+@frozen
+class SetLogLevel:
+    """Log from this level on, for so long."""
+
+    level: str
+    seconds: float
+
+
+@frozen
+class Trace:
+    """Tell what is said on each connection for so long, to whoever watches; a worker stops when nobody does."""
+
+    seconds: float
+
+
+Order: TypeAlias = Quiet | Resume | Drain | ShowTasks | SetLogLevel | Trace
+
+
+@frozen
+class Letter:
+    """An order on its way; whoever gave it finds what came of it under ``answer_id``."""
+
+    order: Order
+    answer_id: str
+
+
+def write_letter(letter: Letter) -> str:
+    """Return one line: the answer's id, the order's name, its words."""
+    return f"{letter.answer_id} {_words(letter.order)}"
+
+
+def read_letters(wire: bytes) -> list[Letter]:
+    """Read the orders of a worker, one a line, in the order in which they were given.
+
+    What another version wants, and this one does not know, is left out: nobody will answer it.
+    """
+    lines = wire.decode("ascii", "replace").splitlines()
+    return [letter for line in lines if (letter := _letter(line)) is not None]
+
+
+def _words(order: Order) -> str:
+    match order:
+        case Quiet():
+            return "quiet"
+        case Resume():
+            return "resume"
+        case Drain():
+            return "drain"
+        case ShowTasks():
+            return "tasks"
+        case SetLogLevel(level, seconds):
+            return f"log-level {level} {seconds:.0f}"
+        case Trace(seconds):
+            return f"trace {seconds:.0f}"
+        case _:
+            assert_never(order)
+
+
+def _letter(line: str) -> Letter | None:
+    match line.split(" "):
+        case [answer_id, "quiet"]:
+            return Letter(Quiet(), answer_id)
+        case [answer_id, "resume"]:
+            return Letter(Resume(), answer_id)
+        case [answer_id, "drain"]:
+            return Letter(Drain(), answer_id)
+        case [answer_id, "tasks"]:
+            return Letter(ShowTasks(), answer_id)
+        case [answer_id, "log-level", level, seconds] if _is_time(seconds):
+            return Letter(SetLogLevel(level, float(seconds)), answer_id)
+        case [answer_id, "trace", seconds] if _is_time(seconds):
+            return Letter(Trace(float(seconds)), answer_id)
+        case _:
+            return None
+
+
+def _is_time(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) <= 5 and float(word) <= MOST_SECONDS
