@@ -27,11 +27,12 @@ from hypothesis.stateful import (
 
 from trio_worker.bridge import open_bridge
 from trio_worker.broker import Answered, Broker, Claim, Claims, QueueOptions, Settlement
+from trio_worker.cancelling import Waiting, cancel
 from trio_worker.events import Source
 from trio_worker.inspection import Counts, Stray, count_jobs, find_strays
 from trio_worker.record import Cause
 from trio_worker.redis_client import RedisClient, RedisOptions, Unavailable, open_redis_client
-from trio_worker.shelves import Batch, Shelf, drop, find_shelved, revive
+from trio_worker.shelves import Batch, Shelf, drop, find_job, find_shelved, revive
 from trio_worker.verdict import Bury, Delay, Done, Hold, Release, Verdict
 
 T = TypeVar("T")
@@ -305,6 +306,35 @@ class QueueMachine(RuleBasedStateMachine):
             assert batch.job_ids == frozenset({name})
             self.model.jobs[name] = Known(self.model.jobs[name].body, "delayed", is_settled=True)
             self._let_come("delayed", name)
+
+    @precondition(lambda self: self.model.names("delayed") or self.model.waiting)
+    @rule(place=st.integers(0, 9), is_waiting=st.booleans())
+    def cancel(self, place: int, is_waiting: bool) -> None:  # noqa: FBT001  passed by name
+        """An operator cancels a job that nobody has begun; of equal ones in the list the foremost."""
+        client, waiting, names = self.portal.client, self.model.waiting, self.model.names("delayed")
+        if waiting and (is_waiting or not names):
+            body = waiting[place % len(waiting)]
+            (name,) = self.portal.run(cancel, client, "jobs", [], [Waiting(body, "Registration")], "ann", 1.0)
+            waiting.remove(body)
+            self.model.popped += 1
+            self.model.jobs[name] = Known(body, "dead", is_settled=True)
+        else:
+            name = names[place % len(names)]
+            found = self.portal.run(find_job, client, "jobs", name)
+            assert found is not None
+            assert self.portal.run(cancel, client, "jobs", [found[1]], [], "ann", 1.0) == frozenset({name})
+            self.model.jobs[name] = Known(self.model.jobs[name].body, "dead", is_settled=True)
+
+    @precondition(lambda self: self.model.names("leased") or self.model.names("dead"))
+    @rule(place=st.integers(0, 9))
+    def cancel_too_late(self, place: int) -> None:
+        """What a worker has, or what is dead, is not cancelled."""
+        names = self.model.names("leased") + self.model.names("dead")
+        name = names[place % len(names)]
+        found = self.portal.run(find_job, self.portal.client, "jobs", name)
+        assert found is not None
+        gone = Waiting(b"never pushed" * 9, "")
+        assert self.portal.run(cancel, self.portal.client, "jobs", [found[1]], [gone], "ann", 1.0) == frozenset()
 
     @precondition(lambda self: self.model.has_claimable)
     @rule()

@@ -7,15 +7,16 @@ key                 type    written by                      read by             
 ==================  ======  ==============================  ===============================  ==========================
 jobs                list    producers; claim                wait, claim, inspect             never
 {jobs}:leased       zset    claim, renew, settle            claim, renew, inspect            never; score: lease's end
-{jobs}:delayed      zset    claim, settle, revive           claim, inspect                   never; score: due time
+{jobs}:delayed      zset    claim, settle, revive, cancel   claim, inspect                   never; score: due time
 {jobs}:held         zset    claim, settle, revive, drop     inspect, held                    never; score: time of hold
-{jobs}:dead         zset    claim, settle, revive, drop     inspect, dead                    never; score: time of death
-{jobs}:body         hash    claim, settle, drop             claim, dead, held                with the job, when done
-{jobs}:record       hash    settle, revive, drop            claim, dead, held                with the job, when done
+{jobs}:dead         zset    claim, settle, revive, drop,    inspect, dead                    never; score: time of death
+                            cancel
+{jobs}:body         hash    claim, settle, drop, cancel     claim, dead, held                with the job, when done
+{jobs}:record       hash    settle, revive, drop, cancel    claim, dead, held                with the job, when done
 {jobs}:lease        hash    claim, renew, settle, revive,   claim, renew, settle, dead       with the job, when done
-                            drop
+                            drop, cancel
 {jobs}:pause        string  queue pause                     claim, inspect                   with the pause
-{jobs}:totals       hash    claim, settle                   claim, inspect, beat             never
+{jobs}:totals       hash    claim, settle, purge, cancel    claim, inspect, beat             never
 {jobs}:workers      zset    beat                            overview, order                  never; score: last beat
 {jobs}:heartbeats   hash    beat                            overview                         with the worker's name
 {jobs}:orders       hash    order, beat                     beat                             when heard

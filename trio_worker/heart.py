@@ -32,7 +32,7 @@ from trio_worker.pool import Pool, Shut
 from trio_worker.privacy import mask_address
 from trio_worker.record import Cause, Record
 from trio_worker.redis_client import Unavailable
-from trio_worker.smtp import Envelope
+from trio_worker.smtp import Capabilities, Envelope
 from trio_worker.tried import Tried, tried_of
 from trio_worker.verdict import Delay, Done, Release, RetryPolicy, Terms, Verdict, admit, bury, decide
 
@@ -134,7 +134,8 @@ class Heart:
                         withheld = await self._confirm(claim, told, marks_started=holds)
                         if withheld is not None:
                             return withheld
-                    envelope = self._envelope(mail, recipients, lane, holds=holds)
+                    is_cautious = holds or self.pool.is_rested(lane)
+                    envelope = envelope_of(mail, recipients, lane.opened.capabilities, is_cautious=is_cautious)
                     delivery = await lane.deliver(envelope)
                     _tell_delivery(told, delivery, envelope, borrow_seconds)
                     return delivery.outcome
@@ -154,17 +155,6 @@ class Heart:
             return None
         what = is_ours.what if isinstance(is_ours, Unavailable) else "another worker took it over"
         return Release(told.record, Cause("unconfirmed", text=f"not sent: {what}"))
-
-    def _envelope(self, mail: Mail, recipients: tuple[str, ...], lane: Connection, *, holds: bool) -> Envelope:
-        content = mail.content(eight_bit=lane.opened.capabilities.eight_bit)
-        return Envelope(
-            sender=mail.sender,
-            recipients=recipients,
-            content=content,
-            needs_smtputf8=mail.needs_smtputf8,
-            is_eight_bit=not content.isascii(),
-            is_cautious=holds or self.pool.is_rested(lane),
-        )
 
     def _date(self, claim: Claim, job: Job | Malformed, told: Told) -> None:
         """Learn the job's type and age; a fresh job's age begins when it was pushed, if anything tells."""
@@ -187,6 +177,19 @@ class Heart:
     def _now(self, claim: Claim) -> float:
         """Return Redis' clock, carried on by ours since the claim."""
         return claim.claimed_at + trio.current_time() - claim.began
+
+
+def envelope_of(mail: Mail, recipients: tuple[str, ...], capabilities: Capabilities, *, is_cautious: bool) -> Envelope:
+    """Return a mail as it goes to those recipients over a connection that can do so much."""
+    content = mail.content(eight_bit=capabilities.eight_bit)
+    return Envelope(
+        sender=mail.sender,
+        recipients=recipients,
+        content=content,
+        needs_smtputf8=mail.needs_smtputf8,
+        is_eight_bit=not content.isascii(),
+        is_cautious=is_cautious,
+    )
 
 
 def _tell_delivery(told: Told, delivery: Delivery, envelope: Envelope, borrow_seconds: float) -> None:

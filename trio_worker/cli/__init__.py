@@ -27,6 +27,7 @@ app.command("trio_worker.cli.demo:demo", name="demo", help="See it work: own Val
 app.command(
     "trio_worker.cli.enqueue:enqueue", name="enqueue", help="Put jobs from a file or standard input on the queue."
 )
+app.command("trio_worker.cli.send:send", name="send", help="Send one job's mail now, without the queue.")
 app.command(
     "trio_worker.cli.status:status", name="status", help="Count the queue and say what is wrong, in one screen."
 )
@@ -40,7 +41,7 @@ app.command(
 app.command("trio_worker.cli.audit:audit", name="audit", help="Check that every job is in exactly one state.")
 app.command("trio_worker.cli.doctor:doctor", name="doctor", help="Look at all that a worker needs; send nothing.")
 app.command("trio_worker.cli.schema:schema", name="schema", help="Print the JSON Schema of a job.")
-app.command("trio_worker.cli.job:job", name="job", help="One job, in whatever state it is: show, retry, find.")
+app.command("trio_worker.cli.job:job", name="job", help="One job, in whatever state it is: show, retry, cancel, find.")
 app.command("trio_worker.cli.queue:queue", name="queue", help="The queue: list, peek, age, pause, resume, release.")
 app.command("trio_worker.cli.dead:dead", name="dead", help="Dead letters: groups, list, show, retry, drop, export.")
 app.command("trio_worker.cli.held:held", name="held", help="Mails that may have arrived: the same as for dead.")

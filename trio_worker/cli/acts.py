@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trio_worker.cli.surroundings import complain
 from trio_worker.logbook import open_logbook
@@ -23,12 +23,17 @@ def who() -> str:
 
 def note_reveal(settings: Settings, command: str, what: Sequence[str]) -> None:
     """Leave a line in the log, or else on standard error, that somebody was shown addresses or bodies."""
-    fields = {"who": who() or "unknown", "command": command, "jobs": " ".join(what)}
+    note_act(settings, "Revealed", {"command": command, "jobs": " ".join(what)})
+
+
+def note_act(settings: Settings, what: str, fields: Mapping[str, str]) -> None:
+    """Leave a line in the log, or else on standard error, of what somebody did."""
+    told = {"who": who() or "unknown", **fields}
     try:
         with open_logbook(settings.log, to_terminal=True) as logbook:
-            logbook.audit("Revealed", fields)
+            logbook.audit(what, told)
     except OSError as error:
-        complain(f"log.file: {settings.log.file}: {error.strerror}: {fields}")
+        complain(f"log.file: {settings.log.file}: {error.strerror}: {told}")
 
 
 async def pause_words(client: RedisClient, name: str, reason: str) -> str:

@@ -37,10 +37,11 @@ BATCH = 500
 _WRAPPED = re.compile(rb'\{"base64": "([A-Za-z0-9+/=]*)"\}')
 
 
+JobsFile = Annotated[str, Parameter(help="File with one job a line; - for standard input.", allow_leading_hyphen=True)]
+
+
 async def enqueue(
-    file: Annotated[
-        str, Parameter(help="File with one job a line; - for standard input.", allow_leading_hyphen=True)
-    ] = "-",
+    file: JobsFile = "-",
     *,
     unchecked: Annotated[
         bool, Parameter(negative=(), help="Push lines as they are, also those no worker takes.")
@@ -51,7 +52,7 @@ async def enqueue(
 ) -> int:
     """Put jobs on the queue: one JSON document a line (NDJSON). Lines that no worker would take are refused."""
     settings = load_settings(config)
-    lines = await _read_lines(file)
+    lines = await read_lines(file)
     if isinstance(lines, OSError):
         refuse(NOTHING_MATCHED, f"{file}: {lines.strerror}")
     good, faults = (lines, []) if unchecked else _check(lines, settings)
@@ -79,7 +80,8 @@ async def enqueue(
     return OK if not faults else PARTLY if good else REFUSED
 
 
-async def _read_lines(file: str) -> list[bytes] | OSError:
+async def read_lines(file: str) -> list[bytes] | OSError:
+    """Return the jobs of a file, or of standard input for -, without those lines that are blank."""
     try:
         read = await trio.to_thread.run_sync(_read, file)
     except OSError as error:

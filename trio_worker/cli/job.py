@@ -1,19 +1,21 @@
-"""Trio. ``job``: one job, in whatever state it is: show, retry, find."""
+"""Trio. ``job``: one job, in whatever state it is: show, retry, cancel, find."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
-from attrs import frozen
+from attrs import define, field, frozen
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from trio_worker.address import AddressFault, parse_mailbox
-from trio_worker.cli.acts import note_reveal
+from trio_worker.cancelling import Waiting, cancel
+from trio_worker.cli.acts import note_reveal, who
+from trio_worker.cli.asking import Asking, agreed, is_expected
 from trio_worker.cli.job_text import describe, job_lines
-from trio_worker.cli.shelf import Reveal
+from trio_worker.cli.shelf import ASKING, Reveal
 from trio_worker.cli.surroundings import (
     NOTHING_MATCHED,
     OK,
@@ -32,12 +34,14 @@ from trio_worker.cli.surroundings import (
 from trio_worker.glance import glance
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.releasing import walk_bodies, walk_waiting
-from trio_worker.shelves import find_job, hasten, revive
+from trio_worker.shelves import ShelvedJob, find_job, hasten, revive
 
 # A walk over a queue reads payloads: so many are a few seconds, and a person can ask for more.
 MOST_LOOKED_AT = 100_000
+# So many ways back are printed; --json has all.
+SHOWN_IDS = 20
 
-job = App(name="job", help="One job, in whatever state it is: show, retry, find.", help_format="plaintext")
+job = App(name="job", help="One job, in whatever state it is: show, retry, cancel, find.", help_format="plaintext")
 
 
 @job.command(name="show")
@@ -86,6 +90,103 @@ async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
         return report_unavailable(done, settings)
     print(f"{job_id}: was {state}, is due now, attempt {shelved.record.attempts + 1 if state == 'delayed' else 1}")
     return OK if done else PARTLY
+
+
+@job.command(name="cancel")
+async def cancel_job(
+    *job_ids: Annotated[str, Parameter(help="Ids of delayed jobs, as tail, job find and queue list --json name them.")],
+    producer_id: Annotated[str, Parameter(name="--id", help="The id that the producer gave it, wherever it is.")] = "",
+    most: Annotated[int, Parameter(help="Look at so many jobs at the most.", validator=Number(gte=1))] = MOST_LOOKED_AT,
+    asking: Asking = ASKING,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Take back jobs that nobody has begun: they become dead letters, from where job retry brings them back."""
+    if bool(job_ids) == bool(producer_id):
+        refuse(USAGE, "name jobs by their ids, or say --id for the producer's")
+    settings = load_settings(config)
+    name = settings.queue.name
+    async with open_queue(settings) as client:
+        choice = _Choice(client, name)
+        failed = await (choice.by_ids(job_ids) if job_ids else choice.by_producer(producer_id, most))
+        if failed:
+            return report_unavailable(failed, settings)
+        for line in choice.others:
+            complain(line)
+        if not choice.count:
+            return REFUSED if choice.others else NOTHING_MATCHED
+        stop = _may_cancel(choice.count, name, asking)
+        if stop is not None:
+            return stop
+        done = await cancel(client, name, choice.delayed, choice.waiting, who(), time.time())
+        if isinstance(done, Unavailable):
+            return report_unavailable(done, settings)
+    if as_json:
+        print_json({"cancelled": sorted(done), "missing": choice.count - len(done) + len(choice.others)})
+    else:
+        print(f"{_jobs(len(done))} cancelled: among the dead letters of {name}, and sent by nobody")
+        for job_id in sorted(done)[:SHOWN_IDS]:
+            print(f"to undo: trio-worker job retry {job_id}")
+    return OK if len(done) == choice.count and not choice.others else PARTLY
+
+
+def _jobs(count: int) -> str:
+    return f"{count:,} {'job' if count == 1 else 'jobs'}"
+
+
+def _may_cancel(count: int, name: str, asking: Asking) -> int | None:
+    """Return the exit code where this is not to be done, else None."""
+    if not is_expected(count, asking.expect, "jobs"):
+        return REFUSED
+    words = f"cancel {_jobs(count)} of {name}"
+    if asking.dry_run:
+        print(f"would: {words}")
+        return OK
+    if count > 1 and not agreed(f"{words.capitalize()}?", yes=asking.yes, no_input=asking.no_input):
+        return REFUSED
+    return None
+
+
+@define
+class _Choice:
+    """Jobs to cancel, as they are found; ``others`` says why one that was meant cannot be."""
+
+    client: RedisClient
+    queue_name: str
+    delayed: list[ShelvedJob] = field(factory=list)
+    waiting: list[Waiting] = field(factory=list)
+    others: list[str] = field(factory=list)
+
+    @property
+    def count(self) -> int:
+        return len(self.delayed) + len(self.waiting)
+
+    async def by_ids(self, job_ids: Sequence[str]) -> Unavailable | None:
+        for job_id in dict.fromkeys(job_ids):
+            found = await find_job(self.client, self.queue_name, job_id)
+            if isinstance(found, Unavailable):
+                return found
+            if found is None:
+                self.others.append(f"{job_id}: no such job: it was sent, or it still waits in the list: try --id")
+                continue
+            state, shelved = found
+            if state == "delayed":
+                self.delayed.append(shelved)
+            else:
+                has = "a worker has it now" if state == "leased" else f"it is {state}, and sent by nobody"
+                self.others.append(f"{job_id}: {has}")
+        return None
+
+    async def by_producer(self, producer_id: str, most: int) -> Unavailable | None:
+        wanted = _Wanted(producer_id, "", "")
+        job_ids: list[str] = []
+        async for page in _bodies(self.client, self.queue_name, most, ""):
+            if isinstance(page, Unavailable):
+                return page
+            meant = [(job_id, raw) for job_id, _, raw in page if wanted.takes(raw)]
+            job_ids += [job_id for job_id, _ in meant if job_id]
+            self.waiting += [Waiting(raw, glance(raw).email_type) for job_id, raw in meant if not job_id]
+        return await self.by_ids(job_ids)
 
 
 @frozen

@@ -1,0 +1,143 @@
+"""Trio. ``send``: the mail of one job, now and over a connection of its own; no queue, no Redis, no second try."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from typing import assert_never
+
+import trio
+from attrs import frozen
+
+from trio_worker.bridge import open_bridge
+from trio_worker.broker import new_id_prefix
+from trio_worker.cli.acts import note_act
+from trio_worker.cli.enqueue import JobsFile, read_lines
+from trio_worker.cli.run import Templates, read_templates, relay_of
+from trio_worker.cli.surroundings import (
+    LOGIN_REFUSED,
+    NOTHING_MATCHED,
+    OK,
+    PARTLY,
+    REFUSED,
+    TIMED_OUT,
+    UNREACHABLE,
+    USAGE,
+    AsJson,
+    ConfigFile,
+    complain,
+    load_settings,
+    obey_signals,
+    print_json,
+    refuse,
+)
+from trio_worker.connection import Connection
+from trio_worker.fault import Malformed
+from trio_worker.heart import envelope_of
+from trio_worker.job import decode
+from trio_worker.mail import Mail
+from trio_worker.opening import open_session
+from trio_worker.outcome import Accepted, How, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened
+from trio_worker.privacy import mask_address, mask_text
+from trio_worker.settings import Settings
+from trio_worker.wording import duration, trouble_words
+
+
+@frozen
+class _Said:
+    """How it went: the exit code, one word, and the relay's words or why there are none."""
+
+    code: int
+    word: str
+    why: str
+
+
+async def send(file: JobsFile = "-", *, config: ConfigFile = None, as_json: AsJson = False) -> int:
+    """Send the mail of one job now, without the queue: to try a template, a login or an address. It is tried once."""
+    settings = load_settings(config)
+    lines = await read_lines(file)
+    if isinstance(lines, OSError):
+        refuse(NOTHING_MATCHED, f"{file}: {lines.strerror}")
+    if len(lines) != 1:
+        refuse(USAGE, f"{file}: one job is sent, and there are {len(lines)}; trio-worker enqueue takes many")
+    job_id = f"{new_id_prefix()}000"
+    mail = _made(lines[0], job_id, settings, read_templates(settings))
+    note_act(settings, "Sent by hand", {"command": "send", "job": job_id})
+    async with obey_signals(), open_bridge(complain):
+        outcome = await _deliver(mail, settings)
+    said = _said(outcome)
+    refused = list(_refusals(outcome))
+    if as_json:
+        document = {"job_id": job_id, "outcome": said.word, "why": said.why, "refused": refused}
+        print_json({**document, "message_id": mail.message_id})
+    else:
+        print(f"{said.word}: {said.why}")
+        if said.code in {OK, PARTLY, TIMED_OUT}:
+            print(f"Message-ID {mail.message_id}")
+        for each in refused:
+            print(f"refused {each['recipient']}: {each['reply']}")
+    return said.code
+
+
+def _made(line: bytes, job_id: str, settings: Settings, templates: Templates) -> Mail:
+    """Make the mail by the way of every job, or end the command with 4."""
+    now = time.time()
+    job = decode(line, templates.catalogue.types)
+    if isinstance(job, Malformed):
+        refuse(REFUSED, *map(str, job.faults))
+    if job.expires_at is not None and job.expires_at <= now:
+        refuse(REFUSED, f"expires_at: it expired {duration(now - job.expires_at)} ago")
+    if job.not_before is not None and job.not_before > now:
+        wait = duration(job.not_before - now)
+        refuse(REFUSED, f"not_before: it is to be sent in {wait}; trio-worker enqueue keeps it until then")
+    mail = templates.composer.compose(job, job_id, now)
+    if isinstance(mail, Malformed):
+        refuse(REFUSED, *map(str, mail.faults))
+    only_to = settings.smtp.only_to
+    if only_to and not all(re.fullmatch(only_to, recipient) for recipient in mail.recipients):
+        refuse(REFUSED, "smtp.only_to does not name a recipient")
+    return mail
+
+
+async def _deliver(mail: Mail, settings: Settings) -> Outcome:
+    """Open a connection, deliver over it, and leave with QUIT; a cancel breaks it off."""
+    opened = await open_session(relay_of(settings))
+    if isinstance(opened, Trouble):
+        return Unopened(opened)
+    connection = Connection(1, opened, settings.smtp_timeouts)
+    try:
+        async with trio.open_nursery() as watching:
+            watching.start_soon(connection.watch)
+            delivery = await connection.deliver(
+                envelope_of(mail, mail.recipients, opened.capabilities, is_cautious=False)
+            )
+            await connection.close()
+    finally:
+        connection.abort()
+    return delivery.outcome
+
+
+def _said(outcome: Outcome) -> _Said:
+    match outcome:
+        case Accepted(reply, refusals):
+            return _Said(PARTLY if refusals else OK, "sent", mask_text(str(reply)))
+        case Refused(reply):
+            return _Said(REFUSED, "refused", mask_text(f"{reply} at {reply.stage.upper()}"))
+        case Unfit(why):
+            return _Said(REFUSED, "not sent", why)
+        case NotSent(loss):
+            return _Said(UNREACHABLE, "not sent", mask_text(str(loss)))
+        case Uncertain(loss):
+            return _Said(TIMED_OUT, "uncertain", mask_text(f"it may have been delivered: {loss}"))
+        case Unopened(trouble):
+            code = LOGIN_REFUSED if trouble.how is How.LOGIN else UNREACHABLE
+            return _Said(code, "not sent", mask_text(trouble_words(trouble)))
+        case _:
+            assert_never(outcome)
+
+
+def _refusals(outcome: Outcome) -> Iterator[dict[str, str]]:
+    if isinstance(outcome, Accepted | Refused):
+        for refusal in outcome.refusals:
+            yield {"recipient": mask_address(refusal.recipient), "reply": mask_text(str(refusal.reply))}
