@@ -40,7 +40,8 @@ def send(work_folder: Path) -> Send:
 
     async def run(port: int, job: bytes, *words: str, smtp: str = "") -> Sent:
         config = work_folder / "worker.toml"
-        config.write_text(f'[redis]\nurl = "redis://127.0.0.1:1"\n[smtp]\nhost = "127.0.0.1"\ntls = "none"\nport = {port}\n{smtp}\n')
+        relay = f'host = "127.0.0.1"\nport = {port}\ntls = "none"\n{smtp}\n'
+        config.write_text(f'[redis]\nurl = "redis://127.0.0.1:1"\n[smtp]\n{relay}')
         command = [sys.executable, "-m", "trio_worker", "send", "--config", str(config), *words]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with trio.fail_after(60):
