@@ -430,7 +430,10 @@ def test_a_type_without_templates_is_refused() -> None:
     [
         ({"text": "a\n{{ x "}, "Own/text.j2:2", "unexpected end"),
         ({"text": "{{ number|nothing }}"}, "Own/text.j2:1", "No filter named"),
-        ({"html": "{{ nmae }}"}, "Own/html.j2", "'nmae', which fields.toml does not declare"),
+        ({"html": "{{ nmae }}"}, "Own/html.j2:1", "'nmae', which fields.toml does not declare"),
+        ({"text": "a\n\n{{ nmae }}\n{{ nmae }}"}, "Own/text.j2:3", "'nmae', which fields.toml does not declare"),
+        ({"subject": "Order\nshipped"}, "Own/subject.j2", "is more than one line (with the samples)"),
+        ({"subject": "{{ note or 'a\nb' }}"}, "Own/subject.j2", "is more than one line (with the samples)"),
         ({"html": "{% extends 'gone.j2' %}"}, "Own/html.j2:1", "gone.j2"),
         ({"subject": "{{ note.upper() }}"}, "Own/subject.j2:1", "fails on the samples"),
         ({"text": "{% include '_x.j2' %}", "_x.j2": "\n{{ oops }}"}, "_x.j2:2", "'oops' is undefined"),
@@ -444,6 +447,24 @@ def test_templates_are_proven_at_start(sources: dict[str, str], path: str, part:
     assert isinstance(faults, ComposerFaults)
     assert [fault.path for fault in faults.faults] == [path]
     assert part in faults.faults[0].what
+
+
+def test_a_subject_that_ends_with_a_line_feed_is_one_line() -> None:
+    """As every editor writes it; also where a tag stands on a line of its own."""
+    assert isinstance(
+        open_composer(MailOptions(), catalogue_of(subject="\n{% if number %}\nOrder\n{% endif %}\n")), Composer
+    )
+
+
+def test_a_faulty_subject_is_told_beside_a_faulty_text_of_another_type() -> None:
+    """All faults at once."""
+    own = catalogue_of(subject="a\nb")
+    other = {f"Other/{part}.j2": text for part, text in {"subject": "s", "text": "{{ nmae }}"}.items()}
+    both = Catalogue({**own.types, "Other": evolve(own.types["Own"], email_type="Other")}, {**own.sources, **other})
+    faults = open_composer(MailOptions(), both)
+
+    assert isinstance(faults, ComposerFaults)
+    assert {fault.path for fault in faults.faults} == {"Own/subject.j2", "Other/text.j2:1"}
 
 
 def test_templates_share_frames_and_set_names() -> None:

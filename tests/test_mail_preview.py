@@ -178,4 +178,4 @@ def test_a_type_of_ones_own_is_shown_and_its_faults_are_told(
 
     (folder / "text.j2").write_text("Come on {{ weekday }}.\n")
     assert run("mail", "preview", "Invitation", "--config", "mine.toml") == 78
-    assert "Invitation/text.j2: uses 'weekday'" in capsys.readouterr().err
+    assert "Invitation/text.j2:1: uses 'weekday'" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping  # attrs resolves the annotations of a record at run time
 from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from trio_worker.address import AddressFault, Mailbox, parse_mailbox
 from trio_worker.email_type import MESSAGE, FieldSpec, TypeSpec, fault_of_value
@@ -31,6 +31,7 @@ __all__ = [
     "TypeSpec",
     "decode",
     "sample_job",
+    "sample_jobs",
 ]
 
 TASK_TYPE = "Email"
@@ -121,6 +122,12 @@ def read_enqueued_at(raw: bytes) -> float | None:
         return None
     envelope = _read_envelope(document.value)
     return envelope.enqueued_at if isinstance(envelope, Envelope) else None
+
+
+def sample_jobs(spec: TypeSpec) -> tuple[Job, Job]:
+    """Make a job of this type from the samples of all its fields, and one from those of the required fields alone."""
+    fields = tuple(each if each.required else evolve(each, sample=None) for each in spec.fields)
+    return sample_job(spec), sample_job(evolve(spec, fields=fields))
 
 
 def sample_job(spec: TypeSpec) -> Job:

@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from trio_worker.address import AddressFault, Mailbox, has_control_character, parse_domain, parse_mailbox
 from trio_worker.fault import Fault, Malformed, malformed
-from trio_worker.job import Job, Message, Templated
+from trio_worker.job import Job, Message, Templated, sample_jobs
 from trio_worker.mime import (
     CRLF,
     Entity,
@@ -30,9 +30,9 @@ from trio_worker.skeleton import Filled
 from trio_worker.template import Rendered, Templates, compile_templates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from trio_worker.email_type import Catalogue
+    from trio_worker.email_type import Catalogue, TypeSpec
     from trio_worker.job import Attachment
 
 _URL = re.compile(r"https?://[^\s<>\"\\]{1,500}", re.ASCII)
@@ -230,7 +230,7 @@ class Composer:
 
 
 def open_composer(options: MailOptions, catalogue: Catalogue) -> Composer | ComposerFaults:
-    """Check the options, compile every template and try it on the samples of its type; all faults at once."""
+    """Check the options, compile every template, and make a mail of the samples of each type; all faults at once."""
     faults: list[Fault] = []
     sender = parse_mailbox(options.sender)
     envelope_sender = parse_mailbox(options.envelope_from) if options.envelope_from else sender
@@ -248,19 +248,28 @@ def open_composer(options: MailOptions, catalogue: Catalogue) -> Composer | Comp
     product = "" if isinstance(sender, AddressFault) else sender.name or sender.domain
     templates, template_faults = compile_templates(catalogue, {"product": product, "frontend_url": url})
     faults.extend(template_faults)
-    if (
-        faults
-        or isinstance(sender, AddressFault)
-        or isinstance(envelope_sender, AddressFault)
-        or not isinstance(domain, str)
-    ):
+    if isinstance(sender, AddressFault) or isinstance(envelope_sender, AddressFault) or not isinstance(domain, str):
         return ComposerFaults(tuple(faults))
     unsubscribe = {
         spec.email_type: f"List-Unsubscribe: <{url}{spec.unsubscribe_path}>{CRLF}"
         for spec in catalogue.types.values()
         if spec.unsubscribe_path
     }
-    return Composer(sender, envelope_sender, domain or sender.domain, templates, unsubscribe)
+    composer = Composer(sender, envelope_sender, domain or sender.domain, templates, unsubscribe)
+    for email_type in templates:
+        faults.extend(_proofs(composer, catalogue.types[email_type]))
+    return ComposerFaults(tuple(faults)) if faults else composer
+
+
+def _proofs(composer: Composer, spec: TypeSpec) -> Iterator[Fault]:
+    """Yield why the samples of a type make no mail; a template that fails on them has been told already."""
+    for job in sample_jobs(spec):
+        made = composer.compose(job, "sample", 0.0)
+        if isinstance(made, Malformed) and made.reason != "template":
+            yield from (
+                Fault(f"{spec.email_type}/{each.path}.j2", f"{each.what} (with the samples)") for each in made.faults
+            )
+            return
 
 
 def _message_id_domain(text: str) -> str | AddressFault:

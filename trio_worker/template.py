@@ -11,7 +11,7 @@ from jinja2 import meta, nodes
 from trio_worker.email_type import TEMPLATE_VARIABLES
 from trio_worker.fault import Fault
 from trio_worker.figures import figure, figures, label
-from trio_worker.job import Templated, sample_job
+from trio_worker.job import Templated, sample_jobs
 from trio_worker.mime import canonical
 from trio_worker.skeleton import Filled, Skeleton, find_skeleton, percent
 
@@ -209,15 +209,14 @@ def _unknown_names(environment: jinja2.Environment, name: str, catalogue: Catalo
     }
     known |= {found.name for found in tree.find_all(nodes.Macro)}
     for unknown in sorted(meta.find_undeclared_variables(tree) - known):
-        yield Fault(name, f"uses {unknown!r}, which fields.toml does not declare")
+        line = min(found.lineno for found in tree.find_all(nodes.Name) if found.name == unknown)
+        yield Fault(f"{name}:{line}", f"uses {unknown!r}, which fields.toml does not declare")
 
 
 def _proofs(templates: Templates, spec: TypeSpec) -> Iterator[Fault]:
     """Yield the first failure on all samples, or on those of the required fields alone."""
-    fields = _fields(sample_job(spec))
-    optional = {declared.name: None for declared in spec.fields if not declared.required}
-    for given in (fields, {**fields, **optional}):
-        if fault := templates.prove(given):
+    for job in sample_jobs(spec):
+        if fault := templates.prove(_fields(job)):
             yield fault
             return
 
