@@ -11,12 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from cyclopts.exceptions import MissingArgumentError
 
 from trio_worker.bridge import open_bridge
 from trio_worker.cli import app
+from trio_worker.email_type import KINDS, FieldSpec
 from trio_worker.job import Job, decode
 from trio_worker.redis_client import RedisOptions, open_redis_client
 from trio_worker.settings import KEYS, TYPE_KEYS
@@ -122,6 +124,18 @@ def test_type_of_the_jobs_page_can_be_made(work_folder: Path) -> None:
     config.write_text('[mail]\ntemplate_dirs = ["templates"]\n')
 
     assert app(["config", "check", "--config", str(config)]) in (0, None)
+
+
+def test_jobs_page_names_every_kind_and_key_of_a_field() -> None:
+    """Each has a row of its own, and no other kind is named."""
+    section = (ROOT / "docs" / "jobs.md").read_text("utf-8").partition("## A type of your own")[2]
+    keys, kinds = (
+        re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+        for table in re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    )
+
+    assert kinds == list(KINDS)
+    assert keys == ["says", "unsubscribe_path", "[fields.NAME]", *[each.name for each in attrs.fields(FieldSpec)][1:]]
 
 
 def test_every_module_that_the_journey_names_is_there_in_its_order() -> None:

@@ -46,8 +46,8 @@ _TAKEN = re.compile(
     re.IGNORECASE,
 )
 
-_ENTRY_KEYS = frozenset({"kind", "required", "sample"})
-_TOP_KEYS = frozenset({"says", "unsubscribe_path", "fields"})
+_TOP_KEYS = ("says", "unsubscribe_path", "fields")
+_ENTRY_KEYS = ("kind", "required", "sample")
 
 
 @frozen
@@ -154,7 +154,8 @@ def read_type(email_type: str, source: str) -> TypeSpec | tuple[Fault, ...]:
 
 
 def _faults_of_top(document: dict[str, Any]) -> Iterator[Fault]:
-    yield from (Fault(key, "is not a key of fields.toml") for key in document if key not in _TOP_KEYS)
+    known = ", ".join(_TOP_KEYS)
+    yield from (Fault(key, f"is not one of the keys here: {known}") for key in document if key not in _TOP_KEYS)
     says = document.get("says", "")
     if not isinstance(says, str) or not says or fault_of_line(says):
         yield Fault("says", "must be one sentence: what the mail is for")
@@ -170,12 +171,15 @@ def _faults_of_entry(name: str, entry: Any) -> Iterator[Fault]:
     if not isinstance(entry, dict):
         yield Fault(path, "must be a table")
         return
-    yield from (Fault(f"{path}.{key}", "is not a key of a field") for key in entry if key not in _ENTRY_KEYS)
+    known = ", ".join(_ENTRY_KEYS)
+    yield from (
+        Fault(f"{path}.{key}", f"is not one of a field's keys: {known}") for key in entry if key not in _ENTRY_KEYS
+    )
     if not isinstance(required := entry.get("required", True), bool):
         yield Fault(f"{path}.required", "must be true or false")
     kind = entry.get("kind")
     if kind not in KINDS:
-        yield Fault(f"{path}.kind", f"must be one of {', '.join(KINDS)}")
+        yield Fault(f"{path}.kind", f"{'must be' if 'kind' in entry else 'is missing:'} one of {', '.join(KINDS)}")
         return
     sample = entry.get("sample")
     if sample is None and required:
