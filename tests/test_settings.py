@@ -186,6 +186,29 @@ def test_a_secret_that_everybody_may_read_is_warned_of(tmp_path: Path) -> None:
     assert any("chmod o-r" in str(warning) for warning in settings.warnings)
 
 
+@pytest.mark.parametrize(
+    ("listen", "host", "port", "warned"),
+    [
+        ("127.0.0.1:1025", "127.0.0.1", 1025, False),
+        ("localhost:1025", "127.0.0.1", 1025, False),
+        ("0.0.0.0:1025", "127.0.0.1", 1025, False),
+        ("127.0.0.1:1025", "localhost", 1025, False),
+        ("127.0.0.1:1026", "127.0.0.1", 1025, True),
+        ("127.0.0.1:1025", "127.0.0.2", 1025, True),
+        ("", "127.0.0.1", 2525, False),
+    ],
+)
+def test_a_catcher_that_gets_no_mail_is_warned_of(
+    listen: str, host: str, port: int, tmp_path: Path, *, warned: bool
+) -> None:
+    """Both keys are named, for one was changed and the other forgotten."""
+    text = f'[smtp]\nhost = "{host}"\nport = {port}\n[capture]\nlisten = "{listen}"\n'
+    found = [str(each) for each in good(text, tmp_path).warnings if "catches none" in str(each)]
+
+    assert len(found) == warned
+    assert all("worker.toml:5  capture.listen: " in each and "smtp.port" in each for each in found)
+
+
 def test_a_type_may_have_its_own_age_and_policy(tmp_path: Path) -> None:
     """What is not set stays as shipped: links of a password reset are dead after an hour."""
     text = '[mail.types.ResetPassword]\non_uncertain = "hold"\n[mail.types.Invoice]\nmax_age_seconds = 60\n'

@@ -49,6 +49,7 @@ CONFIG_VARIABLE = "TRIO_WORKER_CONFIG"
 DEV_FILE = Path("conf/dev.toml")
 _TYPES = "mail.types"
 _MOST_BITS = 63
+_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  what a catcher may be told, not what we listen on
 _REDIS_SCHEMES = (*SCHEMES, "embedded")
 
 
@@ -423,6 +424,12 @@ def _crossed(settings: Settings, reader: _Reader) -> Iterator[Fault]:
             yield fault("metrics.listen", str(error))
 
 
+def _is_caught(listen: str, host: str, port: int) -> bool:
+    """Whether a catcher there gets what is sent to a loopback address; ``localhost`` may be any of them."""
+    own_host, own_port = split_listen(listen)
+    return own_port == port and (own_host == host or not {own_host, host}.isdisjoint({"localhost", *_ANY_ADDRESS}))
+
+
 def _is_host_name(host: str) -> bool:
     try:
         host.encode("idna")
@@ -493,6 +500,15 @@ def _odd(settings: Settings, reader: _Reader) -> Iterator[Fault]:
         yield Fault(reader.place("smtp.tls"), "smtp.tls: without TLS only CRAM-MD5 is used to log in")
     if smtp.username and not smtp.password:
         yield Fault(reader.place("smtp.username"), "smtp.username: there is no smtp.password")
+    if (
+        settings.capture.listen
+        and is_loopback(smtp.host)
+        and not _is_caught(settings.capture.listen, smtp.host, smtp.port)
+    ):
+        what = (
+            f"capture.listen: mails go to {smtp.host}:{smtp.port} (smtp.host, smtp.port), so this catches none of them"
+        )
+        yield Fault(reader.place("capture.listen"), what)
     final = settings.smtp_timeouts.final_reply_seconds
     if final > settings.shutdown.grace_seconds:
         what = (

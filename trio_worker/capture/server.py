@@ -43,7 +43,8 @@ class CatcherPortTaken(Exception):  # noqa: N818 - it says what happened, in the
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port} is taken by another program: stop it, or set capture.listen to another port"
+        taken = f"{self.host}:{self.port} is taken by another program"
+        return f"{taken}: stop it, or set capture.listen and smtp.port to another port"
 
 
 @asynccontextmanager
