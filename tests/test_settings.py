@@ -211,12 +211,47 @@ def test_a_catcher_that_gets_no_mail_is_warned_of(
 
 def test_a_type_may_have_its_own_age_and_policy(tmp_path: Path) -> None:
     """What is not set stays as shipped: links of a password reset are dead after an hour."""
-    text = '[mail.types.ResetPassword]\non_uncertain = "hold"\n[mail.types.Invoice]\nmax_age_seconds = 60\n'
+    (tmp_path / "templates" / "Invoice").mkdir(parents=True)
+    text = (
+        f'[mail]\ntemplate_dirs = ["{tmp_path / "templates"}"]\n'
+        '[mail.types.ResetPassword]\non_uncertain = "hold"\n[mail.types.Invoice]\nmax_age_seconds = 60\n'
+    )
     settings = good(text, tmp_path, {"TRIO_WORKER__MAIL__TYPES__Invoice__ON_UNCERTAIN": "hold"})
     types = settings.mail.types
 
     assert (types["ResetPassword"].max_age_seconds, types["ResetPassword"].on_uncertain) == (3600, "hold")
     assert (types["Invoice"].max_age_seconds, types["Invoice"].on_uncertain) == (60, "hold")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[mail.types.Registraton]\nmax_age_seconds = 60\n", "2  mail.types.Registraton: no such email type. Did you"),
+        ("\n[mail.types.Registraton]\n", "2  mail.types.Registraton: no such email type. Did you mean Registration?"),
+        ('[mail.types]\nInvocie.on_uncertain = "hold"\n', "2  mail.types.Invocie: no such email type. Did you mean In"),
+        ("[mail.types.Qqqq]\nmax_age_seconds = 60\non_uncertain = 'hold'\n", "2  mail.types.Qqqq: no such email type"),
+    ],
+)
+def test_options_of_a_type_that_is_none_are_a_fault(text: str, fault: str, tmp_path: Path) -> None:
+    """Once for each type, with what was meant: else a typing error would leave the shipped age in force."""
+    (tmp_path / "templates" / "Invoice").mkdir(parents=True)
+    (found,) = bad(f"{text}[mail]\ntemplate_dirs = ['{tmp_path / 'templates'}']\n", tmp_path)
+
+    assert fault in found
+    assert found.startswith("./worker.toml:")
+
+
+@pytest.mark.parametrize("dirs", ['["nowhere"]', "7"])
+def test_types_are_not_judged_while_a_template_folder_is_missing(dirs: str, tmp_path: Path) -> None:
+    """It may hold them: the one fault is the folder's."""
+    (found,) = bad(f"[mail]\ntemplate_dirs = {dirs}\n[mail.types.Invoice]\nmax_age_seconds = 60\n", tmp_path)
+
+    assert "mail.template_dirs" in found
+
+
+def test_an_empty_table_of_a_type_says_nothing(tmp_path: Path) -> None:
+    """It may be left where its last key was taken out."""
+    assert good("[mail.types.ResetPassword]\n", tmp_path).mail == good("", tmp_path).mail
 
 
 @pytest.mark.parametrize("key", sorted(KEYS))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from trio_worker.email_type import Catalogue, TypeSpec, fault_of_type_name, read_type
+from trio_worker.email_type import MESSAGE, Catalogue, TypeSpec, fault_of_type_name, read_type
 from trio_worker.fault import Fault
 
 if TYPE_CHECKING:
@@ -48,6 +48,15 @@ def read_catalogue(dirs: Iterable[str | Path]) -> Catalogue | CatalogueFaults:
             elif entry.is_dir():
                 _read_folder(entry, types, sources, faults)
     return CatalogueFaults(tuple(faults)) if faults else Catalogue(types, sources)
+
+
+def type_names(dirs: Iterable[str | Path]) -> set[str]:
+    """Return the names of all email types, those of ``dirs`` included, by their folders alone; nothing is read.
+
+    Raises OSError for a folder that cannot be listed.
+    """
+    folders = (entry for directory in (BUILT_IN, *map(Path, dirs)) for entry in directory.iterdir() if entry.is_dir())
+    return {MESSAGE, *(folder.name for folder in folders if fault_of_type_name(folder.name) is None)}
 
 
 def _read_folder(folder: Path, types: dict[str, TypeSpec], sources: dict[str, str], faults: list[Fault]) -> None:

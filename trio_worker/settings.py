@@ -6,10 +6,10 @@ place that knows them all, and the file format.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import ipaddress
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +22,7 @@ from attrs import evolve, field, frozen
 from trio_worker.address import AddressFault, parse_domain, parse_mailbox
 from trio_worker.broker import QueueOptions
 from trio_worker.capture_options import CaptureOptions, split_listen
+from trio_worker.catalogue import type_names
 from trio_worker.embedded import EmbeddedAddressFault, parse_embedded
 from trio_worker.logbook import LogOptions
 from trio_worker.mail import MailOptions, TypeOptions
@@ -41,6 +42,7 @@ from trio_worker.settings_source import (
     read_toml,
     variable_of,
 )
+from trio_worker.spelling import nearest
 from trio_worker.verdict import RetryPolicy
 from trio_worker.web import MetricsOptions, split_address
 from trio_worker.worker import ShutdownOptions
@@ -205,6 +207,7 @@ class _Reader:
         self.faults: list[Fault] = []
         self.warnings: list[Fault] = []
         self.origins: dict[str, str] = {}
+        self.type_places: dict[str, str] = {}
 
     def place(self, dotted: str) -> str:
         """Return where a key was set, for a fault that is found later."""
@@ -245,11 +248,19 @@ class _Reader:
         self.origins[dotted] = found.place
 
     def _take_type(self, dotted: str, found: Given, types: dict[str, dict[str, Any]]) -> None:
+        if found.value == {} and not found.is_text:
+            self._keep_type(dotted.removeprefix(f"{_TYPES}."), found, types)
+            return
         name, _, last = dotted.removeprefix(f"{_TYPES}.").rpartition(".")
         if not name or last not in TYPE_KEYS:
             self.faults.append(Fault(found.place, _unknown(dotted)))
             return
-        self._take(TYPE_KEYS[last], dotted, found, types.setdefault(name, {}))
+        self._take(TYPE_KEYS[last], dotted, found, self._keep_type(name, found, types))
+
+    def _keep_type(self, name: str, found: Given, types: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Return what is said of a type so far; its first place is kept for what is wrong with its name."""
+        self.type_places.setdefault(name, found.place)
+        return types.setdefault(name, {})
 
     def _take_secret_file(
         self, dotted: str, found: Given, given: Mapping[str, Given], values: dict[str, dict[str, Any]]
@@ -353,8 +364,8 @@ def _unknown(dotted: str) -> str:
 
 
 def _near(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, [each for each in known if each], 1)
-    return f". Did you mean {close[0]}?" if close else ""
+    close = nearest(word, known)
+    return f". Did you mean {close}?" if close else ""
 
 
 def suggest_key(dotted: str) -> str:
@@ -409,6 +420,7 @@ def _crossed(settings: Settings, reader: _Reader) -> Iterator[Fault]:
     if settings.smtp_pool.min_idle > settings.smtp_pool.max_size:
         yield fault("smtp.pool.min_idle", f"is above smtp.pool.max_size ({settings.smtp_pool.max_size})")
     yield from _faults_of_mail(settings.mail, fault)
+    yield from _faults_of_types(settings.mail.template_dirs, reader)
     redis = _fault_of_redis(settings.redis.url)
     if redis:
         yield fault("redis.url", redis)
@@ -453,6 +465,17 @@ def _faults_of_mail(mail: MailOptions, fault: Any) -> Iterator[Fault]:
     for folder in mail.template_dirs:
         if not Path(folder).is_dir():
             yield fault("mail.template_dirs", f"{folder} is no folder")
+
+
+def _faults_of_types(template_dirs: tuple[str, ...], reader: _Reader) -> Iterator[Fault]:
+    """Yield the types that options are given for and that no folder holds; while a folder is missing nobody knows."""
+    is_whole = all(Path(folder).is_dir() and os.access(folder, os.R_OK | os.X_OK) for folder in template_dirs)
+    if not is_whole or any(fault.what.startswith("mail.template_dirs:") for fault in reader.faults):
+        return
+    known = sorted(type_names(template_dirs))
+    for name, place in reader.type_places.items():
+        if name not in known:
+            yield Fault(place, f"{_TYPES}.{name}: no such email type{_near(name, known)}")
 
 
 def _fault_of_redis(url: str) -> str:

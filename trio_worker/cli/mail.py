@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 import time
@@ -32,6 +31,7 @@ from trio_worker.cli.surroundings import (
 from trio_worker.email_type import MESSAGE
 from trio_worker.fault import Malformed
 from trio_worker.job import TASK_TYPE, Json, decode
+from trio_worker.spelling import nearest
 from trio_worker.strict_json import read_json
 
 # The type that brings its own text has no folder with samples.
@@ -134,8 +134,8 @@ def samples_of(templates: Templates, email_type: str) -> Mapping[str, Json]:
     spec = templates.catalogue.types.get(email_type)
     if spec is None:
         known = sorted([*templates.catalogue.types, MESSAGE])
-        close = difflib.get_close_matches(email_type, known, 1, 0.5)
-        near = f". Did you mean {close[0]}?" if close else ""
+        close = nearest(email_type, known, 0.5)
+        near = f". Did you mean {close}?" if close else ""
         refuse(NOTHING_MATCHED, f"{email_type}: no such email type{near}", f"There are {', '.join(known)}.")
     return {declared.name: declared.sample for declared in spec.fields if declared.sample is not None}
 

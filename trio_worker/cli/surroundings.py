@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ from trio_worker.embedded import EmbeddedAddress, EmbeddedError, EmbeddedServer,
 from trio_worker.redis_client import RedisClient, Unavailable, open_redis_client
 from trio_worker.redis_url import shown_redis_url
 from trio_worker.settings import Faults, Settings, config_path, read_settings
+from trio_worker.spelling import nearest
 
 OK = 0
 USAGE = 2
@@ -46,8 +46,8 @@ def complain(what: str) -> None:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question that names what is written most alike, empty where nothing is."""
-    alike = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {alike[0]}?" if alike else ""
+    alike = nearest(word, known)
+    return f"; did you mean {alike}?" if alike else ""
 
 
 def refuse(code: int, *lines: str) -> NoReturn:
