@@ -108,6 +108,8 @@ def test_tab_in_fish_offers_commands_and_options(tmp_path: Path, line: str, offe
     ("words", "said"),
     [
         (["enqeue"], 'Did you mean "enqueue"?'),
+        (["statsu"], 'Did you mean "status"?'),
+        (["queue", "lsit"], 'Did you mean "list"?'),
         (["dead", "lst"], 'Did you mean "list"?'),
         (["smtp", "check", "--jsn"], "Did you mean --json?"),
         (["run", "--brust"], "Did you mean --burst?"),

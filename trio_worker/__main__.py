@@ -10,6 +10,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing takes a sixth of the time of a probe
     from typing import NoReturn
 
+# The options that many commands have, and whether a value follows; they may also stand before the command.
+_COMMON_OPTIONS = {
+    **dict.fromkeys(("--config", "--queue", "--timeout"), True),
+    **dict.fromkeys(("--json", "--yes", "-y", "--no-input", "--dry-run", "-n"), False),
+}
 # What a shell reports for a program that SIGINT ended.
 _INTERRUPTED = 130
 # The same for SIGPIPE, which Python ignores.
@@ -38,16 +43,33 @@ def _leave_unread() -> NoReturn:
 
 
 def _run() -> int:
-    if sys.argv[1:2] == ["health"]:
+    words = behind_command(sys.argv[1:])
+    if words[:1] == ["health"]:
         from trio_worker.probe import main as probe  # noqa: PLC0415  it costs a tenth of all the other commands
 
-        return probe(sys.argv[2:])
+        return probe(words[1:])
     # Nothing that is imported is garbage: looking through it again and again would cost a tenth of the start.
     gc.set_threshold(50_000, 20, 20)
     from trio_worker.cli import app  # noqa: PLC0415  the descriptors come first
 
-    code: int = app()
+    code: int = app(words)
     return code
+
+
+def behind_command(words: list[str]) -> list[str]:
+    """Return the words of a command line with the common options that stand before its command moved behind it.
+
+    What is no such option stays where it is, for the command line to refuse; so does everything where no command
+    follows.
+    """
+    at = 0
+    while at < len(words) and (name := words[at].partition("=")[0]) in _COMMON_OPTIONS:
+        at += 2 if _COMMON_OPTIONS[name] and name == words[at] else 1
+    if at >= len(words) or words[at].startswith("-"):
+        return words
+    options, rest = words[:at], words[at:]
+    end = rest.index("--") if "--" in rest else len(rest)
+    return [*rest[:end], *options, *rest[end:]]
 
 
 def _hold_standard_descriptors() -> None:

@@ -124,8 +124,9 @@ _REFERENCE_HEAD = """\
 This page is written by `tools/write_docs` from the option records in the code; a test holds them together.
 
 A key's value comes from the first of these that names it: a flag, the environment, the file, its default. The file is
-the one given with `--config`, else the one that `TRIO_WORKER_CONFIG` names, else `conf/dev.toml` where the worker was
-started, else none. Durations are numbers with their unit in the key; paths are relative to the working directory.
+the one given with `--config`, before the command or behind it, else the one that `TRIO_WORKER_CONFIG` names, else
+`conf/dev.toml` where the worker was started, else none. Durations are numbers with their unit in the key; paths are
+relative to the working directory.
 In the environment a list is separated by commas.
 
 A secret may be given as `<key>_file`, as `..._FILE` in the environment, or as a systemd credential of the name

@@ -5,14 +5,30 @@ Commands are named by their import path, so that a call imports only what it run
 
 from __future__ import annotations
 
-from cyclopts import App
+import re
+from typing import Any
+
+from cyclopts import App, CycloptsError, CycloptsPanel, UnknownCommandError
 
 from trio_worker import __version__
+from trio_worker.spelling import nearest
 
 _HELP = """A mail worker: JSON jobs from a Redis list, sent over a small pool of persistent SMTP connections.
 
 Begin with: trio-worker demo
+
+--config, --queue, --json, --timeout, --dry-run, --yes and --no-input may also stand before a command that has them.
 """
+
+
+def _wrong_usage(error: CycloptsError) -> Any:
+    """Return the library's panel; what it suggests for an unknown command is the one of ours that is nearest."""
+    said: Any = error
+    if isinstance(error, UnknownCommandError) and error.app is not None and error.unused_tokens:
+        meant = nearest(error.unused_tokens[0], [name for name in error.app if not name.startswith("-")])
+        said = re.sub(r'Did you mean "[^"]*"', f'Did you mean "{meant}"', str(error)) if meant else error
+    return CycloptsPanel(said)
+
 
 app = App(
     name="trio-worker",
@@ -21,6 +37,7 @@ app = App(
     version=__version__,
     backend="trio",
     result_action="return_value",
+    error_formatter=_wrong_usage,
 )
 app.command("trio_worker.cli.run:run", name="run", help="Run the worker, with a live dashboard in a terminal.")
 app.command("trio_worker.cli.demo:demo", name="demo", help="See it work: own Valkey, own mail catcher, sample jobs.")
