@@ -135,6 +135,35 @@ def test_the_ini_file_names_a_configuration(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("started_in", ["", "tests"])
+def test_template_folders_are_found_from_the_root_of_the_tests(tmp_path: Path, started_in: str) -> None:
+    """As by `run` when it is started there, wherever pytest is started."""
+    folder = tmp_path / "templates" / "Own"
+    folder.mkdir(parents=True)
+    (folder / "fields.toml").write_text('says = "Is short."\n[fields.to]\nkind = "recipient"\nsample = "a@b"\n')
+    (folder / "subject.j2").write_text("Mine")
+    (folder / "text.j2").write_text("Mine")
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "mine.toml").write_text('[mail]\ntemplate_dirs = ["templates"]\n')
+    (tmp_path / "tests").mkdir()
+    test = (
+        "from trio_worker.testing import mail_job\n"
+        "def test_it(mail_worker, mails):\n"
+        "    mail_worker.push(mail_job('Own', to='a@example.com'))\n"
+        "    assert mails.wait()[0]['Subject'] == 'Mine'\n"
+    )
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nfilterwarnings = error\nmail_worker_config = conf/mine.toml\nmail_worker_redis = fake\n"
+    )
+    (tmp_path / "tests" / "test_it.py").write_text(test)
+
+    done = run_python(tmp_path / started_in, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+
+    assert done.returncode == 0, done.stdout
+    checked = run_python(tmp_path, "-m", "trio_worker", "config", "check", "--config", "conf/mine.toml")
+    assert checked.returncode == 0, checked.stdout
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_each_test_has_an_empty_queue(mail_worker: BlockingMailWorker, mails: BlockingMails, number: int) -> None:
     """What the test before left in the Valkey that they share is gone."""

@@ -32,11 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class MailWorkerRequest(NamedTuple):
-    """What one test asked for; ``redis`` is a URL, or the word for the fake."""
+    """What one test asked for; ``redis`` is a URL, or the word for the fake; the tests' root is where `run` starts."""
 
     redis: str
     config: Path | None
     settings: dict[str, Any]
+    templates_from: Path
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +70,7 @@ def mail_worker_request(request: pytest.FixtureRequest) -> MailWorkerRequest:
     if redis == "valkey":
         redis = request.getfixturevalue("mail_worker_valkey")
         _flush(redis)
-    return MailWorkerRequest(redis, config, settings)
+    return MailWorkerRequest(redis, config, settings, request.config.rootpath)
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def mail_worker(mail_worker_request: MailWorkerRequest) -> Iterator[BlockingMail
 
     asked = mail_worker_request
     try:
-        with testing.open_blocking_mail_worker(asked.redis, config=asked.config, settings=asked.settings) as worker:
+        with testing.open_blocking_mail_worker(asked.redis, **_given(asked)) as worker:
             yield worker
     except testing.MailWorkerError as error:
         pytest.fail(f"no mail worker: {error}", pytrace=False)
@@ -98,7 +99,7 @@ async def trio_mail_worker(mail_worker_request: MailWorkerRequest) -> AsyncItera
 
     asked = mail_worker_request
     try:
-        async with testing.open_mail_worker(asked.redis, config=asked.config, settings=asked.settings) as worker:
+        async with testing.open_mail_worker(asked.redis, **_given(asked)) as worker:
             yield worker
     except testing.MailWorkerError as error:
         pytest.fail(f"no mail worker: {error}", pytrace=False)
@@ -108,6 +109,11 @@ async def trio_mail_worker(mail_worker_request: MailWorkerRequest) -> AsyncItera
 def trio_mails(trio_mail_worker: MailWorker) -> Mails:
     """Give what the worker of this test has sent."""
     return trio_mail_worker.mails
+
+
+def _given(asked: MailWorkerRequest) -> dict[str, Any]:
+    """Return the keywords of either opener."""
+    return {"config": asked.config, "settings": asked.settings, "templates_from": asked.templates_from}
 
 
 def _flush(url: str) -> None:

@@ -176,10 +176,16 @@ def config_path(given: Path | None, environ: Mapping[str, str]) -> Path | None:
 
 
 def read_settings(
-    path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any] | None = None
+    path: Path | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, Any] | None = None,
+    templates_from: Path | None = None,
 ) -> Settings | Faults:
-    """Read the settings, or say everything that is wrong; never raises for any file or environment."""
-    reader = _Reader(environ)
+    """Read the settings, or say everything that is wrong; never raises for any file or environment.
+
+    ``templates_from`` is the folder that ``mail.template_dirs`` are relative to, in place of the working directory.
+    """
+    reader = _Reader(environ, templates_from)
     given: dict[str, Given] = {}
     if path is not None:
         read = read_toml(path)
@@ -202,8 +208,9 @@ def read_settings(
 class _Reader:
     """Turns given values into records, collecting faults on the way."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], templates_from: Path | None) -> None:
         self.environ = environ
+        self.templates_from = templates_from
         self.faults: list[Fault] = []
         self.warnings: list[Fault] = []
         self.origins: dict[str, str] = {}
@@ -234,6 +241,9 @@ class _Reader:
         for name, own in types.items():
             merged[name] = evolve(shipped.get(name, TypeOptions()), **own)
         values["mail"]["types"] = merged
+        if self.templates_from is not None:
+            folders = values["mail"].get("template_dirs", ())
+            values["mail"]["template_dirs"] = tuple(str(self.templates_from / folder) for folder in folders)
         records = {name: record(**values[section]) for section, (name, record) in SECTIONS.items() if section}
         return Settings(**values[""], **records)
 

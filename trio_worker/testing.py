@@ -244,20 +244,25 @@ class MailWorker:
 
 @asynccontextmanager
 async def open_mail_worker(
-    redis: str, *, config: Path | None = None, settings: Mapping[str, Any] | None = None
+    redis: str,
+    *,
+    config: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    templates_from: Path | None = None,
 ) -> AsyncIterator[MailWorker]:
     """Run a worker and a relay that catches its mails, for the block.
 
     ``redis`` is ``fake``, ``embedded:DIR`` or the URL of a server whose queue is this worker's alone. ``config`` is the
     application's own configuration file; ``settings`` are keys of it that win, such as ``{"retry.max_attempts": 2}``.
-    Where the relay and the log are, both leave to this. Mails in flight at the end have a second to finish.
+    Where the relay and the log are, both leave to this. ``mail.template_dirs`` are relative to the working directory,
+    as for ``trio-worker run``, or to ``templates_from``. Mails in flight at the end have a second to finish.
 
     Raises `MailWorkerError` when it cannot be had. Needs real time: a clock that jumps makes every wait too short.
     """
     async with AsyncExitStack() as stack:
         # First what can be refused, so that a refusal leaves no nursery on its way out.
         url, connect, server = await _open_redis(stack, redis)
-        read = _read(config, settings or {}, url)
+        read = _read(config, settings or {}, url, templates_from)
         types, composer = _templates(read)
         catcher = await stack.enter_async_context(open_catcher(store=MemoryStore(_MAILS_KEPT)))
         await stack.enter_async_context(open_bridge(_complain))
@@ -274,12 +279,12 @@ async def open_mail_worker(
                 worker.drain("the test is over")
 
 
-def _read(config: Path | None, asked: Mapping[str, Any], url: str) -> Settings:
+def _read(config: Path | None, asked: Mapping[str, Any], url: str, templates_from: Path | None) -> Settings:
     always = {**_ALWAYS, "redis.url": url}
     taken = sorted({*always, "smtp.port"} & asked.keys())
     if taken:
         raise MailWorkerError(f"{', '.join(taken)}: a test's worker has its own")
-    settings = read_settings(config, {}, {**_SETTINGS, **asked, **always})
+    settings = read_settings(config, {}, {**_SETTINGS, **asked, **always}, templates_from)
     if isinstance(settings, Faults):
         raise _wrong("settings", settings.faults)
     return settings
@@ -437,9 +442,13 @@ class BlockingMailWorker:
 
 @contextmanager
 def open_blocking_mail_worker(
-    redis: str, *, config: Path | None = None, settings: Mapping[str, Any] | None = None
+    redis: str,
+    *,
+    config: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    templates_from: Path | None = None,
 ) -> Iterator[BlockingMailWorker]:
     """Run what `open_mail_worker` runs in a thread, for the block; everything is closed when it is left."""
-    opening = partial(open_mail_worker, redis, config=config, settings=settings)
+    opening = partial(open_mail_worker, redis, config=config, settings=settings, templates_from=templates_from)
     with open_trio_thread(opening) as (thread, worker):
         yield BlockingMailWorker(worker, thread, BlockingMails(worker.mails, thread))
