@@ -542,13 +542,6 @@ def _odd(settings: Settings, reader: _Reader) -> Iterator[Fault]:
             f"capture.listen: mails go to {smtp.host}:{smtp.port} (smtp.host, smtp.port), so this catches none of them"
         )
         yield Fault(reader.place("capture.listen"), what)
-    final = settings.smtp_timeouts.final_reply_seconds
-    if final > settings.shutdown.grace_seconds:
-        what = (
-            f"shutdown.grace_seconds: a relay may take {final:g} s for its final reply; a mail that still waits when "
-            f"the grace of {settings.shutdown.grace_seconds:g} s ends is uncertain"
-        )
-        yield Fault(reader.place("shutdown.grace_seconds"), what)
 
 
 __all__ = ["KEYS", "PREFIX", "SECTIONS", "Fault", "Faults", "Key", "Settings", "config_path", "read_settings"]

@@ -21,6 +21,7 @@ from trio_worker.cli.surroundings import (
     load_settings,
     print_json,
     refuse,
+    warnings_of,
 )
 from trio_worker.mail import ComposerFaults, open_composer
 from trio_worker.opening import tls_context
@@ -42,7 +43,7 @@ def check(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     if isinstance(settings, Faults):
         faults, warnings = list(settings.faults), []
     else:
-        faults, warnings = _faults_beyond(settings), list(settings.warnings)
+        faults, warnings = _faults_beyond(settings), warnings_of(config, settings)
     name = str(path) if path else "defaults and environment"
     if as_json:
         print_json(

@@ -25,6 +25,7 @@ from trio_worker.cli.surroundings import (
     open_queue,
     print_json,
     redis_name,
+    warnings_of,
 )
 from trio_worker.connection import Connection
 from trio_worker.inspection import examine
@@ -59,7 +60,7 @@ async def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Look at the configuration, the templates, the journal, Redis and the relay; send nothing, claim nothing."""
     settings = load_settings(config)
     findings = [_look_at_versions(), _look_at_origins(settings)]
-    findings += [Finding("configuration", str(warning), is_warning=True) for warning in settings.warnings]
+    findings += [Finding("configuration", str(warning), is_warning=True) for warning in warnings_of(config, settings)]
     findings += [*_look_at_templates(settings), *_look_at_journal(settings)]
     async with open_queue(settings) as client:
         findings += [*await _look_at_redis(settings, client), await _look_at_relay(settings)]

@@ -21,8 +21,9 @@ from trio_worker.claiming import LONGEST_WAIT_SECONDS
 from trio_worker.embedded import EmbeddedAddress, EmbeddedError, EmbeddedServer, open_embedded, parse_embedded
 from trio_worker.redis_client import RedisClient, Unavailable, open_redis_client
 from trio_worker.redis_url import shown_redis_url
-from trio_worker.settings import Faults, Settings, config_path, read_settings
+from trio_worker.settings import Fault, Faults, Settings, config_path, read_settings
 from trio_worker.spelling import nearest
+from trio_worker.stop_time import find_stop_times
 
 OK = 0
 USAGE = 2
@@ -63,6 +64,20 @@ def load_settings(config: Path | None, flags: Mapping[str, object] | None = None
     if isinstance(settings, Faults):
         refuse(MISCONFIGURED, *map(str, settings.faults), f"{len(settings.faults)} problems")
     return settings
+
+
+def warnings_of(config: Path | None, settings: Settings) -> list[Fault]:
+    """Return what is odd in the settings, or between them and the files of the supervisor."""
+    path = config_path(config, os.environ)
+    grace_seconds = settings.shutdown.grace_seconds
+    stops = [] if path is None else find_stop_times(path, is_production=settings.profile == "production")
+    place = settings.origins.get("shutdown.grace_seconds", "default")
+    short = [
+        f"shutdown.grace_seconds: {grace_seconds:g} s, but {stop.place} has a worker killed after {stop.seconds:g} s"
+        for stop in stops
+        if stop.seconds <= grace_seconds
+    ]
+    return [*settings.warnings, *(Fault(place, what) for what in short)]
 
 
 @asynccontextmanager

@@ -1,0 +1,91 @@
+"""Edge. How long a supervisor waits for a worker that it stops, as its own files say; blocks on files.
+
+Only what is written counts: a file that leaves the time to its supervisor's default says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from attrs import frozen
+
+INSTALLED = Path("/etc/systemd/system")
+
+# systemd.time(7), and what a compose file takes of it: 90, 1min 30s, 1m30s.
+_UNIT_SECONDS = {
+    **dict.fromkeys(("us", "usec"), 1e-6),
+    **dict.fromkeys(("ms", "msec"), 1e-3),
+    **dict.fromkeys(("", "s", "sec", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("d", "day", "days"), 86_400.0),
+}
+_SPAN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([a-z]*)\s*")
+_UNIT_STOP = re.compile(r"\s*(?:TimeoutStopSec|TimeoutSec)\s*=\s*(.*?)\s*$")
+_UNIT_START = re.compile(r"\s*ExecStart\s*=.*\s--config[= ]\s*(\S+)")
+_YAML_STOP = re.compile(
+    r"\s*(?:stop_grace_period|terminationGracePeriodSeconds)\s*:\s*[\"']?([^\"'#]*?)[\"']?\s*(?:#.*)?$"
+)
+
+
+@frozen
+class StopTime:
+    """What one file says: ``place`` is file:line, ``config`` the configuration that a unit names, empty for none."""
+
+    place: str
+    seconds: float
+    config: str = ""
+
+
+def find_stop_times(config: Path, *, is_production: bool, installed: Path = INSTALLED) -> Iterator[StopTime]:
+    """Yield what the files in ``ops/`` beside a configuration, and systemd's own, say of a worker with it.
+
+    A unit that names another configuration is of another worker; files that name none are of production. What cannot
+    be read, or is no time for its supervisor, is passed over.
+    """
+    ops = config.parent / "ops"
+    for unit in (*sorted(ops.rglob("*.service")), *sorted(installed.glob("trio-worker*.service"))):
+        found = _of_unit(unit)
+        if found is not None and (Path(found.config).name == config.name if found.config else is_production):
+            yield found
+    for file in sorted(ops.rglob("*.y*ml")) if is_production else ():
+        for place, written in _named(file, _YAML_STOP):
+            seconds = seconds_of(written)
+            if seconds is not None:
+                yield StopTime(place, seconds)
+
+
+def seconds_of(written: str) -> float | None:
+    """Return a span of time in seconds, infinite for ``infinity``, None for what is none."""
+    if written == "infinity":
+        return math.inf
+    spans = list(_SPAN.finditer(written))
+    is_span = bool(written) and "".join(found[0] for found in spans) == written
+    if not is_span or any(found[2] not in _UNIT_SECONDS for found in spans):
+        return None
+    return sum(float(found[1]) * _UNIT_SECONDS[found[2]] for found in spans)
+
+
+def _of_unit(unit: Path) -> StopTime | None:
+    """Return what a unit and its drop-ins say, the last word of each; to systemd 0 is no limit."""
+    files = (unit, *sorted(unit.with_name(f"{unit.name}.d").glob("*.conf")))
+    stops = [found for file in files for found in _named(file, _UNIT_STOP)]
+    starts = [written for file in files for _, written in _named(file, _UNIT_START)]
+    seconds = seconds_of(stops[-1][1]) if stops else None
+    if seconds is None:
+        return None
+    return StopTime(stops[-1][0], seconds or math.inf, starts[-1] if starts else "")
+
+
+def _named(file: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+    """Yield place and value of the lines that say it."""
+    try:
+        text = file.read_text("utf-8", errors="replace")
+    except OSError:
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := pattern.match(line):
+            yield f"{file}:{number}", found[1]
