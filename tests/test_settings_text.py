@@ -9,6 +9,7 @@ import pytest
 
 from trio_worker import metric_table
 from trio_worker.settings import KEYS, Settings, read_settings
+from trio_worker.settings_schema import schema_text
 from trio_worker.settings_text import dev_text, production_text, reference_text
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parent.parent
     [
         ("conf/dev.toml", dev_text()),
         ("conf/production.toml", production_text()),
+        ("conf/trio_worker.schema.json", schema_text()),
         ("docs/configuration.md", reference_text()),
         ("docs/metrics.md", metric_table.reference_text()),
     ],

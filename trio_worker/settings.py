@@ -230,7 +230,7 @@ class _Reader:
                 self._take(KEYS[dotted], dotted, found, values[KEYS[dotted].section])
             elif dotted.removesuffix("_file") in KEYS and KEYS[dotted.removesuffix("_file")].option.secret:
                 self._take_secret_file(dotted, found, given, values)
-            elif dotted not in SECTIONS or not isinstance(found.value, dict) or found.value:
+            elif dotted not in {*SECTIONS, _TYPES} or not isinstance(found.value, dict) or found.value:
                 self.faults.append(Fault(found.place, _unknown(dotted)))
         self._take_credentials(values)
         return self._compose(values, types)

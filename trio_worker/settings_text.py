@@ -11,6 +11,7 @@ import attrs
 from trio_worker.mail import MailOptions, TypeOptions
 from trio_worker.option import option_of
 from trio_worker.settings import KEYS, SECTIONS, Key, Settings
+from trio_worker.settings_schema import SCHEMA_FILE
 
 # What each shipped file says differently from the defaults in the code.
 DEV: dict[str, Any] = {"profile": "dev", "smtp.tls": "none", "capture.listen": "127.0.0.1:1025"}
@@ -25,6 +26,7 @@ PRODUCTION: dict[str, Any] = {
     "smtp.pool.max_size": 20,
     "smtp.pool.min_idle": 2,
 }
+_SCHEMA_LINE = f"#:schema ./{SCHEMA_FILE}\n"  # https://taplo.tamasfe.dev/configuration/directives.html
 _DEV_HEAD = """\
 # trio_worker on one machine, with nothing installed: its own Valkey, its own mail catcher.
 # Every key with its value here; what is left out has the default that docs/configuration.md names.
@@ -37,12 +39,13 @@ _PRODUCTION_HEAD = """\
 
 def dev_text() -> str:
     """Return conf/dev.toml."""
-    return _DEV_HEAD + "\n" + toml_text(DEV)
+    return _SCHEMA_LINE + _DEV_HEAD + "\n" + toml_text(DEV)
 
 
-def production_text() -> str:
-    """Return conf/production.toml; what `config init` writes."""
-    return _PRODUCTION_HEAD + "\n" + toml_text(PRODUCTION, left_out=("capture",))
+def production_text(*, names_schema: bool = True) -> str:
+    """Return conf/production.toml; what `config init` writes, which names no schema where there is none beside it."""
+    head = _SCHEMA_LINE + _PRODUCTION_HEAD if names_schema else _PRODUCTION_HEAD
+    return head + "\n" + toml_text(PRODUCTION, left_out=("capture",))
 
 
 def toml_text(changes: Mapping[str, Any], left_out: tuple[str, ...] = ()) -> str:
@@ -133,6 +136,8 @@ A secret may be given as `<key>_file`, as `..._FILE` in the environment, or as a
 `smtp_password` or `redis_password`. One line feed at the end of such a file is not part of the secret.
 
 `trio-worker config check` tells everything that is wrong at once, with file and line, and exits with 78.
+`trio-worker config schema` prints a JSON Schema of the file, for editors. `conf/trio_worker.schema.json` holds it, and
+the files beside it name it in their first line, where Taplo looks.
 `trio-worker config show --origin` tells which value is in force and where it came from.
 """
 

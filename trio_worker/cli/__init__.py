@@ -62,7 +62,9 @@ app.command("trio_worker.cli.job:job", name="job", help="One job, in whatever st
 app.command("trio_worker.cli.queue:queue", name="queue", help="The queue: list, peek, age, pause, resume, release.")
 app.command("trio_worker.cli.dead:dead", name="dead", help="Dead letters: groups, list, show, retry, drop, export.")
 app.command("trio_worker.cli.held:held", name="held", help="Mails that may have arrived: the same as for dead.")
-app.command("trio_worker.cli.config:config_app", name="config", help="Configuration: check, show, explain, init.")
+app.command(
+    "trio_worker.cli.config:config_app", name="config", help="Configuration: check, show, explain, schema, init."
+)
 app.command("trio_worker.cli.health:health", name="health", help="Ask a running worker whether it lives, or is ready.")
 app.command(
     "trio_worker.cli.capture:capture", name="capture", help="The local mail catcher: run, ls, show, chaos, clear."

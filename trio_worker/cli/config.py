@@ -1,4 +1,4 @@
-"""Edge. ``config``: is it right, what is in force, what does a key mean."""
+"""Edge. ``config``: is it right, what is in force, what does a key mean, and a schema for editors."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from trio_worker.cli.surroundings import (
 from trio_worker.mail import ComposerFaults, open_composer
 from trio_worker.opening import tls_context
 from trio_worker.settings import KEYS, Fault, Faults, Settings, config_path, read_settings, suggest_key
+from trio_worker.settings_schema import SCHEMA_FILE, schema_text
 from trio_worker.settings_text import effective, explain, production_text, toml_value
 
 config_app = App(name="config", help="Configuration: is it right, what is in force.", help_format="plaintext")
@@ -98,13 +99,20 @@ def init(path: Path = Path("conf/production.toml")) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
-            file.write(production_text())
+            file.write(production_text(names_schema=path.with_name(SCHEMA_FILE).is_file()))
     except FileExistsError:
         complain(f"{path} exists: nothing was written")
         return REFUSED
     except OSError as error:
         refuse(REFUSED, f"{path}: {error.strerror}")
     print(f"{path} written; edit it, then: trio-worker config check --config {path}")
+    return OK
+
+
+@config_app.command(name="schema")
+def schema() -> int:
+    """Print the JSON Schema (draft 4, as Taplo wants it) of a configuration file, for editors."""
+    print(schema_text(), end="")
     return OK
 
 

@@ -1,0 +1,76 @@
+"""Pure. The JSON Schema of a configuration file, for editors; in the words of draft 4, which Taplo reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeAlias, get_args
+
+from trio_worker.mail import MailOptions
+from trio_worker.settings import KEYS, TYPE_KEYS, Key
+
+Schema: TypeAlias = dict[str, Any]
+
+SCHEMA_FILE = "trio_worker.schema.json"
+"""Its name beside the stock files, which name it in their first line."""
+
+
+def schema_text() -> str:
+    """Return conf/trio_worker.schema.json; what `config schema` prints."""
+    return json.dumps(settings_schema(), indent=2) + "\n"
+
+
+def settings_schema() -> Schema:
+    """Return the schema of ``conf/*.toml``, made from the records that the settings are read into.
+
+    It refuses unknown keys, and values of a wrong type or out of their bounds. What is wrong with the meaning of a
+    value, between keys, or in other files only ``config check`` knows.
+    """
+    schema = _table("Configuration of trio-worker.")
+    for key in KEYS.values():
+        table = schema
+        for section in key.section.split(".") if key.section else ():
+            table = table["properties"].setdefault(section, _table(f"The section [{key.section}]."))
+        table["properties"].update(_shapes(key))
+    schema["properties"]["mail"]["properties"]["types"] = _types()
+    return {"$schema": "http://json-schema.org/draft-04/schema#", "title": "trio-worker", **schema}
+
+
+def _table(says: str) -> Schema:
+    return {"description": says, "type": "object", "additionalProperties": False, "properties": {}}
+
+
+def _types() -> Schema:
+    """Return the shape of ``[mail.types]``: any name is a type's, for there are types of one's own."""
+    one = _table("What differs for one email type.")
+    for key in TYPE_KEYS.values():
+        one["properties"].update(_shapes(key))
+    shipped = dict.fromkeys(MailOptions().types, one)
+    return {**_table("What differs for single email types."), "additionalProperties": one, "properties": shipped}
+
+
+def _shapes(key: Key) -> Schema:
+    """Return the shape of a key by its name in its table; a secret may be named by its file as well."""
+    name = key.dotted.rpartition(".")[2]
+    shape = {"description": key.option.says, **_shape(key)}
+    if not key.option.secret:
+        return {name: shape}
+    return {name: shape, f"{name}_file": {"description": f"File with the {name}: {key.option.says}", "type": "string"}}
+
+
+def _shape(key: Key) -> Schema:
+    kinds = get_args(key.kind) or (key.kind,)
+    if key.kind == tuple[str, ...]:
+        shape: Schema = {"type": "array", "items": {"type": "string"}}
+    elif bool in kinds:
+        shape = {"type": "boolean"}
+    elif int in kinds or float in kinds:
+        bounds = {"minimum": key.option.least, "maximum": key.option.most}
+        kind = "integer" if int in kinds else "number"
+        shape = {"type": kind, **{word: bound for word, bound in bounds.items() if bound is not None}}
+    elif key.option.choices:
+        shape = {"enum": list(key.option.choices)}
+    else:
+        shape = {"type": "string"}
+    if key.option.secret or key.default is None:
+        return shape
+    return {**shape, "default": list(key.default) if isinstance(key.default, tuple) else key.default}
