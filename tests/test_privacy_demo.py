@@ -88,8 +88,8 @@ async def test_nothing_that_is_shown_names_anybody(programs: Programs, real_redi
         shown = [(await told(programs, *words), " ".join(words)) for words in COMMANDS]
         (dead, *_) = json.loads(await told(programs, "dead", "list", "--json"))["jobs"]
         shown += [(await told(programs, noun, "show", dead["job_id"]), noun) for noun in ("dead", "job")]
-        metrics = await trio.to_thread.run_sync(probe._ask, listen, "/metrics")
-        ready = await trio.to_thread.run_sync(probe._ask, listen, "/readyz")
+        metrics = await trio.to_thread.run_sync(probe.ask, listen, "/metrics")
+        ready = await trio.to_thread.run_sync(probe.ask, listen, "/readyz")
         heartbeats = await real_redis.command("HVALS", fleet_keys("jobs")[11])
         outcomes = await real_redis.command("XRANGE", fleet_keys("jobs")[15], "-", "+")
         worker.send_signal(signal.SIGUSR1)

@@ -145,7 +145,7 @@ async def test_unix_socket_that_was_left_behind_is_taken_over(tmp_path: Path) ->
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     async with serve_pages(f"unix:{path}", PAGES) as address:
-        assert await trio.to_thread.run_sync(probe._ask, address, "/livez") == (200, "ok")
+        assert await trio.to_thread.run_sync(probe.ask, address, "/livez") == (200, "ok")
     assert not path.exists()
 
 
@@ -205,7 +205,7 @@ async def test_probes_of_a_running_worker(programs: Programs, real_redis: RedisC
         assert await asked("live", "--config", str(programs.config)) == 0
         await push(real_redis, 3)
         await relay.wait_for_mails(3)
-        status, text = await trio.to_thread.run_sync(probe._ask, listen, "/metrics")
+        status, text = await trio.to_thread.run_sync(probe.ask, listen, "/metrics")
         assert status == 200
         assert 'trio_worker_jobs_claimed_total{queue="jobs",source="fresh"} 3.0' in text
         assert "user1" not in text

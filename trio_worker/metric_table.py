@@ -79,6 +79,13 @@ class Metric:
         """The name as a scrape shows it."""
         return PREFIX + self.name
 
+    @property
+    def label_words(self) -> str:
+        """The labels besides ``queue``, with the values that each can have; those of an info are the worker's own."""
+        if self.name.endswith("_info"):
+            return ", ".join(self.labels)
+        return "; ".join(f"{name}: {', '.join(values)}" for name, values in self.labels.items())
+
 
 def _counter(name: str, says: str, **labels: tuple[str, ...]) -> Metric:
     return Metric(name, Kind.COUNTER, says, labels)
@@ -201,16 +208,13 @@ def reference_text() -> str:
         "",
         "What `/metrics` says when `metrics.listen` is set; written by `tools/write_docs`. Every metric has the label",
         "`queue`; further labels are named with their values. All label sets are there at 0 from the start, but for",
-        "what is called absent.",
+        "what is called absent. `trio-worker metrics show` prints what a running worker says, with `--list` this",
+        "table.",
         "",
         "| metric | type | labels | meaning |",
         "| --- | --- | --- | --- |",
     ]
-    for metric in TABLE:
-        words = {} if metric.name.endswith("_info") else metric.labels
-        labels = "; ".join(f"{name}: {', '.join(values)}" for name, values in words.items())
-        labels = labels or ", ".join(metric.labels)
-        lines.append(f"| `{metric.exported}` | {metric.kind.value} | {labels} | {metric.says} |")
+    lines += [f"| `{each.exported}` | {each.kind.value} | {each.label_words} | {each.says} |" for each in TABLE]
     lines += [
         "",
         "Beside them stand the `process_*` and `python_gc_*` metrics of the Prometheus client.",

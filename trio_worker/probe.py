@@ -154,17 +154,21 @@ def _is_alive(pid: str) -> bool:
 
 def _ask_all(listen: str, folder: str, path: str) -> tuple[bool, str]:
     """Ask the worker, or, where each has a port of its own choice, all of them: one that is not well spoils it."""
-    if not _is_chosen(listen):
-        status, said = _ask(listen, path)
-        return status == 200, said
-    answers = [_ask(address, path) for address in told_addresses(folder).values() if address]
+    answers = [ask(address, path) for address in addresses_of(listen, folder)]
     if not answers:
         return False, f"no worker told its port in {folder or '.'}"
     return all(status == 200 for status, _ in answers), "\n".join(said for _, said in answers)
 
 
-def _ask(address: str, path: str) -> tuple[int, str]:
-    """Return the status and what was said; 0 where nobody answers."""
+def addresses_of(listen: str, folder: str) -> list[str]:
+    """Return where workers with this metrics.listen answer: there, or, with port 0, where those alive told they do."""
+    if not _is_chosen(listen):
+        return [listen]
+    return [address for address in told_addresses(folder).values() if address]
+
+
+def ask(address: str, path: str) -> tuple[int, str]:
+    """Return the status and the text of a page; 0 and the reason where nobody answers within two seconds."""
     try:
         with _connected(address) as link:
             link.sendall(f"GET {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n".encode())

@@ -1,0 +1,131 @@
+"""Edge. ``metrics show``: what a running worker tells Prometheus, or the table of all metrics."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from attrs import frozen
+from cyclopts import App, Parameter
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from trio_worker.cli.surroundings import (
+    OK,
+    UNREACHABLE,
+    AsJson,
+    ConfigFile,
+    complain,
+    load_settings,
+    print_json,
+)
+from trio_worker.metric_table import TABLE
+from trio_worker.probe import addresses_of, ask
+
+metrics = App(
+    name="metrics", help="The metrics of a running worker, or the list of all: show.", help_format="plaintext"
+)
+
+# Of a histogram these are for PromQL; its count and sum are for people.
+_BUCKET = "_bucket"
+
+
+@frozen
+class Scrape:
+    """What the worker at one address says; no families, and the reason, where nobody answers as a worker does."""
+
+    address: str
+    families: tuple[Metric, ...]
+    trouble: str = ""
+
+
+@metrics.command(name="show")
+def show(
+    *,
+    list_: Annotated[bool, Parameter(name=["--list"], negative=(), help="All metrics there are; asks nobody.")] = False,
+    address: Annotated[str, Parameter(help="Where to ask: HOST:PORT or unix:PATH; else metrics.listen.")] = "",
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Print the metrics of the worker at metrics.listen; the list of all where that is empty. 69 if nobody answers."""
+    if list_:
+        return _show_table(as_json=as_json)
+    settings = load_settings(config)
+    listen = address or settings.metrics.listen
+    if not listen:
+        complain("metrics.listen is empty, so no worker is asked: these are all metrics")
+        return _show_table(as_json=as_json)
+    folder = settings.queue.journal_dir
+    scrapes = [scrape(each) for each in addresses_of(listen, folder)]
+    if not scrapes:
+        complain(f"no worker told its port in {folder or '.'}")
+        return UNREACHABLE
+    answered = [each for each in scrapes if not each.trouble]
+    if as_json:
+        print_json([_document(each) for each in answered])
+    else:
+        for each in answered:
+            print("\n".join([f"# {each.address}", *_lines(each)]))
+    for each in scrapes:
+        if each.trouble:
+            complain(each.trouble)
+    return OK if len(answered) == len(scrapes) else UNREACHABLE
+
+
+def scrape(address: str) -> Scrape:
+    """Ask a worker for its metrics; whatever answers, nothing is raised."""
+    status, said = ask(address, "/metrics")
+    if status != 200:
+        return Scrape(address, (), said if not status else f"{address}: answered {status}")
+    try:
+        families = tuple(text_string_to_metric_families(said))
+    except ValueError:
+        families = ()
+    return Scrape(address, families, "" if families else f"{address}: no metrics in what it answered")
+
+
+def _lines(scraped: Scrape) -> Iterator[str]:
+    for sample in _samples(scraped):
+        labels = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())
+        named = f"{sample.name}{{{labels}}}" if labels else sample.name
+        # Whoever listens there may be no worker: nothing of it that a terminal would obey.
+        shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in named)
+        yield f"{shown} {sample.value:.15g}"
+
+
+def _samples(scraped: Scrape) -> Iterator[Any]:
+    return (each for family in scraped.families for each in family.samples if not each.name.endswith(_BUCKET))
+
+
+def _document(scraped: Scrape) -> dict[str, Any]:
+    families = [
+        {
+            "name": family.name,
+            "type": family.type,
+            "says": family.documentation,
+            "samples": [
+                {"name": each.name, "labels": each.labels, "value": each.value if math.isfinite(each.value) else None}
+                for each in family.samples
+            ],
+        }
+        for family in scraped.families
+    ]
+    return {"address": scraped.address, "metrics": families}
+
+
+def _show_table(*, as_json: bool) -> int:
+    if as_json:
+        print_json(
+            [
+                {"name": each.exported, "type": each.kind.value, "labels": each.labels, "says": each.says}
+                for each in TABLE
+            ]
+        )
+        return OK
+    for each in TABLE:
+        print(f"{each.exported}  {each.kind.value}")
+        for text in filter(None, (each.says, each.label_words)):
+            print(textwrap.fill(text, 78, initial_indent="  ", subsequent_indent="  "))
+    return OK
