@@ -66,3 +66,22 @@ async def test_a_report_names_the_server(work_folder: Path, valkey_url: str) -> 
 
     assert done.returncode == 0
     assert "answers, valkey " in done.stdout.decode()
+
+
+async def test_a_type_of_which_no_mail_can_be_made_is_told(work_folder: Path, valkey_url: str) -> None:
+    """By its template and the reason, as `config check` does: each of its jobs would die."""
+    folder = work_folder / "templates" / "Own"
+    folder.mkdir(parents=True)
+    (folder / "fields.toml").write_text('says = "Is short."\n[fields.to]\nkind = "recipient"\nsample = "a@b"\n')
+    (folder / "subject.j2").write_text("Order\nshipped\n")
+    (folder / "text.j2").write_text("Hello.\n")
+    (work_folder / "worker.toml").write_text(
+        f'[mail]\ntemplate_dirs = ["templates"]\n[redis]\nurl = "{valkey_url}"\n[smtp]\nport = 9\ntls = "none"\n'
+    )
+
+    done = await doctor()
+
+    assert done.returncode == 78
+    assert "fail templates      Own/subject.j2: contains a control character, or is more than one line" in (
+        done.stdout.decode()
+    )

@@ -116,6 +116,7 @@ def reference_text() -> str:
         rows += [_row(key) for key in _keys_in(section)]
         if section == "mail":
             rows.append("\n## [mail.types.&lt;email type&gt;]\n")
+            rows.append("The email type is one that ships, or one of yours from `mail.template_dirs`.\n")
             rows.append("| key | shipped | what it says |\n| --- | --- | --- |")
             rows += list(_type_rows())
     return _REFERENCE_HEAD + "\n".join(rows) + "\n"
