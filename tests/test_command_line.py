@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.__main__ import behind_command
+from trio_worker.__main__ import COMMON_OPTIONS, behind_command
+from trio_worker.cli import app
 
 ROOT = Path(__file__).parent.parent
 WORDS = st.sampled_from(["--config", "--config=F", "--json", "-n", "--", "status", "F", "--html", "-h", ""])
@@ -46,6 +47,29 @@ def test_no_word_is_lost(words: list[str]) -> None:
     assert sorted(moved) == sorted(words)
     if moved != words:
         assert behind_command(moved) == moved
+
+
+COMMANDS_WITH = {
+    "--config F": "status",
+    "--queue Q": "run",
+    "--timeout 5s": "queue drain-wait",
+    "--json": "status",
+    "--yes": "queue purge",
+    "-y": "queue purge",
+    "--no-input": "queue purge",
+    "--dry-run": "queue purge",
+    "-n": "enqueue",
+}
+
+
+@pytest.mark.parametrize("option", COMMANDS_WITH)
+def test_every_common_option_is_one_of_a_command(option: str) -> None:
+    """And the help names it, but for short forms."""
+    words = [*option.split(), *COMMANDS_WITH[option].split()]
+    app.parse_args(behind_command(words), exit_on_error=False, print_error=False)
+
+    assert {each.split()[0] for each in COMMANDS_WITH} == set(COMMON_OPTIONS)
+    assert words[0] in app.help or len(words[0]) == 2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # importing typing takes a sixth of the time of a probe
     from typing import NoReturn
 
 # The options that many commands have, and whether a value follows; they may also stand before the command.
-_COMMON_OPTIONS = {
+COMMON_OPTIONS = {
     **dict.fromkeys(("--config", "--queue", "--timeout"), True),
     **dict.fromkeys(("--json", "--yes", "-y", "--no-input", "--dry-run", "-n"), False),
 }
@@ -63,8 +63,8 @@ def behind_command(words: list[str]) -> list[str]:
     follows.
     """
     at = 0
-    while at < len(words) and (name := words[at].partition("=")[0]) in _COMMON_OPTIONS:
-        at += 2 if _COMMON_OPTIONS[name] and name == words[at] else 1
+    while at < len(words) and (name := words[at].partition("=")[0]) in COMMON_OPTIONS:
+        at += 2 if COMMON_OPTIONS[name] and name == words[at] else 1
     if at >= len(words) or words[at].startswith("-"):
         return words
     options, rest = words[:at], words[at:]

@@ -62,7 +62,8 @@ def load_settings(config: Path | None, flags: Mapping[str, object] | None = None
     """Read the settings, or print every fault and end with 78."""
     settings = read_settings(config_path(config, os.environ), os.environ, flags or {})
     if isinstance(settings, Faults):
-        refuse(MISCONFIGURED, *map(str, settings.faults), f"{len(settings.faults)} problems")
+        count = len(settings.faults)
+        refuse(MISCONFIGURED, *map(str, settings.faults), f"{count} {'problem' if count == 1 else 'problems'}")
     return settings
 
 
