@@ -157,7 +157,7 @@ RUN_LABELS = ("claimed", "sent", "delayed", "dead", "held", "released", "fenced"
 def assert_run_balances(snapshot: Snapshot) -> None:
     lines = lines_of(snapshot, 80, 24)
     claimed, *settled, _uncertain = figures_under(lines, *RUN_LABELS)
-    in_hand = next(re.search(r"in hand (-?[\d,]+)/", line) for line in lines if "THIS RUN" in line)
+    in_hand = next(re.search(r"in hand (-?[\d,]+),", line) for line in lines if "THIS RUN" in line)
 
     assert in_hand is not None
     assert claimed == sum(settled) + int(in_hand[1].replace(",", ""))
@@ -179,6 +179,15 @@ def test_shown_ledger_balances_after_any_events(fates: list[Disposition | None])
             board.note(Settled(f"id{number}", fate, cause=Cause("refused", "550")), float(number), 0.0)
 
     assert_run_balances(board.snapshot(60.0, 0.0))
+
+
+@given(st.integers(0, 40), st.integers(0, 20))
+def test_what_waits_to_be_settled_is_in_hand_and_not_at_work(in_hand: int, at_work: int) -> None:
+    """The limit is of jobs at work; more may be in hand, and each figure says which it is."""
+    snapshot = evolve(busy(), in_hand=in_hand, at_work=at_work, number_workers=20)
+    words = next(line for line in lines_of(snapshot, 80, 24) if "THIS RUN" in line)
+
+    assert f"in hand {in_hand}, at work {at_work}/20" in words
 
 
 def test_failures_add_up() -> None:
@@ -403,6 +412,7 @@ beats = st.builds(
     max_connections=numbers,
     is_quiet=st.booleans(),
     in_hand=numbers,
+    at_work=numbers,
     connections=numbers,
     busy_connections=numbers,
     trouble=words,
@@ -433,6 +443,7 @@ snapshots = st.builds(
         uncertain=numbers,
     ),
     in_hand=numbers,
+    at_work=numbers,
     number_workers=numbers,
     rates=st.builds(Rates, rates, rates, rates, rates),
     waiting_slope=st.none() | st.floats(-1e7, 1e7, allow_nan=False),

@@ -146,6 +146,7 @@ def test_gauges_are_those_of_the_snapshot() -> None:
     assert found["queue_jobs{state=waiting}"] == 12_431
     assert found["queue_jobs{state=dead}"] == 7
     assert found["jobs_in_hand{}"] == 16
+    assert (found["jobs_at_work{}"], found["jobs_at_work_limit{}"]) == (14, 16)
     assert found["smtp_connections{state=busy}"] == 13
     assert found["relay_breaker_state{state=closed}"] == 1
     assert found["worker_state{state=running}"] == 1

@@ -19,6 +19,7 @@ from trio_worker.inspection import Counts, count_jobs, find_strays
 from trio_worker.opening import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.redis_client import RedisClient
 from trio_worker.shelves import ShelvedJob, read_shelf
+from trio_worker.snapshot import Snapshot
 from trio_worker.verdict import RetryPolicy
 from trio_worker.worker import ShutdownOptions, Worker
 
@@ -71,6 +72,19 @@ async def test_every_pushed_job_becomes_one_mail(any_workers: WorkerMaker, catch
     after = await counts(any_workers.client)
     assert (after.waiting, after.known) == (0, 0)
     assert worker.board.ledger.settled == {Disposition.SENT: 100}
+
+
+async def test_no_more_jobs_are_at_work_than_may_be(workers: WorkerMaker, catcher: Catcher) -> None:
+    """What only waits to be settled is in hand beside them, and is no work."""
+    await workers.push(*(job_bytes(number) for number in range(100)))
+    worker = workers.make(workers.options(catcher.port))
+    seen: list[Snapshot] = []
+    worker.sinks = [*worker.sinks, lambda _: seen.append(worker.snapshot())]
+
+    await run(worker)
+
+    assert all(each.at_work <= min(each.number_workers, each.in_hand) for each in seen)
+    assert any(each.at_work < each.in_hand for each in seen)
 
 
 async def test_a_waiting_worker_sends_a_job_when_it_is_pushed(workers: WorkerMaker, catcher: Catcher) -> None:

@@ -93,6 +93,7 @@ class Fleet:
             queue_seen_seconds=None if self._looked_at is None else age,
             ledger=ledger,
             in_hand=sum(beat.in_hand for beat in beats),
+            at_work=sum(beat.at_work for beat in beats),
             number_workers=sum(beat.number_workers for beat in beats),
             rates=self._rates(beats),
             waiting_slope=self._slope(),

@@ -57,6 +57,7 @@ class Vitals:
 class Heartbeat:
     """The figures of one worker; ``started_at`` in epoch seconds, counts since then, tallies of five minutes.
 
+    Of the jobs ``in_hand`` those ``at_work``, at most ``number_workers``, do not only wait to be settled.
     ``idle_share`` is the part of its hands that had nothing to do over the last minute, ``config`` the first four
     digits of the settings' digest, ``depth`` the mails in flight at once on one connection, at the most.
     """
@@ -71,6 +72,7 @@ class Heartbeat:
     why: str = ""
     is_quiet: bool = False
     in_hand: int = 0
+    at_work: int = 0
     connections: int = 0
     busy_connections: int = 0
     breaker: str = "closed"

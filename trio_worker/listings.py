@@ -100,7 +100,7 @@ def workers_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
     hidden = len(workers) - rows
     note = f"{hidden:,} more" if hidden > 0 else "by heartbeat"
     lines = [rule("WORKERS", width, aside, note, PLAIN if live == len(workers) else TROUBLE)]
-    heads = ("worker", "state", "in hand", "sent/s", "p95", "seen", "idle", "conns", "cpu", "memory", "version")
+    heads = ("worker", "state", "at work", "sent/s", "p95", "seen", "idle", "conns", "cpu", "memory", "version")
     lines.append(row(_worker_cells(heads, width, DIM), width))
     ordered = sorted(workers, key=lambda worker: (not worker.is_lost, not worker.beat.trouble, worker.beat.worker))
     lines += [row(_worker_row(worker, width), width) for worker in ordered[:rows]]
@@ -124,7 +124,7 @@ def _worker_row(worker: WorkerSeen, width: int) -> list[Segment]:
     words = (
         beat.worker,
         worker_state(worker),
-        f"{count(beat.in_hand, 4)}/{count(beat.number_workers, 4)}",
+        f"{count(beat.at_work, 4)}/{count(beat.number_workers, 4)}",
         per_second(beat.rates.sent, 7),
         duration(beat.latency.quantiles().p95),
         ago(worker.seen_seconds),

@@ -166,7 +166,8 @@ TABLE: tuple[Metric, ...] = (
     _gauge("worker_state", "1 for the phase that this worker is in.", state=tuple(map(str, Phase))),
     _gauge("worker_quiet", "1 while somebody wants this worker to claim nothing."),
     _gauge("jobs_in_hand", "Jobs in this worker's hands."),
-    _gauge("jobs_in_hand_limit", "Jobs at work at once, at the most (number_workers)."),
+    _gauge("jobs_at_work", "Of those, the ones that do not only wait to be settled."),
+    _gauge("jobs_at_work_limit", "Most of them at once (number_workers)."),
     _gauge("idle_ratio", "Part of the hands that had nothing to do over the last minute."),
     _gauge("tasks", "Tasks of the loop."),
     _gauge("smtp_connections", "Connections to the relay.", state=("idle", "busy")),
@@ -237,6 +238,6 @@ _FIGURES = """
 | --- | --- |
 | mails per minute | `60 * sum(rate(trio_worker_jobs_settled_total{outcome="sent"}[5m]))` |
 | connection time per mail | `sum(rate(trio_worker_smtp_connect_seconds_sum[5m])) / sum(rate(trio_worker_jobs_settled_total{outcome="sent"}[5m]))` |
-| idle share of the workers | `1 - sum(rate(trio_worker_hands_busy_seconds_total[5m])) / sum(trio_worker_jobs_in_hand_limit)` |
+| idle share of the workers | `1 - sum(rate(trio_worker_hands_busy_seconds_total[5m])) / sum(trio_worker_jobs_at_work_limit)` |
 | p95 latency, push to sent | `histogram_quantile(0.95, sum by (le) (rate(trio_worker_job_latency_seconds_bucket[5m])))` |
 """  # noqa: E501  a table's line is one line

@@ -68,6 +68,7 @@ _HELP: tuple[tuple[str, str, type[Action] | None], ...] = (
     ("uncertain", "mails that may have gone out twice", None),
     ("~", "an estimate; - is unknown, 0 is zero", None),
     ("p50 p95", "half, and all but 5 %, took less; over the last five minutes", None),
+    ("at work", "in hand, and not only waiting for Redis to take what became of it", None),
     ("idle", "part of the hands that had nothing to do, over a minute", None),
     ("connecting", "time spent opening connections, shared among mails sent", None),
 )
@@ -220,7 +221,7 @@ def run_panel(snapshot: Snapshot, width: int) -> list[Line]:
         is_odd = number and disposition in _ODD_DISPOSITIONS
         columns.append(Column(str(disposition), number, CAUTION if is_odd else PLAIN, _LEAST.get(disposition, 0)))
     columns.append(Column("uncertain", ledger.uncertain, CAUTION if ledger.uncertain else PLAIN))
-    title = rule("THIS RUN", width, in_hand_words(snapshot), snapshot.scope.value)
+    title = rule("THIS RUN", width, hands_words(snapshot, width - 14), snapshot.scope.value)
     if width >= ONE_LINE_WIDTH:
         return [title, *table(columns, width)]
     columns.append(Column("recovered", ledger.recovered))
@@ -238,17 +239,26 @@ def summary_table(snapshot: Snapshot, width: int) -> list[Line]:
         Column("delayed/s", per_second(rates.delayed, 7)),
         Column("dead/s", per_second(rates.dead, 7)),
         Column("uncertain", uncertain, CAUTION if uncertain else PLAIN),
-        Column("in hand", f"{count(snapshot.in_hand, 4)}/{count(snapshot.number_workers, 4)}"),
+        Column("at work", f"{count(snapshot.at_work, 4)}/{count(snapshot.number_workers, 4)}"),
     ]
     return table(columns, width)
 
 
-def in_hand_words(snapshot: Snapshot) -> str:
-    """Return how many jobs are in hand, of how many at work at most, the idle share, and what connecting costs."""
-    words = [f"in hand {snapshot.in_hand:,}/{snapshot.number_workers:,}", f"idle {share(snapshot.idle_share)}"]
+def hands_words(snapshot: Snapshot, room: int) -> str:
+    """Return the jobs in hand, those at work of so many at most, the idle share, and what connecting costs a mail.
+
+    Of these as many as there is room for.
+    """
+    words = [
+        f"in hand {snapshot.in_hand:,}",
+        f"at work {snapshot.at_work:,}/{snapshot.number_workers:,}",
+        f"idle {share(snapshot.idle_share)}",
+    ]
     connecting = snapshot.connect_seconds_per_mail
     if connecting is not None:
-        words.append(f"connecting {duration(connecting)} a mail")
+        words.append(f"connecting {duration(connecting)}")
+    while len(words) > 1 and len(", ".join(words)) > room:
+        words.pop()
     return ", ".join(words)
 
 

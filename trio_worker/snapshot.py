@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from enum import Enum
 
@@ -63,8 +63,9 @@ class Snapshot:
     queue: QueueSeen | None
     queue_seen_seconds: float | None  # how long ago
     ledger: Ledger
-    in_hand: int
-    number_workers: int
+    in_hand: int  # claimed and not settled
+    at_work: int  # of those, without the ones that only wait to be settled
+    number_workers: int  # at work at once, at the most
     rates: Rates
     waiting_slope: float | None  # jobs per second over the last half minute
     spark_sent: tuple[int, ...]  # per second, oldest first
@@ -101,7 +102,10 @@ _NO_VITALS = Vitals()
 
 @define
 class Board:
-    """Events come in, snapshots go out; ``started_at`` is on the local clock (seconds) that ``note`` is given."""
+    """Events come in, snapshots go out; ``started_at`` is on the local clock (seconds) that ``note`` is given.
+
+    No event tells that a job waits for nothing but its settlement: ``count_at_work`` says how many do not.
+    """
 
     queue_name: str
     redis_name: str
@@ -111,6 +115,7 @@ class Board:
     started_at: float
     stale_after_seconds: float = 5.0
     depth: int = 1
+    count_at_work: Callable[[], int] | None = None
     ledger: Ledger = field(factory=Ledger)
     _phase: PhaseChanged = field(factory=lambda: PhaseChanged(Phase.STARTING))
     _queue: tuple[float, QueueSeen] | None = None
@@ -187,6 +192,7 @@ class Board:
             queue_seen_seconds=now - self._queue[0] if self._queue else None,
             ledger=deepcopy(self.ledger),
             in_hand=self.ledger.in_hand,
+            at_work=self._at_work(),
             number_workers=self.number_workers,
             rates=self._rates(now),
             waiting_slope=self._slope(now),
@@ -237,6 +243,7 @@ class Board:
             why=self._phase.why,
             is_quiet=self._is_quiet,
             in_hand=ledger.in_hand,
+            at_work=self._at_work(),
             connections=sum(view.state != "closed" for view in views),
             busy_connections=sum(view.is_busy for view in views),
             breaker=type(self._breaker).__name__.lower(),
@@ -257,6 +264,9 @@ class Board:
             vitals=vitals,
             config=config,
         )
+
+    def _at_work(self) -> int:
+        return self.ledger.in_hand if self.count_at_work is None else self.count_at_work()
 
     def _idle_share(self, now: float) -> float | None:
         mean = self._load.mean(now)

@@ -129,6 +129,7 @@ class Worker:
             max_connections=options.pool.max_size,
             started_at=trio.current_time(),
             depth=options.pool.depth,
+            count_at_work=lambda: self.hands.at_work,
             stale_after_seconds=max(STALE_SECONDS, LOOKS_MISSED * self.look_seconds),
         )
         self._presence = Presence(self.client, options.queue.name, self.name, self._take_beat, self._obey)
@@ -188,9 +189,9 @@ class Worker:
 
     def describe(self) -> str:
         """Return what goes on here in a few lines, for a person who asks a process that is stuck; no address in it."""
-        ledger = self.board.ledger
+        ledger, hands = self.board.ledger, f"{len(self.hands)} in hand, {self.hands.at_work} at work"
         lines = [
-            f"{self.name}: {self.board.phase}{', quiet' if self.is_quiet else ''}, {len(self.hands)} in hand",
+            f"{self.name}: {self.board.phase}{', quiet' if self.is_quiet else ''}, {hands}",
             str(ledger),
             f"breaker: {type(self._gate.breaker).__name__.lower()}",
             repr(self._pool) if self._pool is not None else "no pool yet",

@@ -30,7 +30,7 @@ from trio_worker.snapshot_json import document_of
 from trio_worker.watching import Watch
 from trio_worker.wording import clock, count, duration, per_second, share
 
-_LIVE_HEADS = ("time", "waiting", "oldest", "in/s", "sent/s", "delayed/s", "dead/s", "p95", "in hand", "idle")
+_LIVE_HEADS = ("time", "waiting", "oldest", "in/s", "sent/s", "delayed/s", "dead/s", "p95", "at work", "idle")
 _LIVE_SIZES = (8, 10, 7, 8, 8, 9, 7, 7, 9, 5)
 _PAST_HEADS = ("time", "in", "sent", "delayed", "died", "uncertain", "waiting", "dead")
 _PAST_SIZES = (16, 9, 9, 9, 7, 9, 10, 8)
@@ -107,7 +107,7 @@ def _live_row(snapshot: Snapshot, arrived: float) -> str:
         per_second(rates.delayed),
         per_second(rates.dead),
         duration(snapshot.latency.p95),
-        f"{snapshot.in_hand}/{snapshot.number_workers}",
+        f"{snapshot.at_work}/{snapshot.number_workers}",
         share(snapshot.idle_share),
     )
     return _row(words, _LIVE_SIZES)

@@ -91,7 +91,8 @@ def _print(title: str, counts: Counts, snapshot: Snapshot, problems: list[str], 
         print(f"  {name:<8}{getattr(counts, name):>12,}   {more.get(name, '')}".rstrip())
     latency = snapshot.latency
     times = "" if latency.p95 is None else f"; push to sent p50 {duration(latency.p50)}, p95 {duration(latency.p95)}"
-    print(f"  now: {per_second(snapshot.rates.sent)} sent a second by {count(snapshot.in_hand)} in hand{times}")
+    hands = f"{count(snapshot.in_hand)} in hand, {count(snapshot.at_work)} of {count(snapshot.number_workers)} at work"
+    print(f"  now: {per_second(snapshot.rates.sent)} sent a second; {hands}{times}")
     print(f"  so far: {counts.popped:,} taken from the list, {counts.sent:,} sent, {counts.uncertain:,} uncertain")
     if problems:
         print("Problems")

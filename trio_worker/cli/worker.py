@@ -58,7 +58,7 @@ async def list_(*, queue: QueueName = None, config: ConfigFile = None, as_json: 
         complain("no worker runs")
         return NOTHING_MATCHED
     size = max(len("worker"), *(len(each.beat.worker) for each in workers))
-    heads = f"{'state':<8}  {'in hand':>9}  {'sent/s':>7}  {'p95':>6}  {'idle':>5}  {'memory':>6}  {'seen':>5}  version"
+    heads = f"{'state':<8}  {'at work':>9}  {'sent/s':>7}  {'p95':>6}  {'idle':>5}  {'memory':>6}  {'seen':>5}  version"
     print(f"{'worker':<{size}}  {heads}")
     for each in workers:
         print(f"{each.beat.worker:<{size}}  {_row(each)}")
@@ -174,7 +174,7 @@ def _row(seen: WorkerSeen) -> str:
     beat = seen.beat
     words = (
         f"{worker_state(seen):<8}",
-        f"{f'{beat.in_hand}/{beat.number_workers}':>9}",
+        f"{f'{beat.at_work}/{beat.number_workers}':>9}",
         f"{per_second(beat.rates.sent):>7}",
         f"{duration(beat.latency.quantiles().p95):>6}",
         f"{share(beat.idle_share):>5}",
