@@ -85,6 +85,7 @@ def assert_golden(name: str, text: str) -> None:
 
 
 KEYS = View(has_keys=True, may=frozenset({Quit, Pause, Resume, Drain}))
+_QUEUE = QueueSeen(12_431, 961, 64, 0, 7, due=12, oldest_seconds=30.2, is_estimate=True)
 VIEWED_FRAMES = {
     "fleet-80x24": (fleet(), 80, 24, KEYS),
     "fleet-120x32": (fleet(), 120, 32, KEYS),
@@ -93,6 +94,7 @@ VIEWED_FRAMES = {
     "workers-100x30": (fleet(), 100, 30, evolve(KEYS, page=Page.WORKERS)),
     "latest-80x24": (busy(), 80, 24, evolve(KEYS, page=Page.LATEST, only_errors=True)),
     "frozen-80x24": (evolve(busy(), at=busy().at + 12), 80, 24, evolve(KEYS, frozen=busy())),
+    "paused-80x24": (evolve(busy(), queue=evolve(_QUEUE, paused="relay maintenance (ana)")), 80, 24, KEYS),
     "typing-80x24": (busy(), 80, 24, evolve(KEYS, typing=Typing.PAUSE, typed="relay maint")),
 }
 
@@ -103,6 +105,29 @@ def test_viewed_frame_is_as_it_was_drawn(name: str) -> None:
     snapshot, width, height, view = VIEWED_FRAMES[name]
 
     assert_golden(name, plain(render_frame(snapshot, width, height, view)))
+
+
+def test_typing_says_how_it_ends_and_that_keys_are_text() -> None:
+    """Keys that would act are not offered while they are text, and a cursor stands where they go."""
+    frame = render_frame(busy(), 80, 24, evolve(KEYS, typing=Typing.DRAIN, typed="dra"))
+    *above, hint, prompt = plain(frame).split("\n")
+
+    assert "Enter confirms, Esc leaves" in hint
+    assert prompt.rstrip().endswith(": dra_")
+    assert "\x1b[1;7m_" in frame
+    assert not any("q quit" in line for line in above)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 45)])
+def test_paused_queue_is_offered_to_be_resumed(size: tuple[int, int]) -> None:
+    """What p does is said wherever the pause is; one who only looks is offered nothing."""
+    queue = QueueSeen(1, 0, 0, 0, 0, paused="relay maintenance (ana)")
+    snapshot = evolve(busy(), queue=queue)
+
+    frame = plain(render_frame(snapshot, *size, KEYS))
+    assert "p resume" in frame
+    assert "p pause" not in frame
+    assert "p resume" not in plain(render_frame(snapshot, *size, evolve(KEYS, may=frozenset({Quit}))))
 
 
 def test_picture_is_the_frame() -> None:

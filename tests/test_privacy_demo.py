@@ -93,7 +93,7 @@ async def test_nothing_that_is_shown_names_anybody(programs: Programs, real_redi
         heartbeats = await real_redis.command("HVALS", fleet_keys("jobs")[11])
         outcomes = await real_redis.command("XRANGE", fleet_keys("jobs")[15], "-", "+")
         worker.send_signal(signal.SIGUSR1)
-        await window.until("LATEST")
+        await window.until("SIGUSR1: what goes on here is in ")
         worker.send_signal(signal.SIGTERM)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(window.read_on)

@@ -225,6 +225,12 @@ def test_looks_follow_the_terminal_and_the_wish() -> None:
     assert not is_ascii_only(utf8, {"LC_ALL": "C.UTF-8", "LANG": "C"})
     assert is_ascii_only(utf8, {"LC_ALL": "C", "LANG": "en_US.UTF-8"})
     assert is_ascii_only(utf8, {"LC_ALL": "", "LANG": "POSIX"})
+    assert is_ascii_only(utf8, {"LANG": "en_US.ISO-8859-1"})
+    assert is_ascii_only(utf8, {"LANG": "de_DE.ISO-8859-15@euro"})
+    assert not is_ascii_only(utf8, {"LANG": "de_DE.utf8@euro"})
+    assert not is_ascii_only(utf8, {"LC_ALL": "C", "PYTHONIOENCODING": "utf-8"})
+    assert is_ascii_only(latin, {"LANG": "en_US.UTF-8", "PYTHONIOENCODING": "latin-1"})
+    assert is_ascii_only(utf8, {"LC_ALL": "C", "PYTHONIOENCODING": ":replace"})
     assert has_color({})
     assert has_color({"NO_COLOR": ""})
     assert not has_color({"NO_COLOR": "1"})
@@ -268,6 +274,23 @@ async def test_dashboard_draws_on_and_on(terminal: tuple[Window, TextIO]) -> Non
 
     assert b"12:04:32Z" in frames_in(window.seen)[0]
     assert b"12:04:34Z" in frames_in(window.seen)[2]
+
+
+async def test_dashboard_tells_what_no_key_asked_for(terminal: tuple[Window, TextIO]) -> None:
+    """It stands on the bottom line at once, and goes by itself."""
+    window, stream = terminal
+    with trio.fail_after(PATIENCE_SECONDS), open_screen(stream) as screen:
+        dashboard = Dashboard(busy, screen, view=View(every_seconds=0.02))
+        dashboard.tell("the state is in state-7.txt")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dashboard.run)
+            await trio.to_thread.run_sync(window.read_until, lambda seen: len(frames_in(seen)) >= 1)
+            dashboard._told_until = trio.current_time()
+            while dashboard.view.notice:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+            nursery.cancel_scope.cancel()
+
+    assert b"the state is in state-7.txt" in frames_in(window.seen)[0]
 
 
 async def test_dashboard_without_a_terminal_waits(terminal: tuple[Window, TextIO]) -> None:

@@ -23,6 +23,7 @@ Line: TypeAlias = list[Segment]
 PLAIN = Style()
 DIM = Style(dim=True)
 BOLD = Style(bold=True)
+CURSOR = Style(bold=True, reverse=True)
 GOOD = Style(color="green")
 CAUTION = Style(color="yellow")
 TROUBLE = Style(color="red", bold=True)

@@ -25,7 +25,7 @@ from trio_worker.panels import (
     header,
     help_lines,
     hint_lines,
-    prompt_line,
+    prompt_lines,
     queue_panel,
     run_panel,
     summary_table,
@@ -129,7 +129,9 @@ def frame_lines(snapshot: Snapshot, width: int, height: int, view: View = PLAIN_
     else:
         lines = _small(now, head, inner, height, view)
     if view.typing is not None or view.notice:
-        lines = [*lines[: height - 1], *([blank(inner)] * (height - 1 - len(lines))), prompt_line(view, inner)]
+        prompt = prompt_lines(view, inner)
+        above = height - len(prompt)
+        lines = [*lines[:above], *([blank(inner)] * (above - len(lines))), *prompt]
     return [[Segment(" ", PLAIN), *line] for line in lines[:height]]
 
 

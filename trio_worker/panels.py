@@ -14,6 +14,7 @@ from trio_worker.cells import (
     BOLD,
     CAUTION,
     CHART,
+    CURSOR,
     DIM,
     GOOD,
     PLAIN,
@@ -30,7 +31,7 @@ from trio_worker.cells import (
 )
 from trio_worker.events import Disposition
 from trio_worker.snapshot import Snapshot
-from trio_worker.view import Action, Drain, Pause, View
+from trio_worker.view import Action, Drain, Pause, Resume, View
 from trio_worker.window import Quantiles
 from trio_worker.wording import (
     UNKNOWN,
@@ -52,7 +53,8 @@ ONE_LINE_WIDTH = 78
 _SEVERITY_STYLES = {Severity.CALM: GOOD, Severity.CAUTION: CAUTION, Severity.TROUBLE: TROUBLE}
 # Normally zero, and worth a look when not.
 _ODD_DISPOSITIONS = {Disposition.HELD, Disposition.FENCED, Disposition.UNSETTLED}
-_ACTION_KEYS: dict[type[Action], str] = {Pause: "p pause", Drain: "d drain"}
+_PAUSE_KEY, _RESUME_KEY, _DRAIN_KEY = "p pause", "p resume", "d drain"
+_TYPING_HINT = "Enter confirms, Esc leaves; every other key is text"
 _HELP: tuple[tuple[str, str, type[Action] | None], ...] = (
     ("q", "leave; a worker drains first", None),
     ("1 to 5", "overview, workers, connections, failures, latest; again: back", None),
@@ -90,13 +92,17 @@ def header(snapshot: Snapshot, width: int, frozen_seconds: float | None = None) 
     return [Segment(name, BOLD), queue, Segment("  ", PLAIN), mark, Segment("  " + tail, PLAIN)]
 
 
-def alert_lines(snapshot: Snapshot, width: int, height: int) -> list[Line]:
-    """Return exactly ``height`` lines: what an operator should know now, else blanks."""
+def alert_lines(snapshot: Snapshot, width: int, height: int, key: str = "") -> list[Line]:
+    """Return exactly ``height`` lines: what an operator should know now, else blanks.
+
+    Where alerts fill them all, the last one ends with ``key``, what can be pressed about them.
+    """
     found = alerts(snapshot)
     lines: list[Line] = []
     for number, alert in enumerate(found[:height], start=1):
         hidden = len(found) - height
-        more = f"  +{hidden} more" if number == height and hidden > 0 else ""
+        is_last = number == height
+        more = (f"  +{hidden} more" if is_last and hidden > 0 else "") + (f"  {key}" if is_last and key else "")
         word = Segment(f"! {alert.word}", _SEVERITY_STYLES[alert.severity] + BOLD)
         text = cell(alert.text, width - width_of(word.text) - 2 - len(more))
         lines.append([word, Segment("  ", PLAIN), text, Segment(more, BOLD)])
@@ -105,23 +111,36 @@ def alert_lines(snapshot: Snapshot, width: int, height: int) -> list[Line]:
 
 def hint_lines(snapshot: Snapshot, width: int, height: int, view: View) -> list[Line]:
     """Return the alerts; where there are fewer than lines, the last line says which keys there are."""
-    lines = alert_lines(snapshot, width, height)
+    actions = _action_keys(snapshot, view)
+    resumes = _RESUME_KEY if _RESUME_KEY in actions and view.typing is None else ""
+    lines = alert_lines(snapshot, width, height, resumes)
     kept = [f"only {view.filter!r}"] if view.filter else []
     kept += ["errors only"] if view.only_errors else []
-    if len(alerts(snapshot)) >= height or not (view.has_keys or kept):
+    has_keys = view.has_keys and view.typing is None
+    if len(alerts(snapshot)) >= height or not (has_keys or kept):
         return lines
-    actions = [word for action, word in _ACTION_KEYS.items() if action in view.may]
-    words = [*kept, *(["? help", "1-5 pages", "/ filter", "space freeze", *actions, "q quit"] if view.has_keys else [])]
+    words = [*kept, *(["? help", "1-5 pages", "/ filter", "space freeze", *actions, "q quit"] if has_keys else [])]
     return [*lines[:-1], [cell("   ".join(words), width, CAUTION if kept else DIM)]]
 
 
-def prompt_line(view: View, width: int) -> Line:
-    """Return the line that is being typed, or what became of the last one."""
+def _action_keys(snapshot: Snapshot, view: View) -> list[str]:
+    """Return the keys that act, as far as this dashboard may: what ``p`` does depends on the queue."""
+    if not view.has_keys:
+        return []
+    is_paused = snapshot.queue is not None and bool(snapshot.queue.paused)
+    keys = [_RESUME_KEY if is_paused else _PAUSE_KEY] if (Resume if is_paused else Pause) in view.may else []
+    return [*keys, *([_DRAIN_KEY] if Drain in view.may else [])]
+
+
+def prompt_lines(view: View, width: int) -> list[Line]:
+    """Return the line that is being typed, below what ends it; or what became of the last one."""
     if view.typing is None:
-        return [cell(view.notice, width, CAUTION)]
+        return [[cell(view.notice, width, CAUTION)]]
     room = width - len(view.typing.value) - 1
     typed = view.typed if width_of(printable(view.typed)) <= room else "…" + view.typed[-(room // 2) :]
-    return [Segment(view.typing.value, BOLD), cell(typed + "_", room + 1)]
+    rest = blank(max(0, room - width_of(printable(typed))))
+    prompt = [Segment(view.typing.value, BOLD), Segment(printable(typed), PLAIN), Segment("_", CURSOR), *rest]
+    return [[cell(_TYPING_HINT, width, DIM)], prompt]
 
 
 def help_lines(view: View, width: int) -> list[Line]:

@@ -37,6 +37,8 @@ _LEAVE_SECONDS = 0.5
 _DEFAULT_SIZE = os.terminal_size((80, 24))
 # Dragging a window's edge asks for a hundred frames a second; ten are enough for the eye and cost little.
 _LEAST_FRAME_SECONDS = 0.1
+# What is told on the bottom line by nobody's key goes by itself.
+_TOLD_SECONDS = 15.0
 # These end the process at once where nobody handles them; the worker handles the first two itself.
 _DEADLY_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -151,10 +153,21 @@ def has_terminal() -> bool:
 def is_ascii_only(stream: TextIO, environ: Mapping[str, str]) -> bool:
     """Return whether the terminal cannot be trusted with more than ASCII.
 
-    Python writes UTF-8 where the locale is C (PEP 538); whoever names that locale has a terminal that cannot show it.
+    An encoding that was asked for (PYTHONIOENCODING) is believed. Else Python writes UTF-8 where the locale is C or is
+    not installed (PEP 538, PEP 540); whoever names that locale, or another encoding, has a terminal that cannot show
+    it.
     """
+    if environ.get("PYTHONIOENCODING", "").partition(":")[0]:
+        return not _is_utf8(stream.encoding)
     named = next((environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(name)), "")
-    return named in {"C", "POSIX"} or (stream.encoding or "").lower().replace("-", "") != "utf8"
+    _, has_encoding, encoding = named.partition("@")[0].partition(".")
+    if named in {"C", "POSIX"} or (has_encoding and not _is_utf8(encoding)):
+        return True
+    return not _is_utf8(stream.encoding)
+
+
+def _is_utf8(encoding: str | None) -> bool:
+    return (encoding or "").lower().replace("-", "").replace("_", "") == "utf8"
 
 
 def has_color(environ: Mapping[str, str]) -> bool:
@@ -206,7 +219,14 @@ class Dashboard:
     ascii_only: bool = False
     color: bool = True
     _drawn: Snapshot | None = None
+    _told_until: float = math.inf
     _changed: trio.Event = field(factory=trio.Event)
+
+    def tell(self, words: str) -> None:
+        """Say something on the bottom line for a while, or until a key; what is being typed goes on below it."""
+        self.view = evolve(self.view, notice=words)
+        self._told_until = trio.current_time() + _TOLD_SECONDS
+        self._changed.set()
 
     async def run(self) -> None:
         """Draw a frame at every whole tick, and at once after a key or when the window changes its size.
@@ -227,6 +247,8 @@ class Dashboard:
             next_tick = _next_tick(began, self.view.every_seconds)
             self._changed = trio.Event()
             self._come_back()
+            if began >= self._told_until:
+                self.view, self._told_until = evolve(self.view, notice=""), math.inf
             columns, lines = self.screen.size()
             if self.screen.is_on:
                 self._drawn = self.take_snapshot()
@@ -246,6 +268,7 @@ class Dashboard:
             self._changed.set()
             if action is not None and self.act is not None:
                 self.view = evolve(self.view, notice=await self.act(action))
+                self._told_until = math.inf
                 self._changed.set()
 
     async def _follow_signals(self) -> None:

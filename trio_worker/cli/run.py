@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, assert_never
 
@@ -23,6 +23,7 @@ from trio_worker.cli.surroundings import (
     OK,
     UNREACHABLE,
     ConfigFile,
+    OnlyAscii,
     complain,
     connect_queue,
     load_settings,
@@ -95,6 +96,7 @@ async def run(
     *,
     burst: Annotated[bool, Parameter(negative=(), help="End when nothing is waiting, leased or due.")] = False,
     no_dashboard: NoDashboard = False,
+    only_ascii: OnlyAscii = False,
     queue: Annotated[str | None, Parameter(help="Name of the queue; else queue.name.")] = None,
     config: ConfigFile = None,
 ) -> int:
@@ -105,7 +107,7 @@ async def run(
     def reread() -> Settings | Faults:
         return read_settings(config_path(config, os.environ), os.environ, flags)
 
-    return await run_worker(settings, reread, is_burst=burst, shows_dashboard=not no_dashboard)
+    return await run_worker(settings, reread, is_burst=burst, shows_dashboard=not no_dashboard, only_ascii=only_ascii)
 
 
 async def run_worker(
@@ -114,6 +116,7 @@ async def run_worker(
     *,
     is_burst: bool,
     shows_dashboard: bool,
+    only_ascii: bool = False,
     beside: Beside | None = None,
 ) -> int:
     """Run one worker with everything around it and print its ledger; return the exit code.
@@ -125,7 +128,16 @@ async def run_worker(
     templates = read_templates(settings)
     relay = relay_of(settings)
     is_screen = shows_dashboard and is_live(sys.stdout, os.environ)
-    stage = _Stage(settings, templates, relay, is_burst=is_burst, is_screen=is_screen, beside=beside, reread=reread)
+    stage = _Stage(
+        settings,
+        templates,
+        relay,
+        is_burst=is_burst,
+        is_screen=is_screen,
+        only_ascii=only_ascii or is_ascii_only(sys.stdout, os.environ),
+        beside=beside,
+        reread=reread,
+    )
     _calm_collector()
     # Before anything of asyncio: a KeyboardInterrupt inside its code would hang.
     with trio.open_signal_receiver(*signals_to_obey()) as signals:
@@ -182,6 +194,7 @@ class _Stage:
     relay: Relay
     is_burst: bool
     is_screen: bool
+    only_ascii: bool
     beside: Beside | None
     reread: Callable[[], Settings | Faults]
     had_terminal: bool = field(factory=has_terminal)
@@ -189,6 +202,7 @@ class _Stage:
     supervisor: Supervisor | None = None
     metrics: Metrics | None = None
     screen: Screen | None = None
+    dashboard: Dashboard | None = None
     keyboard: Keyboard | None = None
 
     async def run(self, signals: AsyncIterator[int]) -> int:
@@ -335,7 +349,8 @@ class _Stage:
         with self._open_face() as screen:
             async with trio.open_nursery() as faces:
                 if screen is not None:
-                    faces.start_soon(self._dashboard(worker, screen).run)
+                    self.dashboard = self._dashboard(worker, screen)
+                    faces.start_soon(self.dashboard.run)
                 else:
                     faces.start_soon(run_status_lines, worker.snapshot, print_line)
                 faces.start_soon(self._follow_login, worker)
@@ -368,7 +383,7 @@ class _Stage:
             self.keyboard,
             act,
             View(may=frozenset({Quit, Pause, Resume, Drain})),
-            ascii_only=is_ascii_only(sys.stdout, os.environ),
+            ascii_only=self.only_ascii,
             color=has_color(os.environ),
         )
 
@@ -452,8 +467,18 @@ class _Stage:
             complain(report)
             return
         folder = Path(self.settings.log.file).parent if self.settings.log.file else Path()
-        with suppress(OSError):
-            (folder / f"state-{os.getpid()}.txt").write_text(report + "\n", encoding="utf-8")
+        path = folder / f"state-{os.getpid()}.txt"
+        try:
+            path.write_text(report + "\n", encoding="utf-8")
+        except OSError as error:
+            self._tell(f"SIGUSR1: cannot write {path}: {error.strerror}")
+        else:
+            self._tell(f"SIGUSR1: what goes on here is in {path}")
+
+    def _tell(self, words: str) -> None:
+        """Say something on the screen, if there is one."""
+        if self.dashboard is not None:
+            self.dashboard.tell(words)
 
     def _toggle_quiet(self) -> None:
         if self.worker is None:

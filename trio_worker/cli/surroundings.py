@@ -37,6 +37,7 @@ MISCONFIGURED = 78
 
 ConfigFile = Annotated[Path | None, Parameter(name=["--config"], help="Configuration file; else TRIO_WORKER_CONFIG.")]
 QueueName = Annotated[str | None, Parameter(name=["--queue"], help="Name of the queue; else queue.name.")]
+OnlyAscii = Annotated[bool, Parameter(name=["--ascii"], negative=(), help="Draw with ASCII alone.")]
 AsJson = Annotated[bool, Parameter(name=["--json"], negative=(), help="Print JSON, stable between versions.")]
 
 

@@ -16,6 +16,7 @@ from trio_worker.cli.surroundings import (
     OK,
     AsJson,
     ConfigFile,
+    OnlyAscii,
     QueueName,
     load_settings,
     open_queue,
@@ -44,6 +45,7 @@ async def top(
     once: Annotated[bool, Parameter(negative=(), help="Print one frame and end; so it is without a terminal.")] = False,
     svg: Annotated[Path | None, Parameter(help="Write one frame into this file as a picture.")] = None,
     write: Annotated[bool, Parameter(negative=(), help="Let keys pause and resume the queue.")] = False,
+    only_ascii: OnlyAscii = False,
     interval: Annotated[float, Parameter(help="Seconds between looks.", validator=Number(gte=0.5, lte=60))] = 1.0,
     queue: QueueName = None,
     config: ConfigFile = None,
@@ -53,13 +55,14 @@ async def top(
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
         watch = Watch(client, settings.queue.name, redis_name(settings.redis.url))
+        only_ascii = only_ascii or is_ascii_only(sys.stdout, os.environ)
         if once or as_json or svg is not None or not is_live(sys.stdout, os.environ):
-            return await _show_once(watch, settings, svg, as_json=as_json)
-        await _show_live(watch, client, interval, may_write=write)
+            return await _show_once(watch, settings, svg, only_ascii=only_ascii, as_json=as_json)
+        await _show_live(watch, client, interval, only_ascii=only_ascii, may_write=write)
     return OK
 
 
-async def _show_once(watch: Watch, settings: Settings, svg: Path | None, *, as_json: bool) -> int:
+async def _show_once(watch: Watch, settings: Settings, svg: Path | None, *, only_ascii: bool, as_json: bool) -> int:
     failed = await watch.look()
     if failed:
         return report_unavailable(failed, settings)
@@ -78,7 +81,7 @@ async def _show_once(watch: Watch, settings: Settings, svg: Path | None, *, as_j
     else:
         color = sys.stdout.isatty() and has_color(os.environ)
         columns, lines = os.get_terminal_size() if sys.stdout.isatty() else (_ONCE_COLUMNS, _ONCE_LINES)
-        frame = render_frame(snapshot, columns, lines, ascii_only=is_ascii_only(sys.stdout, os.environ), color=color)
+        frame = render_frame(snapshot, columns, lines, ascii_only=only_ascii, color=color)
         print(frame if color else _plain(frame))
     return OK
 
@@ -88,7 +91,7 @@ def _plain(frame: str) -> str:
     return "".join(part.partition("m")[2] if number else part for number, part in enumerate(frame.split("\x1b[")))
 
 
-async def _show_live(watch: Watch, client: RedisClient, interval: float, *, may_write: bool) -> None:
+async def _show_live(watch: Watch, client: RedisClient, interval: float, *, only_ascii: bool, may_write: bool) -> None:
     with open_keyboard() as keyboard, open_screen(sys.stdout) as screen:
         async with trio.open_nursery() as nursery:
 
@@ -113,7 +116,7 @@ async def _show_live(watch: Watch, client: RedisClient, interval: float, *, may_
                 keyboard,
                 act,
                 View(may=may, every_seconds=interval),
-                ascii_only=is_ascii_only(sys.stdout, os.environ),
+                ascii_only=only_ascii,
                 color=has_color(os.environ),
             )
             await watch.look()
