@@ -13,7 +13,7 @@ from trio_worker.events import Disposition, Phase, QueueSeen
 from trio_worker.fleet import Fleet, QueueTotals
 from trio_worker.heartbeat import LOST_SECONDS, Heartbeat, Rates, WorkerSeen
 from trio_worker.listings import connections_panel
-from trio_worker.snapshot import Scope
+from trio_worker.snapshot import Scope, heading
 from trio_worker.snapshot_json import document_of
 from trio_worker.wording import alerts, state
 
@@ -83,6 +83,24 @@ def test_growing_list_has_a_slope() -> None:
         fleet.note_look(totals(1000 + second, 0), seen, [], now=float(second), redis_seconds=0.001)
 
     assert fleet.snapshot(4.0, 1004.0).waiting_slope == pytest.approx(7)
+
+
+@given(st.integers(1, 29), st.integers(50, 5000), st.integers(1, 40))
+def test_list_that_falls_is_not_said_to_grow(seconds: int, burst: int, per_second: int) -> None:
+    """However much was pushed at once within the half minute that the heading is read from."""
+    depths = [0] * (30 - seconds) + [max(1, burst - per_second * second) for second in range(seconds + 1)]
+    found = heading([(float(second), depth) for second, depth in enumerate(depths)])
+
+    assert found is not None
+    assert found <= 0
+
+
+@given(st.integers(1, 50), st.lists(st.integers(-3, 3), min_size=31, max_size=31))
+def test_list_that_grows_steadily_is_said_to_grow(per_second: int, noise: list[int]) -> None:
+    """By what it grows, within what single pushes make of it."""
+    points = [(float(second), 100 + 8 * per_second * second + noise[second]) for second in range(31)]
+
+    assert heading(points) == pytest.approx(8 * per_second, abs=1)
 
 
 def test_without_a_worker_the_state_says_so() -> None:

@@ -16,7 +16,7 @@ from trio_worker.breaker import Closed
 from trio_worker.events import Disposition, Ledger, Phase, QueueSeen
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
 from trio_worker.outcome_line import OutcomeLine
-from trio_worker.snapshot import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, Scope, Snapshot, slope
+from trio_worker.snapshot import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, Scope, Snapshot, heading
 from trio_worker.window import added
 
 
@@ -147,7 +147,7 @@ class Fleet:
             return None
         last = self._looks[-1][0].at
         points = [(totals.at - last, seen.waiting) for totals, seen in self._looks if last - totals.at <= SLOPE_SECONDS]
-        return slope(points)
+        return heading(points)
 
     def _spark(self) -> tuple[int, ...]:
         """Return what was sent in each second, oldest first; what came between two looks is spread evenly."""

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from enum import Enum
+from itertools import pairwise
 
 from attrs import define, field, frozen
 
@@ -37,6 +38,8 @@ RATE_SECONDS = 10
 SPARK_SECONDS = 300
 # The waiting list's heading is read from this long.
 SLOPE_SECONDS = 30
+# And corrected by these last ones, where it says otherwise.
+RECENT_SECONDS = 10
 OUTCOMES_KEPT = 60
 # Replies of one relay are few; a relay that answers with ever new codes must not fill the memory.
 CAUSES_KEPT = 200
@@ -313,7 +316,7 @@ class Board:
         return tuple(counts.get(int(now) - ago, 0) for ago in range(SPARK_SECONDS, 0, -1))
 
     def _slope(self, now: float) -> float | None:
-        return slope([(at - now, depth) for at, depth in self._depths if now - at <= SLOPE_SECONDS])
+        return heading([(at - now, depth) for at, depth in self._depths if now - at <= SLOPE_SECONDS])
 
     def _cause_counts(self) -> tuple[DeathCount, ...]:
         counts = [
@@ -321,6 +324,23 @@ class Board:
             for (codes, word, disposition), (count, last_at) in self._causes.items()
         ]
         return tuple(sorted(counts, key=lambda each: -each.count))
+
+
+def heading(points: Sequence[tuple[float, int]]) -> float | None:
+    """Return a depth's growth per second as of the last of (seconds, depth); None below three points.
+
+    A line through half a minute is steady, but after a burst of pushes it rises long after the list has begun to fall.
+    So it counts only while the last seconds, their greatest jump left out, go the same way; else they are what counts.
+    """
+    line = slope(points)
+    if line is None:
+        return None
+    recent = [(at, depth) for at, depth in points if points[-1][0] - at <= RECENT_SECONDS]
+    steps = [after - before for (_, before), (_, after) in pairwise(recent)]
+    if len(steps) < 3:
+        return line
+    lately = (sum(steps) - max(steps, key=abs)) / (recent[-1][0] - recent[0][0])
+    return line if line * lately > 0 else lately
 
 
 def slope(points: Sequence[tuple[float, int]]) -> float | None:

@@ -179,10 +179,10 @@ def outlook(snapshot: Snapshot) -> Outlook:
     if slope is None or queue is None:
         return Outlook(" ", "")
     level = max(snapshot.rates.sent * _LEVEL_SHARE, _LEVEL_PER_SECOND)
-    if slope > level:
-        return Outlook("▲", f"behind: growing +{per_second(slope)}/s")
     if not queue.waiting:
         return Outlook("=", "empty")
+    if slope > level:
+        return Outlook("▲", f"behind: growing +{per_second(slope)}/s")
     if slope < -level:
         return Outlook("▼", f"empty in {duration(queue.waiting / -slope)}")
     return Outlook("=", "keeping up")
