@@ -9,7 +9,16 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.minutes import MinuteSample, figures_of, head_pushed_at, read_sample, write_sample
+from trio_worker.minutes import (
+    MinuteSample,
+    PushMark,
+    figures_of,
+    marks_of,
+    pushed_at,
+    read_mark,
+    read_sample,
+    write_sample,
+)
 
 numbers = st.integers(0, 10**9)
 samples = st.builds(MinuteSample, *[numbers] * 11)
@@ -70,22 +79,43 @@ def test_deleted_queue_begins_anew() -> None:
 
 
 @given(steps, st.integers(0, 200))
-def test_head_is_dated_within_the_minutes_in_which_it_came(
+def test_job_is_dated_within_the_minutes_in_which_it_came(
     steps: list[tuple[int, int, int, int, int]], popped: int
 ) -> None:
     """The date of a job is between the two samples of which only the later one counts it."""
     seen = life(steps)
-    pushed_at = head_pushed_at(seen, popped, now=1e9)
+    found = pushed_at(marks_of(seen, (), PushMark(1e9, seen[-1].pushed)), popped + 1)
     around = [(a, b) for a, b in pairwise(seen) if a.pushed < popped + 1 <= b.pushed]
 
-    assert (pushed_at is None) is (not around)
-    if pushed_at is not None:
-        before, after = around[0]
-        assert (before.minute + 1) * 60 <= pushed_at <= (after.minute + 1) * 60
+    assert (found is None) is (not around)
+    if found is not None:
+        before, after = around[-1]
+        assert (before.minute + 1) * 60 <= found <= (after.minute + 1) * 60
 
 
-def test_head_pushed_in_the_running_minute_is_not_of_the_future() -> None:
+def test_job_pushed_in_the_running_minute_is_not_of_the_future() -> None:
     """The running minute ends now."""
     seen = [MinuteSample(100, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), MinuteSample(101, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0)]
+    now = 101 * 60 + 10.0
 
-    assert head_pushed_at(seen, 3, now=101 * 60 + 10.0) == pytest.approx(101 * 60 + 10)
+    assert pushed_at(marks_of(seen, (), PushMark(now, 4)), 4) == pytest.approx(now)
+
+
+def test_fresh_job_is_dated_to_the_seconds_between_two_marks() -> None:
+    """One pushed three seconds ago is not as old as its minute; one that no heartbeat has counted yet is younger."""
+    seen = [MinuteSample(100, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), MinuteSample(101, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0)]
+    now = 101 * 60 + 49.0
+    fine = [PushMark(now - ago, int(ago <= 2)) for ago in (2.0, 4.0, 6.0, 8.0)]
+    marks = marks_of(seen, fine, PushMark(now, 2))
+
+    assert now - 4 <= (pushed_at(marks, 1) or 0.0) <= now - 2
+    assert now - 2 <= (pushed_at(marks, 2) or 0.0) <= now
+
+
+def test_marks_of_a_day_ago_date_nothing() -> None:
+    """Where no worker writes over them, they stand in the ring still."""
+    marks = marks_of([], [PushMark(1000.0, 0), PushMark(1002.0, 5)], PushMark(90_000.0, 5))
+
+    assert pushed_at(marks, 3) is None
+    assert read_mark(b"1002000 5") == PushMark(1002.0, 5)
+    assert read_mark(b"1 2 3") is None

@@ -20,7 +20,7 @@ jobs                list    producers; claim                wait, claim, inspect
 {jobs}:workers      zset    beat                            overview, order                  never; score: last beat
 {jobs}:heartbeats   hash    beat                            overview                         with the worker's name
 {jobs}:orders       hash    order, beat                     beat                             when heard
-{jobs}:minutes      hash    beat                            overview                         never; a ring of one day
+{jobs}:minutes      hash    beat                            overview                         never; two rings
 {jobs}:watch        string  top, tail                       beat, tell                       10 s after the last look
 {jobs}:latest       stream  tell                            top, tail                        10 min after the last one
 {jobs}:undo         hash    dead retry, held retry          the same with --undo             24 h after the last retry

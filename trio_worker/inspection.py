@@ -45,6 +45,11 @@ class Counts:
     pause_seconds_left: float | None
 
     @property
+    def pushed(self) -> int:
+        """Jobs ever pushed: taken from the list or still in it."""
+        return self.popped + self.waiting
+
+    @property
     def known(self) -> int:
         """Jobs with an id: all but the waiting ones."""
         return self.leased + self.delayed + self.held + self.dead

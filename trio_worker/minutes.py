@@ -1,4 +1,4 @@
-"""Pure. The past day minute by minute, from totals as they stood at the end of each minute."""
+"""Pure. The past day minute by minute, from totals as they stood at the end of each minute; when a job was pushed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from itertools import pairwise
 from attrs import astuple, frozen
 
 MINUTE_SECONDS = 60
+# How far back the finer marks go.
+MARKS_SECONDS = 120
 
 
 @frozen
@@ -30,6 +32,14 @@ class MinuteSample:
     def pushed(self) -> int:
         """Jobs ever pushed: taken from the list or still in it."""
         return self.popped + self.waiting
+
+
+@frozen
+class PushMark:
+    """At that time (epoch seconds) so many jobs had ever been pushed."""
+
+    at: float
+    pushed: int
 
 
 @frozen
@@ -87,16 +97,33 @@ def figures_of(samples: Sequence[MinuteSample]) -> list[MinuteFigures]:
     return found
 
 
-def head_pushed_at(samples: Sequence[MinuteSample], popped: int, now: float) -> float | None:
-    """Return when the job behind ``popped`` others was pushed, within its minute, or None where no sample dates it.
+def read_mark(wire: bytes) -> PushMark | None:
+    """Read one mark of the ring of two minutes, or None if it is none."""
+    words = wire.split()
+    if len(words) != 2 or not all(word.isdigit() for word in words):
+        return None
+    return PushMark(int(words[0]) / 1000, int(words[1]))
 
-    Times are epoch seconds. Between two samples pushes are taken to be even; one before the first sample is not dated.
+
+def marks_of(samples: Sequence[MinuteSample], fine: Sequence[PushMark], now: PushMark) -> tuple[PushMark, ...]:
+    """Return all marks, oldest first: minutes, then what is finer than they are, then ``now``.
+
+    A minute's totals are taken to be those of its end. Marks from before the ring's two minutes are left out: nobody
+    has written over them.
     """
-    place = popped + 1
-    for before, after in pairwise(samples):
+    young = sorted((mark for mark in fine if now.at - MARKS_SECONDS < mark.at <= now.at), key=lambda mark: mark.at)
+    began = young[0].at if young else now.at
+    ends = [PushMark((sample.minute + 1.0) * MINUTE_SECONDS, sample.pushed) for sample in samples]
+    return (*(mark for mark in ends if mark.at <= began), *young, now)
+
+
+def pushed_at(marks: Sequence[PushMark], place: int) -> float | None:
+    """Return when the ``place``-th job ever pushed (1 is the first) was, or None where no mark is from before it.
+
+    Epoch seconds. Between two marks pushes are taken to be even.
+    """
+    for after, before in pairwise(reversed(marks)):
         if before.pushed < place <= after.pushed:
             share = (place - before.pushed) / (after.pushed - before.pushed)
-            began = (before.minute + 1) * MINUTE_SECONDS
-            ended = min((after.minute + 1) * MINUTE_SECONDS, now)
-            return began + share * max(0.0, ended - began)
+            return before.at + share * (after.at - before.at)
     return None

@@ -13,7 +13,7 @@ from trio_worker.broker import fleet_keys
 from trio_worker.heartbeat import WorkerSeen, read_heartbeat
 from trio_worker.inspection import Counts, counts_of
 from trio_worker.job import read_enqueued_at
-from trio_worker.minutes import MinuteSample, head_pushed_at, read_sample
+from trio_worker.minutes import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
 from trio_worker.redis_client import Answer, RedisClient, Unavailable
 
 # Enough for the last hour and the one before its first minute; the default of a look.
@@ -37,6 +37,7 @@ class Overview:
     oldest_seconds: float | None
     is_estimate: bool
     unreadable: int
+    marks: tuple[PushMark, ...] = ()  # by which a place in the list is dated, oldest first
 
 
 async def read_overview(client: RedisClient, name: str, minutes: int = HOUR_MINUTES) -> Overview | Unavailable:
@@ -53,12 +54,13 @@ def overview_calls(minutes: int) -> Sequence[tuple[str, Sequence[int]]]:
 def overview_of(answers: Sequence[Answer], minutes: int) -> Overview:
     """Read the answers to `overview_calls`."""
     counts = counts_of(answers[0])
-    now, seen, samples, head = answers[1]
+    now, seen, samples, head, fine = answers[1]
     workers = [_worker(each, int(now)) for each in seen]
     past = sorted(filter(None, map(read_sample, samples)), key=lambda sample: sample.minute)
     # A ring holds what was written a day ago where nothing was written since.
     recent = tuple(sample for sample in past if sample.minute > int(now) // 60_000 - minutes)
-    oldest_seconds, is_estimate = _oldest(counts, head, recent)
+    marks = marks_of(recent, list(filter(None, map(read_mark, fine))), PushMark(counts.at, counts.pushed))
+    oldest_seconds, is_estimate = _oldest(counts, head, marks)
     return Overview(
         counts=counts,
         workers=tuple(worker for worker in workers if worker is not None),
@@ -66,6 +68,7 @@ def overview_of(answers: Sequence[Answer], minutes: int) -> Overview:
         oldest_seconds=oldest_seconds,
         is_estimate=is_estimate,
         unreadable=sum(worker is None for worker in workers),
+        marks=marks,
     )
 
 
@@ -75,11 +78,11 @@ def _worker(seen: Answer, now_ms: int) -> WorkerSeen | None:
     return None if beat is None else WorkerSeen(beat, max(0.0, (now_ms - float(at_ms)) / 1000))
 
 
-def _oldest(counts: Counts, head: bytes, minutes: Sequence[MinuteSample]) -> tuple[float | None, bool]:
+def _oldest(counts: Counts, head: bytes, marks: Sequence[PushMark]) -> tuple[float | None, bool]:
     if not counts.waiting:
         return None, False
     said = read_enqueued_at(head) if head else None
     if said is not None:
         return max(0.0, counts.at - said), False
-    pushed_at = head_pushed_at(minutes, counts.popped, counts.at)
-    return (None, True) if pushed_at is None else (max(0.0, counts.at - pushed_at), True)
+    at = pushed_at(marks, counts.popped + 1)
+    return None if at is None else max(0.0, counts.at - at), True

@@ -400,7 +400,7 @@ class Worker:
             return
         self._workers = seen.workers
         counts = seen.counts
-        self._history.note(counts.at, counts.popped + counts.waiting)
+        self._history.note(counts.at, counts.pushed)
         # Our own samples, one a second, date the head better than those of the minutes.
         pushed_at = self._history.pushed_at(counts.popped + 1) if counts.waiting and seen.is_estimate else None
         self.publish(

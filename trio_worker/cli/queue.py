@@ -33,7 +33,7 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.glance import glance
 from trio_worker.inspection import Counts, count_jobs
-from trio_worker.minutes import head_pushed_at
+from trio_worker.minutes import pushed_at
 from trio_worker.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.pausing import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.redis_client import RedisClient, Unavailable
@@ -190,7 +190,7 @@ def _add(table: AgeTable, jobs: Iterable[tuple[int, bytes]], by: str, overview: 
         seen = glance(raw)
         names = seen.domains if by == "domain" else ((seen.email_type,) if seen.email_type else ())
         is_estimate = seen.enqueued_at is None
-        at = head_pushed_at(overview.minutes, overview.counts.popped + place, now) if is_estimate else seen.enqueued_at
+        at = pushed_at(overview.marks, overview.counts.popped + place + 1) if is_estimate else seen.enqueued_at
         table.add(names, None if at is None else max(0.0, now - at), is_estimate=is_estimate and at is not None)
 
 

@@ -36,4 +36,7 @@ words[#words + 1] = redis.call('LLEN', JOBS)
 words[#words + 1] = redis.call('ZCARD', DELAYED)
 words[#words + 1] = redis.call('ZCARD', DEAD)
 redis.call('HSET', MINUTES, whole(minute % 1440), table.concat(words, ' '))
+-- And one of two minutes, a mark every two seconds: when so many jobs had been pushed, which dates the fresh ones.
+local pushed = tonumber(totals[1] or '0') + redis.call('LLEN', JOBS)
+redis.call('HSET', MINUTES, 's' .. whole(math.floor(NOW / 2000) % 60), whole(NOW) .. ' ' .. whole(pushed))
 return {whole(NOW), orders, redis.call('EXISTS', WATCH)}

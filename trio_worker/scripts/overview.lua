@@ -1,6 +1,7 @@
 -- Overview: what the workers tell of themselves, and the totals of past minutes; writes nothing.
 -- ARGV: minutes wanted (at most 1440), most bytes of the list's head that are worth sending.
--- Returns {now, workers {name, time of the last heartbeat, heartbeat}, minutes {as beat wrote them}, the list's head}.
+-- Returns {now, workers {name, time of the last heartbeat, heartbeat}, minutes {as beat wrote them}, the list's head,
+--          marks of the last two minutes {as beat wrote them}}.
 local wanted, most_bytes = math.min(tonumber(ARGV[1]), 1440), tonumber(ARGV[2])
 local workers, minutes = {}, {}
 -- More than a thousand would not fit any screen, and a script must be short.
@@ -20,8 +21,17 @@ if #fields > 0 then
     end
   end
 end
+local slots, marks = {}, {}
+for slot = 0, 59 do
+  slots[#slots + 1] = 's' .. slot
+end
+for _, mark in ipairs(redis.call('HMGET', MINUTES, unpack(slots))) do
+  if mark then
+    marks[#marks + 1] = mark
+  end
+end
 local head = redis.call('LINDEX', JOBS, 0) or ''
 if #head > most_bytes then
   head = ''
 end
-return {whole(NOW), workers, minutes, head}
+return {whole(NOW), workers, minutes, head, marks}
