@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import Any
 
 import pytest
@@ -22,9 +23,7 @@ from trio_worker.events import (
     Event,
     LeasesRecovered,
     Ledger,
-    QueuePaused,
     QueueSeen,
-    QuietChanged,
     RedisFailed,
     SettingsRead,
     Settled,
@@ -38,6 +37,7 @@ from trio_worker.redis_client import Unavailable
 from trio_worker.reply import Stage, reply_from
 from trio_worker.smtp import Capabilities
 from trio_worker.snapshot import Snapshot
+from trio_worker.tallies import DRAIN_BOUNDS, Act, drain_names, read_tallies
 from trio_worker.tried import Result, Tried
 
 # Words that would tell who or where; `state`, `stage` and so on are closed lists.
@@ -112,7 +112,7 @@ def test_all_label_sets_are_there_at_nothing() -> None:
     found = scraped(Metrics(fresh))
 
     for metric in TABLE:
-        if metric.kind is Kind.COUNTER:
+        if metric.kind is Kind.COUNTER and not metric.is_tally:
             values = [value for name, value in found.items() if name.startswith(f"{metric.name}{{")]
             sets = 1
             for each in metric.labels.values():
@@ -165,7 +165,9 @@ def test_what_is_not_known_is_absent() -> None:
     """A time that is not known has no sample, instead of the year 1970."""
     found = scraped(Metrics(fresh))
 
-    assert not any(name.startswith(("queue_oldest", "last_sent", "loop_lag")) for name in found)
+    assert not any(
+        name.startswith(("queue_oldest", "last_sent", "redis_inspect", "drain", "admin_actions")) for name in found
+    )
 
 
 def test_scrapes_within_a_second_share_their_figures() -> None:
@@ -302,18 +304,55 @@ def test_settings_that_were_read_anew_take_the_place_of_the_old() -> None:
 def test_settings_and_limits_are_shown() -> None:
     """The limit only where there is one; what people did, and what the log took."""
     metrics = Metrics(busy, told_lines=lambda: {"warning": 3}, dead_limit=500, config="a1b2", profile="production")
-    metrics.note(QuietChanged(is_quiet=True))
-    metrics.note(QueuePaused("maintenance"))
     metrics.note(SettingsRead(faults=("smtp.port: must be a number",)))
     found = scraped(metrics)
 
     assert found["config_info{digest=a1b2,profile=production}"] == 1
     assert found["dead_letters_limit{}"] == 500
     assert "dead_letters_limit{}" not in scraped(Metrics(busy))
-    assert found["admin_actions_total{action=worker_quiet}"] == 1
-    assert found["admin_actions_total{action=queue_pause}"] == 1
     assert found["config_reloads_total{result=fault}"] == 1
     assert found["log_messages_total{level=warning}"] == 3
+
+
+def test_what_the_queue_counts_is_shown_as_it_stands() -> None:
+    """It holds whoever ran when: it does not begin anew with this worker, and is absent until the queue was seen."""
+    totals = {"dead_retried": 40, "act_dead_retry": 2, "drains_0": 3, "drains_8": 1, "drain_ms": 125_500}
+    queue = QueueSeen(0, 0, 0, 0, 0, look_seconds=0.002, tallies=read_tallies(totals))
+    found = scraped(Metrics(lambda: evolve(busy(), queue=queue)))
+
+    assert found["dead_letters_removed_total{reason=retried}"] == 40
+    assert found["dead_letters_removed_total{reason=dropped}"] == 0
+    assert {name for name in found if name.startswith("admin_actions_total")} == {
+        f"admin_actions_total{{action={act}}}" for act in Act
+    }
+    assert found["admin_actions_total{action=dead_retry}"] == 2
+    assert (found["drain_seconds_bucket{le=1.0}"], found["drain_seconds_bucket{le=120.0}"]) == (3, 3)
+    assert (found["drain_seconds_count{}"], found["drain_seconds_sum{}"]) == (4, 125.5)
+    assert found["redis_inspect_seconds{}"] == 0.002
+
+
+@given(st.floats(0, 1e4))
+def test_drain_is_counted_under_its_bound(seconds: float) -> None:
+    """One drain is one in one place, and its time is in the sum."""
+    name, summed_up = drain_names(seconds)
+    tallies = read_tallies({name: 1, summed_up: round(seconds * 1000)})
+    (place,) = (place for place, number in enumerate(tallies.drains) if number)
+
+    assert sum(tallies.drains) == 1
+    assert place == 0 or DRAIN_BOUNDS[place - 1] < seconds
+    assert seconds <= [*DRAIN_BOUNDS, inf][place]
+    assert tallies.drain_seconds == pytest.approx(seconds, abs=0.001)
+
+
+def test_each_wake_up_is_measured_and_connections_that_are_none_yet_are_counted() -> None:
+    """A lag falls into its bucket; what is opened, and what may not be opened, are states of the pool."""
+    metrics = Metrics(lambda: evolve(busy(), connecting=2, backing_off=1))
+    metrics.note_lag(0.02)
+    found = scraped(metrics)
+
+    assert (found["loop_lag_seconds_bucket{le=0.01}"], found["loop_lag_seconds_bucket{le=0.025}"]) == (0, 1)
+    assert found["smtp_connections{state=connecting}"] == 2
+    assert found["smtp_connections{state=backoff}"] == 1
 
 
 def test_end_of_the_certificate_is_that_of_the_last_connection() -> None:

@@ -16,6 +16,7 @@ from trio_worker.order import Drain, Order, Quiet, Resume, read_letters
 from trio_worker.overview import Overview, read_overview
 from trio_worker.presence import Presence, Told, give_order, new_worker_name, read_answers
 from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.tallies import Act
 from trio_worker.vitals import VitalsMeter
 from trio_worker.watching import Watch
 
@@ -206,7 +207,11 @@ async def test_worker_obeys_from_elsewhere(any_workers: WorkerMaker, catcher: Ca
 
     assert worker.board.ledger.balances
     assert [event.is_quiet for event in any_workers.events if isinstance(event, QuietChanged)] == [True, False]
-    assert (await overview(client)).workers == ()
+    seen = await overview(client)
+    assert seen.workers == ()
+    tallies = seen.counts.tallies
+    acts = (tallies.acts[act] for act in (Act.WORKER_QUIET, Act.WORKER_RESUME, Act.WORKER_DRAIN))
+    assert (*acts, sum(tallies.drains)) == (1, 1, 1, 1)
 
 
 async def wait_for_beats(client: RedisClient, count: int) -> None:

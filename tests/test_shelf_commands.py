@@ -16,6 +16,7 @@ from trio_worker.cli import app
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.record import Attempt, Cause, Record
 from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
+from trio_worker.tallies import Act, Removal
 from trio_worker.verdict import Bury, Delay, Hold, Verdict
 
 SECRET = "ann.secret@example.org"
@@ -160,3 +161,33 @@ def test_a_job_that_is_done_is_not_shown(
     """With 3, and what that may mean."""
     assert run("job", "show", "01nosuchjob") == 3
     assert "it was sent, or it still waits" in capsys.readouterr().err
+
+
+def test_what_people_do_and_dead_letters_that_leave_are_counted(
+    run: Callable[..., int], job_ids: list[str], valkey_url: str
+) -> None:
+    """In Redis, by whichever process: once for each command, and each dead letter by how it left."""
+    assert run("dead", "retry", job_ids[2]) == 0
+    assert run("held", "drop", job_ids[0], "--yes") == 0
+    assert run("job", "retry", job_ids[3]) == 0
+    assert run("queue", "pause", "--reason", "test") == 0
+    assert run("queue", "resume") == 0
+    assert run("queue", "resume") != 1  # nothing to resume: nothing is counted
+
+    tallies = counts(valkey_url).tallies
+    assert tallies.removed == {Removal.RETRIED: 1, Removal.DROPPED: 0, Removal.RELEASED: 0}
+    assert {act for act, number in tallies.acts.items() if number} == {
+        Act.DEAD_RETRY,
+        Act.HELD_DROP,
+        Act.JOB_RETRY,
+        Act.QUEUE_PAUSE,
+        Act.QUEUE_RESUME,
+    }
+    assert set(tallies.acts.values()) == {0, 1}
+
+
+def test_dropped_dead_letter_is_counted_as_such(run: Callable[..., int], job_ids: list[str], valkey_url: str) -> None:
+    """A drop is no retry."""
+    assert run("dead", "drop", job_ids[2], "--yes") == 0
+
+    assert counts(valkey_url).tallies.removed[Removal.DROPPED] == 1

@@ -16,7 +16,9 @@ jobs                list    producers; claim                wait, claim, inspect
 {jobs}:lease        hash    claim, renew, settle, revive,   claim, renew, settle, dead       with the job, when done
                             drop, cancel
 {jobs}:pause        string  queue pause                     claim, inspect                   with the pause
-{jobs}:totals       hash    claim, settle, purge, cancel    claim, inspect, beat             never
+{jobs}:totals       hash    claim, settle, purge, revive,   claim, inspect, beat             never
+                            drop, cancel, recall, beat,
+                            acts of people
 {jobs}:workers      zset    beat                            overview, order                  never; score: last beat
 {jobs}:heartbeats   hash    beat                            overview                         with the worker's name
 {jobs}:orders       hash    order, beat                     beat                             when heard

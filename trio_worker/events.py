@@ -18,6 +18,7 @@ from trio_worker.outcome import Trouble
 from trio_worker.record import Cause
 from trio_worker.smtp import Capabilities
 from trio_worker.soundness import Weakness
+from trio_worker.tallies import Tallies
 from trio_worker.tried import Tried
 
 
@@ -188,6 +189,8 @@ class QueueSeen:
     paused: str = ""
     pause_seconds_left: float | None = None  # None for a pause without an end
     next_due_seconds: float | None = None  # until the first delayed job is due, below 0 when it is
+    look_seconds: float | None = None  # that the look took
+    tallies: Tallies = field(factory=Tallies)
 
 
 @frozen

@@ -10,6 +10,7 @@ from attrs import frozen
 from trio_worker.broker import queue_keys
 from trio_worker.redis_client import Answer, RedisClient, Unavailable
 from trio_worker.soundness import Weakness, find_weaknesses
+from trio_worker.tallies import Tallies, read_tallies
 
 # How many jobs one round trip reads; a page of a list, not all of it.
 PAGE = 200
@@ -20,7 +21,8 @@ class Counts:
     """How many jobs are in each state, in one consistent cut; times are epoch seconds of Redis' clock.
 
     Since the queue began, by all workers: ``popped`` jobs left the list, ``sent`` were sent, ``delays`` and ``holds``
-    count settlements, ``deaths`` those that ended in the dead letters, ``uncertain`` mails that may be out twice.
+    count settlements, ``deaths`` those that ended in the dead letters, ``uncertain`` mails that may be out twice;
+    ``tallies`` is what is counted beside the jobs.
     """
 
     at: float
@@ -40,6 +42,7 @@ class Counts:
     holds: int
     deaths: int
     uncertain: int
+    tallies: Tallies
     paused: str
     next_due_at: float | None
     pause_seconds_left: float | None
@@ -77,7 +80,7 @@ async def count_jobs(client: RedisClient, name: str) -> Counts | Unavailable:
 def counts_of(answer: Answer) -> Counts:
     """Read what the script ``inspect`` answers."""
     now, *numbers, pause, _lease_head, delayed_head, pause_ms, totals = answer
-    popped, sent, delays, _released, holds, deaths, uncertain = (int(total or 0) for total in totals)
+    total = {field.decode(): int(number) for field, number in zip(totals[::2], totals[1::2], strict=True)}
     waiting, leased, delayed, held, dead, bodies, records, leases, due, run_out = numbers
     return Counts(
         at=int(now) / 1000,
@@ -91,12 +94,13 @@ def counts_of(answer: Answer) -> Counts:
         leases=leases,
         due=due,
         run_out=run_out,
-        popped=popped,
-        sent=sent,
-        delays=delays,
-        holds=holds,
-        deaths=deaths,
-        uncertain=uncertain,
+        popped=total.get("popped", 0),
+        sent=total.get("done", 0),
+        delays=total.get("delay", 0),
+        holds=total.get("hold", 0),
+        deaths=total.get("bury", 0),
+        uncertain=total.get("uncertain", 0),
+        tallies=read_tallies(total),
         paused=pause.decode("utf-8", "replace"),
         next_due_at=float(delayed_head) / 1000 if delayed_head else None,
         pause_seconds_left=pause_ms / 1000 if pause_ms >= 0 else None,

@@ -17,6 +17,7 @@ from trio_worker import __version__
 from trio_worker.events import Disposition, Phase, Source
 from trio_worker.fault import Reason
 from trio_worker.outcome import How
+from trio_worker.tallies import DRAIN_BOUNDS, Act, Removal
 from trio_worker.tried import Result
 
 PREFIX = "trio_worker_"
@@ -25,6 +26,7 @@ _QUICK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 3
 _PATIENT = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 _BRIEF = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _REDIS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+_LAG = (0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _BYTES = (1e3, 5e3, 1e4, 5e4, 1e5, 5e5, 1e6, 5e6, 1e7, 2.5e7)
 _ATTEMPTS = (1, 2, 3, 4, 5, 7, 10, 15, 30)
 
@@ -52,7 +54,6 @@ CLOSINGS = (
 )
 REDIS_OPS = ("claim", "settle", "renew", "beat", "overview", OTHER)
 LEVELS = ("debug", "info", "warning", "error")
-ACTIONS = ("worker_quiet", "worker_resume", "worker_drain", "queue_pause", "queue_resume")
 
 
 class Kind(Enum):
@@ -73,6 +74,7 @@ class Metric:
     labels: Mapping[str, tuple[str, ...]] = field(factory=dict)
     buckets: tuple[float, ...] = ()
     is_always_there: bool = True  # absent while its value is not known, otherwise
+    is_tally: bool = False  # counted in Redis, by everybody, since the queue began
 
     @property
     def exported(self) -> str:
@@ -103,6 +105,11 @@ def _histogram(name: str, says: str, buckets: tuple[float, ...], **labels: tuple
     return Metric(name, Kind.HISTOGRAM, says, labels, buckets)
 
 
+def _tally(name: str, says: str, **labels: tuple[str, ...]) -> Metric:
+    says += "; since the queue began, and every worker says the same: use max; absent before the first look."
+    return Metric(name, Kind.COUNTER, says, labels, is_always_there=False, is_tally=True)
+
+
 TABLE: tuple[Metric, ...] = (
     _counter("jobs_claimed_total", "Jobs that came into this worker's hands.", source=tuple(map(str, Source))),
     _counter(
@@ -111,6 +118,7 @@ TABLE: tuple[Metric, ...] = (
     _counter("jobs_uncertain_total", "Mails that may have been delivered without anybody knowing."),
     _counter("jobs_broken_total", "Jobs whose handling raised: a bug, or a template of yours."),
     _counter("dead_letters_total", "Jobs that this worker buried, by cause.", cause=DEATHS),
+    _tally("dead_letters_removed_total", "Dead letters that left, by how", reason=tuple(map(str, Removal))),
     _counter("jobs_delayed_total", "Jobs that are to be tried later, by cause.", cause=DELAYS),
     _counter("jobs_released_total", "Jobs that went back as they were, by cause.", cause=RELEASES),
     _counter("clock_skew_total", "Jobs whose producer says that they were pushed after they were claimed."),
@@ -147,9 +155,7 @@ TABLE: tuple[Metric, ...] = (
     _counter("loop_complaints_total", "Things that the asyncio loop under the libraries complained of."),
     _counter("log_messages_total", "Lines of the log.", level=LEVELS),
     _counter("log_lines_dropped_total", "Log lines that found the disk too slow or gone."),
-    _counter(
-        "admin_actions_total", "What people wanted of this worker or its queue, as far as it saw.", action=ACTIONS
-    ),
+    _tally("admin_actions_total", "What people changed by a command or a key", action=tuple(map(str, Act))),
     _counter("config_reloads_total", "Times that SIGHUP had login and limits read anew.", result=("ok", "fault")),
     _gauge("queue_jobs", "Jobs of the queue by state; every worker says the same: use max.", state=QUEUE_STATES),
     _gauge("queue_due_jobs", "Delayed jobs whose time has come."),
@@ -170,7 +176,11 @@ TABLE: tuple[Metric, ...] = (
     _gauge("jobs_at_work_limit", "Most of them at once (number_workers)."),
     _gauge("idle_ratio", "Part of the hands that had nothing to do over the last minute."),
     _gauge("tasks", "Tasks of the loop."),
-    _gauge("smtp_connections", "Connections to the relay.", state=("idle", "busy")),
+    _gauge(
+        "smtp_connections",
+        "Connections to the relay; backoff: places that stay empty for a while after one could not be opened.",
+        state=("connecting", "idle", "busy", "backoff"),
+    ),
     _gauge("smtp_connections_limit", "Most of them (smtp.pool.max_size)."),
     _gauge("relay_breaker_state", "1 for the state that the breaker is in.", state=BREAKERS),
     _gauge_if_known(
@@ -183,9 +193,7 @@ TABLE: tuple[Metric, ...] = (
     _gauge_if_known(
         "redis_round_trip_seconds", "The last heartbeat's; absent before the first and while Redis is away."
     ),
-    _gauge_if_known(
-        "loop_lag_seconds", "How late the loop wakes, 99 % of the last minute; absent before the first second."
-    ),
+    _gauge_if_known("redis_inspect_seconds", "What the last look at the queue took; absent before the first."),
     _gauge("build_info", "1; what runs.", version=(__version__,), python=(platform.python_version(),)),
     _gauge_if_known("config_info", "1; the profile, and digits that tell settings from others.", profile=(), digest=()),
     _histogram("job_wait_seconds", "From push to claim, deliberate delays left out.", _PATIENT),
@@ -198,6 +206,16 @@ TABLE: tuple[Metric, ...] = (
     _histogram("smtp_connect_seconds", "From the first packet to a connection that is ready for mail.", _QUICK),
     _histogram(
         "redis_request_seconds", "Calls to Redis that answer at once, by what they are for.", _REDIS, op=REDIS_OPS
+    ),
+    _histogram("loop_lag_seconds", "How late the loop wakes, measured twice a second.", _LAG),
+    Metric(
+        "drain_seconds",
+        Kind.HISTOGRAM,
+        "From the end of claiming to the last settlement, of workers that drained; since the queue began, and every "
+        "worker says the same: use max; absent before the first look.",
+        buckets=DRAIN_BOUNDS,
+        is_always_there=False,
+        is_tally=True,
     ),
 )
 

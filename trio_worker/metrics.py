@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
-from itertools import product
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate, product
 from typing import Any
 
 import trio
@@ -20,6 +20,10 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric as PrometheusMetric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from trio_worker import __version__
 from trio_worker.breaker import Closed, HalfOpen, Open
@@ -37,9 +41,6 @@ from trio_worker.events import (
     LeasesRecovered,
     LoopComplained,
     Phase,
-    PhaseChanged,
-    QueuePaused,
-    QuietChanged,
     RedisRecovered,
     SettingsRead,
     Settled,
@@ -61,6 +62,7 @@ from trio_worker.metric_table import (
 )
 from trio_worker.redis_client import Unavailable
 from trio_worker.snapshot import Snapshot
+from trio_worker.tallies import Tallies
 from trio_worker.tried import Result, Tried
 
 # A second series for each counter, which says when the process began: process_start_time_seconds does.
@@ -91,11 +93,16 @@ class Metrics:
     _claimed_at: float | None = None
     _sent_at: float | None = None
     _queue_name: str = field(init=False)
+    _tallies: _TalliesShown = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         queue = self._queue_name = self.take_snapshot().queue_name
         makers = {Kind.COUNTER: Counter, Kind.GAUGE: Gauge}
+        self._tallies = _TalliesShown(queue)
+        self.registry.register(self._tallies)
         for metric in TABLE:
+            if metric.is_tally:
+                continue
             names = ("queue", *metric.labels)
             if metric.kind is Kind.HISTOGRAM:
                 made: Any = Histogram(
@@ -142,12 +149,6 @@ class Metrics:
                 child["smtp_connections_closed_total", _known(why.partition(" ")[0], CLOSINGS)].inc()
             case BreakerChanged(Open()):
                 child["breaker_opened_total",].inc()
-            case QuietChanged(is_quiet):
-                child["admin_actions_total", "worker_quiet" if is_quiet else "worker_resume"].inc()
-            case QueuePaused(why):
-                child["admin_actions_total", "queue_pause" if why else "queue_resume"].inc()
-            case PhaseChanged(Phase.DRAINING):
-                child["admin_actions_total", "worker_drain"].inc()
             case RedisRecovered():
                 child["redis_recoveries_total",].inc()
             case SettlementsKept(count):
@@ -170,6 +171,10 @@ class Metrics:
         op = _known(doing, REDIS_OPS)
         self._children["redis_requests_total", op, result].inc()
         self._children["redis_request_seconds", op].observe(seconds)
+
+    def note_lag(self, seconds: float) -> None:
+        """Add one measurement of how late the loop woke."""
+        self._children["loop_lag_seconds",].observe(seconds)
 
     def note_config(self, config: str) -> None:
         """Show this digest of the settings, and none that was in force before."""
@@ -248,6 +253,7 @@ class Metrics:
     def _set_gauges(self, snapshot: Snapshot) -> None:
         child, queue = self._children, snapshot.queue
         if queue is not None:
+            self._tallies.tallies = queue.tallies
             for state in QUEUE_STATES:
                 child["queue_jobs", state].set(getattr(queue, state))
             child["queue_due_jobs",].set(queue.due)
@@ -278,6 +284,8 @@ class Metrics:
         busy = sum(view.is_busy for view in snapshot.connections)
         child["smtp_connections", "busy"].set(busy)
         child["smtp_connections", "idle"].set(sum(view.state == "idle" for view in snapshot.connections))
+        child["smtp_connections", "connecting"].set(snapshot.connecting)
+        child["smtp_connections", "backoff"].set(snapshot.backing_off)
         child["smtp_connections_limit",].set(snapshot.max_connections)
         for name, kind in zip(BREAKERS, (Closed, Open, HalfOpen), strict=True):
             child["relay_breaker_state", name].set(isinstance(snapshot.breaker, kind))
@@ -285,7 +293,7 @@ class Metrics:
         self._present("redis_round_trip_seconds", snapshot.vitals.redis_seconds)
         self._present("last_claimed_timestamp_seconds", self._claimed_at)
         self._present("last_sent_timestamp_seconds", self._sent_at)
-        self._present("loop_lag_seconds", snapshot.vitals.lag_seconds)
+        self._present("redis_inspect_seconds", None if queue is None else queue.look_seconds)
         child["tasks",].set(trio.lowlevel.current_statistics().tasks_living if trio.lowlevel.in_trio_run() else 0)
         self._catch_up(("log_lines_dropped_total",), self.lost_lines())
         for level, lines in self.told_lines().items():
@@ -295,6 +303,40 @@ class Metrics:
         """Bring a counter to what somebody else has counted."""
         self._children[key].inc(max(0, count - self._read.get(key, 0)))
         self._read[key] = count
+
+
+@define(eq=False)
+class _TalliesShown(Collector):
+    """What the queue counts itself: shown as it stands, for it goes on when this worker ends; nothing before a look."""
+
+    queue_name: str
+    tallies: Tallies | None = None
+
+    def describe(self) -> Iterable[PrometheusMetric]:
+        return ()  # else it would be collected to find its names
+
+    def collect(self) -> Iterable[PrometheusMetric]:
+        tallies = self.tallies
+        if tallies is None:
+            return
+        by_name = {metric.name: metric for metric in TABLE if metric.is_tally}
+        counts: tuple[tuple[str, Mapping[str, int]], ...] = (
+            ("admin_actions_total", {str(act): number for act, number in tallies.acts.items()}),
+            ("dead_letters_removed_total", {str(removal): number for removal, number in tallies.removed.items()}),
+        )
+        for name, numbers in counts:
+            metric = by_name[name]
+            (label,) = metric.labels
+            family = CounterMetricFamily(metric.exported, metric.says, labels=("queue", label))
+            for value in metric.labels[label]:
+                family.add_metric((self.queue_name, value), numbers.get(value, 0))
+            yield family
+        metric = by_name["drain_seconds"]
+        bounds = (*map(floatToGoString, metric.buckets), "+Inf")
+        histogram = HistogramMetricFamily(metric.exported, metric.says, labels=("queue",))
+        buckets = list(zip(bounds, map(float, accumulate(tallies.drains)), strict=True))
+        histogram.add_metric((self.queue_name,), buckets=buckets, sum_value=tallies.drain_seconds)
+        yield histogram
 
 
 def _known(word: str, words: tuple[str, ...]) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from trio_worker.broker import queue_keys
 from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.tallies import Act
+from trio_worker.tallying import count_act
 
 # A pause that is forgotten does less harm than a night without mail.
 PAUSE_SECONDS = 900.0
@@ -23,10 +25,17 @@ async def pause_queue(
     if seconds is not None:
         words += ["PX", max(1, round(seconds * 1000))]
     answer = await client.command(*words)
-    return answer if isinstance(answer, Unavailable) else None
+    if isinstance(answer, Unavailable):
+        return answer
+    await count_act(client, name, Act.QUEUE_PAUSE)
+    return None
 
 
 async def resume_queue(client: RedisClient, name: str) -> bool | Unavailable:
     """End a pause; return whether there was one."""
     answer = await client.command("DEL", queue_keys(name)[_PAUSE_PLACE])
-    return answer if isinstance(answer, Unavailable) else bool(answer)
+    if isinstance(answer, Unavailable):
+        return answer
+    if answer:
+        await count_act(client, name, Act.QUEUE_RESUME)
+    return bool(answer)

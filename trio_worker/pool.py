@@ -198,6 +198,16 @@ class Pool:
         else:
             self._give.send_nowait(permit)
 
+    @property
+    def connecting(self) -> int:
+        """Connections that are being opened."""
+        return self._opening
+
+    @property
+    def backing_off(self) -> int:
+        """Places for connections that stay empty for a while after one could not be opened."""
+        return len(self._withheld) // self.options.depth
+
     def trace(self, tell: TellExchange | None) -> None:
         """Tell each command and its reply on every connection from now on; None ends it."""
         self._tell_exchange = tell

@@ -11,7 +11,7 @@ import secrets
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Never
 
 import trio
@@ -21,9 +21,11 @@ from trio_worker.broker import fleet_keys
 from trio_worker.events import Event, Settled
 from trio_worker.exchange import Exchange, ExchangeLine, write_exchange
 from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
-from trio_worker.order import Letter, Order, read_letters, write_letter
+from trio_worker.order import Drain, Letter, Order, Quiet, Resume, SetLogLevel, read_letters, write_letter
 from trio_worker.outcome_line import OutcomeLine, write_outcome
 from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.tallies import Act, drain_names
+from trio_worker.tallying import count_act
 from trio_worker.vitals import VitalsMeter
 
 # A worker that was silent for so long is forgotten; it has been shown as lost until then.
@@ -92,9 +94,10 @@ class Presence:
                 await trio.sleep(BEAT_SECONDS)
         raise AssertionError("a nursery of endless tasks ended")
 
-    async def leave(self) -> None:
-        """Take the worker off the list; one that is killed goes by itself after a minute."""
-        await self.client.run_script("beat", fleet_keys(self.queue_name), self.worker_name, "", _FORGET_MS, 1)
+    async def leave(self, drain_seconds: float | None = None) -> None:
+        """Take the worker off the list, and count its drain; one that is killed goes by itself after a minute."""
+        drain = () if drain_seconds is None else (round(drain_seconds * 1000), *drain_names(drain_seconds))
+        await self.client.run_script("beat", fleet_keys(self.queue_name), self.worker_name, "", _FORGET_MS, 1, *drain)
 
     async def _beat(self) -> None:
         self.vitals = self.meter.read(self._redis_seconds)
@@ -126,6 +129,13 @@ class Presence:
 
 _FORGET_MS = round(FORGET_SECONDS * 1000)
 _ANSWERS_PLACE = 17  # in the key table
+# Looking changes nothing, so it is not counted.
+_ACTS: Mapping[type[Order], Act] = {
+    Quiet: Act.WORKER_QUIET,
+    Resume: Act.WORKER_RESUME,
+    Drain: Act.WORKER_DRAIN,
+    SetLogLevel: Act.WORKER_LOG_LEVEL,
+}
 
 
 @frozen
@@ -144,6 +154,9 @@ async def give_order(
     answer = await client.run_script("order", fleet_keys(queue_name), write_letter(letter), *worker_names)
     if isinstance(answer, Unavailable):
         return answer
+    act = _ACTS.get(type(order))
+    if answer and act is not None:
+        await count_act(client, queue_name, act)
     return Told(frozenset(name.decode("utf-8", "replace") for name in answer), letter.answer_id)
 
 

@@ -92,6 +92,8 @@ class Snapshot:
     scope: Scope = Scope.WORKER
     workers: tuple[WorkerSeen, ...] = ()
     vitals: Vitals = field(factory=Vitals)
+    connecting: int = 0  # connections that are being opened
+    backing_off: int = 0  # places for connections that stay empty for a while
 
     @property
     def connect_seconds_per_mail(self) -> float | None:

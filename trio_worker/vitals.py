@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Never
@@ -22,8 +23,9 @@ _STATM = Path("/proc/self/statm")
 
 @define(eq=False)
 class VitalsMeter:
-    """Measures the process it is in; `watch_loop` runs beside whatever is measured."""
+    """Measures the process it is in; `watch_loop` runs beside whatever is measured, and tells each lag (seconds)."""
 
+    tell_lag: Callable[[float], object] = lambda _: None
     _lags: deque[float] = field(factory=lambda: deque(maxlen=_LAGS_KEPT))
     _cpu_seconds: float = field(factory=time.process_time)
     _at: float = field(factory=time.monotonic)
@@ -33,7 +35,9 @@ class VitalsMeter:
         while True:
             wake_at = trio.current_time() + LAG_EVERY_SECONDS
             await trio.sleep_until(wake_at)
-            self._lags.append(max(0.0, trio.current_time() - wake_at))
+            lag_seconds = max(0.0, trio.current_time() - wake_at)
+            self._lags.append(lag_seconds)
+            self.tell_lag(lag_seconds)
 
     def read(self, redis_seconds: float | None = None) -> Vitals:
         """Return the vitals; the processor's share is that since the last reading."""

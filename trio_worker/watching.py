@@ -80,6 +80,8 @@ class Watch:
             oldest_seconds=seen.oldest_seconds,
             is_estimate=seen.is_estimate,
             paused=counts.paused,
+            look_seconds=now - began,
+            tallies=counts.tallies,
         )
         self.fleet.note_look(totals, queue, seen.workers, now, now - began)
         return None

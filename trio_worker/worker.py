@@ -112,6 +112,7 @@ class Worker:
     _grace: trio.CancelScope = field(factory=trio.CancelScope)
     _crew: trio.CancelScope | None = None
     _heart: Heart | None = None
+    _draining_at: float | None = None  # local clock
     _why: str = ""
     _traces_until: float | None = None
 
@@ -163,7 +164,8 @@ class Worker:
             if not contact.failing_seconds:
                 if self.look_seconds:
                     await self._look_once()
-                await self._presence.leave()
+                began = self._draining_at
+                await self._presence.leave(None if began is None else trio.current_time() - began)
             house.cancel_scope.cancel()
         self.publish(PhaseChanged(Phase.STOPPED, self._why))
         return int(end)
@@ -186,6 +188,10 @@ class Worker:
     def resume(self, why: str) -> None:
         """Claim again after `quiet`."""
         self._set_quiet(why, is_quiet=False)
+
+    def tell_lag(self, tell: Callable[[float], object]) -> None:
+        """Tell how late the loop wakes (seconds), each time that it is measured."""
+        self._presence.meter.tell_lag = tell
 
     def describe(self) -> str:
         """Return what goes on here in a few lines, for a person who asks a process that is stuck; no address in it."""
@@ -244,7 +250,10 @@ class Worker:
         deadline = self._grace.deadline
         grace_ends_at = None if deadline == float("inf") else deadline
         now, wall = trio.current_time(), time.time()
-        return self.board.snapshot(now, wall, views, grace_ends_at, self._workers, self._presence.vitals)
+        snapshot = self.board.snapshot(now, wall, views, grace_ends_at, self._workers, self._presence.vitals)
+        if self._pool is None:
+            return snapshot
+        return evolve(snapshot, connecting=self._pool.connecting, backing_off=self._pool.backing_off)
 
     def _take_beat(self, vitals: Vitals) -> Heartbeat:
         trouble = self._gate.trouble
@@ -340,6 +349,7 @@ class Worker:
 
     def _begin_drain(self, house: trio.Nursery, crew: trio.Nursery, pool: Pool) -> None:
         self.publish(PhaseChanged(Phase.DRAINING, self._why))
+        self._draining_at = trio.current_time()
         pool.shut()
         self._crew = crew.cancel_scope
         self._set_grace(min(self._grace.deadline, trio.current_time() + self.options.shutdown.grace_seconds))
@@ -395,7 +405,9 @@ class Worker:
 
     async def _look_once(self) -> None:
         """Look at the queue and all workers for whoever watches; a failing look is the claiming task's to tell."""
+        began = trio.current_time()
         seen = await read_overview(self.client, self.options.queue.name)
+        look_seconds = trio.current_time() - began
         if isinstance(seen, Unavailable):
             return
         self._workers = seen.workers
@@ -416,5 +428,7 @@ class Worker:
                 paused=counts.paused,
                 pause_seconds_left=counts.pause_seconds_left,
                 next_due_seconds=None if counts.next_due_at is None else counts.next_due_at - counts.at,
+                look_seconds=look_seconds,
+                tallies=counts.tallies,
             )
         )

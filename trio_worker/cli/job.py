@@ -35,6 +35,8 @@ from trio_worker.glance import glance
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.releasing import walk_bodies, walk_waiting
 from trio_worker.shelves import ShelvedJob, find_job, hasten, revive
+from trio_worker.tallies import Act
+from trio_worker.tallying import count_act
 
 # A walk over a queue reads payloads: so many are a few seconds, and a person can ask for more.
 MOST_LOOKED_AT = 100_000
@@ -86,6 +88,8 @@ async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
         else:
             batch = await revive(client, name, "held" if state == "held" else "dead", [job_id], time.time())
             done = batch if isinstance(batch, Unavailable) else batch.job_ids
+        if not isinstance(done, Unavailable):
+            await count_act(client, name, Act.JOB_RETRY)
     if isinstance(done, Unavailable):
         return report_unavailable(done, settings)
     print(f"{job_id}: was {state}, is due now, attempt {shelved.record.attempts + 1 if state == 'delayed' else 1}")
@@ -121,6 +125,7 @@ async def cancel_job(
         done = await cancel(client, name, choice.delayed, choice.waiting, who(), time.time())
         if isinstance(done, Unavailable):
             return report_unavailable(done, settings)
+        await count_act(client, name, Act.JOB_CANCEL)
     if as_json:
         print_json({"cancelled": sorted(done), "missing": choice.count - len(done) + len(choice.others)})
     else:

@@ -34,6 +34,8 @@ from trio_worker.releasing import Released, walk_waiting
 from trio_worker.releasing import purge as purge_jobs
 from trio_worker.releasing import release as release_jobs
 from trio_worker.settings import Settings
+from trio_worker.tallies import Act
+from trio_worker.tallying import count_act
 
 ASKING = Asking()
 LOOK_SECONDS = 0.5
@@ -97,6 +99,8 @@ async def purge(
         if not typed(question, name, yes=asking.yes, no_input=asking.no_input):
             return REFUSED
         purged = await purge_jobs(client, name, counts.waiting)
+        if not isinstance(purged, Unavailable):
+            await count_act(client, name, Act.QUEUE_PURGE)
     if isinstance(purged, Unavailable):
         return report_unavailable(purged, settings)
     if as_json:
@@ -148,6 +152,8 @@ async def release(
         if isinstance(is_idle, Unavailable):
             return report_unavailable(is_idle, settings)
         released = await release_jobs(client, name, with_held=held, with_dead=dead)
+        if not isinstance(released, Unavailable):
+            await count_act(client, name, Act.QUEUE_RELEASE)
     if isinstance(released, Unavailable):
         return report_unavailable(released, settings)
     return _report(name, released, as_json=as_json)

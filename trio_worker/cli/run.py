@@ -43,6 +43,8 @@ from trio_worker.redis_client import RedisClient
 from trio_worker.rereading import reread
 from trio_worker.settings import Faults, Settings, config_path, digest_of, read_settings
 from trio_worker.supervisor import Supervisor, find_supervisor
+from trio_worker.tallies import Act
+from trio_worker.tallying import count_act
 from trio_worker.task_tree import task_tree
 from trio_worker.terminal import (
     Dashboard,
@@ -298,6 +300,7 @@ class _Stage:
         )
         worker.sinks = [*worker.sinks, metrics.note]
         worker.client.tell_call = metrics.note_call
+        worker.tell_lag(metrics.note_lag)
 
         def ready() -> Answer:
             is_ready, document = readiness(worker.snapshot(), trio.current_time() - worker.client.answered_at)
@@ -369,6 +372,8 @@ class _Stage:
             match action:
                 case Quit() | Drain():
                     worker.drain("a key")
+                    if isinstance(action, Drain):
+                        await count_act(worker.client, worker.options.queue.name, Act.WORKER_DRAIN)
                     return f"draining {len(worker.hands)}; Ctrl-C hurries"
                 case Pause(reason):
                     return await pause_words(worker.client, worker.options.queue.name, reason)

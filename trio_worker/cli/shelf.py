@@ -29,6 +29,8 @@ from trio_worker.inspection import count_jobs
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.selection import Group, Grouping, Selection
 from trio_worker.shelves import Shelf, ShelvedJob, drop, find_shelved, walk_shelf
+from trio_worker.tallies import Act
+from trio_worker.tallying import count_act
 
 Reveal = Annotated[bool, Parameter(negative=(), help="Show addresses and the job itself. Mind who reads along.")]
 JobIds = Annotated[Sequence[str], Parameter(help="Ids of jobs; none with --all or a filter.")]
@@ -194,6 +196,7 @@ class ShelfCommands:
             dropped = await drop(client, settings.queue.name, self.wording.shelf, chosen)
             if isinstance(dropped, Unavailable):
                 return report_unavailable(dropped, settings)
+            await count_act(client, settings.queue.name, Act(f"{self.wording.shelf}_drop"))
             did = f"{len(dropped)} {many} of {settings.queue.name} were deleted"
             return change.report(len(dropped), did, {"dropped": sorted(dropped)})
 

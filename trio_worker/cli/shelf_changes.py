@@ -25,6 +25,8 @@ from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.selection import Selection
 from trio_worker.settings import Settings
 from trio_worker.shelves import UNDO_SECONDS, Shelf, find_job, find_shelved, revive, undo_revive, walk_shelf
+from trio_worker.tallies import Act
+from trio_worker.tallying import count_act
 
 # A trial job is looked at this often, and given so long: a relay that greylists answers in a second, and delays.
 TRIAL_LOOK_SECONDS = 0.2
@@ -109,6 +111,7 @@ async def retry_jobs(change: Change, chosen: list[str], rate: float | None, tria
     batch = await revive(client, queue, shelf, rest, counts.at, 1 / rate if rate else 0.0)
     if isinstance(batch, Unavailable):
         return report_unavailable(batch, settings)
+    await count_act(client, queue, Act(f"{shelf}_retry"))
     moved = len(tried) + len(batch.job_ids)
     lines = [f"{moved} {many} are due again on {queue}, each with its old Message-ID"]
     if rate and rest:
@@ -159,6 +162,7 @@ async def undo_retry(client: RedisClient, settings: Settings, batch_id: str, *, 
         complain(f"no batch {batch_id}: it is older than a day, was too large, or never was")
         return NOTHING_MATCHED
     shelf, job_ids = undone
+    await count_act(client, settings.queue.name, Act.RETRY_UNDO)
     if as_json:
         print_json({"shelf": shelf, "undone": sorted(job_ids)})
     else:

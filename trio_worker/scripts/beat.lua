@@ -1,5 +1,6 @@
 -- Beat: keep one worker's heartbeat, date the queue's totals, and hear what somebody wants of this worker.
--- ARGV: name of the worker, heartbeat, most silence (ms) after which a worker is forgotten, 1 if it leaves for good.
+-- ARGV: name of the worker, heartbeat, most silence (ms) after which a worker is forgotten, 1 if it leaves for good;
+--       then, if it has drained: milliseconds that this took, and the names under which they are counted and summed up.
 -- Returns {now, orders, one a line ('' for none), 1 if somebody watches outcomes}.
 local name, heartbeat, silence_ms, leaves = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 begin_writing()
@@ -18,6 +19,10 @@ end
 local orders = redis.call('HGET', ORDERS, name) or ''
 if leaves then
   forget(name)
+  if ARGV[5] then
+    redis.call('HINCRBY', TOTALS, ARGV[6], 1)
+    redis.call('HINCRBY', TOTALS, ARGV[7], ARGV[5])
+  end
 else
   redis.call('HDEL', ORDERS, name)
   redis.call('ZADD', WORKERS, whole(NOW), name)

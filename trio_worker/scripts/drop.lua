@@ -11,4 +11,7 @@ for i = 2, #ARGV do
     dropped[#dropped + 1] = id
   end
 end
+if #dropped > 0 and from == DEAD then
+  redis.call('HINCRBY', TOTALS, 'dead_dropped', #dropped)
+end
 return dropped

@@ -1,7 +1,6 @@
 -- Inspect: the counts of every state in one consistent cut; O(log n), writes nothing.
 -- Returns {now, waiting, leased, delayed, held, dead, bodies, records, leases, due, run out, popped, pause,
---          score of the oldest due, score of the next delayed, pause's rest (ms), totals {popped, done, delay, release,
---          hold, bury, uncertain} since the queue began}.
+--          score of the oldest due, score of the next delayed, pause's rest (ms), all totals since the queue began, by name}.
 local function head(key)
   return redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or ''
 end
@@ -21,5 +20,5 @@ return {
   head(LEASED),
   head(DELAYED),
   redis.call('PTTL', PAUSE),
-  redis.call('HMGET', TOTALS, 'popped', 'done', 'delay', 'release', 'hold', 'bury', 'uncertain'),
+  redis.call('HGETALL', TOTALS),
 }

@@ -3,7 +3,7 @@
 -- so that their old order is kept however often this is cut short and begun anew.
 -- Returns for each id: 'back', 'live' (a worker has it now), 'kept' (in a state that may not go), or 'gone'.
 local may_held, may_dead = ARGV[1] == '1', ARGV[2] == '1'
-local answers, back = {}, 0
+local answers, back, dead = {}, 0, 0
 begin_writing()
 for i = 3, #ARGV do
   local id = ARGV[i]
@@ -21,6 +21,9 @@ for i = 3, #ARGV do
       -- Its worker may have sent it before it fell silent.
       redis.call('HINCRBY', TOTALS, 'uncertain', 1)
     end
+    if is_dead then
+      dead = dead + 1
+    end
     for _, key in ipairs({LEASED, DELAYED, HELD, DEAD}) do
       redis.call('ZREM', key, id)
     end
@@ -34,5 +37,8 @@ for i = 3, #ARGV do
 end
 if back > 0 then
   redis.call('HINCRBY', TOTALS, 'popped', -back)
+end
+if dead > 0 then
+  redis.call('HINCRBY', TOTALS, 'dead_released', dead)
 end
 return answers

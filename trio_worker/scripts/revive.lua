@@ -12,4 +12,7 @@ for i = 2, #ARGV, 3 do
     back[#back + 1] = id
   end
 end
+if #back > 0 and from == DEAD then
+  redis.call('HINCRBY', TOTALS, 'dead_retried', #back)
+end
 return back

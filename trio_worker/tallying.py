@@ -1,0 +1,14 @@
+"""Trio. Counting in Redis what people did to a queue or its workers, for metrics that outlive every worker."""
+
+from __future__ import annotations
+
+from trio_worker.broker import queue_keys
+from trio_worker.redis_client import RedisClient
+from trio_worker.tallies import Act, act_name
+
+_TOTALS_PLACE = 9  # in the key table
+
+
+async def count_act(client: RedisClient, name: str, act: Act) -> None:
+    """Count what was just done; where Redis does not take it (it is full, say) it stays uncounted."""
+    await client.command("HINCRBY", queue_keys(name)[_TOTALS_PLACE], act_name(act), 1)
