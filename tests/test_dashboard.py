@@ -216,7 +216,7 @@ def test_what_waits_to_be_settled_is_in_hand_and_not_at_work(in_hand: int, at_wo
 
 
 def test_failures_add_up() -> None:
-    """The title of the failures is the sum of its rows, and the deaths among them are the ledger's."""
+    """The title of the failures is the sum of its rows, and deaths are what this worker buried or others did."""
     snapshot = busy()
     lines = lines_of(snapshot, 80, 60)
     place = next(number for number, line in enumerate(lines) if "FAILURES" in line)
@@ -225,7 +225,40 @@ def test_failures_add_up() -> None:
 
     assert f"{sum(number for number, _ in counts):,} jobs, {len(counts)} causes" in lines[place]
     deaths = sum(number for number, word in counts if word == "DEAD")
-    assert deaths == snapshot.ledger.settled[Disposition.DEAD] == sum(snapshot.ledger.deaths.values())
+    assert deaths == sum(cause.count for cause in snapshot.causes if cause.disposition is Disposition.DEAD)
+
+
+seconds_between = st.floats(0, 400)
+
+
+@given(st.lists(st.tuples(seconds_between, st.sampled_from(["451", "550"])), max_size=30), seconds_between)
+def test_failures_are_those_of_the_last_fifteen_minutes(gaps: list[tuple[float, str]], later: float) -> None:
+    """By the minute, as heartbeats tell them: none that is older than that is shown, none that is younger left out."""
+    board = Board("jobs", "redis", "relay:25", number_workers=4, max_connections=4, started_at=0.0)
+    now, ends = 0.0, []
+    for gap, code in gaps:
+        now += gap
+        ends.append(now)
+        board.note(Settled("id", Disposition.DELAYED, cause=Cause("refused", code)), now, now)
+    now += later
+
+    counted = sum(cause.count for cause in board.snapshot(now, now).causes)
+    assert sum(now - end < 14 * 60 for end in ends) <= counted <= sum(now - end <= 15 * 60 for end in ends)
+
+
+def test_failures_are_those_of_all_workers() -> None:
+    """What the others tell is added to what this worker knows; what it has told itself is not counted twice."""
+    board = Board("jobs", "redis", "relay:25", 4, 4, started_at=0.0, worker_name="here:1")
+    board.note(Settled("id", Disposition.DELAYED, cause=Cause("refused", "451")), 1.0, 1001.0)
+    told = (DeathCount("451", "refused", Disposition.DELAYED, 5, 1003.0),)
+    workers = [
+        WorkerSeen(evolve(beat, causes=told, worker=name), seen_seconds)
+        for name, seen_seconds in (("here:1", 1.0), ("there:2", 1.0), ("gone:3", 100.0))
+        for beat in [fleet().workers[0].beat]
+    ]
+
+    (cause,) = board.snapshot(2.0, 1004.0, workers=workers).causes
+    assert (cause.count, cause.last_at) == (6, 1003.0)
 
 
 def test_chart_is_the_rate() -> None:

@@ -14,7 +14,7 @@ from attrs import define, evolve, field, frozen
 
 from trio_worker.breaker import Closed
 from trio_worker.events import Disposition, Ledger, Phase, QueueSeen
-from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
+from trio_worker.heartbeat import Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.snapshot import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, Scope, Snapshot, heading
 from trio_worker.window import added
@@ -107,7 +107,7 @@ class Fleet:
             max_connections=sum(beat.max_connections for beat in beats),
             breaker=Closed(),
             breaker_seconds=0.0,
-            causes=_causes_of(beats),
+            causes=summed_causes(beat.causes for beat in beats),
             latest=tuple(self._latest),
             redis_down_seconds=None if self._failing is None else now - self._failing[0],
             redis_trouble="" if self._failing is None else self._failing[1],
@@ -189,16 +189,3 @@ def _idle_share(beats: Sequence[Heartbeat]) -> float | None:
     known = [(beat.idle_share, beat.number_workers) for beat in beats if beat.idle_share is not None]
     hands = sum(number for _, number in known)
     return sum(share * number for share, number in known) / hands if hands else None
-
-
-def _causes_of(beats: Sequence[Heartbeat]) -> tuple[DeathCount, ...]:
-    sums: dict[tuple[str, str, Disposition], DeathCount] = {}
-    for cause in (cause for beat in beats for cause in beat.causes):
-        key = (cause.codes, cause.word, cause.disposition)
-        known = sums.get(key)
-        sums[key] = (
-            cause
-            if known is None
-            else evolve(known, count=known.count + cause.count, last_at=max(known.last_at, cause.last_at))
-        )
-    return tuple(sorted(sums.values(), key=lambda cause: -cause.count))

@@ -6,8 +6,10 @@ Holds figures, states and names of hosts; no address, no token, no content of a 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from itertools import chain
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from cattrs import BaseValidationError, Converter
 
 from trio_worker.events import Disposition, Phase
@@ -34,7 +36,7 @@ class Rates:
 
 @frozen
 class DeathCount:
-    """How many jobs of this run were delayed or died for one cause, and when the last one did (epoch seconds)."""
+    """How many jobs of the last 15 minutes left for one cause unsent, and when the last one did (epoch seconds)."""
 
     codes: str
     word: str
@@ -55,7 +57,8 @@ class Vitals:
 
 @frozen
 class Heartbeat:
-    """The figures of one worker; ``started_at`` in epoch seconds, counts since then, tallies of five minutes.
+    """The figures of one worker; ``started_at`` in epoch seconds, counts since then, tallies of five minutes, causes of
+    fifteen.
 
     Of the jobs ``in_hand`` those ``at_work``, at most ``number_workers``, do not only wait to be settled.
     ``idle_share`` is the part of its hands that had nothing to do over the last minute, ``config`` the first four
@@ -104,6 +107,16 @@ class WorkerSeen:
     @property
     def is_lost(self) -> bool:
         return self.seen_seconds > LOST_SECONDS
+
+
+def summed_causes(tellings: Iterable[Iterable[DeathCount]]) -> tuple[DeathCount, ...]:
+    """Return the causes that several tell of as those of all, the most frequent first."""
+    sums: dict[tuple[str, str, Disposition], DeathCount] = {}
+    for cause in chain.from_iterable(tellings):
+        key = (cause.codes, cause.word, cause.disposition)
+        known = sums.get(key, evolve(cause, count=0))
+        sums[key] = evolve(known, count=known.count + cause.count, last_at=max(known.last_at, cause.last_at))
+    return tuple(sorted(sums.values(), key=lambda cause: -cause.count))
 
 
 def write_heartbeat(beat: Heartbeat) -> str:

@@ -13,7 +13,7 @@ from trio_worker.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, Line, blank, c
 from trio_worker.events import ConnectionView, Disposition, Phase
 from trio_worker.heartbeat import DeathCount, WorkerSeen
 from trio_worker.outcome_line import OutcomeLine
-from trio_worker.snapshot import Scope, Snapshot
+from trio_worker.snapshot import CAUSE_MINUTES, Scope, Snapshot
 from trio_worker.wording import (
     UNKNOWN,
     ago,
@@ -153,8 +153,7 @@ def failures_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
     """Return FAILURES: a rule and ``rows`` lines, a cause each, the most frequent first; deaths stay in view."""
     total = sum(cause.count for cause in snapshot.causes)
     aside = f"{total:,} jobs, {len(snapshot.causes):,} causes" if total else "none"
-    whose = "this run" if snapshot.scope is Scope.WORKER else "all workers"
-    lines = [rule("FAILURES", width, aside, f"{whose}, by cause, last seen")]
+    lines = [rule("FAILURES", width, aside, f"{CAUSE_MINUTES} min, all workers")]
     lines += [row(_failure_row(cause, snapshot.at, width), width) for cause in _causes_in_view(snapshot.causes, rows)]
     return lines + [blank(width)] * (rows + 1 - len(lines))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from enum import Enum
 from itertools import pairwise
+from typing import TypeAlias
 
 from attrs import define, field, frozen
 
@@ -28,8 +29,9 @@ from trio_worker.events import (
     Settled,
     SettlementsKept,
 )
-from trio_worker.heartbeat import CAUSES_TOLD, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
+from trio_worker.heartbeat import CAUSES_TOLD, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
 from trio_worker.outcome_line import OutcomeLine
+from trio_worker.record import Cause
 from trio_worker.window import Load, Quantiles, Window
 
 # Rates are counted over this many whole seconds.
@@ -41,7 +43,9 @@ SLOPE_SECONDS = 30
 # And corrected by these last ones, where it says otherwise.
 RECENT_SECONDS = 10
 OUTCOMES_KEPT = 60
-# Replies of one relay are few; a relay that answers with ever new codes must not fill the memory.
+# Why jobs were not sent is counted by the minute, and shown for so many of them.
+CAUSE_MINUTES = 15
+# Replies of one relay are few; a relay that answers with ever new codes must not fill the memory. So many a minute.
 CAUSES_KEPT = 200
 
 
@@ -81,7 +85,7 @@ class Snapshot:
     max_connections: int
     breaker: Breaker
     breaker_seconds: float  # until the next probe, while it is open
-    causes: tuple[DeathCount, ...]  # most frequent first
+    causes: tuple[DeathCount, ...]  # of all workers in the last 15 minutes, most frequent first
     latest: tuple[OutcomeLine, ...]  # newest last
     redis_down_seconds: float | None
     redis_trouble: str
@@ -103,6 +107,8 @@ class Snapshot:
 
 
 _NO_VITALS = Vitals()
+# By codes, word and what became of the job: how many, and when the last one was.
+_Causes: TypeAlias = dict[tuple[str, str, Disposition], tuple[int, float]]
 
 
 @define
@@ -120,6 +126,7 @@ class Board:
     started_at: float
     stale_after_seconds: float = 5.0
     depth: int = 1
+    worker_name: str = ""  # that we have among ``workers``
     count_at_work: Callable[[], int] | None = None
     ledger: Ledger = field(factory=Ledger)
     _phase: PhaseChanged = field(factory=lambda: PhaseChanged(Phase.STARTING))
@@ -133,7 +140,7 @@ class Board:
     _latency: Window = field(factory=Window)
     _load: Load = field(factory=Load)
     _is_quiet: bool = False
-    _causes: dict[tuple[str, str, Disposition], tuple[int, float]] = field(factory=dict)
+    _causes: deque[tuple[int, _Causes]] = field(factory=deque)  # by minute, oldest first
     _latest: deque[OutcomeLine] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
     _redis_failed: tuple[float, str] | None = None
     _journal_trouble: str = ""
@@ -183,7 +190,8 @@ class Board:
         vitals: Vitals = _NO_VITALS,
     ) -> Snapshot:
         """Return the figures at ``now``."""
-        breaker = self._breaker
+        breaker, workers = self._breaker, tuple(workers)
+        others = [each.beat.causes for each in workers if each.beat.worker != self.worker_name and not each.is_lost]
         probe_at = getattr(breaker, "probe_at", None)
         return Snapshot(
             at=wall,
@@ -211,7 +219,7 @@ class Board:
             max_connections=self.max_connections,
             breaker=breaker,
             breaker_seconds=0.0 if probe_at is None else max(0.0, probe_at - now),
-            causes=self._cause_counts(),
+            causes=summed_causes([self._cause_counts(now), *others]),
             latest=tuple(self._latest),
             redis_down_seconds=now - self._redis_failed[0] if self._redis_failed else None,
             redis_trouble=self._redis_failed[1] if self._redis_failed else "",
@@ -219,7 +227,7 @@ class Board:
             grace_seconds_left=None if grace_ends_at is None else max(0.0, grace_ends_at - now),
             stale_after_seconds=self.stale_after_seconds,
             is_quiet=self._is_quiet,
-            workers=tuple(workers),
+            workers=workers,
             vitals=vitals,
         )
 
@@ -265,7 +273,7 @@ class Board:
             smtp=self._smtp.tally(now),
             total=self._total.tally(now),
             latency=self._latency.tally(now),
-            causes=self._cause_counts()[:CAUSES_TOLD],
+            causes=self._cause_counts(now)[:CAUSES_TOLD],
             vitals=vitals,
             config=config,
         )
@@ -294,10 +302,18 @@ class Board:
                 self._latency.note(now, settled.waited_seconds + settled.total_seconds)
         self._latest.append(OutcomeLine(wall, settled))
         if settled.cause is not None and settled.disposition is not Disposition.SENT:
-            key = (settled.cause.codes, settled.cause.word, settled.disposition)
-            if key not in self._causes and len(self._causes) >= CAUSES_KEPT:
-                return
-            self._causes[key] = (self._causes.get(key, (0, 0.0))[0] + 1, wall)
+            self._note_cause(settled.cause, settled.disposition, now, wall)
+
+    def _note_cause(self, cause: Cause, disposition: Disposition, now: float, wall: float) -> None:
+        minute = int(now // 60)
+        if not self._causes or self._causes[-1][0] != minute:
+            self._causes.append((minute, {}))
+            while self._causes[0][0] <= minute - CAUSE_MINUTES:
+                self._causes.popleft()
+        counts = self._causes[-1][1]
+        key = (cause.codes, cause.word, disposition)
+        if key in counts or len(counts) < CAUSES_KEPT:
+            counts[key] = (counts.get(key, (0, 0.0))[0] + 1, wall)
 
     def _rates(self, now: float) -> Rates:
         # The running second is left out: it would make every rate look too small.
@@ -320,12 +336,15 @@ class Board:
     def _slope(self, now: float) -> float | None:
         return heading([(at - now, depth) for at, depth in self._depths if now - at <= SLOPE_SECONDS])
 
-    def _cause_counts(self) -> tuple[DeathCount, ...]:
-        counts = [
-            DeathCount(codes, word, disposition, count, last_at)
-            for (codes, word, disposition), (count, last_at) in self._causes.items()
-        ]
-        return tuple(sorted(counts, key=lambda each: -each.count))
+    def _cause_counts(self, now: float) -> tuple[DeathCount, ...]:
+        return summed_causes(
+            [
+                DeathCount(codes, word, disposition, count, last_at)
+                for (codes, word, disposition), (count, last_at) in counts.items()
+            ]
+            for minute, counts in self._causes
+            if minute > now // 60 - CAUSE_MINUTES
+        )
 
 
 def heading(points: Sequence[tuple[float, int]]) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 from attrs import asdict
 
 from trio_worker.heartbeat import WorkerSeen
-from trio_worker.snapshot import Snapshot
+from trio_worker.snapshot import CAUSE_MINUTES, Snapshot
 from trio_worker.window import Quantiles
 from trio_worker.wording import alerts, state
 
@@ -58,6 +58,7 @@ def document_of(snapshot: Snapshot) -> dict[str, Any]:
         "claimed": snapshot.ledger.claimed,
         "settled": {str(disposition): number for disposition, number in sorted(snapshot.ledger.settled.items())},
         "uncertain": snapshot.ledger.uncertain,
+        "causes_seconds": CAUSE_MINUTES * 60,
         "causes": [
             {
                 "codes": cause.codes,

@@ -130,6 +130,7 @@ class Worker:
             max_connections=options.pool.max_size,
             started_at=trio.current_time(),
             depth=options.pool.depth,
+            worker_name=self.name,
             count_at_work=lambda: self.hands.at_work,
             stale_after_seconds=max(STALE_SECONDS, LOOKS_MISSED * self.look_seconds),
         )
