@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from attrs import evolve
 
+from trio_worker.age_bars import AgeBars
 from trio_worker.breaker import Closed, Open
 from trio_worker.events import ConnectionView, Disposition, Ledger, Phase, QueueSeen, Settled
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
@@ -19,6 +20,7 @@ from trio_worker.outcome import How, Trouble
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
 from trio_worker.reply import Reply, Stage
+from trio_worker.server_state import ServerState
 from trio_worker.snapshot import Scope, Snapshot
 from trio_worker.window import Quantiles, Tally
 
@@ -121,7 +123,18 @@ def busy() -> Snapshot:
         queue_name="jobs",
         redis_name="cache-1:6379/0",
         relay_name="smtp.example.com:587",
-        queue=QueueSeen(12_431, 961, 64, 0, 7, due=12, oldest_seconds=30.2, is_estimate=True),
+        queue=QueueSeen(
+            12_431,
+            961,
+            64,
+            0,
+            7,
+            due=12,
+            oldest_seconds=30.2,
+            is_estimate=True,
+            ages=AgeBars(12_431, 200, (412, 3_708, 8_240, 71, 0), 0, is_estimate=True),
+            server=ServerState("master", 41_000_000, 512_000_000, "noeviction", 9, has_aof=True, unsaved_changes=0),
+        ),
         queue_seen_seconds=0.4,
         ledger=ledger,
         in_hand=16,
@@ -151,6 +164,7 @@ def busy() -> Snapshot:
         redis_trouble="",
         journal_trouble="",
         grace_seconds_left=None,
+        vitals=Vitals(0.61, 71_000_000, 0.0012, 0.0004),
     )
 
 

@@ -261,6 +261,19 @@ def test_failures_are_those_of_all_workers() -> None:
     assert (cause.count, cause.last_at) == (6, 1003.0)
 
 
+@pytest.mark.parametrize("size", [(120, 32), (160, 45)])
+def test_ages_add_up_to_what_waits(size: tuple[int, int]) -> None:
+    """The bars of AGE are, as shown, all jobs that QUEUE says are waiting; the longest is of the most."""
+    lines = lines_of(busy(), *size)
+    place = next(number for number, line in enumerate(lines) if " AGE  " in line)
+    rows = [line.rpartition("   ")[2].split("█ ")[-1].strip() for line in lines[place + 1 : place + 6]]
+    jobs = [int(row.lstrip("~").replace(",", "")) for row in rows]
+    bars = [line.count("█") for line in (line[size[0] // 2 :] for line in lines[place + 1 : place + 6])]
+
+    assert sum(jobs) == busy().queue.waiting  # type: ignore[union-attr]
+    assert bars.index(max(bars)) == jobs.index(max(jobs))
+
+
 def test_chart_is_the_rate() -> None:
     """The last ten columns of the chart are ten times the rate of sent mails that is shown beside it."""
     snapshot = busy()

@@ -1,7 +1,8 @@
 """Edge. A snapshot becomes one frame of text for a terminal of any size, or one line; no I/O, awaits nothing.
 
 Layouts, by columns and lines: below 60x10 one status line; 60x10 the queue, the flow and the latest outcomes; 80x24
-every panel in one column; 120x32 two columns; beyond that height goes to the lists and width to what relays say.
+the panels in one column; 120x32 two columns, and the ages; 160x45 the server too; beyond that height goes to the lists
+and width to what relays say.
 The last column stays free: a terminal that has just filled it is in a state in which clearing the rest of the line
 would clear the last character too.
 """
@@ -20,6 +21,7 @@ from trio_worker.cells import PLAIN, Line, beside, blank, cut, in_ascii, printab
 from trio_worker.listings import connections_panel, failures_panel, latest_panel, workers_panel
 from trio_worker.panels import (
     ONE_LINE_WIDTH,
+    age_panel,
     chart_panel,
     flow_panel,
     header,
@@ -27,6 +29,7 @@ from trio_worker.panels import (
     hint_lines,
     prompt_lines,
     queue_panel,
+    redis_panel,
     run_panel,
     summary_table,
     time_panel,
@@ -48,9 +51,12 @@ _COLUMN_GAP = 3
 _LEFT_WIDTH = ONE_LINE_WIDTH - 1
 # The upper half of two columns, at 32 lines and at the most; the latest outcomes take the rest.
 _BODY_LINES = 19
-_MOST_BODY_LINES = 23
+_MOST_BODY_LINES = 25
+# Where there is as much room, the server has its figures under those of the run.
+_SERVER_WIDTH, _SERVER_BODY_LINES = 160, 25
+_AGE_LINES = 6
 # The worker's own dashboard names the other workers too, where the lists have this many rows and a few to spare.
-_ROOMY_ROWS = 18
+_ROOMY_ROWS = 14
 _MOST_OTHER_ROWS = 4
 PLAIN_VIEW = View()
 
@@ -251,7 +257,9 @@ def _two_columns(snapshot: Snapshot, head: list[Line], width: int, height: int, 
         *head,
         *hint_lines(snapshot, width, 2, view),
         *beside(
-            _figures_column(snapshot, left_width, body),
+            _figures_column(
+                snapshot, left_width, body, has_server=width >= _SERVER_WIDTH - 2 and body >= _SERVER_BODY_LINES
+            ),
             _lists_column(snapshot, right_width, body),
             left_width,
             right_width,
@@ -262,18 +270,19 @@ def _two_columns(snapshot: Snapshot, head: list[Line], width: int, height: int, 
     return lines + latest_panel(snapshot, width, height - len(lines) - 1)
 
 
-def _figures_column(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+def _figures_column(snapshot: Snapshot, width: int, height: int, *, has_server: bool) -> list[Line]:
     gap = blank(width)
     above = [*queue_panel(snapshot, width), gap]
     below = [gap, *time_panel(snapshot, width), gap, *run_panel(snapshot, width)]
+    below += [gap, *redis_panel(snapshot, width)] if has_server else []
     flow = flow_panel(snapshot, width, 0)
     chart_lines = height - len(above) - len(flow) - len(below)
     return [*above, *flow, *chart_panel(snapshot, width, chart_lines), *below]
 
 
 def _lists_column(snapshot: Snapshot, width: int, height: int) -> list[Line]:
-    # A blank between the two, their titles, and the headings of the first.
-    rows = height - 4
+    # A blank between the lists, their titles, the headings of the first, and the ages below another blank.
+    rows = height - 4 - 1 - _AGE_LINES
     who_rows = min(_most_who_rows(snapshot), rows - _LEAST_FAILURE_ROWS)
     beside_rows = min(len(snapshot.workers), _MOST_OTHER_ROWS)
     others: list[Line] = []
@@ -287,6 +296,8 @@ def _lists_column(snapshot: Snapshot, width: int, height: int) -> list[Line]:
         *others,
         blank(width),
         *failures_panel(snapshot, width, failure_rows),
+        *[blank(width)] * (rows - who_rows - failure_rows + 1),
+        *age_panel(snapshot, width),
     ]
 
 

@@ -13,9 +13,11 @@ from typing import TypeAlias, assert_never
 
 from attrs import define, field, frozen
 
+from trio_worker.age_bars import AgeBars
 from trio_worker.breaker import Breaker
 from trio_worker.outcome import Trouble
 from trio_worker.record import Cause
+from trio_worker.server_state import ServerState
 from trio_worker.smtp import Capabilities
 from trio_worker.soundness import Weakness
 from trio_worker.tallies import Tallies
@@ -191,6 +193,8 @@ class QueueSeen:
     next_due_seconds: float | None = None  # until the first delayed job is due, below 0 when it is
     look_seconds: float | None = None  # that the look took
     tallies: Tallies = field(factory=Tallies)
+    ages: AgeBars | None = None
+    server: ServerState | None = None
 
 
 @frozen

@@ -49,6 +49,7 @@ class Fleet:
     _latest: deque[OutcomeLine] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
     _looked_at: float | None = None
     _failing: tuple[float, str] | None = None
+    _recoveries: int = 0
     _redis_seconds: float | None = None
 
     def note_look(
@@ -61,6 +62,7 @@ class Fleet:
         while totals.at - self._looks[0][0].at > SPARK_SECONDS:
             self._looks.popleft()
         self._workers = tuple(sorted(workers, key=lambda worker: worker.beat.worker))
+        self._recoveries += self._failing is not None
         self._looked_at, self._failing, self._redis_seconds = now, None, redis_seconds
 
     def note_failure(self, what: str, now: float) -> None:
@@ -117,6 +119,7 @@ class Fleet:
             scope=Scope.FLEET,
             workers=workers,
             vitals=Vitals(redis_seconds=self._redis_seconds),
+            redis_recoveries=self._recoveries,
         )
 
     def _rates(self, beats: Sequence[Heartbeat]) -> Rates:

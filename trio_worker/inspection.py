@@ -152,10 +152,10 @@ async def examine(client: RedisClient) -> list[Weakness] | Unavailable:
         told = await client.command("CONFIG", "GET", name)
         if not isinstance(told, Unavailable):
             settings |= {_text(key): _text(value) for key, value in pairs(told)}
-    return find_weaknesses(_fields(info), settings, int(seconds) + int(microseconds) / 1e6, our_time)
+    return find_weaknesses(info_fields(info), settings, int(seconds) + int(microseconds) / 1e6, our_time)
 
 
-def _fields(info: object) -> dict[str, str]:
+def info_fields(info: object) -> dict[str, str]:
     """Return INFO as text fields, whether the client has parsed it or not."""
     if isinstance(info, dict):
         return {_text(key): _text(value) for key, value in info.items()}

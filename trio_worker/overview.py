@@ -9,12 +9,14 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from trio_worker.age_bars import AgeBars
 from trio_worker.broker import fleet_keys
 from trio_worker.heartbeat import WorkerSeen, read_heartbeat
 from trio_worker.inspection import Counts, counts_of
 from trio_worker.job import read_enqueued_at
 from trio_worker.minutes import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
 from trio_worker.redis_client import Answer, RedisClient, Unavailable
+from trio_worker.server_state import ServerState
 
 # Enough for the last hour and the one before its first minute; the default of a look.
 HOUR_MINUTES = 61
@@ -38,6 +40,8 @@ class Overview:
     is_estimate: bool
     unreadable: int
     marks: tuple[PushMark, ...] = ()  # by which a place in the list is dated, oldest first
+    ages: AgeBars | None = None  # only where somebody looks closely, and some seconds old
+    server: ServerState | None = None  # the same
 
 
 async def read_overview(client: RedisClient, name: str, minutes: int = HOUR_MINUTES) -> Overview | Unavailable:

@@ -6,10 +6,13 @@ problem now.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from attrs import evolve
 from rich.segment import Segment
 
 from trio_worker import __version__
+from trio_worker.age_bars import BAR_BOUNDS, AgeBars
 from trio_worker.cells import (
     BOLD,
     CAUTION,
@@ -30,6 +33,7 @@ from trio_worker.cells import (
     width_of,
 )
 from trio_worker.events import Disposition
+from trio_worker.server_state import ServerState
 from trio_worker.snapshot import Snapshot
 from trio_worker.view import Action, Drain, Pause, Resume, View
 from trio_worker.window import Quantiles
@@ -42,6 +46,7 @@ from trio_worker.wording import (
     count,
     duration,
     is_stale,
+    memory,
     outlook,
     per_second,
     share,
@@ -71,6 +76,7 @@ _HELP: tuple[tuple[str, str, type[Action] | None], ...] = (
     ("~", "an estimate; - is unknown, 0 is zero", None),
     ("p50 p95", "half, and all but 5 %, took less; over the last five minutes", None),
     ("at work", "in hand, and not only waiting for Redis to take what became of it", None),
+    ("AGE back", "samples, scaled to all; times that Redis answered again", None),
     ("idle", "part of the hands that had nothing to do, over a minute", None),
     ("connecting", "time spent opening connections, shared among mails sent", None),
 )
@@ -247,6 +253,53 @@ def run_panel(snapshot: Snapshot, width: int) -> list[Line]:
     # One width for all columns, so that the two tables stand in line.
     even = [evolve(column, least=9) for column in columns]
     return [title, *table(even[:5], width), *table(even[5:], width)]
+
+
+def age_panel(snapshot: Snapshot, width: int) -> list[Line]:
+    """Return AGE, six lines: how many of the waiting jobs are how old, from samples scaled to all of them."""
+    ages = None if snapshot.queue is None else snapshot.queue.ages
+    lines = [rule("AGE", width, _age_words(ages), "of waiting jobs")]
+    bounds = [0.0, *BAR_BOUNDS]
+    names = [f"< {BAR_BOUNDS[0]:.0f}s", *(f"{a:.0f}-{b:.0f}s" for a, b in pairwise(BAR_BOUNDS))]
+    names.append(f"> {bounds[-1]:.0f}s")
+    is_known = ages is not None and (ages.looked_at > 0 or not ages.waiting)
+    most = max(ages.jobs) if ages is not None and is_known else 0
+    room = width - 9 - 12
+    for place, name in enumerate(names):
+        jobs = ages.jobs[place] if ages is not None and is_known else None
+        bar = "█" * (-(-room * jobs // most) if jobs else 0)
+        mark = "~" if jobs and ages is not None and (ages.is_estimate or ages.looked_at < ages.waiting) else ""
+        figure = cell(f"{mark}{count(jobs, 10)}", 11, is_right=True)
+        lines.append([cell(f" {name}", 9, DIM), cell(bar, room, CHART), Segment(" ", PLAIN), figure])
+    return lines
+
+
+def _age_words(ages: AgeBars | None) -> str:
+    if ages is None:
+        return ""
+    if ages.waiting and not ages.looked_at:
+        return f"{ages.waiting:,} are too many to sample"
+    words = [f"{ages.looked_at:,} sampled of {ages.waiting:,}"] if ages.looked_at < ages.waiting else []
+    return ", ".join([*words, *([f"{ages.undated:,} undated"] if ages.undated else [])])
+
+
+def redis_panel(snapshot: Snapshot, width: int) -> list[Line]:
+    """Return REDIS, three lines: the round trip, and how the server is, as far as it tells."""
+    server = snapshot.queue.server if snapshot.queue is not None and snapshot.queue.server else ServerState()
+    is_careless = server.policy not in ("", "noeviction")
+    most = UNKNOWN if server.most_bytes is None else memory(server.most_bytes) if server.most_bytes else "no limit"
+    persistence = {None: UNKNOWN, True: "aof", False: "no aof"}[server.has_aof]
+    columns = [
+        Column("round trip", duration(snapshot.vitals.redis_seconds)),
+        Column("memory", memory(server.used_bytes), least=8),
+        Column("of", most, least=9),
+        Column("when full", server.policy or UNKNOWN, CAUTION if is_careless else PLAIN, 15),
+        Column("clients", server.clients, least=8),
+        Column("keeps", persistence, CAUTION if server.has_aof is False else PLAIN, 7),
+        Column("role", server.role or UNKNOWN, least=7),
+        Column("back", snapshot.redis_recoveries, CAUTION if snapshot.redis_recoveries else PLAIN, 5),
+    ]
+    return [rule("REDIS", width, "", "every 10 s"), *table(columns, width)]
 
 
 def summary_table(snapshot: Snapshot, width: int) -> list[Line]:

@@ -165,24 +165,31 @@ class RedisClient:
         return self._noted(await _caught(call, self.client.execute_command, *words), doing, began)
 
     async def pipeline(
-        self, commands: Sequence[Sequence[bytes | str | float]], doing: str = "pipeline"
+        self, commands: Sequence[Sequence[bytes | str | float]], doing: str = "pipeline", may_fail: int = 0
     ) -> list[Answer] | Unavailable:
-        """Run commands in one round trip, not as a transaction; the first error spoils all."""
+        """Run commands in one round trip, not as a transaction; the first error spoils all.
+
+        Of the last ``may_fail`` commands a refused one answers None and spoils nothing.
+        """
         self.calls += 1
         batch = self.client.pipeline(transaction=False)
         for command in commands:
             batch.execute_command(*command)
         began = trio.current_time()
-        answers: list[Answer] | Unavailable = self._noted(await _caught(call, batch.execute), doing, began)
-        return answers
+        answers = await _caught(call, partial(batch.execute, raise_on_error=not may_fail))
+        if not isinstance(answers, Unavailable) and may_fail:
+            answers = _without_errors(answers, may_fail)
+        noted: list[Answer] | Unavailable = self._noted(answers, doing, began)
+        return noted
 
     async def run_scripts(
         self,
         keys: Sequence[str],
         calls: Sequence[tuple[str, Sequence[bytes | str | int]]],
         commands: Sequence[Sequence[bytes | str | float]] = (),
+        may_fail: int = 0,
     ) -> list[Answer] | Unavailable:
-        """Run scripts, each with its arguments, and then commands, all of it in one round trip.
+        """Run scripts, each with its arguments, and then commands, all of it in one round trip; see `pipeline`.
 
         Where a script is not known yet, its text is sent, and all is run again: give it only what may be repeated.
         """
@@ -192,11 +199,13 @@ class RedisClient:
             for script, (_, args) in zip(scripts, calls, strict=True)
         ]
         doing = scripts[-1].name if scripts else "pipeline"
-        answers = await self.pipeline([*words, *commands], doing)
+        answers = await self.pipeline([*words, *commands], doing, may_fail)
         if not isinstance(answers, Unavailable) or not answers.what.startswith("NOSCRIPT"):
             return answers
         loaded = await self.pipeline([("SCRIPT LOAD", script.text) for script in scripts])
-        return loaded if isinstance(loaded, Unavailable) else await self.pipeline([*words, *commands], doing)
+        if isinstance(loaded, Unavailable):
+            return loaded
+        return await self.pipeline([*words, *commands], doing, may_fail)
 
     async def wait(self, key: str, seconds: float) -> bool | Unavailable:
         """Wait until the list has an element, at most ``seconds`` (over 0), leaving the list as it is.
@@ -316,6 +325,15 @@ async def _caught(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         return await function(*args)
     except (exceptions.RedisError, OSError, TimeoutError, trio.TooSlowError) as error:
         return understand(error)
+
+
+def _without_errors(answers: list[Answer], may_fail: int) -> list[Answer] | Unavailable:
+    """Return the answers, None for the errors among the last ``may_fail``; the first other error is all there is."""
+    needed = len(answers) - may_fail
+    for answer in answers[:needed]:
+        if isinstance(answer, Exception):
+            return understand(answer)
+    return [*answers[:needed], *(None if isinstance(each, Exception) else each for each in answers[needed:])]
 
 
 def understand(error: BaseException) -> Unavailable:

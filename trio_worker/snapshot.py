@@ -98,6 +98,7 @@ class Snapshot:
     vitals: Vitals = field(factory=Vitals)
     connecting: int = 0  # connections that are being opened
     backing_off: int = 0  # places for connections that stay empty for a while
+    redis_recoveries: int = 0  # times that Redis answered again
 
     @property
     def connect_seconds_per_mail(self) -> float | None:
@@ -143,6 +144,7 @@ class Board:
     _causes: deque[tuple[int, _Causes]] = field(factory=deque)  # by minute, oldest first
     _latest: deque[OutcomeLine] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
     _redis_failed: tuple[float, str] | None = None
+    _redis_recoveries: int = 0
     _journal_trouble: str = ""
 
     @property
@@ -173,6 +175,7 @@ class Board:
                 self._redis_failed = (since, what)
             case RedisRecovered():
                 self._redis_failed, self._journal_trouble = None, ""
+                self._redis_recoveries += 1
             case JournalFailed(what):
                 self._journal_trouble = what
             case SettlementsKept():
@@ -229,6 +232,7 @@ class Board:
             is_quiet=self._is_quiet,
             workers=workers,
             vitals=vitals,
+            redis_recoveries=self._redis_recoveries,
         )
 
     def heartbeat(

@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import asdict
 
+from trio_worker.age_bars import BAR_BOUNDS, AgeBars
 from trio_worker.heartbeat import WorkerSeen
 from trio_worker.snapshot import CAUSE_MINUTES, Snapshot
 from trio_worker.window import Quantiles
@@ -71,6 +72,23 @@ def document_of(snapshot: Snapshot) -> dict[str, Any]:
         ],
         "workers": [worker_document(worker) for worker in snapshot.workers],
         "redis_down_seconds": snapshot.redis_down_seconds,
+        "redis_round_trip_seconds": snapshot.vitals.redis_seconds,
+        "redis_recoveries": snapshot.redis_recoveries,
+        "redis_server": None if queue is None or queue.server is None else asdict(queue.server),
+        "ages": None if queue is None or queue.ages is None else _ages(queue.ages),
+    }
+
+
+def _ages(ages: AgeBars) -> dict[str, Any]:
+    """Return the bars, each with its upper bound; null for the last one, and for jobs where none was looked at."""
+    is_known = ages.looked_at > 0 or not ages.waiting
+    bars = zip((*BAR_BOUNDS, None), ages.jobs, strict=True)
+    return {
+        "waiting": ages.waiting,
+        "looked_at": ages.looked_at,
+        "is_estimate": ages.is_estimate,
+        "undated": ages.undated,
+        "bars": [{"below_seconds": bound, "jobs": jobs if is_known else None} for bound, jobs in bars],
     }
 
 

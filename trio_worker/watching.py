@@ -15,8 +15,9 @@ from trio_worker.broker import fleet_keys
 from trio_worker.events import QueueSeen
 from trio_worker.exchange import ExchangeLine, read_exchange
 from trio_worker.fleet import Fleet, QueueTotals
+from trio_worker.lookout import Lookout
 from trio_worker.outcome_line import OutcomeLine, read_outcome
-from trio_worker.overview import HOUR_MINUTES, Overview, overview_calls, overview_of
+from trio_worker.overview import HOUR_MINUTES, Overview
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.snapshot import Snapshot
 
@@ -35,14 +36,17 @@ class Watch:
     queue_name: str
     redis_name: str
     wants_outcomes: bool = True
+    looks_closely: bool = False
     fleet: Fleet = field(init=False)
     last: Overview | None = None
     outcomes: list[OutcomeLine] = field(factory=list)  # what the last look brought, oldest first
     exchanges: list[ExchangeLine] = field(factory=list)  # the same, of connections that are traced
     _after: str = ""
+    _lookout: Lookout = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.fleet = Fleet(self.queue_name, self.redis_name)
+        self._lookout = Lookout(self.client, self.queue_name, self.looks_closely)
 
     def snapshot(self) -> Snapshot:
         """Return the figures of all workers now."""
@@ -57,13 +61,14 @@ class Watch:
         ]
         began = trio.current_time()
         wanted = commands if self.wants_outcomes else []
-        answers = await self.client.run_scripts(keys, overview_calls(minutes), wanted)
+        looked = await self._lookout.look(minutes, wanted)
         now = trio.current_time()
         self.outcomes, self.exchanges = [], []
-        if isinstance(answers, Unavailable):
-            self.fleet.note_failure(answers.what, now)
-            return answers
-        seen = self.last = overview_of(answers, minutes)
+        if isinstance(looked, Unavailable):
+            self.fleet.note_failure(looked.what, now)
+            return looked
+        seen, answers = looked
+        self.last = seen
         if self.wants_outcomes:
             self._take_news(answers[-1])
         counts = seen.counts
@@ -82,6 +87,8 @@ class Watch:
             paused=counts.paused,
             look_seconds=now - began,
             tallies=counts.tallies,
+            ages=seen.ages,
+            server=seen.server,
         )
         self.fleet.note_look(totals, queue, seen.workers, now, now - began)
         return None

@@ -31,12 +31,12 @@ from trio_worker.heart import Heart
 from trio_worker.heartbeat import Heartbeat, Vitals, WorkerSeen
 from trio_worker.inspection import examine
 from trio_worker.journal import Journal
+from trio_worker.lookout import Lookout
 from trio_worker.mail import Composer, MailOptions
 from trio_worker.opening import Opened, Relay, RelayOptions, open_session
 from trio_worker.option import option
 from trio_worker.order import Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, Trace
 from trio_worker.outcome import How, Trouble
-from trio_worker.overview import read_overview
 from trio_worker.pool import Open, Pool, PoolOptions, open_pool
 from trio_worker.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
@@ -81,8 +81,9 @@ class Worker:
     """One worker on one queue and one relay; `run` it once, inside an open bridge.
 
     ``types`` are the templated email types of the composer. ``look_seconds`` is how often the queue is counted for
-    whoever watches; 0 for never. ``name`` tells it from other workers, ``config`` its settings from others (the first
-    digits of a digest). The client and the journal are closed by whoever opened them.
+    whoever watches; 0 for never. Whoever ``looks_closely`` also sees how old the jobs are and how the server is.
+    ``name`` tells it from other workers, ``config`` its settings from others (the first digits of a digest). The client
+    and the journal are closed by whoever opened them.
     """
 
     options: WorkerOptions
@@ -92,6 +93,7 @@ class Worker:
     sinks: Sequence[Publish] = ()
     is_burst: bool = False
     look_seconds: float = 0.0
+    looks_closely: bool = False
     redis_name: str = ""
     name: str = field(factory=new_worker_name)
     config: str = ""
@@ -105,6 +107,7 @@ class Worker:
     _refused: RelayOptions | None = None  # those with the login that the relay refused last
     _gate: Gate = field(init=False)
     _presence: Presence = field(init=False)
+    _lookout: Lookout = field(init=False)
     _workers: tuple[WorkerSeen, ...] = ()
     _pool: Pool | None = None
     _history: PushHistory = field(factory=PushHistory)
@@ -134,6 +137,7 @@ class Worker:
             count_at_work=lambda: self.hands.at_work,
             stale_after_seconds=max(STALE_SECONDS, LOOKS_MISSED * self.look_seconds),
         )
+        self._lookout = Lookout(self.client, options.queue.name, self.looks_closely)
         self._presence = Presence(self.client, options.queue.name, self.name, self._take_beat, self._obey)
 
     async def run(self) -> int:
@@ -407,10 +411,11 @@ class Worker:
     async def _look_once(self) -> None:
         """Look at the queue and all workers for whoever watches; a failing look is the claiming task's to tell."""
         began = trio.current_time()
-        seen = await read_overview(self.client, self.options.queue.name)
+        looked = await self._lookout.look()
         look_seconds = trio.current_time() - began
-        if isinstance(seen, Unavailable):
+        if isinstance(looked, Unavailable):
             return
+        seen, _ = looked
         self._workers = seen.workers
         counts = seen.counts
         self._history.note(counts.at, counts.pushed)
@@ -431,5 +436,7 @@ class Worker:
                 next_due_seconds=None if counts.next_due_at is None else counts.next_due_at - counts.at,
                 look_seconds=look_seconds,
                 tallies=counts.tallies,
+                ages=seen.ages,
+                server=seen.server,
             )
         )

@@ -265,6 +265,7 @@ class _Stage:
                 sinks=[] if self.is_screen and not settings.log.file else [logbook.note],
                 is_burst=self.is_burst,
                 look_seconds=self._look_seconds(),
+                looks_closely=self.is_screen,
                 config=digest_of(settings),
                 redis_name=redis_name(settings.redis.url),
                 journal=journal,

@@ -54,7 +54,7 @@ async def top(
     """Show the queue and all of its workers, live; looks only, unless --write."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
-        watch = Watch(client, settings.queue.name, redis_name(settings.redis.url))
+        watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), looks_closely=True)
         only_ascii = only_ascii or is_ascii_only(sys.stdout, os.environ)
         if once or as_json or svg is not None or not is_live(sys.stdout, os.environ):
             return await _show_once(watch, settings, svg, only_ascii=only_ascii, as_json=as_json)
