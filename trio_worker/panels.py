@@ -256,9 +256,9 @@ def run_panel(snapshot: Snapshot, width: int) -> list[Line]:
 
 
 def age_panel(snapshot: Snapshot, width: int) -> list[Line]:
-    """Return AGE, six lines: how many of the waiting jobs are how old, from samples scaled to all of them."""
+    """Return AGE, six lines: how many of the waiting jobs were how old, from samples scaled to all of them."""
     ages = None if snapshot.queue is None else snapshot.queue.ages
-    lines = [rule("AGE", width, _age_words(ages), "of waiting jobs")]
+    lines = [rule("AGE", width, _age_words(ages), "every 5 s")]
     bounds = [0.0, *BAR_BOUNDS]
     names = [f"< {BAR_BOUNDS[0]:.0f}s", *(f"{a:.0f}-{b:.0f}s" for a, b in pairwise(BAR_BOUNDS))]
     names.append(f"> {bounds[-1]:.0f}s")
@@ -279,8 +279,8 @@ def _age_words(ages: AgeBars | None) -> str:
         return ""
     if ages.waiting and not ages.looked_at:
         return f"{ages.waiting:,} are too many to sample"
-    words = [f"{ages.looked_at:,} sampled of {ages.waiting:,}"] if ages.looked_at < ages.waiting else []
-    return ", ".join([*words, *([f"{ages.undated:,} undated"] if ages.undated else [])])
+    words = f"{ages.looked_at:,} of {ages.waiting:,} waiting jobs looked at"
+    return words + (f", {ages.undated:,} undated" if ages.undated else "")
 
 
 def redis_panel(snapshot: Snapshot, width: int) -> list[Line]:
