@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import trio
 
 # A worker has a task for each job in hand; beyond this a tree says nothing more.
 MOST_TASKS = 300
+# Not by the package's name alone: a checkout may be called so too, and hold an environment with other people's code.
+_OURS = f"{Path(__file__).parent}{os.sep}"
 
 
 def task_tree() -> str:
@@ -29,6 +33,6 @@ def _place(task: trio.lowlevel.Task) -> str:
     """Return where our own code waits, or the innermost frame."""
     frames = [frame for frame, _line in task.iter_await_frames()]
     places = [f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}" for frame in frames]
-    ours = [place for place, frame in zip(places, frames, strict=True) if "/trio_worker/" in frame.f_code.co_filename]
+    ours = [place for place, frame in zip(places, frames, strict=True) if frame.f_code.co_filename.startswith(_OURS)]
     found = ours[-1:] or places[-1:]
     return f"  {found[0]}" if found else ""
