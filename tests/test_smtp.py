@@ -279,6 +279,7 @@ def test_a_mail_accepted_against_its_own_refusals_is_accepted_and_the_conversati
     (Envelope("us@example.com", (), b"x\r\n"), CHUNKED, "address"),
     (Envelope("us@example.com", ("a@example.org",), b"a\n.\r\n"), PIPELINED, "CRLF"),
     (Envelope("us@example.com", ("a@example.org",), b"a\r.\r\n"), PIPELINED, "CRLF"),
+    (Envelope("us@example.com", ("a@example.org",), b"a\rb\n\r\n"), PIPELINED, "CRLF"),
     (Envelope("us@example.com", ("a@example.org",), b"a"), PIPELINED, "CRLF"),
 ])  # fmt: skip
 def test_a_mail_that_the_relay_cannot_take_never_reaches_the_wire(

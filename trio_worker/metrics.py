@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate, product
 from typing import Any
@@ -12,10 +13,8 @@ import trio
 from attrs import define, field
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
     GCCollector,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
@@ -59,6 +58,7 @@ from trio_worker.metric_table import (
     STAGES,
     TABLE,
     Kind,
+    Metric,
 )
 from trio_worker.redis_client import Unavailable
 from trio_worker.snapshot import Snapshot
@@ -97,29 +97,32 @@ class Metrics:
 
     def __attrs_post_init__(self) -> None:
         queue = self._queue_name = self.take_snapshot().queue_name
-        makers = {Kind.COUNTER: Counter, Kind.GAUGE: Gauge}
         self._tallies = _TalliesShown(queue)
         self.registry.register(self._tallies)
         for metric in TABLE:
             if metric.is_tally:
                 continue
-            names = ("queue", *metric.labels)
-            if metric.kind is Kind.HISTOGRAM:
-                made: Any = Histogram(
-                    metric.exported, metric.says, names, registry=self.registry, buckets=metric.buckets
-                )
-            else:
-                made = makers[metric.kind](metric.exported, metric.says, names, registry=self.registry)
-            if not metric.is_always_there:
-                self._children[metric.name, "maker"] = made
+            if metric.kind is Kind.GAUGE:
+                self._make_gauge(metric)
                 continue
             for values in product(*metric.labels.values()):
-                self._children[metric.name, *values] = made.labels(queue, *values)
+                is_count = metric.kind is Kind.COUNTER
+                self._children[metric.name, *values] = _Count() if is_count else _Buckets(metric.buckets)
+        self.registry.register(_CountsShown(queue, self._children))
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._children["build_info", __version__, platform.python_version()].set(1)
         self.note_config(self.config)
         self._present("dead_letters_limit", self.dead_limit or None)
+
+    def _make_gauge(self, metric: Metric) -> None:
+        names = ("queue", *metric.labels)
+        made = Gauge(metric.exported, metric.says, names, registry=self.registry)
+        if not metric.is_always_there:
+            self._children[metric.name, "maker"] = made
+            return
+        for values in product(*metric.labels.values()):
+            self._children[metric.name, *values] = made.labels(self._queue_name, *values)
 
     def note(self, event: Event) -> None:
         """Add one event; a few microseconds for each mail."""
@@ -306,6 +309,61 @@ class Metrics:
 
 
 @define(eq=False)
+class _Count:
+    """A counter; the library's own takes a lock for each mail, and all of ours are added to in one thread."""
+
+    value: float = 0.0
+
+    def inc(self, more: float = 1) -> None:
+        self.value += more
+
+
+@define(eq=False)
+class _Buckets:
+    """A histogram; the library's own looks for the bucket one by one."""
+
+    bounds: tuple[float, ...]
+    counts: list[int] = field(init=False)
+    total: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        self.counts = [0] * (len(self.bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+@define(eq=False)
+class _CountsShown(Collector):
+    """The counters and histograms of this worker, as they stand."""
+
+    queue_name: str
+    children: Mapping[tuple[str, ...], Any]
+
+    def describe(self) -> Iterable[PrometheusMetric]:
+        return self.collect()
+
+    def collect(self) -> Iterable[PrometheusMetric]:
+        for metric in TABLE:
+            if metric.is_tally or metric.kind is Kind.GAUGE:
+                continue
+            labels = ("queue", *metric.labels)
+            if metric.kind is Kind.COUNTER:
+                count = CounterMetricFamily(metric.exported, metric.says, labels=labels)
+                for values in product(*metric.labels.values()):
+                    count.add_metric((self.queue_name, *values), self.children[metric.name, *values].value)
+                yield count
+                continue
+            histogram = HistogramMetricFamily(metric.exported, metric.says, labels=labels)
+            for values in product(*metric.labels.values()):
+                made: _Buckets = self.children[metric.name, *values]
+                buckets = _as_exported(metric.buckets, made.counts)
+                histogram.add_metric((self.queue_name, *values), buckets=buckets, sum_value=made.total)
+            yield histogram
+
+
+@define(eq=False)
 class _TalliesShown(Collector):
     """What the queue counts itself: shown as it stands, for it goes on when this worker ends; nothing before a look."""
 
@@ -332,11 +390,15 @@ class _TalliesShown(Collector):
                 family.add_metric((self.queue_name, value), numbers.get(value, 0))
             yield family
         metric = by_name["drain_seconds"]
-        bounds = (*map(floatToGoString, metric.buckets), "+Inf")
         histogram = HistogramMetricFamily(metric.exported, metric.says, labels=("queue",))
-        buckets = list(zip(bounds, map(float, accumulate(tallies.drains)), strict=True))
+        buckets = _as_exported(metric.buckets, tallies.drains)
         histogram.add_metric((self.queue_name,), buckets=buckets, sum_value=tallies.drain_seconds)
         yield histogram
+
+
+def _as_exported(bounds: tuple[float, ...], counts: Iterable[int]) -> list[tuple[str, float]]:
+    """Return buckets as a scrape shows them, each with all that is in those below it."""
+    return list(zip((*map(floatToGoString, bounds), "+Inf"), map(float, accumulate(counts)), strict=True))
 
 
 def _known(word: str, words: tuple[str, ...]) -> str:
