@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -158,16 +157,18 @@ def _rounded(seconds: float) -> float:
 # Of a line: the time in epoch seconds, its level, what happened, and more of it.
 Render: TypeAlias = Callable[[float, str, str, Mapping[str, object]], str]
 
-# What logfmt writes without quotes: no space, no equals sign, no quote, no line end.
-_PLAIN_WORD = re.compile(r"[^ =\"\n]*")
-
 
 def as_logfmt(at: float, level: str, what: str, fields: Mapping[str, object]) -> str:
     """Return a line of ``key=value``, as structlog would write it."""
-    words = [f"timestamp={_stamp(at)} level={level} event={_logfmt_word(what)}"]
+    words = [f"timestamp={_stamp(at)} level={level} event={_quoted(what)}"]
     for key, value in fields.items():
-        is_number = type(value) is float or type(value) is int
-        words.append(f"{key}={value}" if is_number else f"{key}={_logfmt_word(value)}")
+        if isinstance(value, str):
+            # Names and ids, the most of them, need no second look.
+            words.append(f"{key}={value if value.isalnum() else _quoted(value)}")
+        elif type(value) is float or type(value) is int:
+            words.append(f"{key}={value}")
+        else:
+            words.append(f"{key}={_logfmt_word(value)}")
     return " ".join(words)
 
 
@@ -187,9 +188,11 @@ def _second_words(second: int) -> str:
 
 
 def _logfmt_word(value: object) -> str:
-    text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    if _PLAIN_WORD.fullmatch(text):
-        return text
+    return _quoted("" if value is None else str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def _quoted(text: str) -> str:
+    """Return a text as logfmt takes it: what holds no space, equals sign, quote or line end stands as it is."""
     if " " not in text and "=" not in text and '"' not in text:
         return text.replace("\n", "\\n")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
