@@ -3,7 +3,7 @@
 The order of a shutdown is the nesting of the nurseries, from the inside out:
 
 * claiming ends first: a signal cancels its scope, and nothing else;
-* the crew, one task for each job in hand, gets one deadline, the grace;
+* the crew, one task for each job at work, gets one deadline, the grace;
 * the pool closes its connections when the crew is done;
 * settling and renewing leases live outside of all of them and end last.
 """
@@ -22,6 +22,7 @@ from trio_worker.age import PushHistory
 from trio_worker.breaker import Open as BreakerOpen
 from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claiming import BurstEnd, Claiming
+from trio_worker.crew import Crew
 from trio_worker.email_type import TypeSpec
 from trio_worker.events import Event, Phase, PhaseChanged, Publish, QueueSeen, QuietChanged, RedisWeak
 from trio_worker.exchange import Exchange
@@ -331,7 +332,8 @@ class Worker:
             publish=self.publish,
         )
         end = BurstEnd.EMPTY
-        async with trio.open_nursery() as crew:
+        async with trio.open_nursery() as hall:
+            crew = Crew(hall, heart.handle)
             claiming = Claiming(
                 broker=self.broker,
                 hands=self.hands,
@@ -340,7 +342,7 @@ class Worker:
                 settler=settler,
                 history=self._history,
                 publish=self.publish,
-                give=lambda claim: crew.start_soon(heart.handle, claim),
+                give=crew.give,
                 is_burst=self.is_burst,
                 patience_seconds=options.shutdown.grace_seconds,
                 lanes=lambda: pool.capacity,
@@ -349,14 +351,15 @@ class Worker:
             with self._claiming:
                 end = await claiming.run()
                 self._why = self._why or "the queue is done"
-            self._begin_drain(house, crew, pool)
+            crew.dismiss()
+            self._begin_drain(house, hall, pool)
         return end
 
-    def _begin_drain(self, house: trio.Nursery, crew: trio.Nursery, pool: Pool) -> None:
+    def _begin_drain(self, house: trio.Nursery, hall: trio.Nursery, pool: Pool) -> None:
         self.publish(PhaseChanged(Phase.DRAINING, self._why))
         self._draining_at = trio.current_time()
         pool.shut()
-        self._crew = crew.cancel_scope
+        self._crew = hall.cancel_scope
         self._set_grace(min(self._grace.deadline, trio.current_time() + self.options.shutdown.grace_seconds))
         house.start_soon(self._end_grace, pool)
 
