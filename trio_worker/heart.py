@@ -20,10 +20,11 @@ from attrs import define, evolve, field
 from trio_worker.age import PushHistory
 from trio_worker.broker import Broker, Claim, Settlement
 from trio_worker.connection import Connection, Delivery
-from trio_worker.email_type import TypeSpec
+from trio_worker.email_type import MESSAGE, TypeSpec
 from trio_worker.events import Disposition, JobBroke, Publish, Settled
 from trio_worker.fault import Malformed
 from trio_worker.gate import Gate
+from trio_worker.glance import glance
 from trio_worker.hands import Hands, Settler
 from trio_worker.job import Job, decode
 from trio_worker.mail import Composer, Mail, MailOptions, TypeOptions
@@ -158,8 +159,9 @@ class Heart:
 
     def _date(self, claim: Claim, job: Job | Malformed, told: Told) -> None:
         """Learn the job's type and age; a fresh job's age begins when it was pushed, if anything tells."""
-        if isinstance(job, Job):
-            told.email_type = job.email_type
+        # A type that is not ours may say anything; one that is names nobody, and says whose producer to mend.
+        named = job.email_type if isinstance(job, Job) else glance(claim.body).email_type
+        told.email_type = named if named in self.types or named == MESSAGE else ""
         if claim.place is None:
             told.record = evolve(told.record, email_type=told.email_type)
             return
