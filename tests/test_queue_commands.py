@@ -296,6 +296,18 @@ def test_retry_of_a_group_with_an_undo(run: Callable[..., int], ask: Ask, capsys
     assert run("dead", "retry", "--undo", "nosuch") == 3
 
 
+def test_a_trial_does_not_wait_for_a_paused_queue(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused at once, says why, and nothing has moved."""
+    bury(ask, CAUSES)
+    assert run("queue", "pause", "--reason", "relay maintenance", "--by", "ana") == 0
+
+    assert run("dead", "retry", "--code", "550", "--trial", "1", "--yes") == 4
+    assert "jobs is paused: relay maintenance (ana), until " in capsys.readouterr().err
+    assert counts(ask).dead == 4
+
+
 def test_retry_names_exactly_one_way_to_choose(run: Callable[..., int], ask: Ask) -> None:
     """Ids, or a filter, or all: two of them are a mistake, and none is no wish."""
     (job_id, *_) = bury(ask, CAUSES)

@@ -89,6 +89,19 @@ def count(number: int | None, room: int = 26) -> str:
     return text
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a count with its noun: ``1 job``, ``2 jobs``; ``many`` where an s is not enough."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def pause_words(reason: str, at: float, seconds_left: float | None) -> str:
+    """Return why a queue is paused, by whom, and until when; ``at`` is the time of the look in epoch seconds."""
+    if seconds_left is None:
+        return f"{reason}, until it is resumed"
+    ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at + seconds_left))
+    return f"{reason}, until {ends} ({duration(seconds_left)} more)"
+
+
 def per_second(rate: float, room: int = 26) -> str:
     """Return a rate: one decimal below ten, whole above."""
     if round(rate, 1) < 10:

@@ -23,7 +23,7 @@ from trio_worker.inspection import Counts
 from trio_worker.snapshot import Snapshot
 from trio_worker.snapshot_json import worker_document
 from trio_worker.watching import Watch
-from trio_worker.wording import Severity, alerts, count, duration, per_second
+from trio_worker.wording import Severity, alerts, count, counted, duration, pause_words, per_second
 
 # A due job that no worker has taken for this long says that no worker claims, or that all are busy.
 LATE_SECONDS = 10.0
@@ -53,7 +53,8 @@ async def status(
     if failed or watch.last is None:
         return OK if failed is None else report_unavailable(failed, settings)
     counts, snapshot = watch.last.counts, watch.snapshot()
-    problems = find_problems(counts) + [f"{alert.word.lower()}: {alert.text}" for alert in _alerts(snapshot)]
+    live = sum(not worker.is_lost for worker in snapshot.workers)
+    problems = find_problems(counts, live) + [f"{alert.word.lower()}: {alert.text}" for alert in _alerts(snapshot)]
     health = health_of(counts, snapshot, problems)
     if as_json:
         print_json(_document(settings.queue.name, counts, snapshot, problems, health))
@@ -84,7 +85,7 @@ def _print(title: str, counts: Counts, snapshot: Snapshot, problems: list[str], 
     live = sum(not worker.is_lost for worker in snapshot.workers)
     more = {
         "waiting": f"oldest {oldest}",
-        "leased": f"{live:,} {'worker' if live == 1 else 'workers'}",
+        "leased": counted(live, "worker"),
         "delayed": f"{counts.due:,} due" if counts.due else "",
     }
     for name in ("waiting", "leased", "delayed", "held", "dead"):
@@ -112,21 +113,35 @@ def _document(name: str, counts: Counts, snapshot: Snapshot, problems: list[str]
     }
 
 
-def find_problems(counts: Counts) -> list[str]:
-    """Say what an operator should look at; pure."""
+def find_problems(counts: Counts, live: int) -> list[str]:
+    """Say what an operator should look at, where so many workers are alive; pure."""
     problems = []
     if counts.paused:
-        left = counts.pause_seconds_left
-        problems.append(f"paused: {counts.paused}" + (f", {left:.0f} s left" if left is not None else ""))
-    if counts.run_out:
-        problems.append(f"{counts.run_out:,} leases have run out and nobody took the jobs over: does a worker run?")
-    if counts.next_due_at is not None and counts.at - counts.next_due_at > LATE_SECONDS:
-        late = counts.at - counts.next_due_at
-        problems.append(f"a delayed job is due for {late:.0f} s and nobody took it: does a worker run?")
+        problems.append(f"paused: {pause_words(counts.paused, counts.at, counts.pause_seconds_left)}")
+    ready = counts.waiting + counts.due + counts.run_out
+    if ready and not live:
+        problems.append(
+            f"no worker is alive, and {counted(ready, 'job')} could be sent: start one with trio-worker run"
+        )
+    elif counts.paused and counts.run_out:
+        problems.append(f"{counted(counts.run_out, 'lease')} ran out: taken over when the queue is resumed")
+    elif not counts.paused:
+        problems += _neglected(counts)
     if counts.held:
         problems.append(f"{counts.held:,} held: it is not known whether they were delivered")
     if counts.dead:
         problems.append(f"{counts.dead:,} dead: see trio-worker dead list")
     if not counts.balances:
         problems.append("the counts do not agree: see trio-worker audit --deep")
+    return problems
+
+
+def _neglected(counts: Counts) -> list[str]:
+    """Say what a worker that is alive should have taken long ago."""
+    problems = []
+    if counts.run_out:
+        problems.append(f"{counted(counts.run_out, 'lease')} ran out and nobody took over: see trio-worker worker list")
+    if counts.next_due_at is not None and counts.at - counts.next_due_at > LATE_SECONDS:
+        late = duration(counts.at - counts.next_due_at)
+        problems.append(f"a delayed job is due for {late} and nobody took it: see trio-worker worker list")
     return problems

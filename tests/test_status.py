@@ -1,0 +1,63 @@
+"""What ``status`` calls wrong, and what it calls the whole: a pause and a missing worker by their names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from attrs import evolve, fields
+from sample_snapshot import fleet
+
+from trio_worker.cli.status import Health, find_problems, health_of
+from trio_worker.inspection import Counts
+
+AT = 1_741_089_871.0  # 2025-03-04T12:04:31Z
+NOTHING: dict[str, Any] = {each.name: 0 for each in fields(Counts)}
+
+
+def counts(**changes: Any) -> Counts:
+    """An empty queue, but for what is said."""
+    return Counts(**{**NOTHING, "at": AT, "paused": "", "next_due_at": None, "pause_seconds_left": None, **changes})
+
+
+@pytest.mark.parametrize(
+    ("left", "until"),
+    [(1800.0, "until 2025-03-04T12:34:31Z (30m00s more)"), (None, "until it is resumed")],
+)
+def test_a_paused_queue_is_called_paused_and_no_worker_is_missed(left: float | None, until: str) -> None:
+    """Why, by whom, until when; jobs that are due or whose leases ran out wait for its end, not for a worker."""
+    paused = counts(
+        paused="relay maintenance (ana)", pause_seconds_left=left, due=3, delayed=3, leased=1, run_out=1,
+        bodies=4, leases=4, next_due_at=AT - 60,
+    )  # fmt: skip
+
+    problems = find_problems(paused, live=2)
+
+    assert problems[0] == f"paused: relay maintenance (ana), {until}"
+    assert problems[1:] == ["1 lease ran out: taken over when the queue is resumed"]
+
+
+@pytest.mark.parametrize("paused", ["", "relay maintenance (ana)"])
+def test_a_queue_that_is_down_for_want_of_a_worker_says_so(paused: str) -> None:
+    """DOWN is never said without a reason, and the reason names what to do."""
+    waiting, nobody = counts(waiting=1, paused=paused), evolve(fleet(), workers=())
+
+    problems = find_problems(waiting, live=0)
+
+    assert problems[-1] == "no worker is alive, and 1 job could be sent: start one with trio-worker run"
+    assert health_of(waiting, nobody, problems) is Health.DOWN
+
+
+def test_what_no_worker_that_is_alive_takes_is_told() -> None:
+    """Leases that ran out and a job that is long due, where nothing is paused."""
+    late = counts(due=1, delayed=1, leased=2, run_out=2, bodies=3, leases=3, next_due_at=AT - 75)
+
+    assert find_problems(late, live=1) == [
+        "2 leases ran out and nobody took over: see trio-worker worker list",
+        "a delayed job is due for 1m15s and nobody took it: see trio-worker worker list",
+    ]
+
+
+def test_a_calm_queue_has_no_problem() -> None:
+    """Nothing is said, with or without a worker: there is nothing to do."""
+    assert find_problems(counts(), live=0) == []
