@@ -22,6 +22,8 @@ from test_processes import Programs, patience, programs, push, relay
 from trio_worker import probe, web
 from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher
+from trio_worker.cli import app
+from trio_worker.cli.health import health
 from trio_worker.redis_client import RedisClient
 from trio_worker.settings import Settings, read_settings
 from trio_worker.snapshot import Snapshot
@@ -223,10 +225,11 @@ async def asked(*words: str, folder: Path = ROOT / "tests") -> int:
     return done.returncode
 
 
-def test_probe_imports_almost_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [[], ["live"], ["ready"]])
+def test_probe_imports_almost_nothing(words: list[str], tmp_path: Path) -> None:
     """It runs every second on every host: neither trio nor rich, attrs, cattrs or the command line is loaded."""
     code = (
-        "import sys; sys.argv = ['trio-worker', 'health', 'live', '--address', 'unix:none']\n"
+        f"import sys; sys.argv = ['trio-worker', 'health', *{words}, '--address', 'unix:none']\n"
         "from trio_worker.__main__ import main\n"
         "try: main()\n"
         "finally: print(*sys.modules)"
@@ -250,15 +253,42 @@ def test_probe_imports_almost_nothing(tmp_path: Path) -> None:
 )
 def test_probe_reads_plain_words_as_the_library_does(words: list[str]) -> None:
     """Whatever it takes by itself; the rest is the library's."""
-    plainly = probe._plainly(words)
+    plainly = probe.read_plainly(words)
 
-    assert plainly is None or plainly == vars(probe._parser().parse_args(words))
+    if plainly is not None:
+        command, bound, _ = app.parse_args(["health", *words], exit_on_error=False, print_error=False)
+        bound.apply_defaults()
+        assert (command, bound.arguments) == (health, plainly)
+
+
+def test_probe_without_a_word_asks_whether_the_worker_is_ready() -> None:
+    """As the pages write it; options may follow."""
+    assert probe.read_plainly([]) == {"what": "ready", "wait": "0s", "address": "", "config": ""}
+    assert probe.read_plainly(["--wait", "2m"]) == {"what": "ready", "wait": "2m", "address": "", "config": ""}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--help"], 0, "Usage: trio-worker health"),
+        (["live", "-h"], 0, "│ --wait DURATION "),
+        (["alive"], 2, "live"),
+        (["live", "--wiat", "3s"], 2, "Did you mean --wait?"),
+    ],
+)
+def test_probe_explains_itself_as_the_other_commands_do(words: list[str], code: int, said: str) -> None:
+    """Help, and what is said of a wrong word, are the command line's."""
+    command = [sys.executable, "-m", "trio_worker", "health", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "code"),
     [
         (["live"], 78),
+        ([], 78),
         (["live", "--wait", "soon", "--address", "unix:none"], 2),
         (["live", "--address", "nonsense"], 69),
         (["live", "--address", "127.0.0.1:99999"], 69),
@@ -279,7 +309,9 @@ def test_probe_says_what_is_wrong(
     (work_folder / "binary.toml").write_bytes(b"\xff\xfe")
     (work_folder / "odd.toml").write_text("metrics = 7\n")
 
-    assert probe.main(words) == code
+    asked = probe.read_plainly(words)
+    assert asked is not None
+    assert probe.ask(**asked) == code
     assert capsys.readouterr().err
 
 

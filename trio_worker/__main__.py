@@ -45,9 +45,12 @@ def _leave_unread() -> NoReturn:
 def _run() -> int:
     words = behind_command(sys.argv[1:])
     if words[:1] == ["health"]:
-        from trio_worker.probe import main as probe  # noqa: PLC0415  it costs a tenth of all the other commands
+        from trio_worker import probe  # noqa: PLC0415  it costs a tenth of all the other commands
 
-        return probe(words[1:])
+        asked = probe.read_plainly(words[1:])
+        if asked is not None:
+            return probe.ask(**asked)
+        # Whoever asks for help, or is wrong, waits for the library that explains.
     # Nothing that is imported is garbage: looking through it again and again would cost a tenth of the start.
     gc.set_threshold(50_000, 20, 20)
     from trio_worker.cli import app  # noqa: PLC0415  the descriptors come first

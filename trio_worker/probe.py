@@ -10,10 +10,6 @@ import socket
 import sys
 import time
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from argparse import ArgumentParser
-
 _CONFIG = "TRIO_WORKER_CONFIG"
 _LISTEN = "TRIO_WORKER__METRICS__LISTEN"
 _FOLDER = "TRIO_WORKER__QUEUE__JOURNAL_DIR"
@@ -27,16 +23,30 @@ _ADDRESS_PREFIX, _ADDRESS_SUFFIX = "metrics-", ".address"
 OK, USAGE, UNREACHABLE, TIMED_OUT, MISCONFIGURED = 0, 2, 69, 75, 78
 
 
-def main(words: list[str]) -> int:
+def read_plainly(words: list[str]) -> dict[str, str] | None:
+    """Read ``live``, ``ready`` or neither, and options, each in full with its value behind it; None for anything else.
+
+    Neither of them is ``ready``: it implies the other, and whoever asks just so wants to know whether mail goes out.
+    """
+    what, *options = words if words and not words[0].startswith("-") else ["ready", *words]
+    left = {"--wait", "--address", "--config"}
+    given = {"what": what, "wait": "0s", "address": "", "config": ""}
+    for option, value in zip(options[::2], options[1::2], strict=False):
+        if option not in left or value.startswith("-"):
+            return None
+        left.remove(option)  # a second one contradicts the first
+        given[option[2:]] = value
+    return given if what in {"live", "ready"} and not len(options) % 2 else None
+
+
+def ask(what: str, wait: str, address: str, config: str) -> int:
     """Ask and say the answer; return 0, 69 (no, or nobody answers), 75 (not within --wait) or 78 (nowhere to ask)."""
-    # A probe is written plainly; whoever asks for help, or is wrong, waits for the library that explains.
-    given = _plainly(words) or vars(_parser().parse_args(words))
-    wait_seconds = _seconds(given["wait"])
+    wait_seconds = _seconds(wait)
     if wait_seconds is None:
-        print(f"--wait: must be like 30s or 2m, not {given['wait']}", file=sys.stderr)
+        print(f"--wait: must be like 30s or 2m, not {wait}", file=sys.stderr)
         return USAGE
     try:
-        listen, folder = (given["address"], "") if given["address"] else _configured(given["config"])
+        listen, folder = (address, "") if address else _configured(config)
     except (OSError, ValueError, RecursionError) as error:  # what is not UTF-8 or not TOML is a ValueError
         print(f"the configuration cannot be read: {error}", file=sys.stderr)
         return MISCONFIGURED
@@ -45,7 +55,7 @@ def main(words: list[str]) -> int:
         return MISCONFIGURED
     deadline = time.monotonic() + wait_seconds
     while True:
-        is_good, said = _ask_all(listen, folder, "/livez" if given["what"] == "live" else "/readyz")
+        is_good, said = _ask_all(listen, folder, "/livez" if what == "live" else "/readyz")
         if is_good:
             print(said)
             return OK
@@ -81,29 +91,6 @@ def _read_address(path: str) -> str:
             return file.read(1000).strip()
     except (OSError, ValueError):
         return ""
-
-
-def _plainly(words: list[str]) -> dict[str, str] | None:
-    """Read ``live`` or ``ready`` and options, each in full with its value behind it; None for anything else."""
-    given = {"what": words[0] if words else "", "wait": "0s", "address": "", "config": ""}
-    for option, value in zip(words[1::2], words[2::2], strict=False):
-        if option not in {"--wait", "--address", "--config"} or value.startswith("-"):
-            return None
-        given[option[2:]] = value
-    return given if given["what"] in {"live", "ready"} and len(words) % 2 else None
-
-
-def _parser() -> ArgumentParser:
-    from argparse import ArgumentParser  # noqa: PLC0415  more than half of this program's time
-
-    parser = ArgumentParser(
-        prog="trio-worker health", description="Ask a running worker how it is, at its metrics.listen."
-    )
-    parser.add_argument("what", choices=("live", "ready"), help="live: its loop runs; ready: Redis answers, no drain")
-    parser.add_argument("--wait", default="0s", help="ask until it is so, at most so long: 30s, 2m")
-    parser.add_argument("--address", default="", help="where to ask: HOST:PORT or unix:PATH; else metrics.listen")
-    parser.add_argument("--config", default="", help=f"configuration file; else {_CONFIG}")
-    return parser
 
 
 def _seconds(text: str) -> float | None:

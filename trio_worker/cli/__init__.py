@@ -65,7 +65,7 @@ app.command("trio_worker.cli.held:held", name="held", help="Mails that may have 
 app.command(
     "trio_worker.cli.config:config_app", name="config", help="Configuration: check, show, explain, schema, init."
 )
-app.command("trio_worker.cli.health:health", name="health", help="Ask a running worker whether it lives, or is ready.")
+app.command("trio_worker.cli.health:health", name="health", help="Ask a running worker whether it is ready, or lives.")
 app.command("trio_worker.cli.metrics:metrics", name="metrics", help="The metrics of a running worker, or all: show.")
 app.command(
     "trio_worker.cli.capture:capture", name="capture", help="The local mail catcher: run, ls, show, chaos, clear."

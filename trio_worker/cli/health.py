@@ -1,18 +1,26 @@
-"""Edge. ``health`` among the other commands; the entry point runs it without them, as it must start at once."""
+"""Edge. ``health`` among the other commands, for its help and for words that are wrong; the rest never comes here.
+
+The entry point runs what is written plainly by itself, without the command line, as a probe must start at once.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from trio_worker.probe import main
+from trio_worker.probe import ask
 
 
 def health(
-    *words: Annotated[
-        str, Parameter(help="live or ready, and --wait, --address, --config.", allow_leading_hyphen=True)
-    ],
+    what: Annotated[
+        Literal["live", "ready"], Parameter(help="live: its loop runs; ready: that, Redis answers, and it takes jobs.")
+    ] = "ready",
+    /,
+    *,
+    wait: Annotated[str, Parameter(metavar="DURATION", help="Ask until it is so, at most so long: 30s, 2m.")] = "0s",
+    address: Annotated[str, Parameter(help="Where to ask: HOST:PORT or unix:PATH; else metrics.listen.")] = "",
+    config: Annotated[str, Parameter(metavar="PATH", help="Configuration file; else TRIO_WORKER_CONFIG.")] = "",
 ) -> int:
-    """Ask a running worker, at its metrics.listen, whether it lives or is ready; 0 yes, 69 no, 75 not in time."""
-    return main(list(words))
+    """Ask a running worker, at its metrics.listen, whether it is ready, or just alive; 0 yes, 69 no, 75 not in time."""
+    return ask(what, wait, address, config)
