@@ -170,7 +170,7 @@ def test_each_test_has_an_empty_queue(mail_worker: BlockingMailWorker, mails: Bl
     mail_worker.chaos("connect=554")
     mail_worker.push(*[JOB] * 3)
 
-    with pytest.raises(NotInTimeError, match=r"0 of 1 mails came within 0\.2 s; the queue holds"):
+    with pytest.raises(NotInTimeError, match=r"^1 mail wanted, 0 caught within 0\.2 s\nthe worker has sent 0; in the "):
         mails.wait(1, timeout=0.2)
     counts = mail_worker.counts()
     assert counts.waiting + counts.leased + counts.delayed == 3
@@ -219,8 +219,61 @@ async def test_a_wait_says_why_nothing_came(trio_mail_worker: MailWorker, trio_m
     await trio_mail_worker.push(JOB)
     await trio_mail_worker.wait_until_idle()
 
-    with pytest.raises(NotInTimeError, match=r"(?s)1 dead.*dead: refused 550 5\.1\.1"):
+    with pytest.raises(
+        NotInTimeError, match=r"(?s)1 dead\n  dead: Registration, refused: 550 5\.1\.1 at RCPT No such user$"
+    ):
         await trio_mails.wait(1, timeout=0.05)
+
+
+def test_a_wait_in_vain_is_told_in_a_few_lines(tmp_path: Path) -> None:
+    """The test's own line, what was wanted and caught, and what keeps the other mail; no line of ours."""
+    test = (
+        "from trio_worker.testing import mail_job\n"
+        "def test_it(mail_worker, mails):\n"
+        "    mail_worker.push(mail_job('WeeklyRecap', email='a@example.com', username='Ann'))\n"
+        "    mails.wait(1)\n"
+        "    mail_worker.chaos('rcpt=451-4.7.1-Come_later')\n"
+        "    mail_worker.push(mail_job('WeeklyRecap', email='a@example.com', username='Ann'))\n"
+        "    mails.wait(2, timeout=0.5)\n"
+    )
+
+    done = run_pytest(tmp_path, test, "--mail-worker-redis=fake")
+
+    told = done.stdout.partition("FAILURES")[2].partition("short test summary")[0]
+    assert ">       mails.wait(2, timeout=0.5)" in told
+    assert "2 mails wanted, 1 caught within 0.5 s" in told
+    assert re.search(r"the worker has sent 1; in the queue: 0 waiting, \d leased, \d delayed, 0 held, 0 dead", told)
+    assert "testing.py" not in told
+    assert "trio_thread.py" not in told
+    assert len(told.splitlines()) <= 20, told
+
+
+async def test_a_wait_says_what_is_tried_again(trio_mail_worker: MailWorker, trio_mails: Mails) -> None:
+    """A delayed job with the reply that delayed it."""
+    trio_mail_worker.chaos("rcpt=451-4.7.1-Come_later_in_600_seconds")
+    await trio_mail_worker.push(JOB)
+    with trio.fail_after(PATIENCE_SECONDS):
+        while not (await trio_mail_worker.counts()).delays:
+            await trio.lowlevel.checkpoint()
+
+    with pytest.raises(NotInTimeError, match=r"\n  delayed for .*: Registration, deferred: 451 4\.7\.1 at RCPT Come"):
+        await trio_mails.wait(1, timeout=0.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "how", "said"),
+    [
+        (["-p", "no:trio"], "async ", "trio_mail_worker needs pytest-trio: pip install pytest-trio"),
+        ([], "", "trio_mail_worker is for async tests under pytest-trio: mark the test with pytest.mark.trio"),
+    ],
+)
+def test_a_trio_worker_says_what_it_lacks(tmp_path: Path, words: list[str], how: str, said: str) -> None:
+    """Without pytest-trio, and in a test that is not its matter; for each test that asks."""
+    test = "".join(f"{how}def test_{number}(trio_mail_worker):\n    pass\n" for number in (1, 2))
+
+    done = run_pytest(tmp_path, test, *words)
+
+    assert done.stdout.count(f"\n{said}") == 2, done.stdout
 
 
 async def test_a_job_for_later_is_not_idle(trio_mail_worker: MailWorker) -> None:

@@ -31,6 +31,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Say what a test lacks for our async fixtures; pytest would only say that nobody handled them."""
+    if "trio_mail_worker" not in getattr(item, "fixturenames", ()) or item.get_closest_marker("anyio") is not None:
+        return
+    if not item.config.pluginmanager.has_plugin("trio"):
+        pytest.fail("trio_mail_worker needs pytest-trio: pip install pytest-trio, or use mail_worker", pytrace=False)
+    if item.get_closest_marker("trio") is None:
+        how = "mark the test with pytest.mark.trio, set trio_mode = true, or use mail_worker"
+        pytest.fail(f"trio_mail_worker is for async tests under pytest-trio: {how}", pytrace=False)
+
+
 class MailWorkerRequest(NamedTuple):
     """What one test asked for; ``redis`` is a URL, or the word for the fake; the tests' root is where `run` starts."""
 

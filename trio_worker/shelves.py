@@ -98,6 +98,15 @@ async def walk_shelf(
         place += len(at_by_id)
 
 
+async def read_delayed(client: RedisClient, name: str, limit: int) -> list[ShelvedJob] | Unavailable:
+    """Return the delayed jobs that are due first, at most ``limit``; ``at`` is when each is due."""
+    found = await client.command("ZRANGE", f"{{{name}}}:delayed", 0, limit - 1, "WITHSCORES")
+    if isinstance(found, Unavailable):
+        return found
+    due = {job_id.decode("utf-8", "replace"): float(score) / 1000 for job_id, score in pairs(found)}
+    return await read_shelved(client, name, due)
+
+
 async def find_shelved(
     client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str], *, with_bodies: bool = False
 ) -> list[ShelvedJob] | Unavailable:

@@ -16,7 +16,7 @@ from email.policy import SMTP
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 
 import trio
 from attrs import define, evolve, field
@@ -35,8 +35,9 @@ from trio_worker.mail import Composer, ComposerFaults, open_composer
 from trio_worker.opening import Relay, tls_context
 from trio_worker.redis_client import RedisClient, Unavailable, open_redis_client
 from trio_worker.settings import Faults, Settings, read_settings
-from trio_worker.shelves import Shelf, ShelvedJob, walk_shelf
+from trio_worker.shelves import Shelf, ShelvedJob, read_delayed, walk_shelf
 from trio_worker.trio_thread import TrioThread, open_trio_thread
+from trio_worker.wording import counted, duration
 from trio_worker.worker import Worker, WorkerOptions
 
 __all__ = [
@@ -89,10 +90,13 @@ _ALWAYS: Mapping[str, Json] = {
     "smtp.username": "",
 }
 _MAILS_KEPT = 10_000
+# Of each state the jobs that came last say enough, and fit a screen.
+_JOBS_EXPLAINED = 5
 # Other programs may change the queue without a word to this worker.
 _LOOK_AGAIN_SECONDS = 0.25
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 Job: TypeAlias = "Mapping[str, Any] | str | bytes"
 
 
@@ -109,12 +113,15 @@ def mail_job(email_type: str, /, **fields: Any) -> dict[str, Any]:
     return {"task_type": TASK_TYPE, "data": {"email_type": email_type, "data": fields}}
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Mails:
     """The mails that the worker of a test has sent, as their recipients read them."""
 
     _catcher: Catcher
     _explain: Callable[[], Awaitable[str]]
+
+    def __repr__(self) -> str:
+        return f"<{self._catcher.total} mails>"
 
     @property
     def envelopes(self) -> tuple[CaughtMail, ...]:
@@ -129,17 +136,18 @@ class Mails:
     async def wait(self, count: int = 1, timeout: float = WAIT_SECONDS) -> list[EmailMessage]:  # noqa: ASYNC109  a test's wait needs an end of its own, which says what came instead
         """Wait until ``count`` mails have come since the start; return all of them, oldest first.
 
-        Raises `NotInTimeError`, which says what came, and what the queue holds.
+        Raises `NotInTimeError`, which says what came, and what became of the others.
         """
+        __tracebackhide__ = True
         with trio.move_on_after(timeout):
             await self._catcher.wait_for_mails(count)
         if self._catcher.total < count:
-            came = f"{self._catcher.total} of {count} mails came within {timeout:g} s"
-            raise NotInTimeError(f"{came}; {await self._explain()}")
+            came = f"{counted(count, 'mail')} wanted, {self._catcher.total:,} caught within {timeout:g} s"
+            raise NotInTimeError(f"{came}\n{await self._explain()}")
         return await self.caught()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class MailWorker:
     """A worker with its own queue and its own relay; made by `open_mail_worker`."""
 
@@ -154,6 +162,9 @@ class MailWorker:
 
     def __attrs_post_init__(self) -> None:
         self.mails = Mails(self._catcher, self.explain)
+
+    def __repr__(self) -> str:
+        return f"<worker of {self.queue_name}, {self._catcher.total} mails>"
 
     @property
     def redis_url(self) -> str:
@@ -206,6 +217,7 @@ class MailWorker:
 
         Raises `NotInTimeError`, which says what the queue holds.
         """
+        __tracebackhide__ = True
         with trio.move_on_after(timeout) as patience:
             while True:
                 changed = self._changed
@@ -215,15 +227,20 @@ class MailWorker:
                 with trio.move_on_after(_LOOK_AGAIN_SECONDS):
                     await changed.wait()
         if patience.cancelled_caught:
-            raise NotInTimeError(f"not idle within {timeout:g} s; {await self.explain()}")
+            raise NotInTimeError(f"not idle within {timeout:g} s\n{await self.explain()}")
 
     async def explain(self) -> str:
-        """Say what the queue holds, and why the newest dead letters died."""
+        """Say what the queue holds, and why the newest jobs that were not sent are where they are."""
         counts = await self.counts()
-        states = ", ".join(f"{getattr(counts, state)} {state}" for state in ("waiting", "leased", "delayed", "held"))
-        letters = await self.dead()
-        causes = [" ".join(filter(None, (each.cause.word, each.cause.codes, each.cause.text))) for each in letters[-5:]]
-        return f"the queue holds {states}, {counts.dead} dead" + "".join(f"\n  dead: {cause}" for cause in causes)
+        held = [f"{getattr(counts, state):,} {state}" for state in ("waiting", "leased", "delayed", "held", "dead")]
+        lines = [f"the worker has sent {counts.sent:,}; in the queue: {', '.join(held)}"]
+        if counts.paused:
+            lines.append(f"  paused: {counts.paused}")
+        delayed = _available(await read_delayed(self._client, self.queue_name, _JOBS_EXPLAINED))
+        lines += [f"  delayed for {duration(job.at - counts.at)}: {_why(job)}" for job in delayed]
+        for shelf, jobs in (("held", await self.held()), ("dead", await self.dead())):
+            lines += [f"  {shelf}: {_why(job)}" for job in jobs[-_JOBS_EXPLAINED:]]
+        return "\n".join(lines)
 
     async def _shelf(self, shelf: Shelf) -> list[ShelvedJob]:
         found: list[ShelvedJob] = []
@@ -277,6 +294,10 @@ async def open_mail_worker(
                 yield made
             finally:
                 worker.drain("the test is over")
+
+
+def _why(job: ShelvedJob) -> str:
+    return f"{job.record.email_type or 'no type'}, {job.cause}"
 
 
 def _read(config: Path | None, asked: Mapping[str, Any], url: str, templates_from: Path | None) -> Settings:
@@ -372,12 +393,15 @@ def _parsed(mail: CaughtMail) -> EmailMessage:
     return BytesParser(EmailMessage, policy=SMTP).parsebytes(mail.content)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class BlockingMails:
     """`Mails`, whose methods block."""
 
     _mails: Mails
     _thread: TrioThread[MailWorker]
+
+    def __repr__(self) -> str:
+        return repr(self._mails)
 
     @property
     def envelopes(self) -> tuple[CaughtMail, ...]:
@@ -390,16 +414,20 @@ class BlockingMails:
 
     def wait(self, count: int = 1, timeout: float = WAIT_SECONDS) -> list[EmailMessage]:
         """Wait until ``count`` mails have come since the start; return all of them. Raises `NotInTimeError`."""
-        return self._thread.call(self._mails.wait, count, timeout)
+        __tracebackhide__ = True
+        return _raised_here(self._thread, self._mails.wait, count, timeout)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class BlockingMailWorker:
     """`MailWorker`, whose methods block; the worker runs in a thread of its own. Any thread may call them."""
 
     _worker: MailWorker
     _thread: TrioThread[MailWorker]
     mails: BlockingMails
+
+    def __repr__(self) -> str:
+        return repr(self._worker)
 
     @property
     def redis_url(self) -> str:
@@ -437,7 +465,17 @@ class BlockingMailWorker:
 
     def wait_until_idle(self, timeout: float = WAIT_SECONDS) -> None:
         """Wait until every job is sent, dead or held. Raises `NotInTimeError`."""
-        self._thread.call(self._worker.wait_until_idle, timeout)
+        __tracebackhide__ = True
+        _raised_here(self._thread, self._worker.wait_until_idle, timeout)
+
+
+def _raised_here(thread: TrioThread[MailWorker], function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    """Call a wait in the thread; that it was in vain is told where the test waits, not where the thread did."""
+    __tracebackhide__ = True
+    try:
+        return thread.call(function, *args)
+    except NotInTimeError as error:
+        raise error.with_traceback(None) from None
 
 
 @contextmanager
