@@ -62,6 +62,7 @@ async def test_worker_is_seen_and_steered_by_commands(
         assert top["jobs"]["waiting"] == status["counts"]["waiting"] == 0
         assert [each["worker"] for each in top["workers"]] == [each["worker"] for each in status["workers"]] == [name]
         assert status["health"] == "healthy"
+        assert "Registration" in status["workers"][0]["types"]
         assert "Nothing: no job waits" in await told(programs, "why")
 
         assert f"{name}: quiet" in await told(programs, "worker", "quiet", name)

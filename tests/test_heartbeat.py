@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_worker.events import Disposition, Phase, Settled
-from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, read_heartbeat, write_heartbeat
+from trio_worker.heartbeat import (
+    MOST_TYPES_TOLD,
+    DeathCount,
+    Heartbeat,
+    Rates,
+    Vitals,
+    read_heartbeat,
+    told_types,
+    write_heartbeat,
+)
 from trio_worker.outcome_line import OutcomeLine, read_outcome, write_outcome
 from trio_worker.record import Cause
 from trio_worker.window import Tally
@@ -40,6 +49,7 @@ beats = st.builds(
     ).map(tuple),
     vitals=st.builds(Vitals, st.none() | seconds, st.none() | numbers, st.none() | seconds, st.none() | seconds),
     config=words,
+    types=st.lists(words, max_size=3).map(tuple),
 )
 
 
@@ -55,6 +65,14 @@ def test_heartbeat_of_a_newer_version_is_understood(beat: Heartbeat, more: dict[
     document = {f"new_{key}": value for key, value in more.items()} | json.loads(write_heartbeat(beat))
 
     assert read_heartbeat(json.dumps(document).encode()) == beat
+
+
+def test_types_are_told_all_or_not_at_all() -> None:
+    """Part of them would say that the worker does not know the others."""
+    names = [f"Type{number:03}" for number in range(MOST_TYPES_TOLD)]
+
+    assert told_types(reversed(names)) == tuple(names)
+    assert told_types([*names, "OneMore"]) == ()
 
 
 @given(

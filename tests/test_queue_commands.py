@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from conftest import job_bytes
 from trio_worker.bridge import open_bridge
 from trio_worker.broker import Broker, Claims, QueueOptions, Settlement, fleet_keys
 from trio_worker.cli import app
+from trio_worker.cli.enqueue import unknown_to_workers
+from trio_worker.events import Phase
+from trio_worker.heartbeat import Heartbeat, WorkerSeen, write_heartbeat
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.minutes import MinuteSample, write_sample
 from trio_worker.overview import DAY_MINUTES
@@ -156,8 +160,8 @@ def test_peek_shows_no_address(
 @pytest.mark.parametrize(
     ("lines", "code", "words"),
     [
-        ([job_bytes(1)], 0, "1 jobs pushed to jobs, 0 refused; 3 now wait"),
-        ([job_bytes(1), b"no job"], 5, "1 jobs pushed to jobs, 1 refused; 3 now wait"),
+        ([job_bytes(1)], 0, "1 job pushed to jobs, 0 refused; 3 now wait"),
+        ([job_bytes(1), b"no job"], 5, "1 job pushed to jobs, 1 refused; 3 now wait"),
         ([b"no job"], 4, "0 jobs pushed to jobs, 1 refused\n"),
     ],
 )
@@ -176,6 +180,76 @@ def test_what_enqueue_refused_tells_its_exit_code(
 
     assert run("enqueue", str(tmp_path / "jobs.ndjson")) == code
     assert words in capsys.readouterr().out
+
+
+def test_enqueue_guesses_what_an_unknown_type_was_to_be(
+    run: Callable[..., int], ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line that is checked is refused with the guess; one that is not is pushed with a warning."""
+    (tmp_path / "jobs.ndjson").write_bytes(job_bytes(1).replace(b"Registration", b"Registartion"))
+
+    assert run("enqueue", str(tmp_path / "jobs.ndjson")) == 4
+    assert "Registartion is not known here; did you mean Registration?" in capsys.readouterr().err
+    assert run("enqueue", str(tmp_path / "jobs.ndjson"), "--unchecked") == 0
+    told = capsys.readouterr()
+    assert "1 job of type Registartion, which is not known here; did you mean Registration?" in told.err
+    assert "1 job pushed to jobs, 0 refused; 1 now waits" in told.out
+
+
+def worker_with(*types: str, seen_seconds: float = 1.0) -> WorkerSeen:
+    return WorkerSeen(Heartbeat("a:1", "1.0", 0.0, Phase.RUNNING, 1, 1, types=types), seen_seconds)
+
+
+@pytest.mark.parametrize(
+    ("workers", "said"),
+    [
+        ([worker_with("Registration")], "no worker that is alive knows OrderShipped: 2 jobs will be dead letters"),
+        ([worker_with("Registration"), worker_with("OrderShipped")], ""),
+        ([worker_with("Registration"), worker_with("OrderShipped", seen_seconds=60)], "no worker that is alive"),
+        ([worker_with("Registration"), worker_with()], ""),
+        ([], ""),
+    ],
+)
+def test_enqueue_warns_of_a_type_that_no_worker_knows(workers: list[WorkerSeen], said: str) -> None:
+    """A worker of another version may tell no types, and then nobody knows; a Message needs no templates."""
+    warnings = unknown_to_workers(Counter(OrderShipped=2, Message=1, Registration=1), workers)
+
+    assert len(warnings) == bool(said)
+    assert all(said in warning for warning in warnings)
+
+
+def test_enqueue_hears_from_workers_which_types_they_know(
+    run: Callable[..., int], ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their heartbeats are read; the job is pushed all the same."""
+    beat = write_heartbeat(worker_with("WeeklyRecap").beat)
+    ask(lambda client: client.run_script("beat", fleet_keys("jobs"), "a:1", beat, 60_000, 0))
+    (tmp_path / "jobs.ndjson").write_bytes(job_bytes(1))
+
+    assert run("enqueue", str(tmp_path / "jobs.ndjson")) == 0
+    assert "no worker that is alive knows Registration: 1 job" in capsys.readouterr().err
+    assert counts(ask).waiting == 1
+
+
+@pytest.mark.parametrize(("typed", "code"), [("all", 0), ("y", 4), ("", 4)])
+def test_all_of_them_has_to_be_typed(
+    run: Callable[..., int], ask: Ask, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
+) -> None:
+    """Also for a single one; a filter wants a plain yes, and that only before it moves more than one."""
+    bury(ask, CAUSES[:1])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _question: typed)
+
+    assert run("dead", "retry", "--all") == code
+    assert counts(ask).dead == bool(code)
+
+
+def test_all_of_them_without_a_terminal_wants_a_yes(run: Callable[..., int], ask: Ask) -> None:
+    """Nobody could have typed it."""
+    bury(ask, CAUSES[:1])
+
+    assert run("dead", "retry", "--all") == 4
+    assert run("dead", "retry", "--all", "--yes") == 0
 
 
 def test_ages_are_counted(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,8 @@ BEAT_SECONDS = 2.0
 LOST_SECONDS = 15.0
 # Of the causes of failure only the most frequent travel: the whole list can be long, and a screen shows eight.
 CAUSES_TOLD = 30
+# A worker with more email types tells none: part of them would say that it does not know the others.
+MOST_TYPES_TOLD = 200
 
 _CONVERTER = Converter()
 
@@ -95,6 +97,7 @@ class Heartbeat:
     causes: tuple[DeathCount, ...] = ()
     vitals: Vitals = field(factory=Vitals)
     config: str = ""
+    types: tuple[str, ...] = ()  # the email types that have templates here; empty where it is not told
 
 
 @frozen
@@ -117,6 +120,12 @@ def summed_causes(tellings: Iterable[Iterable[DeathCount]]) -> tuple[DeathCount,
         known = sums.get(key, evolve(cause, count=0))
         sums[key] = evolve(known, count=known.count + cause.count, last_at=max(known.last_at, cause.last_at))
     return tuple(sorted(sums.values(), key=lambda cause: -cause.count))
+
+
+def told_types(names: Iterable[str]) -> tuple[str, ...]:
+    """Return email types as a heartbeat tells them: in order, or none where they are too many."""
+    told = tuple(sorted(names))
+    return told if len(told) <= MOST_TYPES_TOLD else ()
 
 
 def write_heartbeat(beat: Heartbeat) -> str:

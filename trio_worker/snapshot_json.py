@@ -120,6 +120,7 @@ def worker_document(worker: WorkerSeen) -> dict[str, Any]:
         "settled": beat.settled,
         "uncertain": beat.uncertain,
         "vitals": asdict(beat.vitals),
+        "types": list(beat.types),
     }
 
 

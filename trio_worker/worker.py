@@ -29,7 +29,7 @@ from trio_worker.exchange import Exchange
 from trio_worker.gate import Gate
 from trio_worker.hands import Contact, Hands, Settler, keep_leases
 from trio_worker.heart import Heart
-from trio_worker.heartbeat import Heartbeat, Vitals, WorkerSeen
+from trio_worker.heartbeat import Heartbeat, Vitals, WorkerSeen, told_types
 from trio_worker.inspection import examine
 from trio_worker.journal import Journal
 from trio_worker.lookout import Lookout
@@ -263,7 +263,7 @@ class Worker:
 
     def _take_beat(self, vitals: Vitals) -> Heartbeat:
         trouble = self._gate.trouble
-        return self.board.heartbeat(
+        beat = self.board.heartbeat(
             self.name,
             __version__,
             trio.current_time(),
@@ -273,6 +273,7 @@ class Worker:
             trouble="" if trouble is None else mask_text(trouble_words(trouble)),
             connections=self._pool.views() if self._pool is not None else (),
         )
+        return evolve(beat, types=told_types(self.types))
 
     def _obey(self, order: Order) -> str:
         """Do what somebody elsewhere wants; return what came of it."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import re
 import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import trio
 from cyclopts import Parameter
@@ -21,16 +23,22 @@ from trio_worker.cli.surroundings import (
     AsJson,
     ConfigFile,
     complain,
+    did_you_mean,
     load_settings,
     open_queue,
     print_json,
     refuse,
     report_unavailable,
 )
-from trio_worker.fault import Malformed
+from trio_worker.email_type import MESSAGE, TypeSpec
+from trio_worker.fault import Malformed, shown
+from trio_worker.glance import glance
+from trio_worker.heartbeat import WorkerSeen
 from trio_worker.job import decode
+from trio_worker.overview import read_overview
 from trio_worker.redis_client import Unavailable
 from trio_worker.settings import Settings
+from trio_worker.wording import counted
 
 # So many jobs go in one RPUSH: few round trips, and no command that Redis chews on for long.
 BATCH = 500
@@ -55,9 +63,12 @@ async def enqueue(
     lines = await read_lines(file)
     if isinstance(lines, OSError):
         refuse(NOTHING_MATCHED, f"{file}: {lines.strerror}")
-    good, faults = (lines, []) if unchecked else _check(lines, settings)
+    types = _types(settings)
+    good, faults, named = _unchecked(lines) if unchecked else _check(lines, types, settings)
     for fault in faults:
         complain(fault)
+    for warning in _unknown_here(named, types):
+        complain(warning)
     if not lines:
         refuse(NOTHING_MATCHED, f"{file}: no jobs")
     pushed = 0
@@ -67,16 +78,22 @@ async def enqueue(
             for start in range(0, len(good), BATCH):
                 answer = await client.command("RPUSH", settings.queue.name, *good[start : start + BATCH])
                 if isinstance(answer, Unavailable):
-                    complain(f"{pushed} of {len(good)} jobs were pushed; whether the next {BATCH} were is not known")
+                    complain(
+                        f"{pushed:,} of {counted(len(good), 'job')} pushed; whether the next {BATCH} were is not known"
+                    )
                     return report_unavailable(answer, settings)
                 pushed, depth = min(start + BATCH, len(good)), answer
+            seen = await read_overview(client, settings.queue.name, 1)
+            workers = () if isinstance(seen, Unavailable) else seen.workers
+            for warning in unknown_to_workers(named, workers):
+                complain(warning)
     if as_json:
         print_json({"pushed": pushed, "refused": len(faults), "waiting": depth, "dry_run": dry_run})
     elif dry_run:
-        print(f"{len(good)} jobs would be pushed to {settings.queue.name}, {len(faults)} refused")
+        print(f"{counted(len(good), 'job')} would be pushed to {settings.queue.name}, {len(faults):,} refused")
     else:
-        waiting = "" if depth is None else f"; {depth} now wait"
-        print(f"{pushed} jobs pushed to {settings.queue.name}, {len(faults)} refused{waiting}")
+        waiting = "" if depth is None else f"; {depth:,} now {'waits' if depth == 1 else 'wait'}"
+        print(f"{counted(pushed, 'job')} pushed to {settings.queue.name}, {len(faults)} refused{waiting}")
     return OK if not faults else PARTLY if good else REFUSED
 
 
@@ -99,18 +116,57 @@ def _read(file: str) -> bytes:
     return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
 
 
-def _check(lines: list[bytes], settings: Settings) -> tuple[list[bytes], list[str]]:
+def _types(settings: Settings) -> Mapping[str, TypeSpec]:
     catalogue = read_catalogue(settings.mail.template_dirs)
     if isinstance(catalogue, CatalogueFaults):
         refuse(MISCONFIGURED, *map(str, catalogue.faults))
+    return catalogue.types
+
+
+# Lines to push, faults of the others, and how many jobs name each email type.
+_Checked: TypeAlias = tuple[list[bytes], list[str], Counter[str]]
+
+
+def _unchecked(lines: list[bytes]) -> _Checked:
+    return lines, [], Counter(filter(None, (glance(line).email_type for line in lines)))
+
+
+def _check(lines: list[bytes], types: Mapping[str, TypeSpec], settings: Settings) -> _Checked:
     good: list[bytes] = []
     faults: list[str] = []
+    named: Counter[str] = Counter()
     for number, line in enumerate(lines, 1):
-        job = decode(line, catalogue.types)
+        job = decode(line, types)
         if len(line) > settings.queue.max_job_bytes:
             faults.append(f"line {number}: is larger than queue.max_job_bytes ({settings.queue.max_job_bytes})")
         elif isinstance(job, Malformed):
-            faults.append(f"line {number}: {job}")
+            guess = did_you_mean(glance(line).email_type, (*types, MESSAGE)) if job.reason == "unknown_type" else ""
+            faults.append(f"line {number}: {job}{guess}")
         else:
             good.append(line)
-    return good, faults
+            named[job.email_type] += 1
+    return good, faults, named
+
+
+def _unknown_here(named: Counter[str], types: Mapping[str, TypeSpec]) -> list[str]:
+    """Warn of types that only a worker with other templates can know; of a list that is checked there are none."""
+    known = (*types, MESSAGE)
+    return [
+        f"warning: {counted(jobs, 'job')} of type {shown(name)}, which is not known here{did_you_mean(name, known)}"
+        for name, jobs in named.items()
+        if name not in known
+    ]
+
+
+def unknown_to_workers(named: Counter[str], workers: Iterable[WorkerSeen]) -> list[str]:
+    """Warn of types that no worker that is alive knows; one that does not tell its types may know all; pure."""
+    live = [set(worker.beat.types) for worker in workers if not worker.is_lost]
+    if not live or not all(live):
+        return []
+    known = set.union(*live, {MESSAGE})
+    return [
+        f"warning: no worker that is alive knows {shown(name)}: {counted(jobs, 'job')} will be dead letters. "
+        "A worker knows the types that were there when it started."
+        for name, jobs in named.items()
+        if name not in known
+    ]

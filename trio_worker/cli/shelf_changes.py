@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import trio
 from attrs import define
 
-from trio_worker.cli.asking import Asking, agreed, is_expected
+from trio_worker.cli.asking import Asking, agreed, is_expected, typed
 from trio_worker.cli.job_text import job_line
 from trio_worker.cli.surroundings import (
     NOTHING_MATCHED,
@@ -44,6 +44,7 @@ class Change:
     many: str
     asking: Asking
     as_json: bool
+    is_every: bool = False
     wanted: int = 0
     missing: int = 0
 
@@ -53,6 +54,7 @@ class Change:
         if bool(job_ids) + (not selection.is_everything) + every != 1:
             complain(f"name the {many}, or a filter, or --all")
             return USAGE
+        self.is_every = every
         found = await self._ids(job_ids, selection)
         if isinstance(found, Unavailable):
             return report_unavailable(found, self.settings)
@@ -83,7 +85,10 @@ class Change:
         if self.asking.dry_run:
             print(f"would: {words.removesuffix('?')}")
             return OK
-        if (always or self.wanted > 1) and not agreed(words, yes=self.asking.yes, no_input=self.asking.no_input):
+        yes, no_input = self.asking.yes, self.asking.no_input
+        if self.is_every:  # a filter says what is meant; who says everything must mean it
+            return None if typed(words, "all", yes=yes, no_input=no_input) else REFUSED
+        if (always or self.wanted > 1) and not agreed(words, yes=yes, no_input=no_input):
             return REFUSED
         return None
 
