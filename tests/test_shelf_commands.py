@@ -107,7 +107,7 @@ def test_a_held_job_that_did_not_arrive_is_retried(
 
     after = counts(valkey_url)
     assert (after.held, after.delayed, after.due) == (1, 2, 1)
-    assert "1 held jobs are due again" in capsys.readouterr().out
+    assert "1 held job is due again" in capsys.readouterr().out
 
 
 def test_a_held_job_that_did_arrive_is_dropped_for_good(
@@ -127,7 +127,7 @@ def test_a_dry_run_changes_nothing(
 ) -> None:
     """It says how many it would be."""
     assert run("dead", "drop", "--all", "--dry-run") == 0
-    assert "would: Delete 1 dead letters of jobs for good" in capsys.readouterr().out
+    assert "would: Delete 1 dead letter of jobs for good" in capsys.readouterr().out
     assert counts(valkey_url).dead == 1
 
 
@@ -136,7 +136,7 @@ def test_ids_that_are_not_there_are_counted_and_the_others_done(
 ) -> None:
     """A dead letter is no held job; an id named twice is one."""
     assert run("held", "drop", job_ids[0], job_ids[0], job_ids[2], "--yes") == 5
-    assert "1 of 2 are no held jobs" in capsys.readouterr().err
+    assert "1 of 2 is no held job" in capsys.readouterr().err
     assert (counts(valkey_url).held, counts(valkey_url).dead) == (1, 1)
 
 

@@ -14,7 +14,7 @@ from attrs import frozen
 from trio_worker.heartbeat import Heartbeat
 from trio_worker.snapshot import Snapshot
 from trio_worker.window import added
-from trio_worker.wording import UNKNOWN, count, duration, per_second, share
+from trio_worker.wording import UNKNOWN, count, counted, duration, per_second, share
 
 # A part of a whole that is in use like this has no room for bursts: arrivals queue before it is full.
 BUSY_SHARE = 0.85
@@ -154,4 +154,4 @@ def _by_hands(beats: Sequence[Heartbeat], slots: int, hands_share: float) -> Fin
 
 
 def _workers(beats: Sequence[Heartbeat]) -> str:
-    return "1 worker" if len(beats) == 1 else f"{len(beats):,} workers"
+    return counted(len(beats), "worker")

@@ -20,6 +20,7 @@ from trio_worker.wording import (
     breaker_words,
     clock,
     count,
+    counted,
     duration,
     memory,
     per_second,
@@ -152,7 +153,7 @@ def _worker_cells(words: tuple[str, ...], width: int, style: Style) -> list[Segm
 def failures_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
     """Return FAILURES: a rule and ``rows`` lines, a cause each, the most frequent first; deaths stay in view."""
     total = sum(cause.count for cause in snapshot.causes)
-    aside = f"{total:,} jobs, {len(snapshot.causes):,} causes" if total else "none"
+    aside = f"{counted(total, 'job')}, {counted(len(snapshot.causes), 'cause')}" if total else "none"
     lines = [rule("FAILURES", width, aside, f"{CAUSE_MINUTES} min, all workers")]
     lines += [row(_failure_row(cause, snapshot.at, width), width) for cause in _causes_in_view(snapshot.causes, rows)]
     return lines + [blank(width)] * (rows + 1 - len(lines))

@@ -121,7 +121,7 @@ class Mails:
     _explain: Callable[[], Awaitable[str]]
 
     def __repr__(self) -> str:
-        return f"<{self._catcher.total} mails>"
+        return f"<{counted(self._catcher.total, 'mail')}>"
 
     @property
     def envelopes(self) -> tuple[CaughtMail, ...]:
@@ -164,7 +164,7 @@ class MailWorker:
         self.mails = Mails(self._catcher, self.explain)
 
     def __repr__(self) -> str:
-        return f"<worker of {self.queue_name}, {self._catcher.total} mails>"
+        return f"<worker of {self.queue_name}, {counted(self._catcher.total, 'mail')}>"
 
     @property
     def redis_url(self) -> str:

@@ -19,6 +19,7 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.inspection import Counts, Stray, count_jobs, find_strays
 from trio_worker.redis_client import Unavailable
+from trio_worker.wording import counted
 
 # A broken queue may have as many strays as jobs; a screen shows the first of them.
 STRAYS_SHOWN = 50
@@ -59,6 +60,7 @@ async def audit(
 def _print_counts(counts: Counts, *, deep: bool) -> None:
     for name in ("waiting", "leased", "delayed", "held", "dead"):
         print(f"{name:<9}{getattr(counts, name):>12,}")
-    print(f"{counts.known:,} jobs in a state, {counts.bodies:,} with their bytes, {counts.leases:,} with a lease entry")
+    known = counted(counts.known, "job")
+    print(f"{known} in a state, {counts.bodies:,} with their bytes, {counts.leases:,} with a lease entry")
     if deep:
         print("every job was looked at")

@@ -36,6 +36,7 @@ from trio_worker.cli.surroundings import (
     refuse,
 )
 from trio_worker.privacy import mask_address
+from trio_worker.wording import counted
 
 capture = App(name="capture", help="The local mail catcher: what it caught, and its chaos.", help_format="plaintext")
 
@@ -77,7 +78,7 @@ def list_mails(
             "at": mail.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "to": [address if reveal else mask_address(address) for address in mail.recipients],
             # Whoever wrote the mail may have put anything there.
-            "subject": mail.subject if reveal else f"({len(mail.subject)} characters)",
+            "subject": mail.subject if reveal else f"({counted(len(mail.subject), 'character')})",
             "bytes": mail.size_bytes,
         }
         for mail in shown
@@ -90,7 +91,7 @@ def list_mails(
     for row in rows:
         print(f"{row['at']}  {', '.join(row['to'])[:34]:<34}  {row['bytes']:>7,}  {row['subject']}"[:200])
         print(f"                      {row['key']}")
-    print(f"{len(rows)} of {len(caught)} caught mails. One of them: trio-worker capture show KEY")
+    print(f"{len(rows):,} of {counted(len(caught), 'caught mail')}. One of them: trio-worker capture show KEY")
     return OK
 
 
@@ -141,7 +142,7 @@ def clear_mails(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     if as_json:
         print_json({"cleared": cleared})
     else:
-        print(f"{cleared} caught mails deleted from {folder}; they cannot be brought back")
+        print(f"{counted(cleared, 'caught mail')} deleted from {folder}; none can be brought back")
     return OK
 
 

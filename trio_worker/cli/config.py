@@ -28,6 +28,7 @@ from trio_worker.opening import tls_context
 from trio_worker.settings import KEYS, Fault, Faults, Settings, config_path, read_settings, suggest_key
 from trio_worker.settings_schema import SCHEMA_FILE, schema_text
 from trio_worker.settings_text import effective, explain, production_text, toml_value
+from trio_worker.wording import counted
 
 config_app = App(name="config", help="Configuration: is it right, what is in force.", help_format="plaintext")
 
@@ -56,7 +57,7 @@ def check(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     for fault in faults:
         print(fault)
     if faults:
-        print(f"{len(faults)} {'problem' if len(faults) == 1 else 'problems'}")
+        print(counted(len(faults), "problem"))
         return MISCONFIGURED
     print(f"ok  {name}")
     return OK

@@ -19,6 +19,7 @@ from trio_worker.cli.surroundings import MISCONFIGURED, OK, PARTLY, complain, re
 from trio_worker.events import Disposition, Event, Settled
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.settings import Faults, read_settings
+from trio_worker.wording import counted
 from trio_worker.worker import Worker
 
 # A relay that is a little slow and sometimes busy shows more of the worker than a perfect one.
@@ -72,7 +73,7 @@ async def _demo_in(folder: Path, jobs: int, rate: float, *, shows_dashboard: boo
         settings, lambda: settings, is_burst=False, shows_dashboard=shows_dashboard, beside=pusher.run
     )
     found = len(list_caught(caught)) - before
-    print_line(f"{pusher.pushed} jobs pushed, {found} mails caught")
+    print_line(f"{counted(pusher.pushed, 'job')} pushed, {counted(found, 'mail')} caught")
     if is_kept:
         print_line(f"kept in {folder}: capture/ is a Maildir, worker.log has a line for each job")
     return code or (OK if found == pusher.pushed else PARTLY)

@@ -37,6 +37,7 @@ from trio_worker.privacy import mask_text
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 from trio_worker.settings_text import effective
+from trio_worker.wording import counted
 
 # What a report of a fault should name.
 _PACKAGES = ("trio-worker", "trio", "trio-asyncio", "redis", "aiosmtplib")
@@ -98,7 +99,7 @@ def _look_at_templates(settings: Settings) -> Iterator[Finding]:
     if isinstance(composer, ComposerFaults):
         yield from (Finding("templates", str(fault), MISCONFIGURED) for fault in composer.faults)
         return
-    yield Finding("templates", f"{len(catalogue.types)} email types compiled")
+    yield Finding("templates", f"{counted(len(catalogue.types), 'email type')} compiled")
 
 
 def _look_at_journal(settings: Settings) -> Iterator[Finding]:
@@ -113,7 +114,10 @@ def _look_at_journal(settings: Settings) -> Iterator[Finding]:
     except JournalUnusableError as error:
         yield Finding("journal", str(error), MISCONFIGURED)
         return
-    yield Finding("journal", f"{folder} can be written; {waiting} settlements wait there for a worker")
+    yield Finding(
+        "journal",
+        f"{folder} can be written; {counted(waiting, 'settlement waits', 'settlements wait')} there for a worker",
+    )
 
 
 async def _look_at_redis(settings: Settings, client: RedisClient) -> list[Finding]:

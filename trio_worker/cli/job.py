@@ -37,6 +37,7 @@ from trio_worker.releasing import walk_bodies, walk_waiting
 from trio_worker.shelves import ShelvedJob, find_job, hasten, revive
 from trio_worker.tallies import Act
 from trio_worker.tallying import count_act
+from trio_worker.wording import counted
 
 # A walk over a queue reads payloads: so many are a few seconds, and a person can ask for more.
 MOST_LOOKED_AT = 100_000
@@ -253,7 +254,7 @@ async def find(
         where = each["job_id"] or f"waits at place {each['place']}"
         print(f"{where}  {each['email_type'] or '-'}")
     complain(
-        f"{len(found):,} found; {looked_at:,} unfinished jobs were looked at. More of one: trio-worker job show ID"
+        f"{len(found):,} found; {counted(looked_at, 'unfinished job')} looked at. More of one: trio-worker job show ID"
     )
     return OK if found else NOTHING_MATCHED
 

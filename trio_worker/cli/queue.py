@@ -38,7 +38,7 @@ from trio_worker.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.pausing import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.releasing import peek as peek_jobs
-from trio_worker.wording import count, duration
+from trio_worker.wording import count, counted, duration
 
 DRAIN_LOOK_SECONDS = 0.5
 # LINDEX walks the list from its nearer end: so many samples of a list of that length are a few milliseconds of Redis'
@@ -105,7 +105,7 @@ async def peek(
     if isinstance(jobs, Unavailable):
         return report_unavailable(jobs, settings)
     if reveal:
-        note_reveal(settings, "queue peek", [f"{len(jobs)} jobs"])
+        note_reveal(settings, "queue peek", [counted(len(jobs), "job")])
     if as_json:
         print_json([_peeked(place, raw, reveal=reveal) for place, raw in enumerate(jobs, 1)])
         return OK
@@ -215,7 +215,9 @@ def _print_ages(table: AgeTable, by: str, *, as_json: bool) -> None:
     if table.estimated:
         print(f"~ {table.estimated:,} of {table.looked_at:,} ages are estimates: how many were pushed by when.")
     if table.is_sampled:
-        print(f"{table.looked_at} jobs looked at of {table.waiting:,}; figures are scaled. --exact reads all of them.")
+        print(
+            f"{counted(table.looked_at, 'job')} looked at of {table.waiting:,}; figures are scaled. --exact reads all."
+        )
 
 
 @queue.command
@@ -240,7 +242,7 @@ async def pause(
     if isinstance(counts, Unavailable):
         return report_unavailable(counts, settings)
     ends = "until it is resumed" if seconds is None else f"for {duration(seconds)}, until {_time_in(seconds)}"
-    print(f"paused {name} {ends}; {counts.leased:,} jobs in hand will be finished")
+    print(f"paused {name} {ends}; {counted(counts.leased, 'job')} in hand will be finished")
     print("to resume: trio-worker queue resume")
     return OK
 

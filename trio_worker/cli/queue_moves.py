@@ -36,6 +36,7 @@ from trio_worker.releasing import release as release_jobs
 from trio_worker.settings import Settings
 from trio_worker.tallies import Act
 from trio_worker.tallying import count_act
+from trio_worker.wording import counted
 
 ASKING = Asking()
 LOOK_SECONDS = 0.5
@@ -61,7 +62,7 @@ async def export(*, queue: QueueName = None, config: ConfigFile = None) -> int:
                 sys.stdout.write(_line(raw) + "\n")
                 written += 1
     sys.stdout.flush()
-    complain(f"{written:,} jobs written; leased, delayed, held and dead ones are not among them")
+    complain(f"{counted(written, 'job')} written; leased, delayed, held and dead ones are not among them")
     return OK if written else NOTHING_MATCHED
 
 
@@ -92,10 +93,11 @@ async def purge(
             complain(f"nothing to do: no job waits in {name}")
             return NOTHING_MATCHED
         stays = f"{counts.leased:,} leased, {counts.delayed:,} delayed, {counts.held:,} held, {counts.dead:,} dead stay"
+        waiting = counted(counts.waiting, "waiting job")
         if asking.dry_run:
-            print(f"{counts.waiting:,} waiting jobs of {name} would be deleted; {stays}")
+            print(f"{waiting} of {name} would be deleted; {stays}")
             return OK
-        question = f"Delete {counts.waiting:,} waiting jobs of {name} for good ({stays})?"
+        question = f"Delete {waiting} of {name} for good ({stays})?"
         if not typed(question, name, yes=asking.yes, no_input=asking.no_input):
             return REFUSED
         purged = await purge_jobs(client, name, counts.waiting)
@@ -106,7 +108,7 @@ async def purge(
     if as_json:
         print_json({"purged": purged})
     else:
-        print(f"{purged:,} waiting jobs of {name} were deleted; {stays}")
+        print(f"{counted(purged, 'waiting job')} of {name} deleted; {stays}")
     return OK
 
 
@@ -139,10 +141,11 @@ async def release(
             return REFUSED
         partly = [f"{planned.partly:,} delivered to some of their recipients"] if planned.partly else []
         stays = ", ".join([*_staying(counts, held=held, dead=dead), *partly]) or "none"
+        back = counted(wanted, "job")
         if asking.dry_run:
-            print(f"{name} would be paused and {wanted:,} jobs put back on its list; in their state stay: {stays}")
+            print(f"{name} would be paused and {back} put back on its list; in their state stay: {stays}")
             return OK
-        question = f"Pause {name} and put {wanted:,} jobs back on its list (in their state stay: {stays})?"
+        question = f"Pause {name} and put {back} back on its list (in their state stay: {stays})?"
         if not typed(question, name, yes=asking.yes, no_input=asking.no_input):
             return REFUSED
         failed = await pause_queue(client, name, "queue release", who(), None)
@@ -189,7 +192,8 @@ def _report(name: str, released: Released, *, as_json: bool) -> int:
             }
         )
     else:
-        print(f"{released.back:,} jobs are back on {name}, before all that waited; the queue is paused for our workers")
+        back = counted(released.back, "job is", "jobs are")
+        print(f"{back} back on {name}, before all that waited; the queue is paused for our workers")
         if released.uncertain:
             print(f"{released.uncertain:,} of them may have been sent: their worker fell silent with them")
         print("to go on with trio-worker instead: trio-worker queue resume")

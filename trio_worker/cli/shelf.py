@@ -31,6 +31,7 @@ from trio_worker.selection import Group, Grouping, Selection
 from trio_worker.shelves import Shelf, ShelvedJob, drop, find_shelved, walk_shelf
 from trio_worker.tallies import Act
 from trio_worker.tallying import count_act
+from trio_worker.wording import counted
 
 Reveal = Annotated[bool, Parameter(negative=(), help="Show addresses and the job itself. Mind who reads along.")]
 JobIds = Annotated[Sequence[str], Parameter(help="Ids of jobs; none with --all or a filter.")]
@@ -111,7 +112,7 @@ class ShelfCommands:
             return OK
         for job in jobs:
             print(job_line(job))
-        print(f"{len(jobs)} of {total} {many}. More of one: trio-worker {shelf} show ID")
+        print(f"{len(jobs):,} of {counted(total, self.wording.one, many)}. More of one: trio-worker {shelf} show ID")
         return OK
 
     async def groups(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None, as_json: AsJson = False) -> int:
@@ -159,18 +160,18 @@ class ShelfCommands:
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> int:
-        many = self.wording.many
+        one, many = self.wording.one, self.wording.many
         settings = load_settings(config)
         async with open_queue(settings) as client:
             if pace.undo is not None:
                 return await undo_retry(client, settings, pace.undo, as_json=as_json)
-            change = Change(client, settings, self.wording.shelf, many, asking, as_json)
+            change = Change(client, settings, self.wording.shelf, one, many, asking, as_json)
             chosen = await change.choose(job_ids, filters.selection, every=every)
             if isinstance(chosen, int):
                 return chosen
             order = f", {pace.rate:g} a second" if pace.rate else ""
             first = f", {min(pace.trial, len(chosen))} first as a trial" if pace.trial else ""
-            stop = change.ask(f"Put {{count}} {many} back on {{queue}}{order}{first}?", always=False)
+            stop = change.ask(f"Put {{jobs}} back on {{queue}}{order}{first}?", always=False)
             return stop if stop is not None else await retry_jobs(change, chosen, pace.rate, pace.trial)
 
     async def drop(
@@ -183,22 +184,22 @@ class ShelfCommands:
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> int:
-        many = self.wording.many
+        one, many = self.wording.one, self.wording.many
         settings = load_settings(config)
         async with open_queue(settings) as client:
-            change = Change(client, settings, self.wording.shelf, many, asking, as_json)
+            change = Change(client, settings, self.wording.shelf, one, many, asking, as_json)
             chosen = await change.choose(job_ids, filters.selection, every=every)
             if isinstance(chosen, int):
                 return chosen
-            stop = change.ask(f"Delete {{count}} {many} of {{queue}} for good?", always=True)
+            stop = change.ask("Delete {jobs} of {queue} for good?", always=True)
             if stop is not None:
                 return stop
             dropped = await drop(client, settings.queue.name, self.wording.shelf, chosen)
             if isinstance(dropped, Unavailable):
                 return report_unavailable(dropped, settings)
             await count_act(client, settings.queue.name, Act(f"{self.wording.shelf}_drop"))
-            did = f"{len(dropped)} {many} of {settings.queue.name} were deleted"
-            return change.report(len(dropped), did, {"dropped": sorted(dropped)})
+            did = counted(len(dropped), f"{one} of {settings.queue.name} was", f"{many} of {settings.queue.name} were")
+            return change.report(len(dropped), f"{did} deleted", {"dropped": sorted(dropped)})
 
     async def export(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None) -> int:
         settings = load_settings(config)
@@ -211,7 +212,7 @@ class ShelfCommands:
                 for job in filter(filters.selection.takes, page):
                     print(json.dumps(describe(job, reveal=True), ensure_ascii=False))
                     written += 1
-        complain(f"{written} {self.wording.many} written")
+        complain(f"{counted(written, self.wording.one, self.wording.many)} written")
         return OK if written else NOTHING_MATCHED
 
 

@@ -27,7 +27,7 @@ from trio_worker.settings import Settings
 from trio_worker.shelves import UNDO_SECONDS, Shelf, find_job, find_shelved, revive, undo_revive, walk_shelf
 from trio_worker.tallies import Act
 from trio_worker.tallying import count_act
-from trio_worker.wording import pause_words
+from trio_worker.wording import counted, pause_words
 
 # A trial job is looked at this often, and given so long: a relay that greylists answers in a second, and delays.
 TRIAL_LOOK_SECONDS = 0.2
@@ -41,6 +41,7 @@ class Change:
     client: RedisClient
     settings: Settings
     shelf: Shelf
+    one: str
     many: str
     asking: Asking
     as_json: bool
@@ -61,7 +62,7 @@ class Change:
         self.wanted = len(found)
         self.missing = len(set(job_ids)) - len(found) if job_ids else 0
         if self.missing:
-            complain(f"{self.missing} of {len(set(job_ids))} are no {many}")
+            complain(f"{self.missing:,} of {len(set(job_ids)):,} {'is' if self.missing == 1 else 'are'} no {self.one}")
         if not found:
             complain(f"nothing to do: {selection} matches no {many} of {queue}")
             return NOTHING_MATCHED
@@ -81,7 +82,7 @@ class Change:
 
     def ask(self, question: str, *, always: bool) -> int | None:
         """Return the exit code where this is not to be done, else None."""
-        words = question.format(count=self.wanted, queue=self.settings.queue.name)
+        words = question.format(jobs=counted(self.wanted, self.one, self.many), queue=self.settings.queue.name)
         if self.asking.dry_run:
             print(f"would: {words.removesuffix('?')}")
             return OK
@@ -104,7 +105,7 @@ class Change:
 async def retry_jobs(change: Change, chosen: list[str], rate: float | None, trial: int) -> int:
     """Put jobs back, the oldest first: the trial ones alone, the others after them if all of those were sent."""
     client, settings, shelf = change.client, change.settings, change.shelf
-    queue, many = settings.queue.name, change.many
+    queue = settings.queue.name
     chosen.reverse()  # the oldest first
     tried, rest = chosen[:trial], chosen[trial:]
     if tried:
@@ -119,7 +120,8 @@ async def retry_jobs(change: Change, chosen: list[str], rate: float | None, tria
         return report_unavailable(batch, settings)
     await count_act(client, queue, Act(f"{shelf}_retry"))
     moved = len(tried) + len(batch.job_ids)
-    lines = [f"{moved} {many} are due again on {queue}, each with its old Message-ID"]
+    again = counted(moved, f"{change.one} is", f"{change.many} are")
+    lines = [f"{again} due again on {queue}, each with its old Message-ID"]
     if rate and rest:
         lines.append(f"the last of them in {len(rest) / rate:.0f} s")
     if batch.batch_id and batch.job_ids:
@@ -176,5 +178,6 @@ async def undo_retry(client: RedisClient, settings: Settings, batch_id: str, *, 
     if as_json:
         print_json({"shelf": shelf, "undone": sorted(job_ids)})
     else:
-        print(f"{len(job_ids)} jobs are {shelf} again; what was sent since, or is being sent, is not among them")
+        back = counted(len(job_ids), "job is", "jobs are")
+        print(f"{back} {shelf} again; what was sent since, or is being sent, is not among them")
     return OK if job_ids else NOTHING_MATCHED

@@ -24,6 +24,7 @@ from trio_worker.redis_url import shown_redis_url
 from trio_worker.settings import Fault, Faults, Settings, config_path, read_settings
 from trio_worker.spelling import nearest
 from trio_worker.stop_time import find_stop_times
+from trio_worker.wording import counted
 
 OK = 0
 USAGE = 2
@@ -63,8 +64,7 @@ def load_settings(config: Path | None, flags: Mapping[str, object] | None = None
     """Read the settings, or print every fault and end with 78."""
     settings = read_settings(config_path(config, os.environ), os.environ, flags or {})
     if isinstance(settings, Faults):
-        count = len(settings.faults)
-        refuse(MISCONFIGURED, *map(str, settings.faults), f"{count} {'problem' if count == 1 else 'problems'}")
+        refuse(MISCONFIGURED, *map(str, settings.faults), counted(len(settings.faults), "problem"))
     return settings
 
 

@@ -35,7 +35,7 @@ from trio_worker.presence import give_order
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 from trio_worker.snapshot_json import worker_document
-from trio_worker.wording import ago, duration, memory, per_second, share
+from trio_worker.wording import ago, counted, duration, memory, per_second, share
 
 worker = App(name="worker", help="The workers that share the queue: list, quiet, resume, drain, tasks, log-level.")
 
@@ -53,7 +53,7 @@ async def list_(*, queue: QueueName = None, config: ConfigFile = None, as_json: 
         print_json({"queue": settings.queue.name, "workers": [worker_document(each) for each in workers]})
         return OK
     if seen.unreadable:
-        complain(f"{seen.unreadable} workers tell what this version cannot read")
+        complain(f"{counted(seen.unreadable, 'worker tells', 'workers tell')} what this version cannot read")
     if not workers:
         complain("no worker runs")
         return NOTHING_MATCHED
