@@ -15,7 +15,7 @@ from trio_worker.glance import Glance, glance
 from trio_worker.record import Cause, Record
 from trio_worker.selection import Grouping, Selection
 from trio_worker.shelves import ShelvedJob
-from trio_worker.span import parse_span
+from trio_worker.span import parse_span, span_text
 
 words = st.text(max_size=12)
 shelved = st.builds(
@@ -68,6 +68,20 @@ def test_glance_sees_the_type_and_the_domain() -> None:
 def test_spans_are_read_as_people_type_them(text: str, seconds: float) -> None:
     """Units are written, and may follow each other."""
     assert parse_span(text) == seconds
+
+
+@given(st.floats(0, 999_999_999).map(lambda seconds: round(seconds, 3)) | st.just(math.inf))
+def test_spans_are_written_as_they_are_read(seconds: float) -> None:
+    """What a help shows as a default can be typed."""
+    assert parse_span(span_text(seconds)) == pytest.approx(seconds, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (900, "15m"), (5400, "1h30m"), (60, "1m"), (0.5, "0.5s"), (math.inf, "forever")]
+)
+def test_spans_are_short(seconds: float, text: str) -> None:
+    """A unit that is nothing is left out."""
+    assert span_text(seconds) == text
 
 
 @given(st.text(max_size=10) | st.sampled_from(["", "15", "-5m", "5 m", "m", "1e3s", "infs", "5y"]))

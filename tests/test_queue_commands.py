@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -285,6 +286,33 @@ def test_jobs_without_a_date_are_dated_by_how_many_were_pushed_by_when(
     assert table["rows"][0]["jobs"][-1] == 1
     assert run("queue", "age") == 0
     assert "~ 3 of 4 ages are estimates" in capsys.readouterr().out
+
+
+def test_queue_list_estimates_the_oldest_job_as_status_does(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the same hour of minutes: a job that waits for longer than two of them is not undated."""
+    push(ask, job_bytes(1))
+    this_minute = int(time.time()) // 60
+    ring: list[str | bytes] = []
+    for minute, waiting in ((this_minute - 20, 0), (this_minute - 10, 1)):
+        ring += [str(minute % DAY_MINUTES), write_sample(evolve(MinuteSample(minute, *(0,) * 10), waiting=waiting))]
+    ask(lambda redis: redis.command("HSET", fleet_keys("jobs")[13], *ring))
+
+    ages = []
+    for words in (("queue", "list"), ("status",)):
+        assert run(*words) == 0
+        ages += re.findall(r"~\d+m", capsys.readouterr().out)
+
+    assert len(ages) == 2
+    assert ages[0] == ages[1]
+
+
+@pytest.mark.parametrize("span", ["0.2", "0.2s"])
+def test_a_number_of_seconds_is_a_duration_where_it_was_one(run: Callable[..., int], ask: Ask, span: str) -> None:
+    """Scripts that wrote seconds go on; people write a unit."""
+    assert run("tail", "--for", span) == 0
+    assert run("tail", "--for", "soon") == 2
 
 
 def test_waiting_for_an_empty_queue(run: Callable[..., int], ask: Ask) -> None:

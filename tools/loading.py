@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from trio_worker.address import AddressFault, parse_domain
+from trio_worker.cli.asking import Seconds
 from trio_worker.cli.mail import samples_of
 from trio_worker.cli.run import read_templates
 from trio_worker.cli.surroundings import (
@@ -49,7 +50,13 @@ LINE_SECONDS = 5.0
 # When nothing was taken for so long, it is said once.
 STUCK_SECONDS = 10.0
 
-app = App(name="tools/load", help_format="plaintext", backend="trio", result_action="return_value")
+app = App(
+    name="tools/load",
+    help_format="plaintext",
+    backend="trio",
+    result_action="return_value",
+    default_parameter=Parameter(negative=()),
+)
 
 
 @frozen
@@ -147,7 +154,8 @@ async def load(  # noqa: PLR0913  each is an option of the command line
     *,
     jobs: Annotated[int, Parameter(help="How many to push.", validator=Number(gte=1))] = 1000,
     rate: Annotated[
-        float, Parameter(help="How many a second; 0 for as many as Redis takes.", validator=Number(gte=0))
+        float,
+        Parameter(metavar="NUMBER", help="How many a second; 0 for as many as Redis takes.", validator=Number(gte=0)),
     ] = 0,
     email_types: Annotated[
         Sequence[str],
@@ -155,7 +163,7 @@ async def load(  # noqa: PLR0913  each is an option of the command line
     ] = ("Registration",),
     domain: Annotated[str, Parameter(help="Domain of the recipients.")] = "example.com",
     wait_seconds: Annotated[
-        float, Parameter(name=["--wait"], help="Seconds to wait for the end of the last job; 0 not at all.")
+        Seconds, Parameter(name=["--wait"], help="How long to wait for the end of the last job; 0 not at all.")
     ] = 300.0,
     queue: Annotated[str | None, Parameter(help="Name of the queue; else queue.name.")] = None,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Under profile production too.")] = False,

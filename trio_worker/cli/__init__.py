@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cyclopts import App, CycloptsError, CycloptsPanel, UnknownCommandError
+from cyclopts import App, CycloptsError, CycloptsPanel, Parameter, UnknownCommandError
 
 from trio_worker import __version__
 from trio_worker.spelling import nearest
@@ -30,12 +30,21 @@ def _wrong_usage(error: CycloptsError) -> Any:
     return CycloptsPanel(said)
 
 
+def _shown_default(value: object) -> str | None:
+    """Return a default as the help shows it; that a flag is off, or that nothing is filtered, goes without saying."""
+    if value is None or value is False or value in ("", ()):
+        return None
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 app = App(
     name="trio-worker",
     help=_HELP,
     help_format="plaintext",
     version=__version__,
     backend="trio",
+    # No flag has a negative and no list an --empty unless a command says so: each is one more word to explain.
+    default_parameter=Parameter(negative=(), show_default=_shown_default),
     result_action="return_value",
     error_formatter=_wrong_usage,
 )
@@ -59,7 +68,11 @@ app.command("trio_worker.cli.audit:audit", name="audit", help="Check that every 
 app.command("trio_worker.cli.doctor:doctor", name="doctor", help="Look at all that a worker needs; send nothing.")
 app.command("trio_worker.cli.schema:schema", name="schema", help="Print the JSON Schema of a job.")
 app.command("trio_worker.cli.job:job", name="job", help="One job, in whatever state it is: show, retry, cancel, find.")
-app.command("trio_worker.cli.queue:queue", name="queue", help="The queue: list, peek, age, pause, resume, release.")
+app.command(
+    "trio_worker.cli.queue:queue",
+    name="queue",
+    help="The queue: list, peek, age, pause, resume, drain-wait, export, purge, release.",
+)
 app.command("trio_worker.cli.dead:dead", name="dead", help="Dead letters: groups, list, show, retry, drop, export.")
 app.command("trio_worker.cli.held:held", name="held", help="Mails that may have arrived: the same as for dead.")
 app.command(

@@ -9,6 +9,7 @@ import trio
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from trio_worker.cli.asking import Seconds
 from trio_worker.cli.surroundings import NOTHING_MATCHED, complain, did_you_mean, report_unavailable
 from trio_worker.order import Order
 from trio_worker.overview import read_overview
@@ -20,7 +21,7 @@ LOOK_SECONDS = 0.5
 
 Name = Annotated[str, Parameter(help="Names of workers, as worker list shows them; or --all.")]
 Every = Annotated[bool, Parameter(name=["--all"], negative=(), help="All workers.")]
-Patience = Annotated[float, Parameter(name=["--timeout"], help="Seconds to wait for it.", validator=Number(gte=0))]
+Patience = Annotated[Seconds, Parameter(name=["--timeout"], help="How long to wait for it.", validator=Number(gte=0))]
 
 
 async def choose_workers(

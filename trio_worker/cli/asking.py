@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -12,7 +13,9 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from trio_worker.cli.surroundings import complain
-from trio_worker.span import parse_span
+from trio_worker.span import parse_span, span_text
+
+_NUMBER = re.compile(r"\d{1,9}(\.\d{1,3})?")
 
 
 @Parameter(name="*")
@@ -50,8 +53,18 @@ def _moment(_hint: Any, tokens: Any) -> float:
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
-Span = Annotated[float, Parameter(converter=_span)]
-Moment = Annotated[float | None, Parameter(converter=_moment)]
+def _seconds(_hint: Any, tokens: Any) -> float:
+    """Read a span, or a bare number of seconds."""
+    text: str = tokens[0].value
+    seconds = float(text) if _NUMBER.fullmatch(text) else parse_span(text)
+    if seconds is None:
+        raise ValueError("must be like 30s, 15m or 2h, or a number of seconds")
+    return seconds
+
+
+Span = Annotated[float, Parameter(converter=_span, metavar="DURATION", show_default=span_text)]
+Seconds = Annotated[float, Parameter(converter=_seconds, metavar="DURATION", show_default=span_text)]
+Moment = Annotated[float | None, Parameter(converter=_moment, metavar="DURATION|TIME")]
 
 
 def agreed(question: str, *, yes: bool, no_input: bool) -> bool:

@@ -119,7 +119,17 @@ def set_chaos(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show the catcher's faults, or set them: whoever hosts it obeys at its next input."""
+    """Show the catcher's faults, or set them: whoever hosts it obeys at its next input.
+
+    A fault is STAGE=ACTION, with qualifiers behind colons; several are separated by spaces.
+
+    Stages: connect ehlo starttls auth mail rcpt data body final rset quit, and every for all of them.
+
+    Actions: a reply code from 400 to 599, with an enhanced code and a text if you like (550-5.1.1-No_such_user);
+    drop, stall, delay-50ms; at final also accept-drop, which keeps the mail and resets the connection.
+
+    Qualifiers: 20% by chance; every5 and first3, counted over all connections; after5, on one connection.
+    """
     folder = Path(load_settings(config).capture.dir)
     if faults is not None:
         folder.mkdir(parents=True, exist_ok=True)

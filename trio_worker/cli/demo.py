@@ -33,7 +33,7 @@ LAST_LOOK_SECONDS = 2.0
 async def demo(
     *,
     jobs: Annotated[int, Parameter(help="How many sample jobs to send.")] = 200,
-    rate: Annotated[float, Parameter(help="How many to push a second.")] = 40.0,
+    rate: Annotated[float, Parameter(metavar="NUMBER", help="How many to push a second.")] = 40.0,
     keep: Annotated[
         Path | None, Parameter(help="Folder to keep queue, mails and log in; else they are deleted.")
     ] = None,

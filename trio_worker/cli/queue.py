@@ -60,7 +60,7 @@ async def list_(*, queue: QueueName = None, config: ConfigFile = None, as_json: 
     """Show the queue in one line: jobs in each state, the age of the oldest, and its pause."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
-        seen = await read_overview(client, settings.queue.name, 2)
+        seen = await read_overview(client, settings.queue.name)
     if isinstance(seen, Unavailable):
         return report_unavailable(seen, settings)
     counts = seen.counts

@@ -61,7 +61,8 @@ class Pace:
     """How jobs are put back."""
 
     rate: Annotated[
-        float | None, Parameter(help="At most so many a second, instead of all at once.", validator=Number(gt=0))
+        float | None,
+        Parameter(metavar="NUMBER", help="At most so many a second, instead of all at once.", validator=Number(gt=0)),
     ] = None
     trial: Annotated[
         int, Parameter(help="First so many; go on only if all of them are sent.", validator=Number(gte=0, lte=100))

@@ -9,6 +9,7 @@ import trio
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from trio_worker.cli.asking import Seconds
 from trio_worker.cli.surroundings import (
     OK,
     AsJson,
@@ -39,7 +40,7 @@ _HEADS_EVERY = 20
 
 async def stats(
     *,
-    interval: Annotated[float, Parameter(help="Seconds of each line.", validator=Number(gte=1, lte=3600))] = 5.0,
+    interval: Annotated[Seconds, Parameter(help="Time of each line.", validator=Number(gte=1, lte=3600))] = 5.0,
     count_: Annotated[int, Parameter(name="--count", help="Lines; 0 for no end.", validator=Number(gte=0))] = 0,
     last: Annotated[
         int | None,

@@ -10,6 +10,7 @@ import trio
 from attrs import asdict
 from cyclopts import Parameter
 
+from trio_worker.cli.asking import Seconds
 from trio_worker.cli.surroundings import (
     OK,
     ConfigFile,
@@ -32,7 +33,7 @@ async def tail(
     *,
     errors: Annotated[bool, Parameter(negative=(), help="Only what was not sent.")] = False,
     email_type: Annotated[str | None, Parameter(name="--type", help="Only jobs of this email type.")] = None,
-    for_seconds: Annotated[float | None, Parameter(name="--for", help="End after so many seconds.")] = None,
+    for_: Annotated[Seconds, Parameter(name="--for", help="End after: 30s, 15m.")] = math.inf,
     queue: QueueName = None,
     config: ConfigFile = None,
     as_json: Annotated[bool, Parameter(name=["--json"], negative=(), help="One JSON object a line.")] = False,
@@ -45,7 +46,7 @@ async def tail(
         if failed:
             return report_unavailable(failed, settings)
         is_away = False
-        with trio.move_on_after(math.inf if for_seconds is None else for_seconds):
+        with trio.move_on_after(for_):
             while True:
                 for line in watch.outcomes:
                     if _is_wanted(line, email_type, errors=errors):

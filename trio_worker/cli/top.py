@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from trio_worker.cli.acts import pause_words, resume_words
+from trio_worker.cli.asking import Seconds
 from trio_worker.cli.surroundings import (
     OK,
     AsJson,
@@ -46,7 +47,7 @@ async def top(
     svg: Annotated[Path | None, Parameter(help="Write one frame into this file as a picture.")] = None,
     write: Annotated[bool, Parameter(negative=(), help="Let keys pause and resume the queue.")] = False,
     only_ascii: OnlyAscii = False,
-    interval: Annotated[float, Parameter(help="Seconds between looks.", validator=Number(gte=0.5, lte=60))] = 1.0,
+    interval: Annotated[Seconds, Parameter(help="Time between looks.", validator=Number(gte=0.5, lte=60))] = 1.0,
     queue: QueueName = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
