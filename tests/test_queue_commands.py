@@ -346,7 +346,7 @@ def test_purge_asks_and_says_what_stays(run: Callable[..., int], ask: Ask, capsy
     assert run("queue", "purge", "--dry-run") == 0
     assert "1 dead stay" in capsys.readouterr().out
     assert run("queue", "purge", "--yes", "--expect", "2", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"purged": 2}
+    assert json.loads(capsys.readouterr().out) == {"schema": "trio-worker/purge/1", "purged": 2}
     assert (counts(ask).waiting, counts(ask).dead) == (0, 1)
     assert run("queue", "purge", "--yes") == 3
 

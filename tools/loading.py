@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from trio_worker.address import AddressFault, parse_domain
 from trio_worker.cli.asking import Seconds
+from trio_worker.cli.documents import Document
 from trio_worker.cli.mail import samples_of
 from trio_worker.cli.run import read_templates
 from trio_worker.cli.surroundings import (
@@ -275,7 +276,7 @@ def report(run: Load, pushed_seconds: float, seconds: float, *, is_watched: bool
     if as_json:
         document: dict[str, Any] = {name: getattr(end, name) for name in Tally.__annotations__}
         times = {"pushed_seconds": round(pushed_seconds, 3), "seconds": round(seconds, 3)}
-        print_json({"queue": run.settings.queue.name, **document, "open_before": open_before, **times})
+        print_json(Document.LOAD, {"queue": run.settings.queue.name, **document, "open_before": open_before, **times})
         return code
     print(f"{run.settings.queue.name} @ {redis_name(run.settings.redis.url)}: {end}")
     print(f"pushed in {pushed_seconds:.1f} s ({end.pushed / max(pushed_seconds, 1e-9):,.0f}/s)", end="")

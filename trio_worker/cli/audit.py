@@ -7,6 +7,7 @@ from typing import Annotated
 from attrs import asdict
 from cyclopts import Parameter
 
+from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     OK,
     PARTLY,
@@ -48,7 +49,7 @@ async def audit(
     balances = counts.balances and not found
     if as_json:
         document = {"balances": balances, "deep": deep, "counts": asdict(counts), "strays": [asdict(s) for s in strays]}
-        print_json(document)
+        print_json(Document.AUDIT, document)
     else:
         _print_counts(counts, deep=deep)
         for stray in strays:

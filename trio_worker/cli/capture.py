@@ -22,6 +22,7 @@ from trio_worker.capture import (
 )
 from trio_worker.capture.host import Hosting
 from trio_worker.cli.acts import note_reveal
+from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     MISCONFIGURED,
     NOTHING_MATCHED,
@@ -86,7 +87,7 @@ def list_mails(
     if reveal:
         note_reveal(settings, "capture ls", [mail.key for mail in shown])
     if as_json:
-        print_json({"caught": len(caught), "mails": rows})
+        print_json(Document.CAUGHT, {"caught": len(caught), "mails": rows})
         return OK
     for row in rows:
         print(f"{row['at']}  {', '.join(row['to'])[:34]:<34}  {row['bytes']:>7,}  {row['subject']}"[:200])
@@ -138,7 +139,7 @@ def set_chaos(
             refuse(REFUSED, f"{faults}", f"{'^':>{wrong.place + 1}} {wrong.problem}")
     now = read_chaos(folder)
     if as_json:
-        print_json({"faults": now})
+        print_json(Document.CHAOS, {"faults": now})
     else:
         print(now or "no faults")
     return OK
@@ -150,7 +151,7 @@ def clear_mails(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     folder = Path(load_settings(config).capture.dir)
     cleared = clear_caught(folder)
     if as_json:
-        print_json({"cleared": cleared})
+        print_json(Document.CLEAR, {"cleared": cleared})
     else:
         print(f"{counted(cleared, 'caught mail')} deleted from {folder}; none can be brought back")
     return OK

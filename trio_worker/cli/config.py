@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from trio_worker.catalogue import CatalogueFaults, read_catalogue
+from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     MISCONFIGURED,
     NOTHING_MATCHED,
@@ -49,7 +50,8 @@ def check(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     name = str(path) if path else "defaults and environment"
     if as_json:
         print_json(
-            {"file": name, "ok": not faults, "problems": list(map(str, faults)), "warnings": list(map(str, warnings))}
+            Document.CONFIG_CHECK,
+            {"file": name, "ok": not faults, "problems": list(map(str, faults)), "warnings": list(map(str, warnings))},
         )
         return MISCONFIGURED if faults else OK
     for warning in warnings:
@@ -76,7 +78,9 @@ def show(
         shown = {
             key: _secret_word(value) if is_secret else _masked(value) for key, value, is_secret in effective(settings)
         }
-        print_json({"settings": shown, "origins": dict(settings.origins)} if origin else {"settings": shown})
+        print_json(
+            Document.CONFIG, {"settings": shown, "origins": dict(settings.origins)} if origin else {"settings": shown}
+        )
         return OK
     for key, value, is_secret in effective(settings):
         line = f"{key} = {_secret_word(value) if is_secret else toml_value(_masked(value))}"

@@ -13,6 +13,7 @@ from attrs import asdict, evolve, frozen
 
 from trio_worker.capture import read_host
 from trio_worker.catalogue import CatalogueFaults, read_catalogue
+from trio_worker.cli.documents import Document
 from trio_worker.cli.run import relay_of
 from trio_worker.cli.surroundings import (
     LOGIN_REFUSED,
@@ -68,7 +69,7 @@ async def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     # What a relay or a Redis says may name an address; this is made to be sent to somebody.
     findings = [evolve(each, says=mask_text(each.says)) for each in findings]
     if as_json:
-        print_json([{"sign": each.sign, **asdict(each)} for each in findings])
+        print_json(Document.FINDING, [{"sign": each.sign, **asdict(each)} for each in findings])
     else:
         for each in findings:
             print(f"{each.sign:<5}{each.what:<14} {each.says}")

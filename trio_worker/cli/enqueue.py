@@ -14,6 +14,7 @@ import trio
 from cyclopts import Parameter
 
 from trio_worker.catalogue import CatalogueFaults, read_catalogue
+from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     MISCONFIGURED,
     NOTHING_MATCHED,
@@ -88,7 +89,7 @@ async def enqueue(
             for warning in unknown_to_workers(named, workers):
                 complain(warning)
     if as_json:
-        print_json({"pushed": pushed, "refused": len(faults), "waiting": depth, "dry_run": dry_run})
+        print_json(Document.ENQUEUE, {"pushed": pushed, "refused": len(faults), "waiting": depth, "dry_run": dry_run})
     elif dry_run:
         print(f"{counted(len(good), 'job')} would be pushed to {settings.queue.name}, {len(faults):,} refused")
     else:

@@ -14,6 +14,7 @@ from trio_worker.address import AddressFault, parse_mailbox
 from trio_worker.cancelling import Waiting, cancel
 from trio_worker.cli.acts import note_reveal, who
 from trio_worker.cli.asking import Asking, agreed, is_expected
+from trio_worker.cli.documents import Document
 from trio_worker.cli.job_text import describe, job_lines
 from trio_worker.cli.shelf import ASKING, Reveal
 from trio_worker.cli.surroundings import (
@@ -62,7 +63,7 @@ async def show_job(job_id: str, *, reveal: Reveal = False, config: ConfigFile = 
     if reveal:
         note_reveal(settings, "job show", [job_id])
     if as_json:
-        print_json({"state": state, **describe(shelved, reveal=reveal)})
+        print_json(Document.JOB, {"state": state, **describe(shelved, reveal=reveal)})
     else:
         print("\n".join(job_lines(shelved, state, reveal=reveal)))
     return OK
@@ -248,7 +249,7 @@ async def find(
                 if wanted.takes(raw)
             ]
     if as_json:
-        print_json({"looked_at": looked_at, "found": found})
+        print_json(Document.FOUND, {"looked_at": looked_at, "found": found})
         return OK if found else NOTHING_MATCHED
     for each in found:
         where = each["job_id"] or f"waits at place {each['place']}"

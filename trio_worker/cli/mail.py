@@ -16,6 +16,7 @@ from attrs import frozen
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import mutually_exclusive
 
+from trio_worker.cli.documents import Document
 from trio_worker.cli.run import Templates, read_templates
 from trio_worker.cli.surroundings import (
     MISCONFIGURED,
@@ -99,7 +100,7 @@ def preview(
         return _write(made, part or _PART_OF_SUFFIX.get(output.suffix.lower(), "text"), output)
     if as_json:
         shown = {name: str(made.message[name]) for name in _HEADERS if made.message[name]}
-        print_json({"email_type": email_type, "headers": shown, "text": made.text, "html": made.html})
+        print_json(Document.PREVIEW, {"email_type": email_type, "headers": shown, "text": made.text, "html": made.html})
     elif part:
         sys.stdout.flush()
         sys.stdout.buffer.write(_wanted(made, part))

@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 from trio_worker.ages import COLUMNS_SECONDS, AgeTable, sample_places
 from trio_worker.cli.acts import note_reveal, who
 from trio_worker.cli.asking import Span
+from trio_worker.cli.documents import Document
 from trio_worker.cli.queue_moves import export, purge, release
 from trio_worker.cli.shelf import Reveal
 from trio_worker.cli.surroundings import (
@@ -69,7 +70,7 @@ async def list_(*, queue: QueueName = None, config: ConfigFile = None, as_json: 
         document: dict[str, Any] = {name: getattr(counts, name) for name in _STATES}
         oldest = {"oldest_seconds": seen.oldest_seconds, "oldest_is_estimate": seen.is_estimate}
         pause = {"paused": counts.paused or None, "pause_seconds_left": counts.pause_seconds_left}
-        print_json([{"queue": settings.queue.name, **document, **oldest, "workers": live, **pause}])
+        print_json(Document.QUEUE, [{"queue": settings.queue.name, **document, **oldest, "workers": live, **pause}])
         return OK
     names = f"{'queue':<20}  {'waiting':>10}  {'oldest':>7}"
     print(f"{names}  {'leased':>8}  {'delayed':>8}  {'held':>6}  {'dead':>8}  {'workers':>7}  state")
@@ -107,7 +108,7 @@ async def peek(
     if reveal:
         note_reveal(settings, "queue peek", [counted(len(jobs), "job")])
     if as_json:
-        print_json([_peeked(place, raw, reveal=reveal) for place, raw in enumerate(jobs, 1)])
+        print_json(Document.WAITING_JOB, [_peeked(place, raw, reveal=reveal) for place, raw in enumerate(jobs, 1)])
         return OK
     for place, raw in enumerate(jobs, 1):
         seen = glance(raw)
@@ -199,6 +200,7 @@ def _print_ages(table: AgeTable, by: str, *, as_json: bool) -> None:
     rows = table.rows()
     if as_json:
         print_json(
+            Document.AGES,
             {
                 "by": by,
                 "looked_at": table.looked_at,
@@ -206,7 +208,7 @@ def _print_ages(table: AgeTable, by: str, *, as_json: bool) -> None:
                 "estimated": table.estimated,
                 "columns": heads,
                 "rows": [{"name": row.name, "total": row.total, "jobs": list(row.by_age)} for row in rows],
-            }
+            },
         )
         return
     print(f"{by:<24}  {'T':>9}  " + "  ".join(f"{head:>7}" for head in heads))

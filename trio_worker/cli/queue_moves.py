@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from trio_worker.cli.acts import note_reveal, who
 from trio_worker.cli.asking import Asking, Span, is_expected, typed
+from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     NOTHING_MATCHED,
     OK,
@@ -106,7 +107,7 @@ async def purge(
     if isinstance(purged, Unavailable):
         return report_unavailable(purged, settings)
     if as_json:
-        print_json({"purged": purged})
+        print_json(Document.PURGE, {"purged": purged})
     else:
         print(f"{counted(purged, 'waiting job')} of {name} deleted; {stays}")
     return OK
@@ -183,13 +184,14 @@ async def _wait_until_idle(client: RedisClient, settings: Settings, seconds: flo
 def _report(name: str, released: Released, *, as_json: bool) -> int:
     if as_json:
         print_json(
+            Document.RELEASE,
             {
                 "back": released.back,
                 "live": released.live,
                 "partly_delivered": released.partly,
                 "kept": released.kept,
                 "uncertain": released.uncertain,
-            }
+            },
         )
     else:
         back = counted(released.back, "job is", "jobs are")

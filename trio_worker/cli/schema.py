@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from trio_worker.catalogue import CatalogueFaults, read_catalogue
-from trio_worker.cli.surroundings import MISCONFIGURED, OK, ConfigFile, load_settings, print_json, refuse
+from trio_worker.cli.surroundings import MISCONFIGURED, OK, ConfigFile, load_settings, refuse
 from trio_worker.schema import job_schema
 
 
@@ -12,5 +14,5 @@ def schema(*, config: ConfigFile = None) -> int:
     catalogue = read_catalogue(load_settings(config).mail.template_dirs)
     if isinstance(catalogue, CatalogueFaults):
         refuse(MISCONFIGURED, *map(str, catalogue.faults))
-    print_json(job_schema(catalogue.types))
+    print(json.dumps(job_schema(catalogue.types), indent=2, ensure_ascii=False))
     return OK

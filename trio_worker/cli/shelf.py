@@ -12,6 +12,7 @@ from cyclopts.validators import Number
 
 from trio_worker.cli.acts import note_reveal
 from trio_worker.cli.asking import Asking, Moment
+from trio_worker.cli.documents import Document, named
 from trio_worker.cli.job_text import describe, job_line, job_lines, time_of_day
 from trio_worker.cli.shelf_changes import Change, retry_jobs, undo_retry
 from trio_worker.cli.surroundings import (
@@ -109,7 +110,7 @@ class ShelfCommands:
             return report_unavailable(jobs, settings)
         total = counts.dead if shelf == "dead" else counts.held
         if as_json:
-            print_json({shelf: total, "jobs": [describe(job, reveal=False) for job in jobs]})
+            print_json(Document.SHELF, {shelf: total, "jobs": [describe(job, reveal=False) for job in jobs]})
             return OK
         for job in jobs:
             print(job_line(job))
@@ -125,7 +126,9 @@ class ShelfCommands:
                     return report_unavailable(page, settings)
                 grouping.add(job for job in page if filters.selection.takes(job))
         if as_json:
-            print_json({"shelf": self.wording.shelf, "groups": [asdict(group) for group in grouping.groups]})
+            print_json(
+                Document.GROUPS, {"shelf": self.wording.shelf, "groups": [asdict(group) for group in grouping.groups]}
+            )
             return OK
         _print_groups(grouping.groups, self.wording.many)
         return OK if grouping.groups else NOTHING_MATCHED
@@ -145,7 +148,7 @@ class ShelfCommands:
         if reveal:
             note_reveal(settings, f"{shelf} show", [job_id])
         if as_json:
-            print_json(describe(jobs[0], reveal=reveal))
+            print_json(Document.JOB, describe(jobs[0], reveal=reveal))
         else:
             print("\n".join(job_lines(jobs[0], shelf, reveal=reveal)))
         return OK
@@ -200,7 +203,7 @@ class ShelfCommands:
                 return report_unavailable(dropped, settings)
             await count_act(client, settings.queue.name, Act(f"{self.wording.shelf}_drop"))
             did = counted(len(dropped), f"{one} of {settings.queue.name} was", f"{many} of {settings.queue.name} were")
-            return change.report(len(dropped), f"{did} deleted", {"dropped": sorted(dropped)})
+            return change.report(len(dropped), f"{did} deleted", Document.DROP, {"dropped": sorted(dropped)})
 
     async def export(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None) -> int:
         settings = load_settings(config)
@@ -211,7 +214,7 @@ class ShelfCommands:
                 if isinstance(page, Unavailable):
                     return report_unavailable(page, settings)
                 for job in filter(filters.selection.takes, page):
-                    print(json.dumps(describe(job, reveal=True), ensure_ascii=False))
+                    print(json.dumps(named(Document.JOB, describe(job, reveal=True)), ensure_ascii=False))
                     written += 1
         complain(f"{counted(written, self.wording.one, self.wording.many)} written")
         return OK if written else NOTHING_MATCHED

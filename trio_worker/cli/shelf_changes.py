@@ -8,6 +8,7 @@ import trio
 from attrs import define
 
 from trio_worker.cli.asking import Asking, agreed, is_expected, typed
+from trio_worker.cli.documents import Document
 from trio_worker.cli.job_text import job_line
 from trio_worker.cli.surroundings import (
     NOTHING_MATCHED,
@@ -93,10 +94,10 @@ class Change:
             return REFUSED
         return None
 
-    def report(self, moved: int, did: str, document: Mapping[str, object]) -> int:
+    def report(self, moved: int, did: str, kind: Document, document: Mapping[str, object]) -> int:
         """Say what was done; return the exit code."""
         if self.as_json:
-            print_json({**document, "missing": self.missing})
+            print_json(kind, {**document, "missing": self.missing})
         else:
             print(did)
         return PARTLY if self.missing or moved < self.wanted else OK
@@ -128,7 +129,7 @@ async def retry_jobs(change: Change, chosen: list[str], rate: float | None, tria
         hours = UNDO_SECONDS // 3600
         lines.append(f"to undo, within {hours} hours: trio-worker {shelf} retry --undo {batch.batch_id}")
     document = {"retried": sorted({*tried, *batch.job_ids}), "batch": batch.batch_id or None}
-    return change.report(moved, "\n".join(lines), document)
+    return change.report(moved, "\n".join(lines), Document.RETRY, document)
 
 
 async def _try(change: Change, tried: list[str]) -> int | None:
@@ -176,7 +177,7 @@ async def undo_retry(client: RedisClient, settings: Settings, batch_id: str, *, 
     shelf, job_ids = undone
     await count_act(client, settings.queue.name, Act.RETRY_UNDO)
     if as_json:
-        print_json({"shelf": shelf, "undone": sorted(job_ids)})
+        print_json(Document.UNDO, {"shelf": shelf, "undone": sorted(job_ids)})
     else:
         back = counted(len(job_ids), "job is", "jobs are")
         print(f"{back} {shelf} again; what was sent since, or is being sent, is not among them")

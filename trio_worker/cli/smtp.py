@@ -23,6 +23,7 @@ from trio_worker.bridge import open_bridge
 from trio_worker.capture import read_host
 from trio_worker.cli.addressees import LOOK_SECONDS, Patience, ask_workers, choose_workers
 from trio_worker.cli.asking import Span
+from trio_worker.cli.documents import Document
 from trio_worker.cli.run import relay_of
 from trio_worker.cli.surroundings import (
     LOGIN_REFUSED,
@@ -146,7 +147,7 @@ async def check(
         steps = [{"step": each.name, "seconds": round(each.seconds, 4), "says": each.says} for each in timer.steps]
         problem = None if code == OK else _problem(ended, settings)
         document = {"relay": name, "ok": code == OK, "seconds": round(seconds, 4), "steps": steps, "problem": problem}
-        print_json({**document, **session})
+        print_json(Document.RELAY_CHECK, {**document, **session})
     elif code == OK:
         print(f"ok in {seconds * 1000:.0f} ms: nothing was sent")
     else:

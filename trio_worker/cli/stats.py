@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from trio_worker.cli.asking import Seconds
+from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     OK,
     AsJson,
@@ -85,7 +86,7 @@ async def _print_live(client: RedisClient, settings: Settings, interval: float, 
             print(_live_row(snapshot, arrived), flush=True)
         printed += 1
     if as_json:
-        print_json(documents)
+        print_json(Document.SNAPSHOT, documents)
     return OK
 
 
@@ -120,7 +121,7 @@ async def _print_past(client: RedisClient, settings: Settings, minutes: int, *, 
         return report_unavailable(seen, settings)
     past = figures_of(seen.minutes)
     if as_json:
-        print_json({"queue": settings.queue.name, "minutes": [_past_document(each) for each in past]})
+        print_json(Document.MINUTES, {"queue": settings.queue.name, "minutes": [_past_document(each) for each in past]})
         return OK
     print(_row(_PAST_HEADS, _PAST_SIZES))
     for each in past:

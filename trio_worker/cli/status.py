@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from attrs import asdict
 from cyclopts import Parameter
 
+from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     OK,
     AsJson,
@@ -57,7 +58,7 @@ async def status(
     problems = find_problems(counts, live) + [f"{alert.word.lower()}: {alert.text}" for alert in _alerts(snapshot)]
     health = health_of(counts, snapshot, problems)
     if as_json:
-        print_json(_document(settings.queue.name, counts, snapshot, problems, health))
+        print_json(Document.STATUS, _document(settings.queue.name, counts, snapshot, problems, health))
     else:
         _print(f"{settings.queue.name} @ {name}", counts, snapshot, problems, health)
     return int(health) if exit_code else OK

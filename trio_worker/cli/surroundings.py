@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -18,6 +18,7 @@ from cyclopts import Parameter
 
 from trio_worker.bridge import open_bridge
 from trio_worker.claiming import LONGEST_WAIT_SECONDS
+from trio_worker.cli.documents import Document, named
 from trio_worker.embedded import EmbeddedAddress, EmbeddedError, EmbeddedServer, open_embedded, parse_embedded
 from trio_worker.redis_client import RedisClient, Unavailable, open_redis_client
 from trio_worker.redis_url import shown_redis_url
@@ -170,6 +171,11 @@ def redis_name(url: str) -> str:
     return shown_redis_url(url)
 
 
-def print_json(document: object) -> None:
-    """Print one JSON document, stable in its keys."""
-    print(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False))
+def print_json(kind: Document, document: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
+    """Print one JSON document, or a list of them, each with its ``schema``; stable in its keys."""
+    match document:
+        case Mapping():
+            whole: object = named(kind, document)
+        case _:
+            whole = [named(kind, each) for each in document]
+    print(json.dumps(whole, indent=2, ensure_ascii=False, sort_keys=False))

@@ -11,6 +11,7 @@ from attrs import asdict
 from cyclopts import Parameter
 
 from trio_worker.cli.asking import Seconds
+from trio_worker.cli.documents import Document, named
 from trio_worker.cli.surroundings import (
     OK,
     ConfigFile,
@@ -81,4 +82,4 @@ def _text(line: OutcomeLine) -> str:
 
 
 def _document(line: OutcomeLine) -> dict[str, Any]:
-    return {"at": line.at, "worker": line.worker, **asdict(line.settled)}
+    return named(Document.OUTCOME, {"at": line.at, "worker": line.worker, **asdict(line.settled)})

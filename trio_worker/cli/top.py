@@ -13,6 +13,7 @@ from cyclopts.validators import Number
 
 from trio_worker.cli.acts import pause_words, resume_words
 from trio_worker.cli.asking import Seconds
+from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     OK,
     AsJson,
@@ -71,7 +72,7 @@ async def _show_once(watch: Watch, settings: Settings, svg: Path | None, *, only
     await watch.look()
     snapshot = watch.snapshot()
     if as_json:
-        print_json(document_of(snapshot))
+        print_json(Document.SNAPSHOT, document_of(snapshot))
     elif svg is not None:
         picture = render_svg(snapshot, _ONCE_COLUMNS, _ONCE_LINES)
         try:

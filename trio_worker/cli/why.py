@@ -6,6 +6,7 @@ import trio
 from attrs import asdict
 
 from trio_worker.bottleneck import Finding, find_bottleneck
+from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     OK,
     AsJson,
@@ -37,7 +38,7 @@ async def why(*, queue: QueueName = None, config: ConfigFile = None, as_json: As
                 return report_unavailable(failed, settings)
     finding = find_bottleneck(watch.snapshot())
     if as_json:
-        print_json(asdict(finding))
+        print_json(Document.BOTTLENECK, asdict(finding))
         return OK
     _print(finding)
     return OK

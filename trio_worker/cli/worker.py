@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 
 from trio_worker.cli.addressees import LOOK_SECONDS, Every, Name, Patience, ask_workers, choose_workers
 from trio_worker.cli.asking import Span
+from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     NOTHING_MATCHED,
     OK,
@@ -50,7 +51,9 @@ async def list_(*, queue: QueueName = None, config: ConfigFile = None, as_json: 
         return report_unavailable(seen, settings)
     workers = sorted(seen.workers, key=lambda each: each.beat.worker)
     if as_json:
-        print_json({"queue": settings.queue.name, "workers": [worker_document(each) for each in workers]})
+        print_json(
+            Document.WORKERS, {"queue": settings.queue.name, "workers": [worker_document(each) for each in workers]}
+        )
         return OK
     if seen.unreadable:
         complain(f"{counted(seen.unreadable, 'worker tells', 'workers tell')} what this version cannot read")

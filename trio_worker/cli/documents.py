@@ -1,0 +1,49 @@
+"""Pure. The names of what commands print as JSON: one table, by which a reader tells when a key changes its meaning.
+
+A number goes up when a key goes away or means something else; new keys may come at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+
+class Document(StrEnum):
+    """What a document is, as its ``schema`` says; docs/operations.md names the commands of each."""
+
+    AGES = "trio-worker/ages/1"
+    AUDIT = "trio-worker/audit/1"
+    BOTTLENECK = "trio-worker/bottleneck/1"
+    CAUGHT = "trio-worker/caught/1"
+    CHAOS = "trio-worker/chaos/1"
+    CLEAR = "trio-worker/clear/1"
+    CONFIG = "trio-worker/config/1"
+    CONFIG_CHECK = "trio-worker/config-check/1"
+    DROP = "trio-worker/drop/1"
+    ENQUEUE = "trio-worker/enqueue/1"
+    FINDING = "trio-worker/finding/1"
+    FOUND = "trio-worker/found/1"
+    GROUPS = "trio-worker/groups/1"
+    JOB = "trio-worker/job/1"
+    LOAD = "trio-worker/load/1"
+    MINUTES = "trio-worker/minutes/1"
+    OUTCOME = "trio-worker/outcome/1"
+    PREVIEW = "trio-worker/preview/1"
+    PURGE = "trio-worker/purge/1"
+    QUEUE = "trio-worker/queue/1"
+    RELAY_CHECK = "trio-worker/relay-check/1"
+    RELEASE = "trio-worker/release/1"
+    RETRY = "trio-worker/retry/1"
+    SHELF = "trio-worker/shelf/1"
+    SNAPSHOT = "trio-worker/snapshot/1"
+    STATUS = "trio-worker/status/1"
+    UNDO = "trio-worker/undo/1"
+    WAITING_JOB = "trio-worker/waiting-job/1"
+    WORKERS = "trio-worker/workers/1"
+
+
+def named(kind: Document, document: Mapping[str, object]) -> dict[str, Any]:
+    """Return a document that begins with what it is."""
+    return {"schema": str(kind), **document}
