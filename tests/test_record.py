@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.record import TIMELINE_LIMIT, Attempt, Cause, Failed, Record, read_record, write_record
+from trio_worker.record import (
+    SAID_CHARACTERS,
+    SAID_LIMIT,
+    TIMELINE_LIMIT,
+    Attempt,
+    Cause,
+    Failed,
+    Record,
+    Said,
+    read_record,
+    write_record,
+)
 
 TEXT = st.text(max_size=20)
 RECORDS = st.builds(
@@ -19,6 +32,10 @@ RECORDS = st.builds(
     failed=st.lists(st.builds(Failed, TEXT, TEXT, TEXT), max_size=3).map(tuple),
     cause=st.none() | st.builds(Cause, TEXT, TEXT, TEXT, TEXT),
     timeline=st.lists(st.builds(Attempt, st.floats(0, 4e9), TEXT, TEXT, TEXT), max_size=3).map(tuple),
+    said=st.lists(
+        st.builds(Said, st.floats(0, 4e9), TEXT, st.none() | st.integers(0, 99), st.none() | st.floats(0, 9)),
+        max_size=3,
+    ).map(tuple),
 )
 
 
@@ -47,6 +64,27 @@ def test_the_timeline_keeps_the_latest_attempts() -> None:
         record = record.noting(Attempt(number, "deferred"))
 
     assert [attempt.at for attempt in record.timeline] == list(range(5, TIMELINE_LIMIT + 5))
+
+
+def test_what_was_said_is_kept_of_the_last_attempts_and_cut() -> None:
+    """However long a relay talks and a job is tried; the connection is that of the attempt that was just noted."""
+    record = Record(0.0)
+    for number in range(SAID_LIMIT + 3):
+        record = record.noting(Attempt(number, "deferred"), f"{number} " + "x" * 1000).tried_on(number, 7, 0.0884)
+
+    assert [said.at for said in record.said] == list(range(3, SAID_LIMIT + 3))
+    assert all(len(said.text) == SAID_CHARACTERS for said in record.said)
+    assert {(said.connection, said.seconds) for said in record.said} == {(7, 0.088)}
+    assert record.tried_on(99.0, 8, 1.0) == record
+
+
+def test_a_version_that_knows_no_words_of_attempts_reads_the_rest() -> None:
+    """They are a key of their own: each line of the timeline keeps its shape."""
+    wire = json.loads(write_record(Record(1.0, attempts=1).noting(Attempt(2.0, "deferred", "451", "rcpt"), "later")))
+
+    assert wire["timeline"] == [{"at": 2.0, "what": "deferred", "codes": "451", "stage": "rcpt"}]
+    del wire["said"]
+    assert read_record(json.dumps(wire), 0.0).attempts == 1
 
 
 def test_a_record_that_does_not_say_who_has_the_mail_may_hide_somebody() -> None:

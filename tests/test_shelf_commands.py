@@ -14,7 +14,7 @@ from trio_worker.bridge import open_bridge
 from trio_worker.broker import Broker, Claims, QueueOptions, Settlement
 from trio_worker.cli import app
 from trio_worker.inspection import Counts, count_jobs
-from trio_worker.record import Attempt, Cause, Record
+from trio_worker.record import Attempt, Cause, Record, Said
 from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
 from trio_worker.tallies import Act, Removal
 from trio_worker.verdict import Bury, Delay, Hold, Verdict
@@ -25,6 +25,7 @@ ATTEMPTS = (
     Attempt(1_700_000_000.0, "delayed", "451 4.3.0", "rcpt"),
     Attempt(1_700_000_060.0, "uncertain", "", "final"),
 )
+SAID = (Said(1_700_000_000.0, f"later, {SECRET}", 7, 0.088),)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def _put(url: str) -> list[str]:
         broker = Broker(client, QueueOptions())
         claims = await broker.claim(5)
         assert isinstance(claims, Claims)
-        record = Record(claims.at, "Registration", attempts=2, uncertain=1, cause=CAUSE, timeline=ATTEMPTS)
+        record = Record(claims.at, "Registration", attempts=2, uncertain=1, cause=CAUSE, timeline=ATTEMPTS, said=SAID)
         verdicts: list[Verdict] = [
             Hold(record, CAUSE),
             Hold(record, CAUSE),
@@ -93,7 +94,9 @@ def test_held_jobs_are_listed_and_shown_without_addresses(
     assert job_ids[0] in listed
     assert "HELD since" in shown
     assert "uncertain   FINAL" in shown
-    assert "451 4.3.0 RCPT" in shown
+    assert "451 4.3.0 RCPT  (connection 7, 88ms)  later, a…t@example.org" in shown
+    assert f"Message-ID <{job_ids[0]}@example.com>" in shown
+    assert "to        a…t@example.org" in shown
     assert SECRET not in listed + shown
     assert run("held", "show", job_ids[0], "--reveal") == 0
     assert SECRET in capsys.readouterr().out
@@ -152,7 +155,10 @@ def test_a_job_is_shown_in_whatever_state_it_is(
     assert state in shown
     assert SECRET not in shown
     assert run("job", "show", job_ids[place], "--json") == 0
-    assert json.loads(capsys.readouterr().out)["state"] == state.split(maxsplit=1)[0].lower()
+    document = json.loads(capsys.readouterr().out)
+    assert document["state"] == state.split(maxsplit=1)[0].lower()
+    assert document["to"] == ["a…t@example.org"]
+    assert document["message_id"] == f"<{job_ids[place]}@example.com>"
 
 
 def test_a_job_that_is_done_is_not_shown(

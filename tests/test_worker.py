@@ -489,6 +489,8 @@ async def test_a_mail_is_dead_when_its_attempts_are_used_up(workers: WorkerMaker
 
     (letter,) = await dead(workers.client)
     assert (letter.cause.word, letter.record.attempts, len(letter.record.timeline)) == ("deferred", 3, 3)
+    assert [said.at for said in letter.record.said] == [attempt.at for attempt in letter.record.timeline]
+    assert all(said.text and said.connection is not None and said.seconds is not None for said in letter.record.said)
 
 
 @pytest.mark.parametrize("text", ["mail=554:first2", "mail=drop:first2"])

@@ -114,7 +114,11 @@ class Heart:
         if isinstance(outcome, Release):
             return outcome
         self.gate.note(outcome)
-        return decide(outcome, recipients, told.record, Terms(self.retry, on_uncertain, self._now(claim), self.dice()))
+        now = self._now(claim)
+        verdict = decide(outcome, recipients, told.record, Terms(self.retry, on_uncertain, now, self.dice()))
+        if isinstance(verdict, Done):
+            return verdict
+        return evolve(verdict, record=verdict.record.tried_on(now, told.connection_id, told.smtp_seconds))
 
     async def _deliver(
         self, claim: Claim, mail: Mail, recipients: tuple[str, ...], told: Told, *, holds: bool

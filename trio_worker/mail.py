@@ -272,6 +272,14 @@ def _proofs(composer: Composer, spec: TypeSpec) -> Iterator[Fault]:
             return
 
 
+def message_id_of(job_id: str, options: MailOptions) -> str:
+    """Return the Message-ID that every attempt of a job carries under these options; empty where they are wrong."""
+    sender, domain = parse_mailbox(options.sender), _message_id_domain(options.message_id_domain)
+    if isinstance(sender, AddressFault) or isinstance(domain, AddressFault):
+        return ""
+    return f"<{job_id}@{domain or sender.domain}>"
+
+
 def _message_id_domain(text: str) -> str | AddressFault:
     if not text.isascii():
         return AddressFault("must be ASCII: a Message-ID must not make every mail need SMTPUTF8")

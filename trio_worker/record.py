@@ -9,6 +9,10 @@ from attrs import asdict, evolve, field, frozen
 
 # How many attempts a record names one by one; older ones are only counted. 40 lines fill a screen.
 TIMELINE_LIMIT = 40
+# Of the last attempts a record keeps what was said, cut to so many characters: a few hundred bytes of Redis for a job
+# that fails, and none for one that is sent.
+SAID_LIMIT = 5
+SAID_CHARACTERS = 120
 
 
 @frozen
@@ -48,6 +52,20 @@ class Attempt:
 
 
 @frozen
+class Said:
+    """More of one attempt of the timeline, that of the same ``at``: what was said, and where.
+
+    ``text`` may name an address, as that of a `Cause`; ``connection`` numbers those of the worker, ``seconds`` run from
+    MAIL to the deciding reply. Both are None where no connection had the mail.
+    """
+
+    at: float
+    text: str = ""
+    connection: int | None = None
+    seconds: float | None = None
+
+
+@frozen
 class Record:
     """The small record of one job; times are epoch seconds of Redis' clock.
 
@@ -66,10 +84,19 @@ class Record:
     failed: tuple[Failed, ...] = ()
     cause: Cause | None = None
     timeline: tuple[Attempt, ...] = field(default=())
+    said: tuple[Said, ...] = ()  # of the last attempts; a key of its own, which an older version passes over
 
-    def noting(self, attempt: Attempt) -> Record:
-        """Return the record with one more line in its timeline, the oldest dropped beyond the limit."""
-        return evolve(self, timeline=(*self.timeline, attempt)[-TIMELINE_LIMIT:])
+    def noting(self, attempt: Attempt, text: str = "") -> Record:
+        """Return the record with one more line in its timeline, the oldest dropped beyond the limits."""
+        said = Said(attempt.at, text[:SAID_CHARACTERS])
+        return evolve(self, timeline=(*self.timeline, attempt)[-TIMELINE_LIMIT:], said=(*self.said, said)[-SAID_LIMIT:])
+
+    def tried_on(self, at: float, connection: int | None, seconds: float | None) -> Record:
+        """Return the record with the connection of the attempt that was noted at ``at``, if one was."""
+        if connection is None or not self.said or self.said[-1].at != at:
+            return self
+        last = evolve(self.said[-1], connection=connection, seconds=None if seconds is None else round(seconds, 3))
+        return evolve(self, said=(*self.said[:-1], last))
 
     def reborn(self, at: float) -> Record:
         """Return the record with new attempts and a new age, as ``dead retry`` gives them.
@@ -125,4 +152,5 @@ def _record(fields: dict[str, Any], born: float) -> Record:
         failed=tuple(Failed(**failed) for failed in fields.get("failed", ())),
         cause=None if cause is None else Cause(**cause),
         timeline=tuple(Attempt(**attempt) for attempt in fields.get("timeline", ())),
+        said=tuple(Said(**said) for said in fields.get("said", ())),
     )

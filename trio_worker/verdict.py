@@ -272,7 +272,7 @@ def _not_sent(loss: Loss, record: Record, terms: Terms) -> Verdict:
         return _stand_aside(record, cause, terms, FORGIVEN_CLOSINGS if is_by_chance else forgiven)
     losing = evolve(record, losses=record.losses + 1)
     if losing.losses <= (FORGIVEN_CLOSINGS if is_by_chance else FORGIVEN_LOSSES):
-        return Release(losing.noting(_attempt(cause, terms.now)), cause)
+        return Release(losing.noting(_attempt(cause, terms.now), cause.text), cause)
     return _retry(losing, cause, terms)
 
 
@@ -286,7 +286,7 @@ def _stand_aside(record: Record, cause: Cause, terms: Terms, forgiven: int) -> V
         return Release(losing, cause)
     policy = terms.retry
     seconds = backoff_seconds(losing.losses - forgiven, policy.base_seconds, policy.cap_seconds, terms.dice)
-    noted = evolve(losing, cause=cause).noting(_attempt(cause, terms.now))
+    noted = evolve(losing, cause=cause).noting(_attempt(cause, terms.now), cause.text)
     if terms.now + seconds - noted.born > policy.max_age_seconds:
         return Bury(noted, evolve(cause, word="too_old"))
     return Delay(seconds, noted, cause, spends_attempt=False)
@@ -297,13 +297,13 @@ def _uncertain(loss: Loss, record: Record, terms: Terms) -> Verdict:
     doubtful = evolve(record, uncertain=record.uncertain + 1)
     if terms.on_uncertain == "hold":
         counted = evolve(doubtful, attempts=doubtful.attempts + 1, cause=cause)
-        return Hold(counted.noting(_attempt(cause, terms.now)), cause)
+        return Hold(counted.noting(_attempt(cause, terms.now), cause.text), cause)
     return _retry(doubtful, cause, terms)
 
 
 def _retry(record: Record, cause: Cause, terms: Terms, hint: str = "") -> Delay | Bury:
     policy = terms.retry
-    spent = evolve(record, attempts=record.attempts + 1, cause=cause).noting(_attempt(cause, terms.now))
+    spent = evolve(record, attempts=record.attempts + 1, cause=cause).noting(_attempt(cause, terms.now), cause.text)
     seconds = backoff_seconds(spent.attempts, policy.base_seconds, policy.cap_seconds, terms.dice)
     named = hinted_seconds(hint)
     if named is not None and named >= policy.base_seconds:
@@ -320,7 +320,7 @@ def _retry(record: Record, cause: Cause, terms: Terms, hint: str = "") -> Delay 
 def bury(record: Record, cause: Cause, now: float) -> Bury:
     """Return the verdict for a job that can never be sent as it is."""
     buried = evolve(record, attempts=record.attempts + 1, cause=cause)
-    return Bury(buried.noting(_attempt(cause, now)), cause)
+    return Bury(buried.noting(_attempt(cause, now), cause.text), cause)
 
 
 def _attempt(cause: Cause, now: float) -> Attempt:

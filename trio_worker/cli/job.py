@@ -33,6 +33,7 @@ from trio_worker.cli.surroundings import (
     report_unavailable,
 )
 from trio_worker.glance import glance
+from trio_worker.mail import message_id_of
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.releasing import walk_bodies, walk_waiting
 from trio_worker.shelves import ShelvedJob, find_job, hasten, revive
@@ -60,12 +61,13 @@ async def show_job(job_id: str, *, reveal: Reveal = False, config: ConfigFile = 
         complain(f"{job_id}: no such job: it was sent, or it still waits in the list and has no id yet")
         return NOTHING_MATCHED
     state, shelved = found
+    message_id = message_id_of(job_id, settings.mail)
     if reveal:
         note_reveal(settings, "job show", [job_id])
     if as_json:
-        print_json(Document.JOB, {"state": state, **describe(shelved, reveal=reveal)})
+        print_json(Document.JOB, {"state": state, **describe(shelved, reveal=reveal, message_id=message_id)})
     else:
-        print("\n".join(job_lines(shelved, state, reveal=reveal)))
+        print("\n".join(job_lines(shelved, state, reveal=reveal, message_id=message_id)))
     return OK
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from attrs import asdict
 
-from trio_worker.privacy import mask_text
+from trio_worker.address import AddressFault, parse_mailbox
+from trio_worker.glance import glance
+from trio_worker.privacy import mask_address, mask_text
+from trio_worker.record import Record, Said
 from trio_worker.shelves import ShelvedJob
+from trio_worker.wording import duration
+
+# A Message may have hundreds; JSON has them all.
+RECIPIENTS_SHOWN = 5
 
 
 def time_of_day(at: float) -> str:
@@ -18,8 +25,8 @@ def time_of_day(at: float) -> str:
     return datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def describe(job: ShelvedJob, *, reveal: bool) -> dict[str, Any]:
-    """Return a job as ``--json`` shows it."""
+def describe(job: ShelvedJob, *, reveal: bool, message_id: str = "") -> dict[str, Any]:
+    """Return a job as ``--json`` shows it; with its Message-ID also whom it is for, which needs its body."""
     cause = asdict(job.cause)
     record = asdict(job.record)
     described: dict[str, Any] = {
@@ -30,9 +37,15 @@ def describe(job: ShelvedJob, *, reveal: bool) -> dict[str, Any]:
         "uncertain": job.record.uncertain,
         "cause": cause if reveal else {**cause, "text": mask_text(job.cause.text)},
         "born": time_of_day(job.record.born),
-        "timeline": [{**attempt, "at": time_of_day(attempt["at"])} for attempt in record["timeline"]],
+        "timeline": _timeline(job.record, reveal=reveal),
         "body_bytes": job.body_bytes,
     }
+    if message_id:
+        described["message_id"] = message_id
+        described["to"] = _shown_recipients(glance(job.body).recipients, reveal=reveal)
+        described["delivered"] = job.record.delivered
+        if job.record.due is not None:
+            described["due_to"] = _shown_recipients(job.record.due, reveal=reveal)
     if reveal:
         described["due"] = record["due"]
         described["failed"] = record["failed"]
@@ -41,26 +54,63 @@ def describe(job: ShelvedJob, *, reveal: bool) -> dict[str, Any]:
     return described
 
 
+def _timeline(record: Record, *, reveal: bool) -> list[dict[str, Any]]:
+    """Return the attempts, oldest first; of the last ones also what was said, on which connection, after how long."""
+    more = {said.at: said for said in record.said}
+    lines = []
+    for attempt in record.timeline:
+        said = more.get(attempt.at, Said(attempt.at))
+        text = said.text if reveal else mask_text(said.text)
+        where = {"text": text, "connection": said.connection, "seconds": said.seconds}
+        lines.append({**asdict(attempt), "at": time_of_day(attempt.at), **where})
+    return lines
+
+
+def _shown_recipients(recipients: Iterable[str], *, reveal: bool) -> list[str]:
+    """Return addresses, masked unless revealed; what is no address may hold anything, and is hidden."""
+    mailboxes = (parse_mailbox(recipient) for recipient in recipients)
+    return [
+        "…" if isinstance(mailbox, AddressFault) else mailbox.address if reveal else mask_address(mailbox.address)
+        for mailbox in mailboxes
+    ]
+
+
 def job_line(job: ShelvedJob) -> str:
     """Return the one line of a job in a list."""
     cause = mask_text(str(job.cause))
     return f"{time_of_day(job.at)}  {job.job_id}  {job.record.email_type or '-':<14} {cause}"[:200]
 
 
-def job_lines(job: ShelvedJob, state: str, *, reveal: bool) -> Iterator[str]:
+def job_lines(job: ShelvedJob, state: str, *, reveal: bool, message_id: str) -> Iterator[str]:
     """Give everything known of one job, its attempts oldest first."""
-    described = describe(job, reveal=reveal)
+    described = describe(job, reveal=reveal, message_id=message_id)
     since = "until" if state in {"leased", "delayed"} else "since"
     yield f"{job.job_id}   {job.record.email_type or '-'}   {state.upper()} {since} {described['at']}"
+    yield f"to        {_several(described.get('to', []))}"
+    if "due_to" in described:
+        yield f"          {job.record.delivered:,} delivered; still due: {_several(described['due_to'])}"
+    yield f"mail      Message-ID {message_id or '-'}"
     cause = described["cause"]
     codes = " ".join(word for word in (job.cause.codes, job.cause.stage.upper()) if word)
     yield f"why       {cause['word']}   {codes}".rstrip()
     yield from (f"          {part}" for part in cause["text"].split("; ") if part)
-    yield f"attempts  {job.record.attempts}, of these uncertain {job.record.uncertain}"
-    for attempt in described["timeline"]:
-        yield f"          {attempt['at']}  {attempt['what']}  {attempt['codes']} {attempt['stage'].upper()}".rstrip()
+    yield f"attempts  {job.record.attempts}, of these uncertain {job.record.uncertain}; first seen {described['born']}"
+    yield from (f"          {_attempt_line(attempt)}" for attempt in described["timeline"])
     if reveal:
         yield from (f"failed    {each['recipient']}  {each['codes']} {each['text']}" for each in described["failed"])
         yield f"body      {job.body.decode('utf-8', 'backslashreplace')}"
     else:
         yield f"body      {job.body_bytes:,} bytes; --reveal shows it and the addresses"
+
+
+def _several(recipients: Sequence[str]) -> str:
+    more = f" and {len(recipients) - RECIPIENTS_SHOWN:,} more" if len(recipients) > RECIPIENTS_SHOWN else ""
+    return (", ".join(recipients[:RECIPIENTS_SHOWN]) or "-") + more
+
+
+def _attempt_line(attempt: Mapping[str, Any]) -> str:
+    place = " ".join(filter(None, (attempt["codes"], attempt["stage"].upper())))
+    where = f"connection {attempt['connection']}" if attempt["connection"] is not None else ""
+    took = duration(attempt["seconds"]) if attempt["seconds"] is not None else ""
+    aside = ", ".join(filter(None, (where, took)))
+    return "  ".join(filter(None, (attempt["at"], attempt["what"], place, aside and f"({aside})", attempt["text"])))

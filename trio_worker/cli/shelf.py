@@ -27,6 +27,7 @@ from trio_worker.cli.surroundings import (
     report_unavailable,
 )
 from trio_worker.inspection import count_jobs
+from trio_worker.mail import message_id_of
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.selection import Group, Grouping, Selection
 from trio_worker.shelves import Shelf, ShelvedJob, drop, find_shelved, walk_shelf
@@ -145,12 +146,13 @@ class ShelfCommands:
         if not jobs:
             complain(f"{job_id}: no such {self.wording.one}")
             return NOTHING_MATCHED
+        message_id = message_id_of(job_id, settings.mail)
         if reveal:
             note_reveal(settings, f"{shelf} show", [job_id])
         if as_json:
-            print_json(Document.JOB, describe(jobs[0], reveal=reveal))
+            print_json(Document.JOB, describe(jobs[0], reveal=reveal, message_id=message_id))
         else:
-            print("\n".join(job_lines(jobs[0], shelf, reveal=reveal)))
+            print("\n".join(job_lines(jobs[0], shelf, reveal=reveal, message_id=message_id)))
         return OK
 
     async def retry(
