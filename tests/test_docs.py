@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 import pytest
@@ -108,6 +109,68 @@ def test_node_producer_runs(valkey_url: str, tmp_path: Path) -> None:
     subprocess.run(["npm", "install", "--silent", "redis"], cwd=tmp_path, check=True)  # noqa: S607  wherever it is
 
     assert_pushes_the_job(valkey_url, ["node", "push.mjs"], tmp_path)
+
+
+# The line of a snippet that holds its job, as a pattern, and what makes JSON of that language's literal.
+LITERALS = {
+    "python": (r"^job = (\{.*?^\})", ((r",(\s*\})", r"\1"),)),
+    "js": (r"^const job = (\{.*?^\});", ((r"(\w+): ", r'"\1": '), (r",(\s*\})", r"\1"))),
+    "rust": (r"json!\((\{.*?\})\);", ()),
+    "go": (r"json\.Marshal\((map.*?\})\)\n", ((r"map\[string\]any\{", "{"), (r",(\s*\})", r"\1"))),
+}
+
+
+@pytest.mark.parametrize("language", LITERALS)
+def test_every_producer_pushes_the_job_of_the_page(language: str, catalogue: Any) -> None:
+    """Without the language at hand: the literal in the snippet, read as JSON, is the page's own, and is taken."""
+    page = ROOT / "docs" / "jobs.md"
+    (snippet,) = blocks(page, language)
+    pattern, replacements = LITERALS[language]
+    (literal,) = re.findall(pattern, snippet, re.DOTALL | re.MULTILINE)
+    for found, by in replacements:
+        literal = re.sub(found, by, literal)
+
+    assert json.loads(literal) == json.loads(blocks(page, "json")[0])
+    assert isinstance(decode(literal.encode(), catalogue.types), Job)
+
+
+def fetch(command: list[str], folder: Path) -> None:
+    """Have a package manager fetch what a snippet needs; where its registry cannot be reached the test is skipped."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"{' '.join(command[1:])}: {done.stderr.strip().splitlines()[-1]}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cargo") is None, reason="needs Rust's cargo")
+def test_rust_producer_runs(valkey_url: str, tmp_path: Path) -> None:
+    """The snippet pushes the job of the page, with the crates that the page names."""
+    (snippet,) = blocks(ROOT / "docs" / "jobs.md", "rust")
+    assert DEFAULT_URL in snippet
+    cargo = shutil.which("cargo") or ""
+    subprocess.run([cargo, "init", "--quiet", "--name", "push", "."], cwd=tmp_path, check=True)
+    fetch([cargo, "add", "--quiet", "redis", "serde_json"], tmp_path)
+    (tmp_path / "src" / "main.rs").write_text(snippet.replace(DEFAULT_URL, valkey_url))
+    fetch([cargo, "fetch", "--quiet"], tmp_path)
+    subprocess.run([cargo, "build", "--quiet"], cwd=tmp_path, check=True)
+
+    assert_pushes_the_job(valkey_url, [str(tmp_path / "target" / "debug" / "push")], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("go") is None, reason="needs Go")
+def test_go_producer_runs(valkey_url: str, tmp_path: Path) -> None:
+    """The snippet pushes the job of the page, with the module that the page names."""
+    (snippet,) = blocks(ROOT / "docs" / "jobs.md", "go")
+    address = "127.0.0.1:6379"
+    assert address in snippet
+    (tmp_path / "main.go").write_text(snippet.replace(address, urlsplit(valkey_url).netloc))
+    go = shutil.which("go") or ""
+    subprocess.run([go, "mod", "init", "push"], cwd=tmp_path, check=True)
+    fetch([go, "mod", "tidy"], tmp_path)
+    subprocess.run([go, "build", "-o", "push", "."], cwd=tmp_path, check=True)
+
+    assert_pushes_the_job(valkey_url, [str(tmp_path / "push")], tmp_path)
 
 
 def test_type_of_the_jobs_page_can_be_made(work_folder: Path) -> None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,3 +143,43 @@ def test_every_link_leads_somewhere() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), (page.name, target)
+
+
+def anchors(page: str) -> set[str]:
+    """The names that GitHub gives to the headings of a page: lower case, bare, - for a space, -1 for again."""
+    found: Counter[str] = Counter()
+    names = set()
+    for heading in re.findall(r"^#{1,6} +(.+?) *$", re.sub(r"```.*?```", "", page, flags=re.DOTALL), re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        names.add(f"{name}-{found[name]}" if found[name] else name)
+        found[name] += 1
+    return names
+
+
+def lost_anchors(page: Path) -> list[str]:
+    """Links of a page to a heading that is not there, on the page itself or on another."""
+    lost = []
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text("utf-8")):
+        other = page if not target else page.parent / target
+        if not target.startswith("https://") and anchor not in anchors(other.read_text("utf-8")):
+            lost.append(f"{target}#{anchor}")
+    return lost
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_anchor_is_a_heading(page: Path) -> None:
+    """From the README and from each page of docs/, to a heading of a page."""
+    assert lost_anchors(page) == []
+
+
+def test_a_lost_anchor_is_found_out(tmp_path: Path) -> None:
+    """Headings with code, with punctuation and twice the same; one in a code block is none."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A `queue`: how?\n## Two\n## Two\n```sh\n# no heading\n```\n"
+        "[a](#a-queue-how) [b](#two) [c](page.md#two-1) [d](#two-2) [e](page.md#no-heading) [f](https://a.example/#g)\n"
+    )
+
+    assert lost_anchors(page) == ["#two-2", "page.md#no-heading"]

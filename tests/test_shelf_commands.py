@@ -13,10 +13,12 @@ from conftest import job_bytes
 from trio_worker.bridge import open_bridge
 from trio_worker.broker import Broker, Claims, QueueOptions, Settlement
 from trio_worker.cli import app
+from trio_worker.cli.job_text import job_lines
 from trio_worker.inspection import Counts, count_jobs
-from trio_worker.record import Attempt, Cause, Record, Said
+from trio_worker.record import Attempt, Cause, Failed, Record, Said
 from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
 from trio_worker.tallies import Act, Removal
+from trio_worker.shelves import ShelvedJob
 from trio_worker.verdict import Bury, Delay, Hold, Verdict
 
 SECRET = "ann.secret@example.org"
@@ -159,6 +161,24 @@ def test_a_job_is_shown_in_whatever_state_it_is(
     assert document["state"] == state.split(maxsplit=1)[0].lower()
     assert document["to"] == ["a…t@example.org"]
     assert document["message_id"] == f"<{job_ids[place]}@example.com>"
+
+
+def test_recipients_that_parted_are_told_apart() -> None:
+    """How many have the mail, how many never will, and who is due still, masked."""
+    body = message_bytes("ann@example.org", "bob@example.org", "cy@example.org")
+    record = Record(0.0, "Message", due=("bob@example.org",), delivered=1, failed=(Failed("cy@example.org", "550"),))
+
+    lines = list(
+        job_lines(ShelvedJob("01a", 0.0, record, CAUSE, body, len(body)), "delayed", reveal=False, message_id="")
+    )
+
+    assert "to        a…@example.org, b…@example.org, c…@example.org" in lines
+    assert "          1 delivered, 1 refused for good; still due: b…@example.org" in lines
+
+
+def message_bytes(*to: str) -> bytes:
+    fields = {"to": list(to), "subject": "x", "text": "y"}
+    return json.dumps({"task_type": "Email", "data": {"email_type": "Message", "data": fields}}).encode()
 
 
 def test_a_job_that_is_done_is_not_shown(

@@ -26,7 +26,7 @@ def time_of_day(at: float) -> str:
 
 
 def describe(job: ShelvedJob, *, reveal: bool, message_id: str = "") -> dict[str, Any]:
-    """Return a job as ``--json`` shows it; with its Message-ID also whom it is for, which needs its body."""
+    """Return a job as ``--json`` shows it; whom it is for only where its body was read."""
     cause = asdict(job.cause)
     record = asdict(job.record)
     described: dict[str, Any] = {
@@ -42,6 +42,7 @@ def describe(job: ShelvedJob, *, reveal: bool, message_id: str = "") -> dict[str
     }
     if message_id:
         described["message_id"] = message_id
+    if job.body:
         described["to"] = _shown_recipients(glance(job.body).recipients, reveal=reveal)
         described["delivered"] = job.record.delivered
         if job.record.due is not None:
@@ -87,8 +88,9 @@ def job_lines(job: ShelvedJob, state: str, *, reveal: bool, message_id: str) -> 
     since = "until" if state in {"leased", "delayed"} else "since"
     yield f"{job.job_id}   {job.record.email_type or '-'}   {state.upper()} {since} {described['at']}"
     yield f"to        {_several(described.get('to', []))}"
-    if "due_to" in described:
-        yield f"          {job.record.delivered:,} delivered; still due: {_several(described['due_to'])}"
+    if len(described.get("to", ())) > 1 and "due_to" in described:
+        parted = f"{job.record.delivered:,} delivered, {len(job.record.failed):,} refused for good"
+        yield f"          {parted}; still due: {_several(described['due_to'])}"
     yield f"mail      Message-ID {message_id or '-'}"
     cause = described["cause"]
     codes = " ".join(word for word in (job.cause.codes, job.cause.stage.upper()) if word)
