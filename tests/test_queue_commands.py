@@ -322,6 +322,25 @@ def test_waiting_for_an_empty_queue(run: Callable[..., int], ask: Ask) -> None:
     assert run("queue", "drain-wait", "--timeout", "1s") == 75
 
 
+def test_waiting_in_vain_for_a_paused_queue_says_that_it_is_paused(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody would empty it meanwhile."""
+    push(ask, job_bytes(1))
+    assert run("queue", "pause", "--reason", "relay maintenance", "--by", "ana", "--for", "forever") == 0
+    assert run("queue", "drain-wait", "--timeout", "0.6s") == 75
+    assert "1 waiting, 0 leased, 0 due; paused: relay maintenance (ana), until it is resumed" in capsys.readouterr().err
+
+
+def test_an_empty_shelf_is_called_empty(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    """It offers nothing to show; in JSON it is a list of none."""
+    assert run("dead", "list") == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "no dead letters\n")
+    assert run("dead", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["jobs"] == []
+
+
 def test_exported_jobs_can_be_pushed_again(
     run: Callable[..., int], ask: Ask, capsysbinary: pytest.CaptureFixture[bytes], work_folder: Path
 ) -> None:

@@ -211,6 +211,7 @@ class Load:
     before: Counts
     face: Face
     pushed: int = 0
+    is_paused: bool = False
     last: Tally = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -250,7 +251,8 @@ class Load:
                     taken, taken_at = now, trio.current_time()
                 elif trio.current_time() - taken_at > STUCK_SECONDS and not is_told:
                     is_told = True
-                    complain(f"nothing has moved for {STUCK_SECONDS:.0f} s: does a worker run? See: trio-worker status")
+                    why = f"{self.settings.queue.name} is paused." if self.is_paused else "does a worker run?"
+                    complain(f"nothing has moved for {STUCK_SECONDS:.0f} s: {why} See: trio-worker status")
         return None
 
     async def look(self) -> Unavailable | None:
@@ -259,6 +261,7 @@ class Load:
         if isinstance(counts, Unavailable):
             return counts
         self.last = tally(self.pushed, self.before, counts)
+        self.is_paused = bool(counts.paused)
         self.face.show(self.last)
         return None
 

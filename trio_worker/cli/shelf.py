@@ -113,6 +113,9 @@ class ShelfCommands:
         if as_json:
             print_json(Document.SHELF, {shelf: total, "jobs": [describe(job, reveal=False) for job in jobs]})
             return OK
+        if not total:
+            complain(f"no {many}")
+            return OK
         for job in jobs:
             print(job_line(job))
         print(f"{len(jobs):,} of {counted(total, self.wording.one, many)}. More of one: trio-worker {shelf} show ID")
