@@ -94,7 +94,7 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def pause_words(reason: str, at: float, seconds_left: float | None) -> str:
+def paused_words(reason: str, at: float, seconds_left: float | None) -> str:
     """Return why a queue is paused, by whom, and until when; ``at`` is the time of the look in epoch seconds."""
     if seconds_left is None:
         return f"{reason}, until it is resumed"

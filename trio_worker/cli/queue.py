@@ -39,7 +39,7 @@ from trio_worker.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.pausing import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.releasing import peek as peek_jobs
-from trio_worker.wording import count, counted, duration, pause_words
+from trio_worker.wording import count, counted, duration, paused_words
 
 DRAIN_LOOK_SECONDS = 0.5
 # LINDEX walks the list from its nearer end: so many samples of a list of that length are a few milliseconds of Redis'
@@ -286,7 +286,7 @@ async def drain_wait(
                     return OK
                 left = f"{counts.waiting:,} waiting, {counts.leased:,} leased, {counts.due:,} due"
                 if counts.paused:
-                    left += f"; paused: {pause_words(counts.paused, counts.at, counts.pause_seconds_left)}"
+                    left += f"; paused: {paused_words(counts.paused, counts.at, counts.pause_seconds_left)}"
                 await trio.sleep(DRAIN_LOOK_SECONDS)
     complain(f"{settings.queue.name} is not drained: {left}")
     return TIMED_OUT

@@ -28,7 +28,7 @@ from trio_worker.settings import Settings
 from trio_worker.shelves import UNDO_SECONDS, Shelf, find_job, find_shelved, revive, undo_revive, walk_shelf
 from trio_worker.tallies import Act
 from trio_worker.tallying import count_act
-from trio_worker.wording import counted, pause_words
+from trio_worker.wording import counted, paused_words
 
 # A trial job is looked at this often, and given so long: a relay that greylists answers in a second, and delays.
 TRIAL_LOOK_SECONDS = 0.2
@@ -140,7 +140,7 @@ async def _try(change: Change, tried: list[str]) -> int | None:
     if isinstance(counts, Unavailable):
         return report_unavailable(counts, settings)
     if counts.paused:
-        why = pause_words(counts.paused, counts.at, counts.pause_seconds_left)
+        why = paused_words(counts.paused, counts.at, counts.pause_seconds_left)
         complain(f"refused: {queue} is paused: {why}; nothing is tried meanwhile: trio-worker queue resume")
         return REFUSED
     batch = await revive(client, queue, shelf, tried, counts.at)

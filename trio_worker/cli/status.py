@@ -24,7 +24,7 @@ from trio_worker.inspection import Counts
 from trio_worker.snapshot import Snapshot
 from trio_worker.snapshot_json import worker_document
 from trio_worker.watching import Watch
-from trio_worker.wording import Severity, alerts, count, counted, duration, pause_words, per_second
+from trio_worker.wording import Severity, alerts, count, counted, duration, paused_words, per_second
 
 # A due job that no worker has taken for this long says that no worker claims, or that all are busy.
 LATE_SECONDS = 10.0
@@ -118,7 +118,7 @@ def find_problems(counts: Counts, live: int) -> list[str]:
     """Say what an operator should look at, where so many workers are alive; pure."""
     problems = []
     if counts.paused:
-        problems.append(f"paused: {pause_words(counts.paused, counts.at, counts.pause_seconds_left)}")
+        problems.append(f"paused: {paused_words(counts.paused, counts.at, counts.pause_seconds_left)}")
     ready = counts.waiting + counts.due + counts.run_out
     if ready and not live:
         problems.append(
