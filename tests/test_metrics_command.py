@@ -46,7 +46,7 @@ async def test_without_a_worker_to_ask_there_is_the_table(words: tuple[str, ...]
         assert f"{metric.exported} {metric.kind.value} {metric.says}" in said
         assert metric.label_words in said
     assert [each["name"] for each in told] == [metric.exported for metric in TABLE]
-    assert told[0].keys() == {"name", "type", "labels", "says"}
+    assert told[0].keys() == {"schema", "name", "type", "labels", "says"}
     assert (b"metrics.listen is empty" in text.stderr) == (not words)
 
 

@@ -311,7 +311,7 @@ def test_probe_says_what_is_wrong(
 
     asked = probe.read_plainly(words)
     assert asked is not None
-    assert probe.ask(**asked) == code
+    assert probe.ask_workers(**asked) == code
     assert capsys.readouterr().err
 
 

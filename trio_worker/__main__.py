@@ -49,7 +49,7 @@ def _run() -> int:
 
         asked = probe.read_plainly(words[1:])
         if asked is not None:
-            return probe.ask(**asked)
+            return probe.ask_workers(**asked)
         # Whoever asks for help, or is wrong, waits for the library that explains.
     # Nothing that is imported is garbage: looking through it again and again would cost a tenth of the start.
     gc.set_threshold(50_000, 20, 20)

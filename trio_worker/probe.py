@@ -39,7 +39,7 @@ def read_plainly(words: list[str]) -> dict[str, str] | None:
     return given if what in {"live", "ready"} and not len(options) % 2 else None
 
 
-def ask(what: str, wait: str, address: str, config: str) -> int:
+def ask_workers(what: str, wait: str, address: str, config: str) -> int:
     """Ask and say the answer; return 0, 69 (no, or nobody answers), 75 (not within --wait) or 78 (nowhere to ask)."""
     wait_seconds = _seconds(wait)
     if wait_seconds is None:

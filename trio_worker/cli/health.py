@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from trio_worker.probe import ask
+from trio_worker.probe import ask_workers
 
 
 def health(
@@ -23,4 +23,4 @@ def health(
     config: Annotated[str, Parameter(metavar="PATH", help="Configuration file; else TRIO_WORKER_CONFIG.")] = "",
 ) -> int:
     """Ask a running worker, at its metrics.listen, whether it is ready, or just alive; 0 yes, 69 no, 75 not in time."""
-    return ask(what, wait, address, config)
+    return ask_workers(what, wait, address, config)

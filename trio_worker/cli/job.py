@@ -131,7 +131,9 @@ async def cancel_job(
             return report_unavailable(done, settings)
         await count_act(client, name, Act.JOB_CANCEL)
     if as_json:
-        print_json({"cancelled": sorted(done), "missing": choice.count - len(done) + len(choice.others)})
+        print_json(
+            Document.CANCEL, {"cancelled": sorted(done), "missing": choice.count - len(done) + len(choice.others)}
+        )
     else:
         print(f"{_jobs(len(done))} cancelled: among the dead letters of {name}, and sent by nobody")
         for job_id in sorted(done)[:SHOWN_IDS]:

@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     OK,
     UNREACHABLE,
@@ -64,7 +65,7 @@ def show(
         return UNREACHABLE
     answered = [each for each in scrapes if not each.trouble]
     if as_json:
-        print_json([_document(each) for each in answered])
+        print_json(Document.METRICS, [_document(each) for each in answered])
     else:
         for each in answered:
             print("\n".join([f"# {each.address}", *_lines(each)]))
@@ -118,10 +119,11 @@ def _document(scraped: Scrape) -> dict[str, Any]:
 def _show_table(*, as_json: bool) -> int:
     if as_json:
         print_json(
+            Document.METRIC,
             [
                 {"name": each.exported, "type": each.kind.value, "labels": each.labels, "says": each.says}
                 for each in TABLE
-            ]
+            ],
         )
         return OK
     for each in TABLE:

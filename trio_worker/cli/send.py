@@ -13,6 +13,7 @@ from attrs import frozen
 from trio_worker.bridge import open_bridge
 from trio_worker.broker import new_id_prefix
 from trio_worker.cli.acts import note_act
+from trio_worker.cli.documents import Document
 from trio_worker.cli.enqueue import JobsFile, read_lines
 from trio_worker.cli.run import Templates, read_templates, relay_of
 from trio_worker.cli.surroundings import (
@@ -70,7 +71,7 @@ async def send(file: JobsFile = "-", *, config: ConfigFile = None, as_json: AsJs
     refused = list(_refusals(outcome))
     if as_json:
         document = {"job_id": job_id, "outcome": said.word, "why": said.why, "refused": refused}
-        print_json({**document, "message_id": mail.message_id})
+        print_json(Document.SENT, {**document, "message_id": mail.message_id})
     else:
         print(f"{said.word}: {said.why}")
         if said.code in {OK, PARTLY, TIMED_OUT}:

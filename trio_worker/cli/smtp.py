@@ -23,7 +23,7 @@ from trio_worker.bridge import open_bridge
 from trio_worker.capture import read_host
 from trio_worker.cli.addressees import LOOK_SECONDS, Patience, ask_workers, choose_workers
 from trio_worker.cli.asking import Span
-from trio_worker.cli.documents import Document
+from trio_worker.cli.documents import Document, named
 from trio_worker.cli.run import relay_of
 from trio_worker.cli.surroundings import (
     LOGIN_REFUSED,
@@ -201,7 +201,10 @@ async def _follow(watch: Watch, names: AbstractSet[str], *, as_json: bool) -> No
             complain(f"Redis: {failed.what}; looking again" if failed else "Redis answers again")
         for line in watch.exchanges:
             if line.worker in names:
-                print(json.dumps(asdict(line), ensure_ascii=False) if as_json else _line(line), flush=True)
+                print(
+                    json.dumps(named(Document.TRACE, asdict(line)), ensure_ascii=False) if as_json else _line(line),
+                    flush=True,
+                )
         await trio.sleep(LOOK_SECONDS)
 
 
