@@ -129,11 +129,12 @@ async def test_worker_tells_its_supervisor(
             assert await worker.end() == 0
 
 
-# The first mail that this worker composes blocks its loop, as an endless regular expression or a dead disk would.
+# The first mail that this worker composes blocks its loop, as an endless regular expression or a dead disk would; those
+# made of samples while it starts do not.
 BLOCKED = """
 import sys, time
-from trio_worker.mail import Composer
-Composer.compose = lambda self, *words: time.sleep(3600)
+from trio_worker.heart import Heart
+Heart.handle = lambda self, claim: time.sleep(3600)
 from trio_worker.cli import app
 sys.exit(app())
 """
