@@ -14,8 +14,9 @@ from trio_worker.connection import Connection
 from trio_worker.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, Event
 from trio_worker.opening import Opened, Timeouts
 from trio_worker.outcome import Accepted, How, Outcome, Trouble
-from trio_worker.pool import RESTED_SECONDS, SHRUNK_SECONDS, Pool, PoolOptions, Shut, open_pool
+from trio_worker.pool import RESTED_SECONDS, Pool, PoolOptions, Shut, open_pool
 from trio_worker.reply import Stage
+from trio_worker.slots import SHRUNK_SECONDS
 from trio_worker.smtp import Envelope
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"x\r\n")

@@ -1,13 +1,11 @@
-"""Trio. The connections to the relay, and the slots that let messages onto them.
+"""Trio. The connections to the relay: kept, and lent for a message each.
 
-A slot is a permit for one message in flight; there are ``max_size * depth`` of them in a memory channel. To borrow is
-to receive one and then, without a checkpoint, to choose the most recently used connection whose window has room, or to
-open one, or to wait for room. To return is ``send_nowait``: it cannot block and cannot be cancelled, so no slot leaks.
+There are ``max_size * depth`` slots. To borrow is to take one and then, without a checkpoint, to choose the most
+recently used connection whose window has room, or to open one, or to wait for room.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
@@ -20,11 +18,10 @@ from trio_worker.events import ConnectionClosed, ConnectionFailed, ConnectionOpe
 from trio_worker.opening import Opened, Timeouts
 from trio_worker.option import option
 from trio_worker.outcome import Trouble
+from trio_worker.slots import Permit, Slots
 
 # How often idle connections are looked through: closing one a second late harms nobody.
 SWEEP_SECONDS = 1.0
-# For how long the pool does without the slots of connections that could not be opened beside working ones.
-SHRUNK_SECONDS = 30.0
 # A connection that rested longer may have died unseen: its next message waits for the replies to RCPT.
 RESTED_SECONDS = 5.0
 # All QUITs at the end share this time.
@@ -61,11 +58,6 @@ class Shut:
     """The pool lets no more messages in: the worker drains."""
 
 
-@frozen
-class Permit:
-    """The right to have one message in flight."""
-
-
 Open: TypeAlias = Callable[[], Awaitable[Opened | Trouble]]
 # Told of trouble with an opening that no mail asked for, when no connection works.
 TellTrouble: TypeAlias = Callable[[Trouble], object]
@@ -93,25 +85,20 @@ class Pool:
     _queue: dict[trio.Event, None] = field(factory=dict)  # who waits for room, in the order of coming
     _entering: set[trio.CancelScope] = field(factory=set)
     _is_shut: bool = False
-    _withheld: list[tuple[float, Permit]] = field(factory=list)
     _tell_exchange: TellExchange | None = None
-    _surplus: int = 0  # slots that are out and do not come home: the pool has shrunk
-    _give: trio.MemorySendChannel[Permit] = field(init=False)
-    _take: trio.MemoryReceiveChannel[Permit] = field(init=False)
+    _slots: Slots = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._give, self._take = trio.open_memory_channel[Permit](math.inf)  # `resize` changes how many there are
-        for _ in range(self.capacity):
-            self._give.send_nowait(Permit())
+        self._slots = Slots(self.options.max_size * self.options.depth)
 
     @property
     def capacity(self) -> int:
-        return self.options.max_size * self.options.depth
+        return self._slots.capacity
 
     @property
     def slots_home(self) -> int:
         """Slots that nobody has borrowed, withheld ones included."""
-        return self._take.statistics().current_buffer_used + len(self._withheld)
+        return self._slots.home
 
     def __repr__(self) -> str:
         busy = sum(connection.lent > 0 for connection in self._connections)
@@ -137,13 +124,12 @@ class Pool:
         """Lend a slot and a connection with room, if both are there."""
         if self._is_shut or self._queue:
             return None
-        try:
-            permit = self._take.receive_nowait()
-        except trio.WouldBlock:
+        permit = self._slots.take_nowait()
+        if permit is None:
             return None
         chosen = self._choose()
         if chosen is None:
-            self._bring_home(permit)
+            self._slots.bring_home(permit)
             return None
         chosen.lent += 1
         return permit, chosen
@@ -157,18 +143,18 @@ class Pool:
             self._entering.add(scope)
             try:
                 while True:
-                    permit = await self._take.receive()
+                    permit = await self._slots.take()
                     chosen = await self._connection()
                     if chosen is not None:
                         lent, permit = permit, None
                         return lent, chosen
                     # No connection for this slot, though others work: the relay may limit them. Do with fewer slots.
-                    self._withhold(permit)
+                    self._slots.withhold()
                     permit = None
             finally:
                 self._entering.discard(scope)
                 if permit is not None:
-                    self._bring_home(permit)
+                    self._slots.bring_home(permit)
         return None, Shut()
 
     def take_back(self, permit: Permit | None, lent: Connection | Trouble | Shut) -> None:
@@ -178,25 +164,13 @@ class Pool:
             self._retire_if_over(lent)
             self._wake_for_room()
         if permit is not None:
-            self._bring_home(permit)
+            self._slots.bring_home(permit)
 
     def resize(self, options: PoolOptions) -> None:
         """Keep to other options from now on; mails in flight are seen through, connections too many end when idle."""
-        before, self.options = self.capacity, options
-        for _ in range(self.capacity - before):
-            self._bring_home(Permit())
-        self._surplus += max(0, before - self.capacity)
-        while self._surplus and self.slots_home > len(self._withheld):
-            self._take.receive_nowait()
-            self._surplus -= 1
+        self.options = options
+        self._slots.resize(options.max_size * options.depth)
         self._wake_for_room()
-
-    def _bring_home(self, permit: Permit) -> None:
-        """Put a slot back, unless the pool has shrunk by it. Never awaits, cannot fail."""
-        if self._surplus:
-            self._surplus -= 1
-        else:
-            self._give.send_nowait(permit)
 
     @property
     def connecting(self) -> int:
@@ -206,7 +180,7 @@ class Pool:
     @property
     def backing_off(self) -> int:
         """Places for connections that stay empty for a while after one could not be opened."""
-        return len(self._withheld) // self.options.depth
+        return self._slots.withheld // self.options.depth
 
     def trace(self, tell: TellExchange | None) -> None:
         """Tell each command and its reply on every connection from now on; None ends it."""
@@ -362,17 +336,6 @@ class Pool:
         )
         return connection
 
-    def _withhold(self, permit: Permit) -> None:
-        self._withheld.append((trio.current_time() + SHRUNK_SECONDS, permit))
-
-    def _restore_withheld(self) -> None:
-        """Put withheld slots back whose time is over, or all of them when no connection is left to shrink to."""
-        now = trio.current_time()
-        keep = [(until, permit) for until, permit in self._withheld if until > now and self._connections]
-        for _ in range(len(self._withheld) - len(keep)):
-            self._bring_home(Permit())
-        self._withheld = keep
-
     def _remove(self, connection: Connection, why: str) -> None:
         self._connections.remove(connection)
         age_seconds = trio.current_time() - connection.opened_at
@@ -387,7 +350,8 @@ class Pool:
                 if why:
                     self._remove(connection, why)
                     self._tasks.start_soon(connection.close)
-            self._restore_withheld()
+            # With no connection left there is nothing to shrink to.
+            self._slots.restore(all_of_them=not self._connections)
             if self._may_open_ahead() and self._missing_idle() > 0:
                 opened = await self._open_one()
                 if isinstance(opened, Trouble) and not self._connections:
