@@ -16,3 +16,9 @@ def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
     swapped = [each for each in words if sorted(each) == sorted(word)]
     close = difflib.get_close_matches(word, swapped or words, 1, likeness)
     return close[0] if close else ""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return ``. Did you mean ...?`` with the nearest known word, or nothing."""
+    close = nearest(word, known)
+    return f". Did you mean {close}?" if close else ""

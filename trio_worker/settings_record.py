@@ -1,0 +1,149 @@
+"""Edge. The option records of all modules as one, and every key that may be set.
+
+The records live beside the modules that obey them; this is the only place that knows them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, get_type_hints
+
+import attrs
+from attrs import define, field, frozen
+
+from trio_worker.broker import QueueOptions
+from trio_worker.capture_options import CaptureOptions
+from trio_worker.logbook import LogOptions
+from trio_worker.mail import MailOptions, TypeOptions
+from trio_worker.opening import RelayOptions, Timeouts
+from trio_worker.option import Option, option, option_of
+from trio_worker.pool import PoolOptions
+from trio_worker.redis_client import RedisOptions
+from trio_worker.settings_source import Fault, variable_of
+from trio_worker.verdict import RetryPolicy
+from trio_worker.web import MetricsOptions
+from trio_worker.worker import ShutdownOptions
+
+TYPES = "mail.types"
+
+
+@frozen
+class Settings:
+    """All option records of a process; ``origins`` tells where each key's value came from, ``warnings`` what is odd.
+
+    The default profile is dev: it refuses to send to a relay that is not on this machine, so that a worker started
+    without configuration can harm nobody.
+    """
+
+    number_workers: int = option(
+        10, "Jobs at work at once, those that only wait to be settled left out.", least=1, most=10_000
+    )
+    profile: str = option(
+        "dev",
+        "dev refuses relays that are not on this machine, production the embedded server and the catcher.",
+        choices=("dev", "production"),
+    )
+    queue: QueueOptions = field(factory=QueueOptions)
+    redis: RedisOptions = field(factory=RedisOptions)
+    smtp: RelayOptions = field(factory=RelayOptions)
+    smtp_pool: PoolOptions = field(factory=PoolOptions)
+    smtp_timeouts: Timeouts = field(factory=Timeouts)
+    retry: RetryPolicy = field(factory=RetryPolicy)
+    mail: MailOptions = field(factory=MailOptions)
+    capture: CaptureOptions = field(factory=CaptureOptions)
+    shutdown: ShutdownOptions = field(factory=ShutdownOptions)
+    log: LogOptions = field(factory=LogOptions)
+    metrics: MetricsOptions = field(factory=MetricsOptions)
+    origins: Mapping[str, str] = field(factory=dict, eq=False)
+    warnings: tuple[Fault, ...] = field(default=(), eq=False)
+
+
+@frozen
+class Faults:
+    """Everything that is wrong with a configuration."""
+
+    faults: tuple[Fault, ...]
+
+
+@define
+class Origins:
+    """Where keys were set, and where email types are first named, for what is found wrong later."""
+
+    places: dict[str, str] = field(factory=dict)
+    type_places: dict[str, str] = field(factory=dict)
+
+    def place(self, dotted: str) -> str:
+        return self.places.get(dotted, "default")
+
+
+# Sections in the order of the files; the empty one holds the keys above all sections.
+SECTIONS: dict[str, tuple[str, type[Any]]] = {
+    "": ("", Settings),
+    "queue": ("queue", QueueOptions),
+    "redis": ("redis", RedisOptions),
+    "smtp": ("smtp", RelayOptions),
+    "smtp.pool": ("smtp_pool", PoolOptions),
+    "smtp.timeouts": ("smtp_timeouts", Timeouts),
+    "retry": ("retry", RetryPolicy),
+    "mail": ("mail", MailOptions),
+    "capture": ("capture", CaptureOptions),
+    "shutdown": ("shutdown", ShutdownOptions),
+    "log": ("log", LogOptions),
+    "metrics": ("metrics", MetricsOptions),
+}
+
+
+@frozen
+class Key:
+    """One key that may be set: ``dotted`` is its public name, ``name`` the field of its record."""
+
+    dotted: str
+    section: str
+    name: str
+    option: Option
+    kind: Any
+    default: Any
+
+    @property
+    def variable(self) -> str:
+        return variable_of(self.dotted)
+
+
+def _keys_of(section: str, record: type[Any]) -> Iterator[Key]:
+    kinds = get_type_hints(record)
+    for attribute in attrs.fields(record):
+        if not attribute.metadata or kinds[attribute.name] == dict[str, TypeOptions]:
+            continue
+        declared = option_of(attribute)
+        dotted = ".".join(filter(None, (section, declared.key or attribute.name)))
+        yield Key(dotted, section, attribute.name, declared, kinds[attribute.name], attribute.default)
+
+
+KEYS: dict[str, Key] = {
+    key.dotted: key for section, (_, record) in SECTIONS.items() for key in _keys_of(section, record)
+}
+TYPE_KEYS: dict[str, Key] = {key.name: key for key in _keys_of(f"{TYPES}.*", TypeOptions)}
+
+
+def digest_of(settings: Settings) -> str:
+    """Return four digits that tell settings from others; secrets have no part in them.
+
+    What is each worker's own, its metrics' address, is left out as well.
+    """
+    shown = [
+        f"{key.dotted}={value_of(settings, key.dotted)!r}"
+        for key in KEYS.values()
+        if not key.option.secret and key.section != "metrics"
+    ]
+    return hashlib.sha256("\n".join([*shown, repr(sorted(settings.mail.types.items()))]).encode()).hexdigest()[:4]
+
+
+def value_of(settings: Settings, dotted: str) -> Any:
+    """Return the value of the key with this public name."""
+    key = KEYS[dotted]
+    return getattr(_section_of(settings, key.section), key.name)
+
+
+def _section_of(settings: Settings, section: str) -> Any:
+    return getattr(settings, SECTIONS[section][0]) if section else settings

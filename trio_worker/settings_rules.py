@@ -1,0 +1,189 @@
+"""Edge. What must hold between the keys of a configuration, and what is odd; looks at folders, changes nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trio_worker.address import AddressFault, parse_domain, parse_mailbox
+from trio_worker.capture_options import split_listen
+from trio_worker.catalogue import type_names
+from trio_worker.embedded import EmbeddedAddressFault, parse_embedded
+from trio_worker.mail import MailOptions
+from trio_worker.redis_url import SCHEMES, RedisUrlFault, parse_redis_url
+from trio_worker.settings_record import TYPES, Origins, Settings
+from trio_worker.settings_source import Fault
+from trio_worker.spelling import suggestion
+from trio_worker.web import split_address
+
+_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  what a catcher may be told, not what we listen on
+_REDIS_SCHEMES = (*SCHEMES, "embedded")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a relay's host is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def faults_between(found: Sequence[Fault], settings: Settings, origins: Origins) -> Iterator[Fault]:
+    """Yield what is wrong between keys, but for those with a fault of their own: there a default was checked."""
+    faulty = {fault.what.partition(":")[0] for fault in found}
+    if "profile" in faulty:
+        return
+    yield from (fault for fault in _crossed(settings, origins) if fault.what.partition(":")[0] not in faulty)
+    if "mail.template_dirs" not in faulty:
+        yield from _faults_of_types(settings.mail.template_dirs, origins)
+
+
+def _crossed(settings: Settings, origins: Origins) -> Iterator[Fault]:
+    """Yield what is wrong between keys, or with the meaning of one."""
+
+    def fault(dotted: str, what: str) -> Fault:
+        return Fault(origins.place(dotted), f"{dotted}: {what}")
+
+    smtp, queue = settings.smtp, settings.queue
+    if not smtp.host or re.search(r"[\s\x00-\x1f/@]", smtp.host):
+        yield fault("smtp.host", "must be a name or an address")
+    elif not _is_host_name(smtp.host):
+        yield fault("smtp.host", "has an empty or too long part between its dots")
+    elif settings.profile == "dev" and not is_loopback(smtp.host) and not smtp.allow_real_relay:
+        yield fault("smtp.host", f"{smtp.host} is not this machine: profile dev needs smtp.allow_real_relay = true")
+    if settings.profile == "production" and settings.redis.url.startswith("embedded:"):
+        yield fault(
+            "redis.url", "profile production refuses the embedded server: it is for one machine, without replicas"
+        )
+    if settings.profile == "production" and settings.capture.listen:
+        yield fault("capture.listen", "profile production refuses the mail catcher: mails would end there")
+    if smtp.username and smtp.tls == "none" and not is_loopback(smtp.host):
+        yield fault("smtp.tls", "none with a username would show the login to the network")
+    if smtp.only_to and _regex_fault(smtp.only_to):
+        yield fault("smtp.only_to", f"is no regular expression: {_regex_fault(smtp.only_to)}")
+    if not queue.name or re.search(r"[{}\x00-\x20\x7f]", queue.name):
+        yield fault("queue.name", "must be a name without spaces, braces and control characters")
+    if settings.retry.base_seconds > settings.retry.cap_seconds:
+        yield fault("retry.base_seconds", f"is above retry.cap_seconds ({settings.retry.cap_seconds:g})")
+    if settings.smtp_pool.min_idle > settings.smtp_pool.max_size:
+        yield fault("smtp.pool.min_idle", f"is above smtp.pool.max_size ({settings.smtp_pool.max_size})")
+    yield from _faults_of_mail(settings.mail, fault)
+    redis = _fault_of_redis(settings.redis.url)
+    if redis:
+        yield fault("redis.url", redis)
+    if settings.capture.listen:
+        try:
+            split_listen(settings.capture.listen)
+        except ValueError as error:
+            yield fault("capture.listen", str(error))
+    if settings.metrics.listen:
+        try:
+            split_address(settings.metrics.listen)
+        except ValueError as error:
+            yield fault("metrics.listen", str(error))
+
+
+def _is_caught(listen: str, host: str, port: int) -> bool:
+    """Whether a catcher there gets what is sent to a loopback address; ``localhost`` may be any of them."""
+    own_host, own_port = split_listen(listen)
+    return own_port == port and (own_host == host or not {own_host, host}.isdisjoint({"localhost", *_ANY_ADDRESS}))
+
+
+def _is_host_name(host: str) -> bool:
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
+
+
+def _faults_of_mail(mail: MailOptions, fault: Any) -> Iterator[Fault]:
+    sender = parse_mailbox(mail.sender)
+    if isinstance(sender, AddressFault):
+        yield fault("mail.from", sender.what)
+    envelope_from = parse_mailbox(mail.envelope_from) if mail.envelope_from else sender
+    if mail.envelope_from and isinstance(envelope_from, AddressFault):
+        yield fault("mail.envelope_from", envelope_from.what)
+    domain = parse_domain(mail.message_id_domain) if mail.message_id_domain else ""
+    if isinstance(domain, AddressFault):
+        yield fault("mail.message_id_domain", domain.what)
+    if urlsplit(mail.frontend_url).scheme not in {"http", "https"} or not _host_of(mail.frontend_url):
+        yield fault("mail.frontend_url", "must be a URL that begins with http:// or https://")
+    for folder in mail.template_dirs:
+        if not Path(folder).is_dir():
+            yield fault("mail.template_dirs", f"{folder} is no folder")
+
+
+def _faults_of_types(template_dirs: tuple[str, ...], origins: Origins) -> Iterator[Fault]:
+    """Yield the types that options are given for and that no folder holds; while a folder is missing nobody knows."""
+    is_whole = all(Path(folder).is_dir() and os.access(folder, os.R_OK | os.X_OK) for folder in template_dirs)
+    if not is_whole:
+        return
+    known = sorted(type_names(template_dirs))
+    for name, place in origins.type_places.items():
+        if name not in known:
+            yield Fault(place, f"{TYPES}.{name}: no such email type{suggestion(name, known)}")
+
+
+def _fault_of_redis(url: str) -> str:
+    scheme = url.partition(":")[0]
+    if scheme not in _REDIS_SCHEMES:
+        return (
+            "must begin with redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded:"
+            + suggestion(scheme, _REDIS_SCHEMES)
+        )
+    if scheme == "embedded":
+        embedded = parse_embedded(url)
+        return embedded.what if isinstance(embedded, EmbeddedAddressFault) else ""
+    parsed = parse_redis_url(url)
+    return parsed.what if isinstance(parsed, RedisUrlFault) else ""
+
+
+def _host_of(url: str) -> str:
+    """Return the host of a URL; empty when it has none, or a port that is none."""
+    try:
+        host, port = urlsplit(url).hostname, urlsplit(url).port
+    except ValueError:
+        return ""
+    return "" if port == 0 else host or ""
+
+
+def _regex_fault(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        return str(error)
+    return ""
+
+
+def oddities(settings: Settings, origins: Origins) -> Iterator[Fault]:
+    """Yield what can be run with but is seldom meant."""
+    smtp, pool = settings.smtp, settings.smtp_pool
+    slots = pool.max_size * pool.depth
+    if settings.number_workers < slots:
+        what = (
+            f"number_workers ({settings.number_workers}) is below the {slots} mails that the pool could carry at once"
+        )
+        yield Fault(origins.place("number_workers"), what)
+    if smtp.tls == "none" and not is_loopback(smtp.host):
+        yield Fault(origins.place("smtp.tls"), f"smtp.tls: mails travel in clear to {smtp.host}")
+    if smtp.tls == "none" and smtp.username:
+        yield Fault(origins.place("smtp.tls"), "smtp.tls: without TLS only CRAM-MD5 is used to log in")
+    if smtp.username and not smtp.password:
+        yield Fault(origins.place("smtp.username"), "smtp.username: there is no smtp.password")
+    if (
+        settings.capture.listen
+        and is_loopback(smtp.host)
+        and not _is_caught(settings.capture.listen, smtp.host, smtp.port)
+    ):
+        what = (
+            f"capture.listen: mails go to {smtp.host}:{smtp.port} (smtp.host, smtp.port), so this catches none of them"
+        )
+        yield Fault(origins.place("capture.listen"), what)
