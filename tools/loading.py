@@ -21,7 +21,7 @@ from trio_worker.address import AddressFault, parse_domain
 from trio_worker.cli.asking import Seconds
 from trio_worker.cli.documents import Document
 from trio_worker.cli.mail import samples_of
-from trio_worker.cli.run import read_templates
+from trio_worker.cli.means import read_templates
 from trio_worker.cli.surroundings import (
     MISCONFIGURED,
     OK,

@@ -14,7 +14,7 @@ from attrs import asdict, evolve, frozen
 from trio_worker.capture import read_host
 from trio_worker.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.cli.documents import Document
-from trio_worker.cli.run import relay_of
+from trio_worker.cli.means import relay_of
 from trio_worker.cli.surroundings import (
     LOGIN_REFUSED,
     MISCONFIGURED,

@@ -17,7 +17,7 @@ from cyclopts import App, Group, Parameter
 from cyclopts.validators import mutually_exclusive
 
 from trio_worker.cli.documents import Document
-from trio_worker.cli.run import Templates, read_templates
+from trio_worker.cli.means import Templates, read_templates
 from trio_worker.cli.surroundings import (
     MISCONFIGURED,
     NOTHING_MATCHED,

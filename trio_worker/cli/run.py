@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import socket
-import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
@@ -13,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, assert_never
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 from cyclopts import Parameter
 
-from trio_worker.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.cli.acts import pause_words, resume_words
+from trio_worker.cli.means import Templates, read_templates, relay_of
 from trio_worker.cli.surroundings import (
     MISCONFIGURED,
     OK,
@@ -31,14 +29,12 @@ from trio_worker.cli.surroundings import (
     refuse,
 )
 from trio_worker.dashboard import status_line
-from trio_worker.email_type import Catalogue
 from trio_worker.events import LoopComplained, SettingsRead
 from trio_worker.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.keyboard import Keyboard, open_keyboard
 from trio_worker.ladder import climb, signals_to_obey
 from trio_worker.logbook import Logbook, open_logbook
-from trio_worker.mail import Composer, ComposerFaults, open_composer
-from trio_worker.opening import Relay, tls_context
+from trio_worker.opening import Relay
 from trio_worker.redis_client import RedisClient
 from trio_worker.rereading import reread
 from trio_worker.settings import Faults, Settings, config_path, digest_of, read_settings
@@ -58,16 +54,11 @@ from trio_worker.terminal import (
 )
 from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
 from trio_worker.web import (
-    METRICS_TYPE,
-    Answer,
     ListenTakenError,
     has_chosen_port,
-    page_of_json,
-    page_of_text,
     serve_pages,
     tell_address,
 )
-from trio_worker.wording import readiness
 from trio_worker.worker import Worker, WorkerOptions
 
 if TYPE_CHECKING:
@@ -84,14 +75,6 @@ LOGIN_LOOK_SECONDS = 2.0
 Beside: TypeAlias = Callable[[Worker, RedisClient], Awaitable[None]]
 
 NoDashboard = Annotated[bool, Parameter(name=["--no-dashboard"], negative=(), help="Lines of text, no live screen.")]
-
-
-@frozen
-class Templates:
-    """The email types and what composes them."""
-
-    catalogue: Catalogue
-    composer: Composer
 
 
 async def run(
@@ -158,33 +141,6 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-
-
-def read_templates(settings: Settings) -> Templates:
-    """Read and compile all templates, or print every fault and end with 78."""
-    catalogue = read_catalogue(settings.mail.template_dirs)
-    if isinstance(catalogue, CatalogueFaults):
-        refuse(MISCONFIGURED, *map(str, catalogue.faults))
-    composer = open_composer(settings.mail, catalogue)
-    if isinstance(composer, ComposerFaults):
-        refuse(MISCONFIGURED, *map(str, composer.faults))
-    return Templates(catalogue, composer)
-
-
-def relay_of(settings: Settings) -> Relay:
-    """Return the relay of the settings, its certificates read, or end with 78."""
-    try:
-        context = tls_context(settings.smtp.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        refuse(MISCONFIGURED, f"smtp.ca_file: {settings.smtp.ca_file}: {error}")
-    return Relay(settings.smtp, settings.smtp_timeouts, context, local_name())
-
-
-def local_name() -> str:
-    """Return what EHLO says we are: the host's name where it is fit, else an address literal (RFC 5321 4.1.3)."""
-    name = socket.gethostname()
-    is_fit = name.isascii() and all(label.replace("-", "a").isalnum() for label in name.split("."))
-    return name if is_fit else "[127.0.0.1]"
 
 
 @define(eq=False)
@@ -289,30 +245,10 @@ class _Stage:
         if not listen:
             return
         # The library costs 80 ms of the start, and most runs on a developer's machine do without.
-        from trio_worker.metrics import Metrics  # noqa: PLC0415
+        from trio_worker.cli.run_pages import metrics_of, pages_of  # noqa: PLC0415
 
-        metrics = self.metrics = Metrics(
-            worker.snapshot,
-            lambda: logbook.lost_lines,
-            lambda: logbook.told,
-            dead_limit=self.settings.queue.dead_limit,
-            config=worker.config,
-            profile=self.settings.profile,
-        )
-        worker.sinks = [*worker.sinks, metrics.note]
-        worker.client.tell_call = metrics.note_call
-        worker.tell_lag(metrics.note_lag)
-
-        def ready() -> Answer:
-            is_ready, document = readiness(worker.snapshot(), trio.current_time() - worker.client.answered_at)
-            return page_of_json(200 if is_ready else 503, document)
-
-        pages = {
-            "/metrics": lambda: Answer(200, METRICS_TYPE, metrics.exposition()),
-            "/livez": lambda: page_of_text(200, "ok\n"),
-            "/readyz": ready,
-        }
-        address = await stack.enter_async_context(serve_pages(listen, pages))
+        self.metrics = metrics_of(worker, logbook, self.settings)
+        address = await stack.enter_async_context(serve_pages(listen, pages_of(worker, self.metrics)))
         folder = self.settings.queue.journal_dir
         if has_chosen_port(listen) and folder:
             stack.enter_context(tell_address(Path(folder), address))

@@ -15,7 +15,7 @@ from trio_worker.broker import new_id_prefix
 from trio_worker.cli.acts import note_act
 from trio_worker.cli.documents import Document
 from trio_worker.cli.enqueue import JobsFile, read_lines
-from trio_worker.cli.run import Templates, read_templates, relay_of
+from trio_worker.cli.means import Templates, read_templates, relay_of
 from trio_worker.cli.surroundings import (
     LOGIN_REFUSED,
     NOTHING_MATCHED,

@@ -24,7 +24,7 @@ import trio
 from attrs import define, evolve, frozen
 
 from trio_worker import __version__
-from trio_worker.cli.run import relay_of
+from trio_worker.cli.means import relay_of
 from trio_worker.cli.surroundings import OK, ConfigFile, complain, connect_queue, load_settings, redis_name
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.opening import open_session

@@ -24,7 +24,7 @@ from trio_worker.capture import read_host
 from trio_worker.cli.addressees import LOOK_SECONDS, Patience, ask_workers, choose_workers
 from trio_worker.cli.asking import Span
 from trio_worker.cli.documents import Document, named
-from trio_worker.cli.run import relay_of
+from trio_worker.cli.means import relay_of
 from trio_worker.cli.surroundings import (
     LOGIN_REFUSED,
     MISCONFIGURED,

@@ -1,0 +1,50 @@
+"""Edge. What a mail is made with and goes over, as the settings say: the email types, the relay."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from attrs import frozen
+
+from trio_worker.catalogue import CatalogueFaults, read_catalogue
+from trio_worker.cli.surroundings import MISCONFIGURED, refuse
+from trio_worker.email_type import Catalogue
+from trio_worker.mail import Composer, ComposerFaults, open_composer
+from trio_worker.opening import Relay, tls_context
+from trio_worker.settings import Settings
+
+
+@frozen
+class Templates:
+    """The email types and what composes them."""
+
+    catalogue: Catalogue
+    composer: Composer
+
+
+def read_templates(settings: Settings) -> Templates:
+    """Read and compile all templates, or print every fault and end with 78."""
+    catalogue = read_catalogue(settings.mail.template_dirs)
+    if isinstance(catalogue, CatalogueFaults):
+        refuse(MISCONFIGURED, *map(str, catalogue.faults))
+    composer = open_composer(settings.mail, catalogue)
+    if isinstance(composer, ComposerFaults):
+        refuse(MISCONFIGURED, *map(str, composer.faults))
+    return Templates(catalogue, composer)
+
+
+def relay_of(settings: Settings) -> Relay:
+    """Return the relay of the settings, its certificates read, or end with 78."""
+    try:
+        context = tls_context(settings.smtp.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        refuse(MISCONFIGURED, f"smtp.ca_file: {settings.smtp.ca_file}: {error}")
+    return Relay(settings.smtp, settings.smtp_timeouts, context, local_name())
+
+
+def local_name() -> str:
+    """Return what EHLO says we are: the host's name where it is fit, else an address literal (RFC 5321 4.1.3)."""
+    name = socket.gethostname()
+    is_fit = name.isascii() and all(label.replace("-", "a").isalnum() for label in name.split("."))
+    return name if is_fit else "[127.0.0.1]"
