@@ -197,6 +197,16 @@ def test_enqueue_guesses_what_an_unknown_type_was_to_be(
     assert "1 job pushed to jobs, 0 refused; 1 now waits" in told.out
 
 
+def test_enqueue_guesses_no_email_type_where_the_task_type_is_wrong(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The fault names the one task type there is; the email type was right."""
+    (tmp_path / "jobs.ndjson").write_bytes(job_bytes(1).replace(b'"Email"', b'"email"'))
+
+    assert run("enqueue", "--dry-run", str(tmp_path / "jobs.ndjson")) == 4
+    assert capsys.readouterr().err == "line 1: unknown_type: $.task_type: email is not known; Email is\n"
+
+
 def worker_with(*types: str, seen_seconds: float = 1.0) -> WorkerSeen:
     return WorkerSeen(Heartbeat("a:1", "1.0", 0.0, Phase.RUNNING, 1, 1, types=types), seen_seconds)
 

@@ -44,6 +44,7 @@ from trio_worker.wording import counted
 # So many jobs go in one RPUSH: few round trips, and no command that Redis chews on for long.
 BATCH = 500
 _WRAPPED = re.compile(rb'\{"base64": "([A-Za-z0-9+/=]*)"\}')
+_EMAIL_TYPE = "$.data.email_type"
 
 
 JobsFile = Annotated[str, Parameter(help="File with one job a line; - for standard input.", allow_leading_hyphen=True)]
@@ -141,12 +142,18 @@ def _check(lines: list[bytes], types: Mapping[str, TypeSpec], settings: Settings
         if len(line) > settings.queue.max_job_bytes:
             faults.append(f"line {number}: is larger than queue.max_job_bytes ({settings.queue.max_job_bytes})")
         elif isinstance(job, Malformed):
-            guess = did_you_mean(glance(line).email_type, (*types, MESSAGE)) if job.reason == "unknown_type" else ""
-            faults.append(f"line {number}: {job}{guess}")
+            faults.append(f"line {number}: {job}{_guess(job, line, types)}")
         else:
             good.append(line)
             named[job.email_type] += 1
     return good, faults, named
+
+
+def _guess(job: Malformed, line: bytes, types: Mapping[str, TypeSpec]) -> str:
+    """Return a guess at the email type that was meant; a task type that is unknown asks for none."""
+    if job.reason != "unknown_type" or job.faults[0].path != _EMAIL_TYPE:
+        return ""
+    return did_you_mean(glance(line).email_type, (*types, MESSAGE))
 
 
 def _unknown_here(named: Counter[str], types: Mapping[str, TypeSpec]) -> list[str]:
