@@ -398,7 +398,7 @@ def test_a_template_that_fails_on_a_job_is_a_fault_of_the_job(template: str, kin
 
 def test_a_subject_of_two_lines_is_refused() -> None:
     """A field that smuggles a line end into the subject makes no second header."""
-    composer = opened(MailOptions(), catalogue_of(subject="{{ note }}"))
+    composer = opened(MailOptions(), catalogue_of(subject="Order {{ note }}"))
     fields: dict[str, Json] = {"email": "a@b", "number": 0, "note": "x\r\nBcc: y@z"}
     refused = composer.compose(Job("Own", Templated(Mailbox("", "a", "b"), fields)), JOB_ID, AT)
 
@@ -434,7 +434,9 @@ def test_a_type_without_templates_is_refused() -> None:
         ({"text": "a\n\n{{ nmae }}\n{{ nmae }}"}, "Own/text.j2:3", "'nmae', which fields.toml does not declare"),
         ({"subject": "Order\nshipped"}, "Own/subject.j2", "is more than one line (with the samples)"),
         ({"subject": "{{ note or 'a\nb' }}"}, "Own/subject.j2", "is more than one line (with the samples)"),
-        ({"html": "{% extends 'gone.j2' %}"}, "Own/html.j2:1", "gone.j2"),
+        ({"subject": "\n"}, "Own/subject.j2", "is empty (with the samples)"),
+        ({"subject": "{{ note }}"}, "Own/subject.j2", "is empty (with the samples)"),
+        ({"html": "{% extends 'gone.j2' %}"}, "Own/html.j2:1", "there is no template gone.j2"),
         ({"subject": "{{ note.upper() }}"}, "Own/subject.j2:1", "fails on the samples"),
         ({"text": "{% include '_x.j2' %}", "_x.j2": "\n{{ oops }}"}, "_x.j2:2", "'oops' is undefined"),
         ({"_x.j2": "{% if %}"}, "_x.j2:1", "Expected an expression"),

@@ -83,11 +83,15 @@ class Templates:
         return Fault(self._place(rendered), f"fails: {type(rendered).__name__}")
 
     def prove(self, fields: Mapping[str, Json]) -> Fault | None:
-        """Render with samples, and explain a failure to the template's author, in full."""
+        """Render with samples, and explain a failure or an empty subject to the template's author, in full."""
         rendered = self._render(fields)
         if isinstance(rendered, Rendered):
-            return None
-        return Fault(self._place(rendered), f"fails on the samples: {rendered}")
+            # A producer may want a mail without a subject; nobody means a type whose mails have none.
+            return None if rendered.subject else Fault(self.subject.template.name or "", "is empty (with the samples)")
+        what = f"fails on the samples: {rendered}"
+        if isinstance(rendered, jinja2.TemplateNotFound):
+            what = f"there is no template {rendered}; one in a folder is named with it, as FOLDER/{rendered}"
+        return Fault(self._place(rendered), what)
 
     def _render(self, fields: Mapping[str, Json]) -> Rendered | Exception:
         try:
