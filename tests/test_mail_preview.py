@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from email import message_from_bytes
 from pathlib import Path
@@ -15,6 +18,7 @@ from trio_worker.catalogue import read_catalogue
 from trio_worker.cli import app
 from trio_worker.email_type import Catalogue
 
+ROOT = Path(__file__).parent.parent
 Run = Callable[..., int]
 
 
@@ -104,6 +108,22 @@ def test_data_of_ones_own_replaces_the_samples(
     printed = capsys.readouterr().out
     assert "Hello Bo" in printed
     assert "token=a%2Fb" in printed
+
+
+def test_what_the_terminal_cannot_show_is_escaped(work_folder: Path) -> None:
+    """A name in a mail does not end the command half way."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_worker", "mail", "preview", "WeeklyRecap", "--data", "-"],
+        input=json.dumps({"email": "bo@example.org", "username": "Bö"}).encode(),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        cwd=work_folder,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"Hello B\\xf6,\n" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 
@@ -24,6 +25,9 @@ _NOT_READ = 141
 def main() -> NoReturn:
     """Run the command line and exit with its code; 130 for a Ctrl-C that no worker takes, 141 if nobody reads on."""
     _hold_standard_descriptors()
+    # What a terminal cannot show is escaped: a name in a mail must not end the command, least of all half way.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in {"strict", "surrogateescape"}:
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(_run())
     except KeyboardInterrupt:
