@@ -276,6 +276,42 @@ def test_a_trio_worker_says_what_it_lacks(tmp_path: Path, words: list[str], how:
     assert done.stdout.count(f"\n{said}") == 2, done.stdout
 
 
+async def test_a_wait_says_what_keeps_the_relay_from_taking_mail(
+    trio_mail_worker: MailWorker, trio_mails: Mails
+) -> None:
+    """A job that goes back as it was has no reply to show, but the relay has its trouble."""
+    trio_mail_worker.chaos("connect=drop")
+    await trio_mail_worker.push(JOB)
+    with trio.fail_after(PATIENCE_SECONDS):
+        while not (await trio_mail_worker.counts()).delayed or trio_mail_worker.worker.relay_trouble is None:
+            await trio.lowlevel.checkpoint()
+
+    with pytest.raises(
+        NotInTimeError,
+        match=r"\n  the relay: hangs up without a word\n  delayed for .*: Registration, not tried yet$",
+    ):
+        await trio_mails.wait(1, timeout=0.0)
+
+
+@pytest.mark.parametrize(
+    ("redis", "place"),
+    [
+        pytest.param("valkey", r"127\.0\.0\.1:\d+", marks=pytest.mark.mail_worker(redis="valkey")),
+        pytest.param("fake", "fakeredis", marks=pytest.mark.mail_worker(redis="fake")),
+    ],
+)
+def test_a_wait_says_where_nothing_was_pushed(
+    mail_worker: BlockingMailWorker, mails: BlockingMails, redis: str, place: str
+) -> None:
+    """For an application that pushes to another list, or to another Redis."""
+    mail_worker.connect().rpush("mails", b"{}")
+
+    with pytest.raises(NotInTimeError, match=rf"\n  nothing has been pushed to the list jobs of {place}$"):
+        mails.wait(1, timeout=0.0)
+
+    assert redis
+
+
 async def test_a_job_for_later_is_not_idle(trio_mail_worker: MailWorker) -> None:
     """A wait for it says so."""
     await trio_mail_worker.push({**JOB, "not_before": "2999-01-01T00:00:00Z"})

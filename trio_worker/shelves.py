@@ -27,6 +27,9 @@ _UNDO_PLACE = 16  # in the key table
 
 Shelf: TypeAlias = Literal["dead", "held"]
 
+UNKNOWN = "unknown"
+"""The cause of a job of which nothing is told."""
+
 # Why a claim itself set a job aside, without a worker to write a record.
 _CLAIM_REASONS = {
     "crashed": "given out as often as queue.max_deliveries allows, and never settled",
@@ -250,4 +253,4 @@ def _cause(record: Record, lease: bytes) -> Cause:
     _, _, state = lease.decode("utf-8", "replace").rpartition("|")
     if state in _CLAIM_REASONS:
         return Cause(state, text=_CLAIM_REASONS[state])
-    return record.cause or Cause("unknown")
+    return record.cause or Cause(UNKNOWN)

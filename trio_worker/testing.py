@@ -34,10 +34,11 @@ from trio_worker.job import TASK_TYPE, Json
 from trio_worker.mail import Composer, ComposerFaults, open_composer
 from trio_worker.opening import Relay, tls_context
 from trio_worker.redis_client import RedisClient, Unavailable, open_redis_client
+from trio_worker.redis_url import shown_redis_url
 from trio_worker.settings import Faults, Settings, read_settings
-from trio_worker.shelves import Shelf, ShelvedJob, read_delayed, walk_shelf
+from trio_worker.shelves import UNKNOWN, Shelf, ShelvedJob, read_delayed, walk_shelf
 from trio_worker.trio_thread import TrioThread, open_trio_thread
-from trio_worker.wording import counted, duration
+from trio_worker.wording import counted, duration, trouble_words
 from trio_worker.worker import Worker, WorkerOptions
 
 __all__ = [
@@ -234,6 +235,10 @@ class MailWorker:
         counts = await self.counts()
         held = [f"{getattr(counts, state):,} {state}" for state in ("waiting", "leased", "delayed", "held", "dead")]
         lines = [f"the worker has sent {counts.sent:,}; in the queue: {', '.join(held)}"]
+        if not counts.pushed:
+            lines.append(f"  nothing has been pushed to the list {self.queue_name} of {self._place}")
+        if self.worker.relay_trouble is not None:
+            lines.append(f"  the relay: {trouble_words(self.worker.relay_trouble)}")
         if counts.paused:
             lines.append(f"  paused: {counts.paused}")
         delayed = _available(await read_delayed(self._client, self.queue_name, _JOBS_EXPLAINED))
@@ -241,6 +246,11 @@ class MailWorker:
         for shelf, jobs in (("held", await self.held()), ("dead", await self.dead())):
             lines += [f"  {shelf}: {_why(job)}" for job in jobs[-_JOBS_EXPLAINED:]]
         return "\n".join(lines)
+
+    @property
+    def _place(self) -> str:
+        url = self.settings.redis.url
+        return "fakeredis" if url == _FAKE_URL else shown_redis_url(url)
 
     async def _shelf(self, shelf: Shelf) -> list[ShelvedJob]:
         found: list[ShelvedJob] = []
@@ -297,7 +307,9 @@ async def open_mail_worker(
 
 
 def _why(job: ShelvedJob) -> str:
-    return f"{job.record.email_type or 'no type'}, {job.cause}"
+    # A job that the relay's trouble sent back has cost no attempt, and keeps no cause.
+    why = "not tried yet" if job.cause.word == UNKNOWN else job.cause
+    return f"{job.record.email_type or 'no type'}, {why}"
 
 
 def _read(config: Path | None, asked: Mapping[str, Any], url: str, templates_from: Path | None) -> Settings:

@@ -224,6 +224,11 @@ class Worker:
         breaker = self._gate.breaker
         return isinstance(breaker, BreakerOpen) and breaker.trouble.how is How.LOGIN
 
+    @property
+    def relay_trouble(self) -> Trouble | None:
+        """What keeps the relay from taking mail; None while it works, as far as is known."""
+        return self._gate.trouble
+
     def use_login(self, username: str, password: str) -> None:
         """Log in like this from now on; while the relay refuses us, try it at once if it is not what was refused."""
         options = evolve(self._relay.options, username=username, password=password)
