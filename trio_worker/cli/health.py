@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from trio_worker.cli.surroundings import CONFIG_HELP
 from trio_worker.probe import ask_workers
 
 
@@ -20,7 +21,7 @@ def health(
     *,
     wait: Annotated[str, Parameter(metavar="DURATION", help="Ask until it is so, at most so long: 30s, 2m.")] = "0s",
     address: Annotated[str, Parameter(help="Where to ask: HOST:PORT or unix:PATH; else metrics.listen.")] = "",
-    config: Annotated[str, Parameter(metavar="PATH", help="Configuration file; else TRIO_WORKER_CONFIG.")] = "",
+    config: Annotated[str, Parameter(metavar="PATH", help=CONFIG_HELP)] = "",
 ) -> int:
     """Ask a running worker, at its metrics.listen, whether it is ready, or just alive; 0 yes, 69 no, 75 not in time."""
     return ask_workers(what, wait, address, config)

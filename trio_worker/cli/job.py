@@ -258,9 +258,8 @@ async def find(
     for each in found:
         where = each["job_id"] or f"waits at place {each['place']}"
         print(f"{where}  {each['email_type'] or '-'}")
-    complain(
-        f"{len(found):,} found; {counted(looked_at, 'unfinished job')} looked at. More of one: trio-worker job show ID"
-    )
+    more = " More of one: trio-worker job show ID" if found else ""
+    complain(f"{len(found):,} found; {counted(looked_at, 'unfinished job')} looked at.{more}")
     return OK if found else NOTHING_MATCHED
 
 

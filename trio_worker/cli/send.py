@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from typing import assert_never
+from typing import Annotated, assert_never
 
 import trio
 from attrs import frozen
+from cyclopts import Parameter
 
 from trio_worker.bridge import open_bridge
 from trio_worker.broker import new_id_prefix
 from trio_worker.cli.acts import note_act
 from trio_worker.cli.documents import Document
-from trio_worker.cli.enqueue import JobsFile, read_lines
+from trio_worker.cli.enqueue import read_lines
 from trio_worker.cli.means import Templates, read_templates, relay_of
 from trio_worker.cli.surroundings import (
     LOGIN_REFUSED,
@@ -54,7 +55,10 @@ class _Said:
     why: str
 
 
-async def send(file: JobsFile = "-", *, config: ConfigFile = None, as_json: AsJson = False) -> int:
+_JobFile = Annotated[str, Parameter(help="File with the job; - for standard input.", allow_leading_hyphen=True)]
+
+
+async def send(file: _JobFile = "-", *, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Send the mail of one job now, without the queue: to try a template, a login or an address. It is tried once."""
     settings = load_settings(config)
     lines = await read_lines(file)

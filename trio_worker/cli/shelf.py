@@ -46,7 +46,7 @@ class Filters:
     """Which jobs are meant."""
 
     code: Annotated[str, Parameter(help="Only this reply: 550, or 5 for all of 5xx, or '550 5.1.1'.")] = ""
-    cause: Annotated[str, Parameter(help="Only this cause, as groups names it: refused, malformed, expired.")] = ""
+    cause: Annotated[str, Parameter(help="Only this cause, as groups names it: refused, not_json, expired.")] = ""
     type_: Annotated[str, Parameter(name="--type", help="Only this email type.")] = ""
     match: Annotated[str, Parameter(help="Only jobs with this in the reason.")] = ""
     since: Annotated[Moment, Parameter(help="Only those that came since: 2h (ago), or a time.")] = None

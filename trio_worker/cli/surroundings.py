@@ -37,7 +37,8 @@ TIMED_OUT = 75
 LOGIN_REFUSED = 77
 MISCONFIGURED = 78
 
-ConfigFile = Annotated[Path | None, Parameter(name=["--config"], help="Configuration file; else TRIO_WORKER_CONFIG.")]
+CONFIG_HELP = "Configuration file; else TRIO_WORKER_CONFIG, conf/dev.toml."
+ConfigFile = Annotated[Path | None, Parameter(name=["--config"], help=CONFIG_HELP)]
 QueueName = Annotated[str | None, Parameter(name=["--queue"], help="Name of the queue; else queue.name.")]
 OnlyAscii = Annotated[bool, Parameter(name=["--ascii"], negative=(), help="Draw with ASCII alone.")]
 AsJson = Annotated[bool, Parameter(name=["--json"], negative=(), help="Print JSON, stable between versions.")]
