@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -104,6 +106,20 @@ def test_a_missing_server_says_why(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "no Valkey for the mail worker" in done.stdout
+
+
+def test_the_server_stops_when_pytest_is_killed(tmp_path: Path) -> None:
+    """The server of a test run is found by nobody again, so it must not outlive the run."""
+    test = "def test_it(mail_worker):\n    print('at', mail_worker.redis_url, flush=True)\n    input()\n"
+    (tmp_path / "test_it.py").write_text(test)
+    words = [sys.executable, "-m", "pytest", "-s", "-q", "-p", "no:cacheprovider", "test_it.py"]
+    with subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        url = urlsplit(next(line for line in run.stdout if "at redis://" in line).split()[-1])
+        with socket.create_connection((url.hostname, url.port), timeout=PATIENCE_SECONDS) as client:
+            run.kill()
+
+            assert client.recv(1) == b""
 
 
 def test_a_missing_fakeredis_says_how_to_get_it(tmp_path: Path) -> None:

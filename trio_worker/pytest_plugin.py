@@ -54,15 +54,16 @@ class MailWorkerRequest(NamedTuple):
 
 @pytest.fixture(scope="session")
 def mail_worker_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the URL of a Valkey for all tests that want one; it stops with the last of them."""
-    from trio_worker import embedded  # noqa: PLC0415  when it is first wanted
+    """Give the URL of a Valkey for all tests that want one; it stops with the last of them, or when pytest dies."""
+    from trio_worker import embedded, embedded_guard  # noqa: PLC0415  when it is first wanted
 
     address = embedded.EmbeddedAddress(tmp_path_factory.mktemp("mail-worker-valkey"))
     try:
         hold = embedded.acquire_embedded(address)
     except embedded.EmbeddedError as error:
         pytest.fail(f"no Valkey for the mail worker: {error}", pytrace=False)
-    yield hold.server.url
+    with embedded_guard.open_guard(address.directory):
+        yield hold.server.url
     embedded.release_embedded(hold)
 
 
