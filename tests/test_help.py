@@ -58,6 +58,14 @@ def test_help_shows_what_somebody_can_use(words: tuple[str, ...]) -> None:
     assert not re.search(r"\[default: (False|None|inf|\"\"|\(\)|[0-9]+\.0)\]", told)
 
 
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_breaks_lines_where_the_screen_does(words: tuple[str, ...]) -> None:
+    """A paragraph of a docstring is printed with its own line ends, which would cut lines anywhere; so it has none."""
+    told = help_of(*words).partition("╭")[0]
+
+    assert [paragraph for paragraph in told.strip().split("\n\n") if "\n" in paragraph] == []
+
+
 @pytest.mark.parametrize("noun", ["queue", "dead", "job", "worker", "config", "capture"])
 def test_the_line_of_a_group_names_all_of_its_commands(noun: str) -> None:
     """Among all commands, and at the head of its own help."""

@@ -476,7 +476,21 @@ def test_job_is_found_by_whom_it_is_for_and_nobody_is_named(
     assert run("job", "find", "--message-id", f"<{ids[0]}@example.com>") == 0
     assert ids[0] in capsys.readouterr().out
     assert run("job", "find", "--to", "nobody@example.net") == 3
+    assert capsys.readouterr().err.startswith("0 found; ")
     assert run("job", "find") == 2
+
+
+def test_where_nothing_is_found_no_command_shows_more_of_it(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How to see one is said beside ids; without any there is none to give."""
+    bury(ask, CAUSES)
+    for words in (("dead", "list"), ("job", "find"), ("dead", "list", "--type", "Nothing"), ("capture", "ls")):
+        found = run(*words, *(("--type", "Registration") if words == ("job", "find") else ())) == 0
+        told = "".join(capsys.readouterr())
+
+        assert found
+        assert (" show " in told) == (words[-1] in {"list", "find"}), words
 
 
 def test_job_is_sent_now(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,8 @@ def list_mails(
     for row in rows:
         print(f"{row['at']}  {', '.join(row['to'])[:34]:<34}  {row['bytes']:>7,}  {row['subject']}"[:200])
         print(f"                      {row['key']}")
-    print(f"{len(rows):,} of {counted(len(caught), 'caught mail')}. One of them: trio-worker capture show KEY")
+    more = " One of them: trio-worker capture show KEY" if rows else ""
+    print(f"{len(rows):,} of {counted(len(caught), 'caught mail')}.{more}")
     return OK
 
 
@@ -126,8 +127,9 @@ def set_chaos(
 
     Stages: connect ehlo starttls auth mail rcpt data body final rset quit, and every for all of them.
 
-    Actions: a reply code from 400 to 599, with an enhanced code and a text if you like (550-5.1.1-No_such_user);
-    drop, stall, delay-50ms; at final also accept-drop, which keeps the mail and resets the connection.
+    Actions: a reply code from 400 to 599, with an enhanced code and a text if you like: 550-5.1.1-No_such_user.
+
+    Other actions: drop, stall, delay-50ms; at final also accept-drop: the mail is kept and the connection reset.
 
     Qualifiers: 20% by chance; every5 and first3, counted over all connections; after5, on one connection.
     """

@@ -102,7 +102,9 @@ async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
 
 @job.command(name="cancel")
 async def cancel_job(
-    *job_ids: Annotated[str, Parameter(help="Ids of delayed jobs, as tail, job find and queue list --json name them.")],
+    *job_ids: Annotated[
+        str, Parameter(name=["JOB-IDS"], help="Ids of delayed jobs, as tail, job find and queue list --json name them.")
+    ],
     producer_id: Annotated[str, Parameter(name="--id", help="The id that the producer gave it, wherever it is.")] = "",
     most: Annotated[int, Parameter(help="Look at so many jobs at the most.", validator=Number(gte=1))] = MOST_LOOKED_AT,
     asking: Asking = ASKING,

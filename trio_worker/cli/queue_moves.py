@@ -125,8 +125,9 @@ async def release(
 ) -> int:
     """Put every unfinished job back on the plain list, as it was pushed, in its order: the way to another worker.
 
-    Pauses the queue first, so that no worker of this kind claims them again, waits until none has a job in hand, and
-    leaves it paused. Can be cut short and begun anew: nothing is lost, and nothing is in two places.
+    Pauses the queue first, waits until no worker has a job in hand, and leaves it paused: none claims them again.
+
+    Can be cut short and begun anew: nothing is lost, and nothing is in two places.
     """
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     name = settings.queue.name

@@ -118,7 +118,8 @@ class ShelfCommands:
             return OK
         for job in jobs:
             print(job_line(job))
-        print(f"{len(jobs):,} of {counted(total, self.wording.one, many)}. More of one: trio-worker {shelf} show ID")
+        more = f" More of one: trio-worker {shelf} show ID" if jobs else ""
+        print(f"{len(jobs):,} of {counted(total, self.wording.one, many)}.{more}")
         return OK
 
     async def groups(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None, as_json: AsJson = False) -> int:
