@@ -130,6 +130,7 @@ def test_a_missing_fakeredis_says_how_to_get_it(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "pip install 'fakeredis[lua]'" in done.stdout
+    assert "another exception occurred" not in done.stdout
 
 
 def test_the_ini_file_names_a_configuration(tmp_path: Path) -> None:

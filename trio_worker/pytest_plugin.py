@@ -61,7 +61,7 @@ def mail_worker_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     try:
         hold = embedded.acquire_embedded(address)
     except embedded.EmbeddedError as error:
-        pytest.fail(f"no Valkey for the mail worker: {error}", pytrace=False)
+        raise pytest.fail.Exception(f"no Valkey for the mail worker: {error}", pytrace=False) from None
     with embedded_guard.open_guard(address.directory):
         yield hold.server.url
     embedded.release_embedded(hold)
@@ -96,7 +96,7 @@ def mail_worker(mail_worker_request: MailWorkerRequest) -> Iterator[BlockingMail
         with testing.open_blocking_mail_worker(asked.redis, **_given(asked)) as worker:
             yield worker
     except testing.MailWorkerError as error:
-        pytest.fail(f"no mail worker: {error}", pytrace=False)
+        raise pytest.fail.Exception(f"no mail worker: {error}", pytrace=False) from None
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ async def trio_mail_worker(mail_worker_request: MailWorkerRequest) -> AsyncItera
         async with testing.open_mail_worker(asked.redis, **_given(asked)) as worker:
             yield worker
     except testing.MailWorkerError as error:
-        pytest.fail(f"no mail worker: {error}", pytrace=False)
+        raise pytest.fail.Exception(f"no mail worker: {error}", pytrace=False) from None
 
 
 @pytest.fixture
