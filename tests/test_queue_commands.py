@@ -158,6 +158,20 @@ def test_peek_shows_no_address(
     assert counts(ask).waiting == 3
 
 
+def test_job_that_is_written_over_several_lines_is_told_of_once(
+    run: Callable[..., int], ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A document that a person has set out is no job a line, and one sentence says so; lines that are wrong get none."""
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps(json.loads(job_bytes(1)), indent=2))
+    assert run("enqueue", str(file)) == 4
+    assert "one JSON document over several lines" in capsys.readouterr().err
+    file.write_text("{\n{\n")
+    assert run("enqueue", str(file)) == 4
+    assert "over several lines" not in capsys.readouterr().err
+    assert counts(ask).waiting == 0
+
+
 @pytest.mark.parametrize(
     ("lines", "code", "words"),
     [

@@ -303,6 +303,7 @@ def test_no_value_of_any_type_raises(key: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ('[smtp]\nhost = "mail.example.com:587"', "smtp.host: holds a port, which is a key of its own: smtp.port"),
         ('[smtp]\nhost = "mail..example.com"\nallow_real_relay = true', "smtp.host: has an empty or too long part"),
         (f'[smtp]\nhost = "{"x" * 70}.example.com"\nallow_real_relay = true', "smtp.host: has an empty or too long"),
         (f"number_workers = 1{'0' * 400}", "number_workers: is too large a number"),

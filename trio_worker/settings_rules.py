@@ -54,6 +54,8 @@ def _crossed(settings: Settings, origins: Origins) -> Iterator[Fault]:
     smtp, queue = settings.smtp, settings.queue
     if not smtp.host or re.search(r"[\s\x00-\x1f/@]", smtp.host):
         yield fault("smtp.host", "must be a name or an address")
+    elif re.fullmatch(r"[^:]*:\d+", smtp.host):
+        yield fault("smtp.host", "holds a port, which is a key of its own: smtp.port")
     elif not _is_host_name(smtp.host):
         yield fault("smtp.host", "has an empty or too long part between its dots")
     elif settings.profile == "dev" and not is_loopback(smtp.host) and not smtp.allow_real_relay:

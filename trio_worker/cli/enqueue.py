@@ -39,6 +39,7 @@ from trio_worker.job import decode
 from trio_worker.overview import read_overview
 from trio_worker.redis_client import Unavailable
 from trio_worker.settings import Settings
+from trio_worker.strict_json import read_json
 from trio_worker.wording import counted
 
 # So many jobs go in one RPUSH: few round trips, and no command that Redis chews on for long.
@@ -69,6 +70,8 @@ async def enqueue(
     good, faults, named = _unchecked(lines) if unchecked else _check(lines, types, settings)
     for fault in faults:
         complain(fault)
+    if len(lines) > 1 and not good and not isinstance(read_json(b"\n".join(lines)), Malformed):
+        complain("this is one JSON document over several lines; a job is one line (jq -c . makes it so)")
     for warning in _unknown_here(named, types):
         complain(warning)
     if not lines:
