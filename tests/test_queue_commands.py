@@ -161,7 +161,7 @@ def test_peek_shows_no_address(
 def test_job_that_is_written_over_several_lines_is_told_of_once(
     run: Callable[..., int], ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A document that a person has set out is no job a line, and one sentence says so; lines that are wrong get none."""
+    """A document that a person has set out is no job a line, and one sentence says so; not of lines that are wrong."""
     file = tmp_path / "job.json"
     file.write_text(json.dumps(json.loads(job_bytes(1)), indent=2))
     assert run("enqueue", str(file)) == 4
