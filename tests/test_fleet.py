@@ -62,6 +62,18 @@ def test_rates_are_those_of_the_queue() -> None:
     assert fleet.snapshot(14.0, 1004.0).rates.sent == pytest.approx(100)
 
 
+def test_rates_of_one_frame_are_of_one_span() -> None:
+    """Two looks a second apart, as for a single frame, do not set the sends of that second beside older claims."""
+    fleet = fleet_of(WorkerSeen(beat(), 1.0))
+    fleet.note_look(totals(1001, 50), SEEN, [WorkerSeen(beat(), 1.0)], now=11.0, redis_seconds=0.001)
+
+    rates = fleet.snapshot(11.0, 1001.0).rates
+    assert (rates.claimed, rates.sent) == (10, 9)
+
+    fleet.note_look(totals(1008, 850), SEEN, [WorkerSeen(beat(), 1.0)], now=18.0, redis_seconds=0.001)
+    assert fleet.snapshot(18.0, 1008.0).rates.sent == pytest.approx(100)
+
+
 def test_chart_holds_all_that_was_sent() -> None:
     """The columns of the chart add up to what was sent between the looks, however irregular these are."""
     fleet = Fleet("jobs", "cache")

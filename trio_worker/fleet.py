@@ -123,26 +123,27 @@ class Fleet:
         )
 
     def _rates(self, beats: Sequence[Heartbeat]) -> Rates:
-        """Return the rates of the queue's totals; before there are two looks, the sum of what the workers say.
+        """Return the rates of the queue's totals; before these were seen for long, the sum of what the workers say.
 
-        Claims are always what the workers say: the queue counts those of fresh jobs alone.
+        Claims are always what the workers say: the queue counts those of fresh jobs alone. What was sent within the
+        moment between two looks, beside claims of the last ten seconds, would look as if the two did not agree.
         """
         claimed = sum(beat.rates.claimed for beat in beats)
         last = self._looks[-1][0] if self._looks else None
         first = next((totals for totals, _ in self._looks if last and last.at - totals.at <= RATE_SECONDS), last)
-        if last is None or first is None or last.at == first.at:
+        seconds = 0.0 if last is None or first is None else last.at - first.at
+        if last is None or first is None or not seconds or (beats and seconds < RATE_SECONDS / 2):
             return Rates(
                 claimed=claimed,
                 sent=sum(beat.rates.sent for beat in beats),
                 delayed=sum(beat.rates.delayed for beat in beats),
                 dead=sum(beat.rates.dead for beat in beats),
             )
-        span = last.at - first.at
         return Rates(
             claimed=claimed,
-            sent=max(0, last.sent - first.sent) / span,
-            delayed=max(0, last.delays - first.delays) / span,
-            dead=max(0, last.deaths - first.deaths) / span,
+            sent=max(0, last.sent - first.sent) / seconds,
+            delayed=max(0, last.delays - first.delays) / seconds,
+            dead=max(0, last.deaths - first.deaths) / seconds,
         )
 
     def _slope(self) -> float | None:
