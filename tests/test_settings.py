@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.settings import KEYS, Faults, Settings, config_path, read_settings
+from trio_worker.settings import KEYS, Faults, Settings, config_path, digest_of, read_settings
 from trio_worker.settings_source import SECRET_LIMIT_BYTES, key_lines, variable_of
 
 SECRET = "s3same-0pen"
@@ -334,3 +334,18 @@ def test_a_login_in_a_url_is_never_shown(url: str, work_folder: Path, capsys: py
         with suppress(SystemExit):
             app(["config", "show", "--config", "c.toml", *more])
     assert "sekrit" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ('[log]\nfile = "logs/worker-2.log"\nlevel = "debug"\n', True),
+        ('[metrics]\nlisten = "127.0.0.1:9465"\n', True),
+        ('[queue]\njournal_dir = "var/journal-2"\n', True),
+        ("[retry]\nmax_attempts = 7\n", False),
+        ("[queue]\nlease_seconds = 7\n", False),
+    ],
+)
+def test_what_each_worker_of_a_host_has_for_itself_is_no_difference(text: str, tmp_path: Path, *, same: bool) -> None:
+    """A log, a journal and an address for metrics of its own raise no alarm; what decides about mail does."""
+    assert (digest_of(good(text, tmp_path)) == digest_of(good("", tmp_path))) is same

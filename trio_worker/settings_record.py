@@ -129,12 +129,12 @@ TYPE_KEYS: dict[str, Key] = {key.name: key for key in _keys_of(f"{TYPES}.*", Typ
 def digest_of(settings: Settings) -> str:
     """Return four digits that tell settings from others; secrets have no part in them.
 
-    What is each worker's own, its metrics' address, is left out as well.
+    What may be each worker's own is left out as well: where its metrics, its log and its journal are.
     """
     shown = [
         f"{key.dotted}={value_of(settings, key.dotted)!r}"
         for key in KEYS.values()
-        if not key.option.secret and key.section != "metrics"
+        if not key.option.secret and key.section not in {"metrics", "log"} and key.dotted != "queue.journal_dir"
     ]
     return hashlib.sha256("\n".join([*shown, repr(sorted(settings.mail.types.items()))]).encode()).hexdigest()[:4]
 
