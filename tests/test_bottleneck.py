@@ -115,12 +115,15 @@ def test_each_limit_has_its_name(changes: dict[str, object], limit: str) -> None
     assert bool(found.advice) is (limit != "nothing")
 
 
-def test_paused_queue_says_by_whom() -> None:
+def test_paused_queue_says_by_whom_and_until_when() -> None:
     """A pause is the limit before all others."""
-    found = find_bottleneck(seen(beat(), paused="relay maintenance (ana)"))
+    paused = seen(beat(), paused="relay maintenance (ana)")
+    assert paused.queue is not None
+    ends = evolve(paused, at=1000.0, queue_seen_seconds=2.0, queue=evolve(paused.queue, pause_seconds_left=602.0))
 
-    assert found.limit == "paused"
-    assert "relay maintenance (ana)" in found.headline
+    assert find_bottleneck(paused).limit == "paused"
+    assert find_bottleneck(paused).headline.endswith("relay maintenance (ana), until it is resumed")
+    assert "relay maintenance (ana), until 1970-01-01T00:26:40Z" in find_bottleneck(ends).headline
 
 
 def test_queue_without_workers_says_so() -> None:

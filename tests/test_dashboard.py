@@ -354,6 +354,14 @@ def test_pause_is_told_with_its_reason() -> None:
     assert lines[1] == " ! PAUSED  nothing is claimed: relay maintenance until noon"
 
 
+def test_pause_is_told_with_its_end() -> None:
+    """What ends by itself says when, as of now and not of the last look."""
+    queue = QueueSeen(5, 0, 0, 0, 0, paused="relay maintenance", pause_seconds_left=62.0)
+    lines = lines_of(evolve(busy(), queue=queue, queue_seen_seconds=2.0), 80, 24)
+
+    assert lines[1] == " ! PAUSED  nothing is claimed for 1m00s more: relay maintenance"
+
+
 def test_troubles_that_do_not_fit_are_counted() -> None:
     """Where there is one line for trouble, the most urgent is told and the others are counted."""
     worst = evolve(without_redis(), breaker=without_relay().breaker, phase=Phase.DRAINING)

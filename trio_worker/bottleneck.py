@@ -14,7 +14,7 @@ from attrs import frozen
 from trio_worker.heartbeat import Heartbeat
 from trio_worker.snapshot import Snapshot
 from trio_worker.window import added
-from trio_worker.wording import UNKNOWN, count, counted, duration, per_second, share
+from trio_worker.wording import UNKNOWN, count, counted, duration, paused_words, per_second, share
 
 # A part of a whole that is in use like this has no room for bursts: arrivals queue before it is full.
 BUSY_SHARE = 0.85
@@ -59,7 +59,8 @@ def _standstill(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding | Non
         reasons = (f"{lost:,} sent no heartbeat for a while.",) if lost else ()
         return Finding("workers", "No worker runs.", reasons, ("Start one: trio-worker run",))
     if queue.paused:
-        return Finding("paused", f"The queue is paused: {queue.paused}", (), ("Resume it: trio-worker queue resume",))
+        why = paused_words(queue.paused, snapshot.at - (snapshot.queue_seen_seconds or 0.0), queue.pause_seconds_left)
+        return Finding("paused", f"The queue is paused: {why}", (), ("Resume it: trio-worker queue resume",))
     if all(beat.is_quiet for beat in beats):
         advice = ("Have them claim again: trio-worker worker resume --all",)
         return Finding("quiet", f"All of {_workers(beats)} are quiet.", (), advice)

@@ -85,6 +85,7 @@ class Watch:
             oldest_seconds=seen.oldest_seconds,
             is_estimate=seen.is_estimate,
             paused=counts.paused,
+            pause_seconds_left=counts.pause_seconds_left,
             look_seconds=now - began,
             tallies=counts.tallies,
             ages=seen.ages,

@@ -265,7 +265,10 @@ def _phase_alert(snapshot: Snapshot) -> Alert | None:
 def _paused_alert(snapshot: Snapshot) -> Alert | None:
     if snapshot.queue is None or not snapshot.queue.paused:
         return None
-    return Alert("PAUSED", f"nothing is claimed: {mask_text(snapshot.queue.paused)}", Severity.CAUTION)
+    left, age = snapshot.queue.pause_seconds_left, snapshot.queue_seen_seconds or 0.0
+    # Before the reason, which may be long: a line that is cut still says when it ends.
+    span = "" if left is None else f" for {duration(left - age)} more"
+    return Alert("PAUSED", f"nothing is claimed{span}: {mask_text(snapshot.queue.paused)}", Severity.CAUTION)
 
 
 def _quiet_alert(snapshot: Snapshot) -> Alert | None:
