@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import trio
 import trio.testing
 
@@ -14,6 +15,7 @@ from trio_worker.events import Phase, QuietChanged
 from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
 from trio_worker.order import Drain, Order, Quiet, Resume, read_letters
 from trio_worker.overview import Overview, read_overview
+from trio_worker.pausing import pause_queue
 from trio_worker.presence import Presence, Told, give_order, new_worker_name, read_answers
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.tallies import Act
@@ -219,6 +221,36 @@ async def wait_for_beats(client: RedisClient, count: int) -> None:
     seen: set[str] = set()
     while len(seen) <= count:
         seen.add(str(await client.command("ZRANGE", KEYS[10], 0, -1, "WITHSCORES")))
+
+
+async def test_what_was_obeyed_is_told_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    """Who waits for an order to be obeyed waits for the heartbeat that hears it, not for the one after it."""
+    calls: list[tuple[float, str]] = []
+
+    class Obeyed(RedisClient):
+        async def run_script(self, name: str, *_: object) -> object:
+            calls.append((trio.current_time(), name))
+            return [b"0", b"17 quiet" if len(calls) == 1 else b"", 0]
+
+    client = Obeyed(None, None, lambda: None, scripts={})  # type: ignore[arg-type]
+    presence = Presence(client, "jobs", "a:1", lambda _vitals: beat("a:1"), lambda _order: "quiet")
+    began = trio.current_time()
+
+    with trio.move_on_after(0.5 * BEAT_SECONDS):
+        await presence.run()
+
+    assert calls == [(began, "beat"), (began, "answer"), (began, "beat")]
+
+
+async def test_watcher_knows_when_a_pause_ends(redis: RedisClient) -> None:
+    """As whoever asks for the status does."""
+    await pause_queue(redis, "jobs", "relay maintenance", "ana", 600.0)
+    watch = Watch(redis, "jobs", "cache")
+    await watch.look()
+
+    queue = watch.snapshot().queue
+    assert queue is not None
+    assert queue.pause_seconds_left == pytest.approx(600, abs=30)
 
 
 async def test_broken_redis_costs_a_heartbeat_and_nothing_more(autojump_clock: trio.testing.MockClock) -> None:

@@ -90,8 +90,9 @@ class Presence:
             nursery.start_soon(self.meter.watch_loop)
             nursery.start_soon(self._tell_news)
             while True:
-                await self._beat()
-                await trio.sleep(BEAT_SECONDS)
+                # Who gave an order sees from the next heartbeat that it was obeyed, and does not wait for it.
+                if not await self._beat():
+                    await trio.sleep(BEAT_SECONDS)
         raise AssertionError("a nursery of endless tasks ended")
 
     async def leave(self, drain_seconds: float | None = None) -> None:
@@ -99,21 +100,24 @@ class Presence:
         drain = () if drain_seconds is None else (round(drain_seconds * 1000), *drain_names(drain_seconds))
         await self.client.run_script("beat", fleet_keys(self.queue_name), self.worker_name, "", _FORGET_MS, 1, *drain)
 
-    async def _beat(self) -> None:
+    async def _beat(self) -> bool:
+        """Tell how the worker is, and obey what is wanted of it; return whether anything was."""
         self.vitals = self.meter.read(self._redis_seconds)
         words = (self.worker_name, write_heartbeat(self.take_beat(self.vitals)), _FORGET_MS, 0)
         began = trio.current_time()
         answer = await self.client.run_script("beat", fleet_keys(self.queue_name), *words)
         if isinstance(answer, Unavailable):
             self._redis_seconds, self._is_watched = None, False
-            return
+            return False
         self._redis_seconds = trio.current_time() - began
         _now, orders, watched = answer
         self._is_watched = bool(watched)
-        for letter in read_letters(orders):
+        letters = read_letters(orders)
+        for letter in letters:
             came_of_it = self.obey(letter.order)[:ANSWER_CHARS]
             keys = fleet_keys(self.queue_name)
             await self.client.run_script("answer", keys, letter.answer_id, self.worker_name, came_of_it)
+        return bool(letters)
 
     async def _tell_news(self) -> Never:
         while True:
