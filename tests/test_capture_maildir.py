@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mailbox
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +12,15 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.capture import CaughtMail, MaildirStore, MemoryStore, clear_caught, list_caught, read_caught
+from trio_worker.capture import (
+    CaughtMail,
+    MaildirStore,
+    MemoryStore,
+    clear_caught,
+    count_caught,
+    list_caught,
+    read_caught,
+)
 from trio_worker.capture.maildir import make_maildir, write_mails
 
 CONTENT = b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\r\nHello\r\n"
@@ -70,6 +79,20 @@ def test_a_flagged_mail_keeps_its_key(tmp_path: Path) -> None:
 
     assert list_caught(tmp_path) == [summary]
     assert read_caught(tmp_path, summary.key) == CONTENT
+
+
+def test_the_newest_are_listed_without_reading_the_others(tmp_path: Path) -> None:
+    """Among ten thousands of mails the newest is there at once: older files are counted, and not opened."""
+    make_maildir(tmp_path)
+    write_mails(tmp_path, [MAIL] * 3)
+    everything = list_caught(tmp_path)
+    oldest = tmp_path / "new" / everything[0].key
+    oldest.unlink()
+    os.mkfifo(oldest)  # whoever opens it waits for ever
+
+    assert list_caught(tmp_path, 2) == everything[1:]
+    assert list_caught(tmp_path, 0) == []
+    assert count_caught(tmp_path) == 3
 
 
 def test_clearing_removes_all_and_says_how_many(tmp_path: Path) -> None:

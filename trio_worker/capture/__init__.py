@@ -17,7 +17,7 @@ from trio_worker.capture.host import (
     read_host,
     write_chaos,
 )
-from trio_worker.capture.maildir import CaughtSummary, clear_caught, list_caught, read_caught
+from trio_worker.capture.maildir import CaughtSummary, clear_caught, count_caught, list_caught, read_caught
 from trio_worker.capture.offer import EXTENSIONS
 from trio_worker.capture.server import CatcherPortTaken, open_catcher
 from trio_worker.capture.store import MaildirStore, MemoryStore, Store
@@ -39,6 +39,7 @@ __all__ = [
     "Store",
     "Violation",
     "clear_caught",
+    "count_caught",
     "faults_text",
     "host_catcher",
     "list_caught",

@@ -63,10 +63,19 @@ def write_mails(folder: Path, mails: Sequence[CaughtMail]) -> None:
         unfinished.rename(folder / "new" / key)
 
 
-def list_caught(folder: Path) -> list[CaughtSummary]:
-    """Return all caught mails, oldest first; a folder that does not exist holds none. Blocks on the disk."""
-    summaries = (_summary(path) for path in _paths(folder))
-    return sorted((summary for summary in summaries if summary is not None), key=lambda summary: summary.key)
+def list_caught(folder: Path, newest: int | None = None) -> list[CaughtSummary]:
+    """Return caught mails, oldest first: all, or so many of the newest, and then no other one is read.
+
+    A folder that does not exist holds none. Blocks on the disk.
+    """
+    paths = sorted(_paths(folder), key=_key)
+    summaries = map(_summary, paths if newest is None else paths[max(0, len(paths) - newest) :])
+    return [summary for summary in summaries if summary is not None]
+
+
+def count_caught(folder: Path) -> int:
+    """Return how many mails were caught. Blocks on the disk."""
+    return len(_paths(folder))
 
 
 def read_caught(folder: Path, key: str) -> bytes | None:

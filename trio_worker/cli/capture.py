@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from trio_worker.capture import (
     CatcherPortTaken,
     clear_caught,
+    count_caught,
     host_catcher,
     list_caught,
     read_caught,
@@ -71,8 +72,8 @@ def list_mails(
 ) -> int:
     """List caught mails, newest last."""
     settings = load_settings(config)
-    caught = list_caught(Path(settings.capture.dir))
-    shown = caught[-limit:] if limit else []
+    folder = Path(settings.capture.dir)
+    caught, shown = count_caught(folder), list_caught(folder, max(0, limit))
     rows: list[dict[str, Any]] = [
         {
             "key": mail.key,
@@ -87,13 +88,13 @@ def list_mails(
     if reveal:
         note_reveal(settings, "capture ls", [mail.key for mail in shown])
     if as_json:
-        print_json(Document.CAUGHT, {"caught": len(caught), "mails": rows})
+        print_json(Document.CAUGHT, {"caught": caught, "mails": rows})
         return OK
     for row in rows:
         print(f"{row['at']}  {', '.join(row['to'])[:34]:<34}  {row['bytes']:>7,}  {row['subject']}"[:200])
         print(f"                      {row['key']}")
     more = " One of them: trio-worker capture show KEY" if rows else ""
-    print(f"{len(rows):,} of {counted(len(caught), 'caught mail')}.{more}")
+    print(f"{len(rows):,} of {counted(caught, 'caught mail')}.{more}")
     return OK
 
 
@@ -103,7 +104,7 @@ def show_mail(key: str, *, config: ConfigFile = None) -> int:
     settings = load_settings(config)
     folder = Path(settings.capture.dir)
     if key == "last":
-        caught = list_caught(folder)
+        caught = list_caught(folder, 1)
         key = caught[-1].key if caught else key
     content = read_caught(folder, key)
     if content is None:

@@ -13,7 +13,7 @@ import trio
 from attrs import define, field
 from cyclopts import Parameter
 
-from trio_worker.capture import list_caught, write_chaos
+from trio_worker.capture import count_caught, write_chaos
 from trio_worker.cli.run import NoDashboard, print_line, run_worker
 from trio_worker.cli.surroundings import MISCONFIGURED, OK, PARTLY, complain, refuse
 from trio_worker.events import Disposition, Event, Settled
@@ -67,12 +67,12 @@ async def _demo_in(folder: Path, jobs: int, rate: float, *, shows_dashboard: boo
         refuse(MISCONFIGURED, *map(str, settings.faults))
     caught.mkdir(parents=True, exist_ok=True)
     write_chaos(caught, CHAOS)
-    before = len(list_caught(caught))
+    before = count_caught(caught)
     pusher = _Pusher(jobs, rate)
     code = await run_worker(
         settings, lambda: settings, is_burst=False, shows_dashboard=shows_dashboard, beside=pusher.run
     )
-    found = len(list_caught(caught)) - before
+    found = count_caught(caught) - before
     print_line(f"{counted(pusher.pushed, 'job')} pushed, {counted(found, 'mail')} caught")
     if is_kept:
         print_line(f"kept in {folder}: capture/ is a Maildir, worker.log has a line for each job")
