@@ -23,6 +23,8 @@ def test_it_balances_when_every_claim_is_settled_and_only_then(ended: list[Dispo
     assert ledger.in_hand == more
     assert ledger.balances == (more == 0)
     assert ("not accounted for" in str(ledger)) == (more > 0)
+    assert ledger.so_far().endswith(f" unsettled + {more} in hand")
+    assert "not accounted for" not in ledger.so_far()
     assert sum(ledger.settled.values()) == len(ended)
 
 

@@ -372,6 +372,12 @@ class Ledger:
         return self.in_hand == 0
 
     def __str__(self) -> str:
-        parts = " + ".join(f"{self.settled[each]:,} {each}" for each in Disposition)
         sign = "=" if self.balances else f"!= ({self.in_hand:,} not accounted for)"
-        return f"{self.claimed:,} claimed {sign} {parts}"
+        return f"{self.claimed:,} claimed {sign} {self._parts()}"
+
+    def so_far(self) -> str:
+        """Return the line of a run that goes on: what is in hand is no loss."""
+        return f"{self.claimed:,} claimed = {self._parts()} + {self.in_hand:,} in hand"
+
+    def _parts(self) -> str:
+        return " + ".join(f"{self.settled[each]:,} {each}" for each in Disposition)

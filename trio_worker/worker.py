@@ -204,7 +204,7 @@ class Worker:
         ledger, hands = self.board.ledger, f"{len(self.hands)} in hand, {self.hands.at_work} at work"
         lines = [
             f"{self.name}: {self.board.phase}{', quiet' if self.is_quiet else ''}, {hands}",
-            str(ledger),
+            ledger.so_far() if self.board.phase is not Phase.STOPPED else str(ledger),
             f"breaker: {type(self._gate.breaker).__name__.lower()}",
             repr(self._pool) if self._pool is not None else "no pool yet",
         ]
