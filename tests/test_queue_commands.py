@@ -19,10 +19,11 @@ from trio_worker.bridge import open_bridge
 from trio_worker.broker import Broker, Claims, QueueOptions, Settlement, fleet_keys
 from trio_worker.cli import app
 from trio_worker.cli.enqueue import unknown_to_workers
-from trio_worker.events import Phase
+from trio_worker.events import Disposition, Phase, Settled
 from trio_worker.heartbeat import Heartbeat, WorkerSeen, write_heartbeat
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.minutes import MinuteSample, write_sample
+from trio_worker.outcome_line import OutcomeLine, write_outcome
 from trio_worker.overview import DAY_MINUTES
 from trio_worker.record import Cause, Record
 from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
@@ -339,6 +340,22 @@ def test_a_number_of_seconds_is_a_duration_where_it_was_one(run: Callable[..., i
     assert run("tail", "--for", "soon") == 2
 
 
+def tell(ask: Ask, line: OutcomeLine) -> None:
+    ask(lambda redis: redis.command("XADD", fleet_keys("jobs")[15], "*", "outcome", write_outcome(line)))
+
+
+def test_tail_begins_now(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    """What an earlier watcher was told, minutes ago, does not look as if it happened now."""
+    for job_id, seconds_ago in (("old", 300.0), ("new", 1.0)):
+        line = OutcomeLine(time.time() - seconds_ago, Settled(job_id, Disposition.SENT), "a:1")
+        tell(ask, line)
+
+    assert run("tail", "--for", "0.2") == 0
+    shown = capsys.readouterr().out
+    assert "new" in shown
+    assert "old" not in shown
+
+
 def test_waiting_for_an_empty_queue(run: Callable[..., int], ask: Ask) -> None:
     """At once where it is empty; 75 where nobody works."""
     assert run("queue", "drain-wait") == 0
@@ -488,9 +505,13 @@ def test_job_is_found_by_whom_it_is_for_and_nobody_is_named(
     assert run("job", "find", "--id", "order-9") == 0
     assert "waits at place 1" in capsys.readouterr().out
     assert run("job", "find", "--message-id", f"<{ids[0]}@example.com>") == 0
-    assert ids[0] in capsys.readouterr().out
+    found = capsys.readouterr()
+    assert ids[0] in found.out
+    assert "job show ID" in found.err
     assert run("job", "find", "--to", "nobody@example.net") == 3
-    assert capsys.readouterr().err.startswith("0 found; ")
+    nothing = capsys.readouterr().err
+    assert nothing.startswith("0 found; ")
+    assert "job show ID" not in nothing
     assert run("job", "find") == 2
 
 

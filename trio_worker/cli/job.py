@@ -260,7 +260,8 @@ async def find(
     for each in found:
         where = each["job_id"] or f"waits at place {each['place']}"
         print(f"{where}  {each['email_type'] or '-'}")
-    more = " More of one: trio-worker job show ID" if found else ""
+    # A job that waits in the list has no id to be shown by.
+    more = " More of one: trio-worker job show ID" if any(each["job_id"] for each in found) else ""
     complain(f"{len(found):,} found; {counted(looked_at, 'unfinished job')} looked at.{more}")
     return OK if found else NOTHING_MATCHED
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from typing import Annotated, Any
 
 import trio
@@ -24,7 +25,7 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.events import Disposition
 from trio_worker.outcome_line import OutcomeLine
-from trio_worker.watching import Watch
+from trio_worker.watching import WATCH_SECONDS, Watch
 from trio_worker.wording import clock, duration, reason_words, recipients_words
 
 LOOK_SECONDS = 0.5
@@ -46,11 +47,13 @@ async def tail(
         failed = await watch.look()
         if failed:
             return report_unavailable(failed, settings)
+        # What earlier watchers were told still stands in Redis: it is not what happens now.
+        since = time.time() - WATCH_SECONDS
         is_away = False
         with trio.move_on_after(for_):
             while True:
                 for line in watch.outcomes:
-                    if _is_wanted(line, email_type, errors=errors):
+                    if line.at >= since and _is_wanted(line, email_type, errors=errors):
                         print(json.dumps(_document(line), ensure_ascii=False) if as_json else _text(line), flush=True)
                 await trio.sleep(LOOK_SECONDS)
                 failed = await watch.look()
