@@ -145,6 +145,26 @@ def test_ids_that_are_not_there_are_counted_and_the_others_done(
     assert (counts(valkey_url).held, counts(valkey_url).dead) == (1, 1)
 
 
+def test_an_id_that_is_not_there_is_not_called_all(
+    run: Callable[..., int], job_ids: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There are held jobs; that the one that was named is none is all there is to say."""
+    assert run("held", "retry", job_ids[2]) == 3
+    assert capsys.readouterr().err == "1 of 1 is no held job\n"
+
+
+def test_a_job_that_was_put_back_is_there_for_no_cause(
+    run: Callable[..., int], job_ids: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is due again; what it died of stands among its attempts."""
+    assert run("dead", "retry", job_ids[2]) == 0
+    capsys.readouterr()
+    assert run("job", "show", job_ids[2]) == 0
+    shown = capsys.readouterr().out
+    assert "DELAYED until" in shown
+    assert "unknown" not in shown
+
+
 @pytest.mark.parametrize(
     ("place", "state"), [(0, "HELD since"), (2, "DEAD since"), (3, "DELAYED until"), (4, "LEASED until")]
 )

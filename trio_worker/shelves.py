@@ -27,9 +27,8 @@ _UNDO_PLACE = 16  # in the key table
 
 Shelf: TypeAlias = Literal["dead", "held"]
 
-UNKNOWN = "unknown"
-"""The cause of a job of which nothing is told."""
-
+# Of a job that nobody said anything of, or that was put back.
+UNKNOWN = Cause("unknown")
 # Why a claim itself set a job aside, without a worker to write a record.
 _CLAIM_REASONS = {
     "crashed": "given out as often as queue.max_deliveries allows, and never settled",
@@ -253,4 +252,4 @@ def _cause(record: Record, lease: bytes) -> Cause:
     _, _, state = lease.decode("utf-8", "replace").rpartition("|")
     if state in _CLAIM_REASONS:
         return Cause(state, text=_CLAIM_REASONS[state])
-    return record.cause or Cause(UNKNOWN)
+    return record.cause or UNKNOWN

@@ -308,7 +308,7 @@ async def open_mail_worker(
 
 def _why(job: ShelvedJob) -> str:
     # A job that the relay's trouble sent back has cost no attempt, and keeps no cause.
-    why = "not tried yet" if job.cause.word == UNKNOWN else job.cause
+    why = "not tried yet" if job.cause == UNKNOWN else job.cause
     return f"{job.record.email_type or 'no type'}, {why}"
 
 

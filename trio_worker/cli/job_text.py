@@ -13,7 +13,7 @@ from trio_worker.address import AddressFault, parse_mailbox
 from trio_worker.glance import glance
 from trio_worker.privacy import mask_address, mask_text
 from trio_worker.record import Record, Said
-from trio_worker.shelves import ShelvedJob
+from trio_worker.shelves import UNKNOWN, ShelvedJob
 from trio_worker.wording import duration
 
 # A Message may have hundreds; JSON has them all.
@@ -94,8 +94,9 @@ def job_lines(job: ShelvedJob, state: str, *, reveal: bool, message_id: str) -> 
     yield f"mail      Message-ID {message_id or '-'}"
     cause = described["cause"]
     codes = " ".join(word for word in (job.cause.codes, job.cause.stage.upper()) if word)
-    yield f"why       {cause['word']}   {codes}".rstrip()
-    yield from (f"          {part}" for part in cause["text"].split("; ") if part)
+    if since == "since" or job.cause != UNKNOWN:  # a job that was put back is where it is for no cause
+        yield f"why       {cause['word']}   {codes}".rstrip()
+        yield from (f"          {part}" for part in cause["text"].split("; ") if part)
     yield f"attempts  {job.record.attempts}, of these uncertain {job.record.uncertain}; first seen {described['born']}"
     yield from (f"          {_attempt_line(attempt)}" for attempt in described["timeline"])
     if reveal:

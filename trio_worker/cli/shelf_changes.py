@@ -65,7 +65,8 @@ class Change:
         if self.missing:
             complain(f"{self.missing:,} of {len(set(job_ids)):,} {'is' if self.missing == 1 else 'are'} no {self.one}")
         if not found:
-            complain(f"nothing to do: {selection} matches no {many} of {queue}")
+            if not job_ids:
+                complain(f"nothing to do: {selection} matches no {many} of {queue}")
             return NOTHING_MATCHED
         return found if is_expected(len(found), self.asking.expect, many) else REFUSED
 
