@@ -156,6 +156,17 @@ async def test_an_empty_journal_leaves_no_file(tmp_path: Path) -> None:
     assert left_in(tmp_path) == []
 
 
+async def test_a_process_that_was_killed_with_nothing_to_tell_leaves_no_file_for_ever(tmp_path: Path) -> None:
+    """The next one clears it away; that of another queue stays."""
+    for name, owner in (("1-left", OWNER), ("2-other", Owner("other", "localhost:6379"))):
+        with open_journal(tmp_path / "made", owner) as journal:
+            (tmp_path / f"{name}{journal.path.suffix}").write_bytes(journal.path.read_bytes())
+    (tmp_path / "made").rmdir()
+    with open_journal(tmp_path, OWNER) as journal:
+        assert journal.orphaned == ()
+    assert [path.stem for path in left_in(tmp_path)] == ["2-other"]
+
+
 async def test_a_write_that_fails_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk is told, and what is written after it is read back whole."""
     real = os.pwrite

@@ -153,7 +153,9 @@ def _take_over(folder: Path, owner: Owner, stack: ExitStack) -> Iterator[tuple[P
             if not _try_lock(file):
                 continue
             whose, entries = read_journal(_read_all(file), path)
-            if whose == owner:
+            if whose == owner and not entries:
+                path.unlink(missing_ok=True)  # or each process that is killed would leave a file for ever
+            elif whose == owner:
                 stack.push(trying.pop_all())
                 yield path, entries
 
