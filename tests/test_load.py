@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -148,3 +149,20 @@ def read(master: int) -> bytes:
         return os.read(master, 65536)
     except OSError:
         return b""
+
+
+def test_relative_paths_begin_where_it_was_started(tmp_path: Path) -> None:
+    """The same configuration means the same queue to it as to a worker that is started in the same folder."""
+    tools, programs, started = tmp_path / "tools", tmp_path / "programs", tmp_path / "elsewhere"
+    for folder in (tools, programs, started):
+        folder.mkdir()
+    shutil.copy(LOAD.with_name("load"), tools)
+    (tools / "environment").write_text("bin=programs\n")
+    (programs / "python").write_text('#!/bin/sh\npwd\necho "$@"\n')
+    (programs / "python").chmod(0o755)
+
+    done = subprocess.run(
+        [tools / "load", "--config", "mine.toml"], cwd=started, capture_output=True, text=True, timeout=30, check=True
+    )
+
+    assert done.stdout.splitlines() == [str(started), f"{tools}/loading.py --config mine.toml"]
