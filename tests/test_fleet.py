@@ -26,7 +26,7 @@ def beat(name: str = "a:1", **changes: Any) -> Heartbeat:
 
 
 def totals(at: float, sent: int, waiting: int = 100) -> QueueTotals:
-    return QueueTotals(at, popped=sent, sent=sent, delays=0, deaths=0, uncertain=3, waiting=waiting)
+    return QueueTotals(at, popped=sent, sent=sent, delays=0, deaths=0, waiting=waiting)
 
 
 def fleet_of(*workers: WorkerSeen) -> Fleet:
@@ -50,6 +50,13 @@ def test_ledger_of_all_is_the_sum_and_balances(parts: list[dict[str, int]]) -> N
     assert found.scope is Scope.FLEET
     assert found.ledger.claimed == sum(each.claimed for each in beats)
     assert found.ledger.in_hand == found.in_hand == sum(range(len(parts)))
+
+
+def test_what_is_uncertain_is_of_the_same_run_as_all_beside_it() -> None:
+    """Not of the queue since it began: 121 of 199 mails that were sent would be an alarm."""
+    fleet = fleet_of(WorkerSeen(beat("a:1", uncertain=2), 1.0), WorkerSeen(beat("a:2", uncertain=3), 1.0))
+
+    assert fleet.snapshot(10.0, 1000.0).ledger.uncertain == 5
 
 
 def test_rates_are_those_of_the_queue() -> None:

@@ -29,7 +29,6 @@ class QueueTotals:
     sent: int
     delays: int
     deaths: int
-    uncertain: int
     waiting: int
 
     @property
@@ -81,8 +80,6 @@ class Fleet:
         beats = [worker.beat for worker in workers if not worker.is_lost]
         phase, why = _phase_of(beats)
         ledger = _ledger_of(beats)
-        if self._looks:
-            ledger.uncertain = self._looks[-1][0].uncertain
         return Snapshot(
             at=wall,
             phase=phase,
@@ -183,6 +180,7 @@ def _ledger_of(beats: Sequence[Heartbeat]) -> Ledger:
     return Ledger(
         claimed=sum(beat.claimed for beat in beats),
         settled=settled,
+        uncertain=sum(beat.uncertain for beat in beats),
         recovered=sum(beat.recovered for beat in beats),
         opened=sum(beat.opened for beat in beats),
         opening_seconds=sum(beat.opening_seconds for beat in beats),

@@ -72,9 +72,7 @@ class Watch:
         if self.wants_outcomes:
             self._take_news(answers[-1])
         counts = seen.counts
-        totals = QueueTotals(
-            counts.at, counts.popped, counts.sent, counts.delays, counts.deaths, counts.uncertain, counts.waiting
-        )
+        totals = QueueTotals(counts.at, counts.popped, counts.sent, counts.delays, counts.deaths, counts.waiting)
         queue = QueueSeen(
             waiting=counts.waiting,
             delayed=counts.delayed,
