@@ -205,6 +205,8 @@ async def test_probes_of_a_running_worker(programs: Programs, real_redis: RedisC
         worker = await programs.start("run", "--no-dashboard")
         assert await asked("ready", "--wait", "20s", *env_words) == 0
         assert await asked("live", "--config", str(programs.config)) == 0
+        _, said = await trio.to_thread.run_sync(probe.ask, listen, "/readyz")
+        assert json.loads(said)["worker"].endswith(f":{worker.process.pid}")
         await push(real_redis, 3)
         await relay.wait_for_mails(3)
         status, text = await trio.to_thread.run_sync(probe.ask, listen, "/metrics")

@@ -35,7 +35,8 @@ def pages_of(worker: Worker, metrics: Metrics) -> Mapping[str, Callable[[], Answ
 
     def ready() -> Answer:
         is_ready, document = readiness(worker.snapshot(), trio.current_time() - worker.client.answered_at)
-        return page_of_json(200 if is_ready else 503, document)
+        # Who asks all workers of a host must see whose answer is which.
+        return page_of_json(200 if is_ready else 503, {"worker": worker.name, **document})
 
     return {
         "/metrics": lambda: Answer(200, METRICS_TYPE, metrics.exposition()),
