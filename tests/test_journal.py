@@ -18,6 +18,7 @@ from conftest import WorkerMaker, job_bytes
 from trio_worker import journal as journal_module
 from trio_worker.broker import Entry
 from trio_worker.capture import Catcher, Faults, parse_faults
+from trio_worker.cli.run import owner_of
 from trio_worker.events import (
     Claimed,
     Disposition,
@@ -28,7 +29,8 @@ from trio_worker.events import (
 )
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.journal import JournalUnusableError, Owner, open_journal, read_journal
-from trio_worker.redis_client import RedisClient
+from trio_worker.redis_client import RedisClient, RedisOptions
+from trio_worker.settings import Settings
 from trio_worker.worker import ShutdownOptions, Worker
 
 OWNER = Owner("jobs", "localhost:6379")
@@ -303,3 +305,20 @@ def _refuse_after_header(file: int, content: bytes, at: int) -> None:
     if at:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.pwrite(file, content, at)
+
+
+def test_one_embedded_server_is_one_owner(work_folder: Path) -> None:
+    """However its folder is written, what was left for it is found again; another folder is another server."""
+    (work_folder / "var").mkdir()
+    owners = [
+        owner_of(Settings(redis=RedisOptions(url=url)))
+        for url in (
+            "embedded:var/valkey",
+            "embedded:./var/../var/valkey?port=7000",
+            f"embedded:{work_folder}/var/valkey",
+        )
+    ]
+
+    assert len(set(owners)) == 1
+    assert owner_of(Settings(redis=RedisOptions(url="embedded:var/other"))) not in owners
+    assert owner_of(Settings(redis=RedisOptions(url="redis://a:secret@h:1/0"))) == Owner("jobs", "h:1")

@@ -29,6 +29,7 @@ from trio_worker.cli.surroundings import (
     refuse,
 )
 from trio_worker.dashboard import status_line
+from trio_worker.embedded import EmbeddedAddress, parse_embedded
 from trio_worker.events import LoopComplained, SettingsRead
 from trio_worker.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.keyboard import Keyboard, open_keyboard
@@ -265,9 +266,8 @@ class _Stage:
         folder = self.settings.queue.journal_dir
         if not folder:
             return None
-        owner = Owner(self.settings.queue.name, redis_name(self.settings.redis.url))
         try:
-            return stack.enter_context(open_journal(Path(folder), owner))
+            return stack.enter_context(open_journal(Path(folder), owner_of(self.settings)))
         except JournalUnusableError as error:
             complain(f"queue.journal_dir: {error}")
             return None
@@ -439,6 +439,14 @@ class _Stage:
             self.screen.restore()
         if self.keyboard is not None:
             self.keyboard.give_back()
+
+
+def owner_of(settings: Settings) -> Owner:
+    """Return whose settlements a journal of these settings holds; one embedded server is one, however it is written."""
+    address = parse_embedded(settings.redis.url)
+    if isinstance(address, EmbeddedAddress):
+        return Owner(settings.queue.name, f"embedded:{address.directory.expanduser().resolve()}")
+    return Owner(settings.queue.name, redis_name(settings.redis.url))
 
 
 def print_line(line: str) -> None:
