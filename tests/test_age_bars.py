@@ -14,7 +14,7 @@ from conftest import Complaints, open_fake
 from trio_worker.age_bars import BAR_BOUNDS, bars_of
 from trio_worker.lookout import SAMPLE_SECONDS, SERVER_SECONDS, Lookout
 from trio_worker.overview import Overview
-from trio_worker.redis_client import RedisClient
+from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.server_state import ServerState, read_server_state
 
 ages = st.lists(st.tuples(st.none() | st.floats(0, 1e5), st.booleans()), min_size=1, max_size=200)
@@ -73,6 +73,17 @@ async def test_long_list_is_sampled_evenly_and_a_longer_one_not_at_all(redis: Re
 
     answer = await redis.run_script("ages", ["jobs"], 1000, 500, 9)
     assert answer == [1000, []]
+
+
+async def test_large_jobs_are_not_all_fetched(redis: RedisClient) -> None:
+    """What is too large to be sent is still read by Redis: after some of it the rest is left undated."""
+    await redis.command("RPUSH", "jobs", *(["x" * 1000] * 20), "{}")
+
+    answer = await redis.run_script("ages", ["jobs"], 500, 100, 100)
+
+    assert not isinstance(answer, Unavailable)
+    waiting, found = answer
+    assert (waiting, found[1::2]) == (21, [b""] * 21)
 
 
 async def test_look_is_one_round_trip_and_asks_the_server_rarely(real_redis: RedisClient) -> None:
