@@ -10,6 +10,7 @@ import signal
 import struct
 import sys
 import termios
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from fcntl import ioctl
@@ -22,7 +23,10 @@ from attrs import define
 from test_processes import Program, Programs, faults, patience, programs, push, relay
 
 from conftest import job_bytes
+from trio_worker.broker import fleet_keys
 from trio_worker.capture import Catcher
+from trio_worker.events import Phase
+from trio_worker.heartbeat import Heartbeat, write_heartbeat
 from trio_worker.redis_client import RedisClient
 
 ROOT = Path(__file__).parent.parent
@@ -93,7 +97,12 @@ async def test_worker_is_looked_into_from_elsewhere(
         await told(programs, "worker", "log-level", "loud", "--all", code=2)
         await told(programs, "worker", "log-level", "debug", "--all", "--for", "forever", code=2)
 
-        trace = await programs.start("smtp", "trace", "--json", "--for", "1m")
+        # One that does not answer: what the other says is shown meanwhile.
+        silent = write_heartbeat(
+            Heartbeat("silent:1", "1.2.3", time.time(), Phase.RUNNING, number_workers=1, max_connections=1)
+        )
+        await real_redis.run_script("beat", fleet_keys("jobs"), "silent:1", silent, 60_000, 0)
+        trace = await programs.start("smtp", "trace", "--json", "--for", "1m", "--timeout", "600")
         while "tracing" not in str(await real_redis.command("HVALS", "{jobs}:answers")):
             pass
         await real_redis.command("RPUSH", "jobs", job_bytes(1, SECRET))

@@ -12,8 +12,9 @@ from conftest import WorkerMaker, job_bytes
 from trio_worker.broker import fleet_keys
 from trio_worker.capture import Catcher
 from trio_worker.events import Phase, QuietChanged
+from trio_worker.exchange import Exchange, ExchangeLine, write_exchange
 from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
-from trio_worker.order import Drain, Order, Quiet, Resume, read_letters
+from trio_worker.order import Drain, Order, Quiet, Resume, Trace, read_letters
 from trio_worker.overview import Overview, read_overview
 from trio_worker.pausing import pause_queue
 from trio_worker.presence import Presence, Told, give_order, new_worker_name, read_answers
@@ -286,3 +287,29 @@ def test_vitals_are_of_this_process() -> None:
     assert isinstance(vitals, Vitals)
     assert vitals.redis_seconds == 0.001
     assert vitals.rss_bytes is None or 10_000_000 < vitals.rss_bytes < 10**11
+
+
+async def test_longer_trace_is_not_cut_off_by_a_shorter_one(any_workers: WorkerMaker, catcher: Catcher) -> None:
+    """Two who trace the same worker see it for as long as each of them asked."""
+    worker = any_workers.make(any_workers.options(catcher.port))
+
+    for seconds in (500.0, 1.0):
+        worker._obey(Trace(seconds))
+
+    assert worker._traces_until is not None
+    assert worker._traces_until > trio.current_time() + 400
+
+
+async def test_watch_passes_over_what_was_told_before(redis: RedisClient) -> None:
+    """Who traces now is not shown an older trace; what comes after is."""
+    watch, told = Watch(redis, "jobs", "cache"), ExchangeLine(1.0, "a:1", Exchange("MAIL", "250 ok", 0.1))
+    await redis.command("SET", KEYS[14], "1")
+    await redis.run_script("tell", KEYS, 1000, *("exchange", write_exchange(told)) * 600)
+
+    assert await watch.pass_over() is None
+    await watch.look()
+    before = list(watch.exchanges)
+    await redis.run_script("tell", KEYS, 1000, "exchange", write_exchange(told))
+    await watch.look()
+
+    assert (before, watch.exchanges) == ([], [told])

@@ -52,6 +52,17 @@ class Watch:
         """Return the figures of all workers now."""
         return self.fleet.snapshot(trio.current_time(), time.time())
 
+    async def pass_over(self) -> Unavailable | None:
+        """Leave out what was told before now."""
+        newest = await self.client.command(
+            "XREVRANGE", fleet_keys(self.queue_name)[_LATEST_PLACE], "+", "-", "COUNT", 1
+        )
+        if isinstance(newest, Unavailable):
+            return newest
+        for entry_id, _ in newest:
+            self._after = entry_id.decode()
+        return None
+
     async def look(self, minutes: int = HOUR_MINUTES) -> Unavailable | None:
         """Look once; a look that fails is noted, and returned."""
         keys = fleet_keys(self.queue_name)

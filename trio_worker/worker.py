@@ -299,7 +299,8 @@ class Worker:
                     return "keeps no log"
                 return level if self.set_log_level(level, seconds) else f"knows no level {level}"
             case Trace(seconds):
-                self._traces_until = trio.current_time() + seconds
+                # Whoever asked before for longer is not cut off.
+                self._traces_until = max(self._traces_until or 0.0, trio.current_time() + seconds)
                 if self._pool is not None:
                     self._pool.trace(self._note_exchange)
                 return "tracing"

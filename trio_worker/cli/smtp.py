@@ -9,7 +9,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Set as AbstractSet
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, assert_never
@@ -49,6 +49,7 @@ from trio_worker.exchange import ExchangeLine
 from trio_worker.opening import Opened, certificate_ends_at, open_session
 from trio_worker.order import MOST_SECONDS, Trace
 from trio_worker.outcome import How, Trouble, Unfit
+from trio_worker.presence import give_order
 from trio_worker.privacy import mask_text
 from trio_worker.redis_client import Unavailable
 from trio_worker.reply import Reply, Stage
@@ -172,33 +173,43 @@ async def trace(
     settings = load_settings(config)
     async with open_queue(settings) as client:
         watch = Watch(client, settings.queue.name, redis_name(settings.redis.url))
-        # Before the order: a worker traces only while somebody watches.
-        failed = await watch.look()
+        # Before the order: a worker traces only while somebody watches; and an older trace is not shown as this one.
+        failed = await watch.pass_over() or await watch.look()
         if failed:
             return report_unavailable(failed, settings)
         wanted = await choose_workers(client, settings, names, every=not names)
         if isinstance(wanted, int):
             return wanted
-        code = OK
-        async for came in ask_workers(client, settings, Trace(for_seconds), wanted, patience):
-            if isinstance(came, Unavailable):
-                return report_unavailable(came, settings)
-            name, answer = came
-            code = TIMED_OUT if answer is None else code
-            complain(f"{name}: {'no answer yet; it was told' if answer is None else answer}")
-        with trio.move_on_after(for_seconds):
-            await _follow(watch, set(wanted), as_json=as_json)
+        order, code = Trace(for_seconds), OK
+        heard_at: float | None = None
+        async with trio.open_nursery() as following:
+            # While a silent worker is waited for, the others are watched already.
+            following.start_soon(partial(_follow, watch, order, wanted, as_json=as_json))
+            async for came in ask_workers(client, settings, order, wanted, patience):
+                if isinstance(came, Unavailable):
+                    code = report_unavailable(came, settings)
+                    following.cancel_scope.cancel()
+                    break
+                name, answer = came
+                if answer is None:
+                    code = TIMED_OUT
+                elif heard_at is None:
+                    heard_at = trio.current_time()
+                complain(f"{name}: {'no answer yet; it was told' if answer is None else answer}")
+            following.cancel_scope.deadline = (heard_at or trio.current_time()) + for_seconds
     return code
 
 
-async def _follow(watch: Watch, names: AbstractSet[str], *, as_json: bool) -> None:
-    """Print exchanges for ever, as they come."""
+async def _follow(watch: Watch, order: Trace, names: Sequence[str], *, as_json: bool) -> None:
+    """Print exchanges for ever, as they come; workers that stopped while Redis was away are told again."""
     is_away = False
     while True:
         failed = await watch.look()
         if bool(failed) is not is_away:
             is_away = bool(failed)
             complain(f"Redis: {failed.what}; looking again" if failed else "Redis answers again")
+            if not failed:
+                await give_order(watch.client, watch.queue_name, order, names)
         for line in watch.exchanges:
             if line.worker in names:
                 print(
