@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -131,6 +133,33 @@ async def test_lost_answer_is_called_uncertain(send: Send) -> None:
 
     assert sent.code == 75, sent
     assert "may have been delivered" in sent.out
+
+
+async def test_signal_ends_the_wait_for_an_answer(work_folder: Path) -> None:
+    """Whoever gives up on a silent relay gets the prompt back, and is told that the mail may have been delivered."""
+    async with open_catcher(faults=faults("final=stall")) as catcher:
+        config = work_folder / "worker.toml"
+        config.write_text(f'[smtp]\nhost = "127.0.0.1"\nport = {catcher.port}\ntls = "none"\n')
+        (work_folder / "job").write_bytes(job_bytes(1))
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "trio_worker", "send", "job", "--config", str(config)],
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=work_folder,
+        )
+        with trio.move_on_after(20) as waiting:
+            await catcher.wait_until(lambda: any("BDAT" in verbs for verbs in catcher.commands.values()))
+            process.send_signal(signal.SIGTERM)
+            await process.wait()
+        process.kill()
+        await process.wait()
+        assert process.stderr is not None
+        said = b"".join([part async for part in process.stderr]).decode()
+
+    assert not waiting.cancelled_caught
+    assert process.returncode == 143
+    assert "uncertain: it may have been delivered" in said
+    assert "Message-ID <" in said
 
 
 async def test_what_no_worker_would_send_is_not_sent(send: Send) -> None:

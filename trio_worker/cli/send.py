@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from typing import Annotated, assert_never
+from typing import Annotated, Never, assert_never
 
 import trio
 from attrs import frozen
@@ -106,21 +106,37 @@ def _made(line: bytes, job_id: str, settings: Settings, templates: Templates) ->
 
 
 async def _deliver(mail: Mail, settings: Settings) -> Outcome:
-    """Open a connection, deliver over it, and leave with QUIT; a cancel breaks it off."""
+    """Open a connection, deliver over it, and leave with QUIT.
+
+    A cancel breaks it off, and is told of where the mail may be out.
+    """
     opened = await open_session(relay_of(settings))
     if isinstance(opened, Trouble):
         return Unopened(opened)
     connection = Connection(1, opened, settings.smtp_timeouts)
     try:
-        async with trio.open_nursery() as watching:
-            watching.start_soon(connection.watch)
+        async with trio.open_nursery() as beside:
+            beside.start_soon(connection.watch)
+            beside.start_soon(_abort_when_cancelled, connection)
             delivery = await connection.deliver(
                 envelope_of(mail, mail.recipients, opened.capabilities, is_cautious=False)
             )
+            outcome = delivery.outcome
+            if isinstance(outcome, Uncertain) and outcome.loss.how is How.CANCELLED:
+                complain(f"uncertain: {_said(outcome).why}; Message-ID {mail.message_id}")
             await connection.close()
+            beside.cancel_scope.cancel()
     finally:
         connection.abort()
-    return delivery.outcome
+    return outcome
+
+
+async def _abort_when_cancelled(connection: Connection) -> Never:
+    """Once the mail is out a cancel waits for its reply, for which a relay may take minutes: a person does not."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        connection.abort()
 
 
 def _said(outcome: Outcome) -> _Said:
