@@ -49,6 +49,16 @@ def verdicts(record: Record) -> list[tuple[Verdict, str]]:
     ]
 
 
+async def test_foreign_word_among_the_totals_is_passed_over(redis: RedisClient) -> None:
+    """What somebody else wrote there, by hand or by mistake, keeps nobody from counting."""
+    await redis.command("HSET", "{jobs}:totals", "done", "3", "note", "hello", b"\xff", "1e3")
+
+    counted = await count_jobs(redis, "jobs")
+
+    assert isinstance(counted, Counts)
+    assert counted.sent == 3
+
+
 async def test_a_claim_takes_fresh_jobs_in_the_order_they_were_pushed(redis: RedisClient) -> None:
     """Fresh jobs come with their bytes untouched, an id that sorts by birth, and their place in the list's history."""
     await redis.command("RPUSH", "jobs", b"first", b"\xff\x00second", b"third")

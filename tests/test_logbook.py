@@ -116,7 +116,7 @@ def test_another_level_holds_for_its_time_alone(work_folder: Path, monkeypatch: 
     file = work_folder / "worker.log"
     claimed = Claimed("01abc", Source.FRESH, 1)
     now = 1e9
-    monkeypatch.setattr(time, "time", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     with open_logbook(LogOptions(file=str(file), level="warning"), to_terminal=False) as logbook:
         assert not logbook.set_level("loud", 60)
         logbook.note(claimed)

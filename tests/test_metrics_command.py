@@ -115,3 +115,12 @@ async def test_nothing_that_a_terminal_would_obey_is_printed(work_folder: Path) 
 
     assert done.returncode == 0
     assert b"\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("address", ["foo", "127.0.0.1:99999", "127.0.0.1:http"])
+async def test_what_is_no_address_is_wrong_usage(address: str, work_folder: Path) -> None:
+    """Nobody is asked, and it is said how an address is written."""
+    told = await show("--address", address)
+
+    assert told.returncode == 2
+    assert told.stderr.startswith(b"--address: ")

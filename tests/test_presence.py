@@ -11,6 +11,7 @@ import trio.testing
 from conftest import WorkerMaker, job_bytes
 from trio_worker.broker import fleet_keys
 from trio_worker.capture import Catcher
+from trio_worker.cli.addressees import ask_workers
 from trio_worker.events import Phase, QuietChanged
 from trio_worker.exchange import Exchange, ExchangeLine, write_exchange
 from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
@@ -19,6 +20,7 @@ from trio_worker.overview import Overview, read_overview
 from trio_worker.pausing import pause_queue
 from trio_worker.presence import Presence, Told, give_order, new_worker_name, read_answers
 from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.settings import Settings
 from trio_worker.tallies import Act
 from trio_worker.vitals import VitalsMeter
 from trio_worker.watching import Watch
@@ -95,8 +97,20 @@ async def test_no_order_drives_out_another(redis: RedisClient) -> None:
     assert 4096 <= len((await tell(redis, "a:1"))[0]) < 8192
 
 
+async def test_who_could_not_be_told_is_named(redis: RedisClient, capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker that left between the look and the order has no answer to wait for."""
+    await tell(redis, "a:1")
+    settings = Settings()
+
+    with trio.fail_after(5):
+        came = [each async for each in ask_workers(redis, settings, Quiet(), ["gone:9"], 60.0)]
+
+    assert came == [("gone:9", None)]
+    assert "gone:9: not told" in capsys.readouterr().err
+
+
 async def test_answers_are_those_of_one_order(redis: RedisClient) -> None:
-    """Who gave an order reads what came of it at each worker that has heard it, and nobody else's answers."""
+    """Who gave an order reads what came of it at each worker that has heard it, once, and nobody else's answers."""
     await tell(redis, "a:1")
     await tell(redis, "b:2")
     first = await give_order(redis, "jobs", Quiet(), ["a:1", "b:2"])
@@ -106,12 +120,15 @@ async def test_answers_are_those_of_one_order(redis: RedisClient) -> None:
     await redis.run_script("answer", KEYS, first.answer_id, "b:2", "quiet")
     await redis.run_script("answer", KEYS, other.answer_id, "a:1", "draining")
 
-    assert await read_answers(redis, "jobs", first) == {"b:2": "quiet"}
-    assert await read_answers(redis, "jobs", other) == {"a:1": "draining"}
-    assert await read_answers(redis, "jobs", Told(frozenset(), "none")) == {}
     lives_ms = await redis.command("PTTL", KEYS[17])
     assert not isinstance(lives_ms, Unavailable)
     assert 0 < lives_ms <= 60_000
+
+    assert await read_answers(redis, "jobs", first) == {"b:2": "quiet"}
+    assert await read_answers(redis, "jobs", first) == {}
+    assert await read_answers(redis, "jobs", other) == {"a:1": "draining"}
+    assert await redis.command("EXISTS", KEYS[17]) == 0
+    assert await read_answers(redis, "jobs", Told(frozenset(), "none")) == {}
 
 
 async def test_unreadable_heartbeat_is_counted_and_hides_nobody(redis: RedisClient) -> None:

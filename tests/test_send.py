@@ -83,7 +83,7 @@ async def test_mail_is_sent_without_a_queue(send: Send, work_folder: Path) -> No
     assert mail.recipients == (SECRET,)
     assert message_id(mail.content) in sent.out
     log = (work_folder / "logs" / "worker.log").read_text()
-    assert "Sent by hand" in log
+    assert "Sends by hand" in log
     assert SECRET not in sent.out + sent.err + log
 
 

@@ -26,7 +26,7 @@ jobs                list    producers; claim                wait, claim, inspect
 {jobs}:watch        string  top, tail                       beat, tell                       10 s after the last look
 {jobs}:latest       stream  tell                            top, tail                        10 min after the last one
 {jobs}:undo         hash    dead retry, held retry          the same with --undo             24 h after the last retry
-{jobs}:answers      hash    answer                          who gave an order                60 s after the last one
+{jobs}:answers      hash    answer, hear                    who gave an order (hear)         when read, or after 60 s
 ==================  ======  ==============================  ===============================  ==========================
 
 An id is in exactly one of the four sorted sets; its original bytes are in ``body`` for just as long. Scores are

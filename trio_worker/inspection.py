@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator
 
@@ -12,6 +13,7 @@ from trio_worker.redis_client import Answer, RedisClient, Unavailable
 from trio_worker.soundness import Weakness, find_weaknesses
 from trio_worker.tallies import Tallies, read_tallies
 
+_NUMBER = re.compile(rb"-?[0-9]{1,19}")
 # How many jobs one round trip reads; a page of a list, not all of it.
 PAGE = 200
 
@@ -80,7 +82,9 @@ async def count_jobs(client: RedisClient, name: str) -> Counts | Unavailable:
 def counts_of(answer: Answer) -> Counts:
     """Read what the script ``inspect`` answers."""
     now, *numbers, pause, _lease_head, delayed_head, pause_ms, totals = answer
-    total = {field.decode(): int(number) for field, number in zip(totals[::2], totals[1::2], strict=True)}
+    named = zip(totals[::2], totals[1::2], strict=True)
+    # What somebody else wrote there is passed over.
+    total = {field.decode("utf-8", "replace"): int(number) for field, number in named if _NUMBER.fullmatch(number)}
     waiting, leased, delayed, held, dead, bodies, records, leases, due, run_out = numbers
     return Counts(
         at=int(now) / 1000,

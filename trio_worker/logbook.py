@@ -49,7 +49,7 @@ class Logbook:
     _least: int  # of `LEVELS`
     _render: Render
     _own_least: int = field(init=False)  # that of the settings
-    _back_at: float = 0.0  # epoch seconds; 0 while the settings rule
+    _back_at: float = 0.0  # monotonic clock; 0 while the settings rule
     told: dict[str, int] = field(factory=lambda: dict.fromkeys(LEVELS, 0))  # lines by level
 
     def __attrs_post_init__(self) -> None:
@@ -69,11 +69,11 @@ class Logbook:
         if level not in LEVELS:
             return False
         self._tell("warning", "Log level", {"level": level, "seconds": round(seconds)})
-        self._least, self._back_at = LEVELS.index(level), time.time() + seconds
+        self._least, self._back_at = LEVELS.index(level), time.monotonic() + seconds
         return True
 
     def note(self, event: Event) -> None:
-        if self._back_at and time.time() >= self._back_at:
+        if self._back_at and time.monotonic() >= self._back_at:
             self._least, self._back_at = self._own_least, 0.0
             self._tell("warning", "Log level", {"level": LEVELS[self._least]})
         if isinstance(event, Claimed) and self._least:

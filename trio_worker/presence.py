@@ -132,7 +132,6 @@ class Presence:
 
 
 _FORGET_MS = round(FORGET_SECONDS * 1000)
-_ANSWERS_PLACE = 17  # in the key table
 # Looking changes nothing, so it is not counted.
 _ACTS: Mapping[type[Order], Act] = {
     Quiet: Act.WORKER_QUIET,
@@ -165,12 +164,13 @@ async def give_order(
 
 
 async def read_answers(client: RedisClient, queue_name: str, told: Told) -> dict[str, str] | Unavailable:
-    """Return what came of an order at each worker that has heard it by now."""
+    """Return what came of an order at each worker that has heard it by now, once: it is gone from Redis then."""
     names = sorted(told.worker_names)
     if not names:
         return {}
-    key = fleet_keys(queue_name)[_ANSWERS_PLACE]
-    answer = await client.command("HMGET", key, *(f"{told.answer_id} {name}" for name in names))
+    fields = [f"{told.answer_id} {name}" for name in names]
+    # Both at once: an answer that comes between two commands would be deleted unread.
+    answer = await client.run_script("hear", fleet_keys(queue_name), *fields)
     if isinstance(answer, Unavailable):
         return answer
-    return {name: each.decode("utf-8", "replace") for name, each in zip(names, answer, strict=True) if each is not None}
+    return {name: each.decode("utf-8", "replace") for name, each in zip(names, answer, strict=True) if each}

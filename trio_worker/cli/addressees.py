@@ -13,7 +13,7 @@ from trio_worker.cli.asking import Seconds
 from trio_worker.cli.surroundings import NOTHING_MATCHED, complain, did_you_mean, report_unavailable
 from trio_worker.order import Order
 from trio_worker.overview import read_overview
-from trio_worker.presence import give_order, read_answers
+from trio_worker.presence import Told, give_order, read_answers
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 
@@ -41,6 +41,14 @@ async def choose_workers(
     return NOTHING_MATCHED if is_partly or not wanted else wanted
 
 
+def missed(told: Told, names: Sequence[str]) -> list[str]:
+    """Return who could not be told: a worker that has left meanwhile, or has so much unheard that it hears nothing."""
+    untold = sorted(set(names) - told.worker_names)
+    for name in untold:
+        complain(f"{name}: not told: it has left, or hears nothing any more")
+    return untold
+
+
 async def ask_workers(
     client: RedisClient, settings: Settings, order: Order, names: Sequence[str], timeout_seconds: float
 ) -> AsyncIterator[tuple[str, str | None] | Unavailable]:
@@ -53,7 +61,9 @@ async def ask_workers(
     if isinstance(told, Unavailable):
         yield told
         return
-    silent = set(names)
+    for name in missed(told, names):
+        yield name, None
+    silent = set(told.worker_names)
     ends_at = trio.current_time() + timeout_seconds
     while silent:
         answers = await read_answers(client, queue, told)

@@ -33,6 +33,7 @@ from trio_worker.cli.surroundings import (
     report_unavailable,
 )
 from trio_worker.glance import glance
+from trio_worker.inspection import count_jobs
 from trio_worker.mail import message_id_of
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.releasing import walk_bodies, walk_waiting
@@ -128,8 +129,12 @@ async def cancel_job(
         stop = _may_cancel(choice.count, name, asking)
         if stop is not None:
             return stop
-        done = await cancel(client, name, choice.delayed, choice.waiting, who(), time.time())
+        counts = await count_jobs(client, name)
+        if isinstance(counts, Unavailable):
+            return report_unavailable(counts, settings)
+        done = await cancel(client, name, choice.delayed, choice.waiting, who(), counts.at)
         if isinstance(done, Unavailable):
+            complain(f"some of the {choice.count} may be cancelled: trio-worker dead list --cause cancelled")
             return report_unavailable(done, settings)
         await count_act(client, name, Act.JOB_CANCEL)
     if as_json:

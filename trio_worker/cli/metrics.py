@@ -16,14 +16,17 @@ from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     OK,
     UNREACHABLE,
+    USAGE,
     AsJson,
     ConfigFile,
     complain,
     load_settings,
     print_json,
+    refuse,
 )
 from trio_worker.metric_table import TABLE
 from trio_worker.probe import addresses_of, ask
+from trio_worker.web import split_address
 
 metrics = App(
     name="metrics", help="The metrics of a running worker, or the list of all: show.", help_format="plaintext"
@@ -54,6 +57,11 @@ def show(
     if list_:
         return _show_table(as_json=as_json)
     settings = load_settings(config)
+    if address:
+        try:
+            split_address(address)
+        except ValueError as error:
+            refuse(USAGE, f"--address: {error}")
     listen = address or settings.metrics.listen
     if not listen:
         complain("metrics.listen is empty, so no worker is asked: these are all metrics")

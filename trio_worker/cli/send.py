@@ -68,7 +68,7 @@ async def send(file: _JobFile = "-", *, config: ConfigFile = None, as_json: AsJs
         refuse(USAGE, f"{file}: one job is sent, and there are {len(lines)}; trio-worker enqueue takes many")
     job_id = f"{new_id_prefix()}000"
     mail = _made(lines[0], job_id, settings, read_templates(settings))
-    note_act(settings, "Sent by hand", {"command": "send", "job": job_id})
+    note_act(settings, "Sends by hand", {"command": "send", "job": job_id})
     async with obey_signals(), open_bridge(complain):
         outcome = await _deliver(mail, settings)
     said = _said(outcome)

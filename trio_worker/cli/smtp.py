@@ -195,7 +195,7 @@ async def trace(
                     code = TIMED_OUT
                 elif heard_at is None:
                     heard_at = trio.current_time()
-                complain(f"{name}: {'no answer yet; it was told' if answer is None else answer}")
+                complain(f"{name}: {f'no answer within {patience:g} s' if answer is None else answer}")
             following.cancel_scope.deadline = (heard_at or trio.current_time()) + for_seconds
     return code
 

@@ -10,12 +10,13 @@ import trio
 from attrs import frozen
 from cyclopts import App, Parameter
 
-from trio_worker.cli.addressees import LOOK_SECONDS, Every, Name, Patience, ask_workers, choose_workers
+from trio_worker.cli.addressees import LOOK_SECONDS, Every, Name, Patience, ask_workers, choose_workers, missed
 from trio_worker.cli.asking import Span
 from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     NOTHING_MATCHED,
     OK,
+    PARTLY,
     TIMED_OUT,
     USAGE,
     AsJson,
@@ -126,7 +127,7 @@ async def _ask(order: Order, names: Sequence[str], config: Path | None, patience
                 return report_unavailable(came, settings)
             name, answer = came
             if answer is None:
-                complain(f"{name}: no answer yet; it was told")
+                complain(f"{name}: no answer within {patience:g} s")
                 code = TIMED_OUT
             else:
                 print(answer if answer.startswith(f"{name}:") else f"{name}: {answer}")
@@ -153,7 +154,9 @@ class _Telling:
             told = await give_order(client, settings.queue.name, self.order, wanted)
             if isinstance(told, Unavailable):
                 return report_unavailable(told, settings)
-            return await self._wait(client, settings, set(told.worker_names))
+            untold = missed(told, wanted)
+            code = await self._wait(client, settings, set(told.worker_names))
+            return PARTLY if untold and code == OK else code
 
     async def _wait(self, client: RedisClient, settings: Settings, open_: set[str]) -> int:
         """Wait until the workers say that they have obeyed: each hears it with its next heartbeat."""
