@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -293,6 +294,23 @@ def test_a_mail_that_the_relay_cannot_take_never_reaches_the_wire(
     assert word in transaction.outcome.why
     assert wire == b""
     assert conversation.end is None
+
+
+@given(
+    st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b"\xe4\x00"]), max_size=12).map(b"".join), st.integers(1, 5)
+)
+def test_content_has_no_line_end_but_crlf(before: bytes, at_once: int) -> None:
+    """Wherever a lone CR or LF stands, also where a large content is looked at in slices, it is seen; and only then."""
+    content = before + b"\r\n"
+    conversation = Conversation(Capabilities(pipelining=True, eight_bit=True))
+    envelope = Envelope("us@example.com", ("a@example.org",), content)
+    is_sound = re.fullmatch(rb"(?:[^\r\n]|\r\n)*", content) is not None
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("trio_worker.smtp._LOOKED_AT_ONCE", at_once)
+        transaction = conversation.begin(envelope)
+
+    assert (transaction.outcome is None) == is_sound
 
 
 def test_quit_goes_alone() -> None:
