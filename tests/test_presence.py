@@ -292,6 +292,29 @@ async def test_broken_redis_costs_a_heartbeat_and_nothing_more(autojump_clock: t
     assert calls == ["beat"] * 5
 
 
+async def test_worker_that_left_does_not_come_back(autojump_clock: trio.testing.MockClock) -> None:
+    """A heartbeat that is under way when the worker leaves is waited for, and none follows."""
+    calls: list[object] = []
+
+    class Slow(RedisClient):
+        async def run_script(self, name: str, *words: object) -> object:
+            calls.append(f"{name} begins, leaves {words[4]}")
+            await trio.sleep(1)
+            calls.append(f"{name} ends")
+            return [b"0", b"", 0]
+
+    client = Slow(None, None, lambda: None, scripts={})  # type: ignore[arg-type]
+    presence = Presence(client, "jobs", "a:1", lambda _vitals: beat("a:1"), str)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(presence.run)
+        await trio.sleep(0.5)
+        await presence.leave()
+        await trio.sleep(3 * BEAT_SECONDS)
+        nursery.cancel_scope.cancel()
+
+    assert calls == ["beat begins, leaves 0", "beat ends", "beat begins, leaves 1", "beat ends"]
+
+
 def test_names_of_workers_differ() -> None:
     """Two workers of one process are two workers."""
     assert new_worker_name() != new_worker_name()

@@ -66,6 +66,8 @@ class Presence:
     _outcomes: deque[OutcomeLine] = field(factory=lambda: deque(maxlen=TOLD_AT_ONCE))
     _exchanges: list[ExchangeLine] = field(factory=list)
     _has_news: trio.Event = field(factory=trio.Event)
+    _beating: trio.Lock = field(factory=trio.Lock)
+    _has_left: bool = False
 
     @property
     def is_watched(self) -> bool:
@@ -98,10 +100,18 @@ class Presence:
     async def leave(self, drain_seconds: float | None = None) -> None:
         """Take the worker off the list, and count its drain; one that is killed goes by itself after a minute."""
         drain = () if drain_seconds is None else (round(drain_seconds * 1000), *drain_names(drain_seconds))
-        await self.client.run_script("beat", fleet_keys(self.queue_name), self.worker_name, "", _FORGET_MS, 1, *drain)
+        words = (self.worker_name, "", _FORGET_MS, 1, *drain)
+        # A heartbeat that is under way would put it on the list again.
+        async with self._beating:
+            self._has_left = True
+            await self.client.run_script("beat", fleet_keys(self.queue_name), *words)
 
     async def _beat(self) -> bool:
         """Tell how the worker is, and obey what is wanted of it; return whether anything was."""
+        async with self._beating:
+            return False if self._has_left else await self._tell_and_obey()
+
+    async def _tell_and_obey(self) -> bool:
         self.vitals = self.meter.read(self._redis_seconds)
         words = (self.worker_name, write_heartbeat(self.take_beat(self.vitals)), _FORGET_MS, 0)
         began = trio.current_time()
