@@ -151,7 +151,9 @@ class Ground:
     def write_config(self, contender: Contender, smtp_port: int) -> Path:
         """Write what trio_worker runs with; whatever keeps mail safe and tells of it is on, as it is in production."""
         config = self.folder / "worker.toml"
-        workers = CONNECTIONS * max(4, 2 * contender.depth)
+        workers = CONNECTIONS * max(4, contender.depth)
+        # Deep, a thousand mails take a second or two: a new connection each time would be round trips for nothing.
+        most = 1000 if contender.depth == 1 else 100_000
         host = "localhost" if self.tls else "127.0.0.1"
         encryption = f'tls = "implicit"\nca_file = "{self.tls}/ca.pem"' if self.tls else 'tls = "none"'
         config.write_text(
@@ -159,6 +161,7 @@ class Ground:
             f'[redis]\nurl = "redis://127.0.0.1:{self.valkey.port}"\n[queue]\njournal_dir = "{self.folder}/journal"\n'
             f'[smtp]\nhost = "{host}"\nport = {smtp_port}\n{encryption}\n'
             f"[smtp.pool]\nmax_size = {CONNECTIONS}\npipeline_depth = {contender.depth}\n"
+            f"max_uncertain = {max(64, contender.depth)}\nmax_messages = {most}\n"
             f'[log]\nfile = "{self.folder}/worker.log"\n'
             f'[metrics]\nlisten = "{"127.0.0.1:0" if contender.has_metrics else ""}"\n'
         )
