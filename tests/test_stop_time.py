@@ -99,3 +99,19 @@ def test_a_grace_that_a_supervisor_cuts_off_is_warned_of(
     assert warnings_of(capsys, "config", "check", "--config", "conf/dev.toml") == []
     monkeypatch.setenv("TRIO_WORKER__SHUTDOWN__GRACE_SECONDS", "60")
     assert len(warnings_of(capsys, "config", "check", "--config", "conf/production.toml")) == 4
+
+
+def test_strict_check_fails_for_a_warning(
+    work_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For a pipeline that deploys: what is seldom meant ends it as well; without a warning it passes."""
+    shutil.copytree(ROOT / "conf", work_folder / "conf")
+    words = ["config", "check", "--config", "conf/production.toml"]
+    assert app([*words, "--strict"]) == 0
+    monkeypatch.setenv("TRIO_WORKER__SHUTDOWN__GRACE_SECONDS", "50")
+
+    assert app(words) == 0
+    capsys.readouterr()
+    assert app([*words, "--strict"]) == 78
+
+    assert capsys.readouterr().out.endswith("1 problem\n")

@@ -39,7 +39,12 @@ _URL_SECRET = re.compile(r"([?&][^=&]*(?:pass|secret|token|user)[^=&]*=)[^&#]*",
 
 
 @config_app.command(name="check")
-def check(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
+def check(
+    *,
+    strict: Annotated[bool, Parameter(negative=(), help="Exit with 78 for a warning as well.")] = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> int:
     """Check configuration, secrets and templates; tell everything that is wrong at once. Exits 78 if anything is."""
     path = config_path(config, os.environ)
     settings = read_settings(path, os.environ)
@@ -48,18 +53,19 @@ def check(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     else:
         faults, warnings = _faults_beyond(settings), warnings_of(config, settings)
     name = str(path) if path else "defaults and environment"
+    is_sound = not faults and not (strict and warnings)
     if as_json:
         print_json(
             Document.CONFIG_CHECK,
-            {"file": name, "ok": not faults, "problems": list(map(str, faults)), "warnings": list(map(str, warnings))},
+            {"file": name, "ok": is_sound, "problems": list(map(str, faults)), "warnings": list(map(str, warnings))},
         )
-        return MISCONFIGURED if faults else OK
+        return OK if is_sound else MISCONFIGURED
     for warning in warnings:
         print(f"warning  {warning}")
     for fault in faults:
         print(fault)
-    if faults:
-        print(counted(len(faults), "problem"))
+    if not is_sound:
+        print(counted(len(faults) or len(warnings), "problem"))
         return MISCONFIGURED
     print(f"ok  {name}")
     return OK
