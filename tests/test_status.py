@@ -31,7 +31,7 @@ def test_a_paused_queue_is_called_paused_and_no_worker_is_missed(left: float | N
         bodies=4, leases=4, next_due_at=AT - 60,
     )  # fmt: skip
 
-    problems = find_problems(paused, live=2)
+    problems = find_problems(paused, live=2, able=2)
 
     assert problems[0] == f"paused: relay maintenance (ana), {until}"
     assert problems[1:] == ["1 lease ran out: taken over when the queue is resumed"]
@@ -42,7 +42,7 @@ def test_a_queue_that_is_down_for_want_of_a_worker_says_so(paused: str) -> None:
     """DOWN is never said without a reason, and the reason names what to do."""
     waiting, nobody = counts(waiting=1, paused=paused), evolve(fleet(), workers=())
 
-    problems = find_problems(waiting, live=0)
+    problems = find_problems(waiting, live=0, able=0)
 
     assert problems[-1] == "no worker is alive, and 1 job could be sent: start one with trio-worker run"
     assert health_of(waiting, nobody, problems) is Health.DOWN
@@ -52,7 +52,7 @@ def test_what_no_worker_that_is_alive_takes_is_told() -> None:
     """Leases that ran out and a job that is long due, where nothing is paused."""
     late = counts(due=1, delayed=1, leased=2, run_out=2, bodies=3, leases=3, next_due_at=AT - 75)
 
-    assert find_problems(late, live=1) == [
+    assert find_problems(late, live=1, able=1) == [
         "2 leases ran out and nobody took over: see trio-worker worker list",
         "a delayed job is due for 1m15s and nobody took it: see trio-worker worker list",
     ]
@@ -60,4 +60,21 @@ def test_what_no_worker_that_is_alive_takes_is_told() -> None:
 
 def test_a_calm_queue_has_no_problem() -> None:
     """Nothing is said, with or without a worker: there is nothing to do."""
-    assert find_problems(counts(), live=0) == []
+    assert find_problems(counts(), live=0, able=0) == []
+
+
+def test_what_no_worker_may_take_is_not_missed() -> None:
+    """While all of them are quiet, or have no relay, that is the problem, and what is late follows from it."""
+    late = counts(due=1, delayed=1, leased=2, run_out=2, bodies=3, leases=3, next_due_at=AT - 75)
+
+    assert find_problems(late, live=2, able=0) == []
+
+
+def test_delayed_jobs_without_a_worker_are_told() -> None:
+    """They are not late yet, and nobody is there who would send them."""
+    delayed, nobody = counts(delayed=2, bodies=2, leases=2, next_due_at=AT + 60), evolve(fleet(), workers=())
+
+    problems = find_problems(delayed, live=0, able=0)
+
+    assert problems == ["no worker is alive, and 2 jobs will fall due: see trio-worker run"]
+    assert health_of(delayed, nobody, problems) is Health.DEGRADED

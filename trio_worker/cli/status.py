@@ -54,8 +54,11 @@ async def status(
     if failed or watch.last is None:
         return OK if failed is None else report_unavailable(failed, settings)
     counts, snapshot = watch.last.counts, watch.snapshot()
-    live = sum(not worker.is_lost for worker in snapshot.workers)
-    problems = find_problems(counts, live) + [f"{alert.word.lower()}: {alert.text}" for alert in _alerts(snapshot)]
+    live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
+    able = sum(not beat.trouble and not beat.is_quiet for beat in live)
+    problems = find_problems(counts, len(live), able) + [
+        f"{alert.word.lower()}: {alert.text}" for alert in _alerts(snapshot)
+    ]
     health = health_of(counts, snapshot, problems)
     if as_json:
         print_json(Document.STATUS, _document(settings.queue.name, counts, snapshot, problems, health))
@@ -114,8 +117,8 @@ def _document(name: str, counts: Counts, snapshot: Snapshot, problems: list[str]
     }
 
 
-def find_problems(counts: Counts, live: int) -> list[str]:
-    """Say what an operator should look at, where so many workers are alive; pure."""
+def find_problems(counts: Counts, live: int, able: int) -> list[str]:
+    """Say what an operator should look at, where so many workers are alive, and so many of them would claim; pure."""
     problems = []
     if counts.paused:
         problems.append(f"paused: {paused_words(counts.paused, counts.at, counts.pause_seconds_left)}")
@@ -124,9 +127,12 @@ def find_problems(counts: Counts, live: int) -> list[str]:
         problems.append(
             f"no worker is alive, and {counted(ready, 'job')} could be sent: start one with trio-worker run"
         )
+    elif counts.delayed and not live:
+        problems.append(f"no worker is alive, and {counted(counts.delayed, 'job')} will fall due: see trio-worker run")
     elif counts.paused and counts.run_out:
         problems.append(f"{counted(counts.run_out, 'lease')} ran out: taken over when the queue is resumed")
-    elif not counts.paused:
+    elif able and not counts.paused:
+        # Where no worker would claim, that is the problem, and it is told.
         problems += _neglected(counts)
     if counts.held:
         problems.append(f"{counts.held:,} held: it is not known whether they were delivered")
