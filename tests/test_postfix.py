@@ -186,7 +186,7 @@ async def test_recipients_that_postfix_refuses_die_or_wait_and_nobody_else_does(
         "permit_mynetworks, reject"
     )
     await workers.push(*(job_bytes(number) for number in range(20)))
-    retry = RetryPolicy(max_attempts=2, base_seconds=0.1, cap_seconds=0.1)
+    retry = RetryPolicy(max_attempts=2, base_seconds=0, cap_seconds=0)
     await run(workers.make(workers.options(postfix.port, relay=relay_of(postfix), retry=retry)))
     await until_delivered(postfix, 18)
 
