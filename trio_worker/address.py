@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from attrs import field, frozen
 
@@ -181,3 +182,8 @@ def _is_address_literal(domain: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def may_be_mailed(only_to: str, recipients: Iterable[str]) -> bool:
+    """Whether ``smtp.only_to``, a regular expression, names every recipient in full; empty names everybody."""
+    return not only_to or all(re.fullmatch(only_to, recipient) for recipient in recipients)

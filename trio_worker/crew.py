@@ -1,6 +1,6 @@
 """Trio. The tasks that see jobs through, one job each at a time.
 
-A task that is done takes the next job: to wake it costs a third of what a new task does.
+A task that is done takes the next job: to wake it costs two thirds of what a new task does.
 """
 
 from __future__ import annotations

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 from attrs import frozen
-from cattrs import BaseValidationError, Converter
+from cattrs import Converter
 
 from trio_worker.privacy import mask_address, mask_text
 from trio_worker.reply import Reply, Stage
 from trio_worker.smtp import Transaction
+from trio_worker.wire import read_told
 
 _CONVERTER = Converter(omit_if_default=True)
 
@@ -66,7 +67,4 @@ def write_exchange(line: ExchangeLine) -> str:
 
 def read_exchange(wire: bytes) -> ExchangeLine | None:
     """Read a line back, or None where another version wrote what cannot be read."""
-    try:
-        return _CONVERTER.structure(json.loads(wire), ExchangeLine)
-    except (BaseValidationError, ValueError, TypeError, RecursionError):
-        return None
+    return read_told(wire, ExchangeLine)

@@ -7,7 +7,6 @@ one job's fate stands here.
 from __future__ import annotations
 
 import random
-import re
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from typing import TypeAlias
 import trio
 from attrs import define, evolve, field
 
+from trio_worker.address import may_be_mailed
 from trio_worker.age import PushHistory
 from trio_worker.broker import Broker, Claim, Settlement
 from trio_worker.connection import Connection, Delivery
@@ -107,7 +107,7 @@ class Heart:
             return bury(told.record, _cause_of_faults(mail), now)
         recipients = mail.recipients if told.record.due is None else told.record.due
         told.recipients = tuple(map(mask_address, recipients))
-        if self.only_to and not all(re.fullmatch(self.only_to, recipient) for recipient in recipients):
+        if not may_be_mailed(self.only_to, recipients):
             return bury(told.record, Cause("not_allowed", text="smtp.only_to does not name a recipient"), now)
         on_uncertain = own.on_uncertain or self.mail_options.on_uncertain
         outcome = await self._deliver(claim, mail, recipients, told, holds=on_uncertain == "hold")

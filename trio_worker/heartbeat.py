@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from itertools import chain
 
 from attrs import evolve, field, frozen
-from cattrs import BaseValidationError, Converter
+from cattrs import Converter
 
 from trio_worker.events import Disposition, Phase
 from trio_worker.window import Tally
+from trio_worker.wire import read_told
 
 # How often a worker tells, and after how long of silence it is taken for lost.
 BEAT_SECONDS = 2.0
@@ -135,7 +136,4 @@ def write_heartbeat(beat: Heartbeat) -> str:
 
 def read_heartbeat(wire: bytes) -> Heartbeat | None:
     """Read a heartbeat back, or None; what another version says beyond ours is ignored."""
-    try:
-        return _CONVERTER.structure(json.loads(wire), Heartbeat)
-    except (BaseValidationError, ValueError, TypeError, RecursionError):
-        return None
+    return read_told(wire, Heartbeat)

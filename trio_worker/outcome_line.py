@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 from attrs import evolve, frozen
-from cattrs import BaseValidationError, Converter
+from cattrs import Converter
 
 from trio_worker.events import Settled
 from trio_worker.privacy import mask_text
+from trio_worker.wire import read_told
 
 _CONVERTER = Converter(omit_if_default=True)
 
@@ -32,7 +33,4 @@ def write_outcome(line: OutcomeLine) -> str:
 
 def read_outcome(wire: bytes) -> OutcomeLine | None:
     """Read an outcome back, or None where another version wrote what cannot be read."""
-    try:
-        return _CONVERTER.structure(json.loads(wire), OutcomeLine)
-    except (BaseValidationError, ValueError, TypeError, RecursionError):
-        return None
+    return read_told(wire, OutcomeLine)

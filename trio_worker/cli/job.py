@@ -103,9 +103,7 @@ async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
 
 @job.command(name="cancel")
 async def cancel_job(
-    *job_ids: Annotated[
-        str, Parameter(name=["JOB-IDS"], help="Ids of delayed jobs, as tail, job find and queue list --json name them.")
-    ],
+    *job_ids: Annotated[str, Parameter(name=["JOB-IDS"], help="Ids of delayed jobs, as tail and job find name them.")],
     producer_id: Annotated[str, Parameter(name="--id", help="The id that the producer gave it, wherever it is.")] = "",
     most: Annotated[int, Parameter(help="Look at so many jobs at the most.", validator=Number(gte=1))] = MOST_LOOKED_AT,
     asking: Asking = ASKING,
@@ -142,21 +140,17 @@ async def cancel_job(
             Document.CANCEL, {"cancelled": sorted(done), "missing": choice.count - len(done) + len(choice.others)}
         )
     else:
-        print(f"{_jobs(len(done))} cancelled: among the dead letters of {name}, and sent by nobody")
+        print(f"{counted(len(done), 'job')} cancelled: among the dead letters of {name}, and sent by nobody")
         for job_id in sorted(done)[:SHOWN_IDS]:
             print(f"to undo: trio-worker job retry {job_id}")
     return OK if len(done) == choice.count and not choice.others else PARTLY
-
-
-def _jobs(count: int) -> str:
-    return f"{count:,} {'job' if count == 1 else 'jobs'}"
 
 
 def _may_cancel(count: int, name: str, asking: Asking) -> int | None:
     """Return the exit code where this is not to be done, else None."""
     if not is_expected(count, asking.expect, "jobs"):
         return REFUSED
-    words = f"cancel {_jobs(count)} of {name}"
+    words = f"cancel {counted(count, 'job')} of {name}"
     if asking.dry_run:
         print(f"would: {words}")
         return OK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from typing import Annotated, Never, assert_never
@@ -11,6 +10,7 @@ import trio
 from attrs import frozen
 from cyclopts import Parameter
 
+from trio_worker.address import may_be_mailed
 from trio_worker.bridge import open_bridge
 from trio_worker.broker import new_id_prefix
 from trio_worker.cli.acts import note_act
@@ -42,7 +42,9 @@ from trio_worker.mail import Mail
 from trio_worker.opening import open_session
 from trio_worker.outcome import Accepted, How, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened
 from trio_worker.privacy import mask_address, mask_text
+from trio_worker.record import Record
 from trio_worker.settings import Settings
+from trio_worker.verdict import Bury, Delay, admit
 from trio_worker.wording import duration, trouble_words
 
 
@@ -91,16 +93,18 @@ def _made(line: bytes, job_id: str, settings: Settings, templates: Templates) ->
     job = decode(line, templates.catalogue.types)
     if isinstance(job, Malformed):
         refuse(REFUSED, *map(str, job.faults))
-    if job.expires_at is not None and job.expires_at <= now:
-        refuse(REFUSED, f"expires_at: it expired {duration(now - job.expires_at)} ago")
-    if job.not_before is not None and job.not_before > now:
-        wait = duration(job.not_before - now)
-        refuse(REFUSED, f"not_before: it is to be sent in {wait}; trio-worker enqueue keeps it until then")
+    match admit(Record(now), job.not_before, job.expires_at, None, now):
+        case Delay(seconds):
+            wait = duration(seconds)
+            refuse(REFUSED, f"not_before: it is to be sent in {wait}; trio-worker enqueue keeps it until then")
+        case Bury(cause=cause):
+            refuse(REFUSED, str(cause))
+        case None:
+            pass
     mail = templates.composer.compose(job, job_id, now)
     if isinstance(mail, Malformed):
         refuse(REFUSED, *map(str, mail.faults))
-    only_to = settings.smtp.only_to
-    if only_to and not all(re.fullmatch(only_to, recipient) for recipient in mail.recipients):
+    if not may_be_mailed(settings.smtp.only_to, mail.recipients):
         refuse(REFUSED, "smtp.only_to does not name a recipient")
     return mail
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ import trio
 from attrs import asdict, define, field, frozen
 from cyclopts import App, Parameter
 
-from trio_worker.address import AddressFault, Mailbox, parse_mailbox
+from trio_worker.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
 from trio_worker.bridge import open_bridge
 from trio_worker.capture import read_host
 from trio_worker.cli.addressees import LOOK_SECONDS, Patience, ask_workers, choose_workers
@@ -236,8 +235,7 @@ def _parties(settings: Settings, to: str | None) -> tuple[Mailbox, Mailbox | Non
     recipient = parse_mailbox(to)
     if isinstance(recipient, AddressFault):
         refuse(REFUSED, f"--to: {recipient.what}")
-    only_to = settings.smtp.only_to
-    if only_to and not re.fullmatch(only_to, recipient.address):
+    if not may_be_mailed(settings.smtp.only_to, [recipient.address]):
         refuse(REFUSED, "--to: smtp.only_to does not allow this recipient")
     return sender, recipient
 
