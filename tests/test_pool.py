@@ -194,12 +194,12 @@ async def test_a_new_or_rested_connection_asks_for_caution(autojump_clock: trio.
     opener = Opener()
     async with open_pool(SMALL, Timeouts(), opener, lambda _: None) as pool, pool.borrow() as lane:
         assert isinstance(lane, Connection)
-        assert pool.is_rested(lane)
+        assert pool.is_rested(lane, trio.current_time())
         await lane.deliver(MAIL)
-        assert not pool.is_rested(lane)
+        assert not pool.is_rested(lane, trio.current_time())
         await trio.sleep(RESTED_SECONDS + 1)
 
-        assert pool.is_rested(lane)
+        assert pool.is_rested(lane, trio.current_time())
 
 
 async def test_a_shut_pool_turns_everybody_away_at_once(autojump_clock: trio.testing.MockClock) -> None:

@@ -76,6 +76,7 @@ class Connection:
     timeouts: Timeouts
     conversation: Conversation = field(init=False)
     lent: int = 0  # messages that the pool has let onto it
+    is_old: bool = False  # the pool gives it no further message
     opened_at: float = field(factory=trio.current_time)
     used_at: float = field(factory=trio.current_time)
     window: int = 1
@@ -122,7 +123,7 @@ class Connection:
         raised. From the last byte to the final reply a cancel waits: only `abort` or the deadline ends that.
         """
         began = trio.current_time()
-        is_alone = not self.in_flight
+        is_alone = not self.conversation.in_flight
         if is_alone:
             self._progress_at = began
         transaction = self.conversation.begin(envelope)

@@ -61,6 +61,8 @@ class Gate:
 
     def note(self, outcome: Outcome) -> None:
         """Learn from the outcome of one mail; what is not evidence changes nothing."""
+        if isinstance(outcome, Accepted) and isinstance(self.breaker, Closed):
+            return
         trouble = relay_trouble(outcome)
         if trouble is not None:
             self._change(after_trouble(self.breaker, trouble, trio.current_time(), self.dice()))

@@ -35,7 +35,7 @@ from trio_worker.record import Cause, Record
 from trio_worker.redis_client import Unavailable
 from trio_worker.smtp import Capabilities, Envelope
 from trio_worker.tried import Tried, tried_of
-from trio_worker.verdict import Delay, Done, Release, RetryPolicy, Terms, Verdict, admit, bury, decide
+from trio_worker.verdict import DONE, Delay, Done, Release, RetryPolicy, Terms, Verdict, admit, bury, decide, is_done
 
 Dice: TypeAlias = Callable[[], float]
 
@@ -80,13 +80,15 @@ class Heart:
     async def handle(self, claim: Claim) -> None:
         """See one job through; it is settled however this ends, also by a cancel: then it is released as it was."""
         told = Told(claim.record)
-        verdict: Verdict = Release(claim.record, Cause("released", text="the worker stopped before it was sent"))
+        verdict: Verdict | None = None
         try:
             verdict = await self._attempt(claim, told)
         except Exception as error:  # noqa: BLE001  the edge of one job: it is buried, and the traceback logged
             self.publish(JobBroke(claim.job_id, _places(error)))
             verdict = bury(told.record, Cause("broke", text=type(error).__name__), self._now(claim))
         finally:
+            if verdict is None:
+                verdict = Release(claim.record, Cause("released", text="the worker stopped before it was sent"))
             settlement = Settlement(claim, verdict, isinstance(told.outcome, Uncertain))
             self.settler.settle_nowait(settlement, partial(_settled, settlement, told))
 
@@ -114,11 +116,15 @@ class Heart:
         if isinstance(outcome, Release):
             return outcome
         self.gate.note(outcome)
+        if is_done(outcome):
+            return DONE
         now = self._now(claim)
         verdict = decide(outcome, recipients, told.record, Terms(self.retry, on_uncertain, now, self.dice()))
-        if isinstance(verdict, Done):
-            return verdict
-        return evolve(verdict, record=verdict.record.tried_on(now, told.connection_id, told.smtp_seconds))
+        return (
+            DONE
+            if isinstance(verdict, Done)
+            else evolve(verdict, record=verdict.record.tried_on(now, told.connection_id, told.smtp_seconds))
+        )
 
     async def _deliver(
         self, claim: Claim, mail: Mail, recipients: tuple[str, ...], told: Told, *, holds: bool
@@ -135,21 +141,22 @@ class Heart:
                     if not self.settler.can_keep:
                         what = "not sent: neither Redis nor the journal can be written"
                         return Release(told.record, Cause("unkept", text=what))
-                    if self._needs_confirming(claim, holds=holds):
+                    now = trio.current_time()
+                    if self._needs_confirming(claim, now, holds=holds):
                         withheld = await self._confirm(claim, told, marks_started=holds)
                         if withheld is not None:
                             return withheld
-                    is_cautious = holds or self.pool.is_rested(lane)
+                    is_cautious = holds or self.pool.is_rested(lane, now)
                     envelope = envelope_of(mail, recipients, lane.opened.capabilities, is_cautious=is_cautious)
                     delivery = await lane.deliver(envelope)
                     _tell_delivery(told, delivery, envelope, borrow_seconds)
                     return delivery.outcome
         return told.outcome
 
-    def _needs_confirming(self, claim: Claim, *, holds: bool) -> bool:
+    def _needs_confirming(self, claim: Claim, now: float, *, holds: bool) -> bool:
         """Whether Redis must say first that the job is still ours: its lease is past half, or its type is held."""
         held = self.hands.held(claim)
-        is_old = trio.current_time() - held.renewed_at > self.broker.options.lease_seconds / 2
+        is_old = now - held.renewed_at > self.broker.options.lease_seconds / 2
         return is_old or holds or held.is_lost
 
     async def _confirm(self, claim: Claim, told: Told, *, marks_started: bool) -> Release | None:

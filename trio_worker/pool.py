@@ -18,9 +18,9 @@ from trio_worker.events import ConnectionClosed, ConnectionFailed, ConnectionOpe
 from trio_worker.opening import Opened, Timeouts
 from trio_worker.option import option
 from trio_worker.outcome import Trouble
-from trio_worker.slots import Permit, Slots
+from trio_worker.slots import Slots
 
-# How often idle connections are looked through: closing one a second late harms nobody.
+# How often connections are looked through for those that are idle or old: closing one a second late harms nobody.
 SWEEP_SECONDS = 1.0
 # A connection that rested longer may have died unseen: its next message waits for the replies to RCPT.
 RESTED_SECONDS = 5.0
@@ -58,6 +58,8 @@ class Shut:
     """The pool lets no more messages in: the worker drains."""
 
 
+_SHUT = Shut()
+
 Open: TypeAlias = Callable[[], Awaitable[Opened | Trouble]]
 # Told of trouble with an opening that no mail asked for, when no connection works.
 TellTrouble: TypeAlias = Callable[[Trouble], object]
@@ -86,10 +88,12 @@ class Pool:
     _entering: set[trio.CancelScope] = field(factory=set)
     _is_shut: bool = False
     _tell_exchange: TellExchange | None = None
+    _depth: int = field(init=False)
     _slots: Slots = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._slots = Slots(self.options.max_size * self.options.depth)
+        self._depth = self.options.depth
+        self._slots = Slots(self.options.max_size * self._depth)
 
     @property
     def capacity(self) -> int:
@@ -120,56 +124,55 @@ class Pool:
         """
         return Loan(self)
 
-    def lend_nowait(self) -> tuple[Permit, Connection] | None:
+    def lend_nowait(self) -> Connection | None:
         """Lend a slot and a connection with room, if both are there."""
-        if self._is_shut or self._queue:
-            return None
-        permit = self._slots.take_nowait()
-        if permit is None:
+        if self._is_shut or self._queue or not self._slots.take_nowait():
             return None
         chosen = self._choose()
         if chosen is None:
-            self._slots.bring_home(permit)
+            self._slots.bring_home()
             return None
         chosen.lent += 1
-        return permit, chosen
+        return chosen
 
-    async def lend(self) -> tuple[Permit | None, Connection | Trouble | Shut]:
-        """Wait for a slot, and then for a connection with room."""
+    async def lend(self) -> Connection | Trouble | Shut:
+        """Wait for a slot, and then for a connection with room; `Shut` comes without a slot."""
         if self._is_shut:
-            return None, Shut()
-        permit: Permit | None = None
+            return _SHUT
+        has_slot = False
         with trio.CancelScope() as scope:  # for `shut` to cancel
             self._entering.add(scope)
             try:
                 while True:
-                    permit = await self._slots.take()
-                    chosen = await self._connection()
-                    if chosen is not None:
-                        lent, permit = permit, None
-                        return lent, chosen
+                    await self._slots.take()
+                    has_slot = True
+                    lent = await self._connection()
+                    has_slot = False
+                    if lent is not None:
+                        return lent
                     # No connection for this slot, though others work: the relay may limit them. Do with fewer slots.
                     self._slots.withhold()
-                    permit = None
             finally:
                 self._entering.discard(scope)
-                if permit is not None:
-                    self._slots.bring_home(permit)
-        return None, Shut()
+                if has_slot:
+                    self._slots.bring_home()
+        return _SHUT
 
-    def take_back(self, permit: Permit | None, lent: Connection | Trouble | Shut) -> None:
-        """Take back what was lent. Never awaits, cannot fail."""
+    def take_back(self, lent: Connection | Trouble | Shut) -> None:
+        """Take back what was lent, and its slot. Never awaits, cannot fail."""
+        if isinstance(lent, Shut):
+            return
         if isinstance(lent, Connection):
             lent.lent -= 1
-            self._retire_if_over(lent)
+            if not lent.lent:
+                self._retire_if_over(lent)
             self._wake_for_room()
-        if permit is not None:
-            self._slots.bring_home(permit)
+        self._slots.bring_home()
 
     def resize(self, options: PoolOptions) -> None:
         """Keep to other options from now on; mails in flight are seen through, connections too many end when idle."""
-        self.options = options
-        self._slots.resize(options.max_size * options.depth)
+        self.options, self._depth = options, options.depth
+        self._slots.resize(options.max_size * self._depth)
         self._wake_for_room()
 
     @property
@@ -180,7 +183,7 @@ class Pool:
     @property
     def backing_off(self) -> int:
         """Places for connections that stay empty for a while after one could not be opened."""
-        return self._slots.withheld // self.options.depth
+        return self._slots.withheld // self._depth
 
     def trace(self, tell: TellExchange | None) -> None:
         """Tell each command and its reply on every connection from now on; None ends it."""
@@ -223,21 +226,22 @@ class Pool:
     def _choose(self) -> Connection | None:
         """Return the most recently used connection with room; retire what must not be used again."""
         for connection in reversed(self._connections):
-            if connection.lent >= self.options.depth or self._retire_if_over(connection):
-                continue
             if self._room(connection) > 0:
                 if connection is not self._connections[-1]:
                     self._connections.remove(connection)
                     self._connections.append(connection)
                 return connection
+            if not connection.lent:
+                self._retire_if_over(connection)
         return None
 
     def _room(self, connection: Connection) -> int:
-        """How many more messages a connection takes now; none when it only has to finish those that it has."""
-        if connection.lent and self._why_over(connection):
-            return 0
+        """How many more messages a connection takes now; none when it is over, or only has to finish those it has."""
+        most = min(self._depth, connection.room)
         left = self.options.max_messages - connection.delivered
-        return min(self.options.depth, connection.room, max(left, 1)) - connection.lent
+        if connection.lent >= most or left <= 0 or connection.is_old or connection.end:
+            return 0
+        return max(0, min(most, left) - connection.lent)
 
     async def _wait_for_room(self) -> None:
         """Wait, first come first served, until a connection may have room or another one may be opened."""
@@ -256,15 +260,15 @@ class Pool:
         """Wake as many of those who wait as there is room for; whoever finds none waits again."""
         if not self._queue:
             return
-        room = sum(max(0, self._room(connection)) for connection in self._connections)
+        room = sum(map(self._room, self._connections))
         places = self.options.max_size - len(self._connections) - self._opening
         for woken in tuple(self._queue)[: max(1, room + max(0, places))]:
             del self._queue[woken]
             woken.set()
 
-    def is_rested(self, connection: Connection) -> bool:
+    def is_rested(self, connection: Connection, now: float) -> bool:
         """Whether the next message on this connection must be careful: it is new, or may have died unseen."""
-        return connection.delivered == 0 or trio.current_time() - connection.used_at > RESTED_SECONDS
+        return connection.delivered == 0 or now - connection.used_at > RESTED_SECONDS
 
     def _retire_if_over(self, connection: Connection) -> bool:
         why = "" if connection.lent else self._why_over(connection)
@@ -278,14 +282,11 @@ class Pool:
         return True
 
     def _why_over(self, connection: Connection) -> str:
-        now = trio.current_time()
         if connection.end:
             return connection.end
         if connection.delivered >= self.options.max_messages:
             return "max_messages"
-        if now - connection.opened_at >= self.options.max_lifetime_seconds:
-            return "max_lifetime"
-        return ""
+        return "max_lifetime" if connection.is_old else ""
 
     async def _open_one(self) -> Connection | Trouble | None:
         """Open one connection; alone while nothing proves that the relay lets us in, and not while trouble stands.
@@ -345,7 +346,9 @@ class Pool:
     async def keep(self) -> None:
         """Close what has rested or lived too long, and keep ``min_idle`` connections open, until a cancel."""
         while True:
+            now = trio.current_time()
             for connection in tuple(self._connections):
+                connection.is_old = now - connection.opened_at >= self.options.max_lifetime_seconds
                 why = "" if connection.lent else self._why_over(connection) or self._why_idle(connection)
                 if why:
                     self._remove(connection, why)
@@ -394,15 +397,14 @@ class Loan:
     """One slot of a pool and a connection with room for a message, for an ``async with`` block; see `Pool.borrow`."""
 
     _pool: Pool
-    _permit: Permit | None = None
-    _lent: Connection | Trouble | Shut = field(factory=Shut)
+    _lent: Connection | Trouble | Shut = _SHUT
 
     async def __aenter__(self) -> Connection | Trouble | Shut:
-        self._permit, self._lent = self._pool.lend_nowait() or await self._pool.lend()
+        self._lent = self._pool.lend_nowait() or await self._pool.lend()
         return self._lent
 
     async def __aexit__(self, *_: object) -> None:
-        self._pool.take_back(self._permit, self._lent)
+        self._pool.take_back(self._lent)
 
 
 @asynccontextmanager

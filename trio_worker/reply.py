@@ -108,7 +108,7 @@ _usual_reply = lru_cache(256)(reply_from)
 @lru_cache(256)
 def _lone_line(line: bytes) -> RawReply | None:
     """Return the reply that one line is by itself; None when it takes a longer look."""
-    cut = _LINE.fullmatch(line)
+    cut = _LINE.fullmatch(line.removesuffix(b"\r"))
     return None if cut is None or cut[2] == b"-" else RawReply(int(cut[1]), (cut[3] or b"").decode("utf-8", "replace"))
 
 
@@ -145,7 +145,8 @@ class ReplyReader:
         found: list[RawReply | Garbled] = []
         *lines, self._rest = (self._rest + received).split(b"\n")
         for line in lines:
-            read = self._take(line.removesuffix(b"\r"))
+            lone = _lone_line(line) if len(line) <= _SHORT_CHARS and not self._texts else None
+            read = lone or self._take(line.removesuffix(b"\r"))
             if read is not None:
                 found.append(read)
             if isinstance(read, Garbled):
@@ -155,10 +156,6 @@ class ReplyReader:
         return found
 
     def _take(self, line: bytes) -> RawReply | Garbled | None:
-        if len(line) <= _SHORT_CHARS and not self._texts:
-            lone = _lone_line(line)
-            if lone is not None:
-                return lone
         self._size_bytes += len(line) + 2
         if len(line) > LINE_LIMIT_BYTES or self._size_bytes > REPLY_LIMIT_BYTES:
             return self._break(f"a reply over {REPLY_LIMIT_BYTES} bytes or a line over {LINE_LIMIT_BYTES}")

@@ -28,7 +28,8 @@ from __future__ import annotations
 import io
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import assert_never
 
 from attrs import define, field, frozen
@@ -115,7 +116,8 @@ class Transaction:
     envelope: Envelope
     outcome: Outcome | None = None
     end_offset_bytes: int | None = None  # of the connection's written bytes, where this message is complete
-    mail_reply: Reply | None = None
+    mail_accepted: bool = False
+    sender_refusal: Reply | None = None
     rcpts_answered: int = 0
     refusals: list[Refusal] = field(factory=list)
 
@@ -124,15 +126,11 @@ class Transaction:
         return self.rcpts_answered - len(self.refusals)
 
     @property
-    def mail_accepted(self) -> bool:
-        return self.mail_reply is not None and self.mail_reply.is_positive
-
-    @property
     def refused_so_far(self) -> Refused | None:
         """The refusal of the sender or of every recipient, if that is what the replies so far amount to."""
-        if self.mail_reply is not None and not self.mail_reply.is_positive:
-            return Refused(self.mail_reply)
-        if self.rcpts_answered == len(self.envelope.recipients) == len(self.refusals):
+        if self.sender_refusal is not None:
+            return Refused(self.sender_refusal)
+        if self.refusals and self.rcpts_answered == len(self.envelope.recipients) == len(self.refusals):
             return Refused(self.refusals[-1].reply, tuple(self.refusals))
         return None
 
@@ -141,7 +139,7 @@ class Transaction:
         return self.refused_so_far or Refused(reply, tuple(self.refusals))
 
 
-@frozen
+@define(eq=False)
 class _Step:
     """What is written together and still unwritten: commands and the replies that they earn, or a content."""
 
@@ -153,6 +151,9 @@ class _Step:
     @property
     def begins_mail(self) -> bool:
         return self.owed[0][0] is Stage.MAIL
+
+
+_RSET = _Step(((Stage.RSET, None),), b"RSET\r\n", waits=False)
 
 
 @define
@@ -202,11 +203,7 @@ class Conversation:
             transaction.outcome = Unfit(why)
             return transaction
         self._open[transaction] = None
-        self._queue_commands(transaction)
-        if self.capabilities.chunking:
-            command = b"BDAT %d LAST\r\n" % len(envelope.content)
-            waits = envelope.is_cautious or not self.capabilities.pipelining
-            self._todo.append(_Step(((Stage.FINAL, transaction),), command, waits, envelope.content))
+        self._todo.extend(self._steps(transaction))
         self._pump()
         return transaction
 
@@ -255,19 +252,35 @@ class Conversation:
 
     # What follows decides; nothing in it awaits.
 
-    def _queue_commands(self, transaction: Transaction) -> None:
-        """Queue MAIL, every RCPT and, where the content does not go by BDAT, DATA."""
-        envelope = transaction.envelope
-        encoding = "utf-8" if envelope.needs_smtputf8 else "ascii"
-        steps = [(Stage.MAIL, _mail_command(envelope, self.capabilities))]
-        steps += [(Stage.RCPT, f"RCPT TO:<{recipient}>\r\n".encode(encoding)) for recipient in envelope.recipients]
-        if not self.capabilities.chunking:
-            steps.append((Stage.DATA, b"DATA\r\n"))
-        if self.capabilities.pipelining:
-            owed = tuple([(stage, transaction) for stage, _ in steps])
-            self._todo.append(_Step(owed, b"".join([wire for _, wire in steps]), waits=False))
+    def _steps(self, transaction: Transaction) -> list[_Step]:
+        """Return MAIL, every RCPT, and DATA or BDAT with the content, cut where something must wait for replies."""
+        envelope, offers = transaction.envelope, self.capabilities
+        commands = [_mail_command(envelope, offers), *[f"RCPT TO:<{each}>\r\n" for each in envelope.recipients]]
+        owed = [(Stage.MAIL, transaction), *[(Stage.RCPT, transaction)] * len(envelope.recipients)]
+        content = b""
+        if offers.chunking:
+            content = envelope.content
+            commands.append(f"BDAT {len(content)} LAST\r\n")
+            owed.append((Stage.FINAL, transaction))
         else:
-            self._todo.extend(_Step(((stage, transaction),), wire, waits=True) for stage, wire in steps)
+            commands.append("DATA\r\n")
+            owed.append((Stage.DATA, transaction))
+        encoding = "utf-8" if envelope.needs_smtputf8 else "ascii"
+        begins: Sequence[int] = (0,)
+        if not offers.pipelining:
+            begins = range(len(commands))
+        elif offers.chunking and envelope.is_cautious:
+            begins = (0, len(commands) - 1)
+        steps = [
+            _Step(
+                tuple(owed[first:end]),
+                "".join(commands[first:end]).encode(encoding),
+                not offers.pipelining or first > 0,
+            )
+            for first, end in pairwise((*begins, len(commands)))
+        ]
+        steps[-1].content = content
+        return steps
 
     def _pump(self) -> None:
         """Move to the wire whatever need not wait for a reply."""
@@ -275,11 +288,11 @@ class Conversation:
             step = self._todo[0]
             if step.waits and self._expected:
                 return
-            if step.begins_mail and self._stands:
-                step = _Step(((Stage.RSET, None),), b"RSET\r\n", step.waits)
+            if self._stands and step.begins_mail:
+                self._write(_RSET)
             else:
                 self._todo.popleft()
-            self._write(step)
+                self._write(step)
 
     def _write(self, step: _Step) -> None:
         self._expected.extend(step.owed)
@@ -289,14 +302,14 @@ class Conversation:
         self.written_bytes += len(step.wire) + len(step.content)
         last, transaction = step.owed[-1]
         self._awaits_go_ahead = last is Stage.DATA
-        if step.begins_mail:
-            self._stands = True
-        elif last is Stage.RSET:
-            self._stands = False
-        elif last is Stage.FINAL and transaction is not None:
+        if last is Stage.FINAL and transaction is not None:
             transaction.end_offset_bytes = self.written_bytes
             # The dot clears a transaction whatever its reply (RFC 5321 4.1.1.4); a refused BDAT may not.
             self._stands = self.capabilities.chunking
+        elif last is Stage.RSET:
+            self._stands = False
+        elif step.begins_mail:
+            self._stands = True
 
     def _answer(self, raw: RawReply) -> None:
         self.replies += 1
@@ -321,11 +334,14 @@ class Conversation:
     def _advance(self, transaction: Transaction, stage: Stage, reply: Reply) -> None:
         match stage:
             case Stage.MAIL:
-                transaction.mail_reply = reply
-                self._drop_if_refused(transaction)
+                transaction.mail_accepted = reply.is_positive
+                if not transaction.mail_accepted:
+                    transaction.sender_refusal = reply
+                    self._drop_if_refused(transaction)
             case Stage.RCPT:
                 self._note_recipient(transaction, reply)
-                self._drop_if_refused(transaction)
+                if transaction.refusals or transaction.sender_refusal is not None:
+                    self._drop_if_refused(transaction)
             case Stage.DATA:
                 self._note_data(transaction, reply)
             case Stage.FINAL:
@@ -404,15 +420,11 @@ def dot_stuffed(content: bytes) -> bytes:
     return b"." + stuffed if stuffed.startswith(b".") else stuffed
 
 
-def _mail_command(envelope: Envelope, capabilities: Capabilities) -> bytes:
-    words = [f"MAIL FROM:<{envelope.sender}>"]
-    if capabilities.has_size:
-        words.append(f"SIZE={len(envelope.content)}")
-    if capabilities.eight_bit:
-        words.append("BODY=8BITMIME" if envelope.is_eight_bit else "BODY=7BIT")
-    if envelope.needs_smtputf8:
-        words.append("SMTPUTF8")
-    return (" ".join(words) + "\r\n").encode("utf-8" if envelope.needs_smtputf8 else "ascii")
+def _mail_command(envelope: Envelope, capabilities: Capabilities) -> str:
+    size = f" SIZE={len(envelope.content)}" if capabilities.has_size else ""
+    body = (" BODY=8BITMIME" if envelope.is_eight_bit else " BODY=7BIT") if capabilities.eight_bit else ""
+    utf8 = " SMTPUTF8" if envelope.needs_smtputf8 else ""
+    return f"MAIL FROM:<{envelope.sender}>{size}{body}{utf8}\r\n"
 
 
 def _has_only_crlf(content: bytes) -> bool:

@@ -113,6 +113,7 @@ class Release:
 
 
 Verdict: TypeAlias = Done | Delay | Bury | Hold | Release
+DONE = Done()
 
 
 @frozen
@@ -129,12 +130,17 @@ class Terms:
     dice: float
 
 
+def is_done(outcome: Outcome) -> bool:
+    """Whether a mail was accepted for everybody it was due to: then it is `DONE`, whatever the terms."""
+    return isinstance(outcome, Accepted) and not outcome.refusals
+
+
 def decide(outcome: Outcome, recipients: tuple[str, ...], record: Record, terms: Terms) -> Verdict:
     """Return what becomes of the job after an attempt for ``recipients``; the record inside is the one to store."""
     match outcome:
         case Accepted(reply, refusals):
-            if not refusals:
-                return Done()
+            if is_done(outcome):
+                return DONE
             told = evolve(record, delivered=record.delivered + len(recipients) - len(refusals))
             return _sort_recipients((), refusals, reply, recipients, told, terms)
         case Refused(reply, refusals):
