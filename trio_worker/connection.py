@@ -24,6 +24,8 @@ QUIT_SECONDS = 1.0
 LARGE_BYTES = 262_144
 
 
+# Told what became of a message.
+TellDelivery: TypeAlias = Callable[["Delivery"], object]
 # Told of each command and its reply while somebody traces.
 TellExchange: TypeAlias = Callable[[Exchange], object]
 
@@ -80,7 +82,7 @@ class Connection:
     opened_at: float = field(factory=trio.current_time)
     used_at: float = field(factory=trio.current_time)
     window: int = 1
-    _waiting: dict[Transaction, trio.lowlevel.Task] = field(factory=dict)  # who sleeps until a message is decided
+    _waiting: dict[Transaction, tuple[float, TellDelivery]] = field(factory=dict)  # since when, and whom to tell
     _writing: trio.lowlevel.Task | None = None  # sleeps until messages have begun, or is about to write them
     _has_gathered: bool = False
     _over: trio.Event = field(factory=trio.Event)
@@ -116,27 +118,54 @@ class Connection:
         # With DATA the envelope of the next message rides with the content of the one before, and nothing further.
         return self.window if capabilities.chunking else min(self.window, 2)
 
-    async def deliver(self, envelope: Envelope) -> Delivery:
-        """Send one message and return what became of it.
+    def begin(self, envelope: Envelope, tell: TellDelivery) -> Transaction:
+        """Send one message, and ``tell`` what became of it: at once if that is known, else when it is. Never awaits.
 
-        A cancel before the last byte of the message is out aborts the connection: nothing was accepted, Cancelled is
-        raised. From the last byte to the final reply a cancel waits: only `abort` or the deadline ends that.
+        Only a final reply, `watch` and `abort` decide it. Messages that begin while others are in flight are written
+        together, in the next round of the scheduler.
         """
         began = trio.current_time()
         is_alone = not self.conversation.in_flight
         if is_alone:
             self._progress_at = began
         transaction = self.conversation.begin(envelope)
+        if transaction.outcome is not None:
+            tell(self._delivery(transaction.outcome, began, began))
+            return transaction
+        self._waiting[transaction] = began, tell
         if is_alone or self._writing is None:
             self._flush(began)
         else:
             self._wake_writer()
-        if transaction.outcome is None:
-            await self._wait_for(transaction)
-        assert transaction.outcome is not None  # noqa: S101  the wait ends with nothing else
-        self._adjust_window(transaction.outcome)
-        self.used_at = trio.current_time()
-        return Delivery(transaction.outcome, self.used_at - began, self.connection_id)
+        return transaction
+
+    async def deliver(self, envelope: Envelope) -> Delivery:
+        """Send one message and return what became of it.
+
+        A cancel before the last byte of the message is out aborts the connection: nothing was accepted, Cancelled is
+        raised. From the last byte to the final reply a cancel waits: only `abort` or the deadline ends that.
+        """
+        task = trio.lowlevel.current_task()
+        told: list[Delivery] = []
+        sleeps = False
+
+        def note(delivery: Delivery) -> None:
+            told.append(delivery)
+            if sleeps:
+                trio.lowlevel.reschedule(task)
+
+        def give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
+            if self._is_out(transaction):
+                return trio.lowlevel.Abort.FAILED
+            del self._waiting[transaction]
+            self.lose(How.CANCELLED, "given up before the message was out")
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        transaction = self.begin(envelope, note)
+        if not told:
+            sleeps = True
+            await trio.lowlevel.wait_task_rescheduled(give_up)
+        return told[0]
 
     async def write(self) -> None:
         """Write together what messages begin in one round of the scheduler; return when the connection is over.
@@ -217,23 +246,15 @@ class Connection:
             last_reply="" if last is None else last.codes,
         )
 
-    async def _wait_for(self, transaction: Transaction) -> None:
-        """Sleep until a message is decided; a cancel decides it, unless its last byte is out."""
-
-        def give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
-            if self._is_out(transaction):
-                return trio.lowlevel.Abort.FAILED
-            del self._waiting[transaction]
-            self.lose(How.CANCELLED, "given up before the message was out")
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._waiting[transaction] = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(give_up)
-
     def _note_reply(self, stage: Stage, transaction: Transaction | None, reply: Reply) -> None:
         seconds = trio.current_time() - self._state_since
         if self._tell_exchange is not None:
             self._tell_exchange(exchange_of(stage, transaction, reply, seconds, self.connection_id))
+
+    def _delivery(self, outcome: Outcome, began: float, now: float) -> Delivery:
+        self._adjust_window(outcome)
+        self.used_at = now
+        return Delivery(outcome, now - began, self.connection_id)
 
     def _adjust_window(self, outcome: Outcome) -> None:
         match outcome:
@@ -283,10 +304,12 @@ class Connection:
 
     def _tell_decided(self) -> None:
         """Wake whoever waits for what is decided now; make sure of the connection's end once it is over."""
+        now = trio.current_time()
         for transaction in self.conversation.take_decided():
-            task = self._waiting.pop(transaction, None)
-            if task is not None:
-                trio.lowlevel.reschedule(task)
+            waiting = self._waiting.pop(transaction, None)
+            if waiting is not None and transaction.outcome is not None:
+                began, tell = waiting
+                tell(self._delivery(transaction.outcome, began, now))
         self._quiet.set()
         if self.conversation.end is not None:
             if self._tell_exchange is not None and not self._over.is_set():

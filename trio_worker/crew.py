@@ -1,50 +1,51 @@
-"""Trio. The tasks that see jobs through, one job each at a time.
+"""Trio. The tasks that see things through which have to be waited for, one each at a time.
 
-A task that is done takes the next job: to wake it costs two thirds of what a new task does.
+A task that is done takes the next: to wake it costs two thirds of what a new task does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
 
 import outcome
 import trio
 from attrs import define, field
 
-from trio_worker.broker import Claim
+T = TypeVar("T")
 
 
 @define(eq=False)
-class Crew:
-    """Has ``handle`` see every job through that is given, in tasks of ``nursery``, which ends after `dismiss`."""
+class Crew(Generic[T]):
+    """Has ``handle`` see everything through that is given, in tasks of ``nursery``, which ends after `dismiss`."""
 
     nursery: trio.Nursery
-    handle: Callable[[Claim], Awaitable[None]]
+    handle: Callable[[T], Awaitable[None]]
     _resting: list[trio.lowlevel.Task] = field(factory=list)
     _is_dismissed: bool = False
 
-    def give(self, claim: Claim) -> None:
-        """Start the handling of one job. Never awaits; a cancel of the nursery reaches the handling."""
+    def give(self, given: T) -> None:
+        """Start the handling of one thing. Never awaits; a cancel of the nursery reaches the handling."""
         if self._resting:
-            trio.lowlevel.reschedule(self._resting.pop(), outcome.Value(claim))
+            trio.lowlevel.reschedule(self._resting.pop(), outcome.Value(given))
         else:
-            self.nursery.start_soon(self._work, claim)
+            self.nursery.start_soon(self._work, given)
 
     def dismiss(self) -> None:
-        """End every task that has no job, and each other one after its job: nothing more is given."""
+        """End every task that rests, and each other one after what it handles: nothing more is given."""
         self._is_dismissed = True
         for task in self._resting:
             trio.lowlevel.reschedule(task, outcome.Value(None))
         self._resting.clear()
 
-    async def _work(self, first: Claim) -> None:
-        claim: Claim | None = first
-        while claim is not None:
-            await self.handle(claim)
-            claim = None if self._is_dismissed else await self._rest()
+    async def _work(self, first: T) -> None:
+        given: T | None = first
+        while given is not None:
+            await self.handle(given)
+            given = None if self._is_dismissed else await self._rest()
 
-    async def _rest(self) -> Claim | None:
-        """Wait for the next job, or for the end; a cancel ends the task."""
+    async def _rest(self) -> T | None:
+        """Wait for what is given next, or for the end; a cancel ends the task."""
         task = trio.lowlevel.current_task()
 
         def leave(_raise_cancel: object) -> trio.lowlevel.Abort:
@@ -52,5 +53,5 @@ class Crew:
             return trio.lowlevel.Abort.SUCCEEDED
 
         self._resting.append(task)
-        given: Claim | None = await trio.lowlevel.wait_task_rescheduled(leave)
+        given: T | None = await trio.lowlevel.wait_task_rescheduled(leave)
         return given

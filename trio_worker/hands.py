@@ -90,6 +90,7 @@ class Hands:
     _wanted_room: int = 1
     _has_room: trio.Event = field(factory=trio.Event)
     _emptied: trio.Event = field(factory=trio.Event)
+    _done: trio.Event = field(factory=trio.Event)
     _came_back: trio.Event = field(factory=trio.Event)
 
     def __len__(self) -> int:
@@ -116,6 +117,8 @@ class Hands:
     def finish(self) -> None:
         """Note that one job in hand waits for nothing but its settlement; `drop` follows."""
         self._settling += 1
+        if not self.at_work:
+            self._done.set()
         self._announce()
 
     def drop(self, claim: Claim, *, comes_back: bool = False) -> None:
@@ -153,6 +156,12 @@ class Hands:
         while self.room < wanted:
             self._wanted_room, self._has_room = wanted, trio.Event()
             await self._has_room.wait()
+
+    async def wait_until_done(self) -> None:
+        """Wait until no job is at work: those in hand wait for nothing but their settlement."""
+        while self.at_work:
+            self._done = trio.Event()
+            await self._done.wait()
 
     async def wait_until_empty(self) -> None:
         """Wait until every job is settled."""

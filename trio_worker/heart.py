@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 import trio
 from attrs import define, evolve, field
@@ -56,12 +56,30 @@ class Told:
     connection_id: int | None = None
     is_clock_ahead: bool = False
     compose_seconds: float = 0.0
+    borrow_seconds: float = 0.0
+    content_bytes: int = 0
     tried: Tried | None = None
 
 
 @define(eq=False)
+class Parcel:
+    """A mail that is ready to go, for those recipients, and the job that it is of."""
+
+    claim: Claim
+    told: Told
+    mail: Mail
+    recipients: tuple[str, ...]
+    on_uncertain: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the job is held when nobody can tell if its mail was accepted."""
+        return self.on_uncertain == "hold"
+
+
+@define(eq=False)
 class Heart:
-    """Handles jobs; one instance serves all consumers, each in a task of its own."""
+    """Handles the jobs of one worker."""
 
     types: Mapping[str, TypeSpec]
     composer: Composer
@@ -77,22 +95,44 @@ class Heart:
     publish: Publish
     dice: Dice = field(default=random.random)
 
-    async def handle(self, claim: Claim) -> None:
-        """See one job through; it is settled however this ends, also by a cancel: then it is released as it was."""
+    def handle(self, claim: Claim, give: Callable[[Parcel], object]) -> None:
+        """See one job through; it is settled however this ends. Never awaits.
+
+        A mail that can go to the relay now goes now. One that has to wait for something is given to the crew, of which
+        a task then `deliver`s it.
+        """
         told = Told(claim.record)
+        try:
+            verdict = self._begin(claim, told, give)
+        except Exception as error:  # noqa: BLE001  the edge of one job: it is buried, and the traceback logged
+            verdict = self._bury_broken(claim, told, error)
+        if verdict is not None:
+            self._settle(claim, told, verdict)
+
+    async def deliver(self, parcel: Parcel) -> None:
+        """See a mail through that has to wait; a cancel releases the job as it was."""
+        claim, told = parcel.claim, parcel.told
         verdict: Verdict | None = None
         try:
-            verdict = await self._attempt(claim, told)
-        except Exception as error:  # noqa: BLE001  the edge of one job: it is buried, and the traceback logged
-            self.publish(JobBroke(claim.job_id, _places(error)))
-            verdict = bury(told.record, Cause("broke", text=type(error).__name__), self._now(claim))
+            verdict = await self._deliver(parcel)
+        except Exception as error:  # noqa: BLE001  the edge of one job, as above
+            verdict = self._bury_broken(claim, told, error)
         finally:
             if verdict is None:
                 verdict = Release(claim.record, Cause("released", text="the worker stopped before it was sent"))
-            settlement = Settlement(claim, verdict, isinstance(told.outcome, Uncertain))
-            self.settler.settle_nowait(settlement, partial(_settled, settlement, told))
+            self._settle(claim, told, verdict)
 
-    async def _attempt(self, claim: Claim, told: Told) -> Verdict:
+    def _begin(self, claim: Claim, told: Told, give: Callable[[Parcel], object]) -> Verdict | None:
+        """Get a mail on its way, or return what becomes of the job without."""
+        made = self._make(claim, told)
+        if not isinstance(made, Parcel):
+            return made
+        if not self._deliver_now(made):
+            give(made)
+        return None
+
+    def _make(self, claim: Claim, told: Told) -> Parcel | Verdict:
+        """Decode the job and compose its mail, or say what becomes of it without."""
         job = decode(claim.body, self.types)
         self._date(claim, job, told)
         now = self._now(claim)
@@ -111,62 +151,106 @@ class Heart:
         told.recipients = tuple(map(mask_address, recipients))
         if not may_be_mailed(self.only_to, recipients):
             return bury(told.record, Cause("not_allowed", text="smtp.only_to does not name a recipient"), now)
-        on_uncertain = own.on_uncertain or self.mail_options.on_uncertain
-        outcome = await self._deliver(claim, mail, recipients, told, holds=on_uncertain == "hold")
-        if isinstance(outcome, Release):
-            return outcome
-        self.gate.note(outcome)
-        if is_done(outcome):
-            return DONE
-        now = self._now(claim)
-        verdict = decide(outcome, recipients, told.record, Terms(self.retry, on_uncertain, now, self.dice()))
-        return (
-            DONE
-            if isinstance(verdict, Done)
-            else evolve(verdict, record=verdict.record.tried_on(now, told.connection_id, told.smtp_seconds))
-        )
+        return Parcel(claim, told, mail, recipients, own.on_uncertain or self.mail_options.on_uncertain)
 
-    async def _deliver(
-        self, claim: Claim, mail: Mail, recipients: tuple[str, ...], told: Told, *, holds: bool
-    ) -> Outcome | Release:
+    def _deliver_now(self, parcel: Parcel) -> bool:
+        """Have a connection take the mail, if one has room and nothing has to be asked first."""
+        now = trio.current_time()
+        if not self.settler.can_keep or self._needs_confirming(parcel, now):
+            return False
+        lane = self.pool.lend_nowait()
+        if lane is None:
+            return False
+        try:
+            lane.begin(self._envelope(parcel, lane, now), partial(self._conclude, parcel, lane))
+        except Exception:
+            self.pool.take_back(lane)
+            raise
+        return True
+
+    def _conclude(self, parcel: Parcel, lane: Connection, delivery: Delivery) -> None:
+        """Settle a mail that went without waiting, now that its connection tells what became of it."""
+        self.pool.take_back(lane)
+        try:
+            verdict = self._judge(parcel, delivery)
+        except Exception as error:  # noqa: BLE001  the edge of one job, as above
+            verdict = self._bury_broken(parcel.claim, parcel.told, error)
+        self._settle(parcel.claim, parcel.told, verdict)
+
+    async def _deliver(self, parcel: Parcel) -> Verdict:
+        """Wait for a connection with room, and for Redis where it has to be asked; deliver, and judge."""
+        told = parcel.told
         began = time.perf_counter()
         async with self.pool.borrow() as lane:
-            borrow_seconds = time.perf_counter() - began
+            told.borrow_seconds = time.perf_counter() - began
             match lane:
                 case Shut():
                     return Release(told.record, Cause("released", text="the worker drains"))
                 case Trouble():
-                    told.outcome = Unopened(lane)
+                    found: Delivery | Unopened = Unopened(lane)
                 case Connection():
                     if not self.settler.can_keep:
                         what = "not sent: neither Redis nor the journal can be written"
                         return Release(told.record, Cause("unkept", text=what))
                     now = trio.current_time()
-                    if self._needs_confirming(claim, now, holds=holds):
-                        withheld = await self._confirm(claim, told, marks_started=holds)
+                    if self._needs_confirming(parcel, now):
+                        withheld = await self._confirm(parcel)
                         if withheld is not None:
                             return withheld
-                    is_cautious = holds or self.pool.is_rested(lane, now)
-                    envelope = envelope_of(mail, recipients, lane.opened.capabilities, is_cautious=is_cautious)
-                    delivery = await lane.deliver(envelope)
-                    _tell_delivery(told, delivery, envelope, borrow_seconds)
-                    return delivery.outcome
-        return told.outcome
+                    found = await lane.deliver(self._envelope(parcel, lane, now))
+                case _:
+                    assert_never(lane)
+        return self._judge(parcel, found)
 
-    def _needs_confirming(self, claim: Claim, now: float, *, holds: bool) -> bool:
+    def _envelope(self, parcel: Parcel, lane: Connection, now: float) -> Envelope:
+        is_cautious = parcel.holds or self.pool.is_rested(lane, now)
+        envelope = envelope_of(parcel.mail, parcel.recipients, lane.opened.capabilities, is_cautious=is_cautious)
+        parcel.told.content_bytes = len(envelope.content)
+        return envelope
+
+    def _judge(self, parcel: Parcel, found: Delivery | Unopened) -> Verdict:
+        """Learn from what became of a mail, and decide what becomes of its job."""
+        told, recipients = parcel.told, parcel.recipients
+        if isinstance(found, Delivery):
+            told.smtp_seconds, told.connection_id = found.seconds, found.connection_id
+            outcome = found.outcome
+            told.tried = tried_of(
+                outcome, len(recipients), told.content_bytes, told.compose_seconds, told.borrow_seconds
+            )
+        else:
+            outcome = found
+        told.outcome = outcome
+        self.gate.note(outcome)
+        if is_done(outcome):
+            return DONE
+        now = self._now(parcel.claim)
+        verdict = decide(outcome, recipients, told.record, Terms(self.retry, parcel.on_uncertain, now, self.dice()))
+        if isinstance(verdict, Done):
+            return verdict
+        return evolve(verdict, record=verdict.record.tried_on(now, told.connection_id, told.smtp_seconds))
+
+    def _bury_broken(self, claim: Claim, told: Told, error: Exception) -> Verdict:
+        self.publish(JobBroke(claim.job_id, _places(error)))
+        return bury(told.record, Cause("broke", text=type(error).__name__), self._now(claim))
+
+    def _settle(self, claim: Claim, told: Told, verdict: Verdict) -> None:
+        settlement = Settlement(claim, verdict, isinstance(told.outcome, Uncertain))
+        self.settler.settle_nowait(settlement, partial(_settled, settlement, told))
+
+    def _needs_confirming(self, parcel: Parcel, now: float) -> bool:
         """Whether Redis must say first that the job is still ours: its lease is past half, or its type is held."""
-        held = self.hands.held(claim)
+        held = self.hands.held(parcel.claim)
         is_old = now - held.renewed_at > self.broker.options.lease_seconds / 2
-        return is_old or holds or held.is_lost
+        return is_old or parcel.holds or held.is_lost
 
-    async def _confirm(self, claim: Claim, told: Told, *, marks_started: bool) -> Release | None:
+    async def _confirm(self, parcel: Parcel) -> Release | None:
         began = trio.current_time()
-        is_ours = await self.broker.confirm(claim, marks_started=marks_started)
+        is_ours = await self.broker.confirm(parcel.claim, marks_started=parcel.holds)
         if is_ours is True:
-            self.hands.held(claim).renewed_at = began
+            self.hands.held(parcel.claim).renewed_at = began
             return None
         what = is_ours.what if isinstance(is_ours, Unavailable) else "another worker took it over"
-        return Release(told.record, Cause("unconfirmed", text=f"not sent: {what}"))
+        return Release(parcel.told.record, Cause("unconfirmed", text=f"not sent: {what}"))
 
     def _date(self, claim: Claim, job: Job | Malformed, told: Told) -> None:
         """Learn the job's type and age; a fresh job's age begins when it was pushed, if anything tells."""
@@ -203,15 +287,6 @@ def envelope_of(mail: Mail, recipients: tuple[str, ...], capabilities: Capabilit
         is_eight_bit=not content.isascii(),
         is_cautious=is_cautious,
     )
-
-
-def _tell_delivery(told: Told, delivery: Delivery, envelope: Envelope, borrow_seconds: float) -> None:
-    told.outcome = delivery.outcome
-    told.tried = tried_of(
-        delivery.outcome, len(envelope.recipients), len(envelope.content), told.compose_seconds, borrow_seconds
-    )
-    told.smtp_seconds = delivery.seconds
-    told.connection_id = delivery.connection_id
 
 
 def _settled(settlement: Settlement, told: Told, disposition: Disposition, total_seconds: float) -> Settled:

@@ -3,7 +3,7 @@
 The order of a shutdown is the nesting of the nurseries, from the inside out:
 
 * claiming ends first: a signal cancels its scope, and nothing else;
-* the crew, one task for each job at work, gets one deadline, the grace;
+* mails that are under way, and the crew with those that wait, get one deadline, the grace;
 * the pool closes its connections when the crew is done;
 * settling and renewing leases live outside of all of them and end last.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import assert_never
 
 import trio
@@ -340,7 +341,7 @@ class Worker:
         )
         end = BurstEnd.EMPTY
         async with trio.open_nursery() as hall:
-            crew = Crew(hall, heart.handle)
+            crew = Crew(hall, heart.deliver)
             claiming = Claiming(
                 broker=self.broker,
                 hands=self.hands,
@@ -349,7 +350,7 @@ class Worker:
                 settler=settler,
                 history=self._history,
                 publish=self.publish,
-                give=crew.give,
+                give=partial(heart.handle, give=crew.give),
                 is_burst=self.is_burst,
                 patience_seconds=options.shutdown.grace_seconds,
                 lanes=lambda: pool.capacity,
@@ -360,6 +361,8 @@ class Worker:
                 self._why = self._why or "the queue is done"
             crew.dismiss()
             self._begin_drain(house, hall, pool)
+            # Mails that went without waiting have no task that the nursery would wait for.
+            await self.hands.wait_until_done()
         return end
 
     def _begin_drain(self, house: trio.Nursery, hall: trio.Nursery, pool: Pool) -> None:
