@@ -15,7 +15,7 @@ from trio_worker.capture import Catcher, open_catcher, parse_faults
 from trio_worker.capture.chaos import Faults
 from trio_worker.connection import Connection, Delivery
 from trio_worker.opening import Opened, Relay, RelayOptions, Timeouts, open_session, tls_context
-from trio_worker.outcome import Accepted, How, NotSent, Outcome, Refused, Uncertain
+from trio_worker.outcome import Accepted, How, NotSent, Outcome, Refused, Uncertain, Unfit
 from trio_worker.smtp import Envelope
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\n.hello\r\n")
@@ -295,3 +295,46 @@ async def test_a_kernel_that_goes_on_taking_is_progress(
     assert [type(outcome) for outcome in outcomes] == [NotSent]
     assert "timeout" in connection.end
     assert 200 < moved_seconds < trio.current_time() - began <= moved_seconds + 2 * 60
+
+
+async def test_mails_that_begin_together_are_told_of_one_by_one(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """Without a task for each: a mail that this relay cannot take at once, the others when they are answered."""
+    transport = FakeTransport()
+    connection = Connection(1, opened_on(transport), PATIENCE)
+    connection.window = 9
+    nursery.start_soon(connection.write)
+    await trio.testing.wait_all_tasks_blocked()
+    told: list[Delivery] = []
+
+    connection.begin(evolve(MAIL, needs_smtputf8=True), told.append)
+    assert [type(each.outcome) for each in told] == [Unfit]
+    for _ in range(3):
+        connection.begin(MAIL, told.append)
+    assert len(told) == 1
+    assert connection.in_flight == 3
+    await trio.sleep(0.5)
+    assert len(transport.written) == 2  # the first by itself, the others together
+    await trio.sleep(1)
+
+    assert [type(each.outcome) for each in told] == [Unfit, Accepted, Accepted, Accepted]
+    assert [each.seconds for each in told] == pytest.approx([0, 1, 1, 1], abs=0.01)
+    assert connection.window == 12
+    connection.abort()
+
+
+async def test_mails_under_way_are_told_of_when_the_connection_ends() -> None:
+    """Each once, and what they are told may already end the connection again."""
+    connection = Connection(1, opened_on(FakeTransport(answer=lambda _: b"")), PATIENCE)
+    told: list[Delivery] = []
+
+    def note(delivery: Delivery) -> None:
+        told.append(delivery)
+        connection.abort()
+
+    connection.begin(MAIL, note)
+    connection.begin(MAIL, note)
+    connection.abort()
+
+    assert [type(each.outcome) for each in told] == [Uncertain, Uncertain]

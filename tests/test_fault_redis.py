@@ -18,11 +18,11 @@ from attrs import define, evolve
 from conftest import Complaints, WorkerMaker, job_bytes
 from nemesis import Proxy
 from proving_ground import Valkey
-from trio_worker import redis_client
+from trio_worker import heart, redis_client
 from trio_worker.broker import Broker, Claims, QueueOptions
 from trio_worker.capture import Catcher, Faults, parse_faults
 from trio_worker.email_type import Catalogue
-from trio_worker.events import Claimed, Disposition, RedisFailed, RedisRecovered
+from trio_worker.events import Claimed, Disposition, JobBroke, RedisFailed, RedisRecovered
 from trio_worker.inspection import Counts, count_jobs, find_strays
 from trio_worker.mail import Composer
 from trio_worker.redis_client import RedisClient, RedisOptions, Unavailable, open_redis_client, read_script
@@ -559,3 +559,32 @@ async def test_a_job_whose_composing_raises_dies_alone(
     dead = await read_shelf(workers.client, "jobs", "dead", 5, with_bodies=True)
     assert isinstance(dead, list)
     assert [(job.cause.word, job.cause.text) for job in dead] == [("broke", type(error).__name__)]
+
+
+@pytest.mark.case("D6")
+@pytest.mark.parametrize("function", ["envelope_of", "tried_of"])
+async def test_a_job_whose_delivery_raises_dies_alone(
+    function: str, workers: WorkerMaker, catcher: Catcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its first byte and after its last reply alike; the slot comes home and the next mails go."""
+    await workers.push(*(job_bytes(number) for number in range(5)))
+    worker = workers.make(workers.options(catcher.port))
+    original = getattr(heart, function)
+    numbers = iter(range(5))
+
+    def broken(*words: Any, **more: Any) -> Any:
+        if next(numbers) in {0, 3}:
+            raise ZeroDivisionError("x")
+        return original(*words, **more)
+
+    monkeypatch.setattr(heart, function, broken)
+    with trio.fail_after(20):
+        assert await worker.run() == 0
+
+    assert catcher.total == (3 if function == "envelope_of" else 5)
+    assert worker._pool is not None
+    assert worker._pool.slots_home == worker._pool.capacity
+    dead = await read_shelf(workers.client, "jobs", "dead", 5, with_bodies=True)
+    assert isinstance(dead, list)
+    assert [job.cause.word for job in dead] == ["broke", "broke"]
+    assert len([event for event in workers.events if isinstance(event, JobBroke)]) == 2

@@ -19,15 +19,16 @@ class Slots:
     capacity: int
     _withheld: list[float] = field(factory=list)  # until when, of each
     _surplus: int = 0  # slots that are out and do not come home: there are fewer now
-    _free: trio.Semaphore = field(init=False)
+    _free: int = field(init=False)
+    _waiting: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)  # none while a slot is free
 
     def __attrs_post_init__(self) -> None:
-        self._free = trio.Semaphore(self.capacity)
+        self._free = self.capacity
 
     @property
     def home(self) -> int:
         """Slots that nobody has, withheld ones included."""
-        return self._free.value + len(self._withheld)
+        return self._free + len(self._withheld)
 
     @property
     def withheld(self) -> int:
@@ -35,21 +36,24 @@ class Slots:
 
     def take_nowait(self) -> bool:
         """Take a slot if one is there."""
-        if not self._free.value:
+        if not self._free:
             return False
-        self._free.acquire_nowait()
+        self._free -= 1
         return True
 
     async def take(self) -> None:
         """Wait for a slot, first come first served; a cancel takes none."""
-        await self._free.acquire()
+        if not self.take_nowait():
+            await self._waiting.park()
 
     def bring_home(self) -> None:
         """Put a slot back, unless there are fewer by it now. Never awaits, cannot fail."""
         if self._surplus:
             self._surplus -= 1
+        elif self._waiting:
+            self._waiting.unpark()
         else:
-            self._free.release()
+            self._free += 1
 
     def withhold(self) -> None:
         """Keep a slot that was taken from being used for a while."""
