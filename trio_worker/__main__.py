@@ -55,8 +55,9 @@ def _run() -> int:
         if asked is not None:
             return probe.ask_workers(**asked)
         # Whoever asks for help, or is wrong, waits for the library that explains.
-    # Nothing that is imported is garbage: looking through it again and again would cost a tenth of the start.
-    gc.set_threshold(50_000, 20, 20)
+    # Little that is imported is garbage: each look through it would cost a twentieth of the start. A command imports
+    # 100,000 objects or so, and what comes then is looked through as usual.
+    gc.set_threshold(200_000, 20, 20)
     from trio_worker.cli import app  # noqa: PLC0415  the descriptors come first
 
     code: int = app(words)
