@@ -118,6 +118,12 @@ def composer(catalogue: Catalogue) -> Composer:
     return opened
 
 
+def relay_at(port: int, username: str = "", password: str = "") -> Relay:
+    """Return the relay at a port of this machine, without TLS."""
+    options = RelayOptions(port=port, tls="none", username=username, password=password)
+    return Relay(options, Timeouts(), tls_context(options))
+
+
 def job_bytes(number: int = 0, email: str | None = None, **envelope: object) -> bytes:
     """A Registration job as a producer pushes it."""
     fields = {"email": email or f"user{number}@example.com", "username": "ann", "token": f"secret{number}"}
@@ -149,7 +155,7 @@ class WorkerMaker:
         made = WorkerOptions(
             number_workers=10,
             queue=QueueOptions(),
-            relay=Relay(RelayOptions(port=port, tls="none"), Timeouts(), tls_context("")),
+            relay=relay_at(port),
             pool=PoolOptions(),
             retry=RetryPolicy(base_seconds=0.05, cap_seconds=0.2),
             mail=MailOptions(),

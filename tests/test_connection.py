@@ -37,7 +37,7 @@ async def connect(
     """Open a connection to the catcher, and watch it as the pool does."""
     ignored = tuple(word for word in ("PIPELINING", "CHUNKING") if word not in mode.split(","))
     options = RelayOptions(host=catcher.host, port=catcher.port, tls="none", ignore_ehlo=ignored)
-    opened = await open_session(Relay(options, timeouts, tls_context("")))
+    opened = await open_session(Relay(options, timeouts, tls_context(options)))
     assert isinstance(opened, Opened), opened
     connection = Connection(1, opened, timeouts)
     nursery.start_soon(connection.watch)

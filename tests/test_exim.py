@@ -178,7 +178,7 @@ async def send(
     options = RelayOptions(
         host="127.0.0.1", port=exim.port, tls=tls, ca_file=str(exim.folder / "ca.pem"), ignore_ehlo=ignored
     )
-    relay = Relay(options, Timeouts(), tls_context(options.ca_file), "client.example.org")
+    relay = Relay(options, Timeouts(), tls_context(options), "client.example.org")
     await workers.push(*(job_bytes(number) for number in range(JOBS)))
     pool = PoolOptions(max_size=5, pipeline_depth=depth)
     worker = workers.make(workers.options(exim.port, relay=relay, pool=pool, number_workers=10 + 10 * depth))

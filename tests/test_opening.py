@@ -47,14 +47,14 @@ def server_tls(authority: trustme.CA) -> ssl.SSLContext:
 @pytest.fixture
 def client_tls(authority: trustme.CA) -> ssl.SSLContext:
     """What a worker trusts whose smtp.ca_file names the authority."""
-    context = tls_context("")
+    context = tls_context(RelayOptions())
     authority.configure_trust(context)
     return context
 
 
 def relay(port: int, tls: str, context: ssl.SSLContext | None = None, **changes: Any) -> Relay:
     options = evolve(RelayOptions(host="localhost", port=port, tls=tls), **changes)
-    return Relay(options, QUICK, context or tls_context(""))
+    return Relay(options, QUICK, context or tls_context(options))
 
 
 def login(**changes: Any) -> dict[str, Any]:
@@ -159,6 +159,19 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(
 
     assert found.how is How.TLS
     assert "certificate" in found.what
+
+
+def test_only_a_relay_with_tls_needs_the_authorities_of_the_system() -> None:
+    """They take long to read; without them nobody is trusted, and never is a certificate not looked at."""
+    trusted = {tls: tls_context(RelayOptions(tls=tls)) for tls in ("starttls", "implicit", "none")}
+
+    assert trusted["starttls"].cert_store_stats() == ssl.create_default_context().cert_store_stats()
+    assert trusted["implicit"].cert_store_stats() == ssl.create_default_context().cert_store_stats()
+    assert trusted["none"].cert_store_stats()["x509"] == 0
+    for context in trusted.values():
+        assert context.check_hostname
+        assert context.verify_mode is ssl.CERT_REQUIRED
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
 @pytest.mark.case("C24")

@@ -9,14 +9,13 @@ import pytest
 import trio
 from attrs import evolve
 
-from conftest import WorkerMaker, job_bytes
+from conftest import WorkerMaker, job_bytes, relay_at
 from trio_worker import breaker
 from trio_worker.breaker import BackOff, Open
 from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
 from trio_worker.events import BreakerChanged, Claimed, ConnectionOpened, Disposition, Settled
 from trio_worker.inspection import Counts, count_jobs, find_strays
-from trio_worker.opening import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.redis_client import RedisClient
 from trio_worker.shelves import ShelvedJob, read_shelf
 from trio_worker.snapshot import Snapshot
@@ -230,9 +229,7 @@ async def test_a_refused_login_stops_claiming_and_sending_resumes_by_itself(
     """No job dies, no attempt is spent, and the relay sees one login per back-off."""
     monkeypatch.setattr(breaker, "LOGIN_BACKOFF", BackOff(0.1, 0.4))
     async with open_catcher(credentials=("u", "p"), faults=faults("auth=535:first3")) as catcher:
-        relay = Relay(
-            RelayOptions(port=catcher.port, tls="none", username="u", password="p"), Timeouts(), tls_context("")
-        )
+        relay = relay_at(catcher.port, username="u", password="p")
         await workers.push(*(job_bytes(number) for number in range(20)))
         await run(workers.make(workers.options(catcher.port, relay=relay)))
 
@@ -254,9 +251,7 @@ def logins_that_worked(workers: WorkerMaker) -> int:
 async def test_a_login_that_is_refused_before_any_job_came_stops_claiming(workers: WorkerMaker) -> None:
     """The connection that the pool keeps ready is evidence too: a job pushed later is not even claimed."""
     async with open_catcher(credentials=("u", "p"), faults=faults("auth=535")) as catcher:
-        relay = Relay(
-            RelayOptions(port=catcher.port, tls="none", username="u", password="p"), Timeouts(), tls_context("")
-        )
+        relay = relay_at(catcher.port, username="u", password="p")
         worker = workers.make(workers.options(catcher.port, relay=relay), is_burst=False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, worker)
@@ -275,9 +270,7 @@ async def test_a_login_that_is_refused_before_any_job_came_stops_claiming(worker
 async def test_a_login_that_was_mended_is_tried_at_once(workers: WorkerMaker) -> None:
     """Mail does not wait for the rest of a back-off of a minute; the same wrong login is not tried again."""
     async with open_catcher(credentials=("u", "right")) as catcher:
-        relay = Relay(
-            RelayOptions(port=catcher.port, tls="none", username="u", password="wrong"), Timeouts(), tls_context("")
-        )
+        relay = relay_at(catcher.port, username="u", password="wrong")
         worker = workers.make(workers.options(catcher.port, relay=relay), is_burst=False)
         await workers.push(job_bytes())
         async with trio.open_nursery() as nursery:

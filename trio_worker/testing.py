@@ -338,10 +338,11 @@ def _wrong(what: str, faults: Iterable[object]) -> MailWorkerError:
 
 
 def _options(settings: Settings, port: int) -> WorkerOptions:
+    smtp = evolve(settings.smtp, port=port)
     return WorkerOptions(
         number_workers=settings.number_workers,
         queue=settings.queue,
-        relay=Relay(evolve(settings.smtp, port=port), settings.smtp_timeouts, tls_context("")),
+        relay=Relay(smtp, settings.smtp_timeouts, tls_context(smtp)),
         pool=settings.smtp_pool,
         retry=settings.retry,
         mail=settings.mail,

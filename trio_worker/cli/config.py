@@ -138,7 +138,7 @@ def _faults_beyond(settings: Settings) -> list[Fault]:
         if isinstance(composer, ComposerFaults):
             faults += [Fault(each.path, each.what) for each in composer.faults]
     try:
-        tls_context(settings.smtp.ca_file)
+        tls_context(settings.smtp)
     except OSError as error:
         faults.append(
             Fault(settings.origins.get("smtp.ca_file", "default"), f"smtp.ca_file: {settings.smtp.ca_file}: {error}")

@@ -37,7 +37,7 @@ def read_templates(settings: Settings) -> Templates:
 def relay_of(settings: Settings) -> Relay:
     """Return the relay of the settings, its certificates read, or end with 78."""
     try:
-        context = tls_context(settings.smtp.ca_file)
+        context = tls_context(settings.smtp)
     except (OSError, ssl.SSLError) as error:
         refuse(MISCONFIGURED, f"smtp.ca_file: {settings.smtp.ca_file}: {error}")
     return Relay(settings.smtp, settings.smtp_timeouts, context, local_name())
