@@ -15,6 +15,7 @@ from trio_worker.address import Mailbox
 from trio_worker.email_type import FieldSpec, TypeSpec
 from trio_worker.job import Job, Malformed, Message, Templated, decode, sample_job
 from trio_worker.schema import job_schema
+from trio_worker.strict_json import Document, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,6 +157,23 @@ def test_bytes_that_two_readers_could_read_differently_are_refused(raw: bytes, r
     assert isinstance(refused, Malformed)
     assert refused.reason == reason
     assert part in str(refused)
+
+
+@given(
+    before=st.text(" \t\n\r", max_size=2),
+    after=st.text(" \t\n\r\x0b\xa0,}x", max_size=2),
+    text=st.sampled_from(["{}", '{"a":1}', '{"a":{"a":"}"}}', '{"a":', '"a"', "[{}]", "{} {}"]),
+)
+def test_white_space_of_json_may_stand_around(before: str, text: str, after: str) -> None:
+    """The four characters of RFC 8259 and no others; the standard library says the same."""
+    raw = f"{before}{text}{after}"
+    read = read_json(raw.encode())
+    try:
+        expected = f"{Document(json.loads(raw))}"
+    except json.JSONDecodeError as error:
+        expected = f"not_json: $: is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+
+    assert str(read) == expected
 
 
 @pytest.mark.parametrize("number", [18446744073709551615, -9223372036854775808, 0, 1.5, -1e300])

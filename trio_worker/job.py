@@ -91,11 +91,12 @@ def decode(raw: bytes, types: Mapping[str, TypeSpec]) -> Job | Malformed:
     document = read_json(raw)
     if isinstance(document, Malformed):
         return document
-    if not isinstance(document.value, dict):
+    said = document.value
+    if not isinstance(said, dict):
         return malformed("not_a_job", [Fault("$", "must be an object")])
 
-    envelope = _read_envelope(document.value)
-    task = _read_task(document.value)
+    envelope = _read_envelope(said)
+    task = _read_task(said)
     if isinstance(task, Malformed):
         return task if isinstance(envelope, Envelope) else malformed(task.reason, (*task.faults, *envelope))
     email_type, payload = task
