@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import email.headerregistry
 import email.policy
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_worker.address import (
+    _CONTROL,
     _USUAL,
     AddressFault,
     Mailbox,
@@ -160,3 +162,10 @@ def test_the_standard_library_agrees_on_what_is_read(text: str) -> None:
 def test_the_short_way_reads_as_the_long_one(text: str) -> None:
     """An address that looks as nearly all do is the same mailbox either way."""
     assert parse_mailbox(text) == _parse_address(text, name="")
+
+
+def test_no_printable_character_is_a_control_character() -> None:
+    """Of all characters, so that a text that is printable needs no closer look."""
+    every = [chr(number) for number in range(sys.maxunicode + 1)]
+
+    assert [letter for letter in every if has_control_character(letter)] == _CONTROL.findall("".join(every))

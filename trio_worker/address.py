@@ -76,7 +76,8 @@ def has_control_character(text: str) -> bool:
 
     Such a text may stand in no header and no SMTP command: most injections begin with one.
     """
-    return _CONTROL.search(text) is not None
+    # What is printable (most texts are) holds none of them, and is seen to be at a third of the cost.
+    return not text.isprintable() and _CONTROL.search(text) is not None
 
 
 def parse_mailbox(text: str) -> Mailbox | AddressFault:
