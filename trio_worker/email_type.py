@@ -12,7 +12,7 @@ from trio_worker.address import AddressFault, has_control_character, parse_mailb
 from trio_worker.fault import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from trio_worker.strict_json import Json
 
@@ -86,31 +86,7 @@ class Catalogue:
 
 def fault_of_value(kind: FieldKind, value: Json) -> str | None:
     """Return what is wrong with a value for a field of this kind, or None; the words never repeat the value."""
-    match kind, value:
-        case "number", bool():
-            return "must be a number"
-        case "number", int() | float():
-            return None
-        case "number", _:
-            return "must be a number"
-        case "object", dict():
-            return None
-        case "object", _:
-            return "must be an object"
-        case _, str():
-            pass
-        case _:
-            return "must be a string"
-    match kind:
-        case "recipient":
-            mailbox = parse_mailbox(value)
-            return mailbox.what if isinstance(mailbox, AddressFault) else None
-        case "text":
-            return "contains a NUL" if "\0" in value else None
-        case "token" if not value:
-            return "is empty"
-        case _:
-            return fault_of_line(value)
+    return _FAULT_OF[kind](value)
 
 
 def fault_of_line(text: str) -> str | None:
@@ -120,6 +96,48 @@ def fault_of_line(text: str) -> str | None:
     if has_control_character(text):
         return "contains a control character"
     return None
+
+
+def _fault_of_recipient(value: Json) -> str | None:
+    if not isinstance(value, str):
+        return _NO_STRING
+    mailbox = parse_mailbox(value)
+    return mailbox.what if isinstance(mailbox, AddressFault) else None
+
+
+def _fault_of_line_value(value: Json) -> str | None:
+    return fault_of_line(value) if isinstance(value, str) else _NO_STRING
+
+
+def _fault_of_text(value: Json) -> str | None:
+    if not isinstance(value, str):
+        return _NO_STRING
+    return "contains a NUL" if "\0" in value else None
+
+
+def _fault_of_token(value: Json) -> str | None:
+    if not isinstance(value, str):
+        return _NO_STRING
+    return fault_of_line(value) if value else "is empty"
+
+
+def _fault_of_number(value: Json) -> str | None:
+    return None if isinstance(value, int | float) and not isinstance(value, bool) else "must be a number"
+
+
+def _fault_of_object(value: Json) -> str | None:
+    return None if isinstance(value, dict) else "must be an object"
+
+
+_NO_STRING = "must be a string"
+_FAULT_OF: Mapping[FieldKind, Callable[[Json], str | None]] = {
+    "recipient": _fault_of_recipient,
+    "line": _fault_of_line_value,
+    "text": _fault_of_text,
+    "token": _fault_of_token,
+    "number": _fault_of_number,
+    "object": _fault_of_object,
+}
 
 
 def fault_of_type_name(name: str) -> str | None:
