@@ -12,19 +12,10 @@ from typing import TYPE_CHECKING, assert_never
 from attrs import field, frozen
 
 from trio_worker.address import AddressFault, Mailbox, has_control_character, parse_domain, parse_mailbox
+from trio_worker.body import Insertion, Texts
 from trio_worker.fault import Fault, Malformed, malformed
 from trio_worker.job import Job, Message, Templated, sample_jobs
-from trio_worker.mime import (
-    CRLF,
-    Entity,
-    address_header,
-    attachment_entity,
-    canonical,
-    date_header,
-    multipart_entity,
-    text_entity,
-    unstructured_header,
-)
+from trio_worker.mime import CRLF, address_header, canonical, date_header, unstructured_header
 from trio_worker.option import METADATA_KEY, Option, option
 from trio_worker.skeleton import Filled
 from trio_worker.template import Rendered, Templates, compile_templates
@@ -33,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from trio_worker.email_type import Catalogue, TypeSpec
-    from trio_worker.job import Attachment
 
 _URL = re.compile(r"https?://[^\s<>\"\\]{1,500}", re.ASCII)
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,56}")  # a boundary made of it has at most 70 characters (RFC 2046, 5.1.1)
+_AUTO_SUBMITTED = f"Auto-Submitted: auto-generated{CRLF}"  # RFC 3834, 5
 _NO_RECIPIENT_SHOWN = f"To: undisclosed-recipients:;{CRLF}"  # RFC 5322, 3.4: an empty group
 
 
@@ -78,18 +69,15 @@ class MailOptions:
 
 @frozen
 class Draft:
-    """What a mail says, whoever wrote it; ``extra`` holds further header lines, each ending with CRLF."""
+    """What a mail says, whoever wrote it; ``extra`` holds the last header lines, each ending with CRLF."""
 
     subject: str
     to: tuple[Mailbox, ...]
-    text: Filled | None
-    html: Filled | None
+    body: Texts | Insertion
+    extra: str
     cc: tuple[Mailbox, ...] = ()
     bcc: tuple[Mailbox, ...] = ()
     reply_to: Mailbox | None = None
-    extra: str = ""
-    sets_auto_submitted: bool = False
-    attachments: tuple[Attachment, ...] = ()
 
 
 @frozen
@@ -106,7 +94,7 @@ class Mail:
     needs_smtputf8: bool
     _job_id: str = field(repr=False)
     _header: bytes = field(repr=False)
-    _draft: Draft = field(repr=False)
+    _body: Texts | Insertion = field(repr=False)
     _contents: dict[bool, bytes] = field(factory=dict, init=False, repr=False, eq=False)
 
     def content(self, *, eight_bit: bool) -> bytes:
@@ -117,22 +105,8 @@ class Mail:
         """
         made = self._contents.get(eight_bit)
         if made is None:
-            made = self._contents[eight_bit] = self._body(eight_bit=eight_bit).as_bytes(self._header)
+            made = self._contents[eight_bit] = self._body.octets(self._header, self._job_id, eight_bit=eight_bit)
         return made
-
-    def _body(self, *, eight_bit: bool) -> Entity:
-        draft = self._draft
-        bodies = (("plain", draft.text), ("html", draft.html))
-        parts = [
-            text_entity(subtype, body.octets, eight_bit=eight_bit, is_plain=body.is_plain)
-            for subtype, body in bodies
-            if body is not None
-        ]
-        text = parts[0] if len(parts) == 1 else multipart_entity("alternative", f"{self._job_id}.a", parts)
-        if not draft.attachments:
-            return text
-        files = [attachment_entity(held.name, held.type, held.content) for held in draft.attachments]
-        return multipart_entity("mixed", f"{self._job_id}.m", [text, *files])
 
 
 @frozen
@@ -150,8 +124,8 @@ class Composer:
     envelope_sender: Mailbox
     message_id_domain: str
     templates: Mapping[str, Templates] = field(repr=False)
-    unsubscribe: Mapping[str, str] = field(repr=False)
-    """The List-Unsubscribe header line (RFC 2369, 3.2) of the types that have one."""
+    extra: Mapping[str, str] = field(repr=False)
+    """The last header lines of the mails of each type that has templates."""
     _from: str = field(init=False, repr=False)
     _needs_smtputf8: bool = field(init=False, repr=False)  # for the sender's sake
 
@@ -186,7 +160,7 @@ class Composer:
             self._needs_smtputf8 or not "".join([mailbox.address for mailbox in shown]).isascii(),
             job_id,
             header.encode(),
-            draft,
+            draft.body,
         )
 
     def _draft(self, job: Job) -> Draft | Malformed:
@@ -200,14 +174,8 @@ class Composer:
                 match templates.render(fields):
                     case Fault() as fault:
                         return malformed("template", [fault])
-                    case Rendered(subject, text, html):
-                        return Draft(
-                            subject,
-                            (recipient,),
-                            text,
-                            html,
-                            extra=self.unsubscribe.get(job.email_type, ""),
-                        )
+                    case Rendered(subject, body):
+                        return Draft(subject, (recipient,), body, self.extra[job.email_type])
                     case never:
                         assert_never(never)
             case never:
@@ -223,7 +191,6 @@ class Composer:
                 address_header("Reply-To", [draft.reply_to]) if draft.reply_to else "",
                 unstructured_header("Subject", draft.subject),
                 f"Message-ID: {message_id}{CRLF}MIME-Version: 1.0{CRLF}",
-                "" if draft.sets_auto_submitted else f"Auto-Submitted: auto-generated{CRLF}",  # RFC 3834, 5
                 draft.extra,
             ),
         )
@@ -250,15 +217,16 @@ def open_composer(options: MailOptions, catalogue: Catalogue) -> Composer | Comp
     faults.extend(template_faults)
     if isinstance(sender, AddressFault) or isinstance(envelope_sender, AddressFault) or not isinstance(domain, str):
         return ComposerFaults(tuple(faults))
-    unsubscribe = {
-        spec.email_type: f"List-Unsubscribe: <{url}{spec.unsubscribe_path}>{CRLF}"
-        for spec in catalogue.types.values()
-        if spec.unsubscribe_path
-    }
-    composer = Composer(sender, envelope_sender, domain or sender.domain, templates, unsubscribe)
+    extra = {name: _AUTO_SUBMITTED + _unsubscribe(url, catalogue.types[name]) for name in templates}
+    composer = Composer(sender, envelope_sender, domain or sender.domain, templates, extra)
     for email_type in templates:
         faults.extend(_proofs(composer, catalogue.types[email_type]))
     return ComposerFaults(tuple(faults)) if faults else composer
+
+
+def _unsubscribe(url: str, spec: TypeSpec) -> str:
+    """Return the List-Unsubscribe header line (RFC 2369, 3.2) of a type, if it has one."""
+    return f"List-Unsubscribe: <{url}{spec.unsubscribe_path}>{CRLF}" if spec.unsubscribe_path else ""
 
 
 def _proofs(composer: Composer, spec: TypeSpec) -> Iterator[Fault]:
@@ -287,17 +255,17 @@ def _message_id_domain(text: str) -> str | AddressFault:
 
 
 def _draft_of_message(message: Message) -> Draft:
+    text, html = (None if said is None else Filled(canonical(said)) for said in (message.text, message.html))
+    is_automatic = all(name.lower() != "auto-submitted" for name in message.headers)
+    headers = [unstructured_header(name, text) for name, text in message.headers.items()]
     return Draft(
         message.subject.strip(" "),
         message.to,
-        None if message.text is None else Filled(canonical(message.text)),
-        None if message.html is None else Filled(canonical(message.html)),
+        Texts(text, html, message.attachments),
+        "".join((_AUTO_SUBMITTED if is_automatic else "", *headers)),
         message.cc,
         message.bcc,
         message.reply_to,
-        "".join(unstructured_header(name, text) for name, text in message.headers.items()),
-        any(name.lower() == "auto-submitted" for name in message.headers),
-        message.attachments,
     )
 
 

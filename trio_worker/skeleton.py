@@ -53,18 +53,28 @@ def percent(value: object) -> str:
 _WRITTEN = {"<": Written.AS_IT_IS, "&lt;": Written.ESCAPED, "%3C": Written.PERCENT_ENCODED}
 _WRITE: dict[Written, Callable[[str], str]] = {
     Written.AS_IT_IS: str,
-    Written.ESCAPED: lambda text: str(escape(text)),
+    Written.ESCAPED: escape,
     Written.PERCENT_ENCODED: percent,
 }
 
 
 @frozen
 class Hole:
-    """Where the value of a field goes, once or more often; ``key`` stands for it in the pattern."""
+    """Where the value of the field ``name`` goes; ``key`` stands for what is written there."""
 
-    field: str
+    name: str
     written: Written
-    key: bytes
+    key: str = field(init=False, eq=False, repr=False)
+    write: Callable[[str], str] = field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "key", f"{self.name} {self.written}")
+        object.__setattr__(self, "write", _WRITE[self.written])
+
+
+def written(holes: Iterable[Hole], fields: Mapping[str, Json]) -> dict[str, bytes]:
+    """Return what is written for each hole, by its key; ``fields`` must hold a line of text for each."""
+    return {hole.key: hole.write(str(fields[hole.name])).encode("utf-8", "replace") for hole in holes}
 
 
 @frozen
@@ -77,31 +87,31 @@ class Filled:
 
 @frozen
 class Skeleton:
-    """A template whose values are only inserted.
+    """A template whose values are only inserted: constant octets, and a hole between every two of them.
 
     ``spare_octets`` is what the longest line leaves of RFC 5322's 998 for each of the values in it, below 0 if the
     constant octets are themselves not plain.
     """
 
-    pattern: bytes = field(repr=False)
+    constants: tuple[bytes, ...] = field(repr=False)
     holes: tuple[Hole, ...]
     spare_octets: int
-    _writers: tuple[tuple[bytes, str, Callable[[str], str]], ...] = field(init=False, repr=False)
-    _constant: Filled = field(init=False, repr=False)  # where there are no holes
+    _keys: tuple[str, ...] = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        writers = tuple((hole.key, hole.field, _WRITE[hole.written]) for hole in self.holes)
-        constant = Filled(b"" if self.holes else self.pattern % {}, self.spare_octets >= 0)
-        object.__setattr__(self, "_writers", writers)
-        object.__setattr__(self, "_constant", constant)
+        object.__setattr__(self, "_keys", tuple(hole.key for hole in self.holes))
 
     def fill(self, fields: Mapping[str, Json]) -> Filled:
         """Return the text of one mail; ``fields`` must hold a line of text for each hole."""
-        if not self.holes:
-            return self._constant
-        values = {key: write(str(fields[name])).encode("utf-8", "replace") for key, name, write in self._writers}
-        longest = max(map(len, values.values()))
-        return Filled(self.pattern % values, longest <= self.spare_octets)
+        return self.insert(written(self.holes, fields))
+
+    def insert(self, values: Mapping[str, bytes]) -> Filled:
+        """Return the text with what is `written` for its holes, and perhaps for others."""
+        pieces = [b""] * (2 * len(self.constants) - 1)
+        pieces[::2] = self.constants
+        pieces[1::2] = map(values.__getitem__, self._keys)
+        longest = max(map(len, values.values()), default=0)
+        return Filled(b"".join(pieces), longest <= self.spare_octets)
 
 
 def find_skeleton(
@@ -168,24 +178,13 @@ def _is_constant(test: nodes.Node) -> bool:
 
 
 def _cut(marked: bytes, lines: list[str]) -> Skeleton:
-    """Cut a text with marks into a pattern and its holes."""
-    holes: dict[bytes, Hole] = {}
-    pieces = []
+    """Cut a text with marks into what is constant and its holes."""
     # Between two marks stands what is constant; each mark yields two groups.
     first, *rest = _MARK.split(marked.decode())
-    pieces.append(first)
-    for number, middle, constant in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
-        written = _WRITTEN[middle]
-        key = f"{number}{written.name}"
-        holes[key.encode()] = Hole(lines[int(number)], written, key.encode())
-        pieces += [f"%({key})b", constant]
-    constants = [piece.encode() for piece in pieces[::2]]
-    pattern = b"".join(
-        constants[place // 2].replace(b"%", b"%%") if place % 2 == 0 else piece.encode()
-        for place, piece in enumerate(pieces)
-    )
+    constants = [piece.encode() for piece in (first, *rest[2::3])]
+    holes = [Hole(lines[int(number)], _WRITTEN[middle]) for number, middle in zip(rest[::3], rest[1::3], strict=True)]
     is_odd = any(map(has_odd_control, constants))
-    return Skeleton(pattern, tuple(holes.values()), -1 if is_odd else _spare_octets(constants))
+    return Skeleton(tuple(constants), tuple(holes), -1 if is_odd else _spare_octets(constants))
 
 
 def _spare_octets(constants: list[bytes]) -> int:

@@ -8,6 +8,7 @@ import jinja2
 from attrs import field, frozen
 from jinja2 import meta, nodes
 
+from trio_worker.body import BodySkeleton, Insertion, Texts
 from trio_worker.email_type import TEMPLATE_VARIABLES
 from trio_worker.fault import Fault
 from trio_worker.figures import figure, figures, label
@@ -41,11 +42,10 @@ _TEMPLATE_ERRORS = (
 
 @frozen
 class Rendered:
-    """The three texts of one mail; the subject without white space around it."""
+    """The subject of one mail, without white space around it, and its body."""
 
     subject: str
-    text: Filled
-    html: Filled | None
+    body: Texts | Insertion
 
 
 @frozen
@@ -74,6 +74,17 @@ class Templates:
     html: Part | None
     names: frozenset[str] = field(repr=False)
     """Every template that may appear in a traceback."""
+    _subject: str | None = field(init=False, repr=False)
+    """The subject of all mails, if no value goes into it."""
+    _body: BodySkeleton | None = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        subject, text = self.subject.skeleton, self.text.skeleton
+        constant = None if subject is None or subject.holes else _subject_of(subject.fill({}))
+        object.__setattr__(self, "_subject", constant)
+        html = None if self.html is None else self.html.skeleton
+        is_filled = text is not None and (html is None) == (self.html is None)
+        object.__setattr__(self, "_body", BodySkeleton(text, html) if text is not None and is_filled else None)
 
     def render(self, fields: Mapping[str, Json]) -> Rendered | Fault:
         """Render all parts; a failure names the template, its line and the kind of error, and no value."""
@@ -95,11 +106,11 @@ class Templates:
 
     def _render(self, fields: Mapping[str, Json]) -> Rendered | Exception:
         try:
-            return Rendered(
-                self.subject.fill(fields).octets.decode().strip(),
-                self.text.fill(fields),
-                None if self.html is None else self.html.fill(fields),
-            )
+            subject = _subject_of(self.subject.fill(fields)) if self._subject is None else self._subject
+            if self._body is not None:
+                return Rendered(subject, self._body.fill(fields))
+            html = None if self.html is None else self.html.fill(fields)
+            return Rendered(subject, Texts(self.text.fill(fields), html))
         except _TEMPLATE_ERRORS as error:
             return error
 
@@ -115,6 +126,10 @@ class Templates:
         if isinstance(error, jinja2.TemplateSyntaxError) and error.name is not None:
             place = f"{error.name}:{error.lineno}"
         return place
+
+
+def _subject_of(filled: Filled) -> str:
+    return filled.octets.decode().strip()
 
 
 def _render(template: jinja2.Template, names: dict[str, Any]) -> str:
