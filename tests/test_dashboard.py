@@ -199,7 +199,7 @@ def test_shown_ledger_balances_after_any_events(fates: list[Disposition | None])
     """Whatever becomes of the jobs, the figures on the screen account for each of them."""
     board = Board("jobs", "redis", "relay:25", number_workers=4, max_connections=4, started_at=0.0)
     for number, fate in enumerate(fates):
-        board.note(Claimed(f"id{number}", Source.FRESH, 1), float(number), 0.0)
+        board.note(Claimed(((f"id{number}", Source.FRESH, 1),)), float(number), 0.0)
         if fate is not None:
             board.note(Settled(f"id{number}", fate, cause=Cause("refused", "550")), float(number), 0.0)
 

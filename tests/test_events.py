@@ -15,8 +15,7 @@ dispositions = st.lists(st.sampled_from(Disposition), max_size=40)
 def test_it_balances_when_every_claim_is_settled_and_only_then(ended: list[Disposition], more: int) -> None:
     """What is in hand is the difference, and the printed line says so."""
     ledger = Ledger()
-    for number in range(len(ended) + more):
-        ledger.note(Claimed(f"j{number}", Source.FRESH, 1))
+    ledger.note(Claimed(tuple((f"j{number}", Source.FRESH, 1) for number in range(len(ended) + more))))
     for number, disposition in enumerate(ended):
         ledger.note(Settled(f"j{number}", disposition))
 

@@ -20,7 +20,6 @@ from trio_worker.broker import Entry
 from trio_worker.capture import Catcher, Faults, parse_faults
 from trio_worker.cli.run import owner_of
 from trio_worker.events import (
-    Claimed,
     Disposition,
     JournalFailed,
     JournalReplayed,
@@ -226,7 +225,7 @@ async def test_mails_whose_settlements_redis_did_not_take_are_settled_by_the_nex
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, worker)
             with trio.fail_after(10):
-                await workers.wait_until(lambda: sum(isinstance(event, Claimed) for event in workers.events) == 10)
+                await workers.wait_until(lambda: worker.board.ledger.claimed == 10)
                 async with refusing_writes(workers.client):
                     await catcher.wait_for_mails(10)
                     await workers.wait_until(
@@ -285,7 +284,7 @@ async def test_nothing_is_sent_while_neither_redis_nor_the_journal_can_be_writte
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, worker)
             with trio.fail_after(20):
-                await workers.wait_until(lambda: sum(isinstance(event, Claimed) for event in workers.events) == 20)
+                await workers.wait_until(lambda: worker.board.ledger.claimed == 20)
                 async with refusing_writes(workers.client):
                     await workers.wait_until(lambda: any(isinstance(event, JournalFailed) for event in workers.events))
                     sent_by_then = catcher.total

@@ -59,7 +59,8 @@ EVENTS: list[Event] = [
     SENT,
     *(Settled("01abc", disposition) for disposition in Disposition),
     PhaseChanged(Phase.DRAINING, "SIGTERM"),
-    Claimed("01abc", Source.FRESH, 1),
+    Claimed((("01abc", Source.FRESH, 1),)),
+    Claimed((("01abc", Source.FRESH, 1), ("01abd", Source.RECOVERED, 2))),
     LeasesRecovered(1),
     LeaseLost("01abc"),
     ConnectionOpened(1, 0.01, Capabilities()),
@@ -96,10 +97,11 @@ def test_a_sent_mail_is_one_line_with_all_that_is_asked_of_it(work_folder: Path)
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 def test_no_line_shows_an_address_and_every_line_is_one(event: Event, work_folder: Path) -> None:
-    """Also not where a relay repeats one; a line break in a foreign text breaks no line."""
+    """Also not where a relay repeats one; a line break in a foreign text breaks no line. A claimed job has its own."""
     lines = write(LogOptions(level="debug"), event)
 
-    assert len(lines) == (0 if line_of(event) is None else 1)
+    told = len(event.jobs) if isinstance(event, Claimed) else line_of(event) is not None
+    assert len(lines) == told
     assert not any("ann@" in line for line in lines)
 
 
@@ -114,7 +116,7 @@ def test_the_level_holds_lesser_lines_back(work_folder: Path) -> None:
 def test_another_level_holds_for_its_time_alone(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More is written for as long as was asked, then what the settings say; both changes are in the log."""
     file = work_folder / "worker.log"
-    claimed = Claimed("01abc", Source.FRESH, 1)
+    claimed = Claimed((("01abc", Source.FRESH, 1), ("01abd", Source.RECOVERED, 2)))
     now = 1e9
     monkeypatch.setattr(time, "monotonic", lambda: now)
     with open_logbook(LogOptions(file=str(file), level="warning"), to_terminal=False) as logbook:
@@ -128,8 +130,9 @@ def test_another_level_holds_for_its_time_alone(work_folder: Path, monkeypatch: 
 
     words = [line.split("event=")[1] for line in file.read_text().splitlines()]
     assert words[0].startswith('"Log level" level=debug seconds=60')
-    assert words[1].startswith('"Claimed job"')
-    assert words[2:] == ['"Log level" level=warning']
+    assert words[1] == '"Claimed job" job_id=01abc source=fresh deliveries=1'
+    assert words[2] == '"Claimed job" job_id=01abd source=recovered deliveries=2'
+    assert words[3:] == ['"Log level" level=warning']
 
 
 def test_json_lines_can_be_read_by_a_machine(work_folder: Path) -> None:

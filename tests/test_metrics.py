@@ -62,7 +62,7 @@ settlements = st.builds(
     | st.builds(Tried, st.sampled_from(Result), st.integers(0, 10**8), st.floats(0, 9), st.floats(0, 9)),
 )
 events = st.lists(
-    st.builds(Claimed, st.just("id"), st.sampled_from(Source), st.just(1))
+    st.builds(Claimed, st.lists(st.tuples(st.just("id"), st.sampled_from(Source), st.just(1)), min_size=1).map(tuple))
     | settlements
     | st.builds(LeasesRecovered, st.integers(0, 9), held=st.integers(0, 9))
     | st.builds(ConnectionOpened, st.just(1), st.floats(0, 100), st.just(Capabilities()))

@@ -238,7 +238,7 @@ async def test_a_refused_login_stops_claiming_and_sending_resumes_by_itself(
     opened = [event.breaker for event in workers.events if isinstance(event, BreakerChanged)]
     assert sum(isinstance(each, Open) for each in opened) == 3
     assert {event.attempt for event in settled(workers, Disposition.SENT)} == {1}
-    claims_while_closed = [event for event in workers.events if isinstance(event, Claimed)]
+    claims_while_closed = [job for event in workers.events if isinstance(event, Claimed) for job in event.jobs]
     assert len(claims_while_closed) == 20 + len(settled(workers, Disposition.RELEASED))
     assert len(settled(workers, Disposition.RELEASED)) <= 10 + 2
 

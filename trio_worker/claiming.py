@@ -117,10 +117,12 @@ class Claiming:
         if claims.paused != self._paused:
             self._paused = claims.paused
             self.publish(QueuePaused(claims.paused))
-        for claim in claims.jobs:
-            self.hands.take(claim)
-            self.publish(Claimed(claim.job_id, claim.source, claim.deliveries))
-            self.give(claim)
+        if claims.jobs:
+            for claim in claims.jobs:
+                self.hands.take(claim)
+            self.publish(Claimed(tuple((claim.job_id, claim.source, claim.deliveries) for claim in claims.jobs)))
+            for claim in claims.jobs:
+                self.give(claim)
 
     async def _wait_for_redis(self, unavailable: Unavailable) -> None:
         self.contact.failed("claim", unavailable)

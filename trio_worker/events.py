@@ -69,15 +69,15 @@ class QuietChanged:
     why: str = ""
 
 
+# Of a claimed job: its id, where it was taken from, and how often it has been given out.
+ClaimedJob: TypeAlias = tuple[str, Source, int]
+
+
 @frozen
 class Claimed:
-    """A job came into this worker's hands; ``waited_seconds`` is None when nothing dates it."""
+    """Jobs came into this worker's hands: all that one claim brought, at least one."""
 
-    job_id: str
-    source: Source
-    deliveries: int
-    waited_seconds: float | None = None
-    is_estimate: bool = False
+    jobs: tuple[ClaimedJob, ...]
 
 
 @frozen
@@ -321,8 +321,8 @@ class Ledger:
     def note(self, event: Event) -> None:
         """Add one event."""
         match event:
-            case Claimed():
-                self.claimed += 1
+            case Claimed(jobs):
+                self.claimed += len(jobs)
             case Settled():
                 self._note_settled(event)
             case LeasesRecovered():

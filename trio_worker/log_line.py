@@ -12,6 +12,7 @@ from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.events import (
     BreakerChanged,
     Claimed,
+    ClaimedJob,
     ConnectionClosed,
     ConnectionFailed,
     ConnectionOpened,
@@ -54,13 +55,17 @@ _SETTLED_LINES = {
 }
 
 
+def claimed_line(job: ClaimedJob) -> tuple[str, str, dict[str, Any]]:
+    """Return the line of one job that a claim brought."""
+    job_id, source, deliveries = job
+    return "debug", "Claimed job", {"job_id": job_id, "source": str(source), "deliveries": deliveries}
+
+
 def line_of(event: Event) -> Line:
-    """Return the one line that an event is told by."""
+    """Return the one line that an event is told by; a claim is told by those of its jobs."""
     match event:
         case Settled():
             return *_SETTLED_LINES[event.disposition], _settled_fields(event)
-        case Claimed(job_id, source, deliveries):
-            return "debug", "Claimed job", {"job_id": job_id, "source": str(source), "deliveries": deliveries}
         case PhaseChanged(phase, why):
             return "info", f"Worker {phase}", {"why": why} if why else {}
         case QuietChanged(is_quiet, why):
@@ -82,7 +87,7 @@ def line_of(event: Event) -> Line:
             return _breaker_line(breaker)
         case QueuePaused(why):
             return ("warning", "Queue paused", {"why": why}) if why else ("info", "Queue resumed", {})
-        case QueueSeen():
+        case Claimed() | QueueSeen():
             return None
         case RedisFailed(doing, what):
             return "warning", "Redis failed", {"doing": doing, "what": what}

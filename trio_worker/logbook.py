@@ -19,7 +19,7 @@ from typing import TextIO
 from attrs import define, field, frozen
 
 from trio_worker.events import Claimed, Event
-from trio_worker.log_line import LEVELS, Render, as_json_line, as_logfmt, line_of
+from trio_worker.log_line import LEVELS, Render, as_json_line, as_logfmt, claimed_line, line_of
 from trio_worker.option import option
 
 # Lines that may wait for the disk; at a thousand mails a second that is ten seconds of it.
@@ -76,8 +76,11 @@ class Logbook:
         if self._back_at and time.monotonic() >= self._back_at:
             self._least, self._back_at = self._own_least, 0.0
             self._tell("warning", "Log level", {"level": LEVELS[self._least]})
-        if isinstance(event, Claimed) and self._least:
-            return  # there is one for each mail: not even its line is made
+        if isinstance(event, Claimed):
+            if not self._least:  # else the lines, one for each mail, are not even made
+                for job in event.jobs:
+                    self._tell(*claimed_line(job))
+            return
         line = line_of(event)
         if line is not None and LEVELS.index(line[0]) >= self._least:
             self._tell(*line)

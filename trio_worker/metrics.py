@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate, product
 from typing import Any
@@ -128,8 +129,9 @@ class Metrics:
         """Add one event; a few microseconds for each mail."""
         child = self._children
         match event:
-            case Claimed(source=source):
-                child["jobs_claimed_total", source].inc()
+            case Claimed(jobs):
+                for source, count in Counter(source for _, source, _ in jobs).items():
+                    child["jobs_claimed_total", source].inc(count)
                 self._claimed_at = time.time()
             case Settled():
                 self._note_settled(event)
