@@ -33,7 +33,7 @@ from trio_worker.events import (
     Settled,
     Source,
 )
-from trio_worker.log_line import as_logfmt, line_of
+from trio_worker.log_line import as_json_line, as_logfmt, line_of, settled_as_json_line, settled_as_logfmt
 from trio_worker.logbook import LogOptions, open_logbook
 from trio_worker.outcome import How, Trouble
 from trio_worker.record import Cause
@@ -187,6 +187,33 @@ def test_a_folder_that_cannot_be_made_is_an_error_at_once(work_folder: Path) -> 
     (work_folder / "file").write_text("")
     with pytest.raises(OSError, match="file"), open_logbook(LogOptions(file="file/worker.log"), to_terminal=False):
         pass
+
+
+@given(
+    st.floats(0, 4e9),
+    st.builds(
+        Settled,
+        job_id=st.text(),
+        disposition=st.sampled_from(Disposition),
+        email_type=st.text(),
+        attempt=st.integers(),
+        cause=st.none() | st.builds(Cause, *(st.text() for _ in range(4))),
+        recipients=st.lists(st.text(), max_size=3).map(tuple),
+        delay_seconds=st.floats(),
+        waited_seconds=st.none() | st.floats(),
+        is_estimate=st.booleans(),
+        smtp_seconds=st.none() | st.floats(),
+        total_seconds=st.floats(),
+        connection_id=st.none() | st.integers(),
+    ),
+)
+def test_line_of_a_settlement_is_that_of_any_event(at: float, settled: Settled) -> None:
+    """It is written in a way of its own, which is quicker, and says the same in both formats."""
+    line = line_of(settled)
+
+    assert line is not None
+    assert settled_as_logfmt(at, settled) == as_logfmt(at, *line)
+    assert settled_as_json_line(at, settled) == as_json_line(at, *line)
 
 
 @given(

@@ -40,11 +40,13 @@ from trio_worker.privacy import mask_text
 from trio_worker.record import Cause
 
 LEVELS = ("debug", "info", "warning", "error")
+RANKS = {level: rank for rank, level in enumerate(LEVELS)}
 
 # Level, what happened, and its fields; None for what the log does not tell.
 Line: TypeAlias = tuple[str, str, dict[str, Any]] | None
 
-_SETTLED_LINES = {
+# Level and what happened.
+SETTLED_LINES = {
     Disposition.SENT: ("info", "Completed job"),
     Disposition.DELAYED: ("info", "Delayed job"),
     Disposition.DEAD: ("warning", "Buried job"),
@@ -65,7 +67,7 @@ def line_of(event: Event) -> Line:
     """Return the one line that an event is told by; a claim is told by those of its jobs."""
     match event:
         case Settled():
-            return *_SETTLED_LINES[event.disposition], _settled_fields(event)
+            return *SETTLED_LINES[event.disposition], _settled_fields(event)
         case PhaseChanged(phase, why):
             return "info", f"Worker {phase}", {"why": why} if why else {}
         case QuietChanged(is_quiet, why):
@@ -123,7 +125,7 @@ def _settled_fields(event: Settled) -> dict[str, Any]:
         fields["smtp"] = _rounded(event.smtp_seconds)
     fields["total"] = _rounded(event.total_seconds)
     if event.recipients:
-        fields["rcpt"] = event.recipients[0] if len(event.recipients) == 1 else f"{len(event.recipients)} recipients"
+        fields["rcpt"] = _recipient_words(event.recipients)
     if event.connection_id is not None:
         fields["connection"] = event.connection_id
     if event.delay_seconds:
@@ -133,10 +135,12 @@ def _settled_fields(event: Settled) -> dict[str, Any]:
     return fields
 
 
-@lru_cache(256)
 def _cause_words(cause: Cause) -> str:
-    """Return what a cause says, masked; nearly all of them say the same."""
     return mask_text(str(cause))
+
+
+def _recipient_words(recipients: tuple[str, ...]) -> str:
+    return recipients[0] if len(recipients) == 1 else f"{len(recipients)} recipients"
 
 
 def _trouble_fields(trouble: Trouble) -> dict[str, Any]:
@@ -161,6 +165,8 @@ def _rounded(seconds: float) -> float:
 
 # Of a line: the time in epoch seconds, its level, what happened, and more of it.
 Render: TypeAlias = Callable[[float, str, str, Mapping[str, object]], str]
+# Of the line of a settlement: the time in epoch seconds.
+RenderSettled: TypeAlias = Callable[[float, Settled], str]
 
 
 def as_logfmt(at: float, level: str, what: str, fields: Mapping[str, object]) -> str:
@@ -168,13 +174,46 @@ def as_logfmt(at: float, level: str, what: str, fields: Mapping[str, object]) ->
     words = [f"timestamp={_stamp(at)} level={level} event={_quoted(what)}"]
     for key, value in fields.items():
         if isinstance(value, str):
-            # Names and ids, the most of them, need no second look.
-            words.append(f"{key}={value if value.isalnum() else _quoted(value)}")
+            words.append(f"{key}={_word(value)}")
         elif type(value) is float or type(value) is int:
             words.append(f"{key}={value}")
         else:
             words.append(f"{key}={_logfmt_word(value)}")
     return " ".join(words)
+
+
+def settled_as_logfmt(at: float, settled: Settled) -> str:
+    """Return what `as_logfmt` makes of the line of a settlement, in a third of the time: there is one for each mail."""
+    line = f"timestamp={_stamp(at)}{_SETTLED_HEADS[settled.disposition]}"
+    line += f" job_id={_word(settled.job_id)} email_type={_word(settled.email_type or '-')} attempt={settled.attempt}"
+    if settled.waited_seconds is not None:
+        line += f" wait={'~' if settled.is_estimate else ''}{settled.waited_seconds:.3f}"
+    if settled.smtp_seconds is not None:
+        line += f" smtp={round(settled.smtp_seconds, 4)}"
+    line += f" total={round(settled.total_seconds, 4)}"
+    if settled.recipients:
+        line += f" rcpt={_quoted(_recipient_words(settled.recipients))}"
+    if settled.connection_id is not None:
+        line += f" connection={settled.connection_id}"
+    if settled.delay_seconds:
+        line += f" again_in={round(settled.delay_seconds, 4)}"
+    if settled.cause is not None:
+        line += _cause_field(settled.cause)
+    return line
+
+
+_SETTLED_HEADS = {disposition: f' level={level} event="{what}"' for disposition, (level, what) in SETTLED_LINES.items()}
+
+
+@lru_cache(256)
+def _cause_field(cause: Cause) -> str:
+    """Return the last field of a settlement's line; nearly all of them say the same."""
+    return f" cause={_word(_cause_words(cause))}"
+
+
+def settled_as_json_line(at: float, settled: Settled) -> str:
+    """Return the line of a settlement as a JSON object."""
+    return as_json_line(at, *SETTLED_LINES[settled.disposition], _settled_fields(settled))
 
 
 def as_json_line(at: float, level: str, what: str, fields: Mapping[str, object]) -> str:
@@ -184,7 +223,8 @@ def as_json_line(at: float, level: str, what: str, fields: Mapping[str, object])
 
 def _stamp(at: float) -> str:
     second, fraction = divmod(at, 1)
-    return f"{_second_words(int(second))}.{int(fraction * 1e6):06}Z"
+    # `zfill` takes a third of the time of a format with a width.
+    return f"{_second_words(int(second))}.{str(int(fraction * 1e6)).zfill(6)}Z"
 
 
 @lru_cache(4)
@@ -194,6 +234,11 @@ def _second_words(second: int) -> str:
 
 def _logfmt_word(value: object) -> str:
     return _quoted("" if value is None else str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def _word(text: str) -> str:
+    # Names and ids, the most of them, need no second look.
+    return text if text.isalnum() else _quoted(text)
 
 
 def _quoted(text: str) -> str:

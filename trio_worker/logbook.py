@@ -18,8 +18,20 @@ from typing import TextIO
 
 from attrs import define, field, frozen
 
-from trio_worker.events import Claimed, Event
-from trio_worker.log_line import LEVELS, Render, as_json_line, as_logfmt, claimed_line, line_of
+from trio_worker.events import Claimed, Event, Settled
+from trio_worker.log_line import (
+    LEVELS,
+    RANKS,
+    SETTLED_LINES,
+    Render,
+    RenderSettled,
+    as_json_line,
+    as_logfmt,
+    claimed_line,
+    line_of,
+    settled_as_json_line,
+    settled_as_logfmt,
+)
 from trio_worker.option import option
 
 # Lines that may wait for the disk; at a thousand mails a second that is ten seconds of it.
@@ -48,6 +60,7 @@ class Logbook:
     _writer: _Writer
     _least: int  # of `LEVELS`
     _render: Render
+    _render_settled: RenderSettled
     _own_least: int = field(init=False)  # that of the settings
     _back_at: float = 0.0  # monotonic clock; 0 while the settings rule
     told: dict[str, int] = field(factory=lambda: dict.fromkeys(LEVELS, 0))  # lines by level
@@ -69,21 +82,27 @@ class Logbook:
         if level not in LEVELS:
             return False
         self._tell("warning", "Log level", {"level": level, "seconds": round(seconds)})
-        self._least, self._back_at = LEVELS.index(level), time.monotonic() + seconds
+        self._least, self._back_at = RANKS[level], time.monotonic() + seconds
         return True
 
     def note(self, event: Event) -> None:
         if self._back_at and time.monotonic() >= self._back_at:
             self._least, self._back_at = self._own_least, 0.0
             self._tell("warning", "Log level", {"level": LEVELS[self._least]})
-        if isinstance(event, Claimed):
-            if not self._least:  # else the lines, one for each mail, are not even made
+        # What there is for each mail: lines that the level leaves out are not even made.
+        if isinstance(event, Settled):
+            level, _ = SETTLED_LINES[event.disposition]
+            if RANKS[level] >= self._least:
+                self.told[level] += 1
+                self._writer.put(self._render_settled(time.time(), event))
+        elif isinstance(event, Claimed):
+            if not self._least:
                 for job in event.jobs:
                     self._tell(*claimed_line(job))
-            return
-        line = line_of(event)
-        if line is not None and LEVELS.index(line[0]) >= self._least:
-            self._tell(*line)
+        else:
+            line = line_of(event)
+            if line is not None and RANKS[line[0]] >= self._least:
+                self._tell(*line)
 
     def _tell(self, level: str, what: str, fields: Mapping[str, object]) -> None:
         self.told[level] += 1
@@ -176,9 +195,10 @@ def open_logbook(options: LogOptions, *, to_terminal: bool) -> Iterator[Logbook]
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     writer = _Writer(partial(_open_file, path), path)
-    as_json = options.format == "json" or (options.format == "auto" and not options.file and not to_terminal)
+    is_json = options.format == "json" or (options.format == "auto" and not options.file and not to_terminal)
     try:
-        yield Logbook(writer, LEVELS.index(options.level), as_json_line if as_json else as_logfmt)
+        renders = (as_json_line, settled_as_json_line) if is_json else (as_logfmt, settled_as_logfmt)
+        yield Logbook(writer, RANKS[options.level], *renders)
     finally:
         writer.close()
 
