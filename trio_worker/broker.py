@@ -88,10 +88,11 @@ def fleet_keys(name: str) -> tuple[str, ...]:
     return (*queue_keys(name), *(f"{{{name}}}:{suffix}" for suffix in more))
 
 
-@frozen
+@frozen(eq=False)
 class Claim:
     """One job in our hands: its bytes, its record, and the token that fences its settlement.
 
+    Equal to nothing but itself: our own release may be claimed again at once, and that is another claim.
     ``claimed_at`` is Redis' clock in epoch seconds, ``began`` ours (trio's); ``place`` counts fresh jobs since the
     queue began and is None for all others.
     """
@@ -105,11 +106,6 @@ class Claim:
     claimed_at: float
     began: float
     place: int | None = None
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What tells this claim from a later one of the same job: our own release may be claimed again at once."""
-        return self.job_id, self.token
 
 
 @frozen
@@ -146,9 +142,9 @@ class Entry:
     uncertain: int = 0  # 1 if the mail may have been delivered without anybody knowing
 
     @property
-    def told(self) -> str:
-        """All but the id in one word, as the script takes it."""
-        return f"{self.token}|{self.what}|{self.delay_ms}|{self.uncertain}|{self.record}"
+    def words(self) -> tuple[str, str]:
+        """The id, and all else in one word, as the script takes them."""
+        return self.job_id, f"{self.token}|{self.what}|{self.delay_ms}|{self.uncertain}|{self.record}"
 
 
 @frozen
@@ -161,9 +157,16 @@ class Settlement:
 
     @property
     def entry(self) -> Entry:
-        """The settlement without its job: what the script takes and the journal keeps."""
+        """The settlement without its job: what the journal keeps."""
         what, delay_ms, record = _settle_words(self.verdict)
         return Entry(self.claim.job_id, self.claim.token, what, delay_ms, record, int(self.is_uncertain))
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """Those of its entry; for nearly every mail, which is done, without making one."""
+        if isinstance(self.verdict, Done):
+            return self.claim.job_id, f"{self.claim.token}|done|0|{int(self.is_uncertain)}|"
+        return self.entry.words
 
 
 class Answered(StrEnum):
@@ -173,6 +176,10 @@ class Answered(StrEnum):
     REPEATED = "repeated"  # it was applied before, and its reply was lost
     FENCED = "fenced"  # another worker holds the job
     GONE = "gone"  # nobody does
+
+
+_ANSWERS = {answered.encode(): answered for answered in Answered}
+_SOURCES = {source.encode(): source for source in Source}
 
 
 @define
@@ -219,11 +226,11 @@ class Broker:
         lost = await self._renew([claim], "started" if marks_started else "")
         return lost if isinstance(lost, Unavailable) else not lost
 
-    async def settle(self, entries: Sequence[Entry]) -> list[Answered] | Unavailable:
+    async def settle(self, batch: Sequence[Settlement | Entry]) -> list[Answered] | Unavailable:
         """Settle a batch in one round trip; each is applied once however often it is repeated."""
-        words = [word for each in entries for word in (each.job_id, each.told)]
+        words = [word for each in batch for word in each.words]
         answers = await self.client.run_script("settle", self.keys, *words)
-        return answers if isinstance(answers, Unavailable) else [Answered(answer.decode()) for answer in answers]
+        return answers if isinstance(answers, Unavailable) else [_ANSWERS[answer] for answer in answers]
 
     async def _renew(self, claims: Sequence[Claim], state: str) -> list[Claim] | Unavailable:
         pairs = [word for claim in claims for word in (claim.job_id, claim.token)]
@@ -258,9 +265,10 @@ def new_id_prefix() -> str:
 def _read_claims(answer: Answer, token: str, began: float) -> Claims:
     _state, now, jobs, next_ms, waiting, popped, recovered, crashed, held, too_large, paused, suspects = answer
     at = int(now) / 1000
-    fresh = sum(job[3] == b"fresh" for job in jobs)
+    fresh = [job[3] for job in jobs].count(b"fresh")
+    blank = Record(at)
     return Claims(
-        jobs=tuple(_read_claim(job, token, at, began) for job in jobs),
+        jobs=tuple([_read_claim(job, token, at, began, blank) for job in jobs]),
         at=at,
         next_seconds=None if next_ms < 0 else next_ms / 1000,
         waiting=waiting,
@@ -274,14 +282,14 @@ def _read_claims(answer: Answer, token: str, began: float) -> Claims:
     )
 
 
-def _read_claim(job: Answer, token: str, at: float, began: float) -> Claim:
+def _read_claim(job: Answer, token: str, at: float, began: float, blank: Record) -> Claim:
     job_id, body, record, source, deliveries, place = job
     return Claim(
         job_id=job_id.decode("utf-8", "replace"),
         body=body,
-        record=read_record(record, at),
+        record=read_record(record, at) if record else blank,
         token=token,
-        source=Source(source.decode()),
+        source=_SOURCES[source],
         deliveries=deliveries,
         claimed_at=at,
         began=began,

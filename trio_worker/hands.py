@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, assert_never
@@ -12,6 +13,7 @@ from attrs import define, field
 from trio_worker.broker import Answered, Broker, Claim, Entry, Settlement
 from trio_worker.events import (
     Disposition,
+    Event,
     JournalFailed,
     JournalReplayed,
     LeaseLost,
@@ -85,9 +87,9 @@ class Hands:
     """
 
     limit: int
-    _held: dict[tuple[str, str], Held] = field(factory=dict)
+    _held: dict[Claim, Held] = field(factory=dict)
     _settling: int = 0
-    _wanted_room: int = 1
+    _wanted_room: float = math.inf  # while nobody waits for room
     _has_room: trio.Event = field(factory=trio.Event)
     _emptied: trio.Event = field(factory=trio.Event)
     _done: trio.Event = field(factory=trio.Event)
@@ -99,7 +101,7 @@ class Hands:
     @property
     def room(self) -> int:
         """How many more jobs may be claimed."""
-        return min(self.limit - len(self._held) + self._settling, 2 * self.limit - len(self._held))
+        return self.limit - len(self._held) + min(self._settling, self.limit)
 
     @property
     def at_work(self) -> int:
@@ -112,7 +114,7 @@ class Hands:
         self._announce()
 
     def take(self, claim: Claim) -> None:
-        self._held[claim.key] = Held(claim, claim.began)
+        self._held[claim] = Held(claim, claim.began)
 
     def finish(self) -> None:
         """Note that one job in hand waits for nothing but its settlement; `drop` follows."""
@@ -123,7 +125,7 @@ class Hands:
 
     def drop(self, claim: Claim, *, comes_back: bool = False) -> None:
         """Let go of a settled job; ``comes_back`` tells that it can be claimed again, at once or soon."""
-        del self._held[claim.key]
+        del self._held[claim]
         self._settling -= 1
         self._announce()
         if comes_back:
@@ -135,7 +137,7 @@ class Hands:
         return self._came_back
 
     def held(self, claim: Claim) -> Held:
-        return self._held[claim.key]
+        return self._held[claim]
 
     def claims(self) -> tuple[Claim, ...]:
         """Return the jobs whose leases are ours to renew."""
@@ -144,11 +146,11 @@ class Hands:
     def note_renewed(self, claims: Sequence[Claim], lost: Sequence[Claim], at: float) -> list[Claim]:
         """Note a renewal that began at ``at``; return the claims in hand that it found lost."""
         for claim in claims:
-            if claim.key in self._held:
-                self._held[claim.key].renewed_at = at
-        newly_lost = [claim for claim in lost if claim.key in self._held]
+            if claim in self._held:
+                self._held[claim].renewed_at = at
+        newly_lost = [claim for claim in lost if claim in self._held]
         for claim in newly_lost:
-            self._held[claim.key].is_lost = True
+            self._held[claim].is_lost = True
         return newly_lost
 
     async def wait_for_room(self, wanted: int = 1) -> None:
@@ -172,6 +174,7 @@ class Hands:
     def _announce(self) -> None:
         if self.room >= self._wanted_room:
             self._has_room.set()
+            self._wanted_room = math.inf
         if not self._held:
             self._emptied.set()
 
@@ -208,6 +211,7 @@ class Settler:
     hands: Hands
     contact: Contact
     publish: Publish
+    publish_all: Callable[[Sequence[Event]], None]
     journal: Journal | None = None
     _pending: list[_Pending] = field(factory=list)
     _woken: trio.Event = field(factory=trio.Event)
@@ -293,7 +297,7 @@ class Settler:
                 await self._woken.wait()
             self._is_gathering = False
         batch = self._pending[:SETTLE_LIMIT]
-        answers = await self.broker.settle([each.settlement.entry for each in batch])
+        answers = await self.broker.settle([each.settlement for each in batch])
         if self._has_given_up:
             return ()
         if isinstance(answers, Unavailable):
@@ -301,8 +305,9 @@ class Settler:
                 each.may_be_applied |= not answers.is_refusal
             return answers
         del self._pending[: len(batch)]
-        for each, answer in zip(batch, answers, strict=True):
-            self._close(each, self._disposition(each, answer))
+        now = trio.current_time()
+        closed = zip(batch, answers, strict=True)
+        self.publish_all([self._close(each, self._disposition(each, answer), now) for each, answer in closed])
         return answers
 
     async def _replay(self) -> Sequence[Answered] | Unavailable:
@@ -332,8 +337,8 @@ class Settler:
         Ends `run`.
         """
         self._has_given_up = True
-        for each in self._pending:
-            self._close(each, Disposition.UNSETTLED)
+        now = trio.current_time()
+        self.publish_all([self._close(each, Disposition.UNSETTLED, now) for each in self._pending])
         self._pending.clear()
 
     def _disposition(self, pending: _Pending, answer: Answered) -> Disposition:
@@ -348,11 +353,13 @@ class Settler:
             case _:
                 assert_never(answer)
 
-    def _close(self, pending: _Pending, disposition: Disposition) -> None:
+    def _close(self, pending: _Pending, disposition: Disposition, now: float) -> Settled:
         claim, verdict = pending.settlement.claim, pending.settlement.verdict
-        is_soon = not isinstance(verdict, Delay) or verdict.seconds < SOON_SECONDS
-        self.hands.drop(claim, comes_back=is_soon and disposition in {Disposition.DELAYED, Disposition.RELEASED})
-        self.publish(pending.tell(disposition, trio.current_time() - claim.began))
+        comes_back = disposition is Disposition.RELEASED or (
+            disposition is Disposition.DELAYED and isinstance(verdict, Delay) and verdict.seconds < SOON_SECONDS
+        )
+        self.hands.drop(claim, comes_back=comes_back)
+        return pending.tell(disposition, now - claim.began)
 
 
 async def keep_leases(broker: Broker, hands: Hands, contact: Contact, publish: Publish) -> None:

@@ -148,7 +148,7 @@ class Worker:
         Every job that was claimed is settled when this returns, or counted as unsettled.
         """
         contact = Contact(self.publish)
-        settler = Settler(self.broker, self.hands, contact, self.publish, self.journal)
+        settler = Settler(self.broker, self.hands, contact, self.publish, self.publish_all, self.journal)
         self.publish(PhaseChanged(Phase.STARTING))
         async with trio.open_nursery() as house:
             house.start_soon(settler.run)
@@ -251,10 +251,16 @@ class Worker:
 
     def publish(self, event: Event) -> None:
         """Tell an event to everybody who listens; the board first, so that the others may look at it."""
-        self.board.note(event, trio.current_time(), time.time())
-        self._presence.note(event)
-        for sink in self.sinks:
-            sink(event)
+        self.publish_all((event,))
+
+    def publish_all(self, events: Sequence[Event]) -> None:
+        """Tell events of one moment, as `publish` does; to ask what time it is costs more than to note it."""
+        now, wall = trio.current_time(), time.time()
+        for event in events:
+            self.board.note(event, now, wall)
+            self._presence.note(event)
+            for sink in self.sinks:
+                sink(event)
 
     def snapshot(self) -> Snapshot:
         """Return the figures at this moment."""
