@@ -246,6 +246,33 @@ def test_failures_are_those_of_the_last_fifteen_minutes(gaps: list[tuple[float, 
     assert sum(now - end < 14 * 60 for end in ends) <= counted <= sum(now - end <= 15 * 60 for end in ends)
 
 
+@given(st.lists(st.tuples(st.floats(0, 3), st.sampled_from(["sent", "dead", "look"])), max_size=60), st.floats(0, 3))
+def test_settlements_show_in_their_second_whenever_anybody_looks(gaps: list[tuple[float, str]], later: float) -> None:
+    """The chart, the rates, the times and the latest outcomes count each once, with looks between them and without."""
+    board = Board("jobs", "redis", "relay:25", number_workers=4, max_connections=4, started_at=0.0)
+    now, sent, ends = 0.0, [], []
+    for number, (gap, what) in enumerate(gaps):
+        now += gap
+        if what == "look":
+            board.snapshot(now, now)
+            continue
+        settled = Settled(f"{number}", Disposition(what), waited_seconds=1.0, smtp_seconds=0.5, total_seconds=2.0)
+        board.note(settled, now, now)
+        ends.append(OutcomeLine(now, settled))
+        if what == "sent":
+            sent.append(now)
+    now += later
+    snapshot = board.snapshot(now, now)
+
+    assert list(snapshot.spark_sent) == [
+        sum(int(end) == int(now) - ago for end in sent) for ago in range(len(snapshot.spark_sent), 0, -1)
+    ]
+    assert round(snapshot.rates.sent * min(10.0, max(1.0, now))) == sum(snapshot.spark_sent[-10:])
+    assert (snapshot.wait.count, snapshot.smtp.count) == (len(ends), len(ends))
+    assert (snapshot.total.count, snapshot.latency.count) == (len(sent), len(sent))
+    assert snapshot.latest == tuple(ends[-60:])
+
+
 def test_failures_are_those_of_all_workers() -> None:
     """What the others tell is added to what this worker knows; what it has told itself is not counted twice."""
     board = Board("jobs", "redis", "relay:25", 4, 4, started_at=0.0, worker_name="here:1")

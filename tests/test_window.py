@@ -14,7 +14,7 @@ times = st.lists(st.floats(0.0005, 5000), min_size=1, max_size=60)
 def window_of(measured: list[float], now: float = 0.0) -> Window:
     window = Window()
     for seconds in measured:
-        window.note(now, seconds)
+        window.note(now, [seconds])
     return window
 
 
@@ -24,6 +24,16 @@ def test_tallies_of_two_workers_add_up_to_that_of_one(first: list[float], second
     parts = added([window_of(first).tally(0), window_of(second).tally(0)])
 
     assert parts == window_of(first + second).tally(0)
+
+
+@given(times, times)
+def test_times_may_come_together_or_one_by_one(first: list[float], second: list[float]) -> None:
+    """They fall into the same buckets."""
+    together = Window()
+    for measured in (first, [], second):
+        together.note(0, measured)
+
+    assert together.tally(0) == window_of(first + second).tally(0)
 
 
 @given(times)
@@ -59,12 +69,12 @@ def test_what_is_older_than_five_minutes_is_forgotten() -> None:
 def test_load_is_the_average_of_the_last_minute() -> None:
     """Ten in hand for half a minute and none for the other half are five on average."""
     load = Load()
-    load.note(0, 10)
-    load.note(30, 0)
+    load.add(0, 10)
+    load.add(30, -10)
 
     assert load.mean(60) == pytest.approx(5)
     for second in range(61, 120):
-        load.note(second, 0)
+        load.add(second, 0)
     assert load.mean(121) == pytest.approx(0, abs=0.5)
 
 

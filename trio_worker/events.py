@@ -321,10 +321,13 @@ class Ledger:
     def note(self, event: Event) -> None:
         """Add one event."""
         match event:
+            case Settled(disposition=disposition, cause=cause):
+                self.settled[disposition] += 1
+                self.uncertain += event.is_uncertain
+                if disposition is Disposition.DEAD and cause is not None:
+                    self.deaths[cause.codes or cause.word] += 1
             case Claimed(jobs):
                 self.claimed += len(jobs)
-            case Settled():
-                self._note_settled(event)
             case LeasesRecovered():
                 self.recovered += event.count
                 self.uncertain += event.count
@@ -354,12 +357,6 @@ class Ledger:
                 pass
             case _:
                 assert_never(event)
-
-    def _note_settled(self, settled: Settled) -> None:
-        self.settled[settled.disposition] += 1
-        self.uncertain += settled.is_uncertain
-        if settled.disposition is Disposition.DEAD and settled.cause is not None:
-            self.deaths[settled.cause.codes or settled.cause.word] += 1
 
     @property
     def in_hand(self) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 from attrs import define, field, frozen
 
@@ -16,6 +18,9 @@ LOAD_SECONDS = 60
 # Each bucket is 12 % wider than the last, so a quantile read from it is off by 6 % at the most.
 _GROWTH = math.log(1.12)
 _LEAST_SECONDS = 0.0001
+# The longest time of each bucket, up to some thirty years.
+_BOUNDS = tuple(_LEAST_SECONDS * math.exp(_GROWTH * bucket) for bucket in range(263))
+_bucket_of = partial(bisect_left, _BOUNDS)
 
 
 @frozen
@@ -80,7 +85,7 @@ class _Slot:
     """What was measured in ten seconds."""
 
     number: int
-    counts: dict[int, int] = field(factory=dict)
+    counts: Counter[int] = field(factory=Counter)
     most_seconds: float = 0.0
 
 
@@ -90,15 +95,16 @@ class Window:
 
     _slots: deque[_Slot] = field(factory=deque)
 
-    def note(self, now: float, seconds: float) -> None:
-        """Add one measured time; ``now`` is a clock in seconds that never goes back."""
+    def note(self, now: float, times: Sequence[float]) -> None:
+        """Add measured times (seconds); ``now`` is a clock in seconds that never goes back."""
+        if not times:
+            return
         number = int(now // SLOT_SECONDS)
         if not self._slots or self._slots[-1].number != number:
             self._slots.append(_Slot(number))
         slot = self._slots[-1]
-        bucket = math.ceil(math.log(seconds / _LEAST_SECONDS) / _GROWTH) if seconds > _LEAST_SECONDS else 0
-        slot.counts[bucket] = slot.counts.get(bucket, 0) + 1
-        slot.most_seconds = max(slot.most_seconds, seconds)
+        slot.counts.update(map(_bucket_of, times))
+        slot.most_seconds = max(slot.most_seconds, *times)
 
     def tally(self, now: float) -> Tally:
         """Return what was measured in the last five minutes."""
@@ -112,16 +118,17 @@ class Window:
 class Load:
     """How many of something were there on average over the last minute."""
 
-    _count: int = 0
+    count: int = 0
     _at: float | None = None
     _sum: float = 0.0  # of count times seconds
     _samples: deque[tuple[float, float]] = field(factory=deque)
 
-    def note(self, now: float, count: int) -> None:
-        """Say how many there are from ``now`` on; ``now`` is a clock in seconds that never goes back."""
+    def add(self, now: float, more: int) -> None:
+        """Say how many more there are from ``now`` on; ``now`` is a clock in seconds that never goes back."""
         if self._at is not None:
-            self._sum += self._count * (now - self._at)
-        self._count, self._at = count, now
+            self._sum += self.count * (now - self._at)
+        self.count += more
+        self._at = now
         if not self._samples or now - self._samples[-1][0] >= 1:
             self._samples.append((now, self._sum))
             while len(self._samples) > 1 and self._samples[1][0] <= now - LOAD_SECONDS:
@@ -131,6 +138,6 @@ class Load:
         """Return the average of the last minute, or since the first note; None before that."""
         if self._at is None:
             return None
-        self.note(now, self._count)
+        self.add(now, 0)
         began, before = self._samples[0]
         return (self._sum - before) / (now - began) if now > began else None
