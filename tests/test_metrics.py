@@ -30,7 +30,7 @@ from trio_worker.events import (
     Source,
 )
 from trio_worker.metric_table import TABLE, Kind
-from trio_worker.metrics import Metrics
+from trio_worker.metrics import GATHERED, Metrics
 from trio_worker.outcome import How, Loss, Trouble
 from trio_worker.record import Cause
 from trio_worker.redis_client import Unavailable
@@ -219,6 +219,20 @@ def test_try_adds_to_its_sums() -> None:
     assert found["compose_seconds_sum{}"] == pytest.approx(0.0002)
     assert found["smtp_borrow_seconds_sum{}"] == pytest.approx(0.02)
     assert found["jobs_delayed_total{cause=deferred}"] == 1
+
+
+def test_settlements_between_two_scrapes_are_all_counted() -> None:
+    """However many there are: they do not gather without end, and each is counted once."""
+    metrics, many = Metrics(busy), 2 * GATHERED + 7
+    for _ in range(many):
+        metrics.note(Settled("a", Disposition.SENT, attempt=1, total_seconds=0.5))
+        assert len(metrics._gathered) < GATHERED
+    first = scraped(metrics)
+    metrics._made = None
+
+    for found in (first, scraped(metrics)):
+        assert found["jobs_settled_total{outcome=sent}"] == found["job_attempts_count{}"] == many
+        assert found["hands_busy_seconds_total{}"] == many * 0.5
 
 
 def test_refusals_are_counted_by_code_and_no_relay_can_make_series() -> None:
