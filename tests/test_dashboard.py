@@ -17,8 +17,8 @@ from rich.cells import cell_len
 from sample_snapshot import REFUSED_LOGIN, busy, draining, fleet, fresh, idle, without_redis, without_relay
 
 from trio_worker.breaker import Closed, HalfOpen, Open
-from trio_worker.cells import in_ascii, printable, width_of
-from trio_worker.dashboard import render_frame, render_svg, status_line
+from trio_worker.cell_text import in_ascii, printable, width_of
+from trio_worker.dashboard import render_frame, render_svg
 from trio_worker.events import Claimed, ConnectionView, Disposition, Ledger, Phase, QueueSeen, Settled, Source
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
 from trio_worker.outcome import How, Trouble
@@ -26,6 +26,7 @@ from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
 from trio_worker.reply import Reply, Stage
 from trio_worker.snapshot import Board, Scope, Snapshot
+from trio_worker.status_line import status_line
 from trio_worker.view import Drain, Page, Pause, Quit, Resume, Typing, View
 from trio_worker.window import Quantiles, Tally
 from trio_worker.wording import ago, count, duration, per_second, trouble_words

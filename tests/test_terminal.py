@@ -26,9 +26,9 @@ import trio.testing
 from attrs import define, evolve
 from sample_snapshot import busy
 
+from trio_worker.live_dashboard import Dashboard
 from trio_worker.snapshot import Snapshot
 from trio_worker.terminal import (
-    Dashboard,
     has_color,
     is_ascii_only,
     is_live,
@@ -345,7 +345,8 @@ import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that a resize reaches this process as it would in a real window
 import trio, trio.testing
 from sample_snapshot import busy
-from trio_worker.terminal import Dashboard, open_screen
+from trio_worker.live_dashboard import Dashboard
+from trio_worker.terminal import open_screen
 from trio_worker.view import View
 
 {before}

@@ -1,21 +1,20 @@
-"""Edge. Text cut and padded to an exact number of terminal cells, as rich segments; no I/O, awaits nothing.
+"""Edge. Text padded to an exact number of terminal cells, as rich segments; no I/O, awaits nothing.
 
 A line that is one cell too wide wraps, and then every line below it is in the wrong place. So every width is exact
-here, and nothing gets through that a terminal could take for a command.
+here.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import TypeAlias
 
 from attrs import frozen
-from rich.cells import get_character_cell_size
 from rich.segment import Segment
 from rich.style import Style
 
+from trio_worker.cell_text import cut, width_of
 from trio_worker.wording import count
 
 Line: TypeAlias = list[Segment]
@@ -28,10 +27,6 @@ GOOD = Style(color="green")
 CAUTION = Style(color="yellow")
 TROUBLE = Style(color="red", bold=True)
 CHART = Style(color="cyan", dim=True)
-
-CUT_MARK = "…"
-# For terminals or fonts without these; a star for the ellipsis, as it also stands for the hidden part of an address.
-_ASCII = str.maketrans("…─●■▲▼▁▂▃▄▅▆▇█", "*-*#^v_.:-=+*#")
 
 
 @frozen
@@ -47,48 +42,6 @@ class Column:
     style: Style = PLAIN
     least: int = 0
     sign: str = ""
-
-
-def printable(text: str) -> str:
-    """Return text in which every character is one or two cells wide and none commands the terminal.
-
-    Marks that combine are dropped: terminals do not agree on the width of what they make.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_safe(character) for character in unicodedata.normalize("NFC", text))
-
-
-def _safe(character: str) -> str:
-    if character.isspace():
-        return " "
-    if unicodedata.category(character).startswith("M"):
-        return ""
-    # Two regional indicators make a flag of two cells in some terminals and of four in others.
-    if not character.isprintable() or "\U0001f1e6" <= character <= "\U0001f1ff":
-        return "?"
-    return character if get_character_cell_size(character) else ""
-
-
-def width_of(text: str) -> int:
-    """Return how many cells a printable text takes."""
-    return len(text) if text.isascii() else sum(map(get_character_cell_size, text))
-
-
-def cut(text: str, width: int) -> str:
-    """Return printable text of at most ``width`` cells; where it was longer it ends in an ellipsis."""
-    clean = printable(text)
-    if width_of(clean) <= width:
-        return clean
-    if width <= 0:
-        return ""
-    kept, room = "", width - 1
-    for character in clean:
-        room -= get_character_cell_size(character)
-        if room < 0:
-            break
-        kept += character
-    return kept + CUT_MARK
 
 
 def cell(text: str, width: int, style: Style = PLAIN, *, is_right: bool = False) -> Segment:
@@ -164,11 +117,3 @@ def chart(values: Sequence[int], width: int, height: int) -> list[str]:
         least = 1 if floor == 0 else 0
         lines.append("".join(" ▁▂▃▄▅▆▇█"[min(8, max(least, level - floor))] for level in levels).rjust(width))
     return lines
-
-
-def in_ascii(text: str) -> str:
-    """Return text of the same width without a character beyond ASCII."""
-    if text.isascii():
-        return text
-    told = text.translate(_ASCII)
-    return "".join(c if c.isascii() else "?" * get_character_cell_size(c) for c in told)

@@ -17,7 +17,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.terminal_theme import SVG_EXPORT_THEME
 
-from trio_worker.cells import PLAIN, Line, beside, blank, cut, in_ascii, printable, width_of
+from trio_worker.cell_text import cut, in_ascii, width_of
+from trio_worker.cells import PLAIN, Line, beside, blank
 from trio_worker.listings import connections_panel, failures_panel, latest_panel, workers_panel
 from trio_worker.panels import (
     ONE_LINE_WIDTH,
@@ -35,8 +36,8 @@ from trio_worker.panels import (
     time_panel,
 )
 from trio_worker.snapshot import Scope, Snapshot
+from trio_worker.status_line import status_words
 from trio_worker.view import Page, View, shown
-from trio_worker.wording import alerts, clock, count, duration, per_second, state
 
 # More rows than this say nothing that the figures above them do not.
 CONNECTION_ROWS = 16
@@ -160,34 +161,10 @@ def _page(snapshot: Snapshot, head: list[Line], width: int, height: int, view: V
             assert_never(view.page)
 
 
-def status_line(snapshot: Snapshot) -> str:
-    """Return one line of plain text for runs without a terminal: how it is, what waits, how fast it goes."""
-    return "".join(_status_words(snapshot))
-
-
-def _status_words(snapshot: Snapshot) -> list[str]:
-    """Return the parts of the status line, most wanted first, each with the blanks before it."""
-    queue, rates = snapshot.queue, snapshot.rates
-    waiting, delayed, dead = (queue.waiting, queue.delayed, queue.dead) if queue else (None, None, None)
-    oldest = duration(queue.oldest_seconds, is_estimate=queue.is_estimate) if queue else duration(None)
-    return [
-        f"{clock(snapshot.at)}Z",
-        f" {state(snapshot).word.lower()}",
-        f"  waiting {count(waiting)}",
-        f" oldest {oldest}",
-        f"  claimed {per_second(rates.claimed)}/s",
-        f" sent {per_second(rates.sent)}/s",
-        f"  delayed {count(delayed)}",
-        f"  dead {count(dead)}",
-        f"  uncertain {count(snapshot.ledger.uncertain)}",
-        *(f"  ! {printable(alert.word.lower())}: {printable(alert.text)}" for alert in alerts(snapshot)),
-    ]
-
-
 def _one_line(snapshot: Snapshot, width: int, *, ascii_only: bool) -> str:
     """Return as many whole parts of the status line as fit, at least the first one, cut if need be."""
     room = max(1, width - 1)
-    words = _status_words(snapshot)
+    words = status_words(snapshot)
     while len(words) > 1 and width_of("".join(words)) > room:
         words.pop()
     line = cut("".join(words), room)

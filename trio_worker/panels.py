@@ -13,6 +13,7 @@ from rich.segment import Segment
 
 from trio_worker import __version__
 from trio_worker.age_bars import BAR_BOUNDS, AgeBars
+from trio_worker.cell_text import printable, width_of
 from trio_worker.cells import (
     BOLD,
     CAUTION,
@@ -27,10 +28,8 @@ from trio_worker.cells import (
     blank,
     cell,
     chart,
-    printable,
     rule,
     table,
-    width_of,
 )
 from trio_worker.events import Disposition
 from trio_worker.server_state import ServerState

@@ -12,18 +12,16 @@ import os
 import select
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Never, TextIO
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
 
-from trio_worker.dashboard import render_frame, status_line
-from trio_worker.keyboard import Keyboard
 from trio_worker.snapshot import Snapshot
-from trio_worker.view import Action, View, press
+from trio_worker.status_line import status_line
 
 # DEC private modes: 1049 alternate screen, 25 cursor, 7 wrapping at the margin, 2026 synchronized output (a terminal
 # that knows it shows a frame at once, one that does not ignores it).
@@ -35,10 +33,6 @@ _BEGIN_FRAME, _END_FRAME = b"\x1b[?2026h\x1b[H", b"\x1b[m\x1b[J\x1b[?2026l"
 _LEAVE_SECONDS = 0.5
 # Terminals on serial lines and in some containers do not know their size; this is the VT100's.
 _DEFAULT_SIZE = os.terminal_size((80, 24))
-# Dragging a window's edge asks for a hundred frames a second; ten are enough for the eye and cost little.
-_LEAST_FRAME_SECONDS = 0.1
-# What is told on the bottom line by nobody's key goes by itself.
-_TOLD_SECONDS = 15.0
 # These end the process at once where nobody handles them; the worker handles the first two itself.
 _DEADLY_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -203,92 +197,6 @@ def _entered(screen: Screen, fd: int) -> Iterator[None]:
         screen.restore()
 
 
-@define(eq=False)
-class Dashboard:
-    """Draws frames, obeys keys and the window's size; `run` it while the screen is open, until cancelled.
-
-    ``act`` does what was asked for and returns a line that says what became of it. Without a ``keyboard`` it is a
-    picture.
-    """
-
-    take_snapshot: Callable[[], Snapshot]
-    screen: Screen
-    keyboard: Keyboard | None = None
-    act: Callable[[Action], Awaitable[str]] | None = None
-    view: View = field(factory=View)
-    ascii_only: bool = False
-    color: bool = True
-    _drawn: Snapshot | None = None
-    _told_until: float = math.inf
-    _changed: trio.Event = field(factory=trio.Event)
-
-    def tell(self, words: str) -> None:
-        """Say something on the bottom line for a while, or until a key; what is being typed goes on below it."""
-        self.view = evolve(self.view, notice=words)
-        self._told_until = trio.current_time() + _TOLD_SECONDS
-        self._changed.set()
-
-    async def run(self) -> None:
-        """Draw a frame at every whole tick, and at once after a key or when the window changes its size.
-
-        A frame that the terminal does not take before the next tick is given up. An exception from ``take_snapshot`` or
-        from rendering is a bug and is raised; leaving `open_screen` restores the terminal before it is printed.
-        """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow_signals)
-            if self.keyboard is not None:
-                self.view = evolve(self.view, has_keys=True)
-                nursery.start_soon(self._follow_keys, self.keyboard)
-            await self._draw_for_ever()
-
-    async def _draw_for_ever(self) -> Never:
-        while True:
-            began = trio.current_time()
-            next_tick = _next_tick(began, self.view.every_seconds)
-            self._changed = trio.Event()
-            self._come_back()
-            if began >= self._told_until:
-                self.view, self._told_until = evolve(self.view, notice=""), math.inf
-            columns, lines = self.screen.size()
-            if self.screen.is_on:
-                self._drawn = self.take_snapshot()
-                looks = {"ascii_only": self.ascii_only, "color": self.color}
-                frame = render_frame(self._drawn, columns, lines, self.view, **looks)
-                with trio.move_on_at(next_tick):
-                    await self.screen.draw(frame)
-            with trio.move_on_at(next_tick):
-                await self._changed.wait()
-                await trio.sleep_until(began + _LEAST_FRAME_SECONDS)
-
-    async def _follow_keys(self, keyboard: Keyboard) -> None:
-        async for key in keyboard.keys():
-            if self._drawn is None:
-                continue
-            self.view, action = press(self.view, key, self._drawn)
-            self._changed.set()
-            if action is not None and self.act is not None:
-                self.view = evolve(self.view, notice=await self.act(action))
-                self._told_until = math.inf
-                self._changed.set()
-
-    async def _follow_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGWINCH, signal.SIGTSTP) as signals:
-            async for number in signals:
-                if number == signal.SIGTSTP:
-                    self.screen.suspend()
-                    if self.keyboard is not None:
-                        self.keyboard.give_back()
-                    os.kill(os.getpid(), signal.SIGSTOP)
-                self._changed.set()
-
-    def _come_back(self) -> None:
-        """Take the screen again once we are in the foreground of the terminal (after Ctrl-Z and fg)."""
-        if self.screen.is_suspended and self.screen.is_ours():
-            if self.keyboard is not None:
-                self.keyboard.take()
-            self.screen.resume()
-
-
 async def run_status_lines(
     take_snapshot: Callable[[], Snapshot], write: Callable[[str], None], every_seconds: float = 10.0
 ) -> Never:
@@ -296,10 +204,10 @@ async def run_status_lines(
     while True:
         began = trio.current_time()
         write(status_line(take_snapshot()))
-        await trio.sleep_until(_next_tick(began, every_seconds))
+        await trio.sleep_until(next_tick(began, every_seconds))
 
 
-def _next_tick(now: float, every_seconds: float) -> float:
+def next_tick(now: float, every_seconds: float) -> float:
     """Return the next multiple of ``every_seconds``: missed ticks are skipped and not caught up with."""
     return (math.floor(now / every_seconds) + 1) * every_seconds
 

@@ -8,13 +8,12 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import trio
 from attrs import define, field
 from cyclopts import Parameter
 
-from trio_worker.cli.acts import pause_words, resume_words
 from trio_worker.cli.means import Templates, read_templates, relay_of
 from trio_worker.cli.surroundings import (
     MISCONFIGURED,
@@ -28,7 +27,6 @@ from trio_worker.cli.surroundings import (
     redis_name,
     refuse,
 )
-from trio_worker.dashboard import status_line
 from trio_worker.embedded import EmbeddedAddress, parse_embedded
 from trio_worker.events import LoopComplained, SettingsRead
 from trio_worker.journal import Journal, JournalUnusableError, Owner, open_journal
@@ -39,21 +37,17 @@ from trio_worker.opening import Relay
 from trio_worker.redis_client import RedisClient
 from trio_worker.rereading import reread
 from trio_worker.settings import Faults, Settings, config_path, digest_of, read_settings
+from trio_worker.status_line import status_line
 from trio_worker.supervisor import Supervisor, find_supervisor
-from trio_worker.tallies import Act
-from trio_worker.tallying import count_act
 from trio_worker.task_tree import task_tree
 from trio_worker.terminal import (
-    Dashboard,
     Screen,
-    has_color,
     has_terminal,
     is_ascii_only,
     is_live,
     open_screen,
     run_status_lines,
 )
-from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
 from trio_worker.web import (
     ListenTakenError,
     has_chosen_port,
@@ -63,6 +57,7 @@ from trio_worker.web import (
 from trio_worker.worker import Worker, WorkerOptions
 
 if TYPE_CHECKING:
+    from trio_worker.live_dashboard import Dashboard
     from trio_worker.metrics import Metrics
 
 # How often the queue is counted for the screen, and for the lines of a run without one.
@@ -286,11 +281,10 @@ class _Stage:
     async def _work_watched(self, worker: Worker, client: RedisClient) -> int:
         """Run the worker while a face shows it; the face goes when the worker is done."""
         code = OK
-        with self._open_face() as screen:
+        with self._open_face(worker) as dashboard:
             async with trio.open_nursery() as faces:
-                if screen is not None:
-                    self.dashboard = self._dashboard(worker, screen)
-                    faces.start_soon(self.dashboard.run)
+                if dashboard is not None:
+                    faces.start_soon(dashboard.run)
                 else:
                     faces.start_soon(run_status_lines, worker.snapshot, print_line)
                 faces.start_soon(self._follow_login, worker)
@@ -300,42 +294,21 @@ class _Stage:
                     faces.start_soon(self.beside, worker, client)
                 code = await worker.run()
                 faces.cancel_scope.cancel()
-        if screen is None:
+        if dashboard is None:
             print_line(status_line(worker.snapshot()))
         return code
 
-    def _dashboard(self, worker: Worker, screen: Screen) -> Dashboard:
-        async def act(action: Action) -> str:
-            match action:
-                case Quit() | Drain():
-                    worker.drain("a key")
-                    if isinstance(action, Drain):
-                        await count_act(worker.client, worker.options.queue.name, Act.WORKER_DRAIN)
-                    return f"draining {len(worker.hands)}; Ctrl-C hurries"
-                case Pause(reason):
-                    return await pause_words(worker.client, worker.options.queue.name, reason)
-                case Resume():
-                    return await resume_words(worker.client, worker.options.queue.name)
-                case _:
-                    assert_never(action)
-
-        return Dashboard(
-            worker.snapshot,
-            screen,
-            self.keyboard,
-            act,
-            View(may=frozenset({Quit, Pause, Resume, Drain})),
-            ascii_only=self.only_ascii,
-            color=has_color(os.environ),
-        )
-
     @contextmanager
-    def _open_face(self) -> Iterator[Screen | None]:
+    def _open_face(self, worker: Worker) -> Iterator[Dashboard | None]:
         if not self.is_screen:
             yield None
             return
+        # What draws costs a twentieth of the start, and a service has no screen.
+        from trio_worker.cli.run_screen import dashboard_of  # noqa: PLC0415
+
         with open_keyboard() as self.keyboard, open_screen(sys.stdout) as self.screen:
-            yield self.screen
+            self.dashboard = dashboard_of(worker, self.screen, self.keyboard, only_ascii=self.only_ascii)
+            yield self.dashboard
 
     def _note_loop(self, what: str) -> None:
         if self.worker is not None:

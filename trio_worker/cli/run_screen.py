@@ -1,0 +1,43 @@
+"""Trio. The dashboard of a worker in the foreground, and what its keys do."""
+
+from __future__ import annotations
+
+import os
+from typing import assert_never
+
+from trio_worker.cli.acts import pause_words, resume_words
+from trio_worker.keyboard import Keyboard
+from trio_worker.live_dashboard import Dashboard
+from trio_worker.tallies import Act
+from trio_worker.tallying import count_act
+from trio_worker.terminal import Screen, has_color
+from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
+from trio_worker.worker import Worker
+
+
+def dashboard_of(worker: Worker, screen: Screen, keyboard: Keyboard | None, *, only_ascii: bool) -> Dashboard:
+    """Return what draws a worker on a screen; its keys drain the worker, pause and resume the queue."""
+
+    async def act(action: Action) -> str:
+        match action:
+            case Quit() | Drain():
+                worker.drain("a key")
+                if isinstance(action, Drain):
+                    await count_act(worker.client, worker.options.queue.name, Act.WORKER_DRAIN)
+                return f"draining {len(worker.hands)}; Ctrl-C hurries"
+            case Pause(reason):
+                return await pause_words(worker.client, worker.options.queue.name, reason)
+            case Resume():
+                return await resume_words(worker.client, worker.options.queue.name)
+            case _:
+                assert_never(action)
+
+    return Dashboard(
+        worker.snapshot,
+        screen,
+        keyboard,
+        act,
+        View(may=frozenset({Quit, Pause, Resume, Drain})),
+        ascii_only=only_ascii,
+        color=has_color(os.environ),
+    )

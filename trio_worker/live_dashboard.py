@@ -1,0 +1,109 @@
+"""Trio. The dashboard while it is on: it draws frames, obeys keys, and follows the window."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Never
+
+import trio
+from attrs import define, evolve, field
+
+from trio_worker.dashboard import render_frame
+from trio_worker.keyboard import Keyboard
+from trio_worker.snapshot import Snapshot
+from trio_worker.terminal import Screen, next_tick
+from trio_worker.view import Action, View, press
+
+# Dragging a window's edge asks for a hundred frames a second; ten are enough for the eye and cost little.
+_LEAST_FRAME_SECONDS = 0.1
+# What is told on the bottom line by nobody's key goes by itself.
+_TOLD_SECONDS = 15.0
+
+
+@define(eq=False)
+class Dashboard:
+    """Draws frames, obeys keys and the window's size; `run` it while the screen is open, until cancelled.
+
+    ``act`` does what was asked for and returns a line that says what became of it. Without a ``keyboard`` it is a
+    picture.
+    """
+
+    take_snapshot: Callable[[], Snapshot]
+    screen: Screen
+    keyboard: Keyboard | None = None
+    act: Callable[[Action], Awaitable[str]] | None = None
+    view: View = field(factory=View)
+    ascii_only: bool = False
+    color: bool = True
+    _drawn: Snapshot | None = None
+    _told_until: float = math.inf
+    _changed: trio.Event = field(factory=trio.Event)
+
+    def tell(self, words: str) -> None:
+        """Say something on the bottom line for a while, or until a key; what is being typed goes on below it."""
+        self.view = evolve(self.view, notice=words)
+        self._told_until = trio.current_time() + _TOLD_SECONDS
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Draw a frame at every whole tick, and at once after a key or when the window changes its size.
+
+        A frame that the terminal does not take before the next tick is given up. An exception from ``take_snapshot`` or
+        from rendering is a bug and is raised; leaving `open_screen` restores the terminal before it is printed.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_signals)
+            if self.keyboard is not None:
+                self.view = evolve(self.view, has_keys=True)
+                nursery.start_soon(self._follow_keys, self.keyboard)
+            await self._draw_for_ever()
+
+    async def _draw_for_ever(self) -> Never:
+        while True:
+            began = trio.current_time()
+            tick = next_tick(began, self.view.every_seconds)
+            self._changed = trio.Event()
+            self._come_back()
+            if began >= self._told_until:
+                self.view, self._told_until = evolve(self.view, notice=""), math.inf
+            columns, lines = self.screen.size()
+            if self.screen.is_on:
+                self._drawn = self.take_snapshot()
+                looks = {"ascii_only": self.ascii_only, "color": self.color}
+                frame = render_frame(self._drawn, columns, lines, self.view, **looks)
+                with trio.move_on_at(tick):
+                    await self.screen.draw(frame)
+            with trio.move_on_at(tick):
+                await self._changed.wait()
+                await trio.sleep_until(began + _LEAST_FRAME_SECONDS)
+
+    async def _follow_keys(self, keyboard: Keyboard) -> None:
+        async for key in keyboard.keys():
+            if self._drawn is None:
+                continue
+            self.view, action = press(self.view, key, self._drawn)
+            self._changed.set()
+            if action is not None and self.act is not None:
+                self.view = evolve(self.view, notice=await self.act(action))
+                self._told_until = math.inf
+                self._changed.set()
+
+    async def _follow_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGWINCH, signal.SIGTSTP) as signals:
+            async for number in signals:
+                if number == signal.SIGTSTP:
+                    self.screen.suspend()
+                    if self.keyboard is not None:
+                        self.keyboard.give_back()
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                self._changed.set()
+
+    def _come_back(self) -> None:
+        """Take the screen again once we are in the foreground of the terminal (after Ctrl-Z and fg)."""
+        if self.screen.is_suspended and self.screen.is_ours():
+            if self.keyboard is not None:
+                self.keyboard.take()
+            self.screen.resume()

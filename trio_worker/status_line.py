@@ -1,0 +1,31 @@
+"""Edge. A snapshot becomes one line of plain text; no I/O, awaits nothing."""
+
+from __future__ import annotations
+
+from trio_worker.cell_text import printable
+from trio_worker.snapshot import Snapshot
+from trio_worker.wording import alerts, clock, count, duration, per_second, state
+
+
+def status_line(snapshot: Snapshot) -> str:
+    """Return one line of plain text for runs without a terminal: how it is, what waits, how fast it goes."""
+    return "".join(status_words(snapshot))
+
+
+def status_words(snapshot: Snapshot) -> list[str]:
+    """Return the parts of the status line, most wanted first, each with the blanks before it."""
+    queue, rates = snapshot.queue, snapshot.rates
+    waiting, delayed, dead = (queue.waiting, queue.delayed, queue.dead) if queue else (None, None, None)
+    oldest = duration(queue.oldest_seconds, is_estimate=queue.is_estimate) if queue else duration(None)
+    return [
+        f"{clock(snapshot.at)}Z",
+        f" {state(snapshot).word.lower()}",
+        f"  waiting {count(waiting)}",
+        f" oldest {oldest}",
+        f"  claimed {per_second(rates.claimed)}/s",
+        f" sent {per_second(rates.sent)}/s",
+        f"  delayed {count(delayed)}",
+        f"  dead {count(dead)}",
+        f"  uncertain {count(snapshot.ledger.uncertain)}",
+        *(f"  ! {printable(alert.word.lower())}: {printable(alert.text)}" for alert in alerts(snapshot)),
+    ]
