@@ -440,6 +440,7 @@ def test_a_type_without_templates_is_refused() -> None:
         ({"subject": "{{ note.upper() }}"}, "Own/subject.j2:1", "fails on the samples"),
         ({"text": "{% include '_x.j2' %}", "_x.j2": "\n{{ oops }}"}, "_x.j2:2", "'oops' is undefined"),
         ({"_x.j2": "{% if %}"}, "_x.j2:1", "Expected an expression"),
+        ({"html": "{% extends '_x.j2' %}", "_x.j2": "{% if %}"}, "_x.j2:1", "Expected an expression"),
     ],
 )
 def test_templates_are_proven_at_start(sources: dict[str, str], path: str, part: str) -> None:

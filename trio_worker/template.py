@@ -150,10 +150,12 @@ def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tup
     environment = _environment(catalogue.sources, variables)
     compiled: dict[str, Templates] = {}
     faults: list[Fault] = []
+    trees: dict[str, nodes.Template] = {}
     broken = {}
-    for name in catalogue.sources:
+    for name, source in catalogue.sources.items():
         try:
             environment.get_template(name)
+            trees[name] = environment.parse(source, name)
         except jinja2.TemplateSyntaxError as error:
             broken[name] = Fault(f"{error.name or name}:{error.lineno}", error.message or "is no template")
     faults.extend(broken.values())
@@ -163,10 +165,10 @@ def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tup
         }
         if any(name in broken for name in found.values()):
             continue
-        parts = {part: _part(environment, name, catalogue, spec) for part, name in found.items()}
+        parts = {part: _part(environment, name, trees, spec) for part, name in found.items()}
         names = frozenset(catalogue.sources)
         templates = Templates(parts["subject.j2"], parts["text.j2"], parts.get("html.j2"), names)
-        unknown = [fault for name in found.values() for fault in _unknown_names(environment, name, catalogue, spec)]
+        unknown = [fault for name in found.values() for fault in _unknown_names(environment, name, trees[name], spec)]
         faults.extend(unknown or (() if broken else _proofs(templates, spec)))
         compiled[spec.email_type] = templates
     return compiled, faults
@@ -200,24 +202,23 @@ def _nothing_for_none(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _part(environment: jinja2.Environment, name: str, catalogue: Catalogue, spec: TypeSpec) -> Part:
-    """Compile one template; ``name`` is one of the catalogue that has no syntax error."""
+def _part(environment: jinja2.Environment, name: str, trees: Mapping[str, nodes.Template], spec: TypeSpec) -> Part:
+    """Return one template of a type; ``trees`` are all that have no syntax error."""
     template = environment.get_template(name)
     known = dict(environment.globals)
-    trees = [environment.parse(catalogue.sources[name], name)]
-    while extended := list(trees[-1].find_all(nodes.Extends)):
+    chain = [trees[name]]
+    while extended := list(chain[-1].find_all(nodes.Extends)):
         named = extended[0].template
         parent = str(named.value) if isinstance(named, nodes.Const) else ""
         # One that chooses between parents is not followed.
-        if len(extended) > 1 or len(trees) > len(catalogue.sources) or parent not in catalogue.sources:
+        if len(extended) > 1 or len(chain) > len(trees) or parent not in trees:
             return Part(template, None, known)
-        trees.append(environment.parse(catalogue.sources[parent], parent))
-    return Part(template, find_skeleton(trees, spec, lambda fields: _render(template, {**known, **fields})), known)
+        chain.append(trees[parent])
+    return Part(template, find_skeleton(chain, spec, lambda fields: _render(template, {**known, **fields})), known)
 
 
-def _unknown_names(environment: jinja2.Environment, name: str, catalogue: Catalogue, spec: TypeSpec) -> Iterator[Fault]:
+def _unknown_names(environment: jinja2.Environment, name: str, tree: nodes.Template, spec: TypeSpec) -> Iterator[Fault]:
     """Yield the names that a template of a type uses, but neither its fields nor the template declare."""
-    tree = environment.parse(catalogue.sources[name], name)
     known = {declared.name for declared in spec.fields} | {*TEMPLATE_VARIABLES, *environment.globals}
     known |= {found.name for found in tree.find_all(nodes.Name) if found.ctx != "load"}
     known |= {found.target for found in tree.find_all(nodes.Import)}
