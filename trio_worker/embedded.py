@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, assert_never
 import trio
 from attrs import define, frozen
 
+from trio_worker.embedded_address import EmbeddedAddress, EmbeddedAddressFault, parse_embedded
 from trio_worker.embedded_server import (
     HOST,
     POLL_SECONDS,
@@ -71,10 +72,8 @@ __all__ = [
     "release_embedded",
 ]
 
-SCHEME = "embedded:"
 # Redis' own port, then its neighbours, which an operator guesses before any other.
 USUAL_PORTS = range(6379, 6400)
-LAST_PORT = 65535
 
 
 @define
@@ -119,21 +118,6 @@ class EmbeddedDirectoryUnusable(EmbeddedError):  # noqa: N818  the name says wha
 
 
 @frozen
-class EmbeddedAddress:
-    """What an ``embedded:`` URL says: the directory as written, and the port if one was asked for."""
-
-    directory: Path
-    port: int | None = None
-
-
-@frozen
-class EmbeddedAddressFault:
-    """Why a text is no ``embedded:`` URL."""
-
-    what: str
-
-
-@frozen
 class EmbeddedServer:
     """A server that runs and answers. ``started_by_us``: this very hold started it; ``directory`` is absolute."""
 
@@ -163,33 +147,6 @@ class LeftRunning:
 
 
 Released = Stopped | LeftRunning | AlreadyGone | StillStopping
-
-
-def parse_embedded(url: str) -> EmbeddedAddress | EmbeddedAddressFault:
-    """Read ``embedded:DIR`` or ``embedded:DIR?port=N``; touches nothing.
-
-    DIR is taken literally up to the first ``?`` (no percent-encoding); a relative one belongs to the working directory
-    at the time the server is opened, and ``~`` is the home directory.
-    """
-    if not url.startswith(SCHEME):
-        return EmbeddedAddressFault(f"an embedded URL begins with {SCHEME}")
-    directory, question_mark, query = url.removeprefix(SCHEME).partition("?")
-    if directory.startswith("//"):
-        return EmbeddedAddressFault(f"there is no host: write {SCHEME}DIR without //")
-    if not directory.strip():
-        return EmbeddedAddressFault(f"the directory is missing: write {SCHEME}DIR")
-    if not directory.isprintable():
-        return EmbeddedAddressFault("the directory has a control character")
-    if not question_mark:
-        return EmbeddedAddress(Path(directory))
-    name, _, value = query.partition("=")
-    if name != "port" or "&" in value:
-        return EmbeddedAddressFault("the only thing that may follow ? is port=N, once")
-    if not (value.isascii() and value.isdecimal() and len(value) <= len(str(LAST_PORT))):
-        return EmbeddedAddressFault("port is not a number")
-    if not 1 <= int(value) <= LAST_PORT:
-        return EmbeddedAddressFault(f"port is not between 1 and {LAST_PORT}")
-    return EmbeddedAddress(Path(directory), int(value))
 
 
 @asynccontextmanager

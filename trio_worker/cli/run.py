@@ -27,7 +27,7 @@ from trio_worker.cli.surroundings import (
     redis_name,
     refuse,
 )
-from trio_worker.embedded import EmbeddedAddress, parse_embedded
+from trio_worker.embedded_address import EmbeddedAddress, parse_embedded
 from trio_worker.events import LoopComplained, SettingsRead
 from trio_worker.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.keyboard import Keyboard, open_keyboard
