@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 import trio
 import trustme
 from redis import exceptions
@@ -97,6 +99,17 @@ async def tls_before(url: str, certificate: trustme.LeafCert) -> AsyncIterator[i
         listeners = await nursery.start(partial(trio.serve_ssl_over_tcp, serve, 0, context, host="127.0.0.1"))
         yield listeners[0].transport_listener.socket.getsockname()[1]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_tells_who_we_are_and_reads_no_file_for_it(
+    bridge: Complaints, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CLIENT INFO names redis-py and its version, which is known from the start."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda _name: pytest.fail("a file was read"))
+    async with open_redis_client(RedisOptions(url=valkey_url), 5.0) as client:
+        said = await client.command("CLIENT", "INFO")
+
+    assert f"lib-name=redis-py lib-ver={redis.__version__}" in str(said)
 
 
 async def test_a_rediss_url_speaks_tls_to_a_server_it_trusts(

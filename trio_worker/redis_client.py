@@ -12,11 +12,12 @@ from typing import Any, TypeAlias, assert_never, cast
 
 import trio
 from attrs import define, field, frozen
-from redis import exceptions
+from redis import __version__, exceptions
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.maint_notifications import MaintNotificationsConfig
 
 from trio_worker.bridge import call, call_abortable
@@ -297,6 +298,8 @@ def _client(options: RedisOptions, url: RedisUrl, primary: Primary | None, secon
         retry=Retry(NoBackoff(), 0),
         # With this on (the default since 8.1) the pool hands out connections that hold a stale reply.
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        # redis-py would read its version from a file for each connection, and there may be no file descriptor left.
+        driver_info=DriverInfo(lib_version=__version__),
     )
     connection: type[Any] = TcpConnection if primary is None else FindingTcpConnection
     asking: type[Any] = TcpConnection
