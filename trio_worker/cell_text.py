@@ -13,6 +13,9 @@ CUT_MARK = "…"
 # For terminals or fonts without these; a star for the ellipsis, as it also stands for the hidden part of an address.
 _ASCII = str.maketrans("…─●■▲▼▁▂▃▄▅▆▇█", "*-*#^v_.:-=+*#")
 
+# rich reads the widths from a file with the first character beyond ASCII; later there may be no file descriptor left.
+get_character_cell_size(CUT_MARK)
+
 
 def printable(text: str) -> str:
     """Return text in which every character is one or two cells wide and none commands the terminal.

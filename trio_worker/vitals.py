@@ -53,5 +53,5 @@ class VitalsMeter:
 def _rss_bytes() -> int | None:
     """Return the resident memory (proc(5), statm), None where there is no such file."""
     with suppress(OSError, ValueError, IndexError):
-        return int(_STATM.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return None
