@@ -17,7 +17,7 @@ from trio_worker.mime import canonical
 from trio_worker.skeleton import Filled, Skeleton, find_skeleton, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, MutableMapping
 
     from trio_worker.email_type import Catalogue, TypeSpec
     from trio_worker.job import Job
@@ -147,15 +147,15 @@ def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tup
 
     ``variables`` are known in every template, besides the fields of its type (`TEMPLATE_VARIABLES`).
     """
-    environment = _environment(catalogue.sources, variables)
+    trees: dict[str, nodes.Template] = {}
+    environment = _environment(trees, variables)
     compiled: dict[str, Templates] = {}
     faults: list[Fault] = []
-    trees: dict[str, nodes.Template] = {}
     broken = {}
     for name, source in catalogue.sources.items():
         try:
-            environment.get_template(name)
             trees[name] = environment.parse(source, name)
+            environment.get_template(name)
         except jinja2.TemplateSyntaxError as error:
             broken[name] = Fault(f"{error.name or name}:{error.lineno}", error.message or "is no template")
     faults.extend(broken.values())
@@ -174,13 +174,27 @@ def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tup
     return compiled, faults
 
 
-def _environment(sources: Mapping[str, str], variables: Mapping[str, str]) -> jinja2.Environment:
-    def load(name: str) -> tuple[str, str, None] | None:
-        source = sources.get(name)
-        return None if source is None else (source, name, None)
+class _Parsed(jinja2.BaseLoader):
+    """Compiles templates from trees: a source would be parsed once more."""
 
+    def __init__(self, trees: Mapping[str, nodes.Template]) -> None:
+        self.trees = trees
+
+    def load(
+        self,
+        environment: jinja2.Environment,
+        name: str,
+        globals: MutableMapping[str, Any] | None = None,  # noqa: A002  jinja2's own name
+    ) -> jinja2.Template:
+        if name not in self.trees:
+            raise jinja2.TemplateNotFound(name)
+        code = environment.compile(self.trees[name], name, name)
+        return environment.template_class.from_code(environment, code, globals or {})
+
+
+def _environment(trees: Mapping[str, nodes.Template], variables: Mapping[str, str]) -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(load),
+        loader=_Parsed(trees),
         undefined=jinja2.StrictUndefined,
         autoescape=_is_html,  # noqa: S701 - by name: HTML is escaped, a subject or a plain text must not be
         finalize=_nothing_for_none,
