@@ -96,17 +96,21 @@ class Insertion:
 
     def octets(self, header: bytes, job_id: str, *, eight_bit: bool) -> bytes:
         """Return what `Texts.octets` returns for the same texts."""
-        skeleton = self.skeleton
+        skeleton, values = self.skeleton, self.values
         whole = skeleton.whole
-        if whole is not None and (eight_bit or skeleton.is_ascii) and b"".join(self.values.values()).isascii():
+        said = b"".join(values.values())
+        is_usual = said.isascii() and (eight_bit or skeleton.is_ascii)
+        if whole is not None and is_usual and len(said) <= whole.spare_octets:
             seed = job_id.encode("ascii")
-            filled = whole.insert({**self.values, _JOB_ID.key: seed})
+            octets = whole.insert({**values, _JOB_ID.key: seed})
             # An id that occurs in the boundaries alone makes a boundary that occurs in no part.
-            if filled.is_plain and filled.octets.count(seed) == skeleton.boundaries:
-                return header + filled.octets
+            if octets.count(seed) == skeleton.boundaries:
+                return header + octets
         return self.texts().octets(header, job_id, eight_bit=eight_bit)
 
     def texts(self) -> Texts:
         """Return the body for the general way."""
         html = self.skeleton.html
-        return Texts(self.skeleton.text.insert(self.values), None if html is None else html.insert(self.values))
+        return Texts(
+            self.skeleton.text.filled_with(self.values), None if html is None else html.filled_with(self.values)
+        )

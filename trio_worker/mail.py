@@ -7,7 +7,7 @@ octets back in the tests.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
@@ -18,7 +18,7 @@ from trio_worker.job import Job, Message, Templated, sample_jobs
 from trio_worker.mime import CRLF, address_header, canonical, date_header, unstructured_header
 from trio_worker.option import METADATA_KEY, Option, option
 from trio_worker.skeleton import Filled
-from trio_worker.template import Rendered, Templates, compile_templates
+from trio_worker.template import Templates, compile_templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -127,10 +127,12 @@ class Composer:
     extra: Mapping[str, str] = field(repr=False)
     """The last header lines of the mails of each type that has templates."""
     _from: str = field(init=False, repr=False)
+    _envelope_from: str = field(init=False, repr=False)
     _needs_smtputf8: bool = field(init=False, repr=False)  # for the sender's sake
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_from", address_header("From", [self.sender]))
+        object.__setattr__(self, "_envelope_from", self.envelope_sender.address)
         needs_smtputf8 = self.sender.needs_smtputf8 or self.envelope_sender.needs_smtputf8
         object.__setattr__(self, "_needs_smtputf8", needs_smtputf8)
 
@@ -142,44 +144,37 @@ class Composer:
         """
         if not _JOB_ID.fullmatch(job_id):
             raise ValueError("a job id is 1 to 56 letters, digits, '-' and '_'")
-        draft = self._draft(job)
+        content = job.content
+        draft = _draft_of_message(content) if isinstance(content, Message) else self._draft(job.email_type, content)
         if isinstance(draft, Malformed):
             return draft
         mailboxes = (*draft.to, *draft.cc, *draft.bcc)
         shown = mailboxes if draft.reply_to is None else (*mailboxes, draft.reply_to)
-        faults = _faults_of_header(draft, shown)
-        if faults:
-            return malformed("bad_header", faults)
+        words = "".join([f"{mailbox.name}{mailbox.address}" for mailbox in shown])
+        # The last look before octets are made, whoever filled in the job.
+        if has_control_character(draft.subject) or has_control_character(words):
+            return malformed("bad_header", _faults_of_header(draft.subject, words))
 
         message_id = f"<{job_id}@{self.message_id_domain}>"
         header = self._header(draft, message_id, int(at))
         return Mail(
-            self.envelope_sender.address,
+            self._envelope_from,
             _envelope_recipients(mailboxes),
             message_id,
-            self._needs_smtputf8 or not "".join([mailbox.address for mailbox in shown]).isascii(),
+            self._needs_smtputf8 or (not words.isascii() and any(mailbox.needs_smtputf8 for mailbox in shown)),
             job_id,
             header.encode(),
             draft.body,
         )
 
-    def _draft(self, job: Job) -> Draft | Malformed:
-        match job.content:
-            case Message() as message:
-                return _draft_of_message(message)
-            case Templated(recipient, fields):
-                templates = self.templates.get(job.email_type)
-                if templates is None:
-                    return malformed("unknown_type", [Fault("$.data.email_type", "has no templates here")])
-                match templates.render(fields):
-                    case Fault() as fault:
-                        return malformed("template", [fault])
-                    case Rendered(subject, body):
-                        return Draft(subject, (recipient,), body, self.extra[job.email_type])
-                    case never:
-                        assert_never(never)
-            case never:
-                assert_never(never)
+    def _draft(self, email_type: str, content: Templated) -> Draft | Malformed:
+        templates = self.templates.get(email_type)
+        if templates is None:
+            return malformed("unknown_type", [Fault("$.data.email_type", "has no templates here")])
+        rendered = templates.render(content.fields)
+        if isinstance(rendered, Fault):
+            return malformed("template", [rendered])
+        return Draft(rendered.subject, (content.recipient,), rendered.body, self.extra[email_type])
 
     def _header(self, draft: Draft, message_id: str, second: int) -> str:
         return "".join(
@@ -269,14 +264,11 @@ def _draft_of_message(message: Message) -> Draft:
     )
 
 
-def _faults_of_header(draft: Draft, mailboxes: tuple[Mailbox, ...]) -> list[Fault]:
-    """Return what must not be written: the last look before octets are made, whoever filled in the job."""
-    faults = []
-    if has_control_character(draft.subject):
-        faults.append(Fault("subject", "contains a control character, or is more than one line"))
-    if has_control_character("".join([word for mailbox in mailboxes for word in (mailbox.name, mailbox.address)])):
-        faults.append(Fault("recipient", "contains a control character"))
-    return faults
+def _faults_of_header(subject: str, words: str) -> Iterator[Fault]:
+    if has_control_character(subject):
+        yield Fault("subject", "contains a control character, or is more than one line")
+    if has_control_character(words):
+        yield Fault("recipient", "contains a control character")
 
 
 def _envelope_recipients(mailboxes: tuple[Mailbox, ...]) -> tuple[str, ...]:

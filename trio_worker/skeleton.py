@@ -96,22 +96,28 @@ class Skeleton:
     constants: tuple[bytes, ...] = field(repr=False)
     holes: tuple[Hole, ...]
     spare_octets: int
-    _keys: tuple[str, ...] = field(init=False, repr=False)
+    _pieces: list[bytes] = field(init=False, repr=False, eq=False)  # with room for the values
+    _keys: tuple[str, ...] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
+        pieces = [b""] * (len(self.constants) + len(self.holes))
+        pieces[::2] = self.constants
+        object.__setattr__(self, "_pieces", pieces)
         object.__setattr__(self, "_keys", tuple(hole.key for hole in self.holes))
 
     def fill(self, fields: Mapping[str, Json]) -> Filled:
         """Return the text of one mail; ``fields`` must hold a line of text for each hole."""
-        return self.insert(written(self.holes, fields))
+        return self.filled_with(written(self.holes, fields))
 
-    def insert(self, values: Mapping[str, bytes]) -> Filled:
+    def filled_with(self, values: Mapping[str, bytes]) -> Filled:
         """Return the text with what is `written` for its holes, and perhaps for others."""
-        pieces = [b""] * (2 * len(self.constants) - 1)
-        pieces[::2] = self.constants
+        return Filled(self.insert(values), max(map(len, values.values()), default=0) <= self.spare_octets)
+
+    def insert(self, values: Mapping[str, bytes]) -> bytes:
+        """Return the octets alone."""
+        pieces = self._pieces.copy()
         pieces[1::2] = map(values.__getitem__, self._keys)
-        longest = max(map(len, values.values()), default=0)
-        return Filled(b"".join(pieces), longest <= self.spare_octets)
+        return b"".join(pieces)
 
 
 def find_skeleton(
