@@ -34,6 +34,7 @@ SOURCES = {
     "a line that is nearly full": {"text.j2": "x" * 950 + "{{ word }}", "html.j2": LINK},
     "a line that is too long": {"text.j2": TEXT, "html.j2": "x" * 999 + LINK},
     "a control character": {"text.j2": "\0word as it is\0" + TEXT, "html.j2": LINK},
+    "one value in one part": {"text.j2": "Hello\n", "html.j2": "<p>{{ word }}</p>"},
     "values that touch": {"text.j2": "=_{{ word }}{{ token }}.a\n", "html.j2": "={{ word }}"},
     "a boundary": {"text.j2": f"--=_{JOB_ID}.a\n" + TEXT, "html.j2": LINK},
     "what looks like a mark": {"text.j2": "%(word as it is)b %b {0} " + TEXT, "html.j2": LINK},
@@ -91,7 +92,12 @@ def test_an_inserted_body_is_what_is_written_part_by_part(name: str, word: str, 
     [
         ("two parts", "Ann", [True, False]),
         ("a text alone", "Ann", [True, False]),
+        ("two parts", "Änne", [True]),
+        ("a text alone", "中", [True]),
+        ("a text beyond ASCII", "Ann", [True]),
+        ("a text beyond ASCII", "Änne", [True]),
         ("nothing within ASCII", "Ann", [True]),
+        ("nothing within ASCII", "Änne", [True]),
     ],
 )
 def test_a_usual_body_is_inserted_at_once(
@@ -113,4 +119,4 @@ def test_a_body_that_always_needs_an_encoding_is_never_inserted(name: str) -> No
 
     assert isinstance(rendered, Rendered)
     assert isinstance(rendered.body, Insertion)
-    assert rendered.body.skeleton.whole is None
+    assert not rendered.body.skeleton.wholes

@@ -57,9 +57,8 @@ def test_plain_parts_are_narrow() -> None:
             assert isinstance(content, Templated)
             rendered = composer.templates[spec.email_type].render({**content.fields, **declared})
             assert isinstance(rendered, Rendered)
-            texts = rendered.body.texts()
-            assert texts.text is not None
-            assert all(len(line) <= 75 for line in texts.text.octets.decode().splitlines() if "://" not in line)
+            (_, text), _ = rendered.body.texts().parts
+            assert all(len(line) <= 75 for line in text.octets.decode().splitlines() if "://" not in line)
 
 
 def test_a_folder_of_ones_own_is_a_type(tmp_path: Path) -> None:

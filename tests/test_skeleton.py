@@ -41,9 +41,8 @@ def rendered_by_jinja(templates: Templates) -> Templates:
     )
 
 
-def octets_of(rendered: Rendered) -> list[bytes | None]:
-    texts = rendered.body.texts()
-    return [None if each is None else each.octets for each in (texts.text, texts.html)]
+def octets_of(rendered: Rendered) -> dict[str, bytes]:
+    return {subtype: text.octets for subtype, text in rendered.body.texts().parts}
 
 
 def part(source: str, *, name: str = "text.j2", kind: FieldKind = "line", more: dict[str, str] | None = None) -> Part:

@@ -250,13 +250,17 @@ def _message_id_domain(text: str) -> str | AddressFault:
 
 
 def _draft_of_message(message: Message) -> Draft:
-    text, html = (None if said is None else Filled(canonical(said)) for said in (message.text, message.html))
+    texts = [
+        (subtype, Filled(canonical(text)))
+        for subtype, text in (("plain", message.text), ("html", message.html))
+        if text is not None
+    ]
     is_automatic = all(name.lower() != "auto-submitted" for name in message.headers)
     headers = [unstructured_header(name, text) for name, text in message.headers.items()]
     return Draft(
         message.subject.strip(" "),
         message.to,
-        Texts(text, html, message.attachments),
+        Texts(tuple(texts), message.attachments),
         "".join((_AUTO_SUBMITTED if is_automatic else "", *headers)),
         message.cc,
         message.bcc,

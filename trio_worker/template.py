@@ -8,7 +8,7 @@ import jinja2
 from attrs import field, frozen
 from jinja2 import meta, nodes
 
-from trio_worker.body import BodySkeleton, Insertion, Texts
+from trio_worker.body import BodySkeleton, Insertion, Texts, find_body_skeleton
 from trio_worker.email_type import TEMPLATE_VARIABLES
 from trio_worker.fault import Fault
 from trio_worker.figures import figure, figures, label
@@ -79,12 +79,16 @@ class Templates:
     _body: BodySkeleton | None = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        subject, text = self.subject.skeleton, self.text.skeleton
-        constant = None if subject is None or subject.holes else _subject_of(subject.fill({}))
+        skeleton = self.subject.skeleton
+        constant = None if skeleton is None or skeleton.holes else _subject_of(skeleton.fill({}))
         object.__setattr__(self, "_subject", constant)
-        html = None if self.html is None else self.html.skeleton
-        is_filled = text is not None and (html is None) == (self.html is None)
-        object.__setattr__(self, "_body", BodySkeleton(text, html) if text is not None and is_filled else None)
+        skeletons = [(subtype, part.skeleton) for subtype, part in self._parts if part.skeleton is not None]
+        is_whole = len(skeletons) == len(self._parts)
+        object.__setattr__(self, "_body", find_body_skeleton(skeletons) if is_whole else None)
+
+    @property
+    def _parts(self) -> tuple[tuple[str, Part], ...]:
+        return (("plain", self.text),) if self.html is None else (("plain", self.text), ("html", self.html))
 
     def render(self, fields: Mapping[str, Json]) -> Rendered | Fault:
         """Render all parts; a failure names the template, its line and the kind of error, and no value."""
@@ -109,8 +113,7 @@ class Templates:
             subject = _subject_of(self.subject.fill(fields)) if self._subject is None else self._subject
             if self._body is not None:
                 return Rendered(subject, self._body.fill(fields))
-            html = None if self.html is None else self.html.fill(fields)
-            return Rendered(subject, Texts(self.text.fill(fields), html))
+            return Rendered(subject, Texts(tuple((subtype, part.fill(fields)) for subtype, part in self._parts)))
         except _TEMPLATE_ERRORS as error:
             return error
 
