@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from trio_worker.fault import Malformed
 from trio_worker.job import Envelope
 from trio_worker.strict_json import Json, read_json
 from trio_worker.structure import structure
@@ -30,19 +29,19 @@ class Glance:
 def glance(raw: bytes) -> Glance:
     """Look at a job as far as it can be understood; whatever the bytes, this never raises."""
     document = read_json(raw)
-    if isinstance(document, Malformed) or not isinstance(document.value, dict):
+    if not isinstance(document, dict):
         return Glance(is_readable=False)
-    delivery = document.value.get("data")
+    delivery = document.get("data")
     delivery = delivery if isinstance(delivery, dict) else {}
     payload = delivery.get("data")
     payload = payload if isinstance(payload, dict) else {}
-    envelope = structure(document.value, Envelope, "$")
+    envelope = structure(document, Envelope, "$")
     return Glance(
         email_type=_text(delivery.get("email_type")),
         recipients=tuple(
             name for key in ("email", "to", "cc", "bcc") for name in _texts(payload.get(key)) if "@" in name
         ),
-        producer_id=_text(document.value.get("id")),
+        producer_id=_text(document.get("id")),
         enqueued_at=envelope.enqueued_at if isinstance(envelope, Envelope) else None,
     )
 

@@ -80,6 +80,7 @@ class Envelope:
 
 _REQUIRED = frozenset({"task_type", "data"})
 _SILENT = Envelope()
+_NO_OBJECT = malformed("not_a_job", [Fault("$", "must be an object")])
 
 
 def decode(raw: bytes, types: Mapping[str, TypeSpec]) -> Job | Malformed:
@@ -89,14 +90,11 @@ def decode(raw: bytes, types: Mapping[str, TypeSpec]) -> Job | Malformed:
     value of the payload.
     """
     document = read_json(raw)
-    if isinstance(document, Malformed):
-        return document
-    said = document.value
-    if not isinstance(said, dict):
-        return malformed("not_a_job", [Fault("$", "must be an object")])
+    if not isinstance(document, dict):
+        return document if isinstance(document, Malformed) else _NO_OBJECT
 
-    envelope = _read_envelope(said)
-    task = _read_task(said)
+    envelope = _read_envelope(document)
+    task = _read_task(document)
     if isinstance(task, Malformed):
         return task if isinstance(envelope, Envelope) else malformed(task.reason, (*task.faults, *envelope))
     email_type, payload = task
@@ -119,9 +117,9 @@ def decode(raw: bytes, types: Mapping[str, TypeSpec]) -> Job | Malformed:
 def read_enqueued_at(raw: bytes) -> float | None:
     """Return when the producer says that it pushed this job, or None; whatever the bytes, this never raises."""
     document = read_json(raw)
-    if isinstance(document, Malformed) or not isinstance(document.value, dict):
+    if not isinstance(document, dict):
         return None
-    envelope = _read_envelope(document.value)
+    envelope = _read_envelope(document)
     return envelope.enqueued_at if isinstance(envelope, Envelope) else None
 
 
@@ -204,12 +202,12 @@ def _read_fields(spec: TypeSpec, payload: Mapping[str, Json]) -> Templated | Mal
                 faults.append(Fault(f"$.data.data.{name}", "is missing"))
             fields[name] = None
         elif declared.kind == "recipient" and isinstance(value, str):
-            match parse_mailbox(value):
-                case AddressFault() as fault:
-                    faults.append(Fault(f"$.data.data.{name}", fault.what))
-                case mailbox:
-                    recipient = mailbox
-                    fields[name] = mailbox.address
+            mailbox = parse_mailbox(value)
+            if isinstance(mailbox, AddressFault):
+                faults.append(Fault(f"$.data.data.{name}", mailbox.what))
+            else:
+                recipient = mailbox
+                fields[name] = mailbox.address
         elif what := fault_of_value(declared.kind, value):
             faults.append(Fault(f"$.data.data.{name}", what))
         else:

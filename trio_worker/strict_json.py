@@ -28,13 +28,6 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
-@frozen
-class Document:
-    """A JSON value that every reader understands alike (I-JSON, RFC 7493)."""
-
-    value: Json
-
-
 class _FlawError(Exception):
     """The quick reader met something that the thorough one must locate."""
 
@@ -52,8 +45,8 @@ class _Doubled(dict[str, Any]):
     names: tuple[str, ...] = ()
 
 
-def read_json(raw: bytes) -> Document | Malformed:
-    """Read one JSON text (RFC 8259) as strictly as RFC 7493 asks; no bytes whatever make this raise.
+def read_json(raw: bytes) -> Json | Malformed:
+    """Read one JSON text (RFC 8259) as strictly as RFC 7493 (I-JSON) asks; no bytes whatever make this raise.
 
     Refused are: other encodings than UTF-8, a byte order mark, names that occur twice in an object, NaN and the
     infinities, integers beyond 64 bits, halves of surrogate pairs, and more than `MOST_LEVELS` levels.
@@ -63,15 +56,15 @@ def read_json(raw: bytes) -> Document | Malformed:
     except UnicodeDecodeError as error:
         return _refused(Fault("$", f"is not UTF-8 at byte {error.start}"), not_utf8=True)
     try:
-        value = _read_quickly(text)
+        value: Json = _read_quickly(text)
     except (_FlawError, json.JSONDecodeError, RecursionError):
         return _explain(text)
     if text.count("[") + text.count("{") > MOST_LEVELS and _levels(value) > MOST_LEVELS:
         return _refused(_TOO_DEEP)
     if _SURROGATE_ESCAPE.search(text):
         flaws = tuple(_flaws(value))
-        return malformed("not_json", flaws) if flaws else Document(value)
-    return Document(value)
+        return malformed("not_json", flaws) if flaws else value
+    return value
 
 
 _TOO_DEEP = Fault("$", f"is nested more than {MOST_LEVELS} levels deep")

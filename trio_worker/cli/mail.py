@@ -150,10 +150,9 @@ def _read(file: str) -> bytes:
 
 def _given(source: bytes, email_type: str) -> Mapping[str, Json]:
     """Return the data of a mail: the document itself, or what a whole job holds."""
-    document = read_json(source)
-    if isinstance(document, Malformed):
-        refuse(MISCONFIGURED, f"--data: {document}")
-    fields = document.value
+    fields = read_json(source)
+    if isinstance(fields, Malformed):
+        refuse(MISCONFIGURED, f"--data: {fields}")
     if isinstance(fields, dict) and "task_type" in fields:
         delivery = fields.get("data")
         if not isinstance(delivery, dict) or delivery.get("email_type") != email_type:
