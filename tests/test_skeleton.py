@@ -144,6 +144,14 @@ def test_a_field_that_is_no_line_makes_no_hole(kind: FieldKind, sample: Json) ->
     assert compiled["T"].text.skeleton is None
 
 
+def test_a_text_whose_last_line_may_be_empty_is_rendered_for_each_mail() -> None:
+    """Without values it ends where the line before does; a skeleton would add an empty line."""
+    found = part("Hello\n{{ email }}{{ word }}")
+
+    assert found.skeleton is None
+    assert found.fill({"email": "", "word": ""}).octets == b"Hello\r\n"
+
+
 def test_what_is_inserted_may_be_named_inherited_and_joined_first() -> None:
     """Variables of the template, blocks of a parent and conditions that no value decides are constant."""
     parent = "{% if link is defined %}<{{ link }}|{{ word }}>{% endif %}{% block body %}{% endblock %}"

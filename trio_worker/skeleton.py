@@ -144,7 +144,8 @@ def find_skeleton(
 
 
 def _difficult_fields(plain: Mapping[str, Json], lines: Sequence[str]) -> Iterator[Mapping[str, Json]]:
-    """Give every field every difficult value once, and no two of the first eight fields the same."""
+    """Leave all fields empty, then give each every difficult value once, and no two of the first eight the same."""
+    yield {**plain, **dict.fromkeys(lines, "")}
     for start in range(len(_DIFFICULT)):
         yield {**plain, **{name: _DIFFICULT[(start + place) % len(_DIFFICULT)] for place, name in enumerate(lines)}}
 
