@@ -189,6 +189,10 @@ def test_a_folder_that_cannot_be_made_is_an_error_at_once(work_folder: Path) -> 
         pass
 
 
+# Also those at the edge of being rounded up or down.
+durations = st.floats(0, 3e10) | st.integers(0, 10**9).map(lambda number: number / 20_000)
+
+
 @given(
     st.floats(0, 4e9),
     st.builds(
@@ -199,11 +203,11 @@ def test_a_folder_that_cannot_be_made_is_an_error_at_once(work_folder: Path) -> 
         attempt=st.integers(),
         cause=st.none() | st.builds(Cause, *(st.text() for _ in range(4))),
         recipients=st.lists(st.text(), max_size=3).map(tuple),
-        delay_seconds=st.floats(),
-        waited_seconds=st.none() | st.floats(),
+        delay_seconds=durations,
+        waited_seconds=st.none() | durations,
         is_estimate=st.booleans(),
-        smtp_seconds=st.none() | st.floats(),
-        total_seconds=st.floats(),
+        smtp_seconds=st.none() | durations,
+        total_seconds=durations,
         connection_id=st.none() | st.integers(),
     ),
 )

@@ -189,14 +189,14 @@ def settled_as_logfmt(at: float, settled: Settled) -> str:
     if settled.waited_seconds is not None:
         line += f" wait={'~' if settled.is_estimate else ''}{settled.waited_seconds:.3f}"
     if settled.smtp_seconds is not None:
-        line += f" smtp={round(settled.smtp_seconds, 4)}"
-    line += f" total={round(settled.total_seconds, 4)}"
+        line += f" smtp={_four_places(settled.smtp_seconds)}"
+    line += f" total={_four_places(settled.total_seconds)}"
     if settled.recipients:
         line += f" rcpt={_quoted(_recipient_words(settled.recipients))}"
     if settled.connection_id is not None:
         line += f" connection={settled.connection_id}"
     if settled.delay_seconds:
-        line += f" again_in={round(settled.delay_seconds, 4)}"
+        line += f" again_in={_four_places(settled.delay_seconds)}"
     if settled.cause is not None:
         line += _cause_field(settled.cause)
     return line
@@ -234,6 +234,12 @@ def _second_words(second: int) -> str:
 
 def _logfmt_word(value: object) -> str:
     return _quoted("" if value is None else str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def _four_places(seconds: float) -> str:
+    """Return ``str(round(seconds, 4))``, for less than a thousand years, in half the time."""
+    words = f"{seconds:.4f}".rstrip("0")
+    return f"{words}0" if words[-1] == "." else words
 
 
 def _word(text: str) -> str:
