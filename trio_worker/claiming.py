@@ -120,7 +120,7 @@ class Claiming:
         if claims.jobs:
             for claim in claims.jobs:
                 self.hands.take(claim)
-            self.publish(Claimed(tuple((claim.job_id, claim.source, claim.deliveries) for claim in claims.jobs)))
+            self.publish(Claimed(tuple([(claim.job_id, claim.source, claim.deliveries) for claim in claims.jobs])))
             for claim in claims.jobs:
                 self.give(claim)
 

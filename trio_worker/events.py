@@ -321,11 +321,11 @@ class Ledger:
     def note(self, event: Event) -> None:
         """Add one event."""
         match event:
-            case Settled(disposition=disposition, cause=cause):
-                self.settled[disposition] += 1
+            case Settled():
+                self.settled[event.disposition] += 1
                 self.uncertain += event.is_uncertain
-                if disposition is Disposition.DEAD and cause is not None:
-                    self.deaths[cause.codes or cause.word] += 1
+                if event.disposition is Disposition.DEAD and event.cause is not None:
+                    self.deaths[event.cause.codes or event.cause.word] += 1
             case Claimed(jobs):
                 self.claimed += len(jobs)
             case LeasesRecovered():

@@ -142,7 +142,7 @@ class Metrics:
                 if len(self._gathered) >= GATHERED:
                     self._add_gathered()
             case Claimed(jobs):
-                for source, count in Counter(source for _, source, _ in jobs).items():
+                for source, count in Counter([source for _, source, _ in jobs]).items():
                     child["jobs_claimed_total", source].inc(count)
                 self._claimed_at = time.time()
             case LeasesRecovered(count, crashed, _, too_large):

@@ -24,6 +24,7 @@ A job before its time is put back until then; a job past its time is dead.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TypeAlias, assert_never
 
 from attrs import evolve, frozen
@@ -207,6 +208,17 @@ def hinted_seconds(text: str) -> float | None:
 def cause_of_reply(word: str, reply: Reply) -> Cause:
     """Return the cause that a reply gives."""
     return Cause(word, reply.codes, reply.stage, reply.text)
+
+
+def cause_of_acceptance(reply: Reply) -> Cause:
+    """Return the cause of a mail that is done: the codes of the reply that took it."""
+    return _accepted(reply.code, reply.enhanced, reply.stage)
+
+
+@lru_cache(64)
+def _accepted(code: int, enhanced: str, stage: Stage) -> Cause:
+    # A relay's acceptances differ in their text alone.
+    return Cause("accepted", Reply(code, "", stage, enhanced).codes, stage)
 
 
 def cause_of_loss(word: str, loss: Loss) -> Cause:
