@@ -39,6 +39,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import assert_never
 
 import trio
@@ -76,12 +77,14 @@ class QueueOptions:
     )
 
 
+@lru_cache(64)
 def queue_keys(name: str) -> tuple[str, ...]:
     """Return the keys of a queue, in the order of the table above and of every script."""
     own = ("leased", "delayed", "held", "dead", "body", "record", "lease", "pause", "totals")
     return (name, *(f"{{{name}}}:{suffix}" for suffix in own))
 
 
+@lru_cache(64)
 def fleet_keys(name: str) -> tuple[str, ...]:
     """Return all keys of a queue: those of its jobs, and those by which workers and watchers know of each other."""
     more = ("workers", "heartbeats", "orders", "minutes", "watch", "latest", "undo", "answers")
@@ -284,14 +287,14 @@ def _read_claims(answer: Answer, token: str, began: float) -> Claims:
 
 def _read_claim(job: Answer, token: str, at: float, began: float, blank: Record) -> Claim:
     job_id, body, record, source, deliveries, place = job
-    return Claim(
-        job_id=job_id.decode("utf-8", "replace"),
-        body=body,
-        record=read_record(record, at) if record else blank,
-        token=token,
-        source=_SOURCES[source],
-        deliveries=deliveries,
-        claimed_at=at,
-        began=began,
-        place=place if place > 0 else None,
+    return Claim(  # by place: there is one for each mail, and names cost it half as much again
+        job_id.decode("utf-8", "replace"),
+        body,
+        read_record(record, at) if record else blank,
+        token,
+        _SOURCES[source],
+        deliveries,
+        at,
+        began,
+        place if place > 0 else None,
     )

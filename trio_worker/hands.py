@@ -71,9 +71,8 @@ class Contact:
 
 @define(eq=False)
 class Held:
-    """One job in hand; ``renewed_at`` is the local time at which its lease was surely young."""
+    """How a job in hand is held; ``renewed_at`` is the local time at which its lease was surely young."""
 
-    claim: Claim
     renewed_at: float
     is_lost: bool = False
 
@@ -114,7 +113,7 @@ class Hands:
         self._announce()
 
     def take(self, claim: Claim) -> None:
-        self._held[claim] = Held(claim, claim.began)
+        self._held[claim] = Held(claim.began)
 
     def finish(self) -> None:
         """Note that one job in hand waits for nothing but its settlement; `drop` follows."""
@@ -123,10 +122,11 @@ class Hands:
             self._done.set()
         self._announce()
 
-    def drop(self, claim: Claim, *, comes_back: bool = False) -> None:
-        """Let go of a settled job; ``comes_back`` tells that it can be claimed again, at once or soon."""
-        del self._held[claim]
-        self._settling -= 1
+    def drop(self, claims: Sequence[Claim], *, comes_back: bool) -> None:
+        """Let go of settled jobs; ``comes_back`` tells that one of them can be claimed again, at once or soon."""
+        for claim in claims:
+            del self._held[claim]
+        self._settling -= len(claims)
         self._announce()
         if comes_back:
             self._came_back.set()
@@ -141,7 +141,7 @@ class Hands:
 
     def claims(self) -> tuple[Claim, ...]:
         """Return the jobs whose leases are ours to renew."""
-        return tuple(held.claim for held in self._held.values() if not held.is_lost)
+        return tuple(claim for claim, held in self._held.items() if not held.is_lost)
 
     def note_renewed(self, claims: Sequence[Claim], lost: Sequence[Claim], at: float) -> list[Claim]:
         """Note a renewal that began at ``at``; return the claims in hand that it found lost."""
@@ -305,9 +305,7 @@ class Settler:
                 each.may_be_applied |= not answers.is_refusal
             return answers
         del self._pending[: len(batch)]
-        now = trio.current_time()
-        closed = zip(batch, answers, strict=True)
-        self.publish_all([self._close(each, self._disposition(each, answer), now) for each, answer in closed])
+        self._close(batch, [self._disposition(*each) for each in zip(batch, answers, strict=True)])
         return answers
 
     async def _replay(self) -> Sequence[Answered] | Unavailable:
@@ -337,8 +335,7 @@ class Settler:
         Ends `run`.
         """
         self._has_given_up = True
-        now = trio.current_time()
-        self.publish_all([self._close(each, Disposition.UNSETTLED, now) for each in self._pending])
+        self._close(self._pending, [Disposition.UNSETTLED] * len(self._pending))
         self._pending.clear()
 
     def _disposition(self, pending: _Pending, answer: Answered) -> Disposition:
@@ -353,13 +350,19 @@ class Settler:
             case _:
                 assert_never(answer)
 
-    def _close(self, pending: _Pending, disposition: Disposition, now: float) -> Settled:
-        claim, verdict = pending.settlement.claim, pending.settlement.verdict
-        comes_back = disposition is Disposition.RELEASED or (
-            disposition is Disposition.DELAYED and isinstance(verdict, Delay) and verdict.seconds < SOON_SECONDS
-        )
-        self.hands.drop(claim, comes_back=comes_back)
-        return pending.tell(disposition, now - claim.began)
+    def _close(self, batch: Sequence[_Pending], dispositions: Sequence[Disposition]) -> None:
+        """Let go of jobs, and tell what became of each."""
+        now, closed = trio.current_time(), list(zip(batch, dispositions, strict=True))
+        comes_back = any(_comes_back(each.settlement.verdict, disposition) for each, disposition in closed)
+        self.hands.drop([each.settlement.claim for each in batch], comes_back=comes_back)
+        self.publish_all([each.tell(disposition, now - each.settlement.claim.began) for each, disposition in closed])
+
+
+def _comes_back(verdict: Verdict, disposition: Disposition) -> bool:
+    """Whether a job can be claimed again, at once or soon."""
+    if disposition is Disposition.DELAYED and isinstance(verdict, Delay):
+        return verdict.seconds < SOON_SECONDS
+    return disposition is Disposition.RELEASED
 
 
 async def keep_leases(broker: Broker, hands: Hands, contact: Contact, publish: Publish) -> None:
