@@ -20,7 +20,7 @@ from trio_worker.outcome import (
     Unfit,
     Unopened,
 )
-from trio_worker.record import Record, read_record, write_record
+from trio_worker.record import Cause, Record, read_record, write_record
 from trio_worker.reply import Reply, Stage
 from trio_worker.verdict import (
     FORGIVEN_CLOSINGS,
@@ -35,6 +35,7 @@ from trio_worker.verdict import (
     Verdict,
     admit,
     backoff_seconds,
+    cause_of_acceptance,
     decide,
     hinted_seconds,
     relay_trouble,
@@ -314,3 +315,12 @@ def test_a_relay_that_says_try_again_in_no_time_is_not_taken_at_its_word() -> No
     verdict = judge(Refused(reply(451, text="try again in 0 seconds")))
     assert isinstance(verdict, Delay)
     assert verdict.seconds >= 45
+
+
+@given(st.integers(200, 299), st.sampled_from(["", "2.0.0", "2.6.0"]), st.sampled_from(Stage), st.text())
+def test_an_acceptance_gives_its_codes_as_the_cause(code: int, enhanced: str, stage: Stage, text: str) -> None:
+    """Not its text, which nobody asks for; the next one with the same codes has the same cause."""
+    cause = cause_of_acceptance(Reply(code, text, stage, enhanced))
+
+    assert cause == Cause("accepted", f"{code} {enhanced}".strip(), stage)
+    assert cause_of_acceptance(Reply(code, "another", stage, enhanced)) is cause
