@@ -73,9 +73,9 @@ async def open_real(url: str) -> AsyncIterator[RedisClient]:
 @asynccontextmanager
 async def open_fake() -> AsyncIterator[RedisClient]:
     """A client of a fake server of its own."""
-    fake = FakeAsyncRedis()
+    fake = FakeAsyncRedis(socket_timeout=None)
     try:
-        yield RedisClient(fake, fake, lambda: None)
+        yield RedisClient(fake, fake)
     finally:
         await call(fake.aclose)
 

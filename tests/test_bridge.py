@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 import trio
 
 from conftest import Complaints
-from trio_worker.bridge import call, call_abortable, call_by, call_trio, open_bridge
+from trio_worker.bridge import call, call_abortable, call_breakable, call_by, call_inline, call_trio, open_bridge
 
 
 @pytest.mark.case("B5")
-async def test_a_cancel_does_not_tear_a_call(bridge: Complaints) -> None:
+@pytest.mark.parametrize("call_it", [call, call_inline])
+async def test_a_cancel_does_not_tear_a_call(bridge: Complaints, call_it: Any) -> None:
     """It runs to its end, its result is delivered, and the cancel is felt at the next checkpoint."""
     begun, may_end = asyncio.Event(), asyncio.Event()
 
@@ -26,7 +28,7 @@ async def test_a_cancel_does_not_tear_a_call(bridge: Complaints) -> None:
         async with trio.open_nursery() as nursery:
 
             async def caller() -> None:
-                results.append(await call(work))
+                results.append(await call_it(work))
                 await trio.lowlevel.checkpoint()
                 results.append("went on")
 
@@ -58,6 +60,51 @@ async def test_a_cancel_aborts_an_abortable_call(bridge: Complaints) -> None:
     assert broken.is_set()
 
 
+@pytest.mark.case("B8")
+async def test_a_cancel_breaks_a_breakable_call_where_it_waits(bridge: Complaints) -> None:
+    """What it waits for is cancelled, it may clean up, and the caller sees the cancel."""
+    begun, never = asyncio.Event(), asyncio.Event()
+    said: list[str] = []
+
+    async def read() -> None:
+        begun.set()
+        try:
+            await asyncio.create_task(never.wait())
+        finally:
+            said.append("cleaned up")
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call_breakable, read)
+            await call(begun.wait)
+            scope.cancel()
+
+    assert scope.cancelled_caught
+    assert said == ["cleaned up"]
+
+
+async def test_a_call_inline_may_let_others_go_first(bridge: Complaints) -> None:
+    """A bare yield, as asyncio's streams make one when the other side is gone."""
+
+    async def give_way() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    assert await call_inline(give_way) == "done"
+
+
+async def test_a_deadline_of_trio_holds_in_a_call_inline(bridge: Complaints) -> None:
+    """It ends what the asyncio function waits for, and the function goes on."""
+    never = asyncio.Event()
+
+    async def read() -> str:
+        with trio.move_on_after(0.01):
+            await never.wait()
+        return "went on"
+
+    assert await call_inline(read) == "went on"
+
+
 async def test_a_deadline_is_told_from_a_cancel(bridge: Complaints) -> None:
     """TooSlowError for the deadline."""
     broken = asyncio.Event()
@@ -76,8 +123,9 @@ async def test_the_error_of_a_call_is_raised_as_it_is(bridge: Complaints) -> Non
     async def fail() -> None:
         raise ValueError("as it is")
 
-    with pytest.raises(ValueError, match="as it is"):
-        await call(fail)
+    for call_it in (call, call_inline, call_breakable):
+        with pytest.raises(ValueError, match="as it is"):
+            await call_it(fail)
     with pytest.raises(ValueError, match="as it is"):
         await call_abortable(lambda: None, fail)
 

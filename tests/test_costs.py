@@ -56,14 +56,14 @@ async def test_a_mail_costs_few_calls_to_redis_and_one_write_to_the_relay_or_les
     # On a slow machine fewer mails are done in the few milliseconds that settlements gather.
     monkeypatch.setattr("trio_worker.hands.GATHERING_SECONDS", 0.1)
     crossings = 0
-    call = bridge.call
+    call = bridge.call_inline
 
     async def counted(*words: Any) -> Any:
         nonlocal crossings
         crossings += 1
         return await call(*words)
 
-    for place in ("trio_worker.redis_client.call", "trio_worker.bridge.call"):
+    for place in ("trio_worker.redis_client.call_inline", "trio_worker.bridge.call_inline"):
         monkeypatch.setattr(place, counted)
     relay = Relay()
     worker = await loaded(workers, relay, depth, number_workers)

@@ -45,6 +45,45 @@ async def test_a_write_on_a_connection_that_was_broken_off_fails_at_once(bridge:
         assert await client.command("PING") in (b"PONG", True)
 
 
+@asynccontextmanager
+async def deaf_server(deaf_from: bytes) -> AsyncIterator[str]:
+    """The URL of a server that answers OK to every command until it meets that word; then it reads nothing more."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async for chunk in stream:
+            if deaf_from in chunk:
+                await trio.sleep_forever()
+            await stream.send_all(b"+OK\r\n" * chunk.count(b"*"))
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        yield f"redis://127.0.0.1:{listeners[0].socket.getsockname()[1]}?protocol=2"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("words", [("GET", "a"), ("APPEND", "a", b"x" * 20_000_000)])
+async def test_a_server_that_goes_deaf_is_given_up_at_the_deadline(
+    bridge: Complaints, monkeypatch: pytest.MonkeyPatch, words: tuple[str | bytes, ...]
+) -> None:
+    """Whether it does not answer or does not even take what is written."""
+    monkeypatch.setattr("trio_worker.redis_client.CALL_SECONDS", 0.2)
+    async with deaf_server(str(words[0]).encode()) as url, open_redis_client(RedisOptions(url=url), 5.0) as client:
+        with trio.fail_after(4):
+            answer = await client.command(*words)
+
+    assert isinstance(answer, Unavailable)
+    assert not answer.is_refusal
+    assert "Timeout" in answer.what
+
+
+async def test_a_wait_is_broken_off_while_its_connection_is_being_opened(bridge: Complaints) -> None:
+    """A server that does not answer the first words holds nobody up."""
+    async with deaf_server(b"SETINFO") as url, open_redis_client(RedisOptions(url=url), 5.0) as client:
+        with trio.fail_after(4), trio.move_on_after(0.1) as scope:
+            await client.wait("jobs", 5.0)
+        assert scope.cancelled_caught
+
+
 async def test_a_broken_connection_costs_one_call(bridge: Complaints, valkey_url: str) -> None:
     """The call after it runs on a new connection."""
     async with open_redis_client(RedisOptions(url=valkey_url), 5.0) as client:

@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
 from redis.maint_notifications import MaintNotificationsConfig
 
-from trio_worker.bridge import call, call_abortable
+from trio_worker.bridge import call, call_breakable, call_inline
 from trio_worker.option import option
 from trio_worker.primary import ClusterPrimary, Primary, SentinelPrimary, slot_of
 from trio_worker.redis_connection import (
@@ -131,8 +131,8 @@ TellCall: TypeAlias = Callable[[str, float, "Unavailable | None"], object]
 class RedisClient:
     """Calls to one Redis: ``client`` for commands that answer at once, ``waiter`` for the blocking wait.
 
-    ``abort_waiter`` and ``abort_calls`` break the connections of either, so that what waits on them ends;
-    ``look_elsewhere`` breaks both when a server says that it does not take writes, and has the primary looked for anew.
+    ``abort_calls`` breaks the connections of ``client``, so that what waits on them ends; ``look_elsewhere`` breaks all
+    when a server says that it does not take writes, and has the primary looked for anew.
 
     Every method is shielded from cancellation except `wait`, whose reply may be lost. None raises for what Redis or
     the network does: that is an `Unavailable`.
@@ -140,7 +140,6 @@ class RedisClient:
 
     client: Redis
     waiter: Redis
-    abort_waiter: Callable[[], object]
     abort_calls: Callable[[], object] = lambda: None
     look_elsewhere: Callable[[], object] = lambda: None
     scripts: dict[str, Script] = field(factory=read_scripts)
@@ -163,7 +162,7 @@ class RedisClient:
     async def _call(self, doing: str, *words: bytes | str | float) -> Answer | Unavailable:
         self.calls += 1
         began = trio.current_time()
-        return self._noted(await _caught(call, self.client.execute_command, *words), doing, began)
+        return self._noted(await _caught(call_inline, self.client.execute_command, *words), doing, began)
 
     async def pipeline(
         self, commands: Sequence[Sequence[bytes | str | float]], doing: str = "pipeline", may_fail: int = 0
@@ -177,7 +176,7 @@ class RedisClient:
         for command in commands:
             batch.execute_command(*command)
         began = trio.current_time()
-        answers = await _caught(call, partial(batch.execute, raise_on_error=not may_fail))
+        answers = await _caught(call_inline, partial(batch.execute, raise_on_error=not may_fail))
         if not isinstance(answers, Unavailable) and may_fail:
             answers = _without_errors(answers, may_fail)
         noted: list[Answer] | Unavailable = self._noted(answers, doing, began)
@@ -216,7 +215,7 @@ class RedisClient:
         """
         self.calls += 1
         words = ("BLMOVE", key, key, "LEFT", "LEFT", f"{seconds:.3f}")
-        head = self._noted(await _caught(call_abortable, self.abort_waiter, self.waiter.execute_command, *words))
+        head = self._noted(await _caught(call_breakable, self.waiter.execute_command, *words))
         return head if isinstance(head, Unavailable) else head is not None
 
     def _noted(self, answer: Answer | Unavailable, doing: str = "", began: float = 0.0) -> Answer | Unavailable:
@@ -256,7 +255,7 @@ async def open_redis_client(
         _abort(callers | waiters)
 
     try:
-        yield RedisClient(client, waiter, lambda: _abort(waiters), lambda: _abort(callers), look_elsewhere)
+        yield RedisClient(client, waiter, lambda: _abort(callers), look_elsewhere)
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CONNECT_SECONDS):
             for each in (waiter, client):

@@ -1,9 +1,12 @@
-"""Asyncio. Connections to Redis that can be broken off, whose names trio resolves, and that find the primary."""
+"""Asyncio. Connections to Redis that can be broken off, whose names trio resolves, and that find the primary.
+
+Opening one wants asyncio's timers, and so a task of asyncio; whoever talks over it needs none (see `call_inline`).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
 import trio
@@ -17,12 +20,15 @@ CONNECT_SECONDS = 5.0
 
 
 class Rostered:
-    """A connection that stands in a roster, so that it can be aborted."""
+    """A connection that stands in a roster, so that it can be aborted; a task of asyncio and one of trio may use it."""
 
     _writer: asyncio.StreamWriter | None
+    socket_timeout: float | None
+    is_connected: bool
 
-    def __init__(self, *, roster: set[Any], **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, *, roster: set[Any], socket_timeout: float, **settings: Any) -> None:
+        super().__init__(socket_timeout=socket_timeout, **settings)  # type: ignore[call-arg]  # before a connection
+        self._patience_seconds = socket_timeout
         roster.add(self)
 
     def abort(self) -> None:
@@ -30,12 +36,39 @@ class Rostered:
         if self._writer is not None:
             self._writer.transport.abort()
 
-    async def _send_packed_command(self, command: Any) -> None:
+    async def connect(self) -> None:
+        """Open the connection unless it is open; the pool asks for this before each use."""
+        is_inline = asyncio.current_task() is None
+        if not self.is_connected:
+            self.socket_timeout = self._patience_seconds
+            opening = super().connect()  # type: ignore[misc]  # the mixin stands before a connection
+            await (asyncio.create_task(opening) if is_inline else opening)
+        # Outside of a task of asyncio its timers cannot be used; trio's are.
+        self.socket_timeout = None if is_inline else self._patience_seconds
+
+    async def disconnect(self, nowait: bool = False, *why: Any, **details: Any) -> None:  # noqa: FBT001, FBT002
+        if nowait:
+            # Something went wrong: neither what was not sent yet nor TLS's farewell is worth a wait.
+            self.abort()
+        await super().disconnect(nowait, *why, **details)  # type: ignore[misc]  # the mixin stands before a connection
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: FBT001, FBT002
         # Since Python 3.12 asyncio takes a write on an aborted transport for one that is merely slow, and then waits
         # for a socket that is closed.
         if self._writer is not None and self._writer.transport.is_closing():
             raise exceptions.ConnectionError("the connection was broken off")
-        await super()._send_packed_command(command)  # type: ignore[misc]  # the mixin stands before a connection
+        sending = super().send_packed_command(command, check_health)  # type: ignore[misc]  # as above
+        await self._in_time(sending, "writing to")
+
+    async def read_response(self, *args: Any, **settings: Any) -> Any:
+        return await self._in_time(super().read_response(*args, **settings), "reading from")  # type: ignore[misc]
+
+    async def _in_time(self, talk: Awaitable[Any], doing: str) -> Any:
+        if self.socket_timeout is not None:
+            return await talk
+        with trio.move_on_after(self._patience_seconds):
+            return await talk
+        raise exceptions.TimeoutError(f"Timeout {doing} {self._host_error()}")  # type: ignore[attr-defined]
 
 
 class _Resolving(Rostered):

@@ -388,9 +388,9 @@ async def _open_client(settings: Settings, server: Any) -> AsyncIterator[RedisCl
         async with open_redis_client(settings.redis, LONGEST_WAIT_SECONDS, settings.queue.name) as client:
             yield client
         return
-    fake = _import_fakeredis().FakeAsyncRedis(server=server)
+    fake = _import_fakeredis().FakeAsyncRedis(server=server, socket_timeout=None)
     try:
-        yield RedisClient(fake, fake, lambda: None)
+        yield RedisClient(fake, fake)
     finally:
         with trio.CancelScope(shield=True):
             await call(fake.aclose)
