@@ -71,8 +71,10 @@ async def call_inline(function: Callable[[*Ts], Coroutine[Any, Any, T]], *args: 
 async def call_breakable(function: Callable[[*Ts], Coroutine[Any, Any, T]], *args: *Ts) -> T:
     """Await an asyncio function as `call_inline` does; a cancel cancels what it waits for, and is raised there.
 
-    So it must be a call whose reply may be lost, and leave nothing half done behind when it is broken anywhere.
+    So it must be a call whose reply may be lost, and leave nothing half done behind when it is broken anywhere. Where a
+    cancel is there already it is not begun.
     """
+    await trio.lowlevel.checkpoint_if_cancelled()
     return await _inline(function(*args))
 
 

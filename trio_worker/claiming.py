@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
 
@@ -67,7 +66,7 @@ class Claiming:
                 return BurstEnd.UNREACHABLE
             if not await self._may_claim():
                 continue
-            came_back = self.hands.expect_return()
+            until_return = self.hands.expect_return(or_empty=self.is_burst)
             limit = 1 if self.gate.is_probing else min(self.hands.room, CLAIM_LIMIT)
             claims = await self.broker.claim(limit, has_empty_hands=not len(self.hands))
             if isinstance(claims, Unavailable):
@@ -86,10 +85,10 @@ class Claiming:
                 # Before the one that was given alone is settled nothing may join it, and before the hands are empty
                 # none is given.
                 await self.hands.wait_until_empty()
-            elif not claims.jobs:
-                if self.is_burst and await self._is_all_done(claims):
-                    return BurstEnd.EMPTY
-                await self._wait_for_job(claims, came_back)
+            elif not claims.jobs and self.is_burst and await self._is_all_done(claims):
+                return BurstEnd.EMPTY
+            elif not claims.jobs or (len(claims.jobs) < limit and claims.next_seconds != 0):
+                await self._wait_for_job(claims, until_return)
 
     async def _may_claim(self) -> bool:
         """Wait for a free hand, a Redis that knows all we did, and a relay that may be tried.
@@ -98,7 +97,10 @@ class Claiming:
         """
         wanted = max(1, min(self.hands.limit - self.lanes(), CLAIM_LIMIT)) if self._is_busy else 1
         for wait in (partial(self.hands.wait_for_room, wanted), self.settler.wait_until_caught_up, self.gate.wait):
-            with trio.move_on_after(self.patience_seconds if self.is_burst else math.inf) as patience:
+            if not self.is_burst:
+                await wait()
+                continue
+            with trio.move_on_after(self.patience_seconds) as patience:
                 await wait()
             if patience.cancelled_caught:
                 return False
@@ -129,29 +131,18 @@ class Claiming:
         await trio.sleep(self._again_seconds)
         self._again_seconds = min(2 * self._again_seconds, CLAIM_AGAIN_CAP_SECONDS)
 
-    async def _wait_for_job(self, claims: Claims, came_back: trio.Event) -> None:
+    async def _wait_for_job(self, claims: Claims, until_return: trio.CancelScope) -> None:
         """Wait until there is something to claim: a push, a due job, a lease that runs out, a release of our own."""
         seconds = LONGEST_WAIT_SECONDS
         if claims.next_seconds is not None:
             seconds = min(seconds, max(claims.next_seconds, LEAST_WAIT_SECONDS))
         began = trio.current_time()
         pushed: bool | Unavailable = False
-
-        async with trio.open_nursery() as race:
-
-            async def watch(something: Callable[[], Awaitable[None]]) -> None:
-                await something()
-                race.cancel_scope.cancel()
-
-            race.start_soon(watch, came_back.wait)
-            if self.is_burst and len(self.hands):
-                race.start_soon(watch, self.hands.wait_until_empty)
+        with until_return:
             pushed = await self.broker.wait(seconds)
-            race.cancel_scope.cancel()
-
         if isinstance(pushed, Unavailable):
             await self._wait_for_redis(pushed)
-        elif not pushed and not came_back.is_set():
+        elif not pushed and not until_return.cancel_called:
             rest = min(seconds - (trio.current_time() - began), LEAST_WAIT_SECONDS)
             await trio.sleep(max(rest, 0))
 

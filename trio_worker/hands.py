@@ -92,7 +92,8 @@ class Hands:
     _has_room: trio.Event = field(factory=trio.Event)
     _emptied: trio.Event = field(factory=trio.Event)
     _done: trio.Event = field(factory=trio.Event)
-    _came_back: trio.Event = field(factory=trio.Event)
+    _until_return: trio.CancelScope = field(factory=trio.CancelScope)
+    _ends_when_empty: bool = False
 
     def __len__(self) -> int:
         return len(self._held)
@@ -129,12 +130,15 @@ class Hands:
         self._settling -= len(claims)
         self._announce()
         if comes_back:
-            self._came_back.set()
+            self._until_return.cancel()
 
-    def expect_return(self) -> trio.Event:
-        """Return an event that is set when a job that can soon be claimed again is dropped from now on."""
-        self._came_back = trio.Event()
-        return self._came_back
+    def expect_return(self, *, or_empty: bool) -> trio.CancelScope:
+        """Return a scope that is cancelled when a job that can soon be claimed again is dropped from now on.
+
+        ``or_empty`` has the drop of the last job do so too.
+        """
+        self._until_return, self._ends_when_empty = trio.CancelScope(), or_empty
+        return self._until_return
 
     def held(self, claim: Claim) -> Held:
         return self._held[claim]
@@ -177,6 +181,8 @@ class Hands:
             self._wanted_room = math.inf
         if not self._held:
             self._emptied.set()
+            if self._ends_when_empty:
+                self._until_return.cancel()
 
 
 # What an event says of a settlement: given what it came to, and the seconds from claim to settlement.
