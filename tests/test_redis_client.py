@@ -45,6 +45,14 @@ async def test_a_write_on_a_connection_that_was_broken_off_fails_at_once(bridge:
         assert await client.command("PING") in (b"PONG", True)
 
 
+async def test_a_call_right_after_connections_were_broken_off_opens_one(bridge: Complaints, valkey_url: str) -> None:
+    """What nobody used when it was broken is not used any more, though asyncio has not told its end yet."""
+    async with open_redis_client(RedisOptions(url=valkey_url), 5.0) as client:
+        assert await client.command("PING") in (b"PONG", True)
+        client.abort_calls()
+        assert await client.command("PING") in (b"PONG", True)
+
+
 @asynccontextmanager
 async def deaf_server(deaf_from: bytes) -> AsyncIterator[str]:
     """The URL of a server that answers OK to every command until it meets that word; then it reads nothing more."""

@@ -39,6 +39,9 @@ class Rostered:
     async def connect(self) -> None:
         """Open the connection unless it is open; the pool asks for this before each use."""
         is_inline = asyncio.current_task() is None
+        if self._writer is not None and self._writer.transport.is_closing():
+            # Broken off while nobody used it, and asyncio has had no time to say so.
+            await self.disconnect(nowait=True)
         if not self.is_connected:
             self.socket_timeout = self._patience_seconds
             opening = super().connect()  # type: ignore[misc]  # the mixin stands before a connection
