@@ -36,11 +36,15 @@ class Rostered:
         if self._writer is not None:
             self._writer.transport.abort()
 
+    @property
+    def _is_broken_off(self) -> bool:
+        return self._writer is not None and self._writer.transport.is_closing()
+
     async def connect(self) -> None:
         """Open the connection unless it is open; the pool asks for this before each use."""
         is_inline = asyncio.current_task() is None
-        if self._writer is not None and self._writer.transport.is_closing():
-            # Broken off while nobody used it, and asyncio has had no time to say so.
+        if self._is_broken_off:
+            # Its end is told in a later round of the loop, and the next call may come before that.
             await self.disconnect(nowait=True)
         if not self.is_connected:
             self.socket_timeout = self._patience_seconds
@@ -58,7 +62,7 @@ class Rostered:
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: FBT001, FBT002
         # Since Python 3.12 asyncio takes a write on an aborted transport for one that is merely slow, and then waits
         # for a socket that is closed.
-        if self._writer is not None and self._writer.transport.is_closing():
+        if self._is_broken_off:
             raise exceptions.ConnectionError("the connection was broken off")
         sending = super().send_packed_command(command, check_health)  # type: ignore[misc]  # as above
         await self._in_time(sending, "writing to")
