@@ -93,6 +93,23 @@ async def test_a_call_inline_may_let_others_go_first(bridge: Complaints) -> None
     assert await call_inline(give_way) == "done"
 
 
+async def test_a_call_inline_that_waits_for_nothing_lets_others_go_first(bridge: Complaints) -> None:
+    """Who repeats it until something changes does not keep that from changing."""
+    changed = trio.Event()
+
+    async def change() -> None:
+        changed.set()
+
+    async def answer() -> None:
+        pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(change)
+        for _ in range(3):
+            await call_inline(answer)
+        assert changed.is_set()
+
+
 async def test_a_deadline_of_trio_holds_in_a_call_inline(bridge: Complaints) -> None:
     """It ends what the asyncio function waits for, and the function goes on."""
     never = asyncio.Event()
