@@ -73,6 +73,26 @@ async def test_who_waits_for_room_is_woken_when_there_is_as_much(autojump_clock:
     assert woken == [2, 3]
 
 
+async def test_who_waits_for_more_room_than_a_lower_limit_has_is_woken_by_all_of_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """SIGHUP may lower the limit at any time; a worker that waited for the old one would never claim again."""
+    hands, claims = Hands(3), [claim_of(number) for number in range(3)]
+    for claim in claims:
+        hands.take(claim)
+
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hands.wait_for_room, 3)
+            await trio.testing.wait_all_tasks_blocked()
+            hands.set_limit(2)
+            for _ in claims:
+                hands.finish()
+            hands.drop(claims, comes_back=False)
+
+    assert hands.room == 2
+
+
 async def test_a_job_that_is_claimed_again_is_another_one() -> None:
     """Our own release may come back before we let go of it."""
     hands, first, second = Hands(3), claim_of(1), claim_of(1)

@@ -111,7 +111,7 @@ class Hands:
     def set_limit(self, limit: int) -> None:
         """Take at most so many jobs from now on; more that are in hand already stay."""
         self.limit = limit
-        self._announce()
+        self._has_room.set()  # whoever waits looks again
 
     def take(self, claim: Claim) -> None:
         self._held[claim] = Held(claim.began)
@@ -158,9 +158,9 @@ class Hands:
         return newly_lost
 
     async def wait_for_room(self, wanted: int = 1) -> None:
-        """Wait until so many jobs may be claimed."""
-        while self.room < wanted:
-            self._wanted_room, self._has_room = wanted, trio.Event()
+        """Wait until so many jobs may be claimed; all of the limit, where it leaves room for fewer."""
+        while self.room < (needed := min(wanted, self.limit)):
+            self._wanted_room, self._has_room = needed, trio.Event()
             await self._has_room.wait()
 
     async def wait_until_done(self) -> None:
