@@ -141,17 +141,6 @@ async def call_abortable(abort: Callable[[], object], function: Callable[[*Ts], 
     return ended.unwrap()
 
 
-async def call_by(
-    deadline_seconds: float, abort: Callable[[], object], function: Callable[[*Ts], Awaitable[T]], *args: *Ts
-) -> T:
-    """Await an asyncio function as `call` does; ``abort`` is called when the deadline passes, or on a cancel.
-
-    ``abort`` must make the function raise. Raises `trio.TooSlowError` when it was the deadline.
-    """
-    with trio.fail_after(deadline_seconds):
-        return await call_abortable(abort, function, *args)
-
-
 async def call_trio(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     """Await a trio function from inside asyncio code that the bridge runs."""
     result: T = await trio_asyncio.trio_as_aio(function)(*args)

@@ -19,7 +19,7 @@ import aiosmtplib
 import trio
 from attrs import define, frozen
 
-from trio_worker.bridge import call_by
+from trio_worker.bridge import call_abortable
 from trio_worker.option import option
 from trio_worker.outcome import How, Trouble
 from trio_worker.reply import Stage, printable, reply_from
@@ -215,7 +215,7 @@ class _Opening:
     async def run(self, began: float) -> Opened | Trouble:
         """Speak the opening; returns trouble for whatever the relay or the network does."""
         try:
-            capabilities = await call_by(self.relay.timeouts.connect_seconds, self._break, self._speak)
+            capabilities = await call_abortable(self._break, self._speak)
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             return self._trouble(error)
         if isinstance(capabilities, Trouble):
