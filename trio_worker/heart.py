@@ -205,12 +205,11 @@ class Heart:
                     if not self.settler.can_keep:
                         what = "not sent: neither Redis nor the journal can be written"
                         return Release(told.record, Cause("unkept", text=what))
-                    now = trio.current_time()
-                    if self._needs_confirming(parcel, now):
+                    if self._needs_confirming(parcel, trio.current_time()):
                         withheld = await self._confirm(parcel)
                         if withheld is not None:
                             return withheld
-                    found = await lane.deliver(self._envelope(parcel, lane, now))
+                    found = await lane.deliver(self._envelope(parcel, lane, trio.current_time()))
                 case _:
                     assert_never(lane)
         return self._judge(parcel, found)
