@@ -313,7 +313,7 @@ async def test_mails_that_begin_together_are_told_of_one_by_one(
     for _ in range(3):
         connection.begin(MAIL, told.append)
     assert len(told) == 1
-    assert connection.in_flight == 3
+    assert connection.conversation.in_flight == 3
     await trio.sleep(0.5)
     assert len(transport.written) == 2  # the first by itself, the others together
     await trio.sleep(1)

@@ -25,12 +25,12 @@ TWO = Envelope("us@example.com", ("a@example.org", "b@example.org"), MAIL.conten
 
 def begin(conversation: Conversation, envelope: Envelope = MAIL) -> tuple[Transaction, bytes]:
     transaction = conversation.begin(envelope)
-    return transaction, conversation.take_outgoing()
+    return transaction, b"".join(conversation.take_outgoing())
 
 
 def answer(conversation: Conversation, *replies: str) -> bytes:
     conversation.receive("".join(f"{reply}\r\n" for reply in replies).encode())
-    return conversation.take_outgoing()
+    return b"".join(conversation.take_outgoing())
 
 
 class Relay:
@@ -318,7 +318,7 @@ def test_quit_goes_alone() -> None:
     conversation = Conversation(CHUNKED)
     conversation.quit()
 
-    assert conversation.take_outgoing() == b"QUIT\r\n"
+    assert conversation.take_outgoing() == [b"QUIT\r\n"]
     assert conversation.awaited is Stage.QUIT
     answer(conversation, "221 bye")
     assert conversation.awaited is None
@@ -336,7 +336,7 @@ def _play(capabilities: Capabilities, replies: list[str], cuts: set[int]) -> lis
         places = sorted({cut for cut in cuts if cut < len(stream)} | {0, len(stream)})
         for start, end in pairwise(places):
             conversation.receive(stream[start:end])
-            written.append(conversation.take_outgoing())
+            written.extend(conversation.take_outgoing())
     conversation.lose(How.EOF, "the end")
     return [transaction.outcome, b"".join(written), conversation.delivered]
 

@@ -102,10 +102,6 @@ class Connection:
         return "" if self.conversation.end is None else str(self.conversation.end)
 
     @property
-    def in_flight(self) -> int:
-        return self.conversation.in_flight
-
-    @property
     def delivered(self) -> int:
         return self.conversation.delivered
 
@@ -204,7 +200,7 @@ class Connection:
     async def close(self) -> None:
         """Say QUIT, wait for its answer a moment, and end the connection, whatever happens."""
         try:
-            if not self.end and not self.in_flight:
+            if not self.end and not self.conversation.in_flight:
                 self.conversation.quit()
                 self._flush(trio.current_time())
                 with trio.move_on_after(QUIT_SECONDS):
@@ -291,7 +287,7 @@ class Connection:
         self._tell_decided()
 
     def _flush(self, now: float) -> None:
-        pieces = self.conversation.take_pieces()
+        pieces = self.conversation.take_outgoing()
         if not pieces or self.conversation.end is not None:
             return
         self._state_since = now
@@ -303,7 +299,7 @@ class Connection:
             self.opened.transport.write(memoryview(piece))
 
     def _tell_decided(self) -> None:
-        """Wake whoever waits for what is decided now; make sure of the connection's end once it is over."""
+        """Tell what is decided now to whom it concerns; make sure of the connection's end once it is over."""
         now = trio.current_time()
         for transaction in self.conversation.take_decided():
             waiting = self._waiting.pop(transaction, None)

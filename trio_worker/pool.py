@@ -270,16 +270,16 @@ class Pool:
         """Whether the next message on this connection must be careful: it is new, or may have died unseen."""
         return connection.delivered == 0 or now - connection.used_at > RESTED_SECONDS
 
-    def _retire_if_over(self, connection: Connection) -> bool:
-        why = "" if connection.lent else self._why_over(connection)
+    def _retire_if_over(self, connection: Connection) -> None:
+        """Let go of a connection with nothing on it, if it is to be used no more."""
+        why = self._why_over(connection)
         if not why or connection not in self._connections:
-            return False
+            return
         self._remove(connection, why)
         if connection.end:
             connection.abort()
         else:
             self._tasks.start_soon(connection.close)
-        return True
 
     def _why_over(self, connection: Connection) -> str:
         if connection.end:

@@ -133,11 +133,6 @@ class ReplyReader:
     _size_bytes: int = 0
     _garbled: Garbled | None = None
 
-    @property
-    def is_amid_reply(self) -> bool:
-        """Whether bytes of an unfinished reply are held."""
-        return bool(self._rest or self._texts)
-
     def feed(self, received: bytes) -> list[RawReply | Garbled]:
         """Take the next bytes; return the replies they complete, a `Garbled` last if the stream is broken."""
         if self._garbled is not None:

@@ -222,14 +222,13 @@ class Conversation:
         decided, self._decided = self._decided, []
         return decided
 
-    def take_outgoing(self) -> bytes:
-        """Return what is to be written now, in one write; the caller has then written it or lost the connection."""
-        return b"".join(self.take_pieces())
+    def take_outgoing(self) -> list[bytes]:
+        """Return what is to be written now; the caller has then written it or lost the connection.
 
-    def take_pieces(self) -> list[bytes]:
-        """Return the same in pieces, each to be written as it is: a large content among them is not copied."""
-        pieces, self._outgoing = self._outgoing, []
-        return pieces
+        It comes in pieces, so that a large content need not be copied.
+        """
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
 
     def receive(self, received: bytes) -> None:
         """Take bytes from the relay, cut anywhere."""
