@@ -6,6 +6,7 @@ import re
 from itertools import pairwise
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -311,6 +312,17 @@ def test_content_has_no_line_end_but_crlf(before: bytes, at_once: int) -> None:
         transaction = conversation.begin(envelope)
 
     assert (transaction.outcome is None) == is_sound
+
+
+def test_a_mail_that_cannot_be_put_into_words_leaves_nothing_behind() -> None:
+    """That an address goes beyond ASCII is the composer's to say: a slip there must not spoil the connection."""
+    conversation = Conversation(CHUNKED)
+
+    with pytest.raises(UnicodeEncodeError):
+        conversation.begin(evolve(MAIL, recipients=("ä@example.org",)))
+
+    assert conversation.in_flight == 0
+    assert conversation.take_outgoing() == []
 
 
 def test_quit_goes_alone() -> None:

@@ -202,8 +202,8 @@ class Conversation:
         if why:
             transaction.outcome = Unfit(why)
             return transaction
-        self._open[transaction] = None
         self._todo.extend(self._steps(transaction))
+        self._open[transaction] = None
         self._pump()
         return transaction
 
