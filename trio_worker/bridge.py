@@ -1,7 +1,8 @@
 """Trio. The only door to asyncio: the loop under the foreign libraries, and calls that a cancel cannot tear.
 
-A cancelled asyncio call has an unknown outcome, even when its result had already arrived. So every call here is
-shielded, and whoever wants it to end early makes it end: by aborting the transport it waits on.
+A cancelled asyncio call has an unknown outcome, even when its result had already arrived. So a call here is shielded,
+and whoever wants it to end early makes it end, by aborting the transport it waits on; only one whose reply may be lost
+can be broken where it stands.
 """
 
 from __future__ import annotations

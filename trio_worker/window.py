@@ -18,7 +18,7 @@ LOAD_SECONDS = 60
 # Each bucket is 12 % wider than the last, so a quantile read from it is off by 6 % at the most.
 _GROWTH = math.log(1.12)
 _LEAST_SECONDS = 0.0001
-# The longest time of each bucket, up to some thirty years.
+# The longest time of each bucket, up to 25 years.
 _BOUNDS = tuple(_LEAST_SECONDS * math.exp(_GROWTH * bucket) for bucket in range(263))
 _bucket_of = partial(bisect_left, _BOUNDS)
 
