@@ -11,6 +11,7 @@ from attrs import frozen
 
 from trio_worker.age_bars import AgeBars
 from trio_worker.broker import fleet_keys
+from trio_worker.events import QueueSeen
 from trio_worker.heartbeat import WorkerSeen, read_heartbeat
 from trio_worker.inspection import Counts, counts_of
 from trio_worker.job import read_enqueued_at
@@ -73,6 +74,28 @@ def overview_of(answers: Sequence[Answer], minutes: int) -> Overview:
         is_estimate=is_estimate,
         unreadable=sum(worker is None for worker in workers),
         marks=marks,
+    )
+
+
+def queue_seen(overview: Overview, look_seconds: float) -> QueueSeen:
+    """Return what a look that took so long tells of the queue."""
+    counts = overview.counts
+    return QueueSeen(
+        waiting=counts.waiting,
+        delayed=counts.delayed,
+        leased=counts.leased,
+        held=counts.held,
+        dead=counts.dead,
+        due=counts.due,
+        oldest_seconds=overview.oldest_seconds,
+        is_estimate=overview.is_estimate,
+        paused=counts.paused,
+        pause_seconds_left=counts.pause_seconds_left,
+        next_due_seconds=None if counts.next_due_at is None else counts.next_due_at - counts.at,
+        look_seconds=look_seconds,
+        tallies=counts.tallies,
+        ages=overview.ages,
+        server=overview.server,
     )
 
 

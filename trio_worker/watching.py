@@ -12,12 +12,11 @@ import trio
 from attrs import define, field
 
 from trio_worker.broker import fleet_keys
-from trio_worker.events import QueueSeen
 from trio_worker.exchange import ExchangeLine, read_exchange
 from trio_worker.fleet import Fleet, QueueTotals
 from trio_worker.lookout import Lookout
 from trio_worker.outcome_line import OutcomeLine, read_outcome
-from trio_worker.overview import HOUR_MINUTES, Overview
+from trio_worker.overview import HOUR_MINUTES, Overview, queue_seen
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.snapshot import Snapshot
 
@@ -84,23 +83,7 @@ class Watch:
             self._take_news(answers[-1])
         counts = seen.counts
         totals = QueueTotals(counts.at, counts.popped, counts.sent, counts.delays, counts.deaths, counts.waiting)
-        queue = QueueSeen(
-            waiting=counts.waiting,
-            delayed=counts.delayed,
-            leased=counts.leased,
-            held=counts.held,
-            dead=counts.dead,
-            due=counts.due,
-            oldest_seconds=seen.oldest_seconds,
-            is_estimate=seen.is_estimate,
-            paused=counts.paused,
-            pause_seconds_left=counts.pause_seconds_left,
-            look_seconds=now - began,
-            tallies=counts.tallies,
-            ages=seen.ages,
-            server=seen.server,
-        )
-        self.fleet.note_look(totals, queue, seen.workers, now, now - began)
+        self.fleet.note_look(totals, queue_seen(seen, now - began), seen.workers, now, now - began)
         return None
 
     async def keep_looking(self, every_seconds: float) -> None:

@@ -25,7 +25,7 @@ from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claiming import BurstEnd, Claiming
 from trio_worker.crew import Crew
 from trio_worker.email_type import TypeSpec
-from trio_worker.events import Event, Phase, PhaseChanged, Publish, QueueSeen, QuietChanged, RedisWeak
+from trio_worker.events import Event, Phase, PhaseChanged, Publish, QuietChanged, RedisWeak
 from trio_worker.exchange import Exchange
 from trio_worker.gate import Gate
 from trio_worker.hands import Contact, Hands, Settler, keep_leases
@@ -39,6 +39,7 @@ from trio_worker.opening import Opened, Relay, RelayOptions, open_session
 from trio_worker.option import option
 from trio_worker.order import Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, Trace
 from trio_worker.outcome import How, Trouble
+from trio_worker.overview import queue_seen
 from trio_worker.pool import Open, Pool, PoolOptions, open_pool
 from trio_worker.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
@@ -431,31 +432,14 @@ class Worker:
         """Look at the queue and all workers for whoever watches; a failing look is the claiming task's to tell."""
         began = trio.current_time()
         looked = await self._lookout.look()
-        look_seconds = trio.current_time() - began
         if isinstance(looked, Unavailable):
             return
-        seen, _ = looked
-        self._workers = seen.workers
-        counts = seen.counts
+        overview, _ = looked
+        seen, counts = queue_seen(overview, trio.current_time() - began), overview.counts
+        self._workers = overview.workers
         self._history.note(counts.at, counts.pushed)
         # Our own samples, one a second, date the head better than those of the minutes.
         pushed_at = self._history.pushed_at(counts.popped + 1) if counts.waiting and seen.is_estimate else None
-        self.publish(
-            QueueSeen(
-                waiting=counts.waiting,
-                delayed=counts.delayed,
-                leased=counts.leased,
-                held=counts.held,
-                dead=counts.dead,
-                due=counts.due,
-                oldest_seconds=seen.oldest_seconds if pushed_at is None else max(0.0, counts.at - pushed_at),
-                is_estimate=seen.is_estimate,
-                paused=counts.paused,
-                pause_seconds_left=counts.pause_seconds_left,
-                next_due_seconds=None if counts.next_due_at is None else counts.next_due_at - counts.at,
-                look_seconds=look_seconds,
-                tallies=counts.tallies,
-                ages=seen.ages,
-                server=seen.server,
-            )
-        )
+        if pushed_at is not None:
+            seen = evolve(seen, oldest_seconds=max(0.0, counts.at - pushed_at))
+        self.publish(seen)
