@@ -14,7 +14,7 @@ from trio_worker import breaker
 from trio_worker.breaker import BackOff, Open
 from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
-from trio_worker.events import BreakerChanged, Claimed, ConnectionOpened, Disposition, Settled
+from trio_worker.events import BreakerChanged, Claimed, ConnectionOpened, Disposition, Event, Settled
 from trio_worker.inspection import Counts, count_jobs, find_strays
 from trio_worker.redis_client import RedisClient
 from trio_worker.shelves import ShelvedJob, read_shelf
@@ -98,6 +98,33 @@ async def test_a_waiting_worker_sends_a_job_when_it_is_pushed(workers: WorkerMak
             worker.drain("the test is over")
 
     assert workers.client.calls < 15
+
+
+async def test_a_worker_that_has_taken_all_there_was_waits_and_does_not_claim_again(
+    workers: WorkerMaker, catcher: Catcher
+) -> None:
+    """A mail to an idle worker costs the end of a wait, a claim and a settlement."""
+    worker = workers.make(workers.options(catcher.port), is_burst=False)
+    done: list[str] = []
+    is_settled = trio.Event()
+
+    def note(event: Event) -> None:
+        if isinstance(event, Claimed):
+            done.clear()
+        elif isinstance(event, Settled):
+            is_settled.set()
+
+    worker.sinks = [*worker.sinks, note]
+    workers.client.tell_call = lambda doing, *_: done.append(doing)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, worker)
+        with trio.fail_after(20):
+            await workers.push(job_bytes())
+            await is_settled.wait()
+            worker.drain("the test is over")
+
+    assert "settle" in done
+    assert "claim" not in done
 
 
 BAD_JOBS = {

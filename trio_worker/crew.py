@@ -1,4 +1,4 @@
-"""Trio. The tasks that see things through which have to be waited for, one each at a time.
+"""Trio. The tasks that see through what has to wait, each one thing at a time.
 
 A task that is done takes the next: to wake it costs two thirds of what a new task does.
 """

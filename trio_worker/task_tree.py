@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-# A worker has a task for each job in hand; beyond this a tree says nothing more.
+# A worker has two tasks for each connection and one for each mail that waits; beyond this a tree says nothing more.
 MOST_TASKS = 300
 # Not by the package's name alone: a checkout may be called so too, and hold an environment with other people's code.
 _OURS = f"{Path(__file__).parent}{os.sep}"
