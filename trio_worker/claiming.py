@@ -93,7 +93,7 @@ class Claiming:
     async def _may_claim(self) -> bool:
         """Wait for a free hand, a Redis that knows all we did, and a relay that may be tried.
 
-        False to look at the burst's patience first.
+        False to look at the burst's patience and at the room again first.
         """
         wanted = max(1, min(self.hands.limit - self.lanes(), CLAIM_LIMIT)) if self._is_busy else 1
         for wait in (partial(self.hands.wait_for_room, wanted), self.settler.wait_until_caught_up, self.gate.wait):
@@ -107,7 +107,8 @@ class Claiming:
         if self.gate.is_probing:
             # A probe goes alone: the outcomes of mails that were under way before it are no evidence.
             await self.hands.wait_until_empty()
-        return True
+        # The limit may have been lowered under the jobs in hand since there was room.
+        return self.hands.room > 0
 
     def _take(self, claims: Claims) -> None:
         """Account for everything one claim did, without a checkpoint."""
