@@ -314,6 +314,18 @@ async def test_a_redis_that_is_stopped_is_given_up_and_nothing_is_claimed_twice(
     await assert_all_sent(field, catcher, 100)
 
 
+@pytest.mark.case("A19")
+async def test_an_idle_worker_leaves_a_redis_that_is_stopped(field: Field, catcher: Catcher) -> None:
+    """Not told of by anything yet: neither the last look nor the farewell waits for a call's deadline."""
+    worker = evolve(field.worker(catcher), look_seconds=60.0)
+    field.push(1)
+    async with running(worker):
+        await field.workers.wait_until(lambda: worker.board.ledger.balances and len(catcher.mails) == 1)
+        field.valkey.signal(signal.SIGSTOP)
+        began = trio.current_time()
+    assert trio.current_time() - began < redis_client.CALL_SECONDS / 2
+
+
 @pytest.mark.case("A20")
 async def test_a_reply_that_nobody_asked_for_is_no_answer_to_the_next_call(bridge: Complaints) -> None:
     """A connection that holds one is not used again."""

@@ -54,6 +54,8 @@ from trio_worker.wording import trouble_words
 HURRIED_GRACE_SECONDS = 2.0
 # Settlements get at least this long after the last mail, however little of the grace is left.
 LEAST_SETTLING_SECONDS = 1.0
+# What is said to Redis after the last settlement is a courtesy: a call that is not answered in this time is broken off.
+FAREWELL_SECONDS = 1.0
 # Figures of the queue are stale when they are older than this, or than so many looks take.
 STALE_SECONDS = 5.0
 LOOKS_MISSED = 2.5
@@ -170,6 +172,7 @@ class Worker:
                 end = await self._run_crew(house, self._pool, contact, settler)
             await self._finish_settling(settler)
             if not contact.failing_seconds:
+                house.start_soon(self._hasten_farewell)
                 if self.look_seconds:
                     await self._look_once()
                 began = self._draining_at
@@ -399,6 +402,11 @@ class Worker:
             await settler.keep()
         settler.give_up()
         self.client.abort_calls()
+
+    async def _hasten_farewell(self) -> None:
+        while True:
+            await trio.sleep(FAREWELL_SECONDS)
+            self.client.abort_calls()
 
     async def _open_session(self) -> Opened | Trouble:
         relay = self._relay
