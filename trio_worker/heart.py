@@ -272,16 +272,16 @@ class Heart:
         if claim.place is None:
             told.record = evolve(told.record, email_type=told.email_type)
             return
-        told.record = Record(claim.claimed_at, told.email_type)
+        born = claim.claimed_at
         said = job.enqueued_at if isinstance(job, Job) else None
         pushed_at = self.history.pushed_at(claim.place) if said is None else said
-        if pushed_at is None:
-            return
-        # A producer's clock may run ahead of Redis': nothing waits for a negative time.
-        told.is_clock_ahead = said is not None and said > claim.claimed_at
-        told.waited_seconds = max(0.0, claim.claimed_at - pushed_at)
-        told.is_estimate = said is None
-        told.record = Record(min(pushed_at, claim.claimed_at), told.email_type)
+        if pushed_at is not None:
+            # A producer's clock may run ahead of Redis': nothing waits for a negative time.
+            told.is_clock_ahead = said is not None and said > claim.claimed_at
+            told.waited_seconds = max(0.0, claim.claimed_at - pushed_at)
+            told.is_estimate = said is None
+            born = min(pushed_at, claim.claimed_at)
+        told.record = Record(born, told.email_type)
 
     def _now(self, claim: Claim) -> float:
         """Return Redis' clock, carried on by ours since the claim."""
