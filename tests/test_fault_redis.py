@@ -22,7 +22,7 @@ from trio_worker import heart, redis_client
 from trio_worker.broker import Broker, Claims, QueueOptions
 from trio_worker.capture import Catcher, Faults, parse_faults
 from trio_worker.email_type import Catalogue
-from trio_worker.events import Claimed, Disposition, JobBroke, RedisFailed, RedisRecovered
+from trio_worker.events import Claimed, ConnectionOpened, Disposition, JobBroke, RedisFailed, RedisRecovered
 from trio_worker.inspection import Counts, count_jobs, find_strays
 from trio_worker.mail import Composer
 from trio_worker.redis_client import RedisClient, RedisOptions, Unavailable, open_redis_client, read_script
@@ -481,6 +481,33 @@ async def test_a_drain_while_a_claim_is_under_way_gives_its_jobs_back(field: Fie
     left = field.do("LLEN", "jobs") + field.do("ZCARD", "{jobs}:leased") + field.do("ZCARD", "{jobs}:delayed")
     assert left + catcher.total == 5
     assert catcher.total == worker.board.ledger.settled[Disposition.SENT]
+
+
+@pytest.mark.case("B1")
+async def test_what_a_claim_brings_after_the_signal_is_given_back_unsent(
+    workers: WorkerMaker, catcher: Catcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where connections stand ready: a drain sends nothing that was not in hand when it began."""
+    worker = workers.make(workers.options(catcher.port), is_burst=False)
+    original = Broker.claim
+    is_open, is_claimed = trio.Event(), trio.Event()
+
+    async def claim(self: Broker, limit: int, **more: bool) -> Claims | Unavailable:
+        claims = await original(self, limit, **more)
+        if isinstance(claims, Claims) and claims.jobs:
+            worker.drain("SIGTERM")
+            is_claimed.set()
+        return claims
+
+    monkeypatch.setattr(Broker, "claim", claim)
+    worker.sinks = [*worker.sinks, lambda event: is_open.set() if isinstance(event, ConnectionOpened) else None]
+    async with running(worker):
+        await is_open.wait()
+        await workers.push(*(job_bytes(number) for number in range(5)))
+        await is_claimed.wait()
+
+    assert catcher.total == 0
+    assert worker.board.ledger.settled == {Disposition.RELEASED: worker.board.ledger.claimed}
 
 
 @pytest.mark.case("B14")

@@ -185,6 +185,8 @@ class Worker:
         """Stop as after a first signal: claim nothing more, let what is in flight finish within the grace."""
         self._why = self._why or why
         self._claiming.cancel()
+        if self._pool is not None:
+            self._pool.shut()  # what a claim that is under way still brings is not sent
 
     def hurry(self) -> None:
         """Shorten the grace as a second signal does; before a drain has begun this begins it."""
