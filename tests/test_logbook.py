@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from structlog.processors import LogfmtRenderer
 
 from trio_worker.breaker import Closed, HalfOpen, Open
+from trio_worker.capabilities import Capabilities
 from trio_worker.events import (
     BreakerChanged,
     Claimed,
@@ -38,7 +39,6 @@ from trio_worker.logbook import LogOptions, open_logbook
 from trio_worker.outcome import How, Trouble
 from trio_worker.record import Cause
 from trio_worker.reply import Reply, Stage
-from trio_worker.smtp import Capabilities
 
 SENT = Settled(
     "01abc",

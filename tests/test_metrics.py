@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from sample_snapshot import busy, fresh, without_redis, without_relay
 
+from trio_worker.capabilities import Capabilities
 from trio_worker.events import (
     BreakerChanged,
     Claimed,
@@ -35,7 +36,6 @@ from trio_worker.outcome import How, Loss, Trouble
 from trio_worker.record import Cause
 from trio_worker.redis_client import Unavailable
 from trio_worker.reply import Stage, reply_from
-from trio_worker.smtp import Capabilities
 from trio_worker.snapshot import Snapshot
 from trio_worker.tallies import DRAIN_BOUNDS, Act, drain_names, read_tallies
 from trio_worker.tried import Result, Tried

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_worker.capabilities import Capabilities
 from trio_worker.exchange import Exchange, ExchangeLine, exchange_of, read_exchange, write_exchange
 from trio_worker.order import (
     MOST_SECONDS,
@@ -20,7 +21,7 @@ from trio_worker.order import (
     write_letter,
 )
 from trio_worker.reply import Reply, Stage, reply_from
-from trio_worker.smtp import Capabilities, Conversation, Envelope, Transaction
+from trio_worker.smtp import Conversation, Envelope, Transaction
 
 SECONDS = st.integers(1, int(MOST_SECONDS)).map(float)
 ORDERS: st.SearchStrategy[Order] = st.one_of(

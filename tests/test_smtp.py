@@ -10,10 +10,11 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trio_worker.capabilities import Capabilities, read_ehlo
 from trio_worker.capture import EXTENSIONS
 from trio_worker.outcome import Accepted, How, NotSent, Outcome, Refused, Uncertain, Unfit
 from trio_worker.reply import Stage
-from trio_worker.smtp import Capabilities, Conversation, Envelope, Transaction, dot_stuffed, read_ehlo
+from trio_worker.smtp import Conversation, Envelope, Transaction, dot_stuffed
 
 CHUNKED = Capabilities(pipelining=True, chunking=True, eight_bit=True, has_size=True, size_limit_bytes=1000)
 PIPELINED = Capabilities(pipelining=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from trio_worker.address import AddressFault, Mailbox, parse_mailbox
+from trio_worker.capabilities import Capabilities, read_ehlo
 from trio_worker.catalogue import read_catalogue
 from trio_worker.email_type import Catalogue
 from trio_worker.fault import Malformed
@@ -25,7 +26,7 @@ from trio_worker.journal import JournalUnusableError, read_journal
 from trio_worker.mail import Composer, Mail, MailOptions, open_composer
 from trio_worker.outcome import Accepted, How, Outcome
 from trio_worker.redis_url import RedisUrl, RedisUrlFault, parse_redis_url, shown_redis_url
-from trio_worker.smtp import Capabilities, Conversation, Envelope, read_ehlo
+from trio_worker.smtp import Conversation, Envelope
 
 AT = 1_800_000_000.0
 JOB_ID = "01JD4Y6T8QABCDEFXYZ"

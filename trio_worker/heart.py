@@ -19,6 +19,7 @@ from attrs import define, evolve, field
 from trio_worker.address import may_be_mailed
 from trio_worker.age import PushHistory
 from trio_worker.broker import Broker, Claim, Settlement
+from trio_worker.capabilities import Capabilities
 from trio_worker.connection import Connection, Delivery
 from trio_worker.email_type import MESSAGE, TypeSpec
 from trio_worker.events import Disposition, JobBroke, Publish, Settled
@@ -33,7 +34,7 @@ from trio_worker.pool import Pool, Shut
 from trio_worker.privacy import mask_address
 from trio_worker.record import Cause, Record
 from trio_worker.redis_client import Unavailable
-from trio_worker.smtp import Capabilities, Envelope
+from trio_worker.smtp import Envelope
 from trio_worker.tried import Tried, tried_of
 from trio_worker.verdict import (
     DONE,

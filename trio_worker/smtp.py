@@ -28,12 +28,13 @@ from __future__ import annotations
 import io
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import assert_never
 
 from attrs import define, field, frozen
 
+from trio_worker.capabilities import Capabilities
 from trio_worker.outcome import Accepted, How, Loss, NotSent, Outcome, Refusal, Refused, Uncertain, Unfit
 from trio_worker.reply import Garbled, RawReply, Reply, ReplyReader, Stage
 
@@ -53,44 +54,6 @@ _CLASSES: dict[Stage, frozenset[int]] = {
     Stage.QUIT: frozenset({2, 4, 5}),
 }
 _CLOSING_CODE = 421
-
-
-@frozen
-class Capabilities:
-    """What the relay offered in its EHLO reply, less what the operator told us to ignore."""
-
-    pipelining: bool = False
-    chunking: bool = False
-    eight_bit: bool = False
-    smtputf8: bool = False
-    starttls: bool = False
-    has_size: bool = False
-    size_limit_bytes: int = 0  # 0: no limit was named
-    auth: frozenset[str] = frozenset()
-    keywords: tuple[str, ...] = ()
-
-
-def read_ehlo(text: str, ignored: Iterable[str] = ()) -> Capabilities:
-    """Read the lines of an EHLO reply (RFC 5321 4.1.1.1): the first is a greeting, each other one an extension."""
-    ignored_words = {word.upper() for word in ignored}
-    offered: dict[str, list[str]] = {}
-    for line in text.splitlines()[1:]:
-        # Some relays write AUTH=LOGIN beside the standard form for clients of the last century.
-        word, *arguments = line.upper().replace("AUTH=", "AUTH ", 1).split() or [""]
-        if word and word not in ignored_words:
-            offered.setdefault(word, []).extend(arguments)
-    size = offered.get("SIZE", [])
-    return Capabilities(
-        pipelining="PIPELINING" in offered,
-        chunking="CHUNKING" in offered,
-        eight_bit="8BITMIME" in offered,
-        smtputf8="SMTPUTF8" in offered,
-        starttls="STARTTLS" in offered,
-        has_size="SIZE" in offered,
-        size_limit_bytes=int(size[0]) if size and size[0].isascii() and size[0].isdigit() else 0,
-        auth=frozenset(offered.get("AUTH", [])),
-        keywords=tuple(offered),
-    )
 
 
 @frozen
