@@ -75,6 +75,20 @@ async def test_every_mail_goes_once_whatever_is_refused_beside_it(
         assert worker.board.ledger.uncertain == 0
 
 
+async def test_mails_that_redis_must_confirm_wait_for_each_other_and_none_is_given_back(workers: WorkerMaker) -> None:
+    """Also where more are ready at once than there may be connections to Redis."""
+    await workers.push(*(job_bytes(number) for number in range(JOBS)))
+    async with open_catcher(store=MemoryStore(most=2 * JOBS)) as relay:
+        options = workers.options(relay.port, number_workers=JOBS, pool=PoolOptions(max_size=60, pipeline_depth=16))
+        worker = workers.make(evolve(options, mail=evolve(options.mail, on_uncertain="hold")))
+        with trio.fail_after(60):
+            assert await worker.run() == 0
+
+        assert set(times_sent(relay).values()) == {1}
+    settled = worker.board.ledger.settled
+    assert (settled[Disposition.SENT], settled[Disposition.RELEASED]) == (JOBS, 0)
+
+
 async def test_one_lost_connection_leaves_few_mails_uncertain(workers: WorkerMaker) -> None:
     """At most smtp.pool.max_uncertain on each."""
     await workers.push(*(job_bytes(number) for number in range(JOBS)))

@@ -53,6 +53,10 @@ from trio_worker.verdict import (
 
 Dice: TypeAlias = Callable[[], float]
 
+# Redis is asked about so many mails at once: each question has a connection of its own, and half of those that the
+# client may open are left to claims, renewals and settlements.
+CONFIRMED_AT_ONCE = 16
+
 _NO_OPTIONS = TypeOptions()
 
 
@@ -108,6 +112,7 @@ class Heart:
     history: PushHistory
     publish: Publish
     dice: Dice = field(default=random.random)
+    _confirming: trio.Semaphore = field(factory=partial(trio.Semaphore, CONFIRMED_AT_ONCE))
 
     def handle(self, claim: Claim, give: Callable[[Parcel], object]) -> None:
         """See one job through; it is settled however this ends. Never awaits.
@@ -257,8 +262,9 @@ class Heart:
         return is_old or parcel.holds or held.is_lost
 
     async def _confirm(self, parcel: Parcel) -> Release | None:
-        began = trio.current_time()
-        is_ours = await self.broker.confirm(parcel.claim, marks_started=parcel.holds)
+        async with self._confirming:
+            began = trio.current_time()
+            is_ours = await self.broker.confirm(parcel.claim, marks_started=parcel.holds)
         if is_ours is True:
             self.hands.held(parcel.claim).renewed_at = began
             return None
