@@ -510,6 +510,26 @@ async def test_what_a_claim_brings_after_the_signal_is_given_back_unsent(
     assert worker.board.ledger.settled == {Disposition.RELEASED: worker.board.ledger.claimed}
 
 
+@pytest.mark.case("B1")
+async def test_the_grace_runs_from_the_signal(workers: WorkerMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from the end of a claim that is waited for: with a Redis that is stopped that is ten seconds later."""
+    worker = workers.make(workers.options(1, shutdown=ShutdownOptions(grace_seconds=7.0)), is_burst=False)
+    original = Broker.claim
+    left: list[float | None] = []
+
+    async def claim(self: Broker, limit: int, **more: bool) -> Claims | Unavailable:
+        left.append(worker.snapshot().grace_seconds_left)
+        worker.drain("SIGTERM")
+        left.append(worker.snapshot().grace_seconds_left)
+        return await original(self, limit, **more)
+
+    monkeypatch.setattr(Broker, "claim", claim)
+    with trio.fail_after(20):
+        await worker.run()
+
+    assert left == [None, pytest.approx(7.0, abs=0.5)]
+
+
 @pytest.mark.case("B14")
 async def test_random_cancels_of_redis_calls_never_mix_up_replies(real_redis: RedisClient) -> None:
     """A reply belongs to the call that asked for it, whatever was cancelled before."""

@@ -185,6 +185,7 @@ class Worker:
         """Stop as after a first signal: claim nothing more, let what is in flight finish within the grace."""
         self._why = self._why or why
         self._claiming.cancel()
+        self._begin_grace()
         if self._pool is not None:
             self._pool.shut()  # what a claim that is under way still brings is not sent
 
@@ -382,8 +383,12 @@ class Worker:
         self._draining_at = trio.current_time()
         pool.shut()
         self._crew = hall.cancel_scope
-        self._set_grace(min(self._grace.deadline, trio.current_time() + self.options.shutdown.grace_seconds))
+        self._begin_grace()
         house.start_soon(self._end_grace, pool)
+
+    def _begin_grace(self) -> None:
+        """Let the grace run from now on, unless it does: a claim that is waited for after the signal is part of it."""
+        self._set_grace(min(self._grace.deadline, trio.current_time() + self.options.shutdown.grace_seconds))
 
     def _set_grace(self, deadline: float) -> None:
         self._grace.deadline = deadline
