@@ -43,6 +43,8 @@ SLOPE_SECONDS = 30
 # And corrected by these last ones, where it says otherwise.
 RECENT_SECONDS = 10
 OUTCOMES_KEPT = 60
+# So many settlements are added to the figures at once: more would hold megabytes, and save nothing.
+GATHERED = 200
 # Why jobs were not sent is counted by the minute, and shown for so many of them.
 CAUSE_MINUTES = 15
 # Replies of one relay are few; a relay that answers with ever new codes must not fill the memory. So many a minute.
@@ -295,7 +297,7 @@ class Board:
 
     def _note_settled(self, settled: Settled, now: float, wall: float) -> None:
         second = int(now)
-        if second != self._second:
+        if second != self._second or len(self._gathered) >= GATHERED:
             self._add_gathered()
             self._second = second
         self._gathered.append(settled)
@@ -304,7 +306,7 @@ class Board:
             self._note_cause(settled.cause, settled.disposition, now, wall)
 
     def _add_gathered(self) -> None:
-        """Add the settlements of one second, figure by figure: that costs a third of adding them one by one."""
+        """Add settlements of one second, figure by figure: that costs a third of adding them one by one."""
         if not self._gathered:
             return
         second, (gathered, self._gathered) = self._second, (self._gathered, [])

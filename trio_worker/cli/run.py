@@ -132,9 +132,9 @@ async def run_worker(
 def _calm_collector() -> None:
     """Keep modules and templates out of the garbage collector's rounds: there are 100,000 of their objects by now.
 
-    What is garbage among them is kept as well: to find its 2 MB would take a twentieth of the start. A mail leaves few
-    cycles behind, so young objects are looked through less often, too.
+    A mail leaves few cycles behind, so young objects are looked through less often, too.
     """
+    gc.collect()  # what is garbage among them, some 2 MB, would be kept
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
