@@ -1,4 +1,4 @@
-"""The tasks that see jobs through: each job once, tasks used again, and an end that waits for the last job."""
+"""The tasks that see things off: each once and in turn, tasks used again, and an end that waits for the last."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ def claim(number: int) -> Claim:
 class Handling:
     """Handles jobs for a second each, and remembers in which task."""
 
+    begun: list[str] = field(factory=list)
     done: list[str] = field(factory=list)
     cut_off: list[str] = field(factory=list)
     tasks: set[trio.lowlevel.Task] = field(factory=set)
 
     async def handle(self, given: Claim) -> None:
         self.tasks.add(trio.lowlevel.current_task())
+        self.begun.append(given.job_id)
         try:
             await trio.sleep(1)
         except trio.Cancelled:
@@ -39,7 +41,7 @@ async def test_tasks_are_used_again(autojump_clock: trio.testing.MockClock) -> N
     """As many tasks as there were jobs at once; every job is handled once, in the order of giving."""
     handling = Handling()
     async with trio.open_nursery() as nursery:
-        crew = Crew(nursery, handling.handle)
+        crew = Crew(nursery, handling.handle, 9)
         for start in range(0, 30, 3):
             for number in range(start, start + 3):
                 crew.give(claim(number))
@@ -55,7 +57,7 @@ async def test_end_waits_for_the_last_job(autojump_clock: trio.testing.MockClock
     handling = Handling()
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
-        crew = Crew(nursery, handling.handle)
+        crew = Crew(nursery, handling.handle, 9)
         crew.give(claim(1))
         crew.give(claim(2))
         await trio.sleep(2)
@@ -71,7 +73,7 @@ async def test_cancel_reaches_every_job_and_every_task(autojump_clock: trio.test
     """Jobs at work are cut off, those just given too; nothing is left at rest."""
     handling = Handling()
     async with trio.open_nursery() as nursery:
-        crew = Crew(nursery, handling.handle)
+        crew = Crew(nursery, handling.handle, 9)
         crew.give(claim(1))
         crew.give(claim(2))
         await trio.sleep(2)
@@ -83,3 +85,35 @@ async def test_cancel_reaches_every_job_and_every_task(autojump_clock: trio.test
 
     assert sorted(handling.done) == ["job1", "job2"]
     assert sorted(handling.cut_off) == ["job3", "job4", "job5"]
+
+
+async def test_what_all_tasks_are_too_busy_for_waits_in_line(autojump_clock: trio.testing.MockClock) -> None:
+    """In the order of giving; the end waits for the line as well."""
+    handling = Handling()
+    async with trio.open_nursery() as nursery:
+        crew = Crew(nursery, handling.handle, 2)
+        for number in range(7):
+            crew.give(claim(number))
+        assert crew.is_behind
+        await trio.sleep(0.5)
+        crew.dismiss()
+
+    assert handling.begun == [f"job{number}" for number in range(7)]
+    assert sorted(handling.done) == handling.begun
+    assert len(handling.tasks) == 2
+    assert not crew.is_behind
+
+
+async def test_what_waited_in_line_at_a_cancel_is_left(autojump_clock: trio.testing.MockClock) -> None:
+    """Whoever gave it gets it back, once."""
+    handling = Handling()
+    async with trio.open_nursery() as nursery:
+        crew = Crew(nursery, handling.handle, 2)
+        for number in range(5):
+            crew.give(claim(number))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert sorted(handling.cut_off) == ["job0", "job1"]
+    assert [each.job_id for each in crew.left()] == ["job2", "job3", "job4"]
+    assert crew.left() == []

@@ -94,7 +94,8 @@ async def test_a_connection_that_rests_while_redis_is_asked_may_have_died(
         )
         hands.take(CLAIM)
         hands.held(CLAIM).is_lost = True  # so that Redis has to be asked
-        await heart.deliver(Parcel(CLAIM, Told(RECORD), cast("Any", Written()), MAIL.recipients, "retry"))
+        await heart.see_off(Parcel(CLAIM, Told(RECORD), cast("Any", Written()), MAIL.recipients, "retry", 0.0))
+        await trio.sleep(3)
 
     assert settler.found == [DONE]
     is_cautious = b"BDAT" not in transport.written[0]

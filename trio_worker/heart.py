@@ -21,6 +21,7 @@ from trio_worker.age import PushHistory
 from trio_worker.broker import Broker, Claim, Settlement
 from trio_worker.capabilities import Capabilities
 from trio_worker.connection import Connection, Delivery
+from trio_worker.crew import Crew
 from trio_worker.email_type import MESSAGE, TypeSpec
 from trio_worker.events import Disposition, JobBroke, Publish, Settled
 from trio_worker.fault import Malformed
@@ -88,6 +89,7 @@ class Parcel:
     mail: Mail
     recipients: tuple[str, ...]
     on_uncertain: str
+    ready_at: float  # of the counter that measures how long it waits for a connection, in seconds
 
     @property
     def holds(self) -> bool:
@@ -114,40 +116,42 @@ class Heart:
     dice: Dice = field(default=random.random)
     _confirming: trio.Semaphore = field(factory=partial(trio.Semaphore, CONFIRMED_AT_ONCE))
 
-    def handle(self, claim: Claim, give: Callable[[Parcel], object]) -> None:
+    def handle(self, claim: Claim, crew: Crew[Parcel]) -> None:
         """See one job through; it is settled however this ends. Never awaits.
 
         A mail that can go to the relay now goes now. One that has to wait for something is given to the crew, of which
-        a task then `deliver`s it.
+        a task then sees it off.
         """
         told = Told(claim.record)
         try:
-            verdict = self._begin(claim, told, give)
+            verdict = self._begin(claim, told, crew)
         except Exception as error:  # noqa: BLE001  the edge of one job: it is buried, and the traceback logged
             verdict = self._bury_broken(claim, told, error)
         if verdict is not None:
             self._settle(claim, told, verdict)
 
-    async def deliver(self, parcel: Parcel) -> None:
-        """See a mail through that has to wait; a cancel releases the job as it was."""
-        claim, told = parcel.claim, parcel.told
-        verdict: Verdict | None = None
+    async def see_off(self, parcel: Parcel) -> None:
+        """Have a mail go that has to wait; a cancel before that releases the job as it was."""
+        verdict: Verdict | None = _stopped(parcel)
         try:
-            verdict = await self._deliver(parcel)
+            verdict = await self._wait_and_begin(parcel)
         except Exception as error:  # noqa: BLE001  the edge of one job, as above
-            verdict = self._bury_broken(claim, told, error)
+            verdict = self._bury_broken(parcel.claim, parcel.told, error)
         finally:
-            if verdict is None:
-                verdict = Release(claim.record, Cause("released", text="the worker stopped before it was sent"))
-            self._settle(claim, told, verdict)
+            if verdict is not None:
+                self._settle(parcel.claim, parcel.told, verdict)
 
-    def _begin(self, claim: Claim, told: Told, give: Callable[[Parcel], object]) -> Verdict | None:
+    def release(self, parcel: Parcel) -> None:
+        """Give a job back whose mail never came to its turn."""
+        self._settle(parcel.claim, parcel.told, _stopped(parcel))
+
+    def _begin(self, claim: Claim, told: Told, crew: Crew[Parcel]) -> Verdict | None:
         """Get a mail on its way, or return what becomes of the job without."""
         made = self._make(claim, told)
         if not isinstance(made, Parcel):
             return made
-        if not self._deliver_now(made):
-            give(made)
+        if crew.is_behind or not self._begin_now(made):
+            crew.give(made)
         return None
 
     def _make(self, claim: Claim, told: Told) -> Parcel | Verdict:
@@ -163,50 +167,43 @@ class Heart:
             return early_or_late
         began = time.perf_counter()
         mail = self.composer.compose(job, claim.job_id, now)
-        told.compose_seconds = time.perf_counter() - began
+        ready_at = time.perf_counter()
+        told.compose_seconds = ready_at - began
         if isinstance(mail, Malformed):
             return bury(told.record, _cause_of_faults(mail), now)
         recipients = mail.recipients if told.record.due is None else told.record.due
         told.recipients = tuple(map(mask_address, recipients))
         if not may_be_mailed(self.only_to, recipients):
             return bury(told.record, Cause("not_allowed", text="smtp.only_to does not name a recipient"), now)
-        return Parcel(claim, told, mail, recipients, own.on_uncertain or self.mail_options.on_uncertain)
+        return Parcel(claim, told, mail, recipients, own.on_uncertain or self.mail_options.on_uncertain, ready_at)
 
-    def _deliver_now(self, parcel: Parcel) -> bool:
+    def _begin_now(self, parcel: Parcel) -> bool:
         """Have a connection take the mail, if one has room and nothing has to be asked first."""
-        now = trio.current_time()
-        if not self.settler.can_keep or self._needs_confirming(parcel, now):
+        if not self.settler.can_keep or self._needs_confirming(parcel, trio.current_time()):
             return False
         lane = self.pool.lend_nowait()
         if lane is None:
             return False
         try:
-            lane.begin(self._envelope(parcel, lane, now), partial(self._conclude, parcel, lane))
+            self._begin_on(lane, parcel)
         except Exception:
             self.pool.take_back(lane)
             raise
         return True
 
-    def _conclude(self, parcel: Parcel, lane: Connection, delivery: Delivery) -> None:
-        """Settle a mail that went without waiting, now that its connection tells what became of it."""
-        self.pool.take_back(lane)
-        try:
-            verdict = self._judge(parcel, delivery)
-        except Exception as error:  # noqa: BLE001  the edge of one job, as above
-            verdict = self._bury_broken(parcel.claim, parcel.told, error)
-        self._settle(parcel.claim, parcel.told, verdict)
+    async def _wait_and_begin(self, parcel: Parcel) -> Verdict | None:
+        """Wait for a connection with room, and for Redis where it has to be asked, and have the mail go.
 
-    async def _deliver(self, parcel: Parcel) -> Verdict:
-        """Wait for a connection with room, and for Redis where it has to be asked; deliver, and judge."""
-        told = parcel.told
-        began = time.perf_counter()
-        async with self.pool.borrow() as lane:
-            told.borrow_seconds = time.perf_counter() - began
+        Or return what becomes of the job without.
+        """
+        told, loan = parcel.told, self.pool.borrow()
+        async with loan as lane:
+            told.borrow_seconds = time.perf_counter() - parcel.ready_at
             match lane:
                 case Shut():
                     return Release(told.record, Cause("released", text="the worker drains"))
                 case Trouble():
-                    found: Delivery | Unopened = Unopened(lane)
+                    return self._judge(parcel, Unopened(lane))
                 case Connection():
                     if not self.settler.can_keep:
                         what = "not sent: neither Redis nor the journal can be written"
@@ -215,10 +212,24 @@ class Heart:
                         withheld = await self._confirm(parcel)
                         if withheld is not None:
                             return withheld
-                    found = await lane.deliver(self._envelope(parcel, lane, trio.current_time()))
+                    self._begin_on(lane, parcel)
+                    loan.keep()
+                    return None
                 case _:
                     assert_never(lane)
-        return self._judge(parcel, found)
+
+    def _begin_on(self, lane: Connection, parcel: Parcel) -> None:
+        """Have a connection take the mail; from here `_conclude` gives it back and settles the job."""
+        lane.begin(self._envelope(parcel, lane, trio.current_time()), partial(self._conclude, parcel, lane))
+
+    def _conclude(self, parcel: Parcel, lane: Connection, delivery: Delivery) -> None:
+        """Settle a mail, now that its connection tells what became of it."""
+        self.pool.take_back(lane)
+        try:
+            verdict = self._judge(parcel, delivery)
+        except Exception as error:  # noqa: BLE001  the edge of one job, as above
+            verdict = self._bury_broken(parcel.claim, parcel.told, error)
+        self._settle(parcel.claim, parcel.told, verdict)
 
     def _envelope(self, parcel: Parcel, lane: Connection, now: float) -> Envelope:
         is_cautious = parcel.holds or self.pool.is_rested(lane, now)
@@ -330,6 +341,10 @@ def _settled(settlement: Settlement, told: Told, disposition: Disposition, total
         told.is_clock_ahead,
         told.tried,
     )
+
+
+def _stopped(parcel: Parcel) -> Release:
+    return Release(parcel.claim.record, Cause("released", text="the worker stopped before it was sent"))
 
 
 def _cause_of_faults(malformed: Malformed) -> Cause:

@@ -403,6 +403,10 @@ class Loan:
         self._lent = self._pool.lend_nowait() or await self._pool.lend()
         return self._lent
 
+    def keep(self) -> None:
+        """Do not give back at the end of the block: whoever was told to calls `Pool.take_back` later."""
+        self._lent = _SHUT
+
     async def __aexit__(self, *_: object) -> None:
         self._pool.take_back(self._lent)
 

@@ -50,6 +50,9 @@ from trio_worker.task_tree import task_tree
 from trio_worker.verdict import RetryPolicy
 from trio_worker.wording import trouble_words
 
+# So many mails at once wait for a connection or for Redis, the others in line behind them: enough to open as many
+# connections side by side as anybody has.
+MOST_CREW = 64
 # A second signal leaves the mails in flight this long.
 HURRIED_GRACE_SECONDS = 2.0
 # Settlements get at least this long after the last mail, however little of the grace is left.
@@ -354,7 +357,7 @@ class Worker:
         )
         end = BurstEnd.EMPTY
         async with trio.open_nursery() as hall:
-            crew = Crew(hall, heart.deliver)
+            crew = Crew(hall, heart.see_off, MOST_CREW)
             claiming = Claiming(
                 broker=self.broker,
                 hands=self.hands,
@@ -363,7 +366,7 @@ class Worker:
                 settler=settler,
                 history=self._history,
                 publish=self.publish,
-                give=partial(heart.handle, give=crew.give),
+                give=partial(heart.handle, crew=crew),
                 is_burst=self.is_burst,
                 patience_seconds=options.shutdown.grace_seconds,
                 lanes=lambda: pool.capacity,
@@ -376,6 +379,8 @@ class Worker:
             self._begin_drain(house, hall, pool)
             # Mails that went without waiting have no task that the nursery would wait for.
             await self.hands.wait_until_done()
+        for parcel in crew.left():
+            heart.release(parcel)
         return end
 
     def _begin_drain(self, house: trio.Nursery, hall: trio.Nursery, pool: Pool) -> None:
