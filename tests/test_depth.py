@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from attrs import evolve
 from fake_relay import CHUNKED, FakeTransport, accept_all, opened_on
 
 from conftest import WorkerMaker, job_bytes
+from trio_worker.broker import Broker
 from trio_worker.capture import Catcher, Faults, MemoryStore, open_catcher, parse_faults
 from trio_worker.connection import Connection
 from trio_worker.events import Disposition
@@ -19,7 +21,7 @@ from trio_worker.opening import Timeouts
 from trio_worker.outcome import Accepted, Refused
 from trio_worker.pool import PoolOptions, open_pool
 from trio_worker.smtp import Envelope
-from trio_worker.worker import ShutdownOptions, Worker
+from trio_worker.worker import MOST_CREW, ShutdownOptions, Worker
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\nhello\r\n")
 JOBS = 300
@@ -87,6 +89,38 @@ async def test_mails_that_redis_must_confirm_wait_for_each_other_and_none_is_giv
         assert set(times_sent(relay).values()) == {1}
     settled = worker.board.ledger.settled
     assert (settled[Disposition.SENT], settled[Disposition.RELEASED]) == (JOBS, 0)
+
+
+async def test_what_still_waits_in_line_when_the_grace_is_over_is_given_back(
+    workers: WorkerMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a task waits with and what waits behind the tasks alike: nothing was sent, and the ledger balances."""
+
+    async def never(*_: object, **__: object) -> bool:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(Broker, "confirm", never)
+    await workers.push(*(job_bytes(number) for number in range(JOBS)))
+    async with open_catcher(store=MemoryStore(most=JOBS)) as relay:
+        options = workers.options(
+            relay.port,
+            number_workers=2 * MOST_CREW,
+            pool=PoolOptions(max_size=20, pipeline_depth=16),
+            shutdown=ShutdownOptions(grace_seconds=0.2),
+        )
+        options = evolve(options, mail=evolve(options.mail, on_uncertain="hold"))
+        worker = workers.make(options, is_burst=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.run)
+            await workers.wait_until(lambda: len(worker.hands) == 2 * MOST_CREW)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            worker.drain("SIGTERM")
+
+        assert relay.mails == ()
+    ledger = worker.board.ledger
+    assert ledger.settled == {Disposition.RELEASED: ledger.claimed}
+    assert ledger.claimed >= 2 * MOST_CREW
 
 
 async def test_one_lost_connection_leaves_few_mails_uncertain(workers: WorkerMaker) -> None:
