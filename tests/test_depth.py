@@ -106,7 +106,7 @@ async def test_what_still_waits_in_line_when_the_grace_is_over_is_given_back(
         options = workers.options(
             relay.port,
             number_workers=2 * MOST_CREW,
-            pool=PoolOptions(max_size=20, pipeline_depth=16),
+            pool=PoolOptions(max_size=MOST_CREW + 10),
             shutdown=ShutdownOptions(grace_seconds=0.2),
         )
         options = evolve(options, mail=evolve(options.mail, on_uncertain="hold"))
