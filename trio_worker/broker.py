@@ -261,8 +261,8 @@ def _settle_words(verdict: Verdict) -> tuple[str, int, str]:
 def new_id_prefix() -> str:
     """Return the first 16 characters of new job ids: ten of time, so that ids sort by birth, and six of chance."""
     milliseconds = time.time_ns() // 1_000_000
-    clock = "".join(_ID_ALPHABET[milliseconds >> shift & 31] for shift in range(45, -1, -5))
-    return clock + "".join(secrets.choice(_ID_ALPHABET) for _ in range(6))
+    number = milliseconds << 30 | secrets.randbits(30)
+    return "".join([_ID_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5)])
 
 
 def _read_claims(answer: Answer, token: str, began: float) -> Claims:
