@@ -82,10 +82,13 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         TALLY.writes += 1
-        self.buffer += data
+        received = self.buffer + data if self.buffer else data
         replies: list[bytes] = []
-        while self._read(replies):
-            pass
+        # A cursor: to cut off what was read, line by line, would copy all that came together again and again.
+        at = 0
+        while (read_to := self._read(received, at, replies)) >= 0:
+            at = read_to
+        self.buffer = received[at:] if not self.missing else b""
         if replies:
             self._say(b"".join(replies))
 
@@ -102,27 +105,29 @@ class Session(asyncio.Protocol):
         if reply.startswith(b"221"):
             self.transport.close()
 
-    def _read(self, replies: list[bytes]) -> bool:
+    def _read(self, received: bytes, at: int, replies: list[bytes]) -> int:
+        """Read one thing from there on; return where it ended, or -1 when more has to come first."""
         if self.missing:
-            taken = min(self.missing, len(self.buffer))
-            self.buffer = self.buffer[taken:]
+            taken = min(self.missing, len(received) - at)
             self.missing -= taken
             if self.missing:
-                return False
+                return -1
             self._accept(replies)
-            return True
+            return at + taken
         if self.in_data:
-            end = self.buffer.find(b"\r\n.\r\n")
+            end = received.find(b"\r\n.\r\n", at)
             if end < 0:
-                return False
-            self.buffer = self.buffer[end + 5 :]
+                return -1
             self.in_data = False
             self._accept(replies)
-            return True
-        line, found, rest = self.buffer.partition(b"\r\n")
-        if not found:
-            return False
-        self.buffer = rest
+            return end + 5
+        end = received.find(b"\r\n", at)
+        if end < 0:
+            return -1
+        self._answer(received[at:end], replies)
+        return end + 2
+
+    def _answer(self, line: bytes, replies: list[bytes]) -> None:
         verb = line[:4].upper()
         if verb == b"BDAT":
             self.missing = int(line.split()[1])
@@ -140,7 +145,6 @@ class Session(asyncio.Protocol):
                 numbered = NUMBERED.search(line)
                 self.number = int(numbered[1]) if numbered else -1
             replies.append(b"250 2.0.0 ok\r\n")
-        return True
 
     def _accept(self, replies: list[bytes]) -> None:
         TALLY.note(self.number)
