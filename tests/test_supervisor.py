@@ -134,7 +134,7 @@ async def test_worker_tells_its_supervisor(
 BLOCKED = """
 import sys, time
 from trio_worker.heart import Heart
-Heart.handle = lambda self, claim, give: time.sleep(3600)
+Heart.handle = lambda *_, **__: time.sleep(3600)
 from trio_worker.cli import app
 sys.exit(app())
 """
