@@ -1,6 +1,6 @@
 """Trio. The tasks that see things off which have to be waited for: few of them, each one thing at a time.
 
-What is given while all are at work waits in line: a line costs a hundredth of what as many tasks would.
+What is given while all are at work waits in line: a task for each would cost some ten kilobytes.
 """
 
 from __future__ import annotations

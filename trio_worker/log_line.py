@@ -183,7 +183,7 @@ def as_logfmt(at: float, level: str, what: str, fields: Mapping[str, object]) ->
 
 
 def settled_as_logfmt(at: float, settled: Settled) -> str:
-    """Return what `as_logfmt` makes of the line of a settlement, in a third of the time: there is one for each mail."""
+    """Return what `as_logfmt` makes of the line of a settlement, in half of the time: there is one for each mail."""
     line = f"timestamp={_stamp(at)}{_SETTLED_HEADS[settled.disposition]}"
     line += f" job_id={_word(settled.job_id)} email_type={_word(settled.email_type or '-')} attempt={settled.attempt}"
     if settled.waited_seconds is not None:
@@ -223,7 +223,7 @@ def as_json_line(at: float, level: str, what: str, fields: Mapping[str, object])
 
 def _stamp(at: float) -> str:
     second, fraction = divmod(at, 1)
-    # `zfill` takes a third of the time of a format with a width.
+    # `zfill` takes half of the time of a format with a width.
     return f"{_second_words(int(second))}.{str(int(fraction * 1e6)).zfill(6)}Z"
 
 
