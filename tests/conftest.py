@@ -20,7 +20,7 @@ from trio_worker.capture import Catcher, open_catcher
 from trio_worker.catalogue import read_catalogue
 from trio_worker.email_type import Catalogue
 from trio_worker.embedded import EmbeddedAddress, acquire_embedded, release_embedded
-from trio_worker.events import Event
+from trio_worker.events import Event, Settled, SettledJob
 from trio_worker.journal import Journal
 from trio_worker.mail import Composer, MailOptions, open_composer
 from trio_worker.opening import Relay, RelayOptions, Timeouts, tls_context
@@ -139,10 +139,13 @@ class WorkerMaker:
     composer: Composer
     catalogue: Catalogue
     events: list[Event] = field(factory=list)
+    jobs: list[SettledJob] = field(factory=list)
     _changed: trio.Event = field(factory=trio.Event)
 
     def note(self, event: Event) -> None:
+        """Keep an event, and what it says of single jobs beside it."""
         self.events.append(event)
+        self.jobs += event.jobs if isinstance(event, Settled) else ()
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 

@@ -14,7 +14,7 @@ from attrs import evolve
 
 from trio_worker.age_bars import AgeBars
 from trio_worker.breaker import Closed, Open
-from trio_worker.events import ConnectionView, Disposition, Ledger, Phase, QueueSeen, Settled
+from trio_worker.events import ConnectionView, Disposition, Ledger, Phase, QueueSeen, SettledJob
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
 from trio_worker.outcome import How, Trouble
 from trio_worker.outcome_line import OutcomeLine
@@ -58,7 +58,7 @@ def _outcome(seconds_ago: int, disposition: Disposition, email_type: str, name: 
     place = 60 - seconds_ago
     return OutcomeLine(
         NOW - seconds_ago * 0.1,
-        Settled(
+        SettledJob(
             job_id=f"01JNH5QZ4RC8{place:02}7KM2T0"[:20],
             disposition=disposition,
             email_type=email_type,

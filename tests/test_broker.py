@@ -187,7 +187,7 @@ async def test_a_started_job_whose_lease_runs_out_is_held(redis: RedisClient) ->
     broker = Broker(redis, QueueOptions(lease_seconds=0.02))
     await redis.command("RPUSH", "jobs", b"job")
     (claimed,) = (await claim(broker)).jobs
-    assert await broker.confirm(claimed, marks_started=True) is True
+    assert await broker.confirm([claimed], marks_started=True) == []
     await trio.sleep(0.03)
 
     claims = await claim(broker)
@@ -196,7 +196,7 @@ async def test_a_started_job_whose_lease_runs_out_is_held(redis: RedisClient) ->
     held = await read_shelf(redis, "jobs", "held", 10, with_bodies=True)
     assert isinstance(held, list)
     assert [job.cause.word for job in held] == ["uncertain"]
-    assert await broker.confirm(claimed, marks_started=True) is False
+    assert await broker.confirm([claimed], marks_started=True) == [claimed]
 
 
 async def test_a_job_given_out_too_often_without_a_settlement_is_dead(redis: RedisClient) -> None:
@@ -252,7 +252,7 @@ async def test_a_suspect_waits_for_a_worker_with_nothing_in_hand(redis: RedisCli
     broker = await crash_twice(redis, b"suspect")
     await redis.command("RPUSH", "jobs", b"fresh")
 
-    busy = await broker.claim(10, has_empty_hands=False)
+    busy = await broker.claim(10, is_idle=False)
     assert isinstance(busy, Claims)
     assert (busy.jobs, busy.suspects, busy.recovered) == ((), 1, 0)
     assert [job.body for job in (await claim(broker)).jobs] == [b"suspect"]

@@ -126,12 +126,12 @@ async def drained_at(step: int, workers: WorkerMaker, relay: Catcher) -> bool:
     assert after.waiting + after.delayed + relay.total - sent_before == 5, f"step {step}: {after}, {ledger}"
     pool = worker._pool
     assert pool is not None
-    assert pool.slots_home == pool.capacity, f"step {step}"
+    assert (pool.lent, pool.kept) == (0, pool.size), f"step {step}: {pool!r}"
     return instrument.steps >= step
 
 
 async def test_a_drain_at_any_tenth_step_settles_every_job(workers: WorkerMaker, catcher: Catcher) -> None:
-    """Sent, or claimable at once; every slot is home."""
+    """Sent, or claimable at once; every place is given back."""
     step = 1
     while await drained_at(step, workers, catcher):
         step += 10

@@ -13,8 +13,8 @@ from trio_worker.age import PushHistory
 from trio_worker.broker import Claim, Claims
 from trio_worker.claiming import Claiming
 from trio_worker.events import Event, Source
-from trio_worker.gate import Gate
-from trio_worker.hands import Contact, Hands
+from trio_worker.gate import Gate, RedisHealth
+from trio_worker.in_flight import InFlight
 from trio_worker.record import Record
 
 
@@ -53,33 +53,31 @@ def publish(*_events: Event | Sequence[Event]) -> None:
 
 async def test_a_limit_lowered_under_the_jobs_in_hand_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
     """Also where there was room when the wait for something else began."""
-    hands, queue, claims = Hands(5), Queue(), [claim_of(number) for number in range(3)]
+    in_flight, queue, claims = InFlight(5), Queue(), [claim_of(number) for number in range(3)]
     foreign: Any = queue
     settler: Any = Behind(seconds=10)
     claiming = Claiming(
         broker=foreign,
-        hands=hands,
+        in_flight=in_flight,
         gate=Gate(publish),
-        contact=Contact(publish),
+        redis_health=RedisHealth(publish),
         settler=settler,
         history=PushHistory(),
         publish=publish,
-        give=lambda _claim: None,
+        give=lambda _claims, _waiting: None,
         is_burst=False,
         patience_seconds=1.0,
-        lanes=lambda: 1,
+        relay_capacity=lambda: 1,
     )
-    for claim in claims:
-        hands.take(claim)
+    in_flight.take(claims, 0.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(claiming.run)
         await trio.sleep(5)
-        hands.set_limit(2)
+        in_flight.set_limit(2)
         await trio.sleep(10)
         assert queue.limits == []
-        for _ in claims:
-            hands.finish()
-        hands.drop(claims, comes_back=False)
+        in_flight.finish(3)
+        in_flight.drop(claims, comes_back=False)
         await trio.sleep(15)
         nursery.cancel_scope.cancel()
     assert set(queue.limits) == {2}

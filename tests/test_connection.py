@@ -8,12 +8,13 @@ import pytest
 import trio
 import trio.testing
 from attrs import evolve
-from fake_relay import FakeTransport, opened_on
+from fake_relay import CHUNKED, FakeTransport, opened_on
 
 from conftest import Complaints
+from trio_worker.capabilities import Capabilities
 from trio_worker.capture import Catcher, open_catcher, parse_faults
 from trio_worker.capture.chaos import Faults
-from trio_worker.connection import Connection, Delivery
+from trio_worker.connection import Connection
 from trio_worker.opening import Opened, Relay, RelayOptions, Timeouts, open_session, tls_context
 from trio_worker.outcome import Accepted, How, NotSent, Outcome, Refused, Uncertain, Unfit
 from trio_worker.smtp import Envelope
@@ -51,7 +52,7 @@ async def test_a_mail_arrives_as_it_was_in_every_mode(
     """Byte for byte, its leading dots too, and the strict peer has nothing to say."""
     connection = await connect(catcher, nursery, mode)
     for envelope in (MAIL, CAREFUL, MAIL):
-        assert isinstance((await connection.deliver(envelope)).outcome, Accepted)
+        assert isinstance(await connection.deliver(envelope), Accepted)
     await connection.close()
 
     assert [mail.content for mail in catcher.mails] == [MAIL.content] * 3
@@ -66,12 +67,12 @@ async def test_a_refused_mail_leaves_the_connection_good(
     connection = await connect(catcher, nursery, mode)
     for stage, code in (("rcpt", 550), ("data", 451), ("final", 552)):
         catcher.faults = faults(f"{stage}={code}:first1")
-        outcome = (await connection.deliver(MAIL)).outcome
+        outcome = await connection.deliver(MAIL)
         if stage == "data" and "CHUNKING" in mode:
             continue  # there is no DATA to refuse
         assert isinstance(outcome, Refused)
         assert outcome.reply.code == code
-        assert isinstance((await connection.deliver(MAIL)).outcome, Accepted)
+        assert isinstance(await connection.deliver(MAIL), Accepted)
     await connection.close()
 
 
@@ -94,12 +95,12 @@ async def test_a_connection_lost_at_any_stage_tells_what_became_of_the_mail(
     async with open_catcher(faults=faults(text)) as catcher:
         connection = await connect(catcher, nursery, mode, impatient)
         with trio.fail_after(20):
-            outcome = (await connection.deliver(CAREFUL)).outcome
+            outcome = await connection.deliver(CAREFUL)
 
         assert type(outcome) is kind
         assert connection.end
         assert catcher.total == (1 if "accept" in text else 0)
-        assert isinstance((await connection.deliver(MAIL)).outcome, NotSent)
+        assert isinstance(await connection.deliver(MAIL), NotSent)
 
 
 @pytest.mark.case("C27")
@@ -110,11 +111,11 @@ async def test_a_reset_that_is_not_answered_hides_no_refusal(
     """The refused mail has its 550; only the next one finds the connection silent, and was not sent."""
     async with open_catcher(faults=faults("rcpt=550:first1 rset=stall")) as catcher:
         connection = await connect(catcher, nursery, mode, Timeouts(5, 0.3, 0.3))
-        refused = (await connection.deliver(CAREFUL)).outcome
+        refused = await connection.deliver(CAREFUL)
         assert isinstance(refused, Refused)
         assert refused.reply.code == 550
         # Where the refusal left no sender standing no RSET is owed.
-        following = (await connection.deliver(CAREFUL)).outcome
+        following = await connection.deliver(CAREFUL)
         assert isinstance(following, Accepted | NotSent)
         assert bool(connection.end) == isinstance(following, NotSent)
         assert ("RSET" in str(catcher.commands)) == isinstance(following, NotSent)
@@ -128,7 +129,7 @@ async def test_a_relay_that_stops_reading_is_given_up(bridge: Complaints, nurser
     async with open_catcher(faults=faults("body=stall"), size_limit_bytes=50_000_000) as catcher:
         connection = await connect(catcher, nursery, mode, Timeouts(5, 0.3, 5))
         with trio.fail_after(10):
-            outcome = (await connection.deliver(evolve(LARGE, is_cautious=True))).outcome
+            outcome = await connection.deliver(evolve(LARGE, is_cautious=True))
 
         assert isinstance(outcome, NotSent)
         assert outcome.loss.how is How.TIMEOUT
@@ -142,25 +143,32 @@ async def test_a_cancel_before_the_last_byte_keeps_the_mail_from_being_accepted(
     """The relay stops reading in the middle; a cancel aborts, and what was unsent is dropped."""
     async with open_catcher(faults=faults("body=stall"), size_limit_bytes=50_000_000) as catcher:
         connection = await connect(catcher, nursery, "PIPELINING")
-        with trio.move_on_after(0.5) as scope, trio.fail_after(20):
-            await connection.deliver(LARGE)
+        with trio.move_on_after(0.5), trio.fail_after(20):
+            outcome = await connection.deliver(LARGE)
 
-        assert scope.cancelled_caught
+        assert isinstance(outcome, NotSent)
         assert connection.end.startswith("cancelled")
         assert catcher.total == 0
 
 
 @pytest.mark.case("B5")
-async def test_a_cancel_after_the_last_byte_waits_for_the_reply(bridge: Complaints, nursery: trio.Nursery) -> None:
-    """From there to the final reply the mail's fate is the relay's: the reply wins."""
+async def test_a_cancel_after_the_last_byte_tells_that_the_mail_may_be_out(
+    bridge: Complaints, nursery: trio.Nursery
+) -> None:
+    """Its fate is the relay's by then: it is uncertain, told at once, and the connection is never used again."""
     async with open_catcher(faults=faults("final=delay-300ms")) as catcher:
         connection = await connect(catcher, nursery)
-        found: list[Delivery] = []
-        with trio.move_on_after(0.1), trio.fail_after(20):
-            found.append(await connection.deliver(MAIL))
+        with trio.CancelScope() as scope, trio.fail_after(20):
+            nursery.start_soon(catcher_has_content, catcher, scope)
+            outcome = await connection.deliver(MAIL)
 
-        assert [type(delivery.outcome) for delivery in found] == [Accepted]
-        assert not connection.end
+        assert isinstance(outcome, Uncertain)
+        assert connection.end.startswith("cancelled")
+
+
+async def catcher_has_content(catcher: Catcher, scope: trio.CancelScope) -> None:
+    await catcher.wait_until(lambda: "BDAT" in str(catcher.commands))
+    scope.cancel()
 
 
 @pytest.mark.case("C13")
@@ -168,7 +176,7 @@ async def test_an_abort_ends_even_that(bridge: Complaints, nursery: trio.Nursery
     """At the end of the grace the mail is uncertain, and nobody waits."""
     async with open_catcher(faults=faults("final=stall")) as catcher, trio.open_nursery() as delivering:
         connection = await connect(catcher, nursery)
-        found: list[Delivery] = []
+        found: list[Outcome] = []
 
         async def deliver() -> None:
             found.append(await connection.deliver(MAIL))
@@ -178,7 +186,7 @@ async def test_an_abort_ends_even_that(bridge: Complaints, nursery: trio.Nursery
             await catcher.wait_until(lambda: "BDAT" in str(catcher.commands))
         connection.abort()
 
-    assert [type(delivery.outcome) for delivery in found] == [Uncertain]
+    assert [type(outcome) for outcome in found] == [Uncertain]
 
 
 @pytest.mark.case("C4")
@@ -197,7 +205,7 @@ async def test_a_slow_drip_of_reply_bytes_does_not_extend_the_deadline(
     nursery.start_soon(connection.watch)
     nursery.start_soon(drip)
     began = trio.current_time()
-    outcome = (await connection.deliver(MAIL)).outcome
+    outcome = await connection.deliver(MAIL)
     nursery.cancel_scope.cancel()
 
     assert isinstance(outcome, Uncertain)
@@ -212,7 +220,7 @@ async def test_what_the_kernel_did_not_take_was_not_sent(
     """A relay with a closed window: the deadline passes, and the mail is certain not to have been accepted."""
     connection = Connection(1, opened_on(FakeTransport(is_full=True)), Timeouts(30, 60, 300))
     nursery.start_soon(connection.watch)
-    outcome = (await connection.deliver(MAIL)).outcome
+    outcome = await connection.deliver(MAIL)
 
     assert isinstance(outcome, NotSent)
     assert outcome.loss.how is How.TIMEOUT
@@ -230,7 +238,7 @@ async def test_an_unasked_reply_ends_an_idle_connection(autojump_clock: trio.tes
 
 
 async def test_what_waits_under_tls_takes_only_the_last_mail_back(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     """How much plain text waits in cipher text cannot be told: an earlier mail may be out, so it is uncertain."""
     transport = FakeTransport(answer=lambda _: b"")
@@ -239,18 +247,12 @@ async def test_what_waits_under_tls_takes_only_the_last_mail_back(
     transport._ssl_protocol = SimpleNamespace(_transport=below)
     connection = Connection(1, opened_on(transport), PATIENCE)
     connection.window = 2
-    outcomes: dict[int, Outcome] = {}
-
-    async def deliver(number: int) -> None:
-        outcomes[number] = (await connection.deliver(MAIL)).outcome
-
-    for number in range(2):
-        nursery.start_soon(deliver, number)
-        await trio.testing.wait_all_tasks_blocked()
+    for _ in range(2):
+        connection.begin(MAIL, trio.current_time())
+        connection.flush(trio.current_time())
     connection.abort()
-    await trio.testing.wait_all_tasks_blocked()
 
-    assert [type(outcomes[number]) for number in range(2)] == [Uncertain, NotSent]
+    assert [type(each.outcome) for each in await connection.outcomes()] == [Uncertain, NotSent]
 
 
 async def test_a_cancel_decides_a_mail_before_more_of_it_leaves(autojump_clock: trio.testing.MockClock) -> None:
@@ -280,7 +282,7 @@ async def test_a_kernel_that_goes_on_taking_is_progress(
     outcomes: list[Outcome] = []
 
     async def deliver() -> None:
-        outcomes.append((await connection.deliver(evolve(MAIL, content=b"x" * 98 + b"\r\n"))).outcome)
+        outcomes.append(await connection.deliver(evolve(MAIL, content=b"x" * 98 + b"\r\n")))
 
     began = trio.current_time()
     async with trio.open_nursery() as delivering:
@@ -297,44 +299,80 @@ async def test_a_kernel_that_goes_on_taking_is_progress(
     assert 200 < moved_seconds < trio.current_time() - began <= moved_seconds + 2 * 60
 
 
-async def test_mails_that_begin_together_are_told_of_one_by_one(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+async def test_mails_that_begin_together_are_one_write_and_are_told_of_when_they_are_answered(
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Without a task for each: a mail that this relay cannot take at once, the others when they are answered."""
+    """One that this relay cannot take is told of at once, the others together, for their replies came so."""
     transport = FakeTransport()
     connection = Connection(1, opened_on(transport), PATIENCE)
     connection.window = 9
-    nursery.start_soon(connection.write)
-    await trio.testing.wait_all_tasks_blocked()
-    told: list[Delivery] = []
+    now = trio.current_time()
 
-    connection.begin(evolve(MAIL, needs_smtputf8=True), told.append)
-    assert [type(each.outcome) for each in told] == [Unfit]
-    for _ in range(3):
-        connection.begin(MAIL, told.append)
-    assert len(told) == 1
-    assert connection.conversation.in_flight == 3
-    await trio.sleep(0.5)
-    assert len(transport.written) == 2  # the first by itself, the others together
-    await trio.sleep(1)
+    unfit = connection.begin(evolve(MAIL, needs_smtputf8=True), now)
+    sent = [connection.begin(MAIL, now) for _ in range(3)]
+    connection.flush(now)
+    assert len(transport.written) == 1
+    assert await connection.outcomes() == [unfit]
+    assert isinstance(unfit.outcome, Unfit)
+    assert connection.in_flight == 3
 
-    assert [type(each.outcome) for each in told] == [Unfit, Accepted, Accepted, Accepted]
-    assert [each.seconds for each in told] == pytest.approx([0, 1, 1, 1], abs=0.01)
-    assert connection.window == 12
+    assert await connection.outcomes() == sent
+    assert [type(each.outcome) for each in sent] == [Accepted, Accepted, Accepted]
+    assert [each.seconds for each in sent] == pytest.approx([1, 1, 1], abs=0.01)
+    assert (connection.window, connection.in_flight) == (12, 0)
     connection.abort()
 
 
 async def test_mails_under_way_are_told_of_when_the_connection_ends() -> None:
-    """Each once, and what they are told may already end the connection again."""
+    """Each once."""
     connection = Connection(1, opened_on(FakeTransport(answer=lambda _: b"")), PATIENCE)
-    told: list[Delivery] = []
-
-    def note(delivery: Delivery) -> None:
-        told.append(delivery)
-        connection.abort()
-
-    connection.begin(MAIL, note)
-    connection.begin(MAIL, note)
+    connection.begin(MAIL, trio.current_time())
+    connection.begin(MAIL, trio.current_time())
+    connection.flush(trio.current_time())
     connection.abort()
 
-    assert [type(each.outcome) for each in told] == [Uncertain, Uncertain]
+    assert [type(each.outcome) for each in await connection.outcomes()] == [Uncertain, Uncertain]
+    assert connection.take_decided() == []
+
+
+async def test_who_waits_for_outcomes_can_be_woken_for_something_else(autojump_clock: trio.testing.MockClock) -> None:
+    """Nothing is told then, and nothing is lost; nobody is woken who does not wait."""
+    connection = Connection(1, opened_on(FakeTransport()), PATIENCE)
+    connection.nudge()
+    found = []
+
+    async def wait() -> None:
+        found.append(await connection.outcomes())
+        found.append(await connection.outcomes())
+
+    async with trio.open_nursery() as nursery:
+        transaction = connection.begin(MAIL, trio.current_time())
+        connection.flush(trio.current_time())
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        connection.nudge()
+        connection.nudge()
+    assert found == [[], [transaction]]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "rooms"),
+    [
+        (CHUNKED, [1, 3, 4, 4]),
+        (evolve(CHUNKED, chunking=False), [1, 2, 2, 2]),
+        (evolve(CHUNKED, pipelining=False), [1, 1, 1, 1]),
+    ],
+)
+async def test_room_is_what_was_earned_and_what_the_relays_extensions_allow(
+    capabilities: Capabilities, rooms: list[int]
+) -> None:
+    """Never more than the depth, nothing over a connection that has ended, and what is in flight takes its part."""
+    connection = Connection(1, opened_on(FakeTransport(), capabilities), PATIENCE)
+    found = []
+    for connection.window in (1, 3, 5, 70):
+        found.append(connection.room(4))
+    assert found == rooms
+    connection.begin(MAIL, trio.current_time())
+    assert connection.room(4) == rooms[-1] - 1
+    connection.abort()
+    assert connection.room(4) == 0

@@ -54,7 +54,7 @@ async def test_a_mail_costs_few_calls_to_redis_and_one_write_to_the_relay_or_les
 ) -> None:
     """Claims and settlements travel together; a connection's first mail waits for its recipients: two writes."""
     # On a slow machine fewer mails are done in the few milliseconds that settlements gather.
-    monkeypatch.setattr("trio_worker.hands.GATHERING_SECONDS", 0.1)
+    monkeypatch.setattr("trio_worker.in_flight.GATHERING_SECONDS", 0.1)
     crossings = 0
     call = bridge.call_inline
 

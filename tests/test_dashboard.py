@@ -19,7 +19,17 @@ from sample_snapshot import REFUSED_LOGIN, busy, draining, fleet, fresh, idle, w
 from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.cell_text import in_ascii, printable, width_of
 from trio_worker.dashboard import render_frame, render_svg
-from trio_worker.events import Claimed, ConnectionView, Disposition, Ledger, Phase, QueueSeen, Settled, Source
+from trio_worker.events import (
+    Claimed,
+    ConnectionView,
+    Disposition,
+    Ledger,
+    Phase,
+    QueueSeen,
+    Settled,
+    SettledJob,
+    Source,
+)
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
 from trio_worker.outcome import How, Trouble
 from trio_worker.outcome_line import OutcomeLine
@@ -202,7 +212,7 @@ def test_shown_ledger_balances_after_any_events(fates: list[Disposition | None])
     for number, fate in enumerate(fates):
         board.note(Claimed(((f"id{number}", Source.FRESH, 1),)), float(number), 0.0)
         if fate is not None:
-            board.note(Settled(f"id{number}", fate, cause=Cause("refused", "550")), float(number), 0.0)
+            board.note(Settled((SettledJob(f"id{number}", fate, cause=Cause("refused", "550")),)), float(number), 0.0)
 
     assert_run_balances(board.snapshot(60.0, 0.0))
 
@@ -240,7 +250,7 @@ def test_failures_are_those_of_the_last_fifteen_minutes(gaps: list[tuple[float, 
     for gap, code in gaps:
         now += gap
         ends.append(now)
-        board.note(Settled("id", Disposition.DELAYED, cause=Cause("refused", code)), now, now)
+        board.note(Settled((SettledJob("id", Disposition.DELAYED, cause=Cause("refused", code)),)), now, now)
     now += later
 
     counted = sum(cause.count for cause in board.snapshot(now, now).causes)
@@ -257,8 +267,8 @@ def test_settlements_show_in_their_second_whenever_anybody_looks(gaps: list[tupl
         if what == "look":
             board.snapshot(now, now)
             continue
-        settled = Settled(f"{number}", Disposition(what), waited_seconds=1.0, smtp_seconds=0.5, total_seconds=2.0)
-        board.note(settled, now, now)
+        settled = SettledJob(f"{number}", Disposition(what), waited_seconds=1.0, smtp_seconds=0.5, total_seconds=2.0)
+        board.note(Settled((settled,)), now, now)
         ends.append(OutcomeLine(now, settled))
         if what == "sent":
             sent.append(now)
@@ -277,7 +287,7 @@ def test_settlements_show_in_their_second_whenever_anybody_looks(gaps: list[tupl
 def test_failures_are_those_of_all_workers() -> None:
     """What the others tell is added to what this worker knows; what it has told itself is not counted twice."""
     board = Board("jobs", "redis", "relay:25", 4, 4, started_at=0.0, worker_name="here:1")
-    board.note(Settled("id", Disposition.DELAYED, cause=Cause("refused", "451")), 1.0, 1001.0)
+    board.note(Settled((SettledJob("id", Disposition.DELAYED, cause=Cause("refused", "451")),)), 1.0, 1001.0)
     told = (DeathCount("451", "refused", Disposition.DELAYED, 5, 1003.0),)
     workers = [
         WorkerSeen(evolve(beat, causes=told, worker=name), seen_seconds)
@@ -490,7 +500,7 @@ causes = st.builds(
 )
 dispositions = st.sampled_from(Disposition)
 settlements = st.builds(
-    Settled,
+    SettledJob,
     job_id=words,
     disposition=dispositions,
     email_type=words,

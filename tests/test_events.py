@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.events import Claimed, Disposition, LeasesRecovered, Ledger, Settled, Source
+from trio_worker.events import Claimed, Disposition, LeasesRecovered, Ledger, Settled, SettledJob, Source
 from trio_worker.record import Cause
 
 dispositions = st.lists(st.sampled_from(Disposition), max_size=40)
@@ -17,7 +17,7 @@ def test_it_balances_when_every_claim_is_settled_and_only_then(ended: list[Dispo
     ledger = Ledger()
     ledger.note(Claimed(tuple((f"j{number}", Source.FRESH, 1) for number in range(len(ended) + more))))
     for number, disposition in enumerate(ended):
-        ledger.note(Settled(f"j{number}", disposition))
+        ledger.note(Settled((SettledJob(f"j{number}", disposition),)))
 
     assert ledger.in_hand == more
     assert ledger.balances == (more == 0)
@@ -30,8 +30,8 @@ def test_it_balances_when_every_claim_is_settled_and_only_then(ended: list[Dispo
 def test_every_uncertain_delivery_is_counted() -> None:
     """A lost final reply is one, and so is each lease that ran out: its worker may have sent the mail."""
     ledger = Ledger()
-    ledger.note(Settled("a", Disposition.DELAYED, is_uncertain=True))
-    ledger.note(Settled("b", Disposition.SENT))
+    ledger.note(Settled((SettledJob("a", Disposition.DELAYED, is_uncertain=True),)))
+    ledger.note(Settled((SettledJob("b", Disposition.SENT),)))
     ledger.note(LeasesRecovered(3))
 
     assert ledger.uncertain == 4
@@ -41,7 +41,7 @@ def test_every_uncertain_delivery_is_counted() -> None:
 def test_deaths_are_counted_by_code_or_else_by_word() -> None:
     """A relay's code where there is one."""
     ledger = Ledger()
-    ledger.note(Settled("a", Disposition.DEAD, cause=Cause("refused", "550 5.1.1", "rcpt")))
-    ledger.note(Settled("b", Disposition.DEAD, cause=Cause("not_json")))
+    ledger.note(Settled((SettledJob("a", Disposition.DEAD, cause=Cause("refused", "550 5.1.1", "rcpt")),)))
+    ledger.note(Settled((SettledJob("b", Disposition.DEAD, cause=Cause("not_json")),)))
 
     assert ledger.deaths == {"550 5.1.1": 1, "not_json": 1}

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from attrs import define, evolve
 from conftest import Complaints, WorkerMaker, job_bytes
 from nemesis import Proxy
 from proving_ground import Valkey
-from trio_worker import heart, redis_client
+from trio_worker import consumer, delivery, redis_client
 from trio_worker.broker import Broker, Claims, QueueOptions
 from trio_worker.capture import Catcher, Faults, parse_faults
 from trio_worker.email_type import Catalogue
@@ -575,7 +576,7 @@ async def test_a_worker_that_slept_longer_than_its_lease_does_not_send_what_anot
             client.hset("{jobs}:lease", job_id, "another|2|")
         return compose(*words)
 
-    worker.composer = _Composer(slow)  # type: ignore[assignment]  # all that the heart calls
+    worker.composer = _Composer(slow)  # type: ignore[assignment]  # all that a worker calls
     async with running(worker):
         await field.workers.wait_until(lambda: worker.board.ledger.settled[Disposition.FENCED] == 1)
 
@@ -610,7 +611,7 @@ async def test_a_job_whose_composing_raises_dies_alone(
             raise error
         return compose(*words)
 
-    worker.composer = _Composer(broken)  # type: ignore[assignment]  # all that the heart calls
+    worker.composer = _Composer(broken)  # type: ignore[assignment]  # all that a worker calls
     with trio.fail_after(20):
         assert await worker.run() == 0
 
@@ -621,14 +622,14 @@ async def test_a_job_whose_composing_raises_dies_alone(
 
 
 @pytest.mark.case("D6")
-@pytest.mark.parametrize("function", ["envelope_of", "tried_of"])
+@pytest.mark.parametrize(("module", "function"), [(delivery, "envelope_of"), (consumer, "tried_of")])
 async def test_a_job_whose_delivery_raises_dies_alone(
-    function: str, workers: WorkerMaker, catcher: Catcher, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType, function: str, workers: WorkerMaker, catcher: Catcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before its first byte and after its last reply alike; the slot comes home and the next mails go."""
+    """Before its first byte and after its last reply alike; the place comes back and the next mails go."""
     await workers.push(*(job_bytes(number) for number in range(5)))
     worker = workers.make(workers.options(catcher.port))
-    original = getattr(heart, function)
+    original = getattr(module, function)
     numbers = iter(range(5))
 
     def broken(*words: Any, **more: Any) -> Any:
@@ -636,13 +637,13 @@ async def test_a_job_whose_delivery_raises_dies_alone(
             raise ZeroDivisionError("x")
         return original(*words, **more)
 
-    monkeypatch.setattr(heart, function, broken)
+    monkeypatch.setattr(module, function, broken)
     with trio.fail_after(20):
         assert await worker.run() == 0
 
     assert catcher.total == (3 if function == "envelope_of" else 5)
     assert worker._pool is not None
-    assert worker._pool.slots_home == worker._pool.capacity
+    assert worker._pool.lent == 0
     dead = await read_shelf(workers.client, "jobs", "dead", 5, with_bodies=True)
     assert isinstance(dead, list)
     assert [job.cause.word for job in dead] == ["broke", "broke"]

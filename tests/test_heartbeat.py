@@ -8,7 +8,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.events import Disposition, Phase, Settled
+from trio_worker.events import Disposition, Phase, SettledJob
 from trio_worker.heartbeat import (
     MOST_TYPES_TOLD,
     DeathCount,
@@ -94,7 +94,7 @@ def test_heartbeat_without_a_required_figure_is_none() -> None:
 
 def test_outcome_is_masked_before_it_leaves_the_worker() -> None:
     """A relay that repeats the address in its reply does not bring it into Redis' list of outcomes."""
-    settled = Settled(
+    settled = SettledJob(
         "id1", Disposition.DEAD, "Registration", 1, Cause("refused", "550 5.1.1", "rcpt", "<ann.b@example.com> unknown")
     )
 

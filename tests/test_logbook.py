@@ -32,15 +32,23 @@ from trio_worker.events import (
     RedisFailed,
     RedisRecovered,
     Settled,
+    SettledJob,
     Source,
 )
-from trio_worker.log_line import as_json_line, as_logfmt, line_of, settled_as_json_line, settled_as_logfmt
+from trio_worker.log_line import (
+    as_json_line,
+    as_logfmt,
+    line_of,
+    settled_as_json_lines,
+    settled_as_logfmt,
+    settled_line,
+)
 from trio_worker.logbook import LogOptions, open_logbook
 from trio_worker.outcome import How, Trouble
 from trio_worker.record import Cause
 from trio_worker.reply import Reply, Stage
 
-SENT = Settled(
+SENT_JOB = SettledJob(
     "01abc",
     Disposition.SENT,
     email_type="Registration",
@@ -53,11 +61,13 @@ SENT = Settled(
     total_seconds=0.02,
     connection_id=3,
 )
+SENT = Settled((SENT_JOB,))
 TROUBLE = Trouble(How.LOGIN, Stage.AUTH, "", Reply(535, "no such user ann@example.org", Stage.AUTH, "5.7.8"))
 HALF_OPEN_BEFORE = Open(TROUBLE, 0.0, 60.0, 1)
 EVENTS: list[Event] = [
     SENT,
-    *(Settled("01abc", disposition) for disposition in Disposition),
+    *(Settled((SettledJob("01abc", disposition),)) for disposition in Disposition),
+    Settled((SENT_JOB, SENT_JOB)),
     PhaseChanged(Phase.DRAINING, "SIGTERM"),
     Claimed((("01abc", Source.FRESH, 1),)),
     Claimed((("01abc", Source.FRESH, 1), ("01abd", Source.RECOVERED, 2))),
@@ -100,14 +110,14 @@ def test_no_line_shows_an_address_and_every_line_is_one(event: Event, work_folde
     """Also not where a relay repeats one; a line break in a foreign text breaks no line. A claimed job has its own."""
     lines = write(LogOptions(level="debug"), event)
 
-    told = len(event.jobs) if isinstance(event, Claimed) else line_of(event) is not None
+    told = len(event.jobs) if isinstance(event, Claimed | Settled) else line_of(event) is not None
     assert len(lines) == told
     assert not any("ann@" in line for line in lines)
 
 
 def test_the_level_holds_lesser_lines_back(work_folder: Path) -> None:
     """At warning a sent mail leaves no line, a dead one does."""
-    lines = write(LogOptions(level="warning"), SENT, Settled("01abd", Disposition.DEAD))
+    lines = write(LogOptions(level="warning"), Settled((SENT_JOB, SettledJob("01abd", Disposition.DEAD))))
 
     assert len(lines) == 1
     assert "01abd" in lines[0]
@@ -196,7 +206,7 @@ durations = st.floats(0, 3e10) | st.integers(0, 10**9).map(lambda number: number
 @given(
     st.floats(0, 4e9),
     st.builds(
-        Settled,
+        SettledJob,
         job_id=st.text(),
         disposition=st.sampled_from(Disposition),
         email_type=st.text(),
@@ -211,13 +221,12 @@ durations = st.floats(0, 3e10) | st.integers(0, 10**9).map(lambda number: number
         connection_id=st.none() | st.integers(),
     ),
 )
-def test_line_of_a_settlement_is_that_of_any_event(at: float, settled: Settled) -> None:
+def test_line_of_a_settlement_is_that_of_any_event(at: float, settled: SettledJob) -> None:
     """It is written in a way of its own, which is quicker, and says the same in both formats."""
-    line = line_of(settled)
+    line = settled_line(settled)
 
-    assert line is not None
-    assert settled_as_logfmt(at, settled) == as_logfmt(at, *line)
-    assert settled_as_json_line(at, settled) == as_json_line(at, *line)
+    assert settled_as_logfmt(at, (settled, settled)) == [as_logfmt(at, *line)] * 2
+    assert settled_as_json_lines(at, (settled, settled)) == [as_json_line(at, *line)] * 2
 
 
 @given(

@@ -28,8 +28,10 @@ from trio_worker.events import (
     RedisFailed,
     SettingsRead,
     Settled,
+    SettledJob,
     Source,
 )
+from trio_worker.heartbeat import Suspended
 from trio_worker.metric_table import TABLE, Kind
 from trio_worker.metrics import GATHERED, Metrics
 from trio_worker.outcome import How, Loss, Trouble
@@ -49,7 +51,7 @@ causes = st.builds(
     st.sampled_from(["", "rcpt", "final", "nowhere"]),
 )
 settlements = st.builds(
-    Settled,
+    SettledJob,
     job_id=st.just("id"),
     disposition=st.sampled_from(Disposition),
     attempt=st.integers(1, 40),
@@ -63,7 +65,7 @@ settlements = st.builds(
 )
 events = st.lists(
     st.builds(Claimed, st.lists(st.tuples(st.just("id"), st.sampled_from(Source), st.just(1)), min_size=1).map(tuple))
-    | settlements
+    | st.builds(Settled, st.lists(settlements, min_size=1, max_size=5).map(tuple))
     | st.builds(LeasesRecovered, st.integers(0, 9), held=st.integers(0, 9))
     | st.builds(ConnectionOpened, st.just(1), st.floats(0, 100), st.just(Capabilities()))
     | st.builds(ConnectionFailed, st.builds(Trouble, st.sampled_from(How), st.sampled_from(Stage), st.just("x")))
@@ -209,7 +211,8 @@ def test_try_adds_to_its_sums() -> None:
     """Attempts, recipients, bytes and times of one mail that two of three recipients were accepted for."""
     metrics = Metrics(busy)
     tried = Tried(Result.OK, 1500, 0.0002, 0.02, accepted=2, refused=1)
-    metrics.note(Settled("a", Disposition.DELAYED, smtp_seconds=0.1, cause=Cause("deferred", "451"), tried=tried))
+    cause = Cause("deferred", "451")
+    metrics.note(Settled((SettledJob("a", Disposition.DELAYED, smtp_seconds=0.1, cause=cause, tried=tried),)))
     found = scraped(metrics)
 
     assert found["smtp_attempts_total{result=ok}"] == 1
@@ -225,7 +228,7 @@ def test_settlements_between_two_scrapes_are_all_counted() -> None:
     """However many there are: they do not gather without end, and each is counted once."""
     metrics, many = Metrics(busy), 2 * GATHERED + 7
     for _ in range(many):
-        metrics.note(Settled("a", Disposition.SENT, attempt=1, total_seconds=0.5))
+        metrics.note(Settled((SettledJob("a", Disposition.SENT, attempt=1, total_seconds=0.5),)))
         assert len(metrics._gathered) < GATHERED
     first = scraped(metrics)
     metrics._made = None
@@ -241,7 +244,7 @@ def test_refusals_are_counted_by_code_and_no_relay_can_make_series() -> None:
     before = len(scraped(metrics))
     for code in range(400, 600):
         cause = Cause("refused", f"{code} 5.1.1", "rcpt")
-        metrics.note(Settled("a", Disposition.DEAD, cause=cause))
+        metrics.note(Settled((SettledJob("a", Disposition.DEAD, cause=cause),)))
     metrics.note(ConnectionFailed(Trouble(How.LOGIN, Stage.AUTH, "x", reply_from(535, "5.7.8 no", Stage.AUTH))))
     metrics._made = None
     found = scraped(metrics)
@@ -360,7 +363,7 @@ def test_drain_is_counted_under_its_bound(seconds: float) -> None:
 
 def test_each_wake_up_is_measured_and_connections_that_are_none_yet_are_counted() -> None:
     """A lag falls into its bucket; what is opened, and what may not be opened, are states of the pool."""
-    metrics = Metrics(lambda: evolve(busy(), connecting=2, backing_off=1))
+    metrics = Metrics(lambda: evolve(busy(), connecting=2, suspended=Suspended(1, "refuses the login", 1e9)))
     metrics.note_lag(0.02)
     found = scraped(metrics)
 

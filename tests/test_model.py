@@ -127,14 +127,14 @@ class Model:
     def has_claimable(self) -> bool:
         return bool(self.waiting or self.come("leased") or self.come("delayed"))
 
-    def claim(self, limit: int, *, has_empty_hands: bool) -> Given:
+    def claim(self, limit: int, *, is_idle: bool) -> Given:
         given = Given()
         if self.paused:
             return given
         for name in self.come("leased")[:limit]:
             job = self.jobs[name]
             is_suspect = SUSPECT_AT <= job.deliveries < MOST_DELIVERIES and not job.is_started
-            if is_suspect and (given.known or not has_empty_hands):
+            if is_suspect and (given.known or not is_idle):
                 given.suspects += 1
                 continue
             self.uncertain += 1
@@ -207,15 +207,15 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.waiting += bodies
 
     @precondition(lambda self: self.model.has_claimable)
-    @rule(target=claims, worker=st.integers(0, 1), limit=st.integers(1, 4), has_empty_hands=st.booleans())
-    def claim_some(self, worker: int, limit: int, has_empty_hands: bool) -> Any:  # noqa: FBT001  passed by name
+    @rule(target=claims, worker=st.integers(0, 1), limit=st.integers(1, 4), is_idle=st.booleans())
+    def claim_some(self, worker: int, limit: int, is_idle: bool) -> Any:  # noqa: FBT001  passed by name
         """A worker claims."""
-        return self.claim(worker, limit, has_empty_hands=has_empty_hands)
+        return self.claim(worker, limit, is_idle=is_idle)
 
-    def claim(self, worker: int, limit: int, *, has_empty_hands: bool) -> Any:
+    def claim(self, worker: int, limit: int, *, is_idle: bool) -> Any:
         """What a claim gives, in which order, from where, and what it tells beside."""
-        expected = self.model.claim(limit, has_empty_hands=has_empty_hands)
-        found = self.portal.run(partial(self.brokers[worker].claim, limit, has_empty_hands=has_empty_hands))
+        expected = self.model.claim(limit, is_idle=is_idle)
+        found = self.portal.run(partial(self.brokers[worker].claim, limit, is_idle=is_idle))
         assert isinstance(found, Claims)
         assert found.paused == self.model.paused
         assert found.suspects == expected.suspects
@@ -258,7 +258,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(claim=claims, marks_started=st.booleans())
     def confirm(self, claim: Claim, marks_started: bool) -> None:  # noqa: FBT001  passed by name
         """A worker asks whether the job is still its own; a lease that ran out unseen lives again."""
-        is_ours = self.portal.run(partial(self.brokers[0].confirm, claim, marks_started=marks_started))
+        is_ours = not self.portal.run(partial(self.brokers[0].confirm, [claim], marks_started=marks_started))
         job = self.model.jobs.get(claim.job_id)
         assert is_ours == (job is not None and job.state == "leased" and job.token == claim.token)
         if is_ours and job is not None:
@@ -271,7 +271,7 @@ class QueueMachine(RuleBasedStateMachine):
         """A lease runs out; often another worker is there at once."""
         names = self.model.later("leased")
         self._let_come("leased", names[place % len(names)])
-        return self.claim(worker, 4, has_empty_hands=True) if is_taken_over else multiple()
+        return self.claim(worker, 4, is_idle=True) if is_taken_over else multiple()
 
     @precondition(lambda self: self.model.later("delayed"))
     @rule(place=st.integers(0, 9))
@@ -342,7 +342,7 @@ class QueueMachine(RuleBasedStateMachine):
         """A pause gives nothing and changes nothing."""
         self.model.paused = "maintenance"
         self.do("SET", "{jobs}:pause", self.model.paused)
-        self.claim(0, 4, has_empty_hands=True)
+        self.claim(0, 4, is_idle=True)
         self.do("DEL", "{jobs}:pause")
         self.model.paused = ""
 

@@ -61,6 +61,7 @@ def traced(received: list[bytes], envelope: Envelope) -> list[Exchange]:
 
     conversation.tell_reply = tell
     conversation.begin(envelope)
+    conversation.take_outgoing()
     for each in received:
         conversation.receive(each)
     return shown

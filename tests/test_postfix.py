@@ -17,7 +17,7 @@ import trustme
 from attrs import define
 
 from conftest import WorkerMaker, job_bytes
-from trio_worker.events import BreakerChanged, Disposition, Settled
+from trio_worker.events import BreakerChanged, Disposition
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.opening import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.pool import PoolOptions
@@ -240,8 +240,8 @@ async def test_a_limit_on_connections_costs_no_attempt(
     await run(workers.make(workers.options(postfix.port, relay=relay_of(postfix))))
     await until_delivered(postfix, 100)
 
-    sent = [event for event in workers.events if isinstance(event, Settled) and event.disposition is Disposition.SENT]
-    assert {event.attempt for event in sent} == {1}
+    sent = [job for job in workers.jobs if job.disposition is Disposition.SENT]
+    assert {job.attempt for job in sent} == {1}
     assert max(postfix.delivered().values()) == 1
 
 

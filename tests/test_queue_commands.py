@@ -19,7 +19,7 @@ from trio_worker.bridge import open_bridge
 from trio_worker.broker import Broker, Claims, QueueOptions, Settlement, fleet_keys
 from trio_worker.cli import app
 from trio_worker.cli.enqueue import unknown_to_workers
-from trio_worker.events import Disposition, Phase, Settled
+from trio_worker.events import Disposition, Phase, SettledJob
 from trio_worker.heartbeat import Heartbeat, WorkerSeen, write_heartbeat
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.minutes import MinuteSample, write_sample
@@ -347,7 +347,7 @@ def tell(ask: Ask, line: OutcomeLine) -> None:
 def test_tail_begins_now(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     """What an earlier watcher was told, minutes ago, does not look as if it happened now."""
     for job_id, seconds_ago in (("old", 300.0), ("new", 1.0)):
-        line = OutcomeLine(time.time() - seconds_ago, Settled(job_id, Disposition.SENT), "a:1")
+        line = OutcomeLine(time.time() - seconds_ago, SettledJob(job_id, Disposition.SENT), "a:1")
         tell(ask, line)
 
     assert run("tail", "--for", "0.2") == 0

@@ -52,7 +52,7 @@ def test_what_a_worker_is_built_around_waits_for_its_next_start() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(2, 5), (5, 2), (3, 1), (1, 4)])
-async def test_a_pool_that_is_resized_has_as_many_slots_as_it_says(
+async def test_a_pool_that_is_resized_has_as_many_places_as_it_says(
     autojump_clock: trio.testing.MockClock, sizes: tuple[int, int]
 ) -> None:
     """Also when mails are in flight meanwhile; connections too many end."""
@@ -64,23 +64,24 @@ async def test_a_pool_that_is_resized_has_as_many_slots_as_it_says(
                 nursery.start_soon(send, pool)
             await trio.testing.wait_all_tasks_blocked()
             pool.resize(after)
-        assert pool.slots_home == pool.capacity == sizes[1]
+        assert (pool.free + pool.kept, pool.lent) == (pool.size, 0)
+        assert pool.size == sizes[1] or pool.kept >= pool.size - sizes[1]  # those too many are being closed
 
         assert all(isinstance(outcome, Accepted) for outcome in await several(pool, 2 * sizes[1]))
         await trio.sleep(3)
         assert len(pool.views()) <= sizes[1]
-        assert pool.slots_home == sizes[1]
+        assert (pool.free, pool.kept, pool.lent) == (sizes[1], 0, 0)
 
 
 async def test_a_worker_takes_other_limits_while_it_runs(workers: WorkerMaker) -> None:
-    """Its hands, its pool, its claims and its figures know of them at once."""
+    """Its consumers, its pool, its claims and its figures know of them at once."""
     worker = workers.make(workers.options(1))
     options = worker.options
     worker.use_limits(
         7, evolve(options.queue, dead_limit=3), PoolOptions(max_size=4), evolve(options.retry, max_attempts=2)
     )
 
-    assert worker.hands.limit == 7
+    assert worker.in_flight.limit == 7
     assert worker.broker.options.dead_limit == 3
     assert worker.snapshot().number_workers == 7
     assert worker.snapshot().max_connections == 4

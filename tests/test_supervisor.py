@@ -133,8 +133,8 @@ async def test_worker_tells_its_supervisor(
 # made of samples while it starts do not.
 BLOCKED = """
 import sys, time
-from trio_worker.heart import Heart
-Heart.handle = lambda *_, **__: time.sleep(3600)
+from trio_worker.preparation import Preparation
+Preparation.prepare = lambda *_, **__: time.sleep(3600)
 from trio_worker.cli import app
 sys.exit(app())
 """

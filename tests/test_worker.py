@@ -14,7 +14,7 @@ from trio_worker import breaker
 from trio_worker.breaker import BackOff, Open
 from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
-from trio_worker.events import BreakerChanged, Claimed, ConnectionOpened, Disposition, Event, Settled
+from trio_worker.events import BreakerChanged, Claimed, ConnectionOpened, Disposition, Event, Settled, SettledJob
 from trio_worker.inspection import Counts, count_jobs, find_strays
 from trio_worker.redis_client import RedisClient
 from trio_worker.shelves import ShelvedJob, read_shelf
@@ -54,8 +54,8 @@ def recipients(catcher: Catcher) -> Counter[str]:
     return Counter(recipient for mail in catcher.mails for recipient in mail.recipients)
 
 
-def settled(workers: WorkerMaker, disposition: Disposition) -> list[Settled]:
-    return [event for event in workers.events if isinstance(event, Settled) and event.disposition is disposition]
+def settled(workers: WorkerMaker, disposition: Disposition) -> list[SettledJob]:
+    return [job for job in workers.jobs if job.disposition is disposition]
 
 
 async def test_every_pushed_job_becomes_one_mail(any_workers: WorkerMaker, catcher: Catcher) -> None:

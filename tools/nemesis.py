@@ -57,12 +57,14 @@ HEALING_SECONDS = 120.0
 
 @define
 class Proxy:
-    """A TCP proxy whose connections can be cut and whose replies can be swallowed."""
+    """A TCP proxy whose connections can be cut, whose replies can be swallowed, and which may be far away."""
 
     target: int
     port: int = 0
+    one_way_seconds: float = 0.0  # that each chunk is under way, without keeping back the next one
     swallows: bool = False
     swallows_replies_to: bytes = b""  # from a request with these bytes on, for the rest of its connection
+    has_swallowed: trio.Event = field(factory=trio.Event)
     _deaf: set[trio.SocketStream] = field(factory=set)
     _pairs: set[tuple[trio.SocketStream, trio.SocketStream]] = field(factory=set)
 
@@ -105,15 +107,26 @@ class Proxy:
         nursery: trio.Nursery,
         is_replies: bool,  # noqa: FBT001
     ) -> None:
+        leaving, arriving = trio.open_memory_channel[tuple[float, bytes]](float("inf"))
         try:
-            async for chunk in source:
-                if not is_replies and self.swallows_replies_to and self.swallows_replies_to in chunk:
-                    self._deaf.add(sink)
-                if not (is_replies and (self.swallows or source in self._deaf)):
-                    await sink.send_all(chunk)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            async with trio.open_nursery() as beside:
+                beside.start_soon(self._deliver, arriving, sink)
+                async with leaving:
+                    async for chunk in source:
+                        if not is_replies and self.swallows_replies_to and self.swallows_replies_to in chunk:
+                            self._deaf.add(sink)
+                            self.has_swallowed.set()
+                        if not (is_replies and (self.swallows or source in self._deaf)):
+                            leaving.send_nowait((trio.current_time() + self.one_way_seconds, chunk))
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             pass
         nursery.cancel_scope.cancel()
+
+    async def _deliver(self, arriving: trio.MemoryReceiveChannel[tuple[float, bytes]], sink: trio.SocketStream) -> None:
+        async for at, chunk in arriving:
+            if self.one_way_seconds:
+                await trio.sleep_until(at)
+            await sink.send_all(chunk)
 
 
 def _started(status: trio.TaskStatus[None]) -> trio.TaskStatus[list[trio.SocketListener]]:

@@ -49,11 +49,11 @@ class Mailbox:
     name: str = field(repr=False)
     local: str = field(repr=False)
     domain: str
+    address: str = field(init=False, repr=False, eq=False)
+    """The address as the envelope carries it: ``local@domain``."""
 
-    @property
-    def address(self) -> str:
-        """The address as the envelope carries it: ``local@domain``."""
-        return f"{self.local}@{self.domain}"
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "address", f"{self.local}@{self.domain}")
 
     @property
     def needs_smtputf8(self) -> bool:

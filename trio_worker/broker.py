@@ -40,7 +40,7 @@ import time
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import lru_cache
-from typing import assert_never
+from typing import Protocol, assert_never
 
 import trio
 from attrs import define, field, frozen
@@ -133,6 +133,13 @@ class Claims:
     suspects: int = 0
 
 
+class Settling(Protocol):
+    """What can be told to Redis as a settlement: its ``words`` are the id, and all else in one word."""
+
+    @property
+    def words(self) -> tuple[str, str]: ...
+
+
 @frozen
 class Entry:
     """A settlement as Redis is told it: ``what`` is done, delay, release, hold or bury."""
@@ -166,9 +173,7 @@ class Settlement:
 
     @property
     def words(self) -> tuple[str, str]:
-        """Those of its entry; for nearly every mail, which is done, without making one."""
-        if isinstance(self.verdict, Done):
-            return self.claim.job_id, f"{self.claim.token}|done|0|{int(self.is_uncertain)}|"
+        """Those of its entry."""
         return self.entry.words
 
 
@@ -198,7 +203,7 @@ class Broker:
     def keys(self) -> tuple[str, ...]:
         return queue_keys(self.options.name)
 
-    async def claim(self, limit: int, *, has_empty_hands: bool = True) -> Claims | Unavailable:
+    async def claim(self, limit: int, *, is_idle: bool = True) -> Claims | Unavailable:
         """Take at most ``limit`` jobs (1 to `CLAIM_LIMIT`) under a lease.
 
         Not cancellable: what Redis gave is ours, and the caller must settle each job. A claim whose reply is lost is
@@ -209,7 +214,7 @@ class Broker:
         began = trio.current_time()
         options = self.options
         words = (token, round(options.lease_seconds * 1000), limit, options.max_deliveries, options.max_job_bytes)
-        more = (new_id_prefix(), options.dead_limit, int(has_empty_hands))
+        more = (new_id_prefix(), options.dead_limit, int(is_idle))
         answer = await self.client.run_script("claim", self.keys, *words, *more)
         return answer if isinstance(answer, Unavailable) else _read_claims(answer, token, began)
 
@@ -221,24 +226,27 @@ class Broker:
         """Extend the leases of all jobs in hand; return those that are not ours any more."""
         return await self._renew(claims, "")
 
-    async def confirm(self, claim: Claim, *, marks_started: bool) -> bool | Unavailable:
-        """Ask Redis, just before the bytes go out, whether the job is still ours; extend its lease if so.
+    async def confirm(self, claims: Sequence[Claim], *, marks_started: bool) -> list[Claim] | Unavailable:
+        """Ask Redis, just before the bytes go out, whether jobs are still ours; extend the leases of those that are.
 
-        ``marks_started`` makes a lease that then runs out go to held instead of to another worker.
+        Returns those that are not. ``marks_started`` makes a lease that then runs out go to held instead of to another
+        worker. A cancel breaks the call off, and with it nothing: the jobs can still be settled.
         """
-        lost = await self._renew([claim], "started" if marks_started else "")
-        return lost if isinstance(lost, Unavailable) else not lost
+        return await self._renew(claims, "started" if marks_started else "", is_breakable=True)
 
-    async def settle(self, batch: Sequence[Settlement | Entry]) -> list[Answered] | Unavailable:
+    async def settle(self, batch: Sequence[Settling]) -> list[Answered] | Unavailable:
         """Settle a batch in one round trip; each is applied once however often it is repeated."""
         words = [word for each in batch for word in each.words]
         answers = await self.client.run_script("settle", self.keys, *words)
         return answers if isinstance(answers, Unavailable) else [_ANSWERS[answer] for answer in answers]
 
-    async def _renew(self, claims: Sequence[Claim], state: str) -> list[Claim] | Unavailable:
+    async def _renew(
+        self, claims: Sequence[Claim], state: str, *, is_breakable: bool = False
+    ) -> list[Claim] | Unavailable:
         pairs = [word for claim in claims for word in (claim.job_id, claim.token)]
         lease_ms = round(self.options.lease_seconds * 1000)
-        lost = await self.client.run_script("renew", self.keys, lease_ms, state, *pairs)
+        run = self.client.run_script_breakably if is_breakable else self.client.run_script
+        lost = await run("renew", self.keys, lease_ms, state, *pairs)
         return lost if isinstance(lost, Unavailable) else [claims[place - 1] for place in lost]
 
 

@@ -1,10 +1,11 @@
-"""Trio. The claiming task: it takes jobs while there are hands free, Redis answers and the relay works."""
+"""Trio. The claiming task: it takes jobs while consumers have room, Redis answers and the relay works."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import partial
+from typing import TypeAlias
 
 import trio
 from attrs import define
@@ -12,10 +13,11 @@ from attrs import define
 from trio_worker.age import PushHistory
 from trio_worker.broker import CLAIM_LIMIT, Broker, Claim, Claims
 from trio_worker.events import Claimed, LeasesRecovered, Publish, QueuePaused
-from trio_worker.gate import Gate
-from trio_worker.hands import Contact, Hands, Settler
+from trio_worker.gate import Gate, RedisHealth
+from trio_worker.in_flight import InFlight
 from trio_worker.inspection import count_jobs
 from trio_worker.redis_client import Unavailable
+from trio_worker.settling import Settler
 
 # The longest blocking wait for a job: a pause, a lease that ran out elsewhere and a dead letter limit are seen by
 # claims alone, so this is also how late they are noticed by a worker that has nothing to do.
@@ -29,6 +31,10 @@ CLAIM_AGAIN_SECONDS = 0.1
 CLAIM_AGAIN_CAP_SECONDS = 5.0
 
 
+# Given the jobs of a claim, and how many more wait behind them.
+Give: TypeAlias = Callable[[Sequence[Claim], int], object]
+
+
 class BurstEnd(IntEnum):
     """How a run under ``--burst`` ended, as its exit code."""
 
@@ -39,22 +45,22 @@ class BurstEnd(IntEnum):
 
 @define(eq=False)
 class Claiming:
-    """Claims for ever, or until the queue is empty under ``is_burst``; ``give`` starts the handling of one job.
+    """Claims for ever, or until the queue is empty under ``is_burst``, and gives what it claims to the consumers.
 
     A cancel loses nothing: a claim that is under way is waited for, and every job it brings is given.
     """
 
     broker: Broker
-    hands: Hands
+    in_flight: InFlight
     gate: Gate
-    contact: Contact
+    redis_health: RedisHealth
     settler: Settler
     history: PushHistory
     publish: Publish
-    give: Callable[[Claim], object]
+    give: Give
     is_burst: bool
     patience_seconds: float  # how long a burst bears with a relay or a Redis that cannot be reached
-    lanes: Callable[[], int]  # jobs that can go to the relay at once; more in hand are claimed ahead, together
+    relay_capacity: Callable[[], int]  # jobs that can go to the relay at once; more in flight are claimed together
     _again_seconds: float = CLAIM_AGAIN_SECONDS
     _paused: str = ""
     _is_busy: bool = False  # the last claim brought all that was asked for: there is more
@@ -62,13 +68,16 @@ class Claiming:
     async def run(self) -> BurstEnd:
         """Claim until a cancel, or until a burst is over."""
         while True:
-            if self.is_burst and max(self.gate.troubled_seconds, self.contact.failing_seconds) > self.patience_seconds:
+            # A claim cannot be cancelled, and where jobs and room are always there nothing else waits.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            troubled_seconds = max(self.gate.troubled_seconds, self.redis_health.failing_seconds)
+            if self.is_burst and troubled_seconds > self.patience_seconds:
                 return BurstEnd.UNREACHABLE
             if not await self._may_claim():
                 continue
-            until_return = self.hands.expect_return(or_empty=self.is_burst)
-            limit = 1 if self.gate.is_probing else min(self.hands.room, CLAIM_LIMIT)
-            claims = await self.broker.claim(limit, has_empty_hands=not len(self.hands))
+            until_return = self.in_flight.expect_return(or_empty=self.is_burst)
+            limit = 1 if self.gate.is_probing else min(self.in_flight.room, CLAIM_LIMIT)
+            claims = await self.broker.claim(limit, is_idle=not len(self.in_flight))
             if isinstance(claims, Unavailable):
                 await self._wait_for_redis(claims)
                 continue
@@ -79,24 +88,24 @@ class Claiming:
             if self._paused:
                 await trio.sleep(PAUSE_SECONDS)
             elif self.gate.is_probing and claims.jobs:
-                await self.hands.wait_until_empty()
+                await self.in_flight.wait_until_empty()
                 self.gate.end_probe()
             elif claims.suspects:
-                # Before the one that was given alone is settled nothing may join it, and before the hands are empty
-                # none is given.
-                await self.hands.wait_until_empty()
+                # Before the one that was given alone is settled nothing may join it, and none is given while others are
+                # in flight.
+                await self.in_flight.wait_until_empty()
             elif not claims.jobs and self.is_burst and await self._is_all_done(claims):
                 return BurstEnd.EMPTY
             elif not claims.jobs or (len(claims.jobs) < limit and claims.next_seconds != 0):
                 await self._wait_for_job(claims, until_return)
 
     async def _may_claim(self) -> bool:
-        """Wait for a free hand, a Redis that knows all we did, and a relay that may be tried.
+        """Wait for room, a Redis that knows all we did, and a relay that may be tried.
 
         False to look at the burst's patience and at the room again first.
         """
-        wanted = max(1, min(self.hands.limit - self.lanes(), CLAIM_LIMIT)) if self._is_busy else 1
-        for wait in (partial(self.hands.wait_for_room, wanted), self.settler.wait_until_caught_up, self.gate.wait):
+        wanted = max(1, min(self.in_flight.limit - self.relay_capacity(), CLAIM_LIMIT)) if self._is_busy else 1
+        for wait in (partial(self.in_flight.wait_for_room, wanted), self.settler.wait_until_caught_up, self.gate.wait):
             if not self.is_burst:
                 await wait()
                 continue
@@ -106,14 +115,14 @@ class Claiming:
                 return False
         if self.gate.is_probing:
             # A probe goes alone: the outcomes of mails that were under way before it are no evidence.
-            await self.hands.wait_until_empty()
+            await self.in_flight.wait_until_empty()
         # The limit may have been lowered under the jobs in hand since there was room.
-        return self.hands.room > 0
+        return self.in_flight.room > 0
 
     def _take(self, claims: Claims) -> None:
         """Account for everything one claim did, without a checkpoint."""
         self._again_seconds = CLAIM_AGAIN_SECONDS
-        self.contact.answered()
+        self.redis_health.answered()
         self.history.note(claims.at, claims.pushed)
         if claims.recovered or claims.crashed or claims.held or claims.too_large:
             self.publish(LeasesRecovered(claims.recovered, claims.crashed, claims.held, claims.too_large))
@@ -121,14 +130,12 @@ class Claiming:
             self._paused = claims.paused
             self.publish(QueuePaused(claims.paused))
         if claims.jobs:
-            for claim in claims.jobs:
-                self.hands.take(claim)
+            self.in_flight.take(claims.jobs, claims.jobs[0].began)
             self.publish(Claimed(tuple([(claim.job_id, claim.source, claim.deliveries) for claim in claims.jobs])))
-            for claim in claims.jobs:
-                self.give(claim)
+            self.give(claims.jobs, claims.waiting)
 
     async def _wait_for_redis(self, unavailable: Unavailable) -> None:
-        self.contact.failed("claim", unavailable)
+        self.redis_health.failed("claim", unavailable)
         await trio.sleep(self._again_seconds)
         self._again_seconds = min(2 * self._again_seconds, CLAIM_AGAIN_CAP_SECONDS)
 
@@ -149,7 +156,7 @@ class Claiming:
 
     async def _is_all_done(self, claims: Claims) -> bool:
         """Whether a burst is over: nothing waits, is due or is leased, here or elsewhere."""
-        if claims.waiting or len(self.hands):
+        if claims.waiting or len(self.in_flight):
             return False
         counts = await count_jobs(self.broker.client, self.broker.options.name)
         return not isinstance(counts, Unavailable) and not (counts.waiting or counts.leased or counts.due)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 
 from trio_worker.bridge import unsent_bytes, waiting_bytes
 from trio_worker.events import ConnectionView
@@ -18,25 +18,16 @@ from trio_worker.privacy import mask_text
 from trio_worker.reply import Reply, Stage
 from trio_worker.smtp import Conversation, Envelope, Transaction
 
+# A connection that rested longer may have died unseen: its next message waits for the replies to RCPT.
+IDLE_SECONDS = 5.0
 # QUIT is a courtesy: a relay that does not answer it in this time is left without.
 QUIT_SECONDS = 1.0
 # A message of that size is worth more writes, which cost some microseconds each, for fewer copies.
 LARGE_BYTES = 262_144
 
 
-# Told what became of a message.
-TellDelivery: TypeAlias = Callable[["Delivery"], object]
 # Told of each command and its reply while somebody traces.
 TellExchange: TypeAlias = Callable[[Exchange], object]
-
-
-@frozen
-class Delivery:
-    """One attempt over one connection: what became of it and how long it took, from MAIL to the deciding reply."""
-
-    outcome: Outcome
-    seconds: float
-    connection_id: int
 
 
 class _Wire(asyncio.Protocol):
@@ -58,16 +49,13 @@ class _Wire(asyncio.Protocol):
             self._ended(How.RESET, type(exc).__name__)
 
 
-def _let_go(_raise_cancel: object) -> trio.lowlevel.Abort:
-    return trio.lowlevel.Abort.SUCCEEDED
-
-
 @define(eq=False)
 class Connection:
-    """One connection; several messages may be in flight on it at once.
+    """One connection, and the messages in flight on it; one task has it at a time.
 
-    ``window`` is how many it has earned: one at first, one more for each message that was accepted, and one again when
-    the relay refuses something for now.
+    That task begins messages, writes them with `flush`, and waits with `outcomes` for what became of them. ``window``
+    is how many messages in flight the connection has earned: one at first, one more for each message that was accepted,
+    and one again when the relay refuses something for now.
 
     `close` or `abort` ends it and is the owner's to call; after either, or once `end` is set, it is never used again.
     `watch` must run beside it: without it a relay that falls silent is waited for without an end.
@@ -77,14 +65,11 @@ class Connection:
     opened: Opened
     timeouts: Timeouts
     conversation: Conversation = field(init=False)
-    lent: int = 0  # messages that the pool has let onto it
-    is_old: bool = False  # the pool gives it no further message
     opened_at: float = field(factory=trio.current_time)
     used_at: float = field(factory=trio.current_time)
     window: int = 1
-    _waiting: dict[Transaction, tuple[float, TellDelivery]] = field(factory=dict)  # since when, and whom to tell
-    _writing: trio.lowlevel.Task | None = None  # sleeps until messages have begun, or is about to write them
-    _has_gathered: bool = False
+    _decided: list[Transaction] = field(factory=list)
+    _waiting: trio.lowlevel.Task | None = None  # for outcomes
     _over: trio.Event = field(factory=trio.Event)
     _quiet: trio.Event = field(factory=trio.Event)
     _taken_bytes: int = 0  # of all that was written, by the kernel, when the connection was last looked at
@@ -106,82 +91,87 @@ class Connection:
         return self.conversation.delivered
 
     @property
-    def room(self) -> int:
-        """How many messages at once are of use: what was earned, and what the relay's extensions allow."""
+    def in_flight(self) -> int:
+        """Messages whose outcome nobody has been told yet."""
+        return self.conversation.in_flight + len(self._decided)
+
+    @property
+    def was_idle(self) -> bool:
+        """Whether the next message must be careful: the connection is new, or may have died unseen while it rested."""
+        return not self.delivered or trio.current_time() - self.used_at > IDLE_SECONDS
+
+    def room(self, depth: int) -> int:
+        """Return how many more messages may go now, with ``depth`` in flight at the most.
+
+        That is what the connection has earned, and what the relay's extensions allow.
+        """
+        if self.conversation.end is not None:
+            return 0
         capabilities = self.opened.capabilities
         if not capabilities.pipelining:
-            return 1
-        # With DATA the envelope of the next message rides with the content of the one before, and nothing further.
-        return self.window if capabilities.chunking else min(self.window, 2)
-
-    def begin(self, envelope: Envelope, tell: TellDelivery) -> Transaction:
-        """Send one message, and ``tell`` what became of it: at once if that is known, else when it is. Never awaits.
-
-        Only a final reply, `watch` and `abort` decide it. Messages that begin while others are in flight are written
-        together, in the next round of the scheduler.
-        """
-        began = trio.current_time()
-        is_alone = not self.conversation.in_flight
-        if is_alone:
-            self._progress_at = began
-        transaction = self.conversation.begin(envelope)
-        if transaction.outcome is not None:
-            tell(self._delivery(transaction.outcome, began, began))
-            return transaction
-        self._waiting[transaction] = began, tell
-        if is_alone or self._writing is None:
-            self._flush(began)
+            most = 1
+        elif capabilities.chunking:
+            most = min(self.window, depth)
         else:
-            self._wake_writer()
+            # With DATA the envelope of the next message rides with the content of the one before, and nothing further.
+            most = min(self.window, depth, 2)
+        return max(0, most - self.in_flight)
+
+    def begin(self, envelope: Envelope, now: float) -> Transaction:
+        """Begin one message; `flush` writes all that have begun together, `outcomes` returns each. Never awaits.
+
+        One that this relay cannot take has its outcome at once. ``now`` is the local clock.
+        """
+        transaction = self.conversation.begin(envelope)
+        transaction.began = now
+        if transaction.outcome is not None:
+            self._decided.append(transaction)
         return transaction
 
-    async def deliver(self, envelope: Envelope) -> Delivery:
-        """Send one message and return what became of it.
+    def flush(self, now: float) -> None:
+        """Write what has begun, in one write as far as the relay's extensions allow it. Never awaits."""
+        if self.conversation.awaited is None:
+            self._progress_at = now  # the relay owes us nothing before this
+        self._flush(now)
 
-        A cancel before the last byte of the message is out aborts the connection: nothing was accepted, Cancelled is
-        raised. From the last byte to the final reply a cancel waits: only `abort` or the deadline ends that.
+    async def outcomes(self) -> list[Transaction]:
+        """Wait until the outcome of one message or more is known; return those, each once; none after a `nudge`.
+
+        Only final replies, `watch` and `abort` decide; something must be in flight. There is no checkpoint where an
+        outcome is known already. A cancel aborts the connection: what is not out yet was not sent, what waits for its
+        final reply is uncertain. Both are returned; the caller has told them before its next checkpoint.
         """
-        task = trio.lowlevel.current_task()
-        told: list[Delivery] = []
-        sleeps = False
+        if not self._decided:
+            self._waiting = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._give_up)
+        return self.take_decided()
 
-        def note(delivery: Delivery) -> None:
-            told.append(delivery)
-            if sleeps:
-                trio.lowlevel.reschedule(task)
+    def take_decided(self) -> list[Transaction]:
+        """Return the messages whose outcome is known by now, each once."""
+        decided, self._decided = self._decided, []
+        return decided
 
-        def give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
-            if self._is_out(transaction):
-                return trio.lowlevel.Abort.FAILED
-            del self._waiting[transaction]
-            self.lose(How.CANCELLED, "given up before the message was out")
-            return trio.lowlevel.Abort.SUCCEEDED
+    def nudge(self) -> None:
+        """Wake whoever waits for outcomes: there is something else to see to. Never awaits."""
+        if self._waiting is not None:
+            trio.lowlevel.reschedule(self._waiting)
+            self._waiting = None
 
-        transaction = self.begin(envelope, note)
-        if not told:
-            sleeps = True
-            await trio.lowlevel.wait_task_rescheduled(give_up)
-        return told[0]
-
-    async def write(self) -> None:
-        """Write together what messages begin in one round of the scheduler; return when the connection is over.
-
-        A message that begins while none is in flight does not wait for that. Without this each is written by itself.
-        """
-        while not self.end:
-            self._writing, self._has_gathered = trio.lowlevel.current_task(), False
-            try:
-                await trio.lowlevel.wait_task_rescheduled(_let_go)
-            finally:
-                self._writing = None
-            self._flush(trio.current_time())
+    async def deliver(self, envelope: Envelope) -> Outcome:
+        """Send one message over a connection with nothing in flight, and return what became of it; see `outcomes`."""
+        now = trio.current_time()
+        transaction = self.begin(envelope, now)
+        self.flush(now)
+        while transaction.outcome is None or transaction in self._decided:
+            await self.outcomes()
+        return transaction.outcome
 
     async def watch(self) -> None:
         """End the connection when the relay, owing us something, is silent for too long; return when it is over.
 
         A complete reply is a sign of life, and so is a kernel that goes on taking what we wrote.
         """
-        # A message that begins while this sleeps has at least that much time.
+        # A message that is sent while this sleeps has at least that much time.
         soonest = min(self.timeouts.command_seconds, self.timeouts.final_reply_seconds)
         due = trio.current_time() + soonest
         while not self.end:
@@ -247,23 +237,11 @@ class Connection:
         if self._tell_exchange is not None:
             self._tell_exchange(exchange_of(stage, transaction, reply, seconds, self.connection_id))
 
-    def _delivery(self, outcome: Outcome, began: float, now: float) -> Delivery:
-        self._adjust_window(outcome)
-        self.used_at = now
-        return Delivery(outcome, now - began, self.connection_id)
-
-    def _adjust_window(self, outcome: Outcome) -> None:
-        match outcome:
-            case Accepted():
-                self.window += 1
-            case Refused(reply) if reply.code // 100 == 4:
-                self.window = 1
-            case _:
-                pass
-
-    def _is_out(self, transaction: Transaction) -> bool:
-        """Whether the last byte of the message may have left: from here only the relay knows what became of it."""
-        return self.conversation.is_complete(transaction, unsent_bytes(self.opened.transport))
+    def _give_up(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        """Decide everything at the moment of the cancel: no more of a message may leave between it and the end."""
+        if self.conversation.end is None:
+            self.lose(How.CANCELLED, "given up before the relay answered")
+        return trio.lowlevel.Abort.FAILED
 
     def _note_taken(self, now: float) -> None:
         waiting = waiting_bytes(self.opened.transport)
@@ -299,13 +277,19 @@ class Connection:
             self.opened.transport.write(memoryview(piece))
 
     def _tell_decided(self) -> None:
-        """Tell what is decided now to whom it concerns; make sure of the connection's end once it is over."""
-        now = trio.current_time()
-        for transaction in self.conversation.take_decided():
-            waiting = self._waiting.pop(transaction, None)
-            if waiting is not None and transaction.outcome is not None:
-                began, tell = waiting
-                tell(self._delivery(transaction.outcome, began, now))
+        """Wake whoever waits for what is decided now; make sure of the connection's end once it is over."""
+        decided = self.conversation.take_decided()
+        if decided:
+            now = self.used_at = trio.current_time()
+            for transaction in decided:
+                transaction.seconds = now - transaction.began
+                if isinstance(transaction.outcome, Accepted):
+                    self.window += 1
+                elif isinstance(transaction.outcome, Refused) and transaction.outcome.reply.is_transient:
+                    self.window = 1
+            self._decided += decided
+        if self._decided:
+            self.nudge()
         self._quiet.set()
         if self.conversation.end is not None:
             if self._tell_exchange is not None and not self._over.is_set():
@@ -313,10 +297,3 @@ class Connection:
                 self._tell_exchange(Exchange("end", mask_text(self.end), seconds, self.connection_id))
             self.opened.transport.abort()
             self._over.set()
-            self._wake_writer()
-
-    def _wake_writer(self) -> None:
-        """Have `write` run in the next round of the scheduler, if it sleeps."""
-        if self._writing is not None and not self._has_gathered:
-            self._has_gathered = True
-            trio.lowlevel.reschedule(self._writing)

@@ -84,6 +84,11 @@ class Catalogue:
     sources: Mapping[str, str] = field(repr=False)
 
 
+def is_plain_line(kind: FieldKind, value: Json) -> bool:
+    """Whether a value is surely right for its field, as nearly every one is: a short line that can be printed."""
+    return kind in _LINE_KINDS and type(value) is str and 0 < len(value) <= MOST_LINE_CHARACTERS and value.isprintable()
+
+
 def fault_of_value(kind: FieldKind, value: Json) -> str | None:
     """Return what is wrong with a value for a field of this kind, or None; the words never repeat the value."""
     return _FAULT_OF[kind](value)
@@ -93,7 +98,8 @@ def fault_of_line(text: str) -> str | None:
     """Return what keeps a text from standing on one line of a mail, or None."""
     if len(text) > MOST_LINE_CHARACTERS:
         return f"is longer than {MOST_LINE_CHARACTERS} characters"
-    if has_control_character(text):
+    # What is printable (most texts are) holds none, and needs no further call.
+    if not text.isprintable() and has_control_character(text):
         return "contains a control character"
     return None
 
@@ -130,6 +136,7 @@ def _fault_of_object(value: Json) -> str | None:
 
 
 _NO_STRING = "must be a string"
+_LINE_KINDS: frozenset[FieldKind] = frozenset({"line", "token"})
 _FAULT_OF: Mapping[FieldKind, Callable[[Json], str | None]] = {
     "recipient": _fault_of_recipient,
     "line": _fault_of_line_value,

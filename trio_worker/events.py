@@ -81,8 +81,8 @@ class Claimed:
 
 
 @frozen
-class Settled:
-    """A job left this worker's hands.
+class SettledJob:
+    """What became of one job.
 
     ``waited_seconds`` runs from push to claim, ``smtp_seconds`` from MAIL to the deciding reply, ``total_seconds`` from
     claim to settlement.
@@ -103,6 +103,13 @@ class Settled:
     is_uncertain: bool = False
     is_clock_ahead: bool = False  # the producer says that it was pushed after it was claimed
     tried: Tried | None = None
+
+
+@frozen
+class Settled:
+    """Jobs left this worker's hands: all that one call settled, at least one."""
+
+    jobs: tuple[SettledJob, ...]
 
 
 @frozen
@@ -157,6 +164,21 @@ class ConnectionFailed:
 
     trouble: Trouble
     ceiling: int | None = None  # the pool's new limit, where others work and it shrank
+
+
+@frozen
+class PlacesSuspended:
+    """The pool does without some connections for ``seconds``: none more can be opened, though others work."""
+
+    trouble: Trouble
+    seconds: float
+
+
+@frozen
+class PlacesRestored:
+    """Suspended places of the pool may be filled again."""
+
+    count: int
 
 
 @frozen
@@ -288,6 +310,8 @@ Event: TypeAlias = (
     | LeaseLost
     | ConnectionOpened
     | ConnectionFailed
+    | PlacesSuspended
+    | PlacesRestored
     | ConnectionClosed
     | BreakerChanged
     | QueueSeen
@@ -321,11 +345,12 @@ class Ledger:
     def note(self, event: Event) -> None:
         """Add one event."""
         match event:
-            case Settled():
-                self.settled[event.disposition] += 1
-                self.uncertain += event.is_uncertain
-                if event.disposition is Disposition.DEAD and event.cause is not None:
-                    self.deaths[event.cause.codes or event.cause.word] += 1
+            case Settled(jobs):
+                self.settled.update([job.disposition for job in jobs])
+                self.uncertain += sum([job.is_uncertain for job in jobs])
+                for job in jobs:
+                    if job.disposition is Disposition.DEAD and job.cause is not None:
+                        self.deaths[job.cause.codes or job.cause.word] += 1
             case Claimed(jobs):
                 self.claimed += len(jobs)
             case LeasesRecovered():
@@ -340,6 +365,8 @@ class Ledger:
                 PhaseChanged()
                 | QuietChanged()
                 | LeaseLost()
+                | PlacesSuspended()
+                | PlacesRestored()
                 | ConnectionClosed()
                 | BreakerChanged()
                 | QueueSeen()

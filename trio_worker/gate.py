@@ -1,4 +1,4 @@
-"""Trio. The breaker as the worker keeps it: what mails tell it, and how long claiming waits for it."""
+"""Trio. Whether claiming makes sense: the circuit breaker of the relay, the operator's quiet, and Redis' health."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from trio_worker.breaker import (
     after_trouble,
     after_wait,
 )
-from trio_worker.events import BreakerChanged, Publish
+from trio_worker.events import BreakerChanged, Publish, RedisFailed, RedisRecovered
 from trio_worker.outcome import Accepted, Outcome, Refused, Trouble, Unopened
+from trio_worker.redis_client import Unavailable
 from trio_worker.verdict import relay_trouble
 
 
@@ -110,3 +111,29 @@ class Gate:
     def _announce(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
+
+
+@define(eq=False)
+class RedisHealth:
+    """Whether Redis answers, told to the events once for each change and each new error."""
+
+    publish: Publish
+    _failing_since: float | None = None
+    _last: str = ""
+
+    @property
+    def failing_seconds(self) -> float:
+        """How long Redis has not answered; 0 while it does."""
+        return 0.0 if self._failing_since is None else trio.current_time() - self._failing_since
+
+    def failed(self, doing: str, unavailable: Unavailable) -> None:
+        if self._failing_since is None:
+            self._failing_since = trio.current_time()
+        if unavailable.what != self._last:
+            self._last = unavailable.what
+            self.publish(RedisFailed(doing, unavailable.what))
+
+    def answered(self) -> None:
+        if self._failing_since is not None:
+            self.publish(RedisRecovered(self.failing_seconds))
+        self._failing_since, self._last = None, ""

@@ -59,13 +59,23 @@ class Vitals:
 
 
 @frozen
+class Suspended:
+    """Connections that a pool does without until a time (epoch seconds), because of trouble that others do not have."""
+
+    count: int
+    why: str
+    until: float
+
+
+@frozen
 class Heartbeat:
     """The figures of one worker; ``started_at`` in epoch seconds, counts since then, tallies of five minutes, causes of
     fifteen.
 
-    Of the jobs ``in_hand`` those ``at_work``, at most ``number_workers``, do not only wait to be settled.
-    ``idle_share`` is the part of its hands that had nothing to do over the last minute, ``config`` the first four
-    digits of the settings' digest, ``depth`` the mails in flight at once on one connection, at the most.
+    Of the jobs ``in_hand`` those ``at_work`` do not only wait to be settled. Of its ``number_workers`` consumers
+    ``busy_consumers`` have a job, and ``idle_share`` of them had none over the last minute; a version that does not
+    tell the former had no consumers. ``config`` is the first four digits of the settings' digest, ``depth`` the mails
+    in flight at once on one connection, at the most.
     """
 
     worker: str
@@ -98,6 +108,8 @@ class Heartbeat:
     causes: tuple[DeathCount, ...] = ()
     vitals: Vitals = field(factory=Vitals)
     config: str = ""
+    busy_consumers: int | None = None
+    suspended: Suspended | None = None
     types: tuple[str, ...] = ()  # the email types that have templates here; empty where it is not told
 
 

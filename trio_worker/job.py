@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, assert_never
 from attrs import evolve, field, frozen
 
 from trio_worker.address import AddressFault, Mailbox, parse_mailbox
-from trio_worker.email_type import MESSAGE, FieldSpec, TypeSpec, fault_of_value
+from trio_worker.email_type import MESSAGE, FieldSpec, TypeSpec, fault_of_value, is_plain_line
 from trio_worker.fault import Fault, Malformed, Reason, malformed, shown, step
 from trio_worker.message import Attachment, Message, decode_message
 from trio_worker.strict_json import Json, read_json
@@ -208,6 +208,8 @@ def _read_fields(spec: TypeSpec, payload: Mapping[str, Json]) -> Templated | Mal
             else:
                 recipient = mailbox
                 fields[name] = mailbox.address
+        elif is_plain_line(declared.kind, value):
+            fields[name] = value
         elif what := fault_of_value(declared.kind, value):
             faults.append(Fault(f"$.data.data.{name}", what))
         else:

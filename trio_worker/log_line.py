@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias, assert_never
 
@@ -25,6 +25,8 @@ from trio_worker.events import (
     LeasesRecovered,
     LoopComplained,
     PhaseChanged,
+    PlacesRestored,
+    PlacesSuspended,
     QueuePaused,
     QueueSeen,
     QuietChanged,
@@ -33,6 +35,7 @@ from trio_worker.events import (
     RedisWeak,
     SettingsRead,
     Settled,
+    SettledJob,
     SettlementsKept,
 )
 from trio_worker.outcome import Trouble
@@ -63,11 +66,14 @@ def claimed_line(job: ClaimedJob) -> tuple[str, str, dict[str, Any]]:
     return "debug", "Claimed job", {"job_id": job_id, "source": str(source), "deliveries": deliveries}
 
 
+def settled_line(job: SettledJob) -> tuple[str, str, dict[str, Any]]:
+    """Return the line of one settled job."""
+    return *SETTLED_LINES[job.disposition], _settled_fields(job)
+
+
 def line_of(event: Event) -> Line:
-    """Return the one line that an event is told by; a claim is told by those of its jobs."""
+    """Return the one line that an event is told by; claims and settlements are told by the lines of their jobs."""
     match event:
-        case Settled():
-            return *SETTLED_LINES[event.disposition], _settled_fields(event)
         case PhaseChanged(phase, why):
             return "info", f"Worker {phase}", {"why": why} if why else {}
         case QuietChanged(is_quiet, why):
@@ -89,7 +95,12 @@ def line_of(event: Event) -> Line:
             return _breaker_line(breaker)
         case QueuePaused(why):
             return ("warning", "Queue paused", {"why": why}) if why else ("info", "Queue resumed", {})
-        case Claimed() | QueueSeen():
+        case PlacesSuspended(trouble, seconds):
+            fields = _trouble_fields(trouble) | {"again_in": _rounded(seconds)}
+            return "warning", "Connections suspended: no more can be opened though others work", fields
+        case PlacesRestored(count):
+            return "info", "Suspended connections may be opened again", {"count": count}
+        case Claimed() | Settled() | QueueSeen():
             return None
         case RedisFailed(doing, what):
             return "warning", "Redis failed", {"doing": doing, "what": what}
@@ -117,7 +128,7 @@ def line_of(event: Event) -> Line:
             assert_never(event)
 
 
-def _settled_fields(event: Settled) -> dict[str, Any]:
+def _settled_fields(event: SettledJob) -> dict[str, Any]:
     fields: dict[str, Any] = {"job_id": event.job_id, "email_type": event.email_type or "-", "attempt": event.attempt}
     if event.waited_seconds is not None:
         fields["wait"] = ("~" if event.is_estimate else "") + f"{event.waited_seconds:.3f}"
@@ -165,8 +176,8 @@ def _rounded(seconds: float) -> float:
 
 # Of a line: the time in epoch seconds, its level, what happened, and more of it.
 Render: TypeAlias = Callable[[float, str, str, Mapping[str, object]], str]
-# Of the line of a settlement: the time in epoch seconds.
-RenderSettled: TypeAlias = Callable[[float, Settled], str]
+# Of the lines of settled jobs: the time in epoch seconds.
+RenderSettled: TypeAlias = Callable[[float, Sequence[SettledJob]], list[str]]
 
 
 def as_logfmt(at: float, level: str, what: str, fields: Mapping[str, object]) -> str:
@@ -182,24 +193,30 @@ def as_logfmt(at: float, level: str, what: str, fields: Mapping[str, object]) ->
     return " ".join(words)
 
 
-def settled_as_logfmt(at: float, settled: Settled) -> str:
-    """Return what `as_logfmt` makes of the line of a settlement, in half of the time: there is one for each mail."""
-    line = f"timestamp={_stamp(at)}{_SETTLED_HEADS[settled.disposition]}"
-    line += f" job_id={_word(settled.job_id)} email_type={_word(settled.email_type or '-')} attempt={settled.attempt}"
-    if settled.waited_seconds is not None:
-        line += f" wait={'~' if settled.is_estimate else ''}{settled.waited_seconds:.3f}"
-    if settled.smtp_seconds is not None:
-        line += f" smtp={_four_places(settled.smtp_seconds)}"
-    line += f" total={_four_places(settled.total_seconds)}"
-    if settled.recipients:
-        line += f" rcpt={_quoted(_recipient_words(settled.recipients))}"
-    if settled.connection_id is not None:
-        line += f" connection={settled.connection_id}"
-    if settled.delay_seconds:
-        line += f" again_in={_four_places(settled.delay_seconds)}"
-    if settled.cause is not None:
-        line += _cause_field(settled.cause)
-    return line
+def settled_as_logfmt(at: float, jobs: Sequence[SettledJob]) -> list[str]:
+    """Return what `as_logfmt` makes of the lines of settled jobs, in half of the time: there is one for each mail."""
+    stamp, lines = _stamp(at), []
+    for job in jobs:
+        job_id, email_type = job.job_id, job.email_type or "-"
+        line = f"timestamp={stamp}{_SETTLED_HEADS[job.disposition]}"
+        # Names and ids, the most of them, need no second look.
+        line += f" job_id={job_id if job_id.isalnum() else _quoted(job_id)}"
+        line += f" email_type={email_type if email_type.isalnum() else _quoted(email_type)} attempt={job.attempt}"
+        if job.waited_seconds is not None:
+            line += f" wait={'~' if job.is_estimate else ''}{job.waited_seconds:.3f}"
+        if job.smtp_seconds is not None:
+            line += f" smtp={_four_places(job.smtp_seconds)}"
+        line += f" total={_four_places(job.total_seconds)}"
+        if job.recipients:
+            line += f" rcpt={_quoted(_recipient_words(job.recipients))}"
+        if job.connection_id is not None:
+            line += f" connection={job.connection_id}"
+        if job.delay_seconds:
+            line += f" again_in={_four_places(job.delay_seconds)}"
+        if job.cause is not None:
+            line += _cause_field(job.cause)
+        lines.append(line)
+    return lines
 
 
 _SETTLED_HEADS = {disposition: f' level={level} event="{what}"' for disposition, (level, what) in SETTLED_LINES.items()}
@@ -211,9 +228,9 @@ def _cause_field(cause: Cause) -> str:
     return f" cause={_word(_cause_words(cause))}"
 
 
-def settled_as_json_line(at: float, settled: Settled) -> str:
-    """Return the line of a settlement as a JSON object."""
-    return as_json_line(at, *SETTLED_LINES[settled.disposition], _settled_fields(settled))
+def settled_as_json_lines(at: float, jobs: Sequence[SettledJob]) -> list[str]:
+    """Return the lines of settled jobs as JSON objects."""
+    return [as_json_line(at, *settled_line(job)) for job in jobs]
 
 
 def as_json_line(at: float, level: str, what: str, fields: Mapping[str, object]) -> str:

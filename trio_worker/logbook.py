@@ -9,8 +9,8 @@ import os
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from trio_worker.log_line import (
     as_logfmt,
     claimed_line,
     line_of,
-    settled_as_json_line,
+    settled_as_json_lines,
     settled_as_logfmt,
 )
 from trio_worker.option import option
@@ -91,10 +91,12 @@ class Logbook:
             self._tell("warning", "Log level", {"level": LEVELS[self._least]})
         # What there is for each mail: lines that the level leaves out are not even made.
         if isinstance(event, Settled):
-            level, _ = SETTLED_LINES[event.disposition]
-            if RANKS[level] >= self._least:
-                self.told[level] += 1
-                self._writer.put(self._render_settled(time.time(), event))
+            levels = [SETTLED_LINES[job.disposition][0] for job in event.jobs]
+            jobs = [job for job, level in zip(event.jobs, levels, strict=True) if RANKS[level] >= self._least]
+            for level, count in Counter(levels).items():
+                if RANKS[level] >= self._least:
+                    self.told[level] += count
+            self._writer.put(self._render_settled(time.time(), jobs))
         elif isinstance(event, Claimed):
             if not self._least:
                 for job in event.jobs:
@@ -106,7 +108,7 @@ class Logbook:
 
     def _tell(self, level: str, what: str, fields: Mapping[str, object]) -> None:
         self.told[level] += 1
-        self._writer.put(self._render(time.time(), level, what, fields))
+        self._writer.put([self._render(time.time(), level, what, fields)])
 
 
 @define(eq=False)
@@ -127,14 +129,14 @@ class _Writer:
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
-    def put(self, line: str) -> None:
-        """Have a line written; never blocks."""
-        if len(self._lines) >= LINES_WAITING:
-            self.lost += 1
-            return
-        self._lines.append(line)
-        if not self._has_lines.is_set():
-            self._has_lines.set()
+    def put(self, lines: Sequence[str]) -> None:
+        """Have lines written; never blocks."""
+        taken = lines[: max(0, LINES_WAITING - len(self._lines))]
+        self.lost += len(lines) - len(taken)
+        if taken:
+            self._lines += taken
+            if not self._has_lines.is_set():
+                self._has_lines.set()
 
     def close(self) -> None:
         """Write what waits, and end the thread."""
@@ -197,7 +199,7 @@ def open_logbook(options: LogOptions, *, to_terminal: bool) -> Iterator[Logbook]
     writer = _Writer(partial(_open_file, path), path)
     is_json = options.format == "json" or (options.format == "auto" and not options.file and not to_terminal)
     try:
-        renders = (as_json_line, settled_as_json_line) if is_json else (as_logfmt, settled_as_logfmt)
+        renders = (as_json_line, settled_as_json_lines) if is_json else (as_logfmt, settled_as_logfmt)
         yield Logbook(writer, RANKS[options.level], *renders)
     finally:
         writer.close()

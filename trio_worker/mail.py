@@ -151,8 +151,9 @@ class Composer:
         mailboxes = (*draft.to, *draft.cc, *draft.bcc)
         shown = mailboxes if draft.reply_to is None else (*mailboxes, draft.reply_to)
         words = "".join([f"{mailbox.name}{mailbox.address}" for mailbox in shown])
-        # The last look before octets are made, whoever filled in the job.
-        if has_control_character(draft.subject) or has_control_character(words):
+        # The last look before octets are made, whoever filled in the job; most texts are printable, and so clean.
+        said = draft.subject + words
+        if not said.isprintable() and has_control_character(said):
             return malformed("bad_header", _faults_of_header(draft.subject, words))
 
         message_id = f"<{job_id}@{self.message_id_domain}>"

@@ -45,6 +45,7 @@ from trio_worker.events import (
     RedisRecovered,
     SettingsRead,
     Settled,
+    SettledJob,
     SettlementsKept,
 )
 from trio_worker.metric_table import (
@@ -96,7 +97,7 @@ class Metrics:
     _children: dict[tuple[str, ...], Any] = field(factory=dict)
     _made: tuple[float, bytes] | None = None
     _read: dict[tuple[str, ...], int] = field(factory=dict)  # counters that others keep, as of the last scrape
-    _gathered: list[Settled] = field(factory=list)
+    _gathered: list[SettledJob] = field(factory=list)
     _claimed_at: float | None = None
     _sent_at: float | None = None
     _queue_name: str = field(init=False)
@@ -135,10 +136,10 @@ class Metrics:
         """Add one event; a microsecond or two for each mail."""
         child = self._children
         match event:
-            case Settled():
-                if event.disposition is Disposition.SENT:
+            case Settled(jobs):
+                if Disposition.SENT in [job.disposition for job in jobs]:
                     self._sent_at = time.time()
-                self._gathered.append(event)
+                self._gathered += jobs
                 if len(self._gathered) >= GATHERED:
                     self._add_gathered()
             case Claimed(jobs):
@@ -242,7 +243,7 @@ class Metrics:
         child["recipients_total", "deferred"].inc(sum([each.deferred for each in tries]))
         child["recipients_total", "refused"].inc(sum([each.refused for each in tries]))
 
-    def _note_unsent(self, settled: Settled, cause: Cause) -> None:
+    def _note_unsent(self, settled: SettledJob, cause: Cause) -> None:
         child = self._children
         self._note_refusal(cause.stage, cause.codes)
         match settled.disposition:
@@ -304,7 +305,7 @@ class Metrics:
         child["smtp_connections", "busy"].set(busy)
         child["smtp_connections", "idle"].set(sum(view.state == "idle" for view in snapshot.connections))
         child["smtp_connections", "connecting"].set(snapshot.connecting)
-        child["smtp_connections", "backoff"].set(snapshot.backing_off)
+        child["smtp_connections", "backoff"].set(0 if snapshot.suspended is None else snapshot.suspended.count)
         child["smtp_connections_limit",].set(snapshot.max_connections)
         for name, kind in zip(BREAKERS, (Closed, Open, HalfOpen), strict=True):
             child["relay_breaker_state", name].set(isinstance(snapshot.breaker, kind))

@@ -7,7 +7,7 @@ import json
 from attrs import evolve, frozen
 from cattrs import Converter
 
-from trio_worker.events import Settled
+from trio_worker.events import SettledJob
 from trio_worker.privacy import mask_text
 from trio_worker.wire import read_told
 
@@ -19,7 +19,7 @@ class OutcomeLine:
     """What became of one job, when (epoch seconds), and at which worker where that is not the one that shows it."""
 
     at: float
-    settled: Settled
+    settled: SettledJob
     worker: str = ""
 
 

@@ -1,29 +1,40 @@
-"""Trio. The connections to the relay: kept, and lent for a message each.
+"""Trio. The pool: a memory channel of places, each an open connection to the relay or a vacancy.
 
-There are ``max_size * depth`` slots. To borrow is to take one and then, without a checkpoint, to choose the most
-recently used connection whose window has room, or to open one, or to wait for room.
+There are ``max_size`` places, and at every moment each has exactly one owner: the channel, a borrower, or the pool's
+keeper. A borrower receives a place and has its connection alone; it gives it back with `send_nowait`, which can neither
+block nor be cancelled, since there are never more places than the channel holds. So no place can leak.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import Literal, TypeAlias, TypeVarTuple
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
+from trio_worker.breaker import LOGIN_BACKOFF
 from trio_worker.connection import Connection, TellExchange
-from trio_worker.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, ConnectionView, Publish
+from trio_worker.events import (
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionOpened,
+    ConnectionView,
+    PlacesRestored,
+    PlacesSuspended,
+    Publish,
+)
 from trio_worker.opening import Opened, Timeouts
 from trio_worker.option import option
-from trio_worker.outcome import Trouble
-from trio_worker.slots import Slots
+from trio_worker.outcome import How, Trouble
 
-# How often connections are looked through for those that are idle or old: closing one a second late harms nobody.
+# How often the keeper looks at the places that lie in the channel: closing one a second late harms nobody.
 SWEEP_SECONDS = 1.0
-# A connection that rested longer may have died unseen: its next message waits for the replies to RCPT.
-RESTED_SECONDS = 5.0
+# For how long places stay empty after a connection could not be opened though others work: most often it is the
+# relay's limit on connections. A refused login waits as long as the breaker would make it.
+SUSPENDED_SECONDS = 30.0
 # All QUITs at the end share this time.
 CLOSE_SECONDS = 2.0
 
@@ -54,17 +65,38 @@ class PoolOptions:
 
 
 @frozen
-class Shut:
-    """The pool lets no more messages in: the worker drains."""
+class Vacancy:
+    """A place without a connection: whoever has it may open one."""
 
 
-_SHUT = Shut()
+@frozen
+class PoolClosed:
+    """The pool lends nothing more: the worker drains."""
 
-Open: TypeAlias = Callable[[], Awaitable[Opened | Trouble]]
-# Told of trouble with an opening that no mail asked for, when no connection works.
+
+Ts = TypeVarTuple("Ts")
+
+VACANCY = Vacancy()
+POOL_CLOSED = PoolClosed()
+
+Place: TypeAlias = Connection | Vacancy
+OpenSession: TypeAlias = Callable[[], Awaitable[Opened | Trouble]]
+# Called when a connection that no mail asked for could not be opened, and no other one works.
 TellTrouble: TypeAlias = Callable[[Trouble], object]
 # Says why no connection may be opened now; None when one may.
 StandingTrouble: TypeAlias = Callable[[], Trouble | None]
+# What the keeper has places for.
+_Work: TypeAlias = Literal["opening", "closing", "suspended", "closed"]
+
+
+@frozen
+class Suspension:
+    """Why places stay empty for a while though other connections work; ``until`` is on the local clock (seconds)."""
+
+    trouble: Trouble
+    until: float
+    failures: int = 1  # openings that failed in a row
+    places: int = 0
 
 
 @define(eq=False)
@@ -74,258 +106,333 @@ class Pool:
     options: PoolOptions
     timeouts: Timeouts
     publish: Publish
-    _open_session: Open
+    _open_session: OpenSession
     _tell_trouble: TellTrouble
     _standing_trouble: StandingTrouble
-    _tasks: trio.Nursery  # where connections are watched, and say QUIT when they are over
-    _connections: list[Connection] = field(factory=list)  # the most recently used last
-    _opening: int = 0
+    _tasks: trio.Nursery  # where connections are watched, opened ahead, and say QUIT when they are over
+    _size: int = field(init=False)  # places there are: max_size, and more while places too many are out
+    _lent: int = 0
+    _kept: dict[_Work, int] = field(factory=lambda: {"opening": 0, "closing": 0, "suspended": 0, "closed": 0})
+    _send: trio.MemorySendChannel[Place] = field(init=False)
+    _receive: trio.MemoryReceiveChannel[Place] = field(init=False)
+    _open: dict[Connection, None] = field(factory=dict)  # for whoever looks or traces; limits nothing
+    _connecting: int = 0
     _opened_ever: int = 0
     _trouble: Trouble | None = None  # of the last opening; None after a good one
     _is_proven: bool = False  # whether the last opening went well, so that several may open at once
     _single_flight: trio.Lock = field(factory=trio.Lock)
-    _queue: dict[trio.Event, None] = field(factory=dict)  # who waits for room, in the order of coming
-    _entering: set[trio.CancelScope] = field(factory=set)
-    _is_shut: bool = False
+    _openings: set[trio.CancelScope] = field(factory=set)  # that borrowers wait for
+    _suspension: Suspension | None = None
+    _is_closed: bool = False
     _tell_exchange: TellExchange | None = None
-    _depth: int = field(init=False)
-    _slots: Slots = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._depth = self.options.depth
-        self._slots = Slots(self.options.max_size * self._depth)
-
-    @property
-    def capacity(self) -> int:
-        return self._slots.capacity
-
-    @property
-    def slots_home(self) -> int:
-        """Slots that nobody has borrowed, withheld ones included."""
-        return self._slots.home
+        self._size = self.options.max_size
+        self._send, self._receive = trio.open_memory_channel[Place](self._size)
+        for _ in range(self._size):
+            self._send.send_nowait(VACANCY)
 
     def __repr__(self) -> str:
-        busy = sum(connection.lent > 0 for connection in self._connections)
-        return (
-            f"<Pool: {len(self._connections)} connections, {busy} busy, {self._opening} opening; "
-            f"{self.slots_home} of {self.capacity} slots home>"
-        )
+        kept = ", ".join(f"{count} {what}" for what, count in self._kept.items() if count) or "none"
+        return f"<Pool of {self._size} places: {self.free} free, {self._lent} borrowed, kept: {kept}>"
 
-    def views(self) -> tuple[ConnectionView, ...]:
-        """Return what a dashboard shows of each connection."""
-        return tuple(connection.view() for connection in self._connections)
+    @property
+    def size(self) -> int:
+        """Places there are; above ``max_size`` for a while after that was lowered."""
+        return self._size
 
-    def borrow(self) -> Loan:
-        """Return what an ``async with`` waits with for a slot and a connection with room for one message.
+    @property
+    def free(self) -> int:
+        """Places in the channel."""
+        return self._receive.statistics().current_buffer_used
 
-        The block is given `Trouble` when a connection would have to be opened and cannot be, `Shut` when the pool was
-        shut before there was one. The slot goes home at the end of the block. A cancel while waiting gives nothing and
-        keeps nothing. There is no checkpoint where nothing has to be waited for.
-        """
-        return Loan(self)
+    @property
+    def lent(self) -> int:
+        """Places that borrowers have."""
+        return self._lent
 
-    def lend_nowait(self) -> Connection | None:
-        """Lend a slot and a connection with room, if both are there."""
-        if self._is_shut or self._queue or not self._slots.take_nowait():
-            return None
-        chosen = self._choose()
-        if chosen is None:
-            self._slots.bring_home()
-            return None
-        chosen.lent += 1
-        return chosen
-
-    async def lend(self) -> Connection | Trouble | Shut:
-        """Wait for a slot, and then for a connection with room; `Shut` comes without a slot."""
-        if self._is_shut:
-            return _SHUT
-        has_slot = False
-        with trio.CancelScope() as scope:  # for `shut` to cancel
-            self._entering.add(scope)
-            try:
-                while True:
-                    await self._slots.take()
-                    has_slot = True
-                    lent = await self._connection()
-                    has_slot = False
-                    if lent is not None:
-                        return lent
-                    # No connection for this slot, though others work: the relay may limit them. Do with fewer slots.
-                    self._slots.withhold()
-            finally:
-                self._entering.discard(scope)
-                if has_slot:
-                    self._slots.bring_home()
-        return _SHUT
-
-    def take_back(self, lent: Connection | Trouble | Shut) -> None:
-        """Take back what was lent, and its slot. Never awaits, cannot fail."""
-        if isinstance(lent, Shut):
-            return
-        if isinstance(lent, Connection):
-            lent.lent -= 1
-            if not lent.lent:
-                self._retire_if_over(lent)
-            self._wake_for_room()
-        self._slots.bring_home()
-
-    def resize(self, options: PoolOptions) -> None:
-        """Keep to other options from now on; mails in flight are seen through, connections too many end when idle."""
-        self.options, self._depth = options, options.depth
-        self._slots.resize(options.max_size * self._depth)
-        self._wake_for_room()
+    @property
+    def kept(self) -> int:
+        """Places that the keeper has: it opens or closes their connections, or leaves them empty for a while."""
+        return sum(self._kept.values())
 
     @property
     def connecting(self) -> int:
         """Connections that are being opened."""
-        return self._opening
+        return self._connecting
 
     @property
-    def backing_off(self) -> int:
-        """Places for connections that stay empty for a while after one could not be opened."""
-        return self._slots.withheld // self._depth
+    def suspension(self) -> Suspension | None:
+        """The places that stay empty for a while, and why; None where there are none."""
+        if self._suspension is None or not self._kept["suspended"]:
+            return None
+        return evolve(self._suspension, places=self._kept["suspended"])
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    @property
+    def has_waiters(self) -> bool:
+        """Whether somebody waits for a place."""
+        return self._receive.statistics().tasks_waiting_receive > 0
+
+    def views(self) -> tuple[ConnectionView, ...]:
+        """Return what a dashboard shows of each connection."""
+        return tuple(connection.view() for connection in self._open)
+
+    def borrow(self) -> Borrowed:
+        """Return what an ``async with`` waits with for a place and a connection, first come first served.
+
+        The block is given `Trouble` when a connection would have to be opened and cannot be, `PoolClosed` when the pool
+        was closed before there was one. The place goes back at the end of the block. A cancel while waiting gives
+        nothing and keeps nothing. There is no checkpoint where nothing has to be waited for.
+        """
+        return Borrowed(self)
+
+    async def acquire(self) -> Connection | Trouble | PoolClosed:
+        """Wait for a connection, the most recently used one that is free; what is returned goes to `give_back`."""
+        while not self._is_closed:
+            try:
+                place = self._next_place() or self._best(await self._receive.receive())
+            except trio.ClosedResourceError:  # the pool is closed, or has a larger channel now
+                continue
+            self._lent += 1
+            if isinstance(place, Vacancy):
+                opened = await self._fill_vacancy()
+                if opened is not None:
+                    return opened
+                # No connection for this place, though others work: the keeper has it, and one of them must do.
+            elif not self._why_over(place):
+                return place
+            else:
+                self.give_back(place)
+        return POOL_CLOSED
+
+    def give_back(self, borrowed: Connection | Trouble | PoolClosed) -> None:
+        """Take back what was borrowed. Never awaits, cannot fail."""
+        if isinstance(borrowed, Connection):
+            self._lent -= 1
+            self._put(borrowed)
+
+    def room(self, connection: Connection) -> int:
+        """Return how many more messages may go over a borrowed connection now; 0 also when it is to be given back."""
+        if self._is_closed or self._why_over(connection):
+            return 0
+        left = self.options.max_messages - connection.delivered - connection.in_flight
+        return max(0, min(left, connection.room(self.options.depth)))
+
+    def resize(self, options: PoolOptions) -> None:
+        """Keep to other options from now on; mails in flight are seen through, connections too many end when idle."""
+        self.options = options
+        if self._is_closed:
+            return
+        places = self._take_all()
+        if options.max_size > self._size:
+            # A memory channel cannot grow. Whoever waits at the old one goes to the new one.
+            self._receive.close()
+            self._send, self._receive = trio.open_memory_channel[Place](options.max_size)
+            places += [VACANCY] * (options.max_size - self._size)
+            self._size = options.max_size
+        withdrawn = min(self._kept["suspended"], max(0, self._size - options.max_size))
+        self._kept["suspended"] -= withdrawn
+        self._size -= withdrawn
+        for place in sorted(places, key=lambda place: isinstance(place, Connection)):
+            self._put(place)
 
     def trace(self, tell: TellExchange | None) -> None:
         """Tell each command and its reply on every connection from now on; None ends it."""
         self._tell_exchange = tell
-        for connection in self._connections:
+        for connection in self._open:
             connection.trace(tell)
 
-    def shut(self) -> None:
-        """Let no more messages in: whoever waits for a slot or a connection gets `Shut` at once."""
-        self._is_shut = True
-        for scope in self._entering:
+    def try_suspended(self) -> None:
+        """Let suspended places be tried at once: what kept them empty may just have been mended."""
+        self._restore()
+        self._trouble = None
+
+    def close(self) -> None:
+        """Lend nothing more: whoever waits for a place or a connection gets `PoolClosed` at once. Never awaits."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._kept["closed"] += len(self._take_all())
+        self._receive.close()
+        for scope in self._openings:
             scope.cancel()
+        for connection in self._open:
+            connection.nudge()  # whoever has more to send over it gives that back
 
-    def abort(self) -> None:
-        """Break every connection: what waited for a final reply becomes uncertain. Never awaits."""
-        for connection in tuple(self._connections):
-            connection.abort()
-
-    async def _connection(self) -> Connection | Trouble | None:
-        """Return a connection with room, opening one if need be; None when only that failed while others work."""
-        while True:
-            chosen = self._choose()
-            if chosen is not None:
-                chosen.lent += 1
-                return chosen
-            if len(self._connections) + self._opening >= self.options.max_size:
-                # Every window is full, or every place taken by a connection that is being opened for the pool's sake.
-                await self._wait_for_room()
-                continue
-            opened = await self._open_one()
-            match opened:
-                case Connection():
-                    opened.lent += 1
-                    return opened
-                case Trouble():
-                    return None if any(not each.end for each in self._connections) else opened
-                case None:
-                    pass  # somebody else's opening went well while this one queued: look again
-
-    def _choose(self) -> Connection | None:
-        """Return the most recently used connection with room; retire what must not be used again."""
-        for connection in reversed(self._connections):
-            if self._room(connection) > 0:
-                if connection is not self._connections[-1]:
-                    self._connections.remove(connection)
-                    self._connections.append(connection)
-                return connection
-            if not connection.lent:
-                self._retire_if_over(connection)
-        return None
-
-    def _room(self, connection: Connection) -> int:
-        """How many more messages a connection takes now; none when it is over, or only has to finish those it has."""
-        most = min(self._depth, connection.room)
-        left = self.options.max_messages - connection.delivered
-        if connection.lent >= most or left <= 0 or connection.is_old or connection.end:
-            return 0
-        return max(0, min(most, left) - connection.lent)
-
-    async def _wait_for_room(self) -> None:
-        """Wait, first come first served, until a connection may have room or another one may be opened."""
-        woken = trio.Event()
-        self._queue[woken] = None
-        try:
-            await woken.wait()
-        except trio.Cancelled:
-            if woken.is_set():
-                self._wake_for_room()  # the room that this one was woken for is somebody else's now
-            raise
-        finally:
-            self._queue.pop(woken, None)
-
-    def _wake_for_room(self) -> None:
-        """Wake as many of those who wait as there is room for; whoever finds none waits again."""
-        if not self._queue:
-            return
-        room = sum(map(self._room, self._connections))
-        places = self.options.max_size - len(self._connections) - self._opening
-        for woken in tuple(self._queue)[: max(1, room + max(0, places))]:
-            del self._queue[woken]
-            woken.set()
-
-    def is_rested(self, connection: Connection, now: float) -> bool:
-        """Whether the next message on this connection must be careful: it is new, or may have died unseen."""
-        return connection.delivered == 0 or now - connection.used_at > RESTED_SECONDS
-
-    def _retire_if_over(self, connection: Connection) -> None:
-        """Let go of a connection with nothing on it, if it is to be used no more."""
-        why = self._why_over(connection)
-        if not why or connection not in self._connections:
-            return
-        self._remove(connection, why)
-        if connection.end:
-            connection.abort()
+    def _put(self, place: Place) -> None:
+        """Put a place where the next one finds it, or to the keeper if its connection is over; drop one too many."""
+        if isinstance(place, Connection):
+            why = self._why_over(place)
+            if place.end:
+                place.abort()
+                self._note_closed(place, why)
+                place = VACANCY
+            elif why or self._has_too_many:
+                self._keep("closing", self._retire, place, why or "idle")
+                return
+        if self._is_closed:
+            self._kept["closed"] += 1
+        elif self._has_too_many:
+            self._size -= 1
         else:
-            self._tasks.start_soon(connection.close)
+            self._send.send_nowait(place)
+
+    @property
+    def _has_too_many(self) -> bool:
+        """Whether ``max_size`` was lowered, and places are still to go."""
+        return self._size > self.options.max_size and not self._is_closed
+
+    def _keep(self, what: _Work, work: Callable[[*Ts], Awaitable[Place | None]], *args: *Ts) -> None:
+        """Have the keeper work on a place that is its own until then; ``work`` returns it, or None to suspend it."""
+
+        async def run() -> None:
+            place: Place | None = VACANCY
+            try:
+                place = await work(*args)
+            finally:
+                self._kept[what] -= 1
+                if place is None:
+                    self._kept["suspended"] += 1
+                else:
+                    self._put(place)
+
+        self._kept[what] += 1
+        self._tasks.start_soon(run)
+
+    def _next_place(self) -> Place | None:
+        """Take the best of the places that lie in the channel; None where there is none."""
+        try:
+            first = self._receive.receive_nowait()
+        except trio.WouldBlock:
+            return None
+        return self._best(first)
+
+    def _best(self, first: Place) -> Place:
+        """Keep the most recently used connection of a place and what else lies in the channel, put the others back.
+
+        To take them in turn would touch every connection and let each go stale.
+        """
+        others = self._take_all()
+        if not others:
+            return first
+        places = [first, *others]
+        best = max(places, key=_last_used)
+        places.remove(best)
+        for place in places:
+            self._send.send_nowait(place)
+        return best
+
+    def _take_all(self) -> list[Place]:
+        """Take whatever lies in the channel."""
+        return [self._receive.receive_nowait() for _ in range(self.free)]
 
     def _why_over(self, connection: Connection) -> str:
         if connection.end:
             return connection.end
         if connection.delivered >= self.options.max_messages:
             return "max_messages"
-        return "max_lifetime" if connection.is_old else ""
+        is_old = trio.current_time() - connection.opened_at >= self.options.max_lifetime_seconds
+        return "max_lifetime" if is_old else ""
 
-    async def _open_one(self) -> Connection | Trouble | None:
-        """Open one connection; alone while nothing proves that the relay lets us in, and not while trouble stands.
+    def _has_working(self) -> bool:
+        return any(connection.conversation.end is None for connection in self._open)
 
-        A mail that was claimed before the trouble came must not try again: a login that is refused often is locked.
+    async def _fill_vacancy(self) -> Connection | Trouble | None:
+        """Open a connection for a place just borrowed; None when the keeper has the place now, or the pool was closed.
+
+        With trouble the place is back in the channel. Nothing is opened while trouble stands: a mail that was claimed
+        before it came must not try again, for a login that is refused often is locked.
         """
-        standing = self._standing_trouble()
-        if standing is not None:
-            return standing
+        found = self._standing_trouble()
+        if found is not None:
+            self._lent -= 1
+            self._put(VACANCY)
+            return found
+        opened: Connection | Trouble | None = None
+        is_suspended = False
+        with trio.CancelScope() as scope:  # for `close` to cancel
+            self._openings.add(scope)
+            try:
+                opened = self._suspended_trouble() or await self._open_one()
+            finally:
+                self._openings.discard(scope)
+                if not isinstance(opened, Connection):
+                    self._lent -= 1
+                    is_suspended = self._vacate(opened)
+        # What keeps one place empty keeps nobody waiting who can have another.
+        return None if opened is None or (isinstance(opened, Trouble) and is_suspended) else opened
+
+    def _suspended_trouble(self) -> Trouble | None:
+        if self._suspension is not None and not self._has_working():
+            self._restore()
+        return None if self._suspension is None else self._suspension.trouble
+
+    def _vacate(self, trouble: Trouble | None) -> bool:
+        """Put an empty place back; suspend it, which is returned, after trouble that other connections do not have."""
+        if trouble is None or self._is_closed or not self._has_working():
+            self._put(VACANCY)
+            return False
+        if self._suspension is None:
+            self._suspend(trouble, failures=1)
+        self._kept["suspended"] += 1
+        return True
+
+    def _suspend(self, trouble: Trouble, failures: int) -> None:
+        """Leave every empty place alone for a while: openings that fail in a row look like an attack."""
+        seconds = SUSPENDED_SECONDS
+        if trouble.how is How.LOGIN:
+            seconds = min(LOGIN_BACKOFF.cap_seconds, LOGIN_BACKOFF.first_seconds * 2.0 ** min(failures - 1, 20))
+        self._suspension = Suspension(trouble, trio.current_time() + seconds, failures)
+        for place in self._take_all():
+            if isinstance(place, Vacancy):
+                self._kept["suspended"] += 1
+            else:
+                self._send.send_nowait(place)
+        self.publish(PlacesSuspended(trouble, seconds))
+
+    def _restore(self) -> None:
+        """Put suspended places back into the channel."""
+        if self._suspension is None:
+            return
+        self._suspension = None
+        count, self._kept["suspended"] = self._kept["suspended"], 0
+        for _ in range(count):
+            self._put(VACANCY)
+        self.publish(PlacesRestored(count))
+
+    async def _open_one(self) -> Connection | Trouble:
+        """Open one connection, alone while nothing proves that the relay lets us in."""
         if self._is_proven:
             return await self._open_now()
-        before = self._opened_ever
         trouble_before = self._trouble
         async with self._single_flight:
-            if self._opened_ever != before:
-                return None
             if self._trouble is not None and self._trouble is not trouble_before:
                 return self._trouble
-            return await self._open_now()
+            if not self._is_proven:
+                return await self._open_now()
+        return await self._open_now()
 
     async def _open_now(self) -> Connection | Trouble:
-        self._opening += 1
+        self._connecting += 1
         try:
             opened = await self._open_session()
         finally:
-            self._opening -= 1
-            self._wake_for_room()
+            self._connecting -= 1
         if isinstance(opened, Trouble):
             self._trouble, self._is_proven = opened, False
-            ceiling = len(self._connections) if self._connections else None
-            self.publish(ConnectionFailed(opened, ceiling))
+            working = sum(connection.conversation.end is None for connection in self._open)
+            self.publish(ConnectionFailed(opened, working or None))
             return opened
         self._trouble, self._is_proven = None, True
         self._opened_ever += 1
         connection = Connection(self._opened_ever, opened, self.timeouts)
         connection.trace(self._tell_exchange)
-        self._connections.append(connection)
+        self._open[connection] = None
         self._tasks.start_soon(connection.watch)
-        self._tasks.start_soon(connection.write)
         self.publish(
             ConnectionOpened(
                 connection.connection_id,
@@ -337,102 +444,142 @@ class Pool:
         )
         return connection
 
-    def _remove(self, connection: Connection, why: str) -> None:
-        self._connections.remove(connection)
+    def _note_closed(self, connection: Connection, why: str) -> None:
+        if connection not in self._open:
+            return  # closed with all others while it said QUIT
+        del self._open[connection]
         age_seconds = trio.current_time() - connection.opened_at
         self.publish(ConnectionClosed(connection.connection_id, why, connection.delivered, age_seconds))
-        self._wake_for_room()
+        if not self._has_working():
+            self._restore()  # with no connection left there is nothing to do with fewer of
 
     async def keep(self) -> None:
         """Close what has rested or lived too long, and keep ``min_idle`` connections open, until a cancel."""
         while True:
-            now = trio.current_time()
-            for connection in tuple(self._connections):
-                connection.is_old = now - connection.opened_at >= self.options.max_lifetime_seconds
-                why = "" if connection.lent else self._why_over(connection) or self._why_idle(connection)
-                if why:
-                    self._remove(connection, why)
-                    self._tasks.start_soon(connection.close)
-            # With no connection left there is nothing to shrink to.
-            self._slots.restore(all_of_them=not self._connections)
-            if self._may_open_ahead() and self._missing_idle() > 0:
-                opened = await self._open_one()
-                if isinstance(opened, Trouble) and not self._connections:
-                    self._tell_trouble(opened)
+            self._sweep()
+            await trio.sleep(SWEEP_SECONDS)
+
+    def _sweep(self) -> None:
+        if self._is_closed:
+            return
+        now = trio.current_time()
+        spare = len(self._open) - self._kept["closing"] - self.options.min_idle
+        for place in sorted(self._take_all(), key=_last_used):
+            is_idle = isinstance(place, Connection) and now - place.used_at >= self.options.idle_seconds
+            if isinstance(place, Connection) and is_idle and spare > 0 and not self._why_over(place):
+                spare -= 1
+                self._keep("closing", self._retire, place, "idle")
             else:
-                await trio.sleep(SWEEP_SECONDS)
+                self._put(place)
+        self._look_at_suspension(now)
+        self._open_ahead()
 
-    def _may_open_ahead(self) -> bool:
-        """Whether to open without a mail: not after a failure, for each try may count as a failed login."""
-        return not self._is_shut and self._trouble is None and self._standing_trouble() is None
+    def _look_at_suspension(self, now: float) -> None:
+        """When its time is over: try one place, or put all back where nobody waits for one."""
+        suspension = self._suspension
+        is_due = suspension is not None and now >= suspension.until and not self._kept["opening"]
+        if suspension is None or not is_due or self._standing_trouble() is not None:
+            return
+        if self._kept["suspended"] and self.has_waiters:
+            self._kept["suspended"] -= 1
+            self._keep("opening", self._try_suspended_place, suspension)
+        else:
+            self._restore()
 
-    def _why_idle(self, connection: Connection) -> str:
-        if len(self._connections) > self.options.max_size:
-            return "idle"
-        rested = trio.current_time() - connection.used_at
-        if rested < self.options.idle_seconds or len(self._connections) <= self.options.min_idle:
-            return ""
-        return "idle"
+    async def _try_suspended_place(self, suspension: Suspension) -> Place | None:
+        opened = await self._open_one()
+        if self._suspension is suspension and isinstance(opened, Trouble) and self._has_working():
+            self._suspend(opened, suspension.failures + 1)
+            return None
+        self._restore()
+        return opened if isinstance(opened, Connection) else VACANCY
 
-    def _missing_idle(self) -> int:
-        places = self.options.max_size - len(self._connections) - self._opening
-        return min(self.options.min_idle - len(self._connections) - self._opening, places)
+    def _open_ahead(self) -> None:
+        """Open what is missing to ``min_idle``: not after a failure, for each try may count as a failed login."""
+        coming = max(self._connecting, self._kept["opening"])
+        missing = self.options.min_idle - (len(self._open) - self._kept["closing"]) - coming
+        if self._trouble is not None or self._standing_trouble() is not None:
+            return
+        for place in self._take_all():
+            if isinstance(place, Vacancy) and missing > 0:
+                missing -= 1
+                self._keep("opening", self._open_idle)
+            else:
+                self._send.send_nowait(place)
 
-    async def close(self) -> None:
+    async def _open_idle(self) -> Place | None:
+        opened = await self._open_one()
+        if isinstance(opened, Connection):
+            return opened
+        if self._has_working():
+            if self._suspension is None:
+                self._suspend(opened, failures=1)
+            return None
+        self._tell_trouble(opened)
+        return VACANCY
+
+    async def _retire(self, connection: Connection, why: str) -> Place:
+        """Say QUIT on a connection that is used no more; its place is empty when it is closed, and not before."""
+        try:
+            await connection.close()
+        finally:
+            self._note_closed(connection, why)
+        return VACANCY
+
+    async def close_connections(self) -> None:
         """Say QUIT on every connection, all at once, and end them."""
-        self.shut()
-        connections = tuple(self._connections)
-        for connection in connections:
-            self._remove(connection, connection.end or "drained")
+        self.close()
+        whys = {connection: connection.end or "drained" for connection in self._open}
         with trio.move_on_after(CLOSE_SECONDS):
             async with trio.open_nursery() as closing:
-                for connection in connections:
+                for connection in whys:
                     closing.start_soon(connection.close)
-        for connection in connections:
+        for connection, why in whys.items():
             connection.abort()
+            self._note_closed(connection, why)
+
+
+def _last_used(place: Place) -> float:
+    return place.used_at if isinstance(place, Connection) and not place.end else -math.inf
 
 
 @define(eq=False)
-class Loan:
-    """One slot of a pool and a connection with room for a message, for an ``async with`` block; see `Pool.borrow`."""
+class Borrowed:
+    """One place of a pool and its connection, for an ``async with`` block; see `Pool.borrow`."""
 
     _pool: Pool
-    _lent: Connection | Trouble | Shut = _SHUT
+    _borrowed: Connection | Trouble | PoolClosed = POOL_CLOSED
 
-    async def __aenter__(self) -> Connection | Trouble | Shut:
-        self._lent = self._pool.lend_nowait() or await self._pool.lend()
-        return self._lent
-
-    def keep(self) -> None:
-        """Do not give back at the end of the block: whoever was told to calls `Pool.take_back` later."""
-        self._lent = _SHUT
+    async def __aenter__(self) -> Connection | Trouble | PoolClosed:
+        self._borrowed = await self._pool.acquire()
+        return self._borrowed
 
     async def __aexit__(self, *_: object) -> None:
-        self._pool.take_back(self._lent)
+        self._pool.give_back(self._borrowed)
 
 
 @asynccontextmanager
 async def open_pool(
     options: PoolOptions,
     timeouts: Timeouts,
-    open_with: Open,
+    open_session: OpenSession,
     publish: Publish,
     tell_trouble: TellTrouble = lambda _: None,
     standing_trouble: StandingTrouble = lambda: None,
 ) -> AsyncIterator[Pool]:
     """Open a pool and keep it for the block; all connections are closed at its end, also on a cancel.
 
-    ``open_with`` opens one connection to the relay. ``tell_trouble`` is called with the trouble of one that the pool
+    ``open_session`` opens one connection to the relay. ``tell_trouble`` is called with the trouble of one that the pool
     opened for its own sake. While ``standing_trouble`` returns some, none is opened.
 
     No message may be in flight when the block ends: the tasks that borrow live in a nursery inside it.
     """
     async with trio.open_nursery() as keeping:
-        pool = Pool(options, timeouts, publish, open_with, tell_trouble, standing_trouble, keeping)
+        pool = Pool(options, timeouts, publish, open_session, tell_trouble, standing_trouble, keeping)
         keeping.start_soon(pool.keep)
         try:
             yield pool
         finally:
             keeping.cancel_scope.cancel()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS + 1):
-                await pool.close()
+                await pool.close_connections()

@@ -77,7 +77,8 @@ class Presence:
     def note(self, event: Event) -> None:
         """Keep an outcome for those who look; costs nothing while nobody does."""
         if self._is_watched and isinstance(event, Settled):
-            self._outcomes.append(OutcomeLine(time.time(), event, self.worker_name))
+            now = time.time()
+            self._outcomes += [OutcomeLine(now, job, self.worker_name) for job in event.jobs[-TOLD_AT_ONCE:]]
             self._has_news.set()
 
     def note_exchange(self, exchange: Exchange) -> None:

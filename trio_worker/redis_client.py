@@ -149,20 +149,33 @@ class RedisClient:
 
     async def run_script(self, name: str, keys: Sequence[str], *args: bytes | str | int) -> Answer | Unavailable:
         """Run a script of the package; on NOSCRIPT (a restart, SCRIPT FLUSH) its text is sent instead."""
-        script = self.scripts[name]
-        answer = await self._call(name, "EVALSHA", script.digest, len(keys), *keys, *args)
-        if isinstance(answer, Unavailable) and answer.what.startswith("NOSCRIPT"):
-            return await self._call(name, "EVAL", script.text, len(keys), *keys, *args)
-        return answer
+        return await self._run_script(call_inline, name, keys, args)
+
+    async def run_script_breakably(
+        self, name: str, keys: Sequence[str], *args: bytes | str | int
+    ) -> Answer | Unavailable:
+        """Run a script as `run_script` does, but a cancel breaks it off: only one whose reply may be lost."""
+        return await self._run_script(call_breakable, name, keys, args)
 
     async def command(self, *words: bytes | str | float) -> Answer | Unavailable:
         """Run one command that answers at once."""
-        return await self._call(str(words[0]), *words)
+        return await self._call(call_inline, str(words[0]), *words)
 
-    async def _call(self, doing: str, *words: bytes | str | float) -> Answer | Unavailable:
+    async def _run_script(
+        self, call_by: Callable[..., Awaitable[Any]], name: str, keys: Sequence[str], args: Sequence[bytes | str | int]
+    ) -> Answer | Unavailable:
+        script = self.scripts[name]
+        answer = await self._call(call_by, name, "EVALSHA", script.digest, len(keys), *keys, *args)
+        if isinstance(answer, Unavailable) and answer.what.startswith("NOSCRIPT"):
+            return await self._call(call_by, name, "EVAL", script.text, len(keys), *keys, *args)
+        return answer
+
+    async def _call(
+        self, call_by: Callable[..., Awaitable[Any]], doing: str, *words: bytes | str | float
+    ) -> Answer | Unavailable:
         self.calls += 1
         began = trio.current_time()
-        return self._noted(await _caught(call_inline, self.client.execute_command, *words), doing, began)
+        return self._noted(await _caught(call_by, self.client.execute_command, *words), doing, began)
 
     async def pipeline(
         self, commands: Sequence[Sequence[bytes | str | float]], doing: str = "pipeline", may_fail: int = 0

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
 import trio
+from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
@@ -58,6 +59,11 @@ class Rostered:
             # Something went wrong: neither what was not sent yet nor TLS's farewell is worth a wait.
             self.abort()
         await super().disconnect(nowait, *why, **details)  # type: ignore[misc]  # the mixin stands before a connection
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """Pack a command in C; redis-py does that for its other client only."""
+        command = args[0].encode() if isinstance(args[0], str) else args[0]
+        return [pack_command((*command.split(), *args[1:]))]
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: FBT001, FBT002
         # Since Python 3.12 asyncio takes a write on an aborted transport for one that is merely slow, and then waits

@@ -112,6 +112,13 @@ def _lone_line(line: bytes) -> RawReply | None:
     return None if cut is None or cut[2] == b"-" else RawReply(int(cut[1]), (cut[3] or b"").decode("utf-8", "replace"))
 
 
+@lru_cache(64)
+def _acceptances(count: int) -> re.Pattern[bytes]:
+    """Return what so many short replies of one line look like that all say yes; the last one is its group."""
+    line = rb"2[0-9]{2}(?: [^\n]{0,%d})?" % (_SHORT_CHARS - 5)
+    return re.compile((line + rb"\r?\n") * (count - 1) + rb"(" + line + rb")\r?\n")
+
+
 def printable(text: str) -> str:
     """Return ``text`` on one line, bounded, with everything that a terminal could obey replaced by ``?``."""
     words = " ".join(text.split())[:TEXT_LIMIT_CHARS]
@@ -124,30 +131,58 @@ def printable(text: str) -> str:
 class ReplyReader:
     """Cut received bytes into replies, however they were split on the way (RFC 5321 4.2.1).
 
-    Memory is bounded by `REPLY_LIMIT_BYTES`. After a `Garbled` the reader stays garbled.
+    `put` takes bytes, `read` gives the next reply that they complete. Memory is bounded by `REPLY_LIMIT_BYTES`. After a
+    `Garbled` the reader stays garbled.
     """
 
-    _rest: bytes = b""
+    _unread: bytes = b""
+    _at: int = 0  # where the next line begins in what is unread
     _code: int = 0
     _texts: list[str] = field(factory=list)
     _size_bytes: int = 0
     _garbled: Garbled | None = None
 
-    def feed(self, received: bytes) -> list[RawReply | Garbled]:
-        """Take the next bytes; return the replies they complete, a `Garbled` last if the stream is broken."""
-        if self._garbled is not None:
-            return [self._garbled]
-        found: list[RawReply | Garbled] = []
-        *lines, self._rest = (self._rest + received).split(b"\n")
-        for line in lines:
+    def put(self, received: bytes) -> None:
+        """Take the next bytes."""
+        self._unread = self._unread[self._at :] + received
+        self._at = 0
+
+    def read(self) -> RawReply | Garbled | None:
+        """Return the next reply, or `Garbled` if the stream is broken; None when more bytes have to come first."""
+        while self._garbled is None:
+            end = self._unread.find(b"\n", self._at)
+            if end < 0:
+                if len(self._unread) - self._at > LINE_LIMIT_BYTES:
+                    return self._break(f"a reply line over {LINE_LIMIT_BYTES} bytes")
+                return None
+            line, self._at = self._unread[self._at : end], end + 1
             lone = _lone_line(line) if len(line) <= _SHORT_CHARS and not self._texts else None
             read = lone or self._take(line.removesuffix(b"\r"))
             if read is not None:
-                found.append(read)
+                return read
+        return self._garbled
+
+    def read_acceptances(self, count: int) -> RawReply | None:
+        """Return the last of the next ``count`` replies if all of them are 2xx and have one line; else read nothing.
+
+        One look at all of them costs less than one at each: nearly every mail is answered so.
+        """
+        if self._texts or self._garbled is not None:
+            return None
+        found = _acceptances(count).match(self._unread, self._at)
+        if found is None:
+            return None
+        self._at = found.end()
+        return _lone_line(found[1])
+
+    def feed(self, received: bytes) -> list[RawReply | Garbled]:
+        """Take the next bytes; return the replies they complete, a `Garbled` last if the stream is broken."""
+        self.put(received)
+        found: list[RawReply | Garbled] = []
+        while (read := self.read()) is not None:
+            found.append(read)
             if isinstance(read, Garbled):
-                return found
-        if len(self._rest) > LINE_LIMIT_BYTES:
-            found.append(self._break(f"a reply line over {LINE_LIMIT_BYTES} bytes"))
+                break
         return found
 
     def _take(self, line: bytes) -> RawReply | Garbled | None:

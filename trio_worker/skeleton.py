@@ -50,10 +50,15 @@ def percent(value: object) -> str:
     return text if _UNRESERVED.fullmatch(text) else quote(text, safe="")
 
 
+def escaped(value: str) -> str:
+    """Escape a text for HTML, as Jinja does."""
+    return value if value.isalnum() else escape(value)
+
+
 _WRITTEN = {"<": Written.AS_IT_IS, "&lt;": Written.ESCAPED, "%3C": Written.PERCENT_ENCODED}
 _WRITE: dict[Written, Callable[[str], str]] = {
     Written.AS_IT_IS: str,
-    Written.ESCAPED: escape,
+    Written.ESCAPED: escaped,
     Written.PERCENT_ENCODED: percent,
 }
 

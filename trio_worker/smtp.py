@@ -30,7 +30,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import assert_never
 
 from attrs import define, field, frozen
 
@@ -74,10 +73,16 @@ class Envelope:
 
 @define(eq=False)
 class Transaction:
-    """One message on its way; ``outcome`` is None until it is decided, then it never changes."""
+    """One message on its way; ``outcome`` is None until it is decided, then it never changes.
+
+    ``began`` and ``seconds``, from MAIL to the deciding reply, are set by whoever drives the conversation: it has no
+    clock.
+    """
 
     envelope: Envelope
     outcome: Outcome | None = None
+    began: float = 0.0
+    seconds: float = 0.0
     end_offset_bytes: int | None = None  # of the connection's written bytes, where this message is complete
     mail_accepted: bool = False
     sender_refusal: Reply | None = None
@@ -104,26 +109,20 @@ class Transaction:
 
 @define(eq=False)
 class _Step:
-    """What is written together and still unwritten: commands and the replies that they earn, or a content."""
+    """What is written together: commands with the replies that they earn, or a content; all of one transaction."""
 
-    owed: tuple[tuple[Stage, Transaction | None], ...]
+    stages: tuple[Stage, ...]
+    transaction: Transaction | None
     wire: bytes
-    waits: bool  # for every earlier reply
+    waits: bool = False  # for every earlier reply
     content: bytes = b""  # follows the commands, as it is
-
-    @property
-    def begins_mail(self) -> bool:
-        return self.owed[0][0] is Stage.MAIL
-
-
-_RSET = _Step(((Stage.RSET, None),), b"RSET\r\n", waits=False)
 
 
 @define
 class Conversation:
     """A session with one relay, from the first MAIL to QUIT; no sockets, no clock.
 
-    ``begin`` and ``quit`` queue what is to be said, ``receive`` takes what was answered; after each call
+    ``begin`` and ``quit`` queue what is to be said, ``receive`` takes what was answered; after one or more such calls
     ``take_outgoing`` gives the bytes to write now, and the transactions carry what was decided. ``lose`` ends the
     conversation when the connection did. Once ``end`` is set the connection is to be aborted and never used again.
     """
@@ -137,7 +136,8 @@ class Conversation:
     # Told of each reply, before it is taken: for whoever traces the connection.
     tell_reply: Callable[[Stage, Transaction | None, Reply], object] | None = None
     _todo: deque[_Step] = field(factory=deque)
-    _expected: deque[tuple[Stage, Transaction | None]] = field(factory=deque)
+    _expected: deque[_Step] = field(factory=deque)  # written, and not answered in full
+    _answered: int = 0  # replies to the first of them
     _open: dict[Transaction, None] = field(factory=dict)  # in the order of their beginning
     _decided: list[Transaction] = field(factory=list)
     _reader: ReplyReader = field(factory=ReplyReader)
@@ -153,7 +153,7 @@ class Conversation:
     @property
     def awaited(self) -> Stage | None:
         """The stage of the reply that is due next; None while the relay owes us nothing."""
-        return self._expected[0][0] if self._expected else None
+        return self._expected[0].stages[self._answered] if self._expected else None
 
     def begin(self, envelope: Envelope) -> Transaction:
         """Queue one message; a mail that this relay cannot take is decided at once, without a byte written."""
@@ -167,13 +167,11 @@ class Conversation:
             return transaction
         self._todo.extend(self._steps(transaction))
         self._open[transaction] = None
-        self._pump()
         return transaction
 
     def quit(self) -> None:
         """Queue QUIT; only for a conversation with nothing in flight."""
-        self._todo.append(_Step(((Stage.QUIT, None),), b"QUIT\r\n", waits=True))
-        self._pump()
+        self._todo.append(_Step((Stage.QUIT,), None, b"QUIT\r\n", waits=True))
 
     def is_complete(self, transaction: Transaction, unsent_bytes: int) -> bool:
         """Whether all of a message was written and may be out, when so many of the last bytes surely are not."""
@@ -190,22 +188,23 @@ class Conversation:
 
         It comes in pieces, so that a large content need not be copied.
         """
+        self._pump()
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
 
     def receive(self, received: bytes) -> None:
         """Take bytes from the relay, cut anywhere."""
-        for read in self._reader.feed(received):
-            if self.end is not None:
-                return
-            match read:
-                case RawReply():
+        self._reader.put(received)
+        while self.end is None:
+            if self._accept_at_once():
+                continue
+            match self._reader.read():
+                case None:
+                    return
+                case RawReply() as read:
                     self._answer(read)
                 case Garbled(what):
                     self._finish(How.GARBLED, what)
-                case _:
-                    assert_never(read)
-        self._pump()
 
     def lose(self, how: How, what: str, unsent_bytes: int = 0) -> None:
         """End the conversation with the connection; ``unsent_bytes`` of the last writes provably never left us."""
@@ -217,61 +216,68 @@ class Conversation:
     def _steps(self, transaction: Transaction) -> list[_Step]:
         """Return MAIL, every RCPT, and DATA or BDAT with the content, cut where something must wait for replies."""
         envelope, offers = transaction.envelope, self.capabilities
-        commands = [_mail_command(envelope, offers), *[f"RCPT TO:<{each}>\r\n" for each in envelope.recipients]]
-        owed = [(Stage.MAIL, transaction), *[(Stage.RCPT, transaction)] * len(envelope.recipients)]
-        content = b""
+        commands = [_mail_command(envelope, offers), "RCPT TO:<" + ">\r\nRCPT TO:<".join(envelope.recipients) + ">\r\n"]
+        content, last = b"", Stage.DATA
         if offers.chunking:
-            content = envelope.content
+            content, last = envelope.content, Stage.FINAL
             commands.append(f"BDAT {len(content)} LAST\r\n")
-            owed.append((Stage.FINAL, transaction))
         else:
             commands.append("DATA\r\n")
-            owed.append((Stage.DATA, transaction))
+        stages = (Stage.MAIL, *(Stage.RCPT,) * len(envelope.recipients), last)
         encoding = "utf-8" if envelope.needs_smtputf8 else "ascii"
-        begins: Sequence[int] = (0,)
-        if not offers.pipelining:
-            begins = range(len(commands))
-        elif offers.chunking and envelope.is_cautious:
-            begins = (0, len(commands) - 1)
+        if offers.pipelining and not (offers.chunking and envelope.is_cautious):
+            return [_Step(stages, transaction, "".join(commands).encode(encoding), content=content)]
+        lines = "".join(commands).encode(encoding).splitlines(keepends=True)
+        begins: Sequence[int] = (0, len(lines) - 1) if offers.pipelining else range(len(lines))
         steps = [
-            _Step(
-                tuple(owed[first:end]),
-                "".join(commands[first:end]).encode(encoding),
-                not offers.pipelining or first > 0,
-            )
-            for first, end in pairwise((*begins, len(commands)))
+            _Step(stages[first:end], transaction, b"".join(lines[first:end]), waits=not offers.pipelining or first > 0)
+            for first, end in pairwise((*begins, len(lines)))
         ]
         steps[-1].content = content
         return steps
 
     def _pump(self) -> None:
         """Move to the wire whatever need not wait for a reply."""
-        while self._todo and self.end is None and not self._awaits_go_ahead:
-            step = self._todo[0]
-            if step.waits and self._expected:
+        while self._todo and not self._awaits_go_ahead:
+            if self._todo[0].waits and self._expected:
                 return
-            if self._stands and step.begins_mail:
-                self._write(_RSET)
-            else:
-                self._todo.popleft()
-                self._write(step)
+            self._write(self._todo.popleft())
 
     def _write(self, step: _Step) -> None:
-        self._expected.extend(step.owed)
+        if step.stages[0] is Stage.MAIL:
+            if self._stands:
+                step.stages, step.wire = (Stage.RSET, *step.stages), b"RSET\r\n" + step.wire
+            self._stands = True
+        self._expected.append(step)
         self._outgoing.append(step.wire)
         if step.content:
             self._outgoing.append(step.content)
         self.written_bytes += len(step.wire) + len(step.content)
-        last, transaction = step.owed[-1]
+        last = step.stages[-1]
         self._awaits_go_ahead = last is Stage.DATA
-        if last is Stage.FINAL and transaction is not None:
-            transaction.end_offset_bytes = self.written_bytes
+        if last is Stage.FINAL and step.transaction is not None:
+            step.transaction.end_offset_bytes = self.written_bytes
             # The dot clears a transaction whatever its reply (RFC 5321 4.1.1.4); a refused BDAT may not.
             self._stands = self.capabilities.chunking
-        elif last is Stage.RSET:
-            self._stands = False
-        elif step.begins_mail:
-            self._stands = True
+
+    def _accept_at_once(self) -> bool:
+        """Take all replies to a message that went in one step, if all of them say yes and have come."""
+        step = self._expected[0] if self._expected and not self._answered else None
+        if step is None or step.transaction is None or len(step.stages) < 3 or step.stages[-1] is not Stage.FINAL:
+            return False
+        # Whoever traces is told of each reply by itself.
+        raw = self._reader.read_acceptances(len(step.stages)) if self.tell_reply is None else None
+        if raw is None:
+            return False
+        self._expected.popleft()
+        self.replies += len(step.stages)
+        transaction = step.transaction
+        transaction.mail_accepted, transaction.rcpts_answered = True, len(transaction.envelope.recipients)
+        reply = self.last_reply = raw.answering(Stage.FINAL)
+        self.delivered += 1
+        self._stands = bool(self._expected) and self._stands
+        self._decide(transaction, Accepted(reply))
+        return True
 
     def _answer(self, raw: RawReply) -> None:
         self.replies += 1
@@ -279,7 +285,9 @@ class Conversation:
             how = How.CLOSING if raw.code == _CLOSING_CODE else How.GARBLED
             self._finish(how, "a reply that no command asked for", raw.answering(Stage.CONNECT))
             return
-        stage, transaction = self._expected[0]
+        step = self._expected[0]
+        stage = step.stages[self._answered]
+        transaction = None if stage is Stage.RSET else step.transaction
         reply = self.last_reply = raw.answering(stage)
         if self.tell_reply is not None:
             self.tell_reply(stage, transaction, reply)
@@ -289,7 +297,10 @@ class Conversation:
         if raw.code // 100 not in _CLASSES[stage]:
             self._finish(How.GARBLED, f"{raw.code} is no answer to {stage.upper()}", reply)
             return
-        self._expected.popleft()
+        self._answered += 1
+        if self._answered == len(step.stages):
+            self._expected.popleft()
+            self._answered = 0
         if transaction is not None:
             self._advance(transaction, stage, reply)
 
@@ -320,9 +331,9 @@ class Conversation:
     def _drop_if_refused(self, transaction: Transaction) -> None:
         """Decide a refused transaction early if all that is left of it is still unwritten."""
         refused = transaction.refused_so_far
-        if refused is None or any(owed is transaction for _, owed in self._expected):
+        if refused is None or any(step.transaction is transaction for step in self._expected):
             return
-        self._todo = deque(step for step in self._todo if step.owed[-1][1] is not transaction)
+        self._todo = deque(step for step in self._todo if step.transaction is not transaction)
         self._decide(transaction, refused)
 
     def _note_data(self, transaction: Transaction, reply: Reply) -> None:
@@ -332,8 +343,7 @@ class Conversation:
             return
         # With nobody to receive it, only the dot is owed: the relay must then take nothing (RFC 2920 3.1).
         content = b"" if transaction.accepted_recipients == 0 else dot_stuffed(transaction.envelope.content)
-        step = _Step(((Stage.FINAL, transaction),), content, waits=False, content=b".\r\n")
-        self._todo.appendleft(step)
+        self._todo.appendleft(_Step((Stage.FINAL,), transaction, content, content=b".\r\n"))
 
     def _note_final(self, transaction: Transaction, reply: Reply) -> None:
         is_lone_dot = not self.capabilities.chunking and transaction.accepted_recipients == 0
@@ -365,6 +375,7 @@ class Conversation:
         self._open.clear()
         self._todo.clear()
         self._expected.clear()
+        self._answered = 0
 
     def _at_loss(self, transaction: Transaction, loss: Loss, unsent_bytes: int) -> Outcome:
         refused = transaction.refused_so_far

@@ -14,7 +14,6 @@ from attrs import define, field, frozen
 from trio_worker.breaker import Breaker, Closed
 from trio_worker.events import (
     BreakerChanged,
-    Claimed,
     ConnectionView,
     Disposition,
     Event,
@@ -27,12 +26,22 @@ from trio_worker.events import (
     RedisFailed,
     RedisRecovered,
     Settled,
+    SettledJob,
     SettlementsKept,
 )
-from trio_worker.heartbeat import CAUSES_TOLD, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
+from trio_worker.heartbeat import (
+    CAUSES_TOLD,
+    DeathCount,
+    Heartbeat,
+    Rates,
+    Suspended,
+    Vitals,
+    WorkerSeen,
+    summed_causes,
+)
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
-from trio_worker.window import Load, Quantiles, Window
+from trio_worker.window import Quantiles, Window
 
 # Rates are counted over this many whole seconds.
 RATE_SECONDS = 10
@@ -74,7 +83,7 @@ class Snapshot:
     ledger: Ledger
     in_hand: int  # claimed and not settled
     at_work: int  # of those, without the ones that only wait to be settled
-    number_workers: int  # at work at once, at the most
+    number_workers: int  # consumers
     rates: Rates
     waiting_slope: float | None  # jobs per second over the last half minute
     spark_sent: tuple[int, ...]  # per second, oldest first
@@ -82,7 +91,7 @@ class Snapshot:
     smtp: Quantiles
     total: Quantiles
     latency: Quantiles  # from push to settlement as sent
-    idle_share: float | None  # of the hands, over the last minute
+    idle_share: float | None  # of the consumers, over the last minute
     connections: tuple[ConnectionView, ...]
     max_connections: int
     breaker: Breaker
@@ -99,7 +108,8 @@ class Snapshot:
     workers: tuple[WorkerSeen, ...] = ()
     vitals: Vitals = field(factory=Vitals)
     connecting: int = 0  # connections that are being opened
-    backing_off: int = 0  # places for connections that stay empty for a while
+    suspended: Suspended | None = None
+    busy_consumers: int = 0  # consumers that have a job
     redis_recoveries: int = 0  # times that Redis answered again
 
     @property
@@ -118,7 +128,8 @@ _Causes: TypeAlias = dict[tuple[str, str, Disposition], tuple[int, float]]
 class Board:
     """Events come in, snapshots go out; ``started_at`` is on the local clock (seconds) that ``note`` is given.
 
-    No event tells that a job waits for nothing but its settlement: ``count_at_work`` says how many do not.
+    No event tells that a job waits for nothing but its settlement, or that a consumer has a job: ``count_at_work`` and
+    ``count_busy`` say how many do, ``idle_share`` which part of the consumers had none over the last minute.
     """
 
     queue_name: str
@@ -131,22 +142,23 @@ class Board:
     depth: int = 1
     worker_name: str = ""  # that we have among ``workers``
     count_at_work: Callable[[], int] | None = None
+    count_busy: Callable[[], int] = lambda: 0
+    idle_share: Callable[[float], float | None] = lambda _now: None
     ledger: Ledger = field(factory=Ledger)
     _phase: PhaseChanged = field(factory=lambda: PhaseChanged(Phase.STARTING))
     _queue: tuple[float, QueueSeen] | None = None
     _breaker: Breaker = field(factory=Closed)
     _second: int = 0  # the one that settlements gather of
-    _gathered: list[Settled] = field(factory=list)
+    _gathered: list[SettledJob] = field(factory=list)
     _seconds: deque[tuple[int, Counter[Disposition]]] = field(factory=deque)
     _depths: deque[tuple[float, int]] = field(factory=lambda: deque(maxlen=64))
     _wait: Window = field(factory=Window)
     _smtp: Window = field(factory=Window)
     _total: Window = field(factory=Window)
     _latency: Window = field(factory=Window)
-    _load: Load = field(factory=Load)  # jobs in hand
     _is_quiet: bool = False
     _causes: deque[tuple[int, _Causes]] = field(factory=deque)  # by minute, oldest first
-    _latest: deque[tuple[float, Settled]] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
+    _latest: deque[tuple[float, SettledJob]] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
     _redis_failed: tuple[float, str] | None = None
     _redis_recoveries: int = 0
     _journal_trouble: str = ""
@@ -159,14 +171,10 @@ class Board:
         """Add one event; ``now`` is the local clock, ``wall`` the time of day in epoch seconds."""
         self.ledger.note(event)
         match event:
-            case Settled():
-                self._load.add(now, -1)
-                self._note_settled(event, now, wall)
-            case Claimed(jobs):
-                self._load.add(now, len(jobs))
+            case Settled(jobs):
+                self._note_settled(jobs, now, wall)
             case PhaseChanged():
                 self._phase = event
-                self._load.add(now, 0)
             case QuietChanged(is_quiet):
                 self._is_quiet = is_quiet
             case QueueSeen(waiting=waiting):
@@ -222,7 +230,7 @@ class Board:
             smtp=self._smtp.tally(now).quantiles(),
             total=self._total.tally(now).quantiles(),
             latency=self._latency.tally(now).quantiles(),
-            idle_share=self._idle_share(now),
+            idle_share=self.idle_share(now),
             connections=tuple(connections),
             max_connections=self.max_connections,
             breaker=breaker,
@@ -238,6 +246,7 @@ class Board:
             workers=workers,
             vitals=vitals,
             redis_recoveries=self._redis_recoveries,
+            busy_consumers=self.count_busy(),
         )
 
     def heartbeat(
@@ -278,7 +287,7 @@ class Board:
             recovered=ledger.recovered,
             opened=ledger.opened,
             opening_seconds=round(ledger.opening_seconds, 3),
-            idle_share=self._idle_share(now),
+            idle_share=self.idle_share(now),
             wait=self._wait.tally(now),
             smtp=self._smtp.tally(now),
             total=self._total.tally(now),
@@ -286,24 +295,22 @@ class Board:
             causes=self._cause_counts(now)[:CAUSES_TOLD],
             vitals=vitals,
             config=config,
+            busy_consumers=self.count_busy(),
         )
 
     def _at_work(self) -> int:
         return self.ledger.in_hand if self.count_at_work is None else self.count_at_work()
 
-    def _idle_share(self, now: float) -> float | None:
-        mean = self._load.mean(now)
-        return None if mean is None else min(1.0, max(0.0, 1 - mean / self.number_workers))
-
-    def _note_settled(self, settled: Settled, now: float, wall: float) -> None:
+    def _note_settled(self, jobs: Sequence[SettledJob], now: float, wall: float) -> None:
         second = int(now)
         if second != self._second or len(self._gathered) >= GATHERED:
             self._add_gathered()
             self._second = second
-        self._gathered.append(settled)
-        self._latest.append((wall, settled))
-        if settled.cause is not None and settled.disposition is not Disposition.SENT:
-            self._note_cause(settled.cause, settled.disposition, now, wall)
+        self._gathered += jobs
+        self._latest += [(wall, job) for job in jobs[-OUTCOMES_KEPT:]]
+        for job in jobs:
+            if job.cause is not None and job.disposition is not Disposition.SENT:
+                self._note_cause(job.cause, job.disposition, now, wall)
 
     def _add_gathered(self) -> None:
         """Add settlements of one second, figure by figure: that costs a third of adding them one by one."""

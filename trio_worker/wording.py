@@ -13,7 +13,7 @@ from typing import assert_never
 from attrs import frozen
 
 from trio_worker.breaker import Breaker, Closed, HalfOpen, Open
-from trio_worker.events import Phase, Settled
+from trio_worker.events import Phase, SettledJob
 from trio_worker.outcome import How, Trouble
 from trio_worker.privacy import mask_text
 from trio_worker.snapshot import Scope, Snapshot
@@ -345,6 +345,11 @@ def trouble_words(trouble: Trouble) -> str:
     return f"{words} with {trouble.reply.codes}"
 
 
+def trouble_said(trouble: Trouble) -> str:
+    """Return a relay's trouble in plain words, and its own words."""
+    return f"{trouble_words(trouble)}{_quote(trouble)}"
+
+
 def _quote(trouble: Trouble) -> str:
     said = trouble.reply.text if trouble.reply is not None else trouble.what
     return f" ({mask_text(said)})" if said else ""
@@ -367,7 +372,7 @@ def breaker_words(breaker: Breaker) -> str:
             assert_never(breaker)
 
 
-def recipients_words(settled: Settled) -> str:
+def recipients_words(settled: SettledJob) -> str:
     """Return the masked recipient, or how many there are."""
     match settled.recipients:
         case ():
@@ -378,7 +383,7 @@ def recipients_words(settled: Settled) -> str:
             return f"{len(several):,} recipients"
 
 
-def reason_words(settled: Settled) -> str:
+def reason_words(settled: SettledJob) -> str:
     """Return why a job left as it did: codes, word, when it comes again, and what was said."""
     cause = settled.cause
     words = "" if cause is None or cause.word == "accepted" else cause.word.replace("_", " ")

@@ -1,10 +1,11 @@
 """Trio. The worker: its nurseries, its signals, its end.
 
-The order of a shutdown is the nesting of the nurseries, from the inside out:
+One nursery owns the consumers, a fixed set of tasks. The order of a shutdown is the nesting of the scopes, from the
+inside out:
 
-* claiming ends first: a signal cancels its scope, and nothing else;
-* mails that are under way, and the crew with those that wait, get one deadline, the grace;
-* the pool closes its connections when the crew is done;
+* claiming ends first: a signal cancels its scope;
+* the consumers' scope gets one deadline, the grace; what waits for a connection goes back at once;
+* the pool closes its connections when the consumers are done;
 * settling and renewing leases live outside of all of them and end last.
 """
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import assert_never
 
 import trio
@@ -20,19 +20,18 @@ from attrs import define, evolve, field, frozen
 
 from trio_worker import __version__
 from trio_worker.age import PushHistory
-from trio_worker.breaker import Open as BreakerOpen
 from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claiming import BurstEnd, Claiming
-from trio_worker.crew import Crew
+from trio_worker.consumer import Consumers
 from trio_worker.email_type import TypeSpec
 from trio_worker.events import Event, Phase, PhaseChanged, Publish, QuietChanged, RedisWeak
 from trio_worker.exchange import Exchange
-from trio_worker.gate import Gate
-from trio_worker.hands import Contact, Hands, Settler, keep_leases
-from trio_worker.heart import Heart
-from trio_worker.heartbeat import Heartbeat, Vitals, WorkerSeen, told_types
+from trio_worker.gate import Gate, RedisHealth
+from trio_worker.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, told_types
+from trio_worker.in_flight import InFlight
 from trio_worker.inspection import examine
 from trio_worker.journal import Journal
+from trio_worker.leases import keep_leases
 from trio_worker.lookout import Lookout
 from trio_worker.mail import Composer, MailOptions
 from trio_worker.opening import Opened, Relay, RelayOptions, open_session
@@ -40,19 +39,18 @@ from trio_worker.option import option
 from trio_worker.order import Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, Trace
 from trio_worker.outcome import How, Trouble
 from trio_worker.overview import queue_seen
-from trio_worker.pool import Open, Pool, PoolOptions, open_pool
+from trio_worker.pool import OpenSession, Pool, PoolOptions, open_pool
+from trio_worker.preparation import Preparation
 from trio_worker.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.reply import Stage
+from trio_worker.settling import Settler
 from trio_worker.snapshot import Board, Snapshot
 from trio_worker.task_tree import task_tree
 from trio_worker.verdict import RetryPolicy
-from trio_worker.wording import trouble_words
+from trio_worker.wording import trouble_said, trouble_words
 
-# So many mails at once wait for a connection or for Redis, the others in line behind them: enough to open as many
-# connections side by side as anybody has.
-MOST_CREW = 64
 # A second signal leaves the mails in flight this long.
 HURRIED_GRACE_SECONDS = 2.0
 # Settlements get at least this long after the last mail, however little of the grace is left.
@@ -105,12 +103,12 @@ class Worker:
     redis_name: str = ""
     name: str = field(factory=new_worker_name)
     config: str = ""
-    open_with: Open | None = None
+    open_with: OpenSession | None = None
     journal: Journal | None = None
     set_log_level: Callable[[str, float], bool] | None = None  # for so many seconds; None where no log is kept
     board: Board = field(init=False)
     broker: Broker = field(init=False)
-    hands: Hands = field(init=False)
+    in_flight: InFlight = field(init=False)
     _relay: Relay = field(init=False)
     _refused: RelayOptions | None = None  # those with the login that the relay refused last
     _gate: Gate = field(init=False)
@@ -119,10 +117,10 @@ class Worker:
     _workers: tuple[WorkerSeen, ...] = ()
     _pool: Pool | None = None
     _history: PushHistory = field(factory=PushHistory)
+    _consumers: Consumers | None = None
     _claiming: trio.CancelScope = field(factory=trio.CancelScope)
-    _grace: trio.CancelScope = field(factory=trio.CancelScope)
-    _crew: trio.CancelScope | None = None
-    _heart: Heart | None = None
+    _grace: trio.CancelScope = field(factory=trio.CancelScope)  # of the consumers; its deadline is the drain's
+    _is_claiming: bool = False
     _draining_at: float | None = None  # local clock
     _why: str = ""
     _traces_until: float | None = None
@@ -132,7 +130,7 @@ class Worker:
         self._relay = options.relay
         self._gate = Gate(self.publish)
         self.broker = Broker(self.client, options.queue)
-        self.hands = Hands(options.number_workers)
+        self.in_flight = InFlight(options.number_workers * options.pool.depth)
         self.board = Board(
             queue_name=options.queue.name,
             redis_name=self.redis_name,
@@ -142,7 +140,9 @@ class Worker:
             started_at=trio.current_time(),
             depth=options.pool.depth,
             worker_name=self.name,
-            count_at_work=lambda: self.hands.at_work,
+            count_at_work=lambda: self.in_flight.at_work,
+            count_busy=lambda: 0 if self._consumers is None else self._consumers.busy,
+            idle_share=lambda now: None if self._consumers is None else self._consumers.idle_share(now),
             stale_after_seconds=max(STALE_SECONDS, LOOKS_MISSED * self.look_seconds),
         )
         self._lookout = Lookout(self.client, options.queue.name, self.looks_closely)
@@ -153,16 +153,16 @@ class Worker:
 
         Every job that was claimed is settled when this returns, or counted as unsettled.
         """
-        contact = Contact(self.publish)
-        settler = Settler(self.broker, self.hands, contact, self.publish, self.publish_all, self.journal)
+        redis_health = RedisHealth(self.publish)
+        settler = Settler(self.broker, self.in_flight, redis_health, self.publish, self.journal)
         self.publish(PhaseChanged(Phase.STARTING))
-        async with trio.open_nursery() as house:
-            house.start_soon(settler.run)
-            house.start_soon(keep_leases, self.broker, self.hands, contact, self.publish)
-            house.start_soon(self._examine)
-            house.start_soon(self._presence.run)
+        async with trio.open_nursery() as background:
+            background.start_soon(settler.run)
+            background.start_soon(keep_leases, self.broker, self.in_flight, redis_health, self.publish)
+            background.start_soon(self._examine)
+            background.start_soon(self._presence.run)
             if self.look_seconds:
-                house.start_soon(self._look)
+                background.start_soon(self._look)
             pool = open_pool(
                 self.options.pool,
                 self.options.relay.timeouts,
@@ -172,15 +172,15 @@ class Worker:
                 self._gate.standing_trouble,
             )
             async with pool as self._pool:
-                end = await self._run_crew(house, self._pool, contact, settler)
+                end = await self._run_consumers(self._pool, redis_health, settler)
             await self._finish_settling(settler)
-            if not contact.failing_seconds:
-                house.start_soon(self._hasten_farewell)
+            if not redis_health.failing_seconds:
+                background.start_soon(self._hasten_farewell)
                 if self.look_seconds:
                     await self._look_once()
                 began = self._draining_at
                 await self._presence.leave(None if began is None else trio.current_time() - began)
-            house.cancel_scope.cancel()
+            background.cancel_scope.cancel()
         self.publish(PhaseChanged(Phase.STOPPED, self._why))
         return int(end)
 
@@ -190,13 +190,12 @@ class Worker:
         self._claiming.cancel()
         self._begin_grace()
         if self._pool is not None:
-            self._pool.shut()  # what a claim that is under way still brings is not sent
+            self._pool.close()  # what a claim that is under way still brings is not sent
 
     def hurry(self) -> None:
         """Shorten the grace as a second signal does; before a drain has begun this begins it."""
         self.drain("hurried")
-        deadline = min(self._grace.deadline, trio.current_time() + HURRIED_GRACE_SECONDS)
-        self._set_grace(deadline)
+        self._grace.deadline = min(self._grace.deadline, trio.current_time() + HURRIED_GRACE_SECONDS)
 
     def quiet(self, why: str) -> None:
         """Claim nothing more, finish what is in hand, and stay."""
@@ -212,9 +211,11 @@ class Worker:
 
     def describe(self) -> str:
         """Return what goes on here in a few lines, for a person who asks a process that is stuck; no address in it."""
-        ledger, hands = self.board.ledger, f"{len(self.hands)} in hand, {self.hands.at_work} at work"
+        ledger, busy = self.board.ledger, 0 if self._consumers is None else self._consumers.busy
+        jobs = f"{len(self.in_flight)} in hand, {self.in_flight.at_work} at work"
         lines = [
-            f"{self.name}: {self.board.phase}{', quiet' if self.is_quiet else ''}, {hands}",
+            f"{self.name}: {self.board.phase}{', quiet' if self.is_quiet else ''}, {jobs}",
+            f"consumers busy {busy}/{self.board.number_workers}",
             ledger.so_far() if self.board.phase is not Phase.STOPPED else str(ledger),
             f"breaker: {type(self._gate.breaker).__name__.lower()}",
             repr(self._pool) if self._pool is not None else "no pool yet",
@@ -231,9 +232,10 @@ class Worker:
 
     @property
     def is_login_refused(self) -> bool:
-        """Whether claiming stopped because the relay refuses our login."""
-        breaker = self._gate.breaker
-        return isinstance(breaker, BreakerOpen) and breaker.trouble.how is How.LOGIN
+        """Whether the relay refuses our login now: then claiming stopped, or connections beside working ones did."""
+        suspension = None if self._pool is None else self._pool.suspension
+        troubles = (self._gate.standing_trouble(), None if suspension is None else suspension.trouble)
+        return any(trouble is not None and trouble.how is How.LOGIN for trouble in troubles)
 
     @property
     def relay_trouble(self) -> Trouble | None:
@@ -246,6 +248,8 @@ class Worker:
         self._relay = evolve(self._relay, options=options)
         if self.is_login_refused and options != self._refused:
             self._gate.probe_now()
+            if self._pool is not None:
+                self._pool.try_suspended()
 
     def use_limits(self, number_workers: int, queue: QueueOptions, pool: PoolOptions, retry: RetryPolicy) -> None:
         """Keep to these limits from now on; jobs in hand and mails in flight beyond them are seen through."""
@@ -253,24 +257,19 @@ class Worker:
         self.broker.options = queue
         self.board.number_workers = number_workers
         self.board.max_connections, self.board.depth = pool.max_size, pool.depth
-        self.hands.set_limit(number_workers)
+        self.in_flight.set_limit(number_workers * pool.depth)
         if self._pool is not None:
             self._pool.resize(pool)
-        if self._heart is not None:
-            self._heart.retry = retry
+        if self._consumers is not None:
+            self._consumers.retry = retry
+            self._consumers.set_number(number_workers)
 
     def publish(self, event: Event) -> None:
         """Tell an event to everybody who listens; the board first, so that the others may look at it."""
-        self.publish_all((event,))
-
-    def publish_all(self, events: Sequence[Event]) -> None:
-        """Tell events of one moment, as `publish` does; to ask what time it is costs more than to note it."""
-        now, wall = trio.current_time(), time.time()
-        for event in events:
-            self.board.note(event, now, wall)
-            self._presence.note(event)
-            for sink in self.sinks:
-                sink(event)
+        self.board.note(event, trio.current_time(), time.time())
+        self._presence.note(event)
+        for sink in self.sinks:
+            sink(event)
 
     def snapshot(self) -> Snapshot:
         """Return the figures at this moment."""
@@ -281,7 +280,7 @@ class Worker:
         snapshot = self.board.snapshot(now, wall, views, grace_ends_at, self._workers, self._presence.vitals)
         if self._pool is None:
             return snapshot
-        return evolve(snapshot, connecting=self._pool.connecting, backing_off=self._pool.backing_off)
+        return evolve(snapshot, connecting=self._pool.connecting, suspended=self._suspended(now, wall))
 
     def _take_beat(self, vitals: Vitals) -> Heartbeat:
         trouble = self._gate.trouble
@@ -295,7 +294,16 @@ class Worker:
             trouble="" if trouble is None else mask_text(trouble_words(trouble)),
             connections=self._pool.views() if self._pool is not None else (),
         )
-        return evolve(beat, types=told_types(self.types))
+        suspended = self._suspended(trio.current_time(), time.time())
+        return evolve(beat, types=told_types(self.types), suspended=suspended)
+
+    def _suspended(self, now: float, wall: float) -> Suspended | None:
+        """Return the connections that the pool does without for a while, in words that name nobody."""
+        suspension = None if self._pool is None else self._pool.suspension
+        if suspension is None:
+            return None
+        words = mask_text(trouble_said(suspension.trouble))
+        return Suspended(suspension.places, words, wall + max(0.0, suspension.until - now))
 
     def _obey(self, order: Order) -> str:
         """Do what somebody elsewhere wants; return what came of it."""
@@ -339,77 +347,78 @@ class Worker:
             self._gate.set_quiet(is_quiet=is_quiet)
             self.publish(QuietChanged(is_quiet, why))
 
-    async def _run_crew(self, house: trio.Nursery, pool: Pool, contact: Contact, settler: Settler) -> BurstEnd:
+    async def _run_consumers(self, pool: Pool, redis_health: RedisHealth, settler: Settler) -> BurstEnd:
         options = self.options
-        heart = self._heart = Heart(
-            types=self.types,
-            composer=self.composer,
-            mail_options=options.mail,
-            retry=options.retry,
-            only_to=options.relay.options.only_to,
+        consumers = self._consumers = Consumers(
+            preparation=Preparation(
+                types=self.types,
+                composer=self.composer,
+                options=options.mail,
+                only_to=options.relay.options.only_to,
+                history=self._history,
+                publish=self.publish,
+            ),
             broker=self.broker,
-            hands=self.hands,
+            in_flight=self.in_flight,
             settler=settler,
             gate=self._gate,
             pool=pool,
+            retry=options.retry,
+        )
+        claiming = Claiming(
+            broker=self.broker,
+            in_flight=self.in_flight,
+            gate=self._gate,
+            redis_health=redis_health,
+            settler=settler,
             history=self._history,
             publish=self.publish,
+            give=consumers.give,
+            is_burst=self.is_burst,
+            patience_seconds=options.shutdown.grace_seconds,
+            relay_capacity=lambda: pool.size * pool.options.depth,
         )
         end = BurstEnd.EMPTY
-        async with trio.open_nursery() as hall:
-            crew = Crew(hall, heart.see_off, MOST_CREW)
-            claiming = Claiming(
-                broker=self.broker,
-                hands=self.hands,
-                gate=self._gate,
-                contact=contact,
-                settler=settler,
-                history=self._history,
-                publish=self.publish,
-                give=partial(heart.handle, crew=crew),
-                is_burst=self.is_burst,
-                patience_seconds=options.shutdown.grace_seconds,
-                lanes=lambda: pool.capacity,
-            )
-            self.publish(PhaseChanged(Phase.RUNNING))
-            with self._claiming:
-                end = await claiming.run()
-                self._why = self._why or "the queue is done"
-            crew.dismiss()
-            self._begin_drain(house, hall, pool)
-            # Mails that went without waiting have no task that the nursery would wait for.
-            await self.hands.wait_until_done()
-        for parcel in crew.left():
-            heart.release(parcel)
+        with self._grace:
+            async with trio.open_nursery() as nursery:
+                consumers.start(nursery, options.number_workers)
+                self.publish(PhaseChanged(Phase.RUNNING))
+                self._is_claiming = True
+                async with trio.open_nursery() as beside_claiming:
+                    beside_claiming.start_soon(self._break_off_claim)
+                    with self._claiming:
+                        end = await claiming.run()
+                        self._why = self._why or "the queue is done"
+                    self._is_claiming = False
+                    beside_claiming.cancel_scope.cancel()
+                self._begin_drain(pool)
+                consumers.close()
+        consumers.release_waiting()
         return end
 
-    def _begin_drain(self, house: trio.Nursery, hall: trio.Nursery, pool: Pool) -> None:
+    def _begin_drain(self, pool: Pool) -> None:
         self.publish(PhaseChanged(Phase.DRAINING, self._why))
         self._draining_at = trio.current_time()
-        pool.shut()
-        self._crew = hall.cancel_scope
+        pool.close()
         self._begin_grace()
-        house.start_soon(self._end_grace, pool)
 
     def _begin_grace(self) -> None:
         """Let the grace run from now on, unless it does: a claim that is waited for after the signal is part of it."""
-        self._set_grace(min(self._grace.deadline, trio.current_time() + self.options.shutdown.grace_seconds))
+        grace_ends_at = trio.current_time() + self.options.shutdown.grace_seconds
+        self._grace.deadline = min(self._grace.deadline, grace_ends_at)
 
-    def _set_grace(self, deadline: float) -> None:
-        self._grace.deadline = deadline
-        if self._crew is not None:
-            self._crew.deadline = deadline
-
-    async def _end_grace(self, pool: Pool) -> None:
-        """When the grace is over, break what still waits for a final reply: it is uncertain, and we leave on time."""
-        with self._grace:
+    async def _break_off_claim(self) -> None:
+        """When the grace is over and a claim still waits for Redis, end it: its jobs are left to their leases."""
+        try:
             await trio.sleep_forever()
-        pool.abort()
+        finally:
+            if self._is_claiming:
+                self.client.abort_calls()
 
     async def _finish_settling(self, settler: Settler) -> None:
         seconds = max(self._grace.deadline - trio.current_time(), LEAST_SETTLING_SECONDS)
         with trio.move_on_after(seconds):
-            await self.hands.wait_until_empty()
+            await self.in_flight.wait_until_empty()
         with trio.move_on_after(LEAST_SETTLING_SECONDS):
             await settler.keep()
         settler.give_up()

@@ -107,8 +107,8 @@ class _Pusher:
 
     def note(self, event: Event) -> None:
         """Count the jobs that are done with."""
-        if isinstance(event, Settled) and event.disposition in {Disposition.SENT, Disposition.DEAD}:
-            self.finished += 1
+        if isinstance(event, Settled):
+            self.finished += sum(job.disposition in {Disposition.SENT, Disposition.DEAD} for job in event.jobs)
             self._changed.set()
 
 

@@ -321,7 +321,7 @@ class _Stage:
             return
         self.worker.drain(why)
         grace = self.settings.shutdown.grace_seconds
-        self._say(f"draining {len(self.worker.hands)}, up to {grace:g} s; press again to hurry")
+        self._say(f"draining {len(self.worker.in_flight)}, up to {grace:g} s; press again to hurry")
 
     def _hang_up(self) -> None:
         if self.worker is None:

@@ -24,7 +24,7 @@ def dashboard_of(worker: Worker, screen: Screen, keyboard: Keyboard | None, *, o
                 worker.drain("a key")
                 if isinstance(action, Drain):
                     await count_act(worker.client, worker.options.queue.name, Act.WORKER_DRAIN)
-                return f"draining {len(worker.hands)}; Ctrl-C hurries"
+                return f"draining {len(worker.in_flight)}; Ctrl-C hurries"
             case Pause(reason):
                 return await pause_words(worker.client, worker.options.queue.name, reason)
             case Resume():

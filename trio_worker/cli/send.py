@@ -35,8 +35,8 @@ from trio_worker.cli.surroundings import (
     refuse,
 )
 from trio_worker.connection import Connection
+from trio_worker.delivery import envelope_of
 from trio_worker.fault import Malformed
-from trio_worker.heart import envelope_of
 from trio_worker.job import decode
 from trio_worker.mail import Mail
 from trio_worker.opening import open_session
@@ -122,10 +122,9 @@ async def _deliver(mail: Mail, settings: Settings) -> Outcome:
         async with trio.open_nursery() as beside:
             beside.start_soon(connection.watch)
             beside.start_soon(_abort_when_cancelled, connection)
-            delivery = await connection.deliver(
+            outcome = await connection.deliver(
                 envelope_of(mail, mail.recipients, opened.capabilities, is_cautious=False)
             )
-            outcome = delivery.outcome
             if isinstance(outcome, Uncertain) and outcome.loss.how is How.CANCELLED:
                 complain(f"uncertain: {_said(outcome).why}; Message-ID {mail.message_id}")
             await connection.close()

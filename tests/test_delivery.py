@@ -1,0 +1,47 @@
+"""A delivery: what Redis is told of it, and what is told of it to everybody."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_worker.broker import Claim
+from trio_worker.delivery import Delivery
+from trio_worker.events import Disposition, Source
+from trio_worker.outcome import Accepted, How, Loss, Outcome, Uncertain
+from trio_worker.record import Cause, Record
+from trio_worker.reply import Reply, Stage
+from trio_worker.verdict import DONE, Bury, Delay, Hold, Release, Verdict
+
+RECORD, CAUSE = Record(1.0, "Registration"), Cause("refused", "451 4.7.1", "rcpt", "later")
+CLAIM = Claim("job1", b"", RECORD, "run.1", Source.FRESH, 1, 0.0, 0.0)
+ACCEPTED = Accepted(Reply(250, "queued", Stage.FINAL, "2.0.0"))
+UNCERTAIN = Uncertain(Loss(How.EOF, Stage.FINAL, "gone"))
+
+
+@pytest.mark.parametrize("outcome", [ACCEPTED, UNCERTAIN], ids=lambda outcome: type(outcome).__name__)
+@pytest.mark.parametrize(
+    "verdict",
+    [DONE, Delay(1.5, RECORD, CAUSE), Release(RECORD, CAUSE), Hold(RECORD, CAUSE), Bury(RECORD, CAUSE)],
+    ids=lambda verdict: type(verdict).__name__,
+)
+def test_redis_is_told_what_the_journal_would_keep(verdict: Verdict, outcome: Outcome) -> None:
+    """Also of a mail that is done, for which no entry is made."""
+    if verdict is DONE and isinstance(outcome, Uncertain):
+        return  # who may have a mail is never done with
+    delivery = Delivery(CLAIM, RECORD)
+    delivery.verdict, delivery.outcome = verdict, outcome
+
+    assert delivery.words == delivery.settlement.entry.words
+    assert delivery.settlement.is_uncertain == isinstance(outcome, Uncertain)
+
+
+def test_cause_of_a_mail_that_is_done_is_the_reply_that_took_it() -> None:
+    """And of any other what its verdict says, also where a relay took it for some."""
+    delivery = Delivery(CLAIM, RECORD)
+    delivery.outcome = ACCEPTED
+    delivery.verdict = DONE
+    assert delivery.settled(Disposition.SENT, 2.0).cause == Cause("accepted", "250 2.0.0", "final")
+
+    delivery.verdict = Delay(1.5, RECORD, CAUSE)
+    told = delivery.settled(Disposition.DELAYED, 2.0)
+    assert (told.cause, told.delay_seconds, told.total_seconds, told.attempt) == (CAUSE, 1.5, 2.0, 1)

@@ -1,0 +1,331 @@
+"""Trio. The consumers: a fixed set of tasks, each of which sees a run of jobs through from claim to settlement.
+
+A consumer receives a run, decodes and composes its mails, borrows a connection, sends while the connection's window has
+room, waits for replies, decides and settles. It is woken once for all replies that come together, so many mails on one
+connection cost less for each, and no mail goes without a task that has it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias, assert_never
+
+import trio
+from attrs import define, evolve, field
+
+from trio_worker.broker import Broker, Claim
+from trio_worker.connection import Connection
+from trio_worker.delivery import Delivery
+from trio_worker.gate import Gate
+from trio_worker.in_flight import InFlight
+from trio_worker.outcome import Outcome, Trouble, Unopened
+from trio_worker.pool import Pool, PoolClosed
+from trio_worker.preparation import Preparation, now_of
+from trio_worker.record import Cause
+from trio_worker.redis_client import Unavailable
+from trio_worker.settling import Settler
+from trio_worker.smtp import Transaction
+from trio_worker.tried import tried_of
+from trio_worker.verdict import DONE, Done, Release, RetryPolicy, Terms, Verdict, decide, is_done
+from trio_worker.window import Load
+
+Dice: TypeAlias = Callable[[], float]
+# Jobs that one consumer takes at once.
+Run: TypeAlias = Sequence[Claim]
+
+_STOPPED = Cause("released", text="the worker stopped before it was sent")
+_DRAINS = Cause("released", text="the worker drains")
+_UNKEPT = Cause("unkept", text="not sent: neither Redis nor the journal can be written")
+
+
+@define(eq=False)
+class Consumers:
+    """The consumer tasks of one worker, and the channel through which the claiming task gives them runs of jobs.
+
+    ``start`` opens ``number`` tasks in a nursery; they end when `close` was called and the channel is empty. A cancel
+    of that nursery breaks what is under way: nothing that was claimed is left without a verdict.
+    """
+
+    preparation: Preparation
+    broker: Broker
+    in_flight: InFlight
+    settler: Settler
+    gate: Gate
+    pool: Pool
+    retry: RetryPolicy
+    dice: Dice = field(default=random.random)
+    number: int = 0
+    running: int = 0
+    busy: int = 0  # consumers that have a job
+    _load: Load = field(factory=Load)  # of those, over the last minute
+    _nursery: trio.Nursery | None = None
+    _send: trio.MemorySendChannel[Run] = field(init=False)
+    _receive: trio.MemoryReceiveChannel[Run] = field(init=False)
+    _hungry: dict[Connection, None] = field(factory=dict)  # busy, with room for more mails
+
+    def __attrs_post_init__(self) -> None:
+        # What lies in it is bounded by the jobs in flight; to give a run must not wait, or a cancel would lose it.
+        self._send, self._receive = trio.open_memory_channel[Run](float("inf"))
+
+    def start(self, nursery: trio.Nursery, number: int) -> None:
+        """Start the consumers; ``nursery`` outlives the claiming task."""
+        self._nursery = nursery
+        self._load.add(trio.current_time(), 0)
+        self.set_number(number)
+
+    def set_number(self, number: int) -> None:
+        """Have so many consumers from now on; those too many end after the run that they have."""
+        self.number = number
+        if self._nursery is None:
+            return
+        while self.running < number:
+            self.running += 1
+            self._nursery.start_soon(self._consume)
+        for _ in range(self.running - number):
+            self._send.send_nowait(())  # wakes an idle one, to see that it is one too many
+
+    def give(self, claims: Sequence[Claim], waiting: int) -> None:
+        """Deal the jobs of one claim, behind which so many more wait: few are spread, many go by the window."""
+        depth = self.pool.options.depth
+        has_plenty = waiting >= self.number * depth
+        runs = math.ceil(len(claims) / depth) if has_plenty else max(1, min(len(claims), self.number))
+        size = min(depth, math.ceil(len(claims) / runs))
+        for start in range(0, len(claims), size):
+            self._send.send_nowait(claims[start : start + size])
+        # What no idle consumer took is for those whose windows have room.
+        for connection in tuple(self._hungry)[: self._receive.statistics().current_buffer_used]:
+            connection.nudge()
+
+    def close(self) -> None:
+        """Give nothing more: each consumer ends when the channel is empty. Never awaits."""
+        self._send.close()
+
+    def release_waiting(self) -> None:
+        """Give back what lies in the channel when no consumer is left to take it. Never awaits."""
+        while run := self._waiting_run():
+            self._release([Delivery(claim, claim.record) for claim in run], _STOPPED)
+
+    def idle_share(self, now: float) -> float | None:
+        """Return which part of the consumers had no job over the last minute; None before the first job."""
+        mean = self._load.mean(now)
+        return None if mean is None or not self.number else min(1.0, max(0.0, 1 - mean / self.number))
+
+    async def _consume(self) -> None:
+        """One consumer."""
+        self._note_busy(1)
+        try:
+            while self.running <= self.number:
+                ready = self._prepared(await self._next_run())
+                try:
+                    while ready:
+                        # A connection may be there without a wait, and a cancel must not find one that sends.
+                        await trio.lowlevel.checkpoint_if_cancelled()
+                        async with self.pool.borrow() as connection:
+                            await self._carry(ready, connection)
+                finally:
+                    self._release(ready, _STOPPED)
+        except trio.EndOfChannel:
+            pass
+        finally:
+            self.running -= 1
+            self._note_busy(-1)
+
+    async def _carry(self, ready: deque[Delivery], connection: Connection | Trouble | PoolClosed) -> None:
+        """Send what is ready over a connection, and what comes in the meantime, and decide what became of it."""
+        match connection:
+            case PoolClosed():
+                self._release(ready, _DRAINS)
+            case Trouble():
+                self._conclude([(delivery, Unopened(connection)) for delivery in _taken(ready, len(ready))])
+            case Connection():
+                under_way: dict[Transaction, Delivery] = {}
+                try:
+                    await self._exchange(ready, connection, under_way)
+                finally:
+                    if under_way:  # a cancel came while Redis was asked
+                        connection.abort()
+                        self._conclude_decided(connection.take_decided(), under_way, connection)
+            case _:
+                assert_never(connection)
+
+    async def _exchange(
+        self, ready: deque[Delivery], connection: Connection, under_way: dict[Transaction, Delivery]
+    ) -> None:
+        """Feed a connection while its window has room and mails are there; return when nothing is under way on it."""
+        sent = 0
+        while True:
+            if self.pool.is_closed:
+                self._release(ready, _DRAINS)
+            room = self.pool.room(connection)
+            if not ready and room and self._may_go_on(sent):
+                ready += self._prepared(self._waiting_run())
+            if ready and room and (batch := await self._cleared(ready, room)):
+                sent += len(batch)
+                self._begin(batch, connection, under_way)
+            elif not under_way:
+                return
+            if under_way:
+                if self.pool.room(connection) and not ready:
+                    self._hungry[connection] = None
+                decided = await connection.outcomes()
+                self._hungry.pop(connection, None)
+                self._conclude_decided(decided, under_way, connection)
+
+    def _may_go_on(self, sent: int) -> bool:
+        """Whether to take more mails for a connection: after a window's worth it is another one's turn."""
+        is_enough = sent >= self.pool.options.depth
+        return self.running <= self.number and not (is_enough and self.pool.has_waiters)
+
+    async def _cleared(self, ready: deque[Delivery], room: int) -> list[Delivery]:
+        """Take what may go now, at most ``room`` mails; jobs that may be somebody else's by now are asked for first.
+
+        What is not to be sent is settled here.
+        """
+        if not self.settler.can_keep:
+            self._release(ready, _UNKEPT)
+            return []
+        batch = _taken(ready, room)
+        since = trio.current_time() - self.broker.options.lease_seconds / 2
+        must_mark = True in [each.is_held_when_uncertain for each in batch]
+        if not must_mark and self.in_flight.are_young([each.claim for each in batch], since):
+            return batch
+        doubtful = [
+            each for each in batch if each.is_held_when_uncertain or not self.in_flight.is_young(each.claim, since)
+        ]
+        try:
+            lost = await self._confirm(doubtful)
+        except BaseException:
+            ready.extendleft(reversed([each for each in batch if each.verdict is None]))
+            raise
+        return [each for each in batch if each not in lost]
+
+    async def _confirm(self, doubtful: Sequence[Delivery]) -> set[Delivery]:
+        """Ask Redis just before the bytes go out whether jobs are still ours; return those that are not, released."""
+        lost: set[Delivery] = set()
+        for marks_started in (False, True):
+            asked = [each for each in doubtful if each.is_held_when_uncertain is marks_started]
+            if not asked:
+                continue
+            began = trio.current_time()
+            found = await self.broker.confirm([each.claim for each in asked], marks_started=marks_started)
+            if isinstance(found, Unavailable):
+                lost.update(asked)
+                self._release(asked, Cause("unconfirmed", text=f"not sent: {found.what}"))
+                continue
+            gone = [each for each in asked if each.claim in found]
+            self.in_flight.note_renewed([each.claim for each in asked if each.claim not in found], (), began)
+            lost.update(gone)
+            self._release(gone, Cause("unconfirmed", text="not sent: another worker took it over"))
+        return lost
+
+    def _begin(self, batch: Sequence[Delivery], connection: Connection, under_way: dict[Transaction, Delivery]) -> None:
+        """Have a connection send mails, in one write; one that cannot be put into words is buried."""
+        now, counted = trio.current_time(), time.perf_counter()
+        capabilities, was_idle = connection.opened.capabilities, connection.was_idle
+        for delivery in batch:
+            delivery.borrow_seconds = counted - delivery.ready_at
+            is_cautious = was_idle or delivery.is_held_when_uncertain
+            try:
+                transaction = connection.begin(delivery.envelope(capabilities, is_cautious=is_cautious), now)
+            except Exception as error:  # noqa: BLE001  the edge of one job, as in preparation
+                delivery.verdict = self.preparation.bury_broken(delivery, error)
+                self.settler.settle_nowait((delivery,))
+            else:
+                under_way[transaction] = delivery
+                was_idle = False
+        connection.flush(now)
+
+    def _conclude_decided(
+        self, decided: Iterable[Transaction], under_way: dict[Transaction, Delivery], connection: Connection
+    ) -> None:
+        concluded: list[tuple[Delivery, Outcome]] = []
+        for transaction in decided:
+            delivery = under_way.pop(transaction, None)
+            if delivery is not None and transaction.outcome is not None:
+                delivery.smtp_seconds, delivery.connection_id = transaction.seconds, connection.connection_id
+                concluded.append((delivery, transaction.outcome))
+        self._conclude(concluded)
+
+    def _conclude(self, concluded: Sequence[tuple[Delivery, Outcome]]) -> None:
+        """Decide what becomes of jobs now that it is known what became of their mails, and settle them."""
+        for delivery, outcome in concluded:
+            try:
+                delivery.verdict = self._judge(delivery, outcome)
+            except Exception as error:  # noqa: BLE001  the edge of one job, as in preparation
+                delivery.verdict = self.preparation.bury_broken(delivery, error)
+            delivery.mail = None  # from here on it would only take up memory
+        if concluded:
+            self.settler.settle_nowait([delivery for delivery, _ in concluded])
+
+    def _judge(self, delivery: Delivery, outcome: Outcome) -> Verdict:
+        """Learn from what became of a mail, and decide what becomes of its job."""
+        delivery.outcome = outcome
+        delivery.tried = tried_of(
+            outcome,
+            len(delivery.recipients),
+            delivery.content_bytes,
+            delivery.compose_seconds,
+            delivery.borrow_seconds,
+        )
+        self.gate.note(outcome)
+        if is_done(outcome):
+            return DONE
+        now = now_of(delivery.claim)
+        terms = Terms(self.retry, delivery.on_uncertain, now, self.dice())
+        verdict = decide(outcome, delivery.recipients, delivery.record, terms)
+        if isinstance(verdict, Done):
+            return verdict
+        return evolve(verdict, record=verdict.record.tried_on(now, delivery.connection_id, delivery.smtp_seconds))
+
+    def _prepared(self, run: Run) -> deque[Delivery]:
+        """Return the deliveries of a run that are to be sent; those that have their verdict already are settled."""
+        if self.pool.is_closed:
+            self._release([Delivery(claim, claim.record) for claim in run], _DRAINS)
+            return deque()
+        now = now_of(run[0]) if run else 0.0  # all of one claim
+        deliveries = [self.preparation.prepare(claim, now) for claim in run]
+        decided = [delivery for delivery in deliveries if delivery.verdict is not None]
+        if decided:
+            self.settler.settle_nowait(decided)
+        return deque([delivery for delivery in deliveries if delivery.verdict is None])
+
+    def _release(self, deliveries: Iterable[Delivery], cause: Cause) -> None:
+        """Give jobs back whose mails never came to their turn; empties a line that they wait in."""
+        released = list(deliveries)
+        for delivery in released:
+            delivery.verdict, delivery.mail = Release(delivery.record, cause), None
+        if isinstance(deliveries, deque):
+            deliveries.clear()
+        if released:
+            self.settler.settle_nowait(released)
+
+    async def _next_run(self) -> Run:
+        """Wait for a run; raises trio.EndOfChannel when there is no further one."""
+        run = self._waiting_run()
+        if not run:
+            self._note_busy(-1)
+            try:
+                run = await self._receive.receive()
+            finally:
+                self._note_busy(1)
+        return run
+
+    def _waiting_run(self) -> Run:
+        """Return a run that waits in the channel; an empty one where there is none."""
+        try:
+            return self._receive.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return ()
+
+    def _note_busy(self, more: int) -> None:
+        self.busy += more
+        self._load.add(trio.current_time(), more)
+
+
+def _taken(line: deque[Delivery], count: int) -> list[Delivery]:
+    """Take so many from the head of a line."""
+    return [line.popleft() for _ in range(min(count, len(line)))]

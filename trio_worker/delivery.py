@@ -1,0 +1,97 @@
+"""Edge. One delivery: a claimed job, its mail, and what is learnt of both until the job is settled."""
+
+from __future__ import annotations
+
+from attrs import define
+
+from trio_worker.broker import Claim, Settlement
+from trio_worker.capabilities import Capabilities
+from trio_worker.events import Disposition, SettledJob
+from trio_worker.mail import Mail
+from trio_worker.outcome import Accepted, Outcome, Uncertain
+from trio_worker.record import Record
+from trio_worker.smtp import Envelope
+from trio_worker.tried import Tried
+from trio_worker.verdict import DONE, Delay, Done, Verdict, cause_of_acceptance
+
+
+@define(eq=False)
+class Delivery:
+    """One claimed job on its way to its settlement.
+
+    ``recipients`` are those that the mail is still due to, ``masked`` the same as a log may show them. ``ready_at``, of
+    the counter that measures how long it waits for a connection (seconds), is set when the mail is made.
+    """
+
+    claim: Claim
+    record: Record
+    email_type: str = ""
+    waited_seconds: float | None = None
+    is_estimate: bool = False
+    is_clock_ahead: bool = False
+    mail: Mail | None = None
+    recipients: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
+    on_uncertain: str = ""
+    is_held_when_uncertain: bool = False  # if nobody can tell whether its mail was accepted
+    compose_seconds: float = 0.0
+    ready_at: float = 0.0
+    borrow_seconds: float = 0.0
+    content_bytes: int = 0
+    outcome: Outcome | None = None
+    smtp_seconds: float | None = None
+    connection_id: int | None = None
+    tried: Tried | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """The settlement as Redis is told it; for nearly every mail, which is done, without making one."""
+        if self.verdict is DONE:
+            return self.claim.job_id, f"{self.claim.token}|done|0|0|"
+        return self.settlement.words
+
+    @property
+    def settlement(self) -> Settlement:
+        """What Redis is told of the job."""
+        if self.verdict is None:
+            raise AssertionError("a delivery is settled before its verdict")
+        return Settlement(self.claim, self.verdict, isinstance(self.outcome, Uncertain))
+
+    def envelope(self, capabilities: Capabilities, *, is_cautious: bool) -> Envelope:
+        """Return the mail as it goes over a connection that can do so much."""
+        if self.mail is None:
+            raise AssertionError("a delivery goes before its mail is made")
+        envelope = envelope_of(self.mail, self.recipients, capabilities, is_cautious=is_cautious)
+        self.content_bytes = len(envelope.content)
+        return envelope
+
+    def settled(self, disposition: Disposition, total_seconds: float) -> SettledJob:
+        """Return what is told of the job once it is settled, so many seconds after its claim."""
+        verdict, outcome = self.verdict, self.outcome
+        cause = None if verdict is None or isinstance(verdict, Done) else verdict.cause
+        if cause is None and isinstance(outcome, Accepted):
+            cause = cause_of_acceptance(outcome.reply)
+        return SettledJob(  # by place: there is one for each mail, and names cost it half as much again
+            self.claim.job_id,
+            disposition,
+            self.email_type,
+            self.record.attempts + 1,
+            cause,
+            self.masked,
+            verdict.seconds if isinstance(verdict, Delay) else 0.0,
+            self.waited_seconds,
+            self.is_estimate,
+            self.smtp_seconds,
+            total_seconds,
+            self.connection_id,
+            isinstance(outcome, Uncertain),
+            self.is_clock_ahead,
+            self.tried,
+        )
+
+
+def envelope_of(mail: Mail, recipients: tuple[str, ...], capabilities: Capabilities, *, is_cautious: bool) -> Envelope:
+    """Return a mail as it goes to those recipients over a connection that can do so much."""
+    content = mail.content(eight_bit=capabilities.eight_bit)
+    return Envelope(mail.sender, recipients, content, mail.needs_smtputf8, not content.isascii(), is_cautious)

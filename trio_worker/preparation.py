@@ -1,0 +1,115 @@
+"""Trio. A claimed job becomes a delivery whose mail is made, or whose verdict is known without one."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Mapping
+
+import trio
+from attrs import define, evolve
+
+from trio_worker.address import may_be_mailed
+from trio_worker.age import PushHistory
+from trio_worker.broker import Claim
+from trio_worker.delivery import Delivery
+from trio_worker.email_type import MESSAGE, TypeSpec
+from trio_worker.events import JobBroke, Publish
+from trio_worker.fault import Malformed
+from trio_worker.glance import glance
+from trio_worker.job import Job, decode
+from trio_worker.mail import Composer, MailOptions, TypeOptions
+from trio_worker.privacy import mask_address
+from trio_worker.record import Cause, Record
+from trio_worker.verdict import Bury, Verdict, admit, bury
+
+_NO_OPTIONS = TypeOptions()
+
+
+@define(eq=False)
+class Preparation:
+    """Decodes, dates and composes the jobs of one worker."""
+
+    types: Mapping[str, TypeSpec]
+    composer: Composer
+    options: MailOptions
+    only_to: str
+    history: PushHistory
+    publish: Publish
+
+    def prepare(self, claim: Claim, now: float) -> Delivery:
+        """Return the delivery of a job; it has a verdict where there is nothing to send. Never raises for a job.
+
+        ``now`` is Redis' clock in epoch seconds.
+        """
+        delivery = Delivery(claim, claim.record)
+        try:
+            delivery.verdict = self._verdict(delivery, now)
+        except Exception as error:  # noqa: BLE001  the edge of one job: it is buried, and the traceback logged
+            delivery.verdict = self.bury_broken(delivery, error)
+        return delivery
+
+    def bury_broken(self, delivery: Delivery, error: Exception) -> Bury:
+        """Return the verdict for a job whose handling raised, and tell where it did."""
+        self.publish(JobBroke(delivery.claim.job_id, _places(error)))
+        return bury(delivery.record, Cause("broke", text=type(error).__name__), now_of(delivery.claim))
+
+    def _verdict(self, delivery: Delivery, now: float) -> Verdict | None:
+        """Decode the job and compose its mail into the delivery, or say what becomes of it without."""
+        claim = delivery.claim
+        job = decode(claim.body, self.types)
+        self._date(delivery, job)
+        if isinstance(job, Malformed):
+            return bury(delivery.record, _cause_of_faults(job), now)
+        own = self.options.types.get(job.email_type, _NO_OPTIONS)
+        early_or_late = admit(delivery.record, job.not_before, job.expires_at, own.max_age_seconds, now)
+        if early_or_late is not None:
+            return early_or_late
+        began = time.perf_counter()
+        mail = self.composer.compose(job, claim.job_id, now)
+        delivery.ready_at = time.perf_counter()
+        delivery.compose_seconds = delivery.ready_at - began
+        if isinstance(mail, Malformed):
+            return bury(delivery.record, _cause_of_faults(mail), now)
+        due = delivery.record.due
+        delivery.mail, delivery.recipients = mail, mail.recipients if due is None else due
+        delivery.masked = tuple(map(mask_address, delivery.recipients))
+        delivery.on_uncertain = own.on_uncertain or self.options.on_uncertain
+        delivery.is_held_when_uncertain = delivery.on_uncertain == "hold"
+        if self.only_to and not may_be_mailed(self.only_to, delivery.recipients):
+            return bury(delivery.record, Cause("not_allowed", text="smtp.only_to does not name a recipient"), now)
+        return None
+
+    def _date(self, delivery: Delivery, job: Job | Malformed) -> None:
+        """Learn the job's type and age; a fresh job's age begins when it was pushed, if anything tells."""
+        claim = delivery.claim
+        # A type that is not ours may say anything; one that is names nobody, and says whose producer to mend.
+        named = job.email_type if isinstance(job, Job) else glance(claim.body).email_type
+        delivery.email_type = named if named in self.types or named == MESSAGE else ""
+        if claim.place is None:
+            delivery.record = evolve(delivery.record, email_type=delivery.email_type)
+            return
+        born = claim.claimed_at
+        said = job.enqueued_at if isinstance(job, Job) else None
+        pushed_at = self.history.pushed_at(claim.place) if said is None else said
+        if pushed_at is not None:
+            # A producer's clock may run ahead of Redis': nothing waits for a negative time.
+            delivery.is_clock_ahead = said is not None and said > claim.claimed_at
+            delivery.waited_seconds = max(0.0, claim.claimed_at - pushed_at)
+            delivery.is_estimate = said is None
+            born = min(pushed_at, claim.claimed_at)
+        delivery.record = Record(born, delivery.email_type)
+
+
+def now_of(claim: Claim) -> float:
+    """Return Redis' clock, carried on by ours since the claim."""
+    return claim.claimed_at + trio.current_time() - claim.began
+
+
+def _cause_of_faults(malformed: Malformed) -> Cause:
+    return Cause(str(malformed.reason), text="; ".join(map(str, malformed.faults)))
+
+
+def _places(error: Exception) -> str:
+    """Return the places of a traceback without its message, which may repeat what the job holds."""
+    return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__

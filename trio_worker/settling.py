@@ -1,0 +1,221 @@
+"""Trio. Tells Redis what became of jobs: whatever waits goes in one round trip, and a lone settlement at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import assert_never
+
+import trio
+from attrs import define, field
+
+from trio_worker.broker import Answered, Broker, Entry
+from trio_worker.delivery import Delivery
+from trio_worker.events import Disposition, JournalFailed, JournalReplayed, Publish, Settled, SettlementsKept
+from trio_worker.gate import RedisHealth
+from trio_worker.in_flight import InFlight
+from trio_worker.journal import Journal
+from trio_worker.redis_client import Unavailable
+from trio_worker.verdict import Bury, Delay, Done, Hold, Release
+
+# A settlement that Redis did not take is tried again this much later, doubling up to the second figure.
+SETTLE_AGAIN_SECONDS = 0.1
+SETTLE_AGAIN_CAP_SECONDS = 2.0
+# At most so many settlements in one script call, to keep it well under a millisecond.
+SETTLE_LIMIT = 200
+# While a call is on its way, the next settlements are gathered until there are so many, or for so long. The lease of a
+# mail that is done outlasts that a few thousand times.
+GATHERED = 100
+GATHERING_SECONDS = 0.005
+# A job delayed for less than the claiming task may sleep has to wake it.
+SOON_SECONDS = 5.0
+
+
+@define(eq=False)
+class Settler:
+    """Tells Redis what became of jobs; each delivery that is handed over has its verdict.
+
+    `run` must outlive every task that settles; `give_up` accounts for what is left when the worker must go.
+    """
+
+    broker: Broker
+    in_flight: InFlight
+    redis_health: RedisHealth
+    publish: Publish
+    journal: Journal | None = None
+    _pending: list[Delivery] = field(factory=list)
+    _maybe_applied: set[Delivery] = field(factory=set)  # an earlier try had no answer
+    _journaled: set[Delivery] = field(factory=set)
+    _late: set[Delivery] = field(factory=set)  # a call that should have told it failed
+    _woken: trio.Event = field(factory=trio.Event)
+    _has_given_up: bool = False
+    _is_gathering: bool = False
+    _is_behind: bool = field(init=False)  # Redis lacks a settlement that it was or should have been told
+    _caught_up: trio.Event = field(factory=trio.Event)
+    _journal_trouble: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        self._is_behind = self.journal is not None and bool(self.journal.orphaned)
+
+    @property
+    def can_keep(self) -> bool:
+        """Whether what becomes of a mail that is sent now can be kept: in Redis, or else in the journal."""
+        return not self.redis_health.failing_seconds or (self.journal is not None and not self._journal_trouble)
+
+    def settle_nowait(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand over what became of jobs; from here on no settlement can be lost while the worker lives."""
+        self._pending += deliveries
+        self.in_flight.finish(len(deliveries))
+        if not self._is_gathering or len(self._pending) >= GATHERED:
+            self._woken.set()
+
+    async def run(self) -> None:
+        """Settle until given up; a settlement that Redis does not take is kept and tried again."""
+        again_seconds = SETTLE_AGAIN_SECONDS
+        while not self._has_given_up:
+            answers = await (self._replay() if self._orphaned else self._settle())
+            if self._has_given_up:
+                return
+            if isinstance(answers, Unavailable):
+                self._is_behind = True
+                self._late.update(self._pending)
+                self.redis_health.failed("settle", answers)
+                await self.keep()
+                await trio.sleep(again_seconds)
+                again_seconds = min(2 * again_seconds, SETTLE_AGAIN_CAP_SECONDS)
+                continue
+            self.redis_health.answered()
+            again_seconds = SETTLE_AGAIN_SECONDS
+            if self._is_behind and not self._orphaned and not self._late:
+                await self._catch_up()
+
+    async def wait_until_caught_up(self) -> None:
+        """Wait until Redis has every settlement that it did not take at first.
+
+        Before that nothing may be claimed: what we sent may still look unsent there.
+        """
+        while self._is_behind:
+            await self._caught_up.wait()
+
+    async def keep(self) -> None:
+        """Write the settlements that wait into the journal, each once; when it cannot be written, tell so once."""
+        fresh = [each for each in self._pending if each not in self._journaled]
+        if self.journal is None or not fresh:
+            return
+        trouble = await self.journal.append([each.settlement.entry for each in fresh])
+        if not trouble:
+            self._journaled.update(fresh)
+            self.publish(SettlementsKept(len(fresh)))
+        elif trouble != self._journal_trouble:
+            self.publish(JournalFailed(trouble))
+        self._journal_trouble = trouble
+
+    @property
+    def _orphaned(self) -> Sequence[Entry]:
+        return self.journal.orphaned if self.journal is not None else ()
+
+    async def _settle(self) -> Sequence[Answered] | Unavailable:
+        """Tell Redis of the settlements that wait, or wait for one.
+
+        Under load the next ones are let gather for a moment; a worker with nothing else at work never waits.
+        """
+        if not self._pending:
+            self._woken = trio.Event()
+            await self._woken.wait()
+        elif len(self._pending) < GATHERED and self.in_flight.at_work:
+            self._woken, self._is_gathering = trio.Event(), True
+            with trio.move_on_after(GATHERING_SECONDS):
+                await self._woken.wait()
+            self._is_gathering = False
+        batch = self._pending[:SETTLE_LIMIT]
+        answers = await self.broker.settle(batch)
+        if self._has_given_up:
+            return ()
+        if isinstance(answers, Unavailable):
+            if not answers.is_refusal:
+                self._maybe_applied.update(batch)
+            return answers
+        del self._pending[: len(batch)]
+        self._close(batch, [self._disposition(*each) for each in zip(batch, answers, strict=True)])
+        return answers
+
+    async def _replay(self) -> Sequence[Answered] | Unavailable:
+        """Tell Redis what processes that are gone had written down."""
+        counts: Counter[bool] = Counter()
+        entries = self._orphaned
+        for start in range(0, len(entries), SETTLE_LIMIT):
+            answers = await self.broker.settle(entries[start : start + SETTLE_LIMIT])
+            if isinstance(answers, Unavailable):
+                return answers
+            counts.update(answer is Answered.SETTLED for answer in answers)
+        if self.journal is not None:
+            self.journal.drop_orphaned()
+        self.publish(JournalReplayed(counts[True], counts[False]))
+        return ()
+
+    async def _catch_up(self) -> None:
+        if self.journal is not None and not self.journal.is_empty:
+            await self.journal.clear()
+        self._is_behind = False
+        caught_up, self._caught_up = self._caught_up, trio.Event()
+        caught_up.set()
+
+    def give_up(self) -> None:
+        """Account for the settlements that Redis did not take: the journal has them, or their leases run out.
+
+        Ends `run`.
+        """
+        self._has_given_up = True
+        pending, self._pending = self._pending, []
+        if pending:
+            self._close(pending, [Disposition.UNSETTLED] * len(pending))
+
+    def _disposition(self, delivery: Delivery, answer: Answered) -> Disposition:
+        match answer:
+            case Answered.SETTLED | Answered.REPEATED:
+                return _disposition_of(delivery)
+            case Answered.GONE if delivery in self._maybe_applied:
+                # Our own earlier try took effect and only its answer was lost.
+                return _disposition_of(delivery)
+            case Answered.GONE | Answered.FENCED:
+                return Disposition.FENCED
+            case _:
+                assert_never(answer)
+
+    def _close(self, batch: Sequence[Delivery], dispositions: Sequence[Disposition]) -> None:
+        """Let go of jobs, and tell what became of each."""
+        now, comes_back, jobs = trio.current_time(), False, []
+        for delivery, disposition in zip(batch, dispositions, strict=True):
+            jobs.append(delivery.settled(disposition, now - delivery.claim.began))
+            if disposition is not Disposition.SENT and _comes_back(delivery, disposition):
+                comes_back = True
+        self.in_flight.drop([each.claim for each in batch], comes_back=comes_back)
+        for marked in (self._maybe_applied, self._journaled, self._late):
+            marked.difference_update(batch)
+        self.publish(Settled(tuple(jobs)))
+
+
+def _disposition_of(delivery: Delivery) -> Disposition:
+    verdict = delivery.verdict
+    match verdict:
+        case Done():
+            return Disposition.SENT
+        case Delay():
+            return Disposition.DELAYED
+        case Bury():
+            return Disposition.DEAD
+        case Hold():
+            return Disposition.HELD
+        case Release():
+            return Disposition.RELEASED
+        case None:
+            raise AssertionError("a delivery is settled before its verdict")
+        case _:
+            assert_never(verdict)
+
+
+def _comes_back(delivery: Delivery, disposition: Disposition) -> bool:
+    """Whether a job can be claimed again, at once or soon."""
+    if disposition is Disposition.DELAYED and isinstance(delivery.verdict, Delay):
+        return delivery.verdict.seconds < SOON_SECONDS
+    return disposition is Disposition.RELEASED
