@@ -27,14 +27,9 @@ from attrs import define, evolve
 from sample_snapshot import busy
 
 from trio_worker.live_dashboard import Dashboard
+from trio_worker.screen import open_screen
 from trio_worker.snapshot import Snapshot
-from trio_worker.terminal import (
-    has_color,
-    is_ascii_only,
-    is_live,
-    open_screen,
-    run_status_lines,
-)
+from trio_worker.terminal import has_color, is_ascii_only, is_live, run_status_lines
 from trio_worker.view import View
 
 PATIENCE_SECONDS = 20.0
@@ -346,7 +341,7 @@ fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that a resize reaches this process as
 import trio, trio.testing
 from sample_snapshot import busy
 from trio_worker.live_dashboard import Dashboard
-from trio_worker.terminal import open_screen
+from trio_worker.screen import open_screen
 from trio_worker.view import View
 
 {before}

@@ -13,8 +13,9 @@ from attrs import define, evolve, field
 
 from trio_worker.dashboard import render_frame
 from trio_worker.keyboard import Keyboard
+from trio_worker.screen import Screen
 from trio_worker.snapshot import Snapshot
-from trio_worker.terminal import Screen, next_tick
+from trio_worker.terminal import next_tick
 from trio_worker.view import Action, View, press
 
 # Dragging a window's edge asks for a hundred frames a second; ten are enough for the eye and cost little.

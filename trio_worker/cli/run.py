@@ -40,14 +40,7 @@ from trio_worker.settings import Faults, Settings, config_path, digest_of, read_
 from trio_worker.status_line import status_line
 from trio_worker.supervisor import Supervisor, find_supervisor
 from trio_worker.task_tree import task_tree
-from trio_worker.terminal import (
-    Screen,
-    has_terminal,
-    is_ascii_only,
-    is_live,
-    open_screen,
-    run_status_lines,
-)
+from trio_worker.terminal import has_terminal, is_ascii_only, is_live, run_status_lines
 from trio_worker.web import (
     ListenTakenError,
     has_chosen_port,
@@ -59,6 +52,7 @@ from trio_worker.worker import Worker, WorkerOptions
 if TYPE_CHECKING:
     from trio_worker.live_dashboard import Dashboard
     from trio_worker.metrics import Metrics
+    from trio_worker.screen import Screen
 
 # How often the queue is counted for the screen, and for the lines of a run without one.
 SCREEN_LOOK_SECONDS = 1.0
@@ -305,6 +299,7 @@ class _Stage:
             return
         # What draws costs a twentieth of the start, and a service has no screen.
         from trio_worker.cli.run_screen import dashboard_of  # noqa: PLC0415
+        from trio_worker.screen import open_screen  # noqa: PLC0415
 
         with open_keyboard() as self.keyboard, open_screen(sys.stdout) as self.screen:
             self.dashboard = dashboard_of(worker, self.screen, self.keyboard, only_ascii=self.only_ascii)

@@ -31,9 +31,10 @@ from trio_worker.dashboard import render_frame, render_svg
 from trio_worker.keyboard import open_keyboard
 from trio_worker.live_dashboard import Dashboard
 from trio_worker.redis_client import RedisClient
+from trio_worker.screen import open_screen
 from trio_worker.settings import Settings
 from trio_worker.snapshot_json import document_of
-from trio_worker.terminal import has_color, is_ascii_only, is_live, open_screen
+from trio_worker.terminal import has_color, is_ascii_only, is_live
 from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
 from trio_worker.watching import Watch
 
