@@ -3,8 +3,7 @@
 Layouts, by columns and lines: below 60x10 one status line; 60x10 the queue, the flow and the latest outcomes; 80x24
 the panels in one column; 120x32 two columns, and the ages; 160x45 the server too; beyond that height goes to the lists
 and width to what relays say.
-The last column stays free: a terminal that has just filled it is in a state in which clearing the rest of the line
-would clear the last character too.
+No word stands in the last column: terminals differ in what they do once it is filled.
 """
 
 from __future__ import annotations
@@ -64,13 +63,14 @@ PLAIN_VIEW = View()
 
 @frozen
 class Frame:
-    """One screen of lines, as something that rich can print."""
+    """One screen of a snapshot, which rich prints at the size of its console."""
 
-    lines: tuple[Line, ...]
+    snapshot: Snapshot
+    view: View = PLAIN_VIEW
     ascii_only: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for number, line in enumerate(self.lines):
+        for number, line in enumerate(frame_lines(self.snapshot, *options.size, self.view)):
             if number:
                 yield Segment.line()
             segments = _trimmed(line)
@@ -90,19 +90,16 @@ def render_frame(
 
     Never refuses: any size gives a frame. Without ``color`` bold and dim stay, as colour never carries a meaning alone.
     """
-    if width < 60 or height < 10:
-        return _one_line(snapshot, width, ascii_only=ascii_only)
     screen = StringIO()
     console = open_console(screen, width, height, color=color)
-    frame = Frame(tuple(frame_lines(snapshot, width, height, view)), ascii_only)
-    console.print(frame, end="", soft_wrap=True)
+    console.print(Frame(snapshot, view, ascii_only), end="", soft_wrap=True)
     return screen.getvalue()
 
 
 def render_svg(snapshot: Snapshot, width: int, height: int, view: View = PLAIN_VIEW) -> str:
     """Return a frame as a picture (SVG), for a page or a bug report."""
-    console = open_console(StringIO(), width, height, color=True, records=True)
-    console.print(Frame(tuple(frame_lines(snapshot, max(60, width), max(10, height), view))), soft_wrap=True)
+    console = open_console(StringIO(), max(60, width), max(10, height), color=True, records=True)
+    console.print(Frame(snapshot, view), soft_wrap=True)
     return console.export_svg(title=f"trio-worker: {snapshot.queue_name}", theme=SVG_EXPORT_THEME)
 
 
@@ -122,7 +119,9 @@ def open_console(screen: TextIO, width: int, height: int, *, color: bool, record
 
 
 def frame_lines(snapshot: Snapshot, width: int, height: int, view: View = PLAIN_VIEW) -> list[Line]:
-    """Return the lines of a frame of at least 60x10; one column at each side stays free."""
+    """Return the lines of a frame of any size; from 60x10 on one column at each side stays free."""
+    if width < 60 or height < 10:
+        return [_one_line(snapshot, width)]
     inner = width - 2
     now = shown(view, snapshot if view.frozen is None else view.frozen)
     frozen_seconds = None if view.frozen is None else max(0.0, snapshot.at - view.frozen.at)
@@ -161,14 +160,13 @@ def _page(snapshot: Snapshot, head: list[Line], width: int, height: int, view: V
             assert_never(view.page)
 
 
-def _one_line(snapshot: Snapshot, width: int, *, ascii_only: bool) -> str:
+def _one_line(snapshot: Snapshot, width: int) -> Line:
     """Return as many whole parts of the status line as fit, at least the first one, cut if need be."""
     room = max(1, width - 1)
     words = status_words(snapshot)
     while len(words) > 1 and width_of("".join(words)) > room:
         words.pop()
-    line = cut("".join(words), room)
-    return in_ascii(line) if ascii_only else line
+    return [Segment(cut("".join(words), room), PLAIN)]
 
 
 def _small(snapshot: Snapshot, head: list[Line], width: int, height: int, view: View) -> list[Line]:
