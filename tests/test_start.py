@@ -81,7 +81,7 @@ async def test_a_service_imports_nothing_after_its_first_claim_and_never_what_dr
     assert program.ledger["sent"] == 21
     assert program.ledger["dead"] == 3
     assert told(program, "late") == set()
-    drawing = {"rich.console", "trio_worker.cells", "trio_worker.dashboard", "trio_worker.live_dashboard"}
+    drawing = {"rich.console", "rich.live", "trio_worker.cells", "trio_worker.live_dashboard", "trio_worker.screen"}
     assert not told(program, "loaded") & {*drawing, "trio_worker.embedded", "trio_worker.capture"}
 
 

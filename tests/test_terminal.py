@@ -1,4 +1,4 @@
-"""The screen on real pseudo-terminals: what it writes, and that the terminal is given back however the process ends."""
+"""The screen on real pseudo-terminals: what it writes, and that the terminal is given back however a process ends."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
@@ -24,8 +25,12 @@ import pytest
 import trio
 import trio.testing
 from attrs import define, evolve
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
 from sample_snapshot import busy
 
+from trio_worker.dashboard import Frame, render_frame
 from trio_worker.live_dashboard import Dashboard
 from trio_worker.screen import open_screen
 from trio_worker.snapshot import Snapshot
@@ -33,9 +38,9 @@ from trio_worker.terminal import has_color, is_ascii_only, is_live, run_status_l
 from trio_worker.view import View
 
 PATIENCE_SECONDS = 20.0
-ENTER = b"\x1b[?1049h\x1b[?25l"
+ENTER = b"\x1b[?1049h\x1b[H\x1b[?25l\x1b[m\x1b[?7l"
 LEAVE = b"\x1b[?2026l\x1b[m\x1b[?7h\x1b[?1049l\x1b[?25h"
-BEGIN_FRAME, END_FRAME = b"\x1b[?2026h", b"\x1b[J\x1b[?2026l"
+BEGIN_FRAME, END_FRAME = b"\x1b[?2026h\x1b[H", b"\x1b[?2026l"
 TERMINAL = {"TERM": "xterm-256color"}
 
 
@@ -83,31 +88,100 @@ def terminal() -> Iterator[tuple[Window, TextIO]]:
 
 
 def frames_in(seen: bytes) -> list[bytes]:
-    return [part.split(END_FRAME)[0] for part in seen.split(BEGIN_FRAME)[1:] if END_FRAME in part]
+    # The way out ends a frame too, one that was not whole.
+    parts = seen.replace(LEAVE, b"").split(BEGIN_FRAME)[1:]
+    return [part.split(END_FRAME)[0] for part in parts if END_FRAME in part]
+
+
+def lines_of(frame: bytes) -> list[str]:
+    return [line.rstrip() for line in frame.decode().split("\r\n")]
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What each single write to any file carried, in order."""
+    written: list[bytes] = []
+    write = os.write
+
+    def write_noted(fd: int, octets: bytes) -> int:
+        written.append(octets)
+        return write(fd, octets)
+
+    monkeypatch.setattr(os, "write", write_noted)
+    return written
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
-async def test_frame_is_one_synchronized_write(terminal: tuple[Window, TextIO]) -> None:
-    """A frame goes home, clears the end of each line and the rest of the screen, inside one synchronized update."""
+async def test_frame_is_one_synchronized_write(terminal: tuple[Window, TextIO], writes: list[bytes]) -> None:
+    """A frame goes home and writes every cell of the window, in one write that is one synchronized update."""
     window, stream = terminal
     with open_screen(stream) as screen:
-        await screen.draw("one\ntwo")
+        await screen.draw(Text("one\ntwo"))
     seen = window.read_until(lambda seen: LEAVE in seen)
+    lines = ["one", "two", *[""] * 22]
+    frame = BEGIN_FRAME + "\r\n".join(line.ljust(80) for line in lines).encode() + END_FRAME
 
-    assert seen.startswith(ENTER)
-    assert seen.endswith(b"\x1b[?2026h\x1b[Hone\x1b[m\x1b[K\r\ntwo\x1b[m\x1b[K\x1b[m\x1b[J\x1b[?2026l" + LEAVE)
+    assert writes == [ENTER, frame, LEAVE]
+    assert seen == b"".join(writes)
+
+
+async def test_live_view_has_no_thread_and_takes_no_stream(terminal: tuple[Window, TextIO]) -> None:
+    """Frames are drawn when we ask for them, and what others print is theirs."""
+    window, stream = terminal
+    before = set(threading.enumerate())
+    streams = (sys.stdout, sys.stderr)
+    with open_screen(stream) as screen:
+        await screen.draw(Text("drawn"))
+
+        assert set(threading.enumerate()) <= before
+        assert (sys.stdout, sys.stderr) == streams
+    assert set(threading.enumerate()) <= before
+    assert (sys.stdout, sys.stderr) == streams
+    assert len(frames_in(window.read_until(lambda seen: LEAVE in seen))) == 1
+
+
+async def test_frame_has_the_size_of_the_window(terminal: tuple[Window, TextIO]) -> None:
+    """What is larger is cut and what is smaller filled, so that nothing of the last frame stays."""
+    window, stream = terminal
+    with open_screen(stream) as screen:
+        for columns, lines in ((80, 24), (10, 3), (1, 1)):
+            window.resize(columns, lines)
+            await screen.draw(Text("\n".join(["x" * 20] * 5), no_wrap=True, overflow="crop"))
+    first, second, third = frames_in(window.read_until(lambda seen: LEAVE in seen))
+
+    assert first == b"\r\n".join([b"x" * 20 + b" " * 60] * 5 + [b" " * 80] * 19)
+    assert second == b"\r\n".join([b"x" * 10] * 3)
+    assert third == b"x"
+
+
+@pytest.mark.parametrize("color", [True, False])
+@pytest.mark.parametrize(("columns", "lines"), [(40, 8), (60, 10), (80, 24), (160, 45)])
+async def test_live_frame_is_the_frame_that_is_printed(
+    terminal: tuple[Window, TextIO], columns: int, lines: int, *, color: bool
+) -> None:
+    """The live view adds nothing but blanks, up to the window's edges."""
+    window, stream = terminal
+    window.resize(columns, lines)
+    with open_screen(stream, color=color) as screen:
+        await screen.draw(Frame(busy()))
+    (frame,) = frames_in(window.read_until(lambda seen: LEAVE in seen))
+    printed = render_frame(busy(), columns, lines, color=color).split("\n")
+
+    assert lines_of(frame) == printed + [""] * (lines - len(printed))
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", frame.decode()).split("\r\n")
+    assert [cell_len(line) for line in plain] == [columns] * lines
 
 
 async def test_unchanged_frame_is_not_written(terminal: tuple[Window, TextIO]) -> None:
     """The same frame twice is written once, unless the window has changed, which may have spoilt it."""
     window, stream = terminal
     with open_screen(stream) as screen:
-        await screen.draw("same")
-        await screen.draw("same")
+        await screen.draw(Text("same"))
+        await screen.draw(Text("same"))
         window.resize(100, 30)
-        await screen.draw("same")
+        await screen.draw(Text("same"))
     seen = window.read_until(lambda seen: LEAVE in seen)
 
     assert len(frames_in(seen)) == 2
@@ -116,20 +190,22 @@ async def test_unchanged_frame_is_not_written(terminal: tuple[Window, TextIO]) -
 async def test_terminal_that_stops_reading_stops_nothing_else(terminal: tuple[Window, TextIO]) -> None:
     """A full terminal blocks neither the loop nor the next frame, and never sees half a sequence."""
     window, stream = terminal
-    large = "\n".join("x" * 1000 for _ in range(1000))
+    window.resize(1000, 1000)
+    large = Text("\n".join("x" * 1000 for _ in range(1000)))
     with trio.fail_after(PATIENCE_SECONDS), open_screen(stream) as screen:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(screen.draw, large)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
+        window.resize(80, 24)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(screen.draw, "small")
+            nursery.start_soon(screen.draw, Text("small"))
             await trio.to_thread.run_sync(window.read_until, lambda seen: b"small" in seen)
     seen = window.read_until(lambda seen: LEAVE in seen)
     first, second = frames_in(seen)
 
-    assert first.count(b"x") == 1_000_000
-    assert b"small" in second
+    assert first == b"\r\n".join([b"x" * 1000] * 1000)
+    assert lines_of(second) == ["small", *[""] * 23]
 
 
 async def test_stopped_output_does_not_hold_up_the_end(terminal: tuple[Window, TextIO]) -> None:
@@ -151,8 +227,8 @@ async def test_terminal_that_is_gone_turns_the_screen_off(terminal: tuple[Window
     with open_screen(stream) as screen:
         os.close(window.fd)
         window.fd = -1
-        await screen.draw("to nobody")
-        await screen.draw("to nobody again")
+        await screen.draw(Text("to nobody"))
+        await screen.draw(Text("to nobody again"))
 
         assert not screen.is_on
         assert screen.size() == (80, 24)
@@ -164,7 +240,7 @@ async def test_restoring_twice_writes_once(terminal: tuple[Window, TextIO]) -> N
     with open_screen(stream) as screen:
         screen.restore()
         screen.restore()
-        await screen.draw("too late")
+        await screen.draw(Text("too late"))
     stream.write("after")
     stream.flush()
     seen = window.read_until(lambda seen: b"after" in seen)
@@ -172,6 +248,40 @@ async def test_restoring_twice_writes_once(terminal: tuple[Window, TextIO]) -> N
     assert seen.count(LEAVE) == 1
     assert seen.endswith(LEAVE + b"after")
     assert b"too late" not in seen
+
+
+async def test_screen_is_taken_again(terminal: tuple[Window, TextIO]) -> None:
+    """While it is suspended the terminal is as it was; then the same frame is drawn anew."""
+    window, stream = terminal
+    with open_screen(stream) as screen:
+        await screen.draw(Text("same"))
+        screen.suspend()
+        await screen.draw(Text("to the shell"))
+        stream.write("of the shell")
+        stream.flush()
+        screen.take()
+        await screen.draw(Text("same"))
+    seen = window.read_until(lambda seen: seen.count(LEAVE) == 2)
+    first, second = frames_in(seen)
+
+    assert seen.count(ENTER) == seen.count(LEAVE) == 2
+    assert LEAVE + b"of the shell" + ENTER + BEGIN_FRAME in seen
+    assert first == second
+
+
+async def test_bug_in_a_frame_is_raised(terminal: tuple[Window, TextIO]) -> None:
+    """Of a frame that cannot be drawn nothing is, and the terminal is given back."""
+
+    class Buggy:
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            yield Text("begun")
+            raise ZeroDivisionError
+
+    window, stream = terminal
+    with pytest.raises(ZeroDivisionError), open_screen(stream) as screen:
+        await screen.draw(Buggy())
+
+    assert window.read_until(lambda seen: LEAVE in seen) == ENTER + LEAVE
 
 
 async def test_shared_terminal_stays_blocking(terminal: tuple[Window, TextIO]) -> None:
@@ -445,6 +555,25 @@ def test_deadly_signal_restores(start_child: StartChild, number: signal.Signals)
     assert code == -number
     assert seen.endswith(LEAVE)
     assert seen.count(LEAVE) == 1
+
+
+def test_deadly_signal_within_a_frame_restores(start_child: StartChild) -> None:
+    """Where rich itself could not say how to leave, as it is in the midst of drawing."""
+    within = """
+from rich.text import Text
+
+class Deadly:
+    def __rich_console__(self, console, options):
+        yield Text("begun")
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield Text("never seen")
+"""
+    code, seen = start_child("await screen.draw(Deadly())", before=within).end()
+
+    assert code == -signal.SIGTERM
+    assert seen.startswith(ENTER)
+    assert seen.endswith(LEAVE)
+    assert b"begun" not in seen
 
 
 def test_signal_with_a_handler_is_left_alone(start_child: StartChild) -> None:

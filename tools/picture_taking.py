@@ -112,12 +112,11 @@ def _push(folder: Path, seconds: float, rate: float) -> None:
 
 def picture_of(frame: str, columns: int, lines: int) -> str:
     """Return a frame, as a terminal was sent it, as SVG."""
-    text = re.sub(r"\x1b\[[0-9]*[KJ]", "", frame).replace("\r", "")
     console = Console(
         file=io.StringIO(), record=True, width=columns, height=lines, force_terminal=True, color_system="standard"
     )
-    for line in text.split("\n")[:lines]:
-        console.print(Text.from_ansi(line), soft_wrap=True, highlight=False)
+    for line in frame.split("\r\n")[:lines]:
+        console.print(Text.from_ansi(line.rstrip()), soft_wrap=True, highlight=False)
     return console.export_svg(title="trio-worker run", theme=SVG_EXPORT_THEME, unique_id=f"frame{columns}")
 
 

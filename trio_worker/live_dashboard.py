@@ -11,7 +11,7 @@ from typing import Never
 import trio
 from attrs import define, evolve, field
 
-from trio_worker.dashboard import render_frame
+from trio_worker.dashboard import Frame
 from trio_worker.keyboard import Keyboard
 from trio_worker.screen import Screen
 from trio_worker.snapshot import Snapshot
@@ -38,7 +38,6 @@ class Dashboard:
     act: Callable[[Action], Awaitable[str]] | None = None
     view: View = field(factory=View)
     ascii_only: bool = False
-    color: bool = True
     _drawn: Snapshot | None = None
     _told_until: float = math.inf
     _changed: trio.Event = field(factory=trio.Event)
@@ -70,13 +69,10 @@ class Dashboard:
             self._come_back()
             if began >= self._told_until:
                 self.view, self._told_until = evolve(self.view, notice=""), math.inf
-            columns, lines = self.screen.size()
             if self.screen.is_on:
                 self._drawn = self.take_snapshot()
-                looks = {"ascii_only": self.ascii_only, "color": self.color}
-                frame = render_frame(self._drawn, columns, lines, self.view, **looks)
                 with trio.move_on_at(tick):
-                    await self.screen.draw(frame)
+                    await self.screen.draw(Frame(self._drawn, self.view, self.ascii_only))
             with trio.move_on_at(tick):
                 await self._changed.wait()
                 await trio.sleep_until(began + _LEAST_FRAME_SECONDS)
@@ -107,4 +103,4 @@ class Dashboard:
         if self.screen.is_suspended and self.screen.is_ours():
             if self.keyboard is not None:
                 self.keyboard.take()
-            self.screen.resume()
+            self.screen.take()

@@ -40,7 +40,7 @@ from trio_worker.settings import Faults, Settings, config_path, digest_of, read_
 from trio_worker.status_line import status_line
 from trio_worker.supervisor import Supervisor, find_supervisor
 from trio_worker.task_tree import task_tree
-from trio_worker.terminal import has_terminal, is_ascii_only, is_live, run_status_lines
+from trio_worker.terminal import has_color, has_terminal, is_ascii_only, is_live, run_status_lines
 from trio_worker.web import (
     ListenTakenError,
     has_chosen_port,
@@ -301,7 +301,7 @@ class _Stage:
         from trio_worker.cli.run_screen import dashboard_of  # noqa: PLC0415
         from trio_worker.screen import open_screen  # noqa: PLC0415
 
-        with open_keyboard() as self.keyboard, open_screen(sys.stdout) as self.screen:
+        with open_keyboard() as self.keyboard, open_screen(sys.stdout, color=has_color(os.environ)) as self.screen:
             self.dashboard = dashboard_of(worker, self.screen, self.keyboard, only_ascii=self.only_ascii)
             yield self.dashboard
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import assert_never
 
 from trio_worker.cli.acts import pause_words, resume_words
@@ -11,7 +10,6 @@ from trio_worker.live_dashboard import Dashboard
 from trio_worker.screen import Screen
 from trio_worker.tallies import Act
 from trio_worker.tallying import count_act
-from trio_worker.terminal import has_color
 from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
 from trio_worker.worker import Worker
 
@@ -40,5 +38,4 @@ def dashboard_of(worker: Worker, screen: Screen, keyboard: Keyboard | None, *, o
         act,
         View(may=frozenset({Quit, Pause, Resume, Drain})),
         ascii_only=only_ascii,
-        color=has_color(os.environ),
     )

@@ -96,7 +96,7 @@ def _plain(frame: str) -> str:
 
 
 async def _show_live(watch: Watch, client: RedisClient, interval: float, *, only_ascii: bool, may_write: bool) -> None:
-    with open_keyboard() as keyboard, open_screen(sys.stdout) as screen:
+    with open_keyboard() as keyboard, open_screen(sys.stdout, color=has_color(os.environ)) as screen:
         async with trio.open_nursery() as nursery:
 
             async def act(action: Action) -> str:
@@ -121,7 +121,6 @@ async def _show_live(watch: Watch, client: RedisClient, interval: float, *, only
                 act,
                 View(may=may, every_seconds=interval),
                 ascii_only=only_ascii,
-                color=has_color(os.environ),
             )
             await watch.look()
             nursery.start_soon(watch.keep_looking, interval)
