@@ -1,0 +1,114 @@
+"""Runs: the mails of a queue sent by one contender, from the push to the end of its processes, and what that took."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import asdict, frozen
+
+from ground import Contender, Ground, Sink, open_sink
+from proving_ground import job_of
+
+# Of the other job queues, whose process ends when it is told to.
+TOLD_TO_END = {"Celery"}
+PATIENCE_SECONDS = 300.0
+
+
+@frozen
+class Run:
+    """The figures of one run."""
+
+    rate: float  # mails/s between the first and the last tenth
+    cpu_seconds_per_1000: float
+    peak_mb: float
+    redis_commands_per_mail: float
+    connections: int
+    start_seconds: float  # from the start of the process to the first mail
+
+
+def sent_commands(client: Any) -> int:
+    """Count the commands that clients sent; those that scripts run would count as well."""
+    stats = client.info("commandstats")
+    by_client = ("evalsha", "eval", "blpop", "blmove", "bzpopmin", "hello", "auth", "config", "ping", "time")
+    return sum(int(stats[f"cmdstat_{name}"]["calls"]) for name in by_client if f"cmdstat_{name}" in stats)
+
+
+def run_once(ground: Ground, contender: Contender, sink: Sink, count: int) -> Run:
+    """Push, start, wait for the last mail, and for the processes to end by themselves."""
+    ground.push(contender, count)
+    sink.ask(f"clear {count}")
+    with ground.valkey.client() as client:
+        commands_before = sent_commands(client)
+        began = time.time()
+        processes = [ground.start(contender, sink, count) for _ in range(contender.processes)]
+        cpu_seconds, peak_kb = 0.0, 0
+        deadline = began + PATIENCE_SECONDS
+        while (report := sink.ask("report"))["mails"] < count and time.time() < deadline:
+            time.sleep(0.2)
+        for process in processes:
+            if contender.name in TOLD_TO_END:
+                os.kill(process.pid, signal.SIGTERM)  # Popen.terminate would take the usage of one that has ended
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            cpu_seconds += usage.ru_utime + usage.ru_stime
+            peak_kb = max(peak_kb, usage.ru_maxrss)
+            if process.returncode:
+                raise SystemExit(f"{contender.name} ended with {process.returncode}")
+        commands = sent_commands(client) - commands_before
+    if report["mails"] != count:
+        raise SystemExit(f"{contender.name}: {report['mails']} of {count} mails came")
+    return Run(
+        rate=report["rate"],
+        cpu_seconds_per_1000=1000 * cpu_seconds / count,
+        peak_mb=peak_kb / 1024,
+        redis_commands_per_mail=commands / count,
+        connections=report["connections"],
+        start_seconds=report["first_at"] - began,
+    )
+
+
+def measure_idle(ground: Ground, mails: int) -> dict[str, float]:
+    """Push one job at a time to a worker with nothing to do; return milliseconds from the push to the 250."""
+    pushed_at = {}
+    with open_sink(0.0, ground.tls) as sink, ground.valkey.client() as client:
+        client.flushall()
+        sink.ask(f"clear {mails}")
+        process = ground.start_trio_worker(Contender("trio_worker", depth=1), sink, is_burst=False)
+        client.rpush("jobs", job_of(mails))
+        while sink.ask("report")["mails"] < 1:
+            time.sleep(0.1)
+        for number in range(mails):
+            pushed_at[number] = time.time()
+            client.rpush("jobs", job_of(number))
+            time.sleep(0.02)
+        time.sleep(0.5)
+        accepted_at = {int(number): at for number, at in sink.ask("report")["accepted_at"].items()}
+        process.terminate()
+        process.wait()
+    waits = sorted(1000 * (accepted_at[number] - at) for number, at in pushed_at.items())
+    return {"p50_ms": waits[len(waits) // 2], "p99_ms": waits[len(waits) * 99 // 100]}
+
+
+def median_run(runs: Sequence[Run]) -> Run:
+    return Run(*(statistics.median(values) for values in zip(*(asdict(run).values() for run in runs), strict=True)))
+
+
+def measure(
+    ground: Ground, contenders: list[Contender], count: int, rounds: int, round_trip_ms: float
+) -> dict[str, Run]:
+    """Run every contender once in each round, so that a slow minute of the machine meets them all."""
+    runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
+    with open_sink(round_trip_ms, ground.tls) as sink:
+        for number in range(rounds):
+            for contender in contenders:
+                mails = max(200, round(count * contender.share))
+                run = run_once(ground, contender, sink, mails)
+                runs[contender.name].append(run)
+                print(f"  round {number + 1} {contender.name}: {run.rate:,.0f}/s", file=sys.stderr, flush=True)
+    return {name: median_run(each) for name, each in runs.items()}
