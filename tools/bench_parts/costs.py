@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from ground import Contender, Ground, free_port, open_sink
 from proving_ground import Valkey, job_of
 from trio_worker.broker import queue_keys
 from trio_worker.redis_client import read_scripts
+from usage import cpu_seconds, rss_mb
 
 FEW, MANY, MANY_DELAYED = 1_000, 1_000_000, 100_000
 BATCH, ROUNDS = 50, 200
@@ -83,15 +83,6 @@ def measure_length(folder: Path) -> dict[str, float]:
                 took[name].append(claim_and_settle(client, number))
     few, many = (statistics.median(took[name]) for name in ("few", "many"))
     return {"few_ms": few, "many_ms": many, "ratio": many / few}
-
-
-def rss_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure_memory(folder: Path, jobs: int) -> dict[str, Any]:

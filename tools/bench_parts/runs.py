@@ -14,6 +14,7 @@ from attrs import asdict, frozen
 
 from ground import Contender, Ground, Sink, open_sink
 from proving_ground import job_of
+from usage import IS_KNOWN, peak_mb
 
 # Of the other job queues, whose process ends when it is told to.
 TOLD_TO_END = {"Celery"}
@@ -25,11 +26,13 @@ class Run:
     """The figures of one run."""
 
     rate: float  # mails/s between the first and the last tenth
-    cpu_seconds_per_1000: float
+    cpu_seconds_per_1000: float  # the start of the program included
     peak_mb: float
     redis_commands_per_mail: float
     connections: int
     start_seconds: float  # from the start of the process to the first mail
+    # Between the first and the last tenth, as the rate is: without start and end. 0 where there is no /proc.
+    steady_cpu_seconds_per_1000: float = 0.0
 
 
 def sent_commands(client: Any) -> int:
@@ -47,29 +50,36 @@ def run_once(ground: Ground, contender: Contender, sink: Sink, count: int) -> Ru
         commands_before = sent_commands(client)
         began = time.time()
         processes = [ground.start(contender, sink, count) for _ in range(contender.processes)]
-        cpu_seconds, peak_kb = 0.0, 0
+        if IS_KNOWN:
+            sink.ask(f"watch {' '.join(str(process.pid) for process in processes)}")
+        cpu_seconds, peak = 0.0, 0.0
         deadline = began + PATIENCE_SECONDS
-        while (report := sink.ask("report"))["mails"] < count and time.time() < deadline:
+        is_over = False
+        while not is_over and time.time() < deadline:
             time.sleep(0.2)
+            is_over = sink.ask("count")["mails"] >= count
+            peak = max(peak, *(peak_mb(process.pid) for process in processes))
         for process in processes:
             if contender.name in TOLD_TO_END:
                 os.kill(process.pid, signal.SIGTERM)  # Popen.terminate would take the usage of one that has ended
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             cpu_seconds += usage.ru_utime + usage.ru_stime
-            peak_kb = max(peak_kb, usage.ru_maxrss)
+            peak = peak if IS_KNOWN else max(peak, usage.ru_maxrss / 1024)
             if process.returncode:
                 raise SystemExit(f"{contender.name} ended with {process.returncode}")
         commands = sent_commands(client) - commands_before
+    report = sink.ask("report")
     if report["mails"] != count:
         raise SystemExit(f"{contender.name}: {report['mails']} of {count} mails came")
     return Run(
         rate=report["rate"],
         cpu_seconds_per_1000=1000 * cpu_seconds / count,
-        peak_mb=peak_kb / 1024,
+        peak_mb=peak,
         redis_commands_per_mail=commands / count,
         connections=report["connections"],
         start_seconds=report["first_at"] - began,
+        steady_cpu_seconds_per_1000=report["cpu_seconds_per_1000"],
     )
 
 

@@ -1,7 +1,8 @@
 """A relay that does nothing but answer, as fast as Python can, after a round trip that it plays.
 
 Run as ``sink.py PORT ROUND_TRIP_MS [CERT KEY]``. Each line on standard input is a request, answered by a line of JSON
-on standard output: ``clear N`` forgets all and expects N mails, ``report`` tells what came.
+on standard output: ``clear N`` forgets all and expects N mails, ``watch PID...`` names the processes that send them,
+``count`` tells how many came, ``report`` tells all of them: not while they come, for it takes time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import sys
 import time
 from collections import deque
 from typing import Any
+
+from usage import cpu_seconds
 
 EHLO = b"250-sink\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 50000000\r\n"
 NUMBERED = re.compile(rb"user(\d+)@")
@@ -30,7 +33,12 @@ class Tally:
     def clear(self, expected: int) -> None:
         self.expected, self.mails, self.connections, self.commands, self.writes = expected, 0, 0, 0, 0
         self.first_at = self.last_at = self.from_at = self.to_at = 0.0
+        self.cpu_from = self.cpu_to = 0.0
         self.accepted_at: dict[int, float] = {}
+        self.senders: list[int] = []
+
+    def cpu_of_senders(self) -> float:
+        return sum(map(cpu_seconds, self.senders))
 
     def note(self, number: int) -> None:
         self.mails += 1
@@ -39,9 +47,9 @@ class Tally:
         if self.mails == 1:
             self.first_at = now
         if self.mails == round(FIRST_PART * self.expected):
-            self.from_at = now
+            self.from_at, self.cpu_from = now, self.cpu_of_senders()
         if self.mails == round(LAST_PART * self.expected):
-            self.to_at = now
+            self.to_at, self.cpu_to = now, self.cpu_of_senders()
         if number >= 0:
             self.accepted_at[number] = now
 
@@ -53,6 +61,7 @@ class Tally:
             "connections": self.connections,
             "writes": self.writes,
             "rate": measured / seconds if seconds > 0 else 0.0,
+            "cpu_seconds_per_1000": 1000 * (self.cpu_to - self.cpu_from) / measured if measured else 0.0,
             "first_at": self.first_at,
             "last_at": self.last_at,
             "accepted_at": self.accepted_at,
@@ -159,11 +168,17 @@ async def serve(port: int, round_trip_seconds: float, context: ssl.SSLContext | 
     async with server:
         print("ready", flush=True)
         while line := (await reader.readline()).split():
-            if line[0] == b"clear":
-                TALLY.clear(int(line[1]))
-                print("{}", flush=True)
-            else:
-                print(json.dumps(TALLY.report()), flush=True)
+            answer: dict[str, Any] = {}
+            match line:
+                case [b"clear", expected]:
+                    TALLY.clear(int(expected))
+                case [b"watch", *senders]:
+                    TALLY.senders = list(map(int, senders))
+                case [b"count"]:
+                    answer = {"mails": TALLY.mails}
+                case _:
+                    answer = TALLY.report()
+            print(json.dumps(answer), flush=True)
 
 
 def main() -> None:

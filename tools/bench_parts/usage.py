@@ -1,0 +1,30 @@
+"""What a process has used until now, from Linux's /proc. Needs nothing else, for the sink looks as well."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+IS_KNOWN = Path("/proc/self/stat").exists()
+_MOST_RESIDENT = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def peak_mb(pid: int) -> float:
+    """Return the most memory it had at once; 0 when it has ended, or where there is no /proc.
+
+    What the kernel tells of a process that ended (``ru_maxrss``) is no less than what the one that started it had.
+    """
+    if not IS_KNOWN:
+        return 0.0
+    found = _MOST_RESIDENT.search(Path(f"/proc/{pid}/status").read_text("utf-8"))
+    return int(found[1]) / 1024 if found else 0.0
