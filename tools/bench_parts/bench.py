@@ -34,6 +34,7 @@ from plotting import plot
 from proving_ground import Valkey, job_of  # on the path by now
 from runs import Run, measure, measure_idle
 from trio_worker.window import Tally
+from versions import HERE
 
 # Messages in flight on a connection where trio_worker runs deep; and where the relay is so far that ten connections of
 # them could carry no more than 6,400 mails a second.
@@ -106,14 +107,14 @@ def measure_starts(ground: Ground) -> dict[str, float]:
     """Return what commands take from their start to their end while a worker runs, in seconds."""
     with open_sink(0.0, ground.tls) as sink:
         process = ground.start_trio_worker(Contender("trio_worker", depth=1), sink, is_burst=False)
-        config = ["--config", str(ground.folder / "worker.toml")]
+        config = ["--config", str(ground.config_of(HERE))]
         health = ["-m", "trio_worker", "health", "ready", "--wait", "30s", *config]
-        command_seconds(health, ground.environment, rounds=1)
+        command_seconds(health, HERE.environment, rounds=1)
         found = {
-            "python -c pass": command_seconds(["-c", "pass"], ground.environment),
-            "health ready": command_seconds(health, ground.environment),
-            "status --json": command_seconds(["-m", "trio_worker", "status", "--json", *config], ground.environment),
-            "dead list": command_seconds(["-m", "trio_worker", "dead", "list", "--json", *config], ground.environment),
+            "python -c pass": command_seconds(["-c", "pass"], HERE.environment),
+            "health ready": command_seconds(health, HERE.environment),
+            "status --json": command_seconds(["-m", "trio_worker", "status", "--json", *config], HERE.environment),
+            "dead list": command_seconds(["-m", "trio_worker", "dead", "list", "--json", *config], HERE.environment),
         }
         process.terminate()
         process.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -17,11 +16,11 @@ import trustme
 from attrs import define, field, frozen
 
 PARTS = Path(__file__).resolve().parent
-ROOT = PARTS.parent.parent
 sys.path.insert(0, str(PARTS.parent))
 
 from faces import start_on_terminal  # noqa: E402
 from proving_ground import Valkey, job_of  # noqa: E402  the path comes first
+from versions import HERE, ROOT, Version  # noqa: E402  they go together
 
 CONNECTIONS = 10
 PUSH_AT_ONCE = 1000
@@ -39,6 +38,7 @@ class Contender:
     processes: int = 1
     has_metrics: bool = True
     has_screen: bool = False
+    version: Version = HERE
 
 
 @define
@@ -69,14 +69,13 @@ def open_sink(round_trip_ms: float, tls: Path | None) -> Iterator[Sink]:
     port = free_port()
     more = [str(tls / "cert.pem"), str(tls / "key.pem")] if tls else []
     command = [sys.executable, str(PARTS / "sink.py"), str(port), str(round_trip_ms), *more]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout
-        process.stdout.readline()
-        yield Sink(process, port)
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            process.stdout.readline()
+            yield Sink(process, port)
+        finally:
+            process.kill()
 
 
 @define
@@ -134,38 +133,43 @@ class Ground:
 
     def start_trio_worker(self, contender: Contender, sink: Sink, *, is_burst: bool = True) -> subprocess.Popen[bytes]:
         config = self.write_config(contender, sink.port)
-        command = [sys.executable, "-m", "trio_worker", "run", "--config", str(config)]
+        command = [str(contender.version.python), "-m", "trio_worker", "run", "--config", str(config)]
         command += ["--burst"] if is_burst else []
         if contender.has_screen:
-            return start_on_terminal(command, self.folder, self.environment)
+            return start_on_terminal(command, config.parent, contender.version.environment)
         command += ["--no-dashboard"]
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=subprocess.DEVNULL)
+        environment = contender.version.environment
+        return subprocess.Popen(command, cwd=config.parent, env=environment, stdout=subprocess.DEVNULL)
 
-    @property
-    def environment(self) -> dict[str, str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        # An installed worker is compiled; a checkout is by its first run, if that may be kept.
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        return environment
+    def config_of(self, version: Version) -> Path:
+        """Return where its configuration is; log and journal are beside it, out of the way of other versions."""
+        return self.folder / version.name / "worker.toml"
 
     def write_config(self, contender: Contender, smtp_port: int) -> Path:
         """Write what trio_worker runs with; whatever keeps mail safe and tells of it is on, as it is in production."""
-        config = self.folder / "worker.toml"
-        workers = CONNECTIONS * max(4, contender.depth)
+        config = self.config_of(contender.version)
+        config.parent.mkdir(exist_ok=True)
         # Deep, a thousand mails take a second or two: a new connection each time would be round trips for nothing.
         most = 1000 if contender.depth == 1 else 100_000
         host = "localhost" if self.tls else "127.0.0.1"
         encryption = f'tls = "implicit"\nca_file = "{self.tls}/ca.pem"' if self.tls else 'tls = "none"'
         config.write_text(
-            f'profile = "production"\nnumber_workers = {workers}\n'
-            f'[redis]\nurl = "redis://127.0.0.1:{self.valkey.port}"\n[queue]\njournal_dir = "{self.folder}/journal"\n'
+            f'profile = "production"\nnumber_workers = {workers_of(contender)}\n'
+            f'[redis]\nurl = "redis://127.0.0.1:{self.valkey.port}"\n[queue]\njournal_dir = "{config.parent}/journal"\n'
             f'[smtp]\nhost = "{host}"\nport = {smtp_port}\n{encryption}\n'
             f"[smtp.pool]\nmax_size = {CONNECTIONS}\npipeline_depth = {contender.depth}\n"
             f"max_uncertain = {max(64, contender.depth)}\nmax_messages = {most}\n"
-            f'[log]\nfile = "{self.folder}/worker.log"\n'
+            f'[log]\nfile = "{config.parent}/worker.log"\n'
             f'[metrics]\nlisten = "{"127.0.0.1:0" if contender.has_metrics else ""}"\n'
         )
         return config
+
+
+def workers_of(contender: Contender) -> int:
+    """Return ``number_workers``: as many jobs as fill the connections, or tasks that can have as many."""
+    if contender.version.counts_jobs:
+        return CONNECTIONS * max(4, contender.depth)
+    return CONNECTIONS if contender.depth > 1 else 2 * CONNECTIONS
 
 
 def prepare_node() -> Path | None:
