@@ -18,6 +18,7 @@ from typing import Any
 
 from attrs import asdict, frozen
 
+from against import Comparison, compare, notes_on
 from faces import command_seconds
 from ground import (
     CONNECTIONS,
@@ -34,7 +35,8 @@ from plotting import plot
 from proving_ground import Valkey, job_of  # on the path by now
 from runs import Run, measure, measure_idle
 from trio_worker.window import Tally
-from versions import HERE
+from usage import IS_KNOWN
+from versions import HERE, build, describe, other_packages
 
 # Messages in flight on a connection where trio_worker runs deep; and where the relay is so far that ten connections of
 # them could carry no more than 6,400 mails a second.
@@ -224,7 +226,9 @@ def main() -> int:
     parser.add_argument("--tls", action="store_true", help="implicit TLS instead of plain")
     parser.add_argument("--processes", type=int, choices=(1, 2), default=1)
     parser.add_argument("--only", nargs="*", default=[], help="contenders whose names hold one of these words")
+    parser.add_argument("--against", metavar="COMMIT", help="only trio_worker, beside that version of it, and ratios")
     parser.add_argument("--idle", action="store_true", help="only the time from a push to the 250, on an idle worker")
+    parser.add_argument("--pushes", type=int, default=500, help="to an idle worker, for --idle and --against (500)")
     parser.add_argument("--all", action="store_true", help=f"also {', '.join(OTHERS)}, each installed on first use")
     parser.add_argument("--guide", action="store_true", help="only the four figures of a per-mail worker's guide")
     parser.add_argument(
@@ -238,8 +242,7 @@ def main() -> int:
     options = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
     if options.kept:
-        found = json.loads(options.kept.read_text("utf-8"))
-        _show(options, found)
+        _show(options, json.loads(options.kept.read_text("utf-8")))
         return 0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -295,16 +298,48 @@ def _print_guide(ground: Ground, options: argparse.Namespace) -> None:
         print(f"| {line.what} | {line.before} | {line.after} |")
 
 
-def _print_idle(ground: Ground, _options: argparse.Namespace) -> None:
-    idle = measure_idle(ground, 500)
+def _print_idle(ground: Ground, options: argparse.Namespace) -> None:
+    idle = measure_idle(ground, options.pushes)
     print(f"idle, push to 250: p50 {idle['p50_ms']:.1f} ms, p99 {idle['p99_ms']:.1f} ms")
 
 
+def _print_comparison(ground: Ground, options: argparse.Namespace) -> None:
+    if not IS_KNOWN:
+        raise SystemExit("--against reads CPU seconds and memory from /proc, which is not here")
+    other = build(options.against)
+    notes = [f"another package there: {each}" for each in other_packages(other)]
+    plan = {at: _both_depths(options, at) for at in options.round_trips}
+    notes = [*notes, *notes_on(plan, other)]
+    print(f"the sink alone takes {measure_sink(ground.tls):,.0f} mails/s", *notes, sep="\n", flush=True)
+    pushes = options.pushes if not options.only or "idle" in options.only else 0
+    figures = compare(ground, other, plan, options.mails, options.rounds, pushes)
+    comparison = Comparison(describe(), other.name, notes, figures)
+    print(f"\n{'TLS' if options.tls else 'plain'}, medians of {options.rounds} rounds")
+    print(comparison.table(is_markdown=options.markdown))
+    if options.json:
+        options.json.write_text(json.dumps(asdict(comparison), indent=2), encoding="utf-8")
+
+
+def _both_depths(options: argparse.Namespace, round_trip_ms: float) -> list[Contender]:
+    """Return how trio_worker runs at that round trip; far away one mail at a time is nothing but the round trip."""
+    named = contenders_for(options, None, (), round_trip_ms)
+    return [each for each in named if each.depth > 1 or (each.depth == 1 and round_trip_ms < FAR_MS)]
+
+
 # What is measured alone, by the name of its option.
-_SPECIAL = {"start": _print_starts, "faces": _print_faces, "guide": _print_guide, "idle": _print_idle}
+_SPECIAL = {
+    "against": _print_comparison,
+    "start": _print_starts,
+    "faces": _print_faces,
+    "guide": _print_guide,
+    "idle": _print_idle,
+}
 
 
 def _show(options: argparse.Namespace, found: dict[str, dict[str, Any]]) -> None:
+    if "figures" in found:
+        print(Comparison.from_json(found).table(is_markdown=options.markdown))
+        return
     for round_trip_ms, runs in found.items():
         print(f"\nround trip {round_trip_ms} ms")
         results = {name: Run(**run) for name, run in runs.items()}

@@ -7,8 +7,8 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 from attrs import asdict, frozen
 
@@ -16,6 +16,7 @@ from ground import Contender, Ground, Sink, open_sink
 from proving_ground import job_of
 from usage import IS_KNOWN, peak_mb
 
+T = TypeVar("T")
 # Of the other job queues, whose process ends when it is told to.
 TOLD_TO_END = {"Celery"}
 PATIENCE_SECONDS = 300.0
@@ -86,17 +87,17 @@ def run_once(ground: Ground, contender: Contender, sink: Sink, count: int) -> Ru
     )
 
 
-def measure_idle(ground: Ground, mails: int) -> dict[str, float]:
-    """Push one job at a time to a worker with nothing to do; return milliseconds from the push to the 250."""
+def idle_waits(ground: Ground, contender: Contender, sink: Sink, pushes: int) -> list[float]:
+    """Push one job at a time to a worker with nothing to do; return the milliseconds from each push to its 250."""
     pushed_at = {}
-    with open_sink(0.0, ground.tls) as sink, ground.valkey.client() as client:
+    with ground.valkey.client() as client:
         client.flushall()
-        sink.ask(f"clear {mails}")
-        process = ground.start_trio_worker(Contender("trio_worker", depth=1), sink, is_burst=False)
-        client.rpush("jobs", job_of(mails))
-        while sink.ask("report")["mails"] < 1:
+        sink.ask(f"clear {pushes}")
+        process = ground.start_trio_worker(contender, sink, is_burst=False)
+        client.rpush("jobs", job_of(pushes))
+        while sink.ask("count")["mails"] < 1:
             time.sleep(0.1)
-        for number in range(mails):
+        for number in range(pushes):
             pushed_at[number] = time.time()
             client.rpush("jobs", job_of(number))
             time.sleep(0.02)
@@ -104,24 +105,47 @@ def measure_idle(ground: Ground, mails: int) -> dict[str, float]:
         accepted_at = {int(number): at for number, at in sink.ask("report")["accepted_at"].items()}
         process.terminate()
         process.wait()
-    waits = sorted(1000 * (accepted_at[number] - at) for number, at in pushed_at.items())
-    return {"p50_ms": waits[len(waits) // 2], "p99_ms": waits[len(waits) * 99 // 100]}
+    return [1000 * (accepted_at[number] - at) for number, at in pushed_at.items()]
+
+
+def quantile(values: Iterable[float], percent: int) -> float:
+    found = sorted(values)
+    return found[len(found) * percent // 100]
+
+
+def measure_idle(ground: Ground, pushes: int) -> dict[str, float]:
+    with open_sink(0.0, ground.tls) as sink:
+        waits = idle_waits(ground, Contender("trio_worker", depth=1), sink, pushes)
+    return {"p50_ms": quantile(waits, 50), "p99_ms": quantile(waits, 99)}
 
 
 def median_run(runs: Sequence[Run]) -> Run:
     return Run(*(statistics.median(values) for values in zip(*(asdict(run).values() for run in runs), strict=True)))
 
 
-def measure(
-    ground: Ground, contenders: list[Contender], count: int, rounds: int, round_trip_ms: float
-) -> dict[str, Run]:
+def in_turn(contenders: Sequence[T], number: int) -> Sequence[T]:
+    """Return them in the order of that round: each second one backwards, so that none is always the first."""
+    return contenders[::-1] if number % 2 else contenders
+
+
+def run_rounds(
+    ground: Ground, contenders: Sequence[Contender], count: int, rounds: int, round_trip_ms: float
+) -> dict[str, list[Run]]:
     """Run every contender once in each round, so that a slow minute of the machine meets them all."""
     runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
     with open_sink(round_trip_ms, ground.tls) as sink:
         for number in range(rounds):
-            for contender in contenders:
+            for contender in in_turn(contenders, number):
                 mails = max(200, round(count * contender.share))
                 run = run_once(ground, contender, sink, mails)
                 runs[contender.name].append(run)
                 print(f"  round {number + 1} {contender.name}: {run.rate:,.0f}/s", file=sys.stderr, flush=True)
-    return {name: median_run(each) for name, each in runs.items()}
+    return runs
+
+
+def measure(
+    ground: Ground, contenders: Sequence[Contender], count: int, rounds: int, round_trip_ms: float
+) -> dict[str, Run]:
+    """Return the medians of the rounds."""
+    found = run_rounds(ground, contenders, count, rounds, round_trip_ms)
+    return {name: median_run(runs) for name, runs in found.items()}
