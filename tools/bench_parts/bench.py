@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
-import ssl
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -33,7 +30,7 @@ from ground import (
 )
 from plotting import plot
 from proving_ground import Valkey, job_of  # on the path by now
-from runs import Run, measure, measure_idle
+from runs import Run, measure, measure_idle, measure_sink
 from trio_worker.window import Tally
 from usage import IS_KNOWN
 from versions import HERE, build, describe, other_packages
@@ -51,42 +48,6 @@ class GuideLine:
     what: str
     before: str
     after: str
-
-
-def measure_sink(tls: Path | None, mails: int = 50_000) -> float:
-    """Return the mails a second that the sink takes from one that only streams bytes, over as many connections."""
-    each = mails // CONNECTIONS
-    head = b"EHLO x\r\n"
-    content = b"Subject: x\r\n\r\n" + b"x" * 1000 + b"\r\n"
-    mail = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<user0@example.com>\r\nBDAT %d LAST\r\n" % len(content) + content
-    with open_sink(0.0, tls) as sink, ExitStack() as stack:
-        sink.ask(f"clear {each * CONNECTIONS}")
-
-        def stream() -> None:
-            link: socket.socket = stack.enter_context(socket.create_connection(("127.0.0.1", sink.port)))
-            if tls:
-                context = ssl.create_default_context(cafile=str(tls / "ca.pem"))
-                link = stack.enter_context(context.wrap_socket(link, server_hostname="localhost"))
-            link.recv(1000)
-            link.sendall(head)
-            reader = threading.Thread(target=drain, args=(link,), daemon=True)
-            reader.start()
-            for _ in range(each // 50):
-                link.sendall(mail * 50)
-            link.sendall(b"QUIT\r\n")
-            reader.join()
-
-        def drain(link: socket.socket) -> None:
-            while link.recv(65536):
-                pass
-
-        threads = [threading.Thread(target=stream) for _ in range(CONNECTIONS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        rate: float = sink.ask("report")["rate"]
-        return rate
 
 
 def measure_start(ground: Ground, rounds: int = 5) -> float:

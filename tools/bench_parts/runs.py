@@ -1,18 +1,26 @@
-"""Runs: the mails of a queue sent by one contender, from the push to the end of its processes, and what that took."""
+"""Runs: the mails of a queue sent by one contender, from the push to the end of its processes, and what that took.
+
+Beside them the time that a mail to an idle worker takes, and what the sink could take at most.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
+import ssl
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import asdict, frozen
 
-from ground import Contender, Ground, Sink, open_sink
+from ground import CONNECTIONS, Contender, Ground, Sink, open_sink
 from proving_ground import job_of
 from usage import IS_KNOWN, peak_mb
 
@@ -85,6 +93,42 @@ def run_once(ground: Ground, contender: Contender, sink: Sink, count: int) -> Ru
         start_seconds=report["first_at"] - began,
         steady_cpu_seconds_per_1000=report["cpu_seconds_per_1000"],
     )
+
+
+def measure_sink(tls: Path | None, mails: int = 50_000) -> float:
+    """Return the mails a second that the sink takes from one that only streams bytes, over as many connections."""
+    each = mails // CONNECTIONS
+    head = b"EHLO x\r\n"
+    content = b"Subject: x\r\n\r\n" + b"x" * 1000 + b"\r\n"
+    mail = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<user0@example.com>\r\nBDAT %d LAST\r\n" % len(content) + content
+    with open_sink(0.0, tls) as sink, ExitStack() as stack:
+        sink.ask(f"clear {each * CONNECTIONS}")
+
+        def stream() -> None:
+            link: socket.socket = stack.enter_context(socket.create_connection(("127.0.0.1", sink.port)))
+            if tls:
+                context = ssl.create_default_context(cafile=str(tls / "ca.pem"))
+                link = stack.enter_context(context.wrap_socket(link, server_hostname="localhost"))
+            link.recv(1000)
+            link.sendall(head)
+            reader = threading.Thread(target=drain, args=(link,), daemon=True)
+            reader.start()
+            for _ in range(each // 50):
+                link.sendall(mail * 50)
+            link.sendall(b"QUIT\r\n")
+            reader.join()
+
+        def drain(link: socket.socket) -> None:
+            while link.recv(65536):
+                pass
+
+        threads = [threading.Thread(target=stream) for _ in range(CONNECTIONS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        rate: float = sink.ask("report")["rate"]
+        return rate
 
 
 def idle_waits(ground: Ground, contender: Contender, sink: Sink, pushes: int) -> list[float]:
