@@ -44,7 +44,71 @@ async def open_bridge(complain: Callable[[str], object]) -> AsyncIterator[None]:
 
     async with trio_asyncio.open_loop() as loop:
         loop.set_exception_handler(note)
+        loop.create_future = lambda: _PromptFuture(loop=loop)
+        loop._io_task = _follow  # noqa: SLF001  trio-asyncio has no other way; its minor version is fixed
         yield
+
+
+class _PromptFuture(asyncio.Future[Any]):
+    """A future whose end wakes the one trio task that waits for it at once.
+
+    An asyncio future tells of its end by the loop's queue: a round of trio's scheduler for the loop's task, and only
+    the next one for whoever waits. Redis is waited for twice between a push and the mail of an idle worker.
+    """
+
+    waiting: trio.lowlevel.Task | None = None
+
+    def set_result(self, result: Any) -> None:
+        super().set_result(result)
+        self._wake()
+
+    def set_exception(self, exception: type[BaseException] | BaseException) -> None:
+        super().set_exception(exception)
+        self._wake()
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        is_cancelled = super().cancel(msg)
+        self._wake()
+        return is_cancelled
+
+    async def wait(self) -> None:
+        """Wait until it is done; a cancel of the trio scope cancels it, and is raised if it ended by that."""
+        raise_cancel: Any = None
+
+        def give_up(raise_it: Any) -> trio.lowlevel.Abort:
+            nonlocal raise_cancel
+            raise_cancel = raise_it
+            self.cancel()
+            return trio.lowlevel.Abort.FAILED
+
+        self.waiting = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(give_up)
+        if raise_cancel is not None and self.cancelled():
+            raise_cancel()
+
+    def _wake(self) -> None:
+        task, self.waiting = self.waiting, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+
+async def _follow(fd: int, handle: Any, wait_until_ready: Callable[[int], Awaitable[None]]) -> None:
+    """Have a transport read or write whenever its descriptor is ready.
+
+    trio-asyncio does the same, and each time waits until the loop has come to the end of its queue: more than all else
+    together that a small read costs. No transport needs that, for each reads or writes at once. What asks for a read by
+    `loop.sock_recv` and the like is called once more than needed, and does nothing then.
+    """
+    with handle._scope:  # noqa: SLF001  trio-asyncio's own handle, made for this task
+        while not handle.cancelled():
+            try:
+                await wait_until_ready(fd)
+            except OSError:
+                if handle.cancelled():  # closed meanwhile
+                    return
+                raise
+            if not handle.cancelled():
+                handle._run()  # noqa: SLF001  as asyncio's loop does
 
 
 async def call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
@@ -107,6 +171,9 @@ async def _over(awaited: asyncio.Future[T] | None) -> T | None:
     if awaited is None:
         await trio.lowlevel.checkpoint()
         return None
+    if isinstance(awaited, _PromptFuture) and awaited.waiting is None:
+        await awaited.wait()
+        return None  # whoever awaits it asks for the result itself
     result: T = await trio_asyncio.run_aio_future(awaited)
     return result
 
