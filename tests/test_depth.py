@@ -186,7 +186,7 @@ async def test_a_round_trip_carries_as_many_mails_as_the_window_is_wide(
     connection = Connection(1, opened_on(FakeTransport(delay_seconds=1.0), CHUNKED), Timeouts())
     began, sent, done = trio.current_time(), dict[Transaction, int](), list[Transaction]()
     while len(done) < 100:
-        for number in range(min(connection.room(100), 100 - len(done) - len(sent))):
+        for number in range(min(connection.room(100, connection.in_flight), 100 - len(done) - len(sent))):
             sent[connection.begin(MAIL, trio.current_time())] = number
         connection.flush(trio.current_time())
         await until_done(connection, sent, done)

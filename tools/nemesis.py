@@ -107,7 +107,7 @@ class Proxy:
         nursery: trio.Nursery,
         is_replies: bool,  # noqa: FBT001
     ) -> None:
-        leaving, arriving = trio.open_memory_channel[tuple[float, bytes]](float("inf"))
+        leaving, arriving = trio.open_memory_channel[tuple[float, bytes | bytearray]](float("inf"))
         try:
             async with trio.open_nursery() as beside:
                 beside.start_soon(self._deliver, arriving, sink)
@@ -122,7 +122,7 @@ class Proxy:
             pass
         nursery.cancel_scope.cancel()
 
-    async def _deliver(self, arriving: trio.MemoryReceiveChannel[tuple[float, bytes]], sink: trio.SocketStream) -> None:
+    async def _deliver(self, arriving: trio.MemoryReceiveChannel[tuple[float, bytes | bytearray]], sink: trio.SocketStream) -> None:
         async for at, chunk in arriving:
             if self.one_way_seconds:
                 await trio.sleep_until(at)

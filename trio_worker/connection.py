@@ -100,8 +100,8 @@ class Connection:
         """Whether the next message must be careful: the connection is new, or may have died unseen while it rested."""
         return not self.delivered or trio.current_time() - self.used_at > IDLE_SECONDS
 
-    def room(self, depth: int) -> int:
-        """Return how many more messages may go now, with ``depth`` in flight at the most.
+    def room(self, depth: int, in_flight: int) -> int:
+        """Return how many more messages may go beside those ``in_flight``, with ``depth`` of them at the most.
 
         That is what the connection has earned, and what the relay's extensions allow.
         """
@@ -115,7 +115,7 @@ class Connection:
         else:
             # With DATA the envelope of the next message rides with the content of the one before, and nothing further.
             most = min(self.window, depth, 2)
-        return max(0, most - self.in_flight)
+        return max(0, most - in_flight)
 
     def begin(self, envelope: Envelope, now: float) -> Transaction:
         """Begin one message; `flush` writes all that have begun together, `outcomes` returns each. Never awaits.

@@ -90,7 +90,7 @@ class Consumers:
 
     def give(self, claims: Sequence[Claim], waiting: int) -> None:
         """Deal the jobs of one claim, behind which so many more wait: few are spread, many go by the window."""
-        depth = self.pool.options.depth
+        depth = self.pool.depth
         has_plenty = waiting >= self.number * depth
         runs = math.ceil(len(claims) / depth) if has_plenty else max(1, min(len(claims), self.number))
         size = min(depth, math.ceil(len(claims) / runs))
@@ -122,8 +122,6 @@ class Consumers:
                 ready = self._prepared(await self._next_run())
                 try:
                     while ready:
-                        # A connection may be there without a wait, and a cancel must not find one that sends.
-                        await trio.lowlevel.checkpoint_if_cancelled()
                         async with self.pool.borrow() as connection:
                             await self._carry(ready, connection)
                 finally:
@@ -149,6 +147,9 @@ class Consumers:
                     if under_way:  # a cancel came while Redis was asked
                         connection.abort()
                         self._conclude_decided(connection.take_decided(), under_way, connection)
+                if connection.conversation.end is not None:
+                    # If a cancel ended it: the next one may be there without a wait, and must not be sent over.
+                    await trio.lowlevel.checkpoint_if_cancelled()
             case _:
                 assert_never(connection)
 
@@ -160,34 +161,35 @@ class Consumers:
         while True:
             if self.pool.is_closed:
                 self._release(ready, _DRAINS)
-            room = self.pool.room(connection)
-            if not ready and room and self._may_go_on(sent):
+            may_go_on = bool(ready) or self._may_go_on(sent)
+            room = self.pool.room(connection) if may_go_on else 0
+            if room and not ready:
                 ready += self._prepared(self._waiting_run())
-            if ready and room and (batch := await self._cleared(ready, room)):
+            batch = await self._cleared(ready, room) if room and ready else ()
+            if batch:
                 sent += len(batch)
                 self._begin(batch, connection, under_way)
-            elif not under_way:
+            if not under_way:
                 return
-            if under_way:
-                if self.pool.room(connection) and not ready:
-                    self._hungry[connection] = None
-                decided = await connection.outcomes()
-                self._hungry.pop(connection, None)
-                self._conclude_decided(decided, under_way, connection)
+            if room > len(batch):
+                self._hungry[connection] = None
+            decided = await connection.outcomes()
+            self._hungry.pop(connection, None)
+            self._conclude_decided(decided, under_way, connection)
 
     def _may_go_on(self, sent: int) -> bool:
         """Whether to take more mails for a connection: after a window's worth it is another one's turn."""
-        is_enough = sent >= self.pool.options.depth
-        return self.running <= self.number and not (is_enough and self.pool.has_waiters)
+        is_enough = sent >= self.pool.depth
+        return self.running <= self.number and not (is_enough and self.pool.waiting)
 
-    async def _cleared(self, ready: deque[Delivery], room: int) -> list[Delivery]:
+    async def _cleared(self, ready: deque[Delivery], room: int) -> Sequence[Delivery]:
         """Take what may go now, at most ``room`` mails; jobs that may be somebody else's by now are asked for first.
 
         What is not to be sent is settled here.
         """
         if not self.settler.can_keep:
             self._release(ready, _UNKEPT)
-            return []
+            return ()
         batch = _taken(ready, room)
         since = trio.current_time() - self.broker.options.lease_seconds / 2
         must_mark = True in [each.is_held_when_uncertain for each in batch]

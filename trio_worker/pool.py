@@ -110,8 +110,11 @@ class Pool:
     _tell_trouble: TellTrouble
     _standing_trouble: StandingTrouble
     _tasks: trio.Nursery  # where connections are watched, opened ahead, and say QUIT when they are over
-    _size: int = field(init=False)  # places there are: max_size, and more while places too many are out
-    _lent: int = 0
+    is_closed: bool = False
+    depth: int = field(init=False)
+    size: int = field(init=False)  # places there are: max_size, and more while places too many are out
+    lent: int = 0  # places that borrowers have
+    waiting: int = 0  # who waits for a place
     _kept: dict[_Work, int] = field(factory=lambda: {"opening": 0, "closing": 0, "suspended": 0, "closed": 0})
     _send: trio.MemorySendChannel[Place] = field(init=False)
     _receive: trio.MemoryReceiveChannel[Place] = field(init=False)
@@ -123,33 +126,23 @@ class Pool:
     _single_flight: trio.Lock = field(factory=trio.Lock)
     _openings: set[trio.CancelScope] = field(factory=set)  # that borrowers wait for
     _suspension: Suspension | None = None
-    _is_closed: bool = False
     _tell_exchange: TellExchange | None = None
 
     def __attrs_post_init__(self) -> None:
-        self._size = self.options.max_size
-        self._send, self._receive = trio.open_memory_channel[Place](self._size)
-        for _ in range(self._size):
+        self.depth = self.options.depth
+        self.size = self.options.max_size
+        self._send, self._receive = trio.open_memory_channel[Place](self.size)
+        for _ in range(self.size):
             self._send.send_nowait(VACANCY)
 
     def __repr__(self) -> str:
         kept = ", ".join(f"{count} {what}" for what, count in self._kept.items() if count) or "none"
-        return f"<Pool of {self._size} places: {self.free} free, {self._lent} borrowed, kept: {kept}>"
-
-    @property
-    def size(self) -> int:
-        """Places there are; above ``max_size`` for a while after that was lowered."""
-        return self._size
+        return f"<Pool of {self.size} places: {self.free} free, {self.lent} borrowed, kept: {kept}>"
 
     @property
     def free(self) -> int:
         """Places in the channel."""
         return self._receive.statistics().current_buffer_used
-
-    @property
-    def lent(self) -> int:
-        """Places that borrowers have."""
-        return self._lent
 
     @property
     def kept(self) -> int:
@@ -168,15 +161,6 @@ class Pool:
             return None
         return evolve(self._suspension, places=self._kept["suspended"])
 
-    @property
-    def is_closed(self) -> bool:
-        return self._is_closed
-
-    @property
-    def has_waiters(self) -> bool:
-        """Whether somebody waits for a place."""
-        return self._receive.statistics().tasks_waiting_receive > 0
-
     def views(self) -> tuple[ConnectionView, ...]:
         """Return what a dashboard shows of each connection."""
         return tuple(connection.view() for connection in self._open)
@@ -192,12 +176,12 @@ class Pool:
 
     async def acquire(self) -> Connection | Trouble | PoolClosed:
         """Wait for a connection, the most recently used one that is free; what is returned goes to `give_back`."""
-        while not self._is_closed:
+        while not self.is_closed:
             try:
-                place = self._next_place() or self._best(await self._receive.receive())
+                place = self._next_place() or await self._wait_for_place()
             except trio.ClosedResourceError:  # the pool is closed, or has a larger channel now
                 continue
-            self._lent += 1
+            self.lent += 1
             if isinstance(place, Vacancy):
                 opened = await self._fill_vacancy()
                 if opened is not None:
@@ -212,31 +196,32 @@ class Pool:
     def give_back(self, borrowed: Connection | Trouble | PoolClosed) -> None:
         """Take back what was borrowed. Never awaits, cannot fail."""
         if isinstance(borrowed, Connection):
-            self._lent -= 1
+            self.lent -= 1
             self._put(borrowed)
 
     def room(self, connection: Connection) -> int:
         """Return how many more messages may go over a borrowed connection now; 0 also when it is to be given back."""
-        if self._is_closed or self._why_over(connection):
+        if self.is_closed or self._why_over(connection):
             return 0
-        left = self.options.max_messages - connection.delivered - connection.in_flight
-        return max(0, min(left, connection.room(self.options.depth)))
+        in_flight = connection.in_flight
+        left = self.options.max_messages - connection.conversation.delivered - in_flight
+        return max(0, min(left, connection.room(self.depth, in_flight)))
 
     def resize(self, options: PoolOptions) -> None:
         """Keep to other options from now on; mails in flight are seen through, connections too many end when idle."""
-        self.options = options
-        if self._is_closed:
+        self.options, self.depth = options, options.depth
+        if self.is_closed:
             return
         places = self._take_all()
-        if options.max_size > self._size:
+        if options.max_size > self.size:
             # A memory channel cannot grow. Whoever waits at the old one goes to the new one.
             self._receive.close()
             self._send, self._receive = trio.open_memory_channel[Place](options.max_size)
-            places += [VACANCY] * (options.max_size - self._size)
-            self._size = options.max_size
-        withdrawn = min(self._kept["suspended"], max(0, self._size - options.max_size))
+            places += [VACANCY] * (options.max_size - self.size)
+            self.size = options.max_size
+        withdrawn = min(self._kept["suspended"], max(0, self.size - options.max_size))
         self._kept["suspended"] -= withdrawn
-        self._size -= withdrawn
+        self.size -= withdrawn
         for place in sorted(places, key=lambda place: isinstance(place, Connection)):
             self._put(place)
 
@@ -253,9 +238,9 @@ class Pool:
 
     def close(self) -> None:
         """Lend nothing more: whoever waits for a place or a connection gets `PoolClosed` at once. Never awaits."""
-        if self._is_closed:
+        if self.is_closed:
             return
-        self._is_closed = True
+        self.is_closed = True
         self._kept["closed"] += len(self._take_all())
         self._receive.close()
         for scope in self._openings:
@@ -274,17 +259,17 @@ class Pool:
             elif why or self._has_too_many:
                 self._keep("closing", self._retire, place, why or "idle")
                 return
-        if self._is_closed:
+        if self.is_closed:
             self._kept["closed"] += 1
         elif self._has_too_many:
-            self._size -= 1
+            self.size -= 1
         else:
             self._send.send_nowait(place)
 
     @property
     def _has_too_many(self) -> bool:
         """Whether ``max_size`` was lowered, and places are still to go."""
-        return self._size > self.options.max_size and not self._is_closed
+        return self.size > self.options.max_size and not self.is_closed
 
     def _keep(self, what: _Work, work: Callable[[*Ts], Awaitable[Place | None]], *args: *Ts) -> None:
         """Have the keeper work on a place that is its own until then; ``work`` returns it, or None to suspend it."""
@@ -311,6 +296,14 @@ class Pool:
             return None
         return self._best(first)
 
+    async def _wait_for_place(self) -> Place:
+        """Wait for the next place that comes back."""
+        self.waiting += 1
+        try:
+            return await self._receive.receive()
+        finally:
+            self.waiting -= 1
+
     def _best(self, first: Place) -> Place:
         """Keep the most recently used connection of a place and what else lies in the channel, put the others back.
 
@@ -331,11 +324,12 @@ class Pool:
         return [self._receive.receive_nowait() for _ in range(self.free)]
 
     def _why_over(self, connection: Connection) -> str:
-        if connection.end:
+        if connection.conversation.end is not None:
             return connection.end
-        if connection.delivered >= self.options.max_messages:
+        if connection.conversation.delivered >= self.options.max_messages:
             return "max_messages"
-        is_old = trio.current_time() - connection.opened_at >= self.options.max_lifetime_seconds
+        # As of its last mail: what the clock says is asked once a second, by the keeper.
+        is_old = connection.used_at - connection.opened_at >= self.options.max_lifetime_seconds
         return "max_lifetime" if is_old else ""
 
     def _has_working(self) -> bool:
@@ -349,7 +343,7 @@ class Pool:
         """
         found = self._standing_trouble()
         if found is not None:
-            self._lent -= 1
+            self.lent -= 1
             self._put(VACANCY)
             return found
         opened: Connection | Trouble | None = None
@@ -361,7 +355,7 @@ class Pool:
             finally:
                 self._openings.discard(scope)
                 if not isinstance(opened, Connection):
-                    self._lent -= 1
+                    self.lent -= 1
                     is_suspended = self._vacate(opened)
         # What keeps one place empty keeps nobody waiting who can have another.
         return None if opened is None or (isinstance(opened, Trouble) and is_suspended) else opened
@@ -373,7 +367,7 @@ class Pool:
 
     def _vacate(self, trouble: Trouble | None) -> bool:
         """Put an empty place back; suspend it, which is returned, after trouble that other connections do not have."""
-        if trouble is None or self._is_closed or not self._has_working():
+        if trouble is None or self.is_closed or not self._has_working():
             self._put(VACANCY)
             return False
         if self._suspension is None:
@@ -460,13 +454,17 @@ class Pool:
             await trio.sleep(SWEEP_SECONDS)
 
     def _sweep(self) -> None:
-        if self._is_closed:
+        if self.is_closed:
             return
         now = trio.current_time()
         spare = len(self._open) - self._kept["closing"] - self.options.min_idle
         for place in sorted(self._take_all(), key=_last_used):
-            is_idle = isinstance(place, Connection) and now - place.used_at >= self.options.idle_seconds
-            if isinstance(place, Connection) and is_idle and spare > 0 and not self._why_over(place):
+            if not isinstance(place, Connection) or self._why_over(place):
+                self._put(place)
+            elif now - place.opened_at >= self.options.max_lifetime_seconds:
+                spare -= 1
+                self._keep("closing", self._retire, place, "max_lifetime")
+            elif now - place.used_at >= self.options.idle_seconds and spare > 0:
                 spare -= 1
                 self._keep("closing", self._retire, place, "idle")
             else:
@@ -480,7 +478,7 @@ class Pool:
         is_due = suspension is not None and now >= suspension.until and not self._kept["opening"]
         if suspension is None or not is_due or self._standing_trouble() is not None:
             return
-        if self._kept["suspended"] and self.has_waiters:
+        if self._kept["suspended"] and self.waiting:
             self._kept["suspended"] -= 1
             self._keep("opening", self._try_suspended_place, suspension)
         else:
