@@ -43,6 +43,9 @@ class Behind:
 
     seconds: float
 
+    def take_along(self) -> list[object]:
+        return []
+
     async def wait_until_caught_up(self) -> None:
         await trio.sleep(self.seconds)
 

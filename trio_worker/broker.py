@@ -209,14 +209,22 @@ class Broker:
         Not cancellable: what Redis gave is ours, and the caller must settle each job. A claim whose reply is lost is
         left to the end of its leases.
         """
-        self._claims_made += 1
-        token = f"{self._run}.{self._claims_made}"
-        began = trio.current_time()
-        options = self.options
-        words = (token, round(options.lease_seconds * 1000), limit, options.max_deliveries, options.max_job_bytes)
-        more = (new_id_prefix(), options.dead_limit, int(is_idle))
-        answer = await self.client.run_script("claim", self.keys, *words, *more)
+        token, began = self._new_token(), trio.current_time()
+        answer = await self.client.run_script("claim", self.keys, *self._claim_words(token, limit, is_idle=is_idle))
         return answer if isinstance(answer, Unavailable) else _read_claims(answer, token, began)
+
+    async def settle_and_claim(
+        self, batch: Sequence[Settling], limit: int, *, is_idle: bool
+    ) -> tuple[list[Answered] | Unavailable, Claims | Unavailable]:
+        """Settle a batch and then claim, as `settle` and `claim` do, in one round trip."""
+        token, began = self._new_token(), trio.current_time()
+        settle = ("settle", [word for each in batch for word in each.words])
+        claim = ("claim", self._claim_words(token, limit, is_idle=is_idle))
+        settled, claimed = await self.client.run_two_scripts(self.keys, settle, claim)
+        return (
+            settled if isinstance(settled, Unavailable) else [_ANSWERS[answer] for answer in settled],
+            claimed if isinstance(claimed, Unavailable) else _read_claims(claimed, token, began),
+        )
 
     async def wait(self, seconds: float) -> bool | Unavailable:
         """Wait until the list has an element, at most ``seconds``; a cancel breaks the waiting connection only."""
@@ -239,6 +247,15 @@ class Broker:
         words = [word for each in batch for word in each.words]
         answers = await self.client.run_script("settle", self.keys, *words)
         return answers if isinstance(answers, Unavailable) else [_ANSWERS[answer] for answer in answers]
+
+    def _new_token(self) -> str:
+        self._claims_made += 1
+        return f"{self._run}.{self._claims_made}"
+
+    def _claim_words(self, token: str, limit: int, *, is_idle: bool) -> tuple[str | int, ...]:
+        options = self.options
+        words = (token, round(options.lease_seconds * 1000), limit, options.max_deliveries, options.max_job_bytes)
+        return (*words, new_id_prefix(), options.dead_limit, int(is_idle))
 
     async def _renew(
         self, claims: Sequence[Claim], state: str, *, is_breakable: bool = False

@@ -77,7 +77,7 @@ class Claiming:
                 continue
             until_return = self.in_flight.expect_return(or_empty=self.is_burst)
             limit = 1 if self.gate.is_probing else min(self.in_flight.room, CLAIM_LIMIT)
-            claims = await self.broker.claim(limit, is_idle=not len(self.in_flight))
+            claims = await self._claim(limit)
             if isinstance(claims, Unavailable):
                 await self._wait_for_redis(claims)
                 continue
@@ -98,6 +98,16 @@ class Claiming:
                 return BurstEnd.EMPTY
             elif not claims.jobs or (len(claims.jobs) < limit and claims.next_seconds != 0):
                 await self._wait_for_job(claims, until_return)
+
+    async def _claim(self, limit: int) -> Claims | Unavailable:
+        """Claim, and take along what waits to be settled."""
+        is_idle = not len(self.in_flight)
+        batch = self.settler.take_along()
+        if not batch:
+            return await self.broker.claim(limit, is_idle=is_idle)
+        answers, claims = await self.broker.settle_and_claim(batch, limit, is_idle=is_idle)
+        self.settler.conclude(batch, answers)
+        return claims
 
     async def _may_claim(self) -> bool:
         """Wait for room, a Redis that knows all we did, and a relay that may be tried.

@@ -123,6 +123,8 @@ def read_scripts() -> dict[str, Script]:
 
 # What a script answers: numbers, bytes and lists of them.
 Answer: TypeAlias = Any
+# A script's name and its arguments.
+ScriptCall: TypeAlias = tuple[str, Sequence[bytes | str | int]]
 # Told what a call was for (a script's name, or a command's first word), how many seconds it took, and its trouble.
 TellCall: TypeAlias = Callable[[str, float, "Unavailable | None"], object]
 
@@ -156,6 +158,25 @@ class RedisClient:
     ) -> Answer | Unavailable:
         """Run a script as `run_script` does, but a cancel breaks it off: only one whose reply may be lost."""
         return await self._run_script(call_breakable, name, keys, args)
+
+    async def run_two_scripts(
+        self, keys: Sequence[str], first: ScriptCall, second: ScriptCall
+    ) -> tuple[Answer | Unavailable, Answer | Unavailable]:
+        """Run two scripts one after the other in one round trip; each has an answer of its own."""
+        self.calls += 1
+        began, words = trio.current_time(), []
+        for name, args in (first, second):
+            words.append(("EVALSHA", self.scripts[name].digest, len(keys), *keys, *args))
+        answers = await _caught(call_inline, _execute_all, self.client, words)
+        if isinstance(answers, Unavailable):
+            answers = [answers, answers]
+        found = []
+        for (name, args), answer in zip((first, second), answers, strict=True):
+            told = understand(answer) if isinstance(answer, Exception) else answer
+            if isinstance(told, Unavailable) and told.what.startswith("NOSCRIPT"):
+                told = await self.run_script(name, keys, *args)
+            found.append(self._noted(told, name, began))
+        return found[0], found[1]
 
     async def command(self, *words: bytes | str | float) -> Answer | Unavailable:
         """Run one command that answers at once; redis-py makes values of some answers."""
@@ -351,6 +372,24 @@ async def _execute(client: Redis, *words: bytes | str | float) -> Any:
         return await connection.read_response()
     finally:
         await pool.release(connection)
+
+
+async def _execute_all(client: Redis, commands: Sequence[Sequence[bytes | str | float]]) -> list[Any]:
+    """Run commands in one round trip, as `_execute` does one; what the server refuses is an exception in the list."""
+    pool: Any = client.connection_pool
+    connection = await pool.get_connection()
+    try:
+        await connection.send_packed_command(connection.pack_commands(commands))
+        return [await _answer_or_refusal(connection) for _ in commands]
+    finally:
+        await pool.release(connection)
+
+
+async def _answer_or_refusal(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except exceptions.ResponseError as refusal:
+        return refusal
 
 
 async def _caught(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:

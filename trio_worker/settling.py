@@ -27,6 +27,8 @@ SETTLE_LIMIT = 200
 # mail that is done outlasts that a few thousand times.
 GATHERED = 100
 GATHERING_SECONDS = 0.005
+# While claims take settlements along, every few milliseconds under load, a call of their own is not needed so soon.
+TAKEN_ALONG_SECONDS = 0.02
 # A job delayed for less than the claiming task may sleep has to wake it.
 SOON_SECONDS = 5.0
 
@@ -44,12 +46,14 @@ class Settler:
     publish: Publish
     journal: Journal | None = None
     _pending: list[Delivery] = field(factory=list)
+    _under_way: dict[Delivery, None] = field(factory=dict)  # of which Redis is being told
     _maybe_applied: set[Delivery] = field(factory=set)  # an earlier try had no answer
     _journaled: set[Delivery] = field(factory=set)
     _late: set[Delivery] = field(factory=set)  # a call that should have told it failed
     _woken: trio.Event = field(factory=trio.Event)
     _has_given_up: bool = False
     _is_gathering: bool = False
+    _is_taken_along: bool = False  # a claim has taken settlements along since they last had a call of their own
     _is_behind: bool = field(init=False)  # Redis lacks a settlement that it was or should have been told
     _caught_up: trio.Event = field(factory=trio.Event)
     _journal_trouble: str = ""
@@ -69,22 +73,42 @@ class Settler:
         if not self._is_gathering or len(self._pending) >= GATHERED:
             self._woken.set()
 
+    def take_along(self) -> list[Delivery]:
+        """Take settlements that wait, to tell Redis of them with a claim; `conclude` says what came of that."""
+        self._is_taken_along = True
+        return self._begin_batch()
+
+    def _begin_batch(self) -> list[Delivery]:
+        batch, self._pending = self._pending[:SETTLE_LIMIT], self._pending[SETTLE_LIMIT:]
+        self._under_way.update(dict.fromkeys(batch))
+        return batch
+
+    def conclude(self, batch: Sequence[Delivery], answers: Sequence[Answered] | Unavailable) -> None:
+        """Note what Redis answered to a batch; what it did not take waits again, and goes into the journal."""
+        if self._has_given_up:
+            return
+        for delivery in batch:
+            del self._under_way[delivery]
+        if not isinstance(answers, Unavailable):
+            self._close(batch, [self._disposition(*each) for each in zip(batch, answers, strict=True)])
+            return
+        self._pending[:0] = batch
+        if not answers.is_refusal:
+            self._maybe_applied.update(batch)
+        self._fall_behind(answers)
+
     async def run(self) -> None:
         """Settle until given up; a settlement that Redis does not take is kept and tried again."""
         again_seconds = SETTLE_AGAIN_SECONDS
         while not self._has_given_up:
-            answers = await (self._replay() if self._orphaned else self._settle())
+            failed = await (self._replay() if self._orphaned else self._settle())
             if self._has_given_up:
                 return
-            if isinstance(answers, Unavailable):
-                self._is_behind = True
-                self._late.update(self._pending)
-                self.redis_health.failed("settle", answers)
+            if failed:
                 await self.keep()
                 await trio.sleep(again_seconds)
                 again_seconds = min(2 * again_seconds, SETTLE_AGAIN_CAP_SECONDS)
                 continue
-            self.redis_health.answered()
             again_seconds = SETTLE_AGAIN_SECONDS
             if self._is_behind and not self._orphaned and not self._late:
                 await self._catch_up()
@@ -99,7 +123,7 @@ class Settler:
 
     async def keep(self) -> None:
         """Write the settlements that wait into the journal, each once; when it cannot be written, tell so once."""
-        fresh = [each for each in self._pending if each not in self._journaled]
+        fresh = [each for each in (*self._under_way, *self._pending) if each not in self._journaled]
         if self.journal is None or not fresh:
             return
         trouble = await self.journal.append([each.settlement.entry for each in fresh])
@@ -114,44 +138,54 @@ class Settler:
     def _orphaned(self) -> Sequence[Entry]:
         return self.journal.orphaned if self.journal is not None else ()
 
-    async def _settle(self) -> Sequence[Answered] | Unavailable:
-        """Tell Redis of the settlements that wait, or wait for one.
+    async def _settle(self) -> bool:
+        """Tell Redis of the settlements that wait, or wait for one; return whether it did not take them.
 
-        Under load the next ones are let gather for a moment; a worker with nothing else at work never waits.
+        Under load the next ones are let gather for a moment, and a claim may take them along; a worker with nothing
+        else at work never waits.
         """
+        if self._late:
+            await self.keep()
         if not self._pending:
             self._woken = trio.Event()
             await self._woken.wait()
         elif len(self._pending) < GATHERED and self.in_flight.at_work:
             self._woken, self._is_gathering = trio.Event(), True
-            with trio.move_on_after(GATHERING_SECONDS):
+            with trio.move_on_after(TAKEN_ALONG_SECONDS if self._is_taken_along else GATHERING_SECONDS):
                 await self._woken.wait()
             self._is_gathering = False
-        batch = self._pending[:SETTLE_LIMIT]
+        batch = self._begin_batch()
+        if not batch:
+            return False
+        self._is_taken_along = False
         answers = await self.broker.settle(batch)
-        if self._has_given_up:
-            return ()
+        self.conclude(batch, answers)
         if isinstance(answers, Unavailable):
-            if not answers.is_refusal:
-                self._maybe_applied.update(batch)
-            return answers
-        del self._pending[: len(batch)]
-        self._close(batch, [self._disposition(*each) for each in zip(batch, answers, strict=True)])
-        return answers
+            return True
+        self.redis_health.answered()
+        return False
 
-    async def _replay(self) -> Sequence[Answered] | Unavailable:
-        """Tell Redis what processes that are gone had written down."""
+    async def _replay(self) -> bool:
+        """Tell Redis what processes that are gone had written down; return whether it did not take it."""
         counts: Counter[bool] = Counter()
         entries = self._orphaned
         for start in range(0, len(entries), SETTLE_LIMIT):
             answers = await self.broker.settle(entries[start : start + SETTLE_LIMIT])
             if isinstance(answers, Unavailable):
-                return answers
+                self._fall_behind(answers)
+                return True
             counts.update(answer is Answered.SETTLED for answer in answers)
+        self.redis_health.answered()
         if self.journal is not None:
             self.journal.drop_orphaned()
         self.publish(JournalReplayed(counts[True], counts[False]))
-        return ()
+        return False
+
+    def _fall_behind(self, unavailable: Unavailable) -> None:
+        self._is_behind = True
+        self._late.update(self._under_way, self._pending)
+        self.redis_health.failed("settle", unavailable)
+        self._woken.set()
 
     async def _catch_up(self) -> None:
         if self.journal is not None and not self.journal.is_empty:
@@ -166,7 +200,8 @@ class Settler:
         Ends `run`.
         """
         self._has_given_up = True
-        pending, self._pending = self._pending, []
+        pending, self._pending = [*self._under_way, *self._pending], []
+        self._under_way.clear()
         if pending:
             self._close(pending, [Disposition.UNSETTLED] * len(pending))
 
