@@ -37,6 +37,9 @@ Dice: TypeAlias = Callable[[], float]
 # Jobs that one consumer takes at once.
 Run: TypeAlias = Sequence[Claim]
 
+# What became of mails, to be decided on.
+Concluded: TypeAlias = Sequence[tuple[Delivery, Outcome]]
+
 _STOPPED = Cause("released", text="the worker stopped before it was sent")
 _DRAINS = Cause("released", text="the worker drains")
 _UNKEPT = Cause("unkept", text="not sent: neither Redis nor the journal can be written")
@@ -123,7 +126,8 @@ class Consumers:
                 try:
                     while ready:
                         async with self.pool.borrow() as connection:
-                            await self._carry(ready, connection)
+                            last = await self._carry(ready, connection)
+                        self._conclude(last)  # who waits for the connection has it by now
                 finally:
                     self._release(ready, _STOPPED)
         except trio.EndOfChannel:
@@ -132,31 +136,38 @@ class Consumers:
             self.running -= 1
             self._note_busy(-1)
 
-    async def _carry(self, ready: deque[Delivery], connection: Connection | Trouble | PoolClosed) -> None:
-        """Send what is ready over a connection, and what comes in the meantime, and decide what became of it."""
+    async def _carry(self, ready: deque[Delivery], connection: Connection | Trouble | PoolClosed) -> Concluded:
+        """Send what is ready over a connection, and what comes in the meantime; return what is to be decided on."""
+        last: Concluded = ()
         match connection:
             case PoolClosed():
                 self._release(ready, _DRAINS)
             case Trouble():
-                self._conclude([(delivery, Unopened(connection)) for delivery in _taken(ready, len(ready))])
+                last = [(delivery, Unopened(connection)) for delivery in _taken(ready, len(ready))]
             case Connection():
                 under_way: dict[Transaction, Delivery] = {}
                 try:
-                    await self._exchange(ready, connection, under_way)
+                    last = await self._exchange(ready, connection, under_way)
                 finally:
                     if under_way:  # a cancel came while Redis was asked
                         connection.abort()
-                        self._conclude_decided(connection.take_decided(), under_way, connection)
+                        self._conclude(_told(connection.take_decided(), under_way, connection))
                 if connection.conversation.end is not None:
+                    self._conclude(last)
+                    last = ()
                     # If a cancel ended it: the next one may be there without a wait, and must not be sent over.
                     await trio.lowlevel.checkpoint_if_cancelled()
             case _:
                 assert_never(connection)
+        return last
 
     async def _exchange(
         self, ready: deque[Delivery], connection: Connection, under_way: dict[Transaction, Delivery]
-    ) -> None:
-        """Feed a connection while its window has room and mails are there; return when nothing is under way on it."""
+    ) -> Concluded:
+        """Feed a connection while its window has room and mails are there, until nothing is under way on it.
+
+        Returns what became of the last mails: whoever waits for the connection need not wait until that is decided on.
+        """
         sent = 0
         while True:
             if self.pool.is_closed:
@@ -170,12 +181,15 @@ class Consumers:
                 sent += len(batch)
                 self._begin(batch, connection, under_way)
             if not under_way:
-                return
+                return ()
             if room > len(batch):
                 self._hungry[connection] = None
             decided = await connection.outcomes()
             self._hungry.pop(connection, None)
-            self._conclude_decided(decided, under_way, connection)
+            told = _told(decided, under_way, connection)
+            if not under_way and not ready and not self._may_go_on(sent):
+                return told
+            self._conclude(told)
 
     def _may_go_on(self, sent: int) -> bool:
         """Whether to take more mails for a connection: after a window's worth it is another one's turn."""
@@ -241,18 +255,7 @@ class Consumers:
                 was_idle = False
         connection.flush(now)
 
-    def _conclude_decided(
-        self, decided: Iterable[Transaction], under_way: dict[Transaction, Delivery], connection: Connection
-    ) -> None:
-        concluded: list[tuple[Delivery, Outcome]] = []
-        for transaction in decided:
-            delivery = under_way.pop(transaction, None)
-            if delivery is not None and transaction.outcome is not None:
-                delivery.smtp_seconds, delivery.connection_id = transaction.seconds, connection.connection_id
-                concluded.append((delivery, transaction.outcome))
-        self._conclude(concluded)
-
-    def _conclude(self, concluded: Sequence[tuple[Delivery, Outcome]]) -> None:
+    def _conclude(self, concluded: Concluded) -> None:
         """Decide what becomes of jobs now that it is known what became of their mails, and settle them."""
         for delivery, outcome in concluded:
             try:
@@ -326,6 +329,19 @@ class Consumers:
     def _note_busy(self, more: int) -> None:
         self.busy += more
         self._load.add(trio.current_time(), more)
+
+
+def _told(
+    decided: Iterable[Transaction], under_way: dict[Transaction, Delivery], connection: Connection
+) -> list[tuple[Delivery, Outcome]]:
+    """Take from what is under way those mails whose outcome is known, and note how that went."""
+    told = []
+    for transaction in decided:
+        delivery = under_way.pop(transaction, None)
+        if delivery is not None and transaction.outcome is not None:
+            delivery.smtp_seconds, delivery.connection_id = transaction.seconds, connection.connection_id
+            told.append((delivery, transaction.outcome))
+    return told
 
 
 def _taken(line: deque[Delivery], count: int) -> list[Delivery]:

@@ -27,6 +27,7 @@ from trio_worker.redis_connection import (
     CONNECT_SECONDS,
     FindingTcpConnection,
     FindingTlsConnection,
+    Rostered,
     TcpConnection,
     TlsConnection,
     UnixConnection,
@@ -362,34 +363,38 @@ async def _execute(client: Redis, *words: bytes | str | float) -> Any:
     """Run a command as `Redis.execute_command` does, but for its retries and what it makes of answers.
 
     That takes half of the time.
+    """
+    (answer,) = await _execute_all(client, (words,))
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+async def _execute_all(client: Redis, commands: Sequence[Sequence[bytes | str | float]]) -> list[Any]:
+    """Run commands in one round trip; what the server refuses is an exception in the list.
 
     A connection that an error or a cancel leaves in the middle of an answer disconnects itself.
     """
     pool: Any = client.connection_pool
     connection = await pool.get_connection()
     try:
+        return list(
+            await (connection.ask(commands) if isinstance(connection, Rostered) else _ask(connection, commands))
+        )
+    finally:
+        await pool.release(connection)
+
+
+async def _ask(connection: Any, commands: Sequence[Sequence[bytes | str | float]]) -> list[Any]:
+    """Do what `Rostered.ask` does over a connection that is none of ours: to a fake server."""
+    answers: list[Any] = []
+    for words in commands:
         await connection.send_command(*words)
-        return await connection.read_response()
-    finally:
-        await pool.release(connection)
-
-
-async def _execute_all(client: Redis, commands: Sequence[Sequence[bytes | str | float]]) -> list[Any]:
-    """Run commands in one round trip, as `_execute` does one; what the server refuses is an exception in the list."""
-    pool: Any = client.connection_pool
-    connection = await pool.get_connection()
-    try:
-        await connection.send_packed_command(connection.pack_commands(commands))
-        return [await _answer_or_refusal(connection) for _ in commands]
-    finally:
-        await pool.release(connection)
-
-
-async def _answer_or_refusal(connection: Any) -> Any:
-    try:
-        return await connection.read_response()
-    except exceptions.ResponseError as refusal:
-        return refusal
+        try:
+            answers.append(await connection.read_response())
+        except exceptions.ResponseError as refusal:
+            answers.append(refusal)
+    return answers
 
 
 async def _caught(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:

@@ -26,6 +26,7 @@ class Rostered:
     _writer: asyncio.StreamWriter | None
     socket_timeout: float | None
     is_connected: bool
+    _has_deadline: bool = False  # of the call that talks over it now
 
     def __init__(self, *, roster: set[Any], socket_timeout: float, **settings: Any) -> None:
         super().__init__(socket_timeout=socket_timeout, **settings)  # type: ignore[call-arg]  # before a connection
@@ -76,8 +77,30 @@ class Rostered:
     async def read_response(self, *args: Any, **settings: Any) -> Any:
         return await self._in_time(super().read_response(*args, **settings), "reading from")  # type: ignore[misc]
 
+    async def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send commands and return their answers, all of it in the time of one call; a refusal is an answer.
+
+        For whoever is no task of asyncio. What goes wrong otherwise, a cancel too, leaves it disconnected.
+        """
+        with trio.move_on_after(self._patience_seconds):
+            self._has_deadline = True
+            try:
+                await self.send_packed_command(
+                    b"".join([each for words in commands for each in self.pack_command(*words)])
+                )
+                return [await self._answer_or_refusal() for _ in commands]
+            finally:
+                self._has_deadline = False
+        raise exceptions.TimeoutError(f"Timeout waiting for {self._host_error()}")  # type: ignore[attr-defined]
+
+    async def _answer_or_refusal(self) -> Any:
+        try:
+            return await self.read_response()
+        except exceptions.ResponseError as refusal:
+            return refusal
+
     async def _in_time(self, talk: Awaitable[Any], doing: str) -> Any:
-        if self.socket_timeout is not None:
+        if self.socket_timeout is not None or self._has_deadline:
             return await talk
         with trio.move_on_after(self._patience_seconds):
             return await talk
