@@ -166,7 +166,7 @@ async def test_every_mail_is_taken_once_and_postfix_has_no_complaint(
     postfix = start_postfix()
     await workers.push(*(job_bytes(number) for number in range(200)))
     relay, pool = relay_of(postfix, tls, ignore_ehlo=ignored), PoolOptions(pipeline_depth=depth)
-    worker = workers.make(workers.options(postfix.port, relay=relay, pool=pool, number_workers=10 + 10 * depth))
+    worker = workers.make(workers.options(postfix.port, relay=relay, pool=pool, number_workers=12))
     await run(worker)
     await until_delivered(postfix, 200)
 
@@ -206,7 +206,7 @@ async def test_a_refusal_among_many_in_flight_hits_nobody_else(
     )
     await workers.push(*(job_bytes(number) for number in range(200)))
     pool = PoolOptions(max_size=3, pipeline_depth=16)
-    worker = workers.make(workers.options(postfix.port, relay=relay_of(postfix), pool=pool, number_workers=96))
+    worker = workers.make(workers.options(postfix.port, relay=relay_of(postfix), pool=pool, number_workers=12))
     await run(worker)
     expected = Counter(f"user{number}@example.com" for number in range(200) if number % 7)
     await until_delivered(postfix, expected.total())

@@ -130,7 +130,7 @@ def write_config(path: Path, redis_port: int, relay_port: int, depth: int = 1) -
     path.write_text(
         f"""
 profile = "production"
-number_workers = {10 * depth}
+number_workers = 10
 [queue]
 lease_seconds = {LEASE_SECONDS}
 max_deliveries = 1000000
