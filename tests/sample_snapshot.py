@@ -1,8 +1,8 @@
 """One synthetic snapshot of a busy worker, whose figures agree with each other, and what it looks like in trouble.
 
-Four workers of sixteen share the queue: 412 jobs arrive a second, 374 leave it, so 38 more wait every second, and
-12,431 waiting jobs are 30 seconds of arrivals. This worker claims 99.3 a second, and sixteen in hand for 161 ms each
-are just that (Little's law).
+Four workers of sixteen consumers share the queue: 412 jobs arrive a second, 374 leave it, so 38 more wait every
+second, and 12,431 waiting jobs are 30 seconds of arrivals. This worker claims 99.3 a second, and sixteen in hand for
+161 ms each are just that (Little's law).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from attrs import evolve
 from trio_worker.age_bars import AgeBars
 from trio_worker.breaker import Closed, Open
 from trio_worker.events import ConnectionView, Disposition, Ledger, Phase, QueueSeen, SettledJob
-from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
+from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.outcome import How, Trouble
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
@@ -95,7 +95,7 @@ def _latest() -> tuple[OutcomeLine, ...]:
 
 
 def busy() -> Snapshot:
-    """Return the snapshot of a worker that has all hands full, and a queue that grows."""
+    """Return the snapshot of a worker whose consumers are all busy, and a queue that grows."""
     settled = Counter(
         {
             Disposition.SENT: 415_536,
@@ -165,6 +165,8 @@ def busy() -> Snapshot:
         journal_trouble="",
         grace_seconds_left=None,
         vitals=Vitals(0.61, 71_000_000, 0.0012, 0.0004),
+        busy_consumers=14,
+        at_work_limit=16,
     )
 
 
@@ -189,6 +191,7 @@ def idle() -> Snapshot:
         ledger=Ledger(opened=2),
         in_hand=0,
         at_work=0,
+        busy_consumers=0,
         up_seconds=61.0,
         rates=Rates(),
         waiting_slope=0.0,
@@ -215,6 +218,7 @@ def draining() -> Snapshot:
         ledger=ledger,
         in_hand=4,
         at_work=4,
+        busy_consumers=4,
         grace_seconds_left=18.2,
         connections=full.connections[:4],
     )
@@ -229,7 +233,30 @@ def without_relay() -> Snapshot:
         breaker=Open(REFUSED_LOGIN, since=100.0, probe_at=342.0, failures=3),
         breaker_seconds=42.0,
         rates=Rates(),
+        in_hand=0,
+        at_work=0,
+        busy_consumers=0,
+        ledger=evolve(full.ledger, claimed=full.ledger.claimed - 16),
         connections=(),
+    )
+
+
+def suspended() -> Snapshot:
+    """Return the snapshot of a worker whose login is refused since two of its connections were opened."""
+    full = busy()
+    return evolve(
+        full,
+        waiting_slope=400.0,
+        rates=Rates(claimed=13.8, sent=13.8),
+        spark_sent=(*full.spark_sent[12:], *(14,) * 12),
+        in_hand=16,
+        at_work=16,
+        busy_consumers=16,
+        idle_share=0.0,
+        connections=(full.connections[0], full.connections[4]),
+        suspended=Suspended(
+            14, "refuses the login with 535 5.7.8 (Authentication credentials invalid)", NOW + 23, "login"
+        ),
     )
 
 
@@ -254,6 +281,7 @@ def fleet() -> Snapshot:
             started_at=NOW - UP_SECONDS,
             phase=Phase.RUNNING,
             number_workers=16,
+            busy_consumers=14,
             max_connections=16,
             in_hand=16,
             at_work=14,
@@ -280,6 +308,8 @@ def fleet() -> Snapshot:
         connections=(),
         in_hand=48,
         at_work=42,
+        busy_consumers=42,
+        at_work_limit=48,
         number_workers=48,
         max_connections=48,
         rates=Rates(claimed=412.0, sent=374.0, delayed=3.2, dead=0.0),

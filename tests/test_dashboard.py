@@ -14,7 +14,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from sample_snapshot import REFUSED_LOGIN, busy, draining, fleet, fresh, idle, without_redis, without_relay
+from sample_snapshot import REFUSED_LOGIN, busy, draining, fleet, fresh, idle, suspended, without_redis, without_relay
 
 from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.cell_text import in_ascii, printable, width_of
@@ -30,7 +30,7 @@ from trio_worker.events import (
     SettledJob,
     Source,
 )
-from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Vitals, WorkerSeen
+from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.outcome import How, Trouble
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
@@ -39,7 +39,7 @@ from trio_worker.snapshot import Board, Scope, Snapshot
 from trio_worker.status_line import status_line
 from trio_worker.view import Drain, Page, Pause, Quit, Resume, Typing, View
 from trio_worker.window import Quantiles, Tally
-from trio_worker.wording import ago, count, duration, per_second, trouble_words
+from trio_worker.wording import Severity, ago, alerts, count, duration, per_second, trouble_words
 
 # Set it to write the frames anew; then look at the difference.
 REWRITE = os.environ.get("REWRITE_FRAMES") == "1"
@@ -84,6 +84,8 @@ PLAIN_FRAMES = {
     "breaker-open-160x45": (without_relay(), 160, 45),
     "stale-80x24": (without_redis(), 80, 24),
     "stale-60x10": (without_redis(), 60, 10),
+    "suspended-80x24": (suspended(), 80, 24),
+    "suspended-120x32": (suspended(), 120, 32),
 }
 
 
@@ -217,13 +219,40 @@ def test_shown_ledger_balances_after_any_events(fates: list[Disposition | None])
     assert_run_balances(board.snapshot(60.0, 0.0))
 
 
-@given(st.integers(0, 40), st.integers(0, 20))
-def test_what_waits_to_be_settled_is_in_hand_and_not_at_work(in_hand: int, at_work: int) -> None:
-    """The limit is of jobs at work; more may be in hand, and each figure says which it is."""
-    snapshot = evolve(busy(), in_hand=in_hand, at_work=at_work, number_workers=20)
-    words = next(line for line in lines_of(snapshot, 80, 24) if "THIS RUN" in line)
+@given(st.integers(0, 640), st.integers(0, 640), st.none() | st.integers(0, 10))
+def test_consumers_and_mails_in_flight_are_told_apart(in_hand: int, at_work: int, busy_consumers: int | None) -> None:
+    """A consumer may have many mails in flight; what waits to be settled is in hand beside them."""
+    snapshot = evolve(busy(), number_workers=10, in_hand=in_hand, at_work=at_work, busy_consumers=busy_consumers)
+    lines = lines_of(snapshot, 80, 24)
+    run, flow = (next(line for line in lines if title in line) for title in ("THIS RUN", "FLOW"))
 
-    assert f"in hand {in_hand}, at work {at_work}/20" in words
+    consumers = "-" if busy_consumers is None else f"{busy_consumers}/10"
+    assert f"in hand {in_hand}, consumers busy {consumers}, idle 2%" in run
+    assert f"a minute, {at_work} mail{'' if at_work == 1 else 's'} in flight" in flow
+    assert "this worker" in flow
+
+
+@pytest.mark.parametrize(
+    ("how", "severity"), [("login", Severity.TROUBLE), ("greeting", Severity.CAUTION), ("", Severity.CAUTION)]
+)
+def test_suspended_connections_are_an_alert(how: str, severity: Severity) -> None:
+    """How many of how many, for how long, and the relay's words; a login wants a person, a limit may be the relay's."""
+    told = Suspended(8, "greets with a refusal with 421 4.7.0 (too many, ann@example.com)", busy().at + 23, how)
+    snapshot = evolve(busy(), suspended=told, max_connections=10)
+    (alert,) = alerts(snapshot)
+
+    assert (alert.word, alert.severity) == ("SUSPENDED", severity)
+    assert alert.text.startswith("8 of 10 connections for 23s more: greets with a refusal with 421 4.7.0 (too many, a")
+    assert "ann@example.com" not in alert.text
+    assert "8 suspended for 23s" in "".join(lines_of(snapshot, 80, 24))
+
+
+def test_suspension_whose_time_is_over_says_what_it_waits_for() -> None:
+    """Until one of them could be opened again, or could not."""
+    snapshot = evolve(suspended(), at=busy().at + 24)
+
+    assert alerts(snapshot)[0].text.startswith("14 of 16 connections until one can be opened: refuses the login")
+    assert "2/16 open, 2 busy, 14 suspended ─" in "".join(lines_of(snapshot, 80, 24))
 
 
 def test_failures_add_up() -> None:
@@ -518,6 +547,7 @@ quantiles = st.builds(Quantiles, numbers, *[st.none() | seconds] * 4)
 troubles = st.builds(Trouble, st.sampled_from(How), st.sampled_from(Stage), words)
 opens = st.builds(Open, troubles, seconds, seconds, numbers)
 views = st.builds(ConnectionView, numbers, words | st.just("idle"), seconds, numbers, seconds, words, words)
+suspensions = st.none() | st.builds(Suspended, numbers, words, st.floats(0, 4e9), words | st.just("login"))
 tallies = st.builds(Tally, st.dictionaries(st.integers(0, 200), st.integers(1, 1000), max_size=5), st.floats(0, 1e6))
 beats = st.builds(
     Heartbeat,
@@ -540,6 +570,8 @@ beats = st.builds(
         Vitals, st.none() | st.floats(0, 64), st.none() | numbers, st.none() | seconds, st.none() | seconds
     ),
     config=words,
+    busy_consumers=st.none() | numbers,
+    suspended=suspensions,
 )
 snapshots = st.builds(
     Snapshot,
@@ -588,6 +620,8 @@ snapshots = st.builds(
     is_quiet=st.booleans(),
     scope=st.sampled_from(Scope),
     workers=st.lists(st.builds(WorkerSeen, beats, seconds), max_size=2).map(tuple),
+    busy_consumers=st.none() | numbers,
+    suspended=suspensions,
 )
 looks = st.builds(
     View,

@@ -84,6 +84,6 @@ NOUNS = {"queue", "dead", "job", "worker", "config", "capture", "mail"}
 def test_a_name_comes_first_and_hides_nothing() -> None:
     """The document follows as it is."""
     assert list(named(Document.STATUS, {"queue": "jobs"}).items()) == [
-        ("schema", "trio-worker/status/1"),
+        ("schema", "trio-worker/status/2"),
         ("queue", "jobs"),
     ]

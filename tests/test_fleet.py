@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from trio_worker.events import Disposition, Phase, QueueSeen
 from trio_worker.fleet import Fleet, QueueTotals
-from trio_worker.heartbeat import LOST_SECONDS, Heartbeat, Rates, WorkerSeen
-from trio_worker.listings import connections_panel
+from trio_worker.heartbeat import LOST_SECONDS, Heartbeat, Rates, Suspended, WorkerSeen
+from trio_worker.listings import connections_panel, workers_panel
 from trio_worker.snapshot import Scope, heading
 from trio_worker.snapshot_json import document_of
-from trio_worker.wording import alerts, state
+from trio_worker.wording import alerts, state, work_words
 
 SEEN = QueueSeen(100, 5, 20, 0, 1, oldest_seconds=3.0)
 
@@ -131,7 +131,7 @@ def test_without_a_worker_the_state_says_so() -> None:
 
 
 def test_lost_worker_counts_for_nothing_but_an_alert() -> None:
-    """A worker that is silent for too long is named; its hands are nobody's."""
+    """A worker that is silent for too long is named; its consumers are nobody's."""
     found = fleet_of(WorkerSeen(beat("gone:1"), LOST_SECONDS + 1), WorkerSeen(beat("here:2"), 1.0)).snapshot(
         10.0, 1000.0
     )
@@ -193,6 +193,55 @@ def test_connections_of_all_workers_are_summed() -> None:
     head, *_ = connections_panel(fleet_of(*beats).snapshot(10.0, 1000.0), 100, 3)
 
     assert "6/8 open, 4 busy; each worker lists its own" in "".join(segment.text for segment in head)
+
+
+def test_consumers_and_mails_in_flight_of_all_workers_are_summed() -> None:
+    """As many as there are, and how many have a job; what is at work may be more."""
+    beats = [WorkerSeen(beat(f"a:{place}", busy_consumers=8, at_work=17, depth=4), 1.0) for place in range(2)]
+    found = fleet_of(*beats).snapshot(10.0, 1000.0)
+
+    assert work_words(found) == ("consumers busy 16/20", "34 mails in flight")
+    assert found.at_work_limit == 80
+    document = document_of(found)
+    assert (document["busy_consumers"], document["number_workers"], document["at_work_limit"]) == (16, 20, 80)
+    assert [each["busy_consumers"] for each in document["workers"]] == [8, 8]
+
+
+def test_workers_of_a_version_without_consumers_say_so() -> None:
+    """Its number was of jobs at work: beside others it counts for no consumer, and alone for none that is known."""
+    old = WorkerSeen(beat("old:1", number_workers=640, depth=64, at_work=300, idle_share=0.5), 1.0)
+    new = WorkerSeen(beat("new:2", busy_consumers=3, at_work=20, idle_share=0.9), 1.0)
+    both, alone = fleet_of(old, new).snapshot(10.0, 1000.0), fleet_of(old).snapshot(10.0, 1000.0)
+
+    assert work_words(both) == ("consumers busy 3/10", "320 mails in flight")
+    assert both.idle_share == pytest.approx(0.9)
+    assert both.at_work_limit == 640 + 10
+    assert work_words(alone) == ("consumers busy -", "300 mails in flight")
+    assert (alone.busy_consumers, alone.number_workers) == (None, 640)
+    assert alone.idle_share == pytest.approx(0.5)
+    rows = ["".join(segment.text for segment in line).split() for line in workers_panel(both, 118, 2)[2:]]
+    assert [(row[0], row[2]) for row in rows] == [("new:2", "3/10"), ("old:1", "-")]
+
+
+def test_suspended_connections_of_all_workers_are_summed() -> None:
+    """In the words of the first, or of a refused login, until the last of them is tried again."""
+    limited = Suspended(3, "greets with a refusal with 421 4.7.0 (too many)", 1030.0, "greeting")
+    refused = Suspended(2, "refuses the login with 535 5.7.8 (no)", 1010.0, "login")
+    both = fleet_of(WorkerSeen(beat("a:1", suspended=limited), 1.0), WorkerSeen(beat("a:2", suspended=refused), 1.0))
+    one = fleet_of(WorkerSeen(beat("a:1", suspended=limited), 1.0), WorkerSeen(beat("a:2"), 1.0))
+    found = both.snapshot(10.0, 1000.0)
+
+    assert found.suspended == Suspended(5, refused.why, 1030.0, "login")
+    assert one.snapshot(10.0, 1000.0).suspended == limited
+    assert document_of(found)["suspended"] == {"count": 5, "why": refused.why, "until": 1030.0, "how": "login"}
+    assert [each["suspended"]["count"] for each in document_of(found)["workers"]] == [3, 2]
+    assert [(alert.word, alert.text) for alert in alerts(found)] == [
+        ("SUSPENDED", f"5 of 8 connections for 30s more: {refused.why}")
+    ]
+    head, *_ = connections_panel(found, 100, 3)
+    assert "0 busy, 5 suspended for 30s; each worker lists its own" in "".join(segment.text for segment in head)
+    lost = fleet_of(WorkerSeen(beat("a:1", suspended=limited), LOST_SECONDS + 1))
+    assert lost.snapshot(10.0, 1000.0).suspended is None
 
 
 def test_all_quiet_is_a_state() -> None:

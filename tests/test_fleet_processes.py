@@ -62,7 +62,7 @@ async def test_worker_is_seen_and_steered_by_commands(
         await relay.wait_for_mails(5)
         top = json.loads(await told(programs, "top", "--json"))
         status = json.loads(await told(programs, "status", "--json"))
-        assert top["schema"] == "trio-worker/snapshot/1"
+        assert top["schema"] == "trio-worker/snapshot/2"
         assert top["jobs"]["waiting"] == status["counts"]["waiting"] == 0
         assert [each["worker"] for each in top["workers"]] == [each["worker"] for each in status["workers"]] == [name]
         assert status["health"] == "healthy"

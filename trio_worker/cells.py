@@ -73,10 +73,15 @@ def row(cells: Iterable[Segment], width: int) -> Line:
     return line
 
 
+def rule_room(title: str, width: int, note: str = "") -> int:
+    """Return how many cells there are for what a panel says now, beside a note of what it speaks of."""
+    return width - len(title) - 4 - (len(note) + 3 if note else 0)
+
+
 def rule(title: str, width: int, aside: str = "", note: str = "", aside_style: Style = PLAIN) -> Line:
     """Return the line that opens a panel: title, what it says now, a rule, and what it speaks of."""
-    room = width - len(title) - 4
-    kept_note = note if len(aside) + len(note) + 3 <= room else ""
+    room = rule_room(title, width)
+    kept_note = note if len(aside) <= rule_room(title, width, note) else ""
     kept_aside = cut(aside, room - (len(kept_note) + 1 if kept_note else 0))
     left = [Segment(title, BOLD)] + ([Segment("  " + kept_aside, aside_style)] if kept_aside else [])
     right = [Segment(" " + kept_note, DIM)] if kept_note else []

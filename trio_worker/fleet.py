@@ -14,7 +14,8 @@ from attrs import define, evolve, field, frozen
 
 from trio_worker.breaker import Closed
 from trio_worker.events import Disposition, Ledger, Phase, QueueSeen
-from trio_worker.heartbeat import Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
+from trio_worker.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen, summed_causes
+from trio_worker.outcome import How
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.snapshot import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, Scope, Snapshot, heading
 from trio_worker.window import added
@@ -93,7 +94,7 @@ class Fleet:
             ledger=ledger,
             in_hand=sum(beat.in_hand for beat in beats),
             at_work=sum(beat.at_work for beat in beats),
-            number_workers=sum(beat.number_workers for beat in beats),
+            number_workers=sum(beat.number_workers for beat in _telling(beats)),
             rates=self._rates(beats),
             waiting_slope=self._slope(),
             spark_sent=self._spark(),
@@ -101,7 +102,7 @@ class Fleet:
             smtp=added(beat.smtp for beat in beats).quantiles(),
             total=added(beat.total for beat in beats).quantiles(),
             latency=added(beat.latency for beat in beats).quantiles(),
-            idle_share=_idle_share(beats),
+            idle_share=_idle_share(_telling(beats)),
             connections=(),
             max_connections=sum(beat.max_connections for beat in beats),
             breaker=Closed(),
@@ -117,6 +118,9 @@ class Fleet:
             workers=workers,
             vitals=Vitals(redis_seconds=self._redis_seconds),
             redis_recoveries=self._recoveries,
+            suspended=_suspended(beats),
+            busy_consumers=_busy_consumers(beats),
+            at_work_limit=sum(beat.at_work_limit for beat in beats),
         )
 
     def _rates(self, beats: Sequence[Heartbeat]) -> Rates:
@@ -187,7 +191,26 @@ def _ledger_of(beats: Sequence[Heartbeat]) -> Ledger:
     )
 
 
+def _telling(beats: Sequence[Heartbeat]) -> Sequence[Heartbeat]:
+    """Return the workers that have consumers; all, where none has: their version had other limits."""
+    return [beat for beat in beats if beat.busy_consumers is not None] or beats
+
+
+def _busy_consumers(beats: Sequence[Heartbeat]) -> int | None:
+    known = [beat.busy_consumers for beat in beats if beat.busy_consumers is not None]
+    return sum(known) if known or not beats else None
+
+
 def _idle_share(beats: Sequence[Heartbeat]) -> float | None:
     known = [(beat.idle_share, beat.number_workers) for beat in beats if beat.idle_share is not None]
-    hands = sum(number for _, number in known)
-    return sum(share * number for share, number in known) / hands if hands else None
+    consumers = sum(number for _, number in known)
+    return sum(share * number for share, number in known) / consumers if consumers else None
+
+
+def _suspended(beats: Iterable[Heartbeat]) -> Suspended | None:
+    """Return the suspended connections of all: in the words of the first, or of the first refused login."""
+    found = [beat.suspended for beat in beats if beat.suspended is not None]
+    if not found:
+        return None
+    first = next((each for each in found if each.how == How.LOGIN), found[0])
+    return evolve(first, count=sum(each.count for each in found), until=max(each.until for each in found))

@@ -60,11 +60,15 @@ class Vitals:
 
 @frozen
 class Suspended:
-    """Connections that a pool does without until a time (epoch seconds), because of trouble that others do not have."""
+    """Connections that a pool does without until a time (epoch seconds), because of trouble that others do not have.
+
+    ``why`` is that trouble in words for people, ``how`` in one for machines (`How`).
+    """
 
     count: int
     why: str
     until: float
+    how: str = ""
 
 
 @frozen
@@ -111,6 +115,22 @@ class Heartbeat:
     busy_consumers: int | None = None
     suspended: Suspended | None = None
     types: tuple[str, ...] = ()  # the email types that have templates here; empty where it is not told
+
+    @property
+    def at_work_limit(self) -> int:
+        """Most jobs at work at once; a version without consumers has one for each of ``number_workers``."""
+        return self.number_workers * (1 if self.busy_consumers is None else self.depth)
+
+    @property
+    def connections_left(self) -> int:
+        """Most connections at once, without those that are suspended."""
+        return max(0, self.max_connections - (0 if self.suspended is None else self.suspended.count))
+
+    @property
+    def connections_usable(self) -> int:
+        """Of those, as many as can carry mail at once: each consumer sends over one."""
+        left = self.connections_left
+        return left if self.busy_consumers is None else min(left, self.number_workers)
 
 
 @frozen

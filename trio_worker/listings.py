@@ -19,6 +19,7 @@ from trio_worker.wording import (
     UNKNOWN,
     ago,
     breaker_words,
+    busy_of,
     clock,
     count,
     counted,
@@ -30,6 +31,8 @@ from trio_worker.wording import (
     share,
 )
 
+# From this width on the list of the workers has room for the mails in flight.
+FLIGHT_WIDTH = 90
 # From these widths on the list of the latest outcomes has room for email types, for times, and for the ids of jobs.
 TYPES_WIDTH = 70
 TIMES_WIDTH = 110
@@ -46,18 +49,31 @@ _DISPOSITION_STYLES = {
 }
 
 
+_WORKER_HEADS = (
+    *("worker", "state", "consumers", "sent/s", "p95", "seen"),
+    *("in flight", "idle", "conns", "cpu", "memory", "version"),
+)
+
+
 def connections_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
     """Return CONNECTIONS: a rule, headings, and ``rows`` lines; the busy ones first, the longest in a state on top."""
     is_closed = isinstance(snapshot.breaker, Closed)
     views = snapshot.connections
     busy = sum(view.is_busy for view in views)
     opened = sum(view.state != "closed" for view in views)
-    figures = f"{opened:,}/{snapshot.max_connections:,} open, {busy:,} busy, {breaker_words(snapshot.breaker)}"
+    tail, style = f", {breaker_words(snapshot.breaker)}", PLAIN if is_closed else TROUBLE
     if snapshot.scope is Scope.FLEET:
         beats = [worker.beat for worker in snapshot.workers if not worker.is_lost]
         opened, busy = sum(beat.connections for beat in beats), sum(beat.busy_connections for beat in beats)
-        figures = f"{opened:,}/{snapshot.max_connections:,} open, {busy:,} busy; each worker lists its own"
-    lines = [rule("CONNECTIONS", width, figures, printable(snapshot.relay_name), PLAIN if is_closed else TROUBLE)]
+        tail = "; each worker lists its own"
+    if snapshot.suspended is not None:
+        left = snapshot.suspended.until - snapshot.at
+        span = f" for {duration(left)}" if left > 0 else ""
+        # Others work then: that the breaker is closed need not be said, and there is room for the relay's name.
+        tail = "" if is_closed and snapshot.scope is Scope.WORKER else tail
+        tail, style = f", {snapshot.suspended.count:,} suspended{span}{tail}", CAUTION if is_closed else TROUBLE
+    figures = f"{opened:,}/{snapshot.max_connections:,} open, {busy:,} busy{tail}"
+    lines = [rule("CONNECTIONS", width, figures, printable(snapshot.relay_name), style)]
     heads = _connection_cells("id", "state", "for", "msgs", "age", "tls", "reply")
     lines.append(row([Segment(head.text, DIM) for head in heads], width))
     ordered = sorted(views, key=lambda view: (not view.is_busy, -view.state_seconds))
@@ -102,8 +118,7 @@ def workers_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
     hidden = len(workers) - rows
     note = f"{hidden:,} more" if hidden > 0 else "by heartbeat"
     lines = [rule("WORKERS", width, aside, note, PLAIN if live == len(workers) else TROUBLE)]
-    heads = ("worker", "state", "at work", "sent/s", "p95", "seen", "idle", "conns", "cpu", "memory", "version")
-    lines.append(row(_worker_cells(heads, width, DIM), width))
+    lines.append(row(_worker_cells(_WORKER_HEADS, width, DIM), width))
     ordered = sorted(workers, key=lambda worker: (not worker.is_lost, not worker.beat.trouble, worker.beat.worker))
     lines += [row(_worker_row(worker, width), width) for worker in ordered[:rows]]
     return lines + [blank(width)] * (rows + 2 - len(lines))
@@ -126,10 +141,11 @@ def _worker_row(worker: WorkerSeen, width: int) -> list[Segment]:
     words = (
         beat.worker,
         worker_state(worker),
-        f"{count(beat.at_work, 4)}/{count(beat.number_workers, 4)}",
+        busy_of(beat.busy_consumers, beat.number_workers, 4),
         per_second(beat.rates.sent, 7),
         duration(beat.latency.quantiles().p95),
         ago(worker.seen_seconds),
+        count(beat.at_work, 9),
         share(beat.idle_share),
         f"{beat.busy_connections}/{beat.connections}",
         share(beat.vitals.cpu_share),
@@ -141,9 +157,9 @@ def _worker_row(worker: WorkerSeen, width: int) -> list[Segment]:
 
 
 def _worker_cells(words: tuple[str, ...], width: int, style: Style) -> list[Segment]:
-    """Return the cells of one worker; where it is narrow, how the process is has no place."""
+    """Return the cells of one worker; where it is narrow, how the process is has no place, nor what is in flight."""
     name, word, *figures, version = words
-    sizes = (9, 7, 6, 5, 5, 7, 4, 6) if width >= TIMES_WIDTH else (9, 7, 6, 5)
+    sizes = (9, 7, 6, 5, 9, 5, 7, 4, 6)[: 9 if width >= TIMES_WIDTH else 5 if width >= FLIGHT_WIDTH else 4]
     tail = [cell(version, 8, style)] if width >= TYPES_WIDTH else []
     used = 8 + sum(sizes) + 2 * (len(sizes) + 1) + 10 * len(tail)
     cells = [cell(name, min(36, max(8, width - used)), style), cell(word, 8, style)]

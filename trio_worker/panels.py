@@ -29,6 +29,7 @@ from trio_worker.cells import (
     cell,
     chart,
     rule,
+    rule_room,
     table,
 )
 from trio_worker.events import Disposition
@@ -41,6 +42,7 @@ from trio_worker.wording import (
     Severity,
     ago,
     alerts,
+    busy_of,
     clock,
     count,
     duration,
@@ -50,6 +52,7 @@ from trio_worker.wording import (
     per_second,
     share,
     state,
+    work_words,
 )
 
 # From this width on a table of figures is one line; below, it is two.
@@ -70,13 +73,15 @@ _HELP: tuple[tuple[str, str, type[Action] | None], ...] = (
     ("d", "drain this worker", Drain),
     ("", "", None),
     ("waiting", "in the producers' list; delayed: for later; due: it is time", None),
-    ("leased", "in a worker's hands; held: nobody knows if it was delivered", None),
+    ("leased", "a worker has it; held: nobody knows if it was delivered", None),
     ("uncertain", "mails that may have gone out twice", None),
     ("~", "an estimate; - is unknown, 0 is zero", None),
     ("p50 p95", "half, and all but 5 %, took less; over the last five minutes", None),
-    ("at work", "in hand, and not only waiting for Redis to take what became of it", None),
+    ("consumers", "tasks of a worker, each on one connection; those busy have a job", None),
+    ("in flight", "in hand, and not only waiting for Redis to take the outcome", None),
+    ("idle", "part of the consumers that had no job, over a minute", None),
+    ("suspended", "connections left closed for a while: no more could be opened", None),
     ("AGE back", "samples, scaled to all; times that Redis answered again", None),
-    ("idle", "part of the hands that had nothing to do, over a minute", None),
     ("connecting", "time spent opening connections, shared among mails sent", None),
 )
 _LEAST = {Disposition.SENT: 9, Disposition.DELAYED: 8, Disposition.DEAD: 6, Disposition.HELD: 5}
@@ -182,7 +187,10 @@ def queue_panel(snapshot: Snapshot, width: int) -> list[Line]:
 
 
 def flow_panel(snapshot: Snapshot, width: int, chart_lines: int) -> list[Line]:
-    """Return FLOW: a rule, the rates on one line (two where it is narrow), and the chart of what was sent."""
+    """Return FLOW: a rule, the rates on one line (two where it is narrow), and the chart of what was sent.
+
+    The rule names the mails in flight too, where that leaves room for whose figures they are.
+    """
     rates = snapshot.rates
     figures = [
         ("claimed", rates.claimed),
@@ -190,8 +198,9 @@ def flow_panel(snapshot: Snapshot, width: int, chart_lines: int) -> list[Line]:
         ("delayed", rates.delayed),
         ("dead", rates.dead),
     ]
-    a_minute = f"{count(round(60 * rates.sent))} a minute"
-    lines = [rule("FLOW", width, a_minute, f"{snapshot.scope.value}, last 10 s")]
+    a_minute, note = f"{count(round(60 * rates.sent))} a minute", f"{snapshot.scope.value}, last 10 s"
+    aside = f"{a_minute}, {work_words(snapshot)[1]}"
+    lines = [rule("FLOW", width, aside if len(aside) <= rule_room("FLOW", width, note) else a_minute, note)]
     if width < ONE_LINE_WIDTH:
         lines += table([Column(f"{name}/s", per_second(rate, 9)) for name, rate in figures], width)
     else:
@@ -245,7 +254,7 @@ def run_panel(snapshot: Snapshot, width: int) -> list[Line]:
         is_odd = number and disposition in _ODD_DISPOSITIONS
         columns.append(Column(str(disposition), number, CAUTION if is_odd else PLAIN, _LEAST.get(disposition, 0)))
     columns.append(Column("uncertain", ledger.uncertain, CAUTION if ledger.uncertain else PLAIN))
-    title = rule("THIS RUN", width, hands_words(snapshot, width - 14), snapshot.scope.value)
+    title = rule("THIS RUN", width, run_words(snapshot, width - 14), snapshot.scope.value)
     if width >= ONE_LINE_WIDTH:
         return [title, *table(columns, width)]
     columns.append(Column("recovered", ledger.recovered))
@@ -310,21 +319,17 @@ def summary_table(snapshot: Snapshot, width: int) -> list[Line]:
         Column("delayed/s", per_second(rates.delayed, 7)),
         Column("dead/s", per_second(rates.dead, 7)),
         Column("uncertain", uncertain, CAUTION if uncertain else PLAIN),
-        Column("at work", f"{count(snapshot.at_work, 4)}/{count(snapshot.number_workers, 4)}"),
+        Column("consumers", busy_of(snapshot.busy_consumers, snapshot.number_workers, 4)),
     ]
     return table(columns, width)
 
 
-def hands_words(snapshot: Snapshot, room: int) -> str:
-    """Return the jobs in hand, those at work of so many at most, the idle share, and what connecting costs a mail.
+def run_words(snapshot: Snapshot, room: int) -> str:
+    """Return the jobs in hand, the busy consumers, the idle share, and what connecting costs a mail.
 
     Of these as many as there is room for.
     """
-    words = [
-        f"in hand {snapshot.in_hand:,}",
-        f"at work {snapshot.at_work:,}/{snapshot.number_workers:,}",
-        f"idle {share(snapshot.idle_share)}",
-    ]
+    words = [f"in hand {snapshot.in_hand:,}", work_words(snapshot)[0], f"idle {share(snapshot.idle_share)}"]
     connecting = snapshot.connect_seconds_per_mail
     if connecting is not None:
         words.append(f"connecting {duration(connecting)}")

@@ -108,8 +108,9 @@ class Snapshot:
     workers: tuple[WorkerSeen, ...] = ()
     vitals: Vitals = field(factory=Vitals)
     connecting: int = 0  # connections that are being opened
-    suspended: Suspended | None = None
-    busy_consumers: int = 0  # consumers that have a job
+    suspended: Suspended | None = None  # connections that are done without for a while
+    busy_consumers: int | None = None  # consumers that have a job
+    at_work_limit: int = 0  # the most that ``at_work`` can be
     redis_recoveries: int = 0  # times that Redis answered again
 
     @property
@@ -247,6 +248,7 @@ class Board:
             vitals=vitals,
             redis_recoveries=self._redis_recoveries,
             busy_consumers=self.count_busy(),
+            at_work_limit=self.number_workers * self.depth,
         )
 
     def heartbeat(

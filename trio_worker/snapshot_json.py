@@ -7,17 +7,20 @@ from typing import Any
 from attrs import asdict
 
 from trio_worker.age_bars import BAR_BOUNDS, AgeBars
-from trio_worker.heartbeat import WorkerSeen
+from trio_worker.heartbeat import Suspended, WorkerSeen
 from trio_worker.snapshot import CAUSE_MINUTES, Snapshot
 from trio_worker.window import Quantiles
 from trio_worker.wording import alerts, state
 
 # Named so that a reader can tell when a key changes its meaning; new keys may come at any time.
-SCHEMA = "trio-worker/snapshot/1"
+SCHEMA = "trio-worker/snapshot/2"
 
 
 def document_of(snapshot: Snapshot) -> dict[str, Any]:
-    """Return the figures of a snapshot; no recipient is in it, and what relays said is left out."""
+    """Return the figures of a snapshot; no recipient is in it.
+
+    What relays said is left out, but for why connections are suspended, which is masked.
+    """
     queue = snapshot.queue
     return {
         "schema": SCHEMA,
@@ -55,7 +58,10 @@ def document_of(snapshot: Snapshot) -> dict[str, Any]:
         "idle_share": snapshot.idle_share,
         "in_hand": snapshot.in_hand,
         "at_work": snapshot.at_work,
+        "at_work_limit": snapshot.at_work_limit,
         "number_workers": snapshot.number_workers,
+        "busy_consumers": snapshot.busy_consumers,
+        "suspended": suspended_document(snapshot.suspended),
         "claimed": snapshot.ledger.claimed,
         "settled": {str(disposition): number for disposition, number in sorted(snapshot.ledger.settled.items())},
         "uncertain": snapshot.ledger.uncertain,
@@ -107,9 +113,11 @@ def worker_document(worker: WorkerSeen) -> dict[str, Any]:
         "in_hand": beat.in_hand,
         "at_work": beat.at_work,
         "number_workers": beat.number_workers,
+        "busy_consumers": beat.busy_consumers,
         "connections": beat.connections,
         "busy_connections": beat.busy_connections,
         "max_connections": beat.max_connections,
+        "suspended": suspended_document(beat.suspended),
         "depth": beat.depth,
         "breaker": beat.breaker,
         "trouble": beat.trouble or None,
@@ -122,6 +130,11 @@ def worker_document(worker: WorkerSeen) -> dict[str, Any]:
         "vitals": asdict(beat.vitals),
         "types": list(beat.types),
     }
+
+
+def suspended_document(suspended: Suspended | None) -> dict[str, Any] | None:
+    """Return which connections are done without for a while; null for none."""
+    return None if suspended is None else asdict(suspended)
 
 
 def _quantiles(times: Quantiles) -> dict[str, float | int | None]:

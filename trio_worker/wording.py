@@ -14,6 +14,7 @@ from attrs import frozen
 
 from trio_worker.breaker import Breaker, Closed, HalfOpen, Open
 from trio_worker.events import Phase, SettledJob
+from trio_worker.heartbeat import Suspended
 from trio_worker.outcome import How, Trouble
 from trio_worker.privacy import mask_text
 from trio_worker.snapshot import Scope, Snapshot
@@ -207,6 +208,7 @@ def alerts(snapshot: Snapshot) -> list[Alert]:
         _redis_alert(snapshot),
         _journal_alert(snapshot),
         _relay_alert(snapshot),
+        _suspended_alert(snapshot),
         _phase_alert(snapshot),
         _paused_alert(snapshot),
         _quiet_alert(snapshot),
@@ -245,6 +247,14 @@ def _relay_alert(snapshot: Snapshot) -> Alert | None:
             return Alert("RELAY", f"{trouble_words(before.trouble)}; {probe}{_quote(before.trouble)}", Severity.TROUBLE)
         case _:
             assert_never(snapshot.breaker)
+
+
+def _suspended_alert(snapshot: Snapshot) -> Alert | None:
+    suspended = snapshot.suspended
+    if suspended is None:
+        return None
+    severity = Severity.TROUBLE if suspended.how == How.LOGIN else Severity.CAUTION
+    return Alert("SUSPENDED", suspended_words(suspended, snapshot.max_connections, snapshot.at), severity)
 
 
 def _phase_alert(snapshot: Snapshot) -> Alert | None:
@@ -357,6 +367,24 @@ def _quote(trouble: Trouble) -> str:
 
 def _times(failures: int) -> str:
     return f"{failures:,} {'try' if failures == 1 else 'tries'}"
+
+
+def suspended_words(suspended: Suspended, most: int, now: float) -> str:
+    """Return how many of the ``most`` connections are done without, for how long, and why; ``now`` in epoch seconds."""
+    left = suspended.until - now
+    span = f"for {duration(left)} more" if left > 0 else "until one can be opened"
+    return f"{suspended.count:,} of {most:,} connections {span}: {mask_text(suspended.why)}"
+
+
+def busy_of(busy: int | None, consumers: int, room: int = 26) -> str:
+    """Return how many consumers have a job, of how many; a version that does not tell had none."""
+    return UNKNOWN if busy is None else f"{count(busy, room)}/{count(consumers, room)}"
+
+
+def work_words(snapshot: Snapshot) -> tuple[str, str]:
+    """Return how many consumers have a job, and how many mails they have on their way."""
+    busy = busy_of(snapshot.busy_consumers, snapshot.number_workers)
+    return f"consumers busy {busy}", counted(snapshot.at_work, "mail in flight", "mails in flight")
 
 
 def breaker_words(breaker: Breaker) -> str:

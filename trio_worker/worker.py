@@ -302,8 +302,9 @@ class Worker:
         suspension = None if self._pool is None else self._pool.suspension
         if suspension is None:
             return None
-        words = mask_text(trouble_said(suspension.trouble))
-        return Suspended(suspension.places, words, wall + max(0.0, suspension.until - now))
+        trouble = suspension.trouble
+        until = wall + max(0.0, suspension.until - now)
+        return Suspended(suspension.places, mask_text(trouble_said(trouble)), until, str(trouble.how))
 
     def _obey(self, order: Order) -> str:
         """Do what somebody elsewhere wants; return what came of it."""

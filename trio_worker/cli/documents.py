@@ -15,7 +15,7 @@ class Document(StrEnum):
 
     AGES = "trio-worker/ages/1"
     AUDIT = "trio-worker/audit/1"
-    BOTTLENECK = "trio-worker/bottleneck/1"
+    BOTTLENECK = "trio-worker/bottleneck/2"
     CANCEL = "trio-worker/cancel/1"
     CAUGHT = "trio-worker/caught/1"
     CHAOS = "trio-worker/chaos/1"
@@ -41,12 +41,12 @@ class Document(StrEnum):
     RETRY = "trio-worker/retry/1"
     SENT = "trio-worker/sent/1"
     SHELF = "trio-worker/shelf/1"
-    SNAPSHOT = "trio-worker/snapshot/1"
-    STATUS = "trio-worker/status/1"
+    SNAPSHOT = "trio-worker/snapshot/2"
+    STATUS = "trio-worker/status/2"
     TRACE = "trio-worker/trace/1"
     UNDO = "trio-worker/undo/1"
     WAITING_JOB = "trio-worker/waiting-job/1"
-    WORKERS = "trio-worker/workers/1"
+    WORKERS = "trio-worker/workers/2"
 
 
 def named(kind: Document, document: Mapping[str, object]) -> dict[str, Any]:
