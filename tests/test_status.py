@@ -8,7 +8,8 @@ import pytest
 from attrs import evolve, fields
 from sample_snapshot import fleet
 
-from trio_worker.cli.status import Health, find_problems, health_of
+from trio_worker.cli.status import Health, find_problems, health_of, print_status, troubles_of
+from trio_worker.heartbeat import Suspended
 from trio_worker.inspection import Counts
 
 AT = 1_741_089_871.0  # 2025-03-04T12:04:31Z
@@ -78,3 +79,19 @@ def test_delayed_jobs_without_a_worker_are_told() -> None:
 
     assert problems == ["no worker is alive, and 2 jobs will fall due: see trio-worker run"]
     assert health_of(delayed, nobody, problems) is Health.DEGRADED
+
+
+@pytest.mark.parametrize("how", ["login", "greeting"])
+def test_suspended_connections_are_a_problem(how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Mail goes on over those that are left, and somebody should know; the screen names consumers and mails."""
+    told = Suspended(8, "refuses the login with 535 5.7.8 (no)", AT + 23, how)
+    calm = [evolve(each, beat=evolve(each.beat, version="1.2.3"), seen_seconds=1.0) for each in fleet().workers]
+    snapshot = evolve(fleet(), workers=tuple(calm), suspended=told)
+    problems = troubles_of(counts(), snapshot)
+
+    assert problems == ["suspended: 8 of 48 connections for 23s more: refuses the login with 535 5.7.8 (no)"]
+    assert health_of(counts(), snapshot, problems) is Health.DEGRADED
+    print_status("jobs @ cache", counts(), snapshot, problems, Health.DEGRADED)
+    printed = capsys.readouterr().out
+    assert "  now: 374 sent a second; consumers busy 42/48, 42 mails in flight; push to sent" in printed
+    assert printed.endswith(f"Problems\n  {problems[0]}\n")

@@ -14,12 +14,15 @@ from trio_worker import breaker
 from trio_worker.breaker import BackOff, Open
 from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
+from trio_worker.cli.status import Health, health_of
 from trio_worker.events import BreakerChanged, Claimed, ConnectionOpened, Disposition, Event, Settled, SettledJob
 from trio_worker.inspection import Counts, count_jobs, find_strays
 from trio_worker.redis_client import RedisClient
 from trio_worker.shelves import ShelvedJob, read_shelf
 from trio_worker.snapshot import Snapshot
 from trio_worker.verdict import RetryPolicy
+from trio_worker.watching import Watch
+from trio_worker.wording import Severity, alerts
 from trio_worker.worker import ShutdownOptions, Worker
 
 
@@ -82,7 +85,9 @@ async def test_no_more_jobs_are_at_work_than_may_be(workers: WorkerMaker, catche
 
     await run(worker)
 
-    assert all(each.at_work <= min(each.number_workers, each.in_hand) for each in seen)
+    assert all(each.at_work <= min(each.at_work_limit, each.in_hand) for each in seen)
+    assert all(each.busy_consumers is not None and each.busy_consumers <= each.number_workers for each in seen)
+    assert any(each.busy_consumers == each.number_workers for each in seen)
     assert any(each.at_work < each.in_hand for each in seen)
 
 
@@ -311,6 +316,48 @@ async def test_a_login_that_was_mended_is_tried_at_once(workers: WorkerMaker) ->
             worker.drain("seen")
 
         assert {event.attempt for event in settled(workers, Disposition.SENT)} == {1}
+
+
+@pytest.mark.case("C20")
+async def test_a_login_refused_beside_working_connections_is_told_and_a_mended_one_is_tried_at_once(
+    workers: WorkerMaker,
+) -> None:
+    """Two connections go on; the others are suspended, in the relay's words, until the secret is the right one."""
+    async with open_catcher(credentials=("u", "old")) as catcher:
+        relay = relay_at(catcher.port, username="u", password="old")
+        worker = workers.make(workers.options(catcher.port, relay=relay), is_burst=False)
+        watch = Watch(workers.client, "jobs", "redis")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, worker)
+            with trio.fail_after(20):
+                await workers.wait_until(lambda: logins_that_worked(workers) == 2)
+                catcher.offer = evolve(catcher.offer, credentials=("u", "new"))
+                catcher.faults = faults("final=delay-100ms")
+                await workers.push(*(job_bytes(number) for number in range(300)))
+                while watch.snapshot().suspended is None:
+                    await trio.sleep(0.1)
+                    assert await watch.look() is None
+                tried = catcher.logins_tried
+                worker.use_login("u", "old")  # what was refused is not tried again
+
+                for seen in (worker.snapshot(), watch.snapshot()):
+                    assert seen.suspended is not None
+                    assert (seen.suspended.count, seen.suspended.how) == (8, "login")
+                    (alert,) = alerts(seen)
+                    assert (alert.word, alert.severity) == ("SUSPENDED", Severity.TROUBLE)
+                    assert alert.text.endswith("more: refuses the login with 535 5.7.8 (Wrong user or password)")
+                assert watch.last is not None
+                assert health_of(watch.last.counts, watch.snapshot(), []) is Health.DEGRADED
+
+                worker.use_login("u", "new")
+                assert worker.snapshot().suspended is None
+                await workers.wait_until(lambda: logins_that_worked(workers) == 10)
+                await catcher.wait_for_mails(300)
+            worker.drain("all sent")
+
+        assert catcher.logins_tried == tried + 8
+    assert not any(isinstance(event, BreakerChanged) for event in workers.events)
+    assert {event.attempt for event in settled(workers, Disposition.SENT)} == {1}
 
 
 @pytest.mark.case("C1")

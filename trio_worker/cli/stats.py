@@ -30,10 +30,13 @@ from trio_worker.settings import Settings
 from trio_worker.snapshot import Snapshot
 from trio_worker.snapshot_json import document_of
 from trio_worker.watching import Watch
-from trio_worker.wording import clock, count, duration, per_second, share
+from trio_worker.wording import busy_of, clock, count, duration, per_second, share
 
-_LIVE_HEADS = ("time", "waiting", "oldest", "in/s", "sent/s", "delayed/s", "dead/s", "p95", "at work", "idle")
-_LIVE_SIZES = (8, 10, 7, 8, 8, 9, 7, 7, 9, 5)
+_LIVE_HEADS = (
+    *("time", "waiting", "oldest", "in/s", "sent/s", "delayed/s", "dead/s"),
+    *("p95", "consumers", "in flight", "idle"),
+)
+_LIVE_SIZES = (8, 10, 7, 8, 8, 9, 7, 7, 9, 9, 5)
 _PAST_HEADS = ("time", "in", "sent", "delayed", "died", "uncertain", "waiting", "dead")
 _PAST_SIZES = (16, 9, 9, 9, 7, 9, 10, 8)
 _HEADS_EVERY = 20
@@ -109,7 +112,8 @@ def _live_row(snapshot: Snapshot, arrived: float) -> str:
         per_second(rates.delayed),
         per_second(rates.dead),
         duration(snapshot.latency.p95),
-        f"{snapshot.at_work}/{snapshot.number_workers}",
+        busy_of(snapshot.busy_consumers, snapshot.number_workers, 4),
+        count(snapshot.at_work, 9),
         share(snapshot.idle_share),
     )
     return _row(words, _LIVE_SIZES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from attrs import asdict
 from cyclopts import Parameter
@@ -22,9 +22,9 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.inspection import Counts
 from trio_worker.snapshot import Snapshot
-from trio_worker.snapshot_json import worker_document
+from trio_worker.snapshot_json import suspended_document, worker_document
 from trio_worker.watching import Watch
-from trio_worker.wording import Severity, alerts, count, counted, duration, paused_words, per_second
+from trio_worker.wording import Severity, alerts, counted, duration, paused_words, per_second, work_words
 
 # A due job that no worker has taken for this long says that no worker claims, or that all are busy.
 LATE_SECONDS = 10.0
@@ -54,22 +54,21 @@ async def status(
     if failed or watch.last is None:
         return OK if failed is None else report_unavailable(failed, settings)
     counts, snapshot = watch.last.counts, watch.snapshot()
-    live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
-    able = sum(not beat.trouble and not beat.is_quiet for beat in live)
-    problems = find_problems(counts, len(live), able) + [
-        f"{alert.word.lower()}: {alert.text}" for alert in _alerts(snapshot)
-    ]
+    problems = troubles_of(counts, snapshot)
     health = health_of(counts, snapshot, problems)
     if as_json:
         print_json(Document.STATUS, _document(settings.queue.name, counts, snapshot, problems, health))
     else:
-        _print(f"{settings.queue.name} @ {name}", counts, snapshot, problems, health)
+        print_status(f"{settings.queue.name} @ {name}", counts, snapshot, problems, health)
     return int(health) if exit_code else OK
 
 
-def _alerts(snapshot: Snapshot) -> list[Any]:
-    """Return what the dashboard would warn of, but for what the counts say themselves."""
-    return [alert for alert in alerts(snapshot) if alert.word not in {"PAUSED", "STOPPED"}]
+def troubles_of(counts: Counts, snapshot: Snapshot) -> list[str]:
+    """Say what an operator should look at: by the counts, and by what the dashboard would warn of beside them; pure."""
+    live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
+    able = sum(not beat.trouble and not beat.is_quiet for beat in live)
+    warned = [alert for alert in alerts(snapshot) if alert.word not in {"PAUSED", "STOPPED"}]
+    return find_problems(counts, len(live), able) + [f"{alert.word.lower()}: {alert.text}" for alert in warned]
 
 
 def health_of(counts: Counts, snapshot: Snapshot, problems: list[str]) -> Health:
@@ -82,7 +81,8 @@ def health_of(counts: Counts, snapshot: Snapshot, problems: list[str]) -> Health
     return Health.DEGRADED if troubled or problems else Health.HEALTHY
 
 
-def _print(title: str, counts: Counts, snapshot: Snapshot, problems: list[str], health: Health) -> None:
+def print_status(title: str, counts: Counts, snapshot: Snapshot, problems: list[str], health: Health) -> None:
+    """Print the screen."""
     print(f"{title:<60}  {health.name}")
     queue = snapshot.queue
     oldest = duration(queue.oldest_seconds, is_estimate=queue.is_estimate) if queue else "-"
@@ -96,8 +96,8 @@ def _print(title: str, counts: Counts, snapshot: Snapshot, problems: list[str], 
         print(f"  {name:<8}{getattr(counts, name):>12,}   {more.get(name, '')}".rstrip())
     latency = snapshot.latency
     times = "" if latency.p95 is None else f"; push to sent p50 {duration(latency.p50)}, p95 {duration(latency.p95)}"
-    hands = f"{count(snapshot.in_hand)} in hand, {count(snapshot.at_work)} of {count(snapshot.number_workers)} at work"
-    print(f"  now: {per_second(snapshot.rates.sent)} sent a second; {hands}{times}")
+    consumers, in_flight = work_words(snapshot)
+    print(f"  now: {per_second(snapshot.rates.sent)} sent a second; {consumers}, {in_flight}{times}")
     print(f"  so far: {counts.popped:,} taken from the list, {counts.sent:,} sent, {counts.uncertain:,} uncertain")
     if problems:
         print("Problems")
@@ -112,6 +112,7 @@ def _document(name: str, counts: Counts, snapshot: Snapshot, problems: list[str]
         "counts": asdict(counts, filter=lambda each, _: each.name != "tallies"),
         "oldest_seconds": snapshot.queue.oldest_seconds if snapshot.queue else None,
         "rates": asdict(snapshot.rates),
+        "suspended": suspended_document(snapshot.suspended),
         "workers": [worker_document(worker) for worker in snapshot.workers],
         "problems": problems,
     }

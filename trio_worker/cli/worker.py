@@ -37,7 +37,7 @@ from trio_worker.presence import give_order
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 from trio_worker.snapshot_json import worker_document
-from trio_worker.wording import ago, counted, duration, memory, per_second, share
+from trio_worker.wording import ago, busy_of, count, counted, duration, memory, per_second, share, suspended_words
 
 worker = App(name="worker", help="The workers that share the queue: list, quiet, resume, drain, tasks, log-level.")
 
@@ -62,10 +62,13 @@ async def list_(*, queue: QueueName = None, config: ConfigFile = None, as_json: 
         complain("no worker runs")
         return NOTHING_MATCHED
     size = max(len("worker"), *(len(each.beat.worker) for each in workers))
-    heads = f"{'state':<8}  {'at work':>9}  {'sent/s':>7}  {'p95':>6}  {'idle':>5}  {'memory':>6}  {'seen':>5}  version"
-    print(f"{'worker':<{size}}  {heads}")
+    heads = f"{'state':<8}  {'consumers':>9}  {'in flight':>9}  {'sent/s':>7}  {'p95':>6}  {'idle':>5}  {'memory':>6}"
+    print(f"{'worker':<{size}}  {heads}  {'seen':>5}  version")
     for each in workers:
         print(f"{each.beat.worker:<{size}}  {_row(each)}")
+        if each.beat.suspended is not None and not each.is_lost:
+            now = seen.counts.at
+            print(f"  suspended: {suspended_words(each.beat.suspended, each.beat.max_connections, now)}")
     return OK
 
 
@@ -180,7 +183,8 @@ def _row(seen: WorkerSeen) -> str:
     beat = seen.beat
     words = (
         f"{worker_state(seen):<8}",
-        f"{f'{beat.at_work}/{beat.number_workers}':>9}",
+        f"{busy_of(beat.busy_consumers, beat.number_workers, 4):>9}",
+        f"{count(beat.at_work, 9):>9}",
         f"{per_second(beat.rates.sent):>7}",
         f"{duration(beat.latency.quantiles().p95):>6}",
         f"{share(beat.idle_share):>5}",
