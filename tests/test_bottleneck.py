@@ -11,7 +11,7 @@ from attrs import evolve
 from trio_worker.bottleneck import find_bottleneck
 from trio_worker.events import Phase, QueueSeen
 from trio_worker.fleet import Fleet, QueueTotals
-from trio_worker.heartbeat import Heartbeat, Rates, Vitals, WorkerSeen
+from trio_worker.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.snapshot import Snapshot
 from trio_worker.window import Window
 
@@ -29,6 +29,8 @@ def beat(**changes: Any) -> Heartbeat:
         900.0,
         Phase.RUNNING,
         number_workers=20,
+        busy_consumers=19,
+        busy_connections=9,
         max_connections=15,
         smtp=smtp_times(0.161).tally(0),
         idle_share=0.1,
@@ -88,12 +90,82 @@ def test_retries_take_slots_as_well() -> None:
     assert "To keep up: 18 slots" in found.reasons[1]
 
 
-def test_busy_hands_with_free_connections_are_named() -> None:
-    """Where all hands are busy and connections are not, number_workers is what to raise."""
-    found = find_bottleneck(seen(beat(idle_share=0.02, number_workers=5), sent=30.0))
+def test_fewer_consumers_than_connections_are_named() -> None:
+    """Each uses one connection: five can send 31 mails of 161 ms a second (Little), however many connections stand."""
+    found = find_bottleneck(seen(beat(idle_share=0.02, number_workers=5, busy_consumers=5), sent=30.0))
 
-    assert found.limit == "hands"
-    assert "number_workers (now 5 in each) to 30" in found.advice[0]
+    assert found.limit == "consumers"
+    assert found.reasons == ("5 consumers of 1 worker are 98% busy; each sends over one connection, and there are 15.",)
+    assert found.advice == ("Raise number_workers (now 5 in each) to 15.",)
+    assert "connections 97%" in found.not_the_limit
+
+
+def test_busy_consumers_with_free_connections_are_named() -> None:
+    """Where consumers wait for something else than the relay, more of them than connections help."""
+    found = find_bottleneck(seen(beat(idle_share=0.02, number_workers=15), sent=30.0))
+
+    assert found.limit == "consumers"
+    assert "98% busy, and connections are not" in found.reasons[0]
+    assert found.advice == ("Raise number_workers (now 15 in each) to 23.",)
+
+
+def test_consumers_that_have_room_on_every_connection_are_no_limit() -> None:
+    """With many mails on a connection all consumers may have one, and each could have more."""
+    deep = beat(idle_share=0.0, number_workers=15, depth=64, busy_connections=15)
+
+    assert find_bottleneck(seen(deep, sent=90.0)).limit == "nothing"
+
+
+def test_slots_are_what_consumers_can_use_of_the_connections_that_are_left() -> None:
+    """Two of fifteen connections at a depth of four are eight slots: 50 mails of 161 ms a second, and no more."""
+    told = Suspended(13, "refuses the login with 535 5.7.8 (no)", 1023.0, "login")
+    found = find_bottleneck(seen(beat(depth=4, suspended=told, busy_connections=2), sent=48.0))
+
+    assert found.limit == "connections"
+    assert found.headline == "The connections that the relay still lets us open."
+    assert found.reasons[0] == "13 of 15 connections for 23s more: refuses the login with 535 5.7.8 (no)."
+    assert found.reasons[1] == "2 are left, with 8 slots; a mail holds one for 161ms, so they can send at most 50/s."
+    assert found.advice[0].startswith("Put the right password where smtp.password_file points")
+
+
+@pytest.mark.parametrize(
+    ("how", "advice"),
+    [
+        ("greeting", "ask its operator for more, or raise smtp.pool.pipeline_depth (now 1)"),
+        ("closing", "the relay's limit on connections"),
+        ("local", "open files"),
+        ("resolve", "trio-worker smtp check"),
+        ("", "trio-worker smtp check"),
+    ],
+)
+def test_suspended_connections_are_the_limit_while_the_others_are_busy(how: str, advice: str) -> None:
+    """What to do depends on the trouble; while the others have room, it is none."""
+    told = Suspended(13, "greets with a refusal with 421 4.7.0 (too many)", 1023.0, how)
+    busy = find_bottleneck(seen(beat(suspended=told, busy_connections=2), sent=11.0))
+    free = find_bottleneck(seen(beat(suspended=told, busy_connections=1, idle_share=0.9), sent=3.0))
+
+    assert busy.limit == "connections"
+    assert advice in busy.advice[0]
+    assert free.limit == "nothing"
+
+
+def test_more_connections_want_consumers_that_use_them() -> None:
+    """Advice to open more names both settings where consumers are too few for it, and one where they are not."""
+    as_many = find_bottleneck(seen(beat(number_workers=15), sent=92.0))
+    more = find_bottleneck(seen(beat(number_workers=200), sent=92.0))
+    deep = find_bottleneck(seen(beat(number_workers=15, depth=8, smtp=smtp_times(1.5).tally(0)), sent=79.0))
+
+    assert as_many.advice[0].startswith("Raise smtp.pool.max_size and number_workers until each worker has")
+    assert more.advice[0].startswith("Raise smtp.pool.max_size until each worker has")
+    assert deep.advice[0].startswith("Raise smtp.pool.max_size and number_workers, or smtp.pool.pipeline_depth, until")
+    assert "now 120 in each of 1 worker" in deep.advice[1]
+
+
+def test_a_version_without_consumers_has_slots_of_its_connections() -> None:
+    """Its number_workers was of jobs, so it is no bound to connections."""
+    old = beat(busy_consumers=None, number_workers=10, idle_share=0.3)
+
+    assert find_bottleneck(seen(old, sent=92.0)).limit == "connections"
 
 
 @pytest.mark.parametrize(
@@ -112,6 +184,13 @@ def test_each_limit_has_its_name(changes: dict[str, object], limit: str) -> None
 
     assert found.limit == limit
     assert bool(found.advice) is (limit != "nothing")
+
+
+def test_workers_that_do_not_send_have_no_limit() -> None:
+    """Some are quiet and the others have no relay: no figure of theirs is one of sending."""
+    quiet, troubled = beat(is_quiet=True, idle_share=0.0), beat(trouble="cannot be reached", idle_share=0.0)
+
+    assert find_bottleneck(seen(quiet, troubled)).limit == "nothing"
 
 
 def test_paused_queue_says_by_whom_and_until_when() -> None:

@@ -1,7 +1,8 @@
 """Pure. What limits throughput now, and which setting to change: Little's law over the figures on the screen.
 
 L = lambda * W: mails in flight are the mails sent per second times the seconds that each is in flight. So a number of
-slots can send at most slots / seconds mails in a second, and a rate needs rate * seconds slots.
+slots can send at most slots / seconds mails in a second, and a rate needs rate * seconds slots. Slots are the mails
+that can be in flight: the connections that are not suspended, at most one for each consumer, times the depth.
 """
 
 from __future__ import annotations
@@ -11,10 +12,20 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from trio_worker.heartbeat import Heartbeat
+from trio_worker.heartbeat import Heartbeat, Suspended
+from trio_worker.outcome import How
 from trio_worker.snapshot import Snapshot
 from trio_worker.window import added
-from trio_worker.wording import UNKNOWN, count, counted, duration, paused_words, per_second, share
+from trio_worker.wording import (
+    UNKNOWN,
+    count,
+    counted,
+    duration,
+    paused_words,
+    per_second,
+    share,
+    suspended_words,
+)
 
 # A part of a whole that is in use like this has no room for bursts: arrivals queue before it is full.
 BUSY_SHARE = 0.85
@@ -44,7 +55,7 @@ def find_bottleneck(snapshot: Snapshot) -> Finding:
     if stopped is not None:
         return stopped
     if not snapshot.queue or not snapshot.queue.waiting + snapshot.queue.due:
-        reasons = (f"The hands of {_workers(beats)} are idle for {share(snapshot.idle_share)} of the time.",)
+        reasons = (f"The consumers of {_workers(beats)} are idle for {share(snapshot.idle_share)} of the time.",)
         return Finding("nothing", "Nothing: no job waits and none is due.", reasons)
     return _capacity(snapshot, beats)
 
@@ -73,28 +84,24 @@ def _standstill(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding | Non
 
 def _capacity(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding:
     """Return which part of the workers has no room left."""
-    sending = [beat for beat in beats if not (beat.trouble or beat.is_quiet)]
-    slots = sum(beat.max_connections * beat.depth for beat in sending)
-    held_seconds = added(beat.smtp for beat in sending).mean_seconds()
-    sent = snapshot.rates.sent + snapshot.rates.delayed + snapshot.rates.dead
-    slots_share = None if held_seconds is None or not slots else min(1.0, sent * held_seconds / slots)
-    hands_share = None if snapshot.idle_share is None else 1 - snapshot.idle_share
-    cpu_share = max((beat.vitals.cpu_share or 0.0 for beat in sending), default=None)
-    redis_seconds = max((beat.vitals.redis_seconds or 0.0 for beat in sending), default=None)
+    load = _load_of(snapshot, [beat for beat in beats if not (beat.trouble or beat.is_quiet)])
     looked_at = {
-        "processor": f"processor {share(cpu_share)} of one core",
-        "connections": f"connections {share(slots_share)}",
-        "hands": f"hands {share(hands_share)}",
-        "redis": f"Redis {duration(redis_seconds)}",
+        "processor": f"processor {share(load.cpu_share)} of one core",
+        "connections": f"connections {share(load.slots_share)}",
+        "consumers": f"consumers {share(load.consumers_share)}",
+        "redis": f"Redis {duration(load.redis_seconds)}",
     }
-    if cpu_share is not None and cpu_share >= CPU_SHARE:
-        finding = _by_processor(sending, cpu_share)
-    elif slots_share is not None and held_seconds is not None and slots_share >= BUSY_SHARE:
-        finding = _by_connections(snapshot, sending, held_seconds, slots_share)
-    elif hands_share is not None and hands_share >= BUSY_SHARE:
-        finding = _by_hands(sending, slots, hands_share)
-    elif redis_seconds is not None and redis_seconds >= SLOW_REDIS_SECONDS:
-        words = f"Redis: its round trip takes {duration(redis_seconds)}."
+    suspended = snapshot.suspended
+    if (load.cpu_share or 0.0) >= CPU_SHARE:
+        finding = _by_processor(load)
+    elif suspended is not None and load.lacks_connections:
+        finding = _by_suspension(snapshot, suspended, load)
+    elif load.has_busy_slots and load.held_seconds is not None and not load.lacks_consumers:
+        finding = _by_connections(snapshot, load, load.held_seconds)
+    elif load.has_busy_slots or (load.has_busy_consumers and not load.has_busy_connections):
+        finding = _by_consumers(load)
+    elif (load.redis_seconds or 0.0) >= SLOW_REDIS_SECONDS:
+        words = f"Redis: its round trip takes {duration(load.redis_seconds)}."
         finding = Finding("redis", words, (), ("Bring the workers nearer to Redis, or run more of them.",))
     else:
         words = "Nothing is at its limit: what waits is being worked off, or has just come."
@@ -103,33 +110,91 @@ def _capacity(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding:
     return Finding(finding.limit, finding.headline, finding.reasons, finding.advice, others)
 
 
-def _by_processor(beats: Sequence[Heartbeat], cpu_share: float) -> Finding:
+@frozen
+class _Load:
+    """How much of what the workers that send have is in use; None where that is not known."""
+
+    beats: Sequence[Heartbeat]
+    slots: int  # mails that can be in flight at once
+    held_seconds: float | None  # that a mail has a slot
+    slots_share: float | None
+    consumers_share: float | None
+    cpu_share: float | None
+    redis_seconds: float | None
+
+    @property
+    def has_busy_slots(self) -> bool:
+        return (self.slots_share or 0.0) >= BUSY_SHARE
+
+    @property
+    def has_busy_consumers(self) -> bool:
+        return bool(self.beats) and (self.consumers_share or 0.0) >= BUSY_SHARE
+
+    @property
+    def has_busy_connections(self) -> bool:
+        """Whether the connections that are not suspended carry mail."""
+        return _are_busy(self.beats)
+
+    @property
+    def lacks_connections(self) -> bool:
+        """Whether workers that do without some connections have all others busy."""
+        is_full = self.has_busy_slots and not self.lacks_consumers
+        return is_full or _are_busy([beat for beat in self.beats if beat.suspended is not None])
+
+    @property
+    def lacks_consumers(self) -> bool:
+        """Whether there are connections that no consumer could use."""
+        return any(beat.connections_usable < beat.connections_left for beat in self.beats)
+
+
+def _are_busy(beats: Sequence[Heartbeat]) -> bool:
+    left = sum(beat.connections_left for beat in beats)
+    return bool(left) and sum(beat.busy_connections for beat in beats) >= BUSY_SHARE * left
+
+
+def _load_of(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> _Load:
+    slots = sum(beat.connections_usable * beat.depth for beat in beats)
+    held_seconds = added(beat.smtp for beat in beats).mean_seconds()
+    return _Load(
+        beats,
+        slots,
+        held_seconds,
+        None if held_seconds is None or not slots else min(1.0, _leaving(snapshot) * held_seconds / slots),
+        None if snapshot.idle_share is None else 1 - snapshot.idle_share,
+        max((beat.vitals.cpu_share or 0.0 for beat in beats), default=None),
+        max((beat.vitals.redis_seconds or 0.0 for beat in beats), default=None),
+    )
+
+
+def _leaving(snapshot: Snapshot) -> float:
+    """Return the mails that are tried in a second: what is tried again takes a slot each time, as what is new does."""
+    return snapshot.rates.sent + snapshot.rates.delayed + snapshot.rates.dead
+
+
+def _by_processor(load: _Load) -> Finding:
     return Finding(
         "processor",
         "The processor: a worker is one process on one core.",
-        (f"The busiest of {_workers(beats)} uses {share(cpu_share)} of its core.",),
+        (f"The busiest of {_workers(load.beats)} uses {share(load.cpu_share)} of its core.",),
         ("Run another worker on the same queue: they share it without knowing of each other.",),
     )
 
 
-def _by_connections(snapshot: Snapshot, beats: Sequence[Heartbeat], held_seconds: float, slots_share: float) -> Finding:
-    slots = sum(beat.max_connections * beat.depth for beat in beats)
+def _by_connections(snapshot: Snapshot, load: _Load, held_seconds: float) -> Finding:
+    slots, each = load.slots, max(1, len(load.beats))
     most = slots / held_seconds
-    rates = snapshot.rates
-    # What is tried again takes a slot each time, as what comes anew does.
-    arriving = max(0.0, rates.sent + rates.delayed + rates.dead + (snapshot.waiting_slope or 0.0))
+    arriving = max(0.0, _leaving(snapshot) + (snapshot.waiting_slope or 0.0))
     waiting = snapshot.queue.waiting if snapshot.queue else 0
     keep_up = math.ceil(arriving * held_seconds / BUSY_SHARE)
     catch_up = math.ceil((arriving + waiting / CATCH_UP_SECONDS) * held_seconds / BUSY_SHARE)
-    each = max(1, len(beats))
     wanted = math.ceil(max(keep_up, catch_up) / each)
-    depth = max(beat.depth for beat in beats)
-    use = f"{count(slots)} slots are {share(slots_share)} busy; a mail holds one for {duration(held_seconds)}"
-    names = "smtp.pool.max_size" if depth == 1 else "smtp.pool.max_size or smtp.pool.pipeline_depth"
-    now = f"Slots are connections times depth; now {count(slots // each)} in each of {_workers(beats)}."
+    use = f"{count(slots)} slots are {share(load.slots_share)} busy; a mail holds one for {duration(held_seconds)}"
+    names = _names_of_slots(load.beats, wanted)
+    now = "Slots are connections times depth, and each consumer uses one connection; "
+    now += f"now {count(slots // each)} in each of {_workers(load.beats)}."
     if wanted * each <= slots:
         emptied = duration(waiting / (most - arriving)) if most > arriving else UNKNOWN
-        advice = f"Nothing need be raised for that: at this rate it is empty in {emptied}. More {names} is faster."
+        advice = f"Nothing need be raised for that: at this rate it is empty in {emptied}. Raising {names} is faster."
     else:
         advice = f"Raise {names} until each worker has {count(wanted)} slots, if the relay bears it."
     return Finding(
@@ -143,15 +208,50 @@ def _by_connections(snapshot: Snapshot, beats: Sequence[Heartbeat], held_seconds
     )
 
 
-def _by_hands(beats: Sequence[Heartbeat], slots: int, hands_share: float) -> Finding:
-    hands, each = sum(beat.number_workers for beat in beats), max(1, len(beats))
-    wanted = max(2 * slots, math.ceil(hands * 1.5))
-    return Finding(
-        "hands",
-        "The number of jobs at work at once.",
-        (f"{count(hands)} hands of {_workers(beats)} are {share(hands_share)} busy, and connections are not.",),
-        (f"Raise number_workers (now {count(hands // each)} in each) to {count(math.ceil(wanted / each))}.",),
-    )
+def _names_of_slots(beats: Sequence[Heartbeat], wanted: int) -> str:
+    """Return what to raise for so many slots in each worker: more connections want consumers that use them."""
+    depth, connections = max(beat.depth for beat in beats), max(beat.max_connections for beat in beats)
+    more = max(math.ceil(wanted / depth), connections + 1)
+    has_consumers = min(beat.number_workers for beat in beats) >= more
+    names = "smtp.pool.max_size" if has_consumers else "smtp.pool.max_size and number_workers"
+    return names if depth == 1 else f"{names}, or smtp.pool.pipeline_depth,"
+
+
+def _by_suspension(snapshot: Snapshot, suspended: Suspended, load: _Load) -> Finding:
+    """Return the finding for connections that are left and busy, while no more can be opened."""
+    left, depth = sum(beat.connections_left for beat in load.beats), max(beat.depth for beat in load.beats)
+    match suspended.how:
+        case How.LOGIN:
+            advice = "Put the right password where smtp.password_file points: it is tried within two seconds."
+        case How.LOCAL:
+            advice = "Let the process have more open files (ulimit -n, LimitNOFILE)."
+        case How.CLOSING | How.EOF | How.RESET | How.CONNECT | How.GREETING:
+            advice = "It may be the relay's limit on connections: ask its operator for more, or raise "
+            advice += f"smtp.pool.pipeline_depth (now {depth}) to send more over each."
+        case _:
+            advice = "Look at each step of a connection: trio-worker smtp check"
+    reasons = [f"{suspended_words(suspended, snapshot.max_connections, snapshot.at)}."]
+    if load.held_seconds is not None and load.slots:
+        use = f"{counted(left, 'is', 'are')} left, with {counted(load.slots, 'slot')}"
+        most = per_second(load.slots / load.held_seconds)
+        reasons.append(f"{use}; a mail holds one for {duration(load.held_seconds)}, so they can send at most {most}/s.")
+    return Finding("connections", "The connections that the relay still lets us open.", tuple(reasons), (advice,))
+
+
+def _by_consumers(load: _Load) -> Finding:
+    """Return the finding for workers whose consumers are busy while connections are free."""
+    beats = [beat for beat in load.beats if beat.busy_consumers is not None] or load.beats
+    number, consumers = min(beat.number_workers for beat in beats), sum(beat.number_workers for beat in beats)
+    wanted = connections = max(beat.max_connections for beat in beats)
+    why = f"{count(consumers)} consumers of {_workers(beats)} are {share(load.consumers_share)} busy"
+    if load.lacks_consumers:
+        left = count(sum(beat.connections_left for beat in beats))
+        why += f"; each sends over one connection, and there are {left}."
+    else:
+        why += ", and connections are not."
+        wanted = max(connections, math.ceil(1.5 * number))
+    advice = f"Raise number_workers (now {count(number)} in each) to {count(wanted)}."
+    return Finding("consumers", "The number of consumers.", (why,), (advice,))
 
 
 def _workers(beats: Sequence[Heartbeat]) -> str:
