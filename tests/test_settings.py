@@ -209,6 +209,28 @@ def test_a_catcher_that_gets_no_mail_is_warned_of(
     assert all("worker.toml:5  capture.listen: " in each and "smtp.port" in each for each in found)
 
 
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("number_workers = 10\n[smtp.pool]\nmax_size = 10\n", ""),
+        ("number_workers = 40\n[smtp.pool]\nmax_size = 10\n", ""),
+        ("number_workers = 10\n[smtp.pool]\nmax_size = 10\npipeline_depth = 64\n", ""),
+        ("[smtp.pool]\nmax_size = 20\n", "10 consumers can use 10 of the 20 connections (smtp.pool.max_size)"),
+        ("number_workers = 1\n[smtp.pool]\nmax_size = 2\n", "1 consumer can use 1 of the 2 connections"),
+        (
+            "number_workers = 640\n[smtp.pool]\nmax_size = 10\npipeline_depth = 64\n",
+            "640 consumers for 10 connections, 40,960 jobs at work; as many consumers as connections are enough",
+        ),
+    ],
+)
+def test_consumers_that_do_not_fit_the_connections_are_warned_of(text: str, warned: str, tmp_path: Path) -> None:
+    """Too few to use all of them, or as many as a version wanted whose number was of jobs."""
+    found = [str(each) for each in good(text, tmp_path).warnings if "number_workers" in str(each)]
+
+    assert len(found) == bool(warned)
+    assert all(warned in each for each in found)
+
+
 def test_a_type_may_have_its_own_age_and_policy(tmp_path: Path) -> None:
     """What is not set stays as shipped: links of a password reset are dead after an hour."""
     (tmp_path / "templates" / "Invoice").mkdir(parents=True)

@@ -37,7 +37,10 @@ class Settings:
     """
 
     number_workers: int = option(
-        10, "Jobs at work at once, those that only wait to be settled left out.", least=1, most=10_000
+        10,
+        "Consumer tasks: each sends over one connection; jobs at work are at most this times pipeline_depth.",
+        least=1,
+        most=10_000,
     )
     profile: str = option(
         "dev",

@@ -168,11 +168,14 @@ def _regex_fault(pattern: str) -> str:
 def oddities(settings: Settings, origins: Origins) -> Iterator[Fault]:
     """Yield what can be run with but is seldom meant."""
     smtp, pool = settings.smtp, settings.smtp_pool
-    slots = pool.max_size * pool.depth
-    if settings.number_workers < slots:
-        what = (
-            f"number_workers ({settings.number_workers}) is below the {slots} mails that the pool could carry at once"
-        )
+    consumers = settings.number_workers
+    if consumers < pool.max_size:
+        few = f"{consumers} consumer{'' if consumers == 1 else 's'} can use {consumers}"
+        what = f"number_workers: {few} of the {pool.max_size} connections (smtp.pool.max_size)"
+        yield Fault(origins.place("number_workers"), what)
+    if pool.depth > 1 and consumers >= pool.max_size * pool.depth:  # as 0.1.0, which counted jobs, wanted it
+        many = f"{consumers:,} consumers for {pool.max_size} connections, {consumers * pool.depth:,} jobs at work"
+        what = f"number_workers: {many}; as many consumers as connections are enough"
         yield Fault(origins.place("number_workers"), what)
     if smtp.tls == "none" and not is_loopback(smtp.host):
         yield Fault(origins.place("smtp.tls"), f"smtp.tls: mails travel in clear to {smtp.host}")
