@@ -24,6 +24,8 @@ from trio_worker.events import (
     Event,
     LeasesRecovered,
     Ledger,
+    PlacesRestored,
+    PlacesSuspended,
     QueueSeen,
     RedisFailed,
     SettingsRead,
@@ -38,7 +40,7 @@ from trio_worker.outcome import How, Loss, Trouble
 from trio_worker.record import Cause
 from trio_worker.redis_client import Unavailable
 from trio_worker.reply import Stage, reply_from
-from trio_worker.snapshot import Snapshot
+from trio_worker.snapshot import Board, Snapshot
 from trio_worker.tallies import DRAIN_BOUNDS, Act, drain_names, read_tallies
 from trio_worker.tried import Result, Tried
 
@@ -149,6 +151,7 @@ def test_gauges_are_those_of_the_snapshot() -> None:
     assert found["queue_jobs{state=dead}"] == 7
     assert found["jobs_in_hand{}"] == 16
     assert (found["jobs_at_work{}"], found["jobs_at_work_limit{}"]) == (14, 16)
+    assert (found["consumers{}"], found["consumers_busy{}"], found["idle_ratio{}"]) == (16, 14, 0.02)
     assert found["smtp_connections{state=busy}"] == 13
     assert found["relay_breaker_state{state=closed}"] == 1
     assert found["worker_state{state=running}"] == 1
@@ -362,14 +365,37 @@ def test_drain_is_counted_under_its_bound(seconds: float) -> None:
 
 
 def test_each_wake_up_is_measured_and_connections_that_are_none_yet_are_counted() -> None:
-    """A lag falls into its bucket; what is opened, and what may not be opened, are states of the pool."""
-    metrics = Metrics(lambda: evolve(busy(), connecting=2, suspended=Suspended(1, "refuses the login", 1e9)))
+    """A lag falls into its bucket; what is being opened is a state of the pool."""
+    metrics = Metrics(lambda: evolve(busy(), connecting=2))
     metrics.note_lag(0.02)
     found = scraped(metrics)
 
     assert (found["loop_lag_seconds_bucket{le=0.01}"], found["loop_lag_seconds_bucket{le=0.025}"]) == (0, 1)
     assert found["smtp_connections{state=connecting}"] == 2
-    assert found["smtp_connections{state=backoff}"] == 1
+
+
+def test_suspended_connections_are_counted_and_say_until_when() -> None:
+    """Now, and how often since the start, by how; the time is absent while there are none."""
+    told = Suspended(8, "refuses the login with 535 5.7.8", 1e9, "login")
+    calm, metrics = scraped(Metrics(busy)), Metrics(lambda: evolve(busy(), suspended=told))
+    metrics.note(PlacesSuspended(Trouble(How.LOGIN, Stage.AUTH, ""), 60.0))
+    metrics.note(PlacesSuspended(Trouble(How.LOGIN, Stage.AUTH, ""), 120.0))
+    metrics.note(PlacesRestored(8))
+    found = scraped(metrics)
+
+    assert (found["smtp_connections{state=backoff}"], calm["smtp_connections{state=backoff}"]) == (8, 0)
+    assert found["smtp_suspensions_total{how=login}"] == 2
+    assert sum(value for name, value in found.items() if name.startswith("smtp_suspensions_total")) == 2
+    assert found["smtp_suspended_until_timestamp_seconds{}"] == 1e9
+    assert "smtp_suspended_until_timestamp_seconds{}" not in calm
+
+
+def test_limit_of_jobs_at_work_is_that_of_all_windows() -> None:
+    """So many consumers, each with so many mails on its connection."""
+    board = Board("jobs", "redis", "relay:25", number_workers=10, max_connections=10, started_at=0.0, depth=64)
+    found = scraped(Metrics(lambda: board.snapshot(1.0, 1.0)))
+
+    assert (found["consumers{}"], found["jobs_at_work_limit{}"]) == (10, 640)
 
 
 def test_end_of_the_certificate_is_that_of_the_last_connection() -> None:

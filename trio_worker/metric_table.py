@@ -111,10 +111,8 @@ def _tally(name: str, says: str, **labels: tuple[str, ...]) -> Metric:
 
 
 TABLE: tuple[Metric, ...] = (
-    _counter("jobs_claimed_total", "Jobs that came into this worker's hands.", source=tuple(map(str, Source))),
-    _counter(
-        "jobs_settled_total", "Jobs that left them, by what became of them.", outcome=tuple(map(str, Disposition))
-    ),
+    _counter("jobs_claimed_total", "Jobs that this worker claimed.", source=tuple(map(str, Source))),
+    _counter("jobs_settled_total", "Claimed jobs, by what became of them.", outcome=tuple(map(str, Disposition))),
     _counter("jobs_uncertain_total", "Mails that may have been delivered without anybody knowing."),
     _counter("jobs_broken_total", "Jobs whose handling raised: a bug, or a template of yours."),
     _counter("dead_letters_total", "Jobs that this worker buried, by cause.", cause=DEATHS),
@@ -124,7 +122,10 @@ TABLE: tuple[Metric, ...] = (
     _counter("clock_skew_total", "Jobs whose producer says that they were pushed after they were claimed."),
     _counter("leases_expired_total", "Leases of other workers that had run out and were taken over."),
     _counter("leases_lost_total", "Jobs in hand that somebody else had taken over."),
-    _counter("hands_busy_seconds_total", "Seconds that jobs were in hand, from claim to settlement, summed up."),
+    _counter(
+        "hands_busy_seconds_total",
+        "Seconds that jobs were in hand, from claim to settlement, summed up. How busy consumers are: idle_ratio.",
+    ),
     _counter("smtp_attempts_total", "Mails tried at the relay, by how that went.", result=tuple(map(str, Result))),
     _counter(
         "recipients_total",
@@ -138,6 +139,12 @@ TABLE: tuple[Metric, ...] = (
         "smtp_connections_failed_total", "Connections that could not be opened, by how.", how=tuple(map(str, How))
     ),
     _counter("smtp_connections_closed_total", "Connections that ended, by why.", reason=CLOSINGS),
+    _counter(
+        "smtp_suspensions_total",
+        "Times that connections were suspended because no more could be opened though others worked, by how; each try "
+        "that failed afterwards is one more.",
+        how=tuple(map(str, How)),
+    ),
     _counter("breaker_opened_total", "Times that claiming stopped because the relay was in trouble."),
     _counter(
         "redis_requests_total",
@@ -171,15 +178,25 @@ TABLE: tuple[Metric, ...] = (
     _gauge("workers", "Workers with a heartbeat."),
     _gauge("worker_state", "1 for the phase that this worker is in.", state=tuple(map(str, Phase))),
     _gauge("worker_quiet", "1 while somebody wants this worker to claim nothing."),
-    _gauge("jobs_in_hand", "Jobs in this worker's hands."),
-    _gauge("jobs_at_work", "Of those, the ones that do not only wait to be settled."),
-    _gauge("jobs_at_work_limit", "Most of them at once (number_workers)."),
-    _gauge("idle_ratio", "Part of the hands that had nothing to do over the last minute."),
+    _gauge("jobs_in_hand", "Jobs that this worker has claimed and not settled."),
+    _gauge("jobs_at_work", "Of those, the mails in flight: what does not only wait to be settled."),
+    _gauge(
+        "jobs_at_work_limit",
+        "Most of them at once: number_workers times smtp.pool.pipeline_depth, or max_uncertain where that is less.",
+    ),
+    _gauge("consumers", "Consumer tasks (number_workers): each sends over one connection at a time."),
+    _gauge("consumers_busy", "Of those, the ones that have a job."),
+    _gauge("idle_ratio", "Part of the consumers that had no job, over the last minute; 1 before the first job."),
     _gauge("tasks", "Tasks of the loop."),
     _gauge(
         "smtp_connections",
-        "Connections to the relay; backoff: places that stay empty for a while after one could not be opened.",
+        "Connections to the relay; backoff: suspended, which are left closed for a while because no more could be "
+        "opened though others work.",
         state=("connecting", "idle", "busy", "backoff"),
+    ),
+    _gauge_if_known(
+        "smtp_suspended_until_timestamp_seconds",
+        "When a suspended connection is tried again; absent while none is suspended.",
     ),
     _gauge("smtp_connections_limit", "Most of them (smtp.pool.max_size)."),
     _gauge("relay_breaker_state", "1 for the state that the breaker is in.", state=BREAKERS),
@@ -256,6 +273,6 @@ _FIGURES = """
 | --- | --- |
 | mails per minute | `60 * sum(rate(trio_worker_jobs_settled_total{outcome="sent"}[5m]))` |
 | connection time per mail | `sum(rate(trio_worker_smtp_connect_seconds_sum[5m])) / sum(rate(trio_worker_jobs_settled_total{outcome="sent"}[5m]))` |
-| idle share of the workers | `1 - sum(rate(trio_worker_hands_busy_seconds_total[5m])) / sum(trio_worker_jobs_at_work_limit)` |
+| idle share of the workers | `sum(trio_worker_idle_ratio * trio_worker_consumers) / sum(trio_worker_consumers)` |
 | p95 latency, push to sent | `histogram_quantile(0.95, sum by (le) (rate(trio_worker_job_latency_seconds_bucket[5m])))` |
 """  # noqa: E501  a table's line is one line

@@ -42,6 +42,7 @@ from trio_worker.events import (
     LeasesRecovered,
     LoopComplained,
     Phase,
+    PlacesSuspended,
     RedisRecovered,
     SettingsRead,
     Settled,
@@ -163,6 +164,8 @@ class Metrics:
                     self._note_refusal(trouble.reply.stage, trouble.reply.codes)
             case ConnectionClosed(why=why):
                 child["smtp_connections_closed_total", _known(why.partition(" ")[0], CLOSINGS)].inc()
+            case PlacesSuspended(trouble):
+                child["smtp_suspensions_total", trouble.how].inc()
             case BreakerChanged(Open()):
                 child["breaker_opened_total",].inc()
             case RedisRecovered():
@@ -299,13 +302,17 @@ class Metrics:
         child["worker_quiet",].set(snapshot.is_quiet)
         child["jobs_in_hand",].set(snapshot.in_hand)
         child["jobs_at_work",].set(snapshot.at_work)
-        child["jobs_at_work_limit",].set(snapshot.number_workers)
+        child["jobs_at_work_limit",].set(snapshot.at_work_limit)
+        child["consumers",].set(snapshot.number_workers)
+        child["consumers_busy",].set(snapshot.busy_consumers or 0)
         child["idle_ratio",].set(1.0 if snapshot.idle_share is None else snapshot.idle_share)
         busy = sum(view.is_busy for view in snapshot.connections)
         child["smtp_connections", "busy"].set(busy)
         child["smtp_connections", "idle"].set(sum(view.state == "idle" for view in snapshot.connections))
         child["smtp_connections", "connecting"].set(snapshot.connecting)
-        child["smtp_connections", "backoff"].set(0 if snapshot.suspended is None else snapshot.suspended.count)
+        suspended = snapshot.suspended
+        child["smtp_connections", "backoff"].set(0 if suspended is None else suspended.count)
+        self._present("smtp_suspended_until_timestamp_seconds", None if suspended is None else suspended.until)
         child["smtp_connections_limit",].set(snapshot.max_connections)
         for name, kind in zip(BREAKERS, (Closed, Open, HalfOpen), strict=True):
             child["relay_breaker_state", name].set(isinstance(snapshot.breaker, kind))
