@@ -222,7 +222,9 @@ def test_shown_ledger_balances_after_any_events(fates: list[Disposition | None])
 @given(st.integers(0, 640), st.integers(0, 640), st.none() | st.integers(0, 10))
 def test_consumers_and_mails_in_flight_are_told_apart(in_hand: int, at_work: int, busy_consumers: int | None) -> None:
     """A consumer may have many mails in flight; what waits to be settled is in hand beside them."""
-    snapshot = evolve(busy(), number_workers=10, in_hand=in_hand, at_work=at_work, busy_consumers=busy_consumers)
+    snapshot = evolve(
+        busy(), number_workers=10, in_hand=in_hand, mails_in_flight=at_work, busy_consumers=busy_consumers
+    )
     lines = lines_of(snapshot, 80, 24)
     run, flow = (next(line for line in lines if title in line) for title in ("THIS RUN", "FLOW"))
 
@@ -560,6 +562,7 @@ beats = st.builds(
     is_quiet=st.booleans(),
     in_hand=numbers,
     at_work=numbers,
+    mails_in_flight=numbers,
     connections=numbers,
     busy_connections=numbers,
     trouble=words,
@@ -593,6 +596,7 @@ snapshots = st.builds(
     ),
     in_hand=numbers,
     at_work=numbers,
+    mails_in_flight=numbers,
     number_workers=numbers,
     rates=st.builds(Rates, rates, rates, rates, rates),
     waiting_slope=st.none() | st.floats(-1e7, 1e7, allow_nan=False),

@@ -197,7 +197,10 @@ def test_connections_of_all_workers_are_summed() -> None:
 
 def test_consumers_and_mails_in_flight_of_all_workers_are_summed() -> None:
     """As many as there are, and how many have a job; what is at work may be more."""
-    beats = [WorkerSeen(beat(f"a:{place}", busy_consumers=8, at_work=17, depth=4), 1.0) for place in range(2)]
+    beats = [
+        WorkerSeen(beat(f"a:{place}", busy_consumers=8, at_work=17, mails_in_flight=17, depth=4), 1.0)
+        for place in range(2)
+    ]
     found = fleet_of(*beats).snapshot(10.0, 1000.0)
 
     assert work_words(found) == ("consumers busy 16/20", "34 mails in flight")
@@ -210,13 +213,13 @@ def test_consumers_and_mails_in_flight_of_all_workers_are_summed() -> None:
 def test_workers_of_a_version_without_consumers_say_so() -> None:
     """Its number was of jobs at work: beside others it counts for no consumer, and alone for none that is known."""
     old = WorkerSeen(beat("old:1", number_workers=640, depth=64, at_work=300, idle_share=0.5), 1.0)
-    new = WorkerSeen(beat("new:2", busy_consumers=3, at_work=20, idle_share=0.9), 1.0)
+    new = WorkerSeen(beat("new:2", busy_consumers=3, at_work=20, mails_in_flight=20, idle_share=0.9), 1.0)
     both, alone = fleet_of(old, new).snapshot(10.0, 1000.0), fleet_of(old).snapshot(10.0, 1000.0)
 
-    assert work_words(both) == ("consumers busy 3/10", "320 mails in flight")
+    assert work_words(both) == ("consumers busy 3/10", "20 mails in flight")
     assert both.idle_share == pytest.approx(0.9)
     assert both.at_work_limit == 640 + 10
-    assert work_words(alone) == ("consumers busy -", "300 mails in flight")
+    assert work_words(alone) == ("consumers busy -", "- mails in flight")
     assert (alone.busy_consumers, alone.number_workers) == (None, 640)
     assert alone.idle_share == pytest.approx(0.5)
     rows = ["".join(segment.text for segment in line).split() for line in workers_panel(both, 118, 2)[2:]]

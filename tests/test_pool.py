@@ -25,7 +25,7 @@ from trio_worker.events import (
 )
 from trio_worker.opening import Opened, Timeouts
 from trio_worker.outcome import Accepted, How, Outcome, Trouble, Uncertain
-from trio_worker.pool import SUSPENDED_SECONDS, Pool, PoolClosed, PoolOptions, open_pool
+from trio_worker.pool import PROVEN_SECONDS, SUSPENDED_SECONDS, Pool, PoolClosed, PoolOptions, open_pool
 from trio_worker.reply import Reply, Stage
 from trio_worker.smtp import Envelope
 
@@ -207,6 +207,19 @@ async def test_a_refused_login_beside_working_connections_backs_off(autojump_clo
 
     gaps = [after - before for before, after in pairwise(tried_at[1:])]
     assert gaps == pytest.approx([60, 120, 240], abs=5)
+
+
+async def test_a_burst_after_a_rest_tries_a_login_that_may_be_refused_by_now_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """That it was right a while ago is no proof: eight mails that want eight more connections see one refusal."""
+    opener = Opener([None, None, *[REFUSED_LOGIN] * 100])
+    async with open_pool(PoolOptions(max_size=10, min_idle=2), Timeouts(), opener, lambda _: None) as pool:
+        await trio.sleep(PROVEN_SECONDS + 5)
+        assert all(isinstance(outcome, Accepted) for outcome in await several(pool, 10))
+        suspension = pool.suspension
+        assert suspension is not None
+        assert (opener.tries, suspension.places) == (3, 8)
 
 
 async def test_suspended_places_are_tried_at_once_when_what_was_wrong_is_mended(

@@ -122,7 +122,9 @@ class Proxy:
             pass
         nursery.cancel_scope.cancel()
 
-    async def _deliver(self, arriving: trio.MemoryReceiveChannel[tuple[float, bytes | bytearray]], sink: trio.SocketStream) -> None:
+    async def _deliver(
+        self, arriving: trio.MemoryReceiveChannel[tuple[float, bytes | bytearray]], sink: trio.SocketStream
+    ) -> None:
         async for at, chunk in arriving:
             if self.one_way_seconds:
                 await trio.sleep_until(at)

@@ -119,6 +119,7 @@ class Fleet:
             vitals=Vitals(redis_seconds=self._redis_seconds),
             redis_recoveries=self._recoveries,
             suspended=_suspended(beats),
+            mails_in_flight=_mails_in_flight(beats),
             busy_consumers=_busy_consumers(beats),
             at_work_limit=sum(beat.at_work_limit for beat in beats),
         )
@@ -205,6 +206,11 @@ def _idle_share(beats: Sequence[Heartbeat]) -> float | None:
     known = [(beat.idle_share, beat.number_workers) for beat in beats if beat.idle_share is not None]
     consumers = sum(number for _, number in known)
     return sum(share * number for share, number in known) / consumers if consumers else None
+
+
+def _mails_in_flight(beats: Sequence[Heartbeat]) -> int | None:
+    told = [beat.mails_in_flight for beat in beats if beat.mails_in_flight is not None]
+    return sum(told) if told or not beats else None
 
 
 def _suspended(beats: Iterable[Heartbeat]) -> Suspended | None:

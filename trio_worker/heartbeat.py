@@ -114,6 +114,7 @@ class Heartbeat:
     config: str = ""
     busy_consumers: int | None = None
     suspended: Suspended | None = None
+    mails_in_flight: int | None = None  # on connections, their outcome open; None where it is not told
     types: tuple[str, ...] = ()  # the email types that have templates here; empty where it is not told
 
     @property

@@ -145,7 +145,7 @@ def _worker_row(worker: WorkerSeen, width: int) -> list[Segment]:
         per_second(beat.rates.sent, 7),
         duration(beat.latency.quantiles().p95),
         ago(worker.seen_seconds),
-        count(beat.at_work, 9),
+        count(beat.mails_in_flight, 9),
         share(beat.idle_share),
         f"{beat.busy_connections}/{beat.connections}",
         share(beat.vitals.cpu_share),

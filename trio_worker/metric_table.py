@@ -179,7 +179,8 @@ TABLE: tuple[Metric, ...] = (
     _gauge("worker_state", "1 for the phase that this worker is in.", state=tuple(map(str, Phase))),
     _gauge("worker_quiet", "1 while somebody wants this worker to claim nothing."),
     _gauge("jobs_in_hand", "Jobs that this worker has claimed and not settled."),
-    _gauge("jobs_at_work", "Of those, the mails in flight: what does not only wait to be settled."),
+    _gauge("jobs_at_work", "Of those, the ones that do not only wait to be settled."),
+    _gauge("mails_in_flight", "Mails on connections whose outcome is not known yet."),
     _gauge(
         "jobs_at_work_limit",
         "Most of them at once: number_workers times smtp.pool.pipeline_depth, or max_uncertain where that is less.",

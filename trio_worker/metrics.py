@@ -302,6 +302,7 @@ class Metrics:
         child["worker_quiet",].set(snapshot.is_quiet)
         child["jobs_in_hand",].set(snapshot.in_hand)
         child["jobs_at_work",].set(snapshot.at_work)
+        child["mails_in_flight",].set(snapshot.mails_in_flight or 0)
         child["jobs_at_work_limit",].set(snapshot.at_work_limit)
         child["consumers",].set(snapshot.number_workers)
         child["consumers_busy",].set(snapshot.busy_consumers or 0)

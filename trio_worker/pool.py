@@ -35,6 +35,8 @@ SWEEP_SECONDS = 1.0
 # For how long places stay empty after a connection could not be opened though others work: most often it is the
 # relay's limit on connections. A refused login waits as long as the breaker would make it.
 SUSPENDED_SECONDS = 30.0
+# A good opening proves for so long that the relay lets us in, and several may be opened at once.
+PROVEN_SECONDS = 10.0
 # All QUITs at the end share this time.
 CLOSE_SECONDS = 2.0
 
@@ -122,7 +124,7 @@ class Pool:
     _connecting: int = 0
     _opened_ever: int = 0
     _trouble: Trouble | None = None  # of the last opening; None after a good one
-    _is_proven: bool = False  # whether the last opening went well, so that several may open at once
+    _opened_at: float = -math.inf  # the last good opening (local clock); no other has failed since
     _single_flight: trio.Lock = field(factory=trio.Lock)
     _openings: set[trio.CancelScope] = field(factory=set)  # that borrowers wait for
     _suspension: Suspension | None = None
@@ -143,6 +145,11 @@ class Pool:
     def free(self) -> int:
         """Places in the channel."""
         return self._receive.statistics().current_buffer_used
+
+    @property
+    def mails_in_flight(self) -> int:
+        """Mails on connections whose outcome is not known yet."""
+        return sum(connection.conversation.in_flight for connection in self._open)
 
     @property
     def kept(self) -> int:
@@ -370,9 +377,9 @@ class Pool:
         if trouble is None or self.is_closed or not self._has_working():
             self._put(VACANCY)
             return False
+        self._kept["suspended"] += 1
         if self._suspension is None:
             self._suspend(trouble, failures=1)
-        self._kept["suspended"] += 1
         return True
 
     def _suspend(self, trouble: Trouble, failures: int) -> None:
@@ -388,15 +395,15 @@ class Pool:
                 self._send.send_nowait(place)
         self.publish(PlacesSuspended(trouble, seconds))
 
-    def _restore(self) -> None:
-        """Put suspended places back into the channel."""
+    def _restore(self, tried: int = 0) -> None:
+        """Put suspended places back into the channel; so many ``tried`` ones come back by themselves."""
         if self._suspension is None:
             return
         self._suspension = None
         count, self._kept["suspended"] = self._kept["suspended"], 0
         for _ in range(count):
             self._put(VACANCY)
-        self.publish(PlacesRestored(count))
+        self.publish(PlacesRestored(count + tried))
 
     async def _open_one(self) -> Connection | Trouble:
         """Open one connection, alone while nothing proves that the relay lets us in."""
@@ -410,6 +417,10 @@ class Pool:
                 return await self._open_now()
         return await self._open_now()
 
+    @property
+    def _is_proven(self) -> bool:
+        return trio.current_time() - self._opened_at <= PROVEN_SECONDS
+
     async def _open_now(self) -> Connection | Trouble:
         self._connecting += 1
         try:
@@ -417,11 +428,11 @@ class Pool:
         finally:
             self._connecting -= 1
         if isinstance(opened, Trouble):
-            self._trouble, self._is_proven = opened, False
+            self._trouble, self._opened_at = opened, -math.inf
             working = sum(connection.conversation.end is None for connection in self._open)
             self.publish(ConnectionFailed(opened, working or None))
             return opened
-        self._trouble, self._is_proven = None, True
+        self._trouble, self._opened_at = None, trio.current_time()
         self._opened_ever += 1
         connection = Connection(self._opened_ever, opened, self.timeouts)
         connection.trace(self._tell_exchange)
@@ -473,12 +484,12 @@ class Pool:
         self._open_ahead()
 
     def _look_at_suspension(self, now: float) -> None:
-        """When its time is over: try one place, or put all back where nobody waits for one."""
+        """When its time is over try one place, whether or not a mail waits: what is told of it stays true."""
         suspension = self._suspension
         is_due = suspension is not None and now >= suspension.until and not self._kept["opening"]
         if suspension is None or not is_due or self._standing_trouble() is not None:
             return
-        if self._kept["suspended"] and self.waiting:
+        if self._kept["suspended"]:
             self._kept["suspended"] -= 1
             self._keep("opening", self._try_suspended_place, suspension)
         else:
@@ -489,7 +500,7 @@ class Pool:
         if self._suspension is suspension and isinstance(opened, Trouble) and self._has_working():
             self._suspend(opened, suspension.failures + 1)
             return None
-        self._restore()
+        self._restore(tried=1)
         return opened if isinstance(opened, Connection) else VACANCY
 
     def _open_ahead(self) -> None:

@@ -111,6 +111,7 @@ class Snapshot:
     suspended: Suspended | None = None  # connections that are done without for a while
     busy_consumers: int | None = None  # consumers that have a job
     at_work_limit: int = 0  # the most that ``at_work`` can be
+    mails_in_flight: int | None = 0  # on connections, their outcome open; None where no worker tells
     redis_recoveries: int = 0  # times that Redis answered again
 
     @property

@@ -384,7 +384,9 @@ def busy_of(busy: int | None, consumers: int, room: int = 26) -> str:
 def work_words(snapshot: Snapshot) -> tuple[str, str]:
     """Return how many consumers have a job, and how many mails they have on their way."""
     busy = busy_of(snapshot.busy_consumers, snapshot.number_workers)
-    return f"consumers busy {busy}", counted(snapshot.at_work, "mail in flight", "mails in flight")
+    mails = snapshot.mails_in_flight
+    in_flight = f"{UNKNOWN} mails" if mails is None else counted(mails, "mail")
+    return f"consumers busy {busy}", f"{in_flight} in flight"
 
 
 def breaker_words(breaker: Breaker) -> str:

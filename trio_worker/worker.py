@@ -280,7 +280,12 @@ class Worker:
         snapshot = self.board.snapshot(now, wall, views, grace_ends_at, self._workers, self._presence.vitals)
         if self._pool is None:
             return snapshot
-        return evolve(snapshot, connecting=self._pool.connecting, suspended=self._suspended(now, wall))
+        return evolve(
+            snapshot,
+            connecting=self._pool.connecting,
+            mails_in_flight=self._pool.mails_in_flight,
+            suspended=self._suspended(now, wall),
+        )
 
     def _take_beat(self, vitals: Vitals) -> Heartbeat:
         trouble = self._gate.trouble
@@ -295,7 +300,8 @@ class Worker:
             connections=self._pool.views() if self._pool is not None else (),
         )
         suspended = self._suspended(trio.current_time(), time.time())
-        return evolve(beat, types=told_types(self.types), suspended=suspended)
+        mails_in_flight = 0 if self._pool is None else self._pool.mails_in_flight
+        return evolve(beat, types=told_types(self.types), suspended=suspended, mails_in_flight=mails_in_flight)
 
     def _suspended(self, now: float, wall: float) -> Suspended | None:
         """Return the connections that the pool does without for a while, in words that name nobody."""

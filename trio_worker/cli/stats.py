@@ -113,7 +113,7 @@ def _live_row(snapshot: Snapshot, arrived: float) -> str:
         per_second(rates.dead),
         duration(snapshot.latency.p95),
         busy_of(snapshot.busy_consumers, snapshot.number_workers, 4),
-        count(snapshot.at_work, 9),
+        count(snapshot.mails_in_flight, 9),
         share(snapshot.idle_share),
     )
     return _row(words, _LIVE_SIZES)

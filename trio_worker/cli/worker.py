@@ -184,7 +184,7 @@ def _row(seen: WorkerSeen) -> str:
     words = (
         f"{worker_state(seen):<8}",
         f"{busy_of(beat.busy_consumers, beat.number_workers, 4):>9}",
-        f"{count(beat.at_work, 9):>9}",
+        f"{count(beat.mails_in_flight, 9):>9}",
         f"{per_second(beat.rates.sent):>7}",
         f"{duration(beat.latency.quantiles().p95):>6}",
         f"{share(beat.idle_share):>5}",
