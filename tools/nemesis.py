@@ -77,7 +77,8 @@ class Proxy:
     def cut(self) -> None:
         """Break every connection as a dying host does."""
         linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
-        for pair in tuple(self._pairs):
+        pairs, self._pairs = self._pairs, set()  # what is cut already is not cut again
+        for pair in pairs:
             for stream in pair:
                 stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 stream.socket.close()
