@@ -116,17 +116,10 @@ def measure_guide(ground: Ground, runs: dict[str, Run], mails: int) -> list[Guid
         GuideLine(
             "idle share of the workers",
             "0 %",
-            f"{100 * max(0.0, 1 - rate * _mean(told['total']) / told['number_workers']):.0f} %",
+            f"{100 * (told['idle_share'] or 0.0):.0f} %",
         ),
         GuideLine("p95 from push to 250", "grows while jobs wait", f"{1000 * _p95(told['latency']):,.0f} ms"),
     ]
-
-
-def _mean(tally: dict[str, Any]) -> float:
-    return (
-        Tally({int(bucket): count for bucket, count in tally["counts"].items()}, tally["most_seconds"]).mean_seconds()
-        or 0.0
-    )
 
 
 def _p95(tally: dict[str, Any]) -> float:
