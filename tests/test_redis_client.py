@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,6 +29,7 @@ from trio_worker.redis_client import (
     Unavailable,
     open_redis_client,
 )
+from trio_worker.redis_connection import TcpConnection
 
 
 async def test_a_write_on_a_connection_that_was_broken_off_fails_at_once(bridge: Complaints, valkey_url: str) -> None:
@@ -90,6 +94,31 @@ async def test_a_connection_that_was_broken_off_costs_no_call(bridge: Complaints
         assert await client.command("SET", "a", "1")
         client.abort_calls()
         assert await client.command("GET", "a") == b"1"
+
+
+async def test_a_connection_that_cannot_be_opened_keeps_no_call_from_one_that_is_open(
+    bridge: Complaints, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no file descriptor left, calls go over the connections that there are, and not to the one that is gone."""
+
+    async def no_descriptor(_connection: TcpConnection) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with open_redis_client(RedisOptions(url=valkey_url), 5.0) as client:
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(client.command, "BLPOP", "nothing", 0.05)
+        free: list[Any] = client.client.connection_pool._available_connections
+        assert len(free) == 2
+        free[-1].abort()
+        monkeypatch.setattr(TcpConnection, "_connect", no_descriptor)
+
+        assert [await client.command("PING") in (b"PONG", True) for _ in range(3)] == [True] * 3
+        # Two calls at once are one too many; neither of those that follow may pay for that.
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(client.command, "BLPOP", "nothing", 0.05)
+        assert [await client.command("PING") in (b"PONG", True) for _ in range(3)] == [True] * 3
 
 
 async def test_a_port_without_a_server_is_unavailable(bridge: Complaints) -> None:

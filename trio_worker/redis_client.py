@@ -14,7 +14,7 @@ import trio
 from attrs import define, field, frozen
 from redis import __version__, exceptions
 from redis.asyncio import Redis
-from redis.asyncio.connection import ConnectionPool, parse_url
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
@@ -27,6 +27,7 @@ from trio_worker.redis_connection import (
     CONNECT_SECONDS,
     FindingTcpConnection,
     FindingTlsConnection,
+    OpenFirstPool,
     Rostered,
     TcpConnection,
     TlsConnection,
@@ -349,7 +350,7 @@ def _client(options: RedisOptions, url: RedisUrl, primary: Primary | None, secon
     if primary is not None:
         ask = partial(ask_once, asking, _settings_for_asking(settings, url.way))
         settings.update(primary=primary, ask=ask)
-    return Redis.from_pool(ConnectionPool(connection_class=connection, max_connections=32, **settings))
+    return Redis.from_pool(OpenFirstPool(connection_class=connection, max_connections=32, **settings))
 
 
 def _settings_for_asking(settings: dict[str, Any], way: Way) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import trio
 from hiredis import pack_command
 from redis import exceptions
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 
 from trio_worker.bridge import call_trio
 from trio_worker.primary import Ask, Node, Primary
@@ -37,6 +37,11 @@ class Rostered:
         """Break the connection at once; whoever reads from it gets an error."""
         if self._writer is not None:
             self._writer.transport.abort()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used as it is, as far as this process knows."""
+        return self.is_connected and not self._is_broken_off
 
     @property
     def _is_broken_off(self) -> bool:
@@ -105,6 +110,21 @@ class Rostered:
         with trio.move_on_after(self._patience_seconds):
             return await talk
         raise exceptions.TimeoutError(f"Timeout {doing} {self._host_error()}")  # type: ignore[attr-defined]
+
+
+class OpenFirstPool(ConnectionPool):
+    """Hands out a connection that is open before one that has to be opened.
+
+    redis-py hands out the one that came back last, and one that could not be opened comes back too: where there is no
+    file descriptor for it, every call after it would fail on it, and those that are open would never be used again.
+    """
+
+    def get_available_connection(self) -> Any:
+        free = self._available_connections
+        at = next((at for at in reversed(range(len(free))) if cast("Rostered", free[at]).is_open), None)
+        if at is not None:
+            free.append(free.pop(at))
+        return super().get_available_connection()  # type: ignore[no-untyped-call]  # redis-py says no type
 
 
 class _Resolving(Rostered):
