@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 from loading import app as load_app
+from rich.console import Console
 
 from trio_worker.capture.chaos import STAGES
 from trio_worker.cli import app
@@ -33,9 +33,7 @@ def commands(of: App, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 def help_of(*words: str, of: App = app) -> str:
     """The help of a command, on a screen that is wide enough for one line of each option."""
     shown = io.StringIO()
-    with contextlib.redirect_stdout(shown), pytest.MonkeyPatch.context() as patched:
-        patched.setenv("COLUMNS", "400")
-        of([*words, "--help"])
+    of([*words, "--help"], console=Console(file=shown, width=400))
     return shown.getvalue()
 
 
