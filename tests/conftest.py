@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import trio
 from attrs import define, evolve, field
@@ -28,6 +29,12 @@ from trio_worker.pool import PoolOptions
 from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
 from trio_worker.verdict import RetryPolicy
 from trio_worker.worker import ShutdownOptions, Worker, WorkerOptions
+
+# How long an example takes tells how busy the machine is, and nothing of the code.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
