@@ -174,7 +174,11 @@ def _connected(address: str) -> socket.socket:
     if address.startswith("unix:"):
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         link.settimeout(_ASK_SECONDS)
-        link.connect(address.removeprefix("unix:"))
+        try:
+            link.connect(address.removeprefix("unix:"))
+        except OSError:
+            link.close()
+            raise
         return link
     host, _, port = address.rpartition(":")
     # One that listens on all addresses is asked on this machine's own.
