@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -9,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from trio_worker.cli import app
 
 ROOT = Path(__file__).parent.parent
 WAIT_SECONDS = 60
@@ -116,9 +120,22 @@ def test_tab_in_fish_offers_commands_and_options(tmp_path: Path, line: str, offe
         (["completion", "tcsh"], "Choose from"),
     ],
 )
-def test_a_word_that_does_not_exist_is_answered_with_the_one_that_does(words: list[str], said: str) -> None:
-    """On standard error, with exit code 2, and nothing else is done."""
-    done = trio_worker(*words)
+def test_a_word_that_does_not_exist_is_answered_with_the_one_that_does(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, and nothing else is done."""
+    shown = io.StringIO()
+    with pytest.raises(SystemExit) as ended:
+        app(words, error_console=Console(file=shown, width=200))
+
+    assert ended.value.code
+    assert said in shown.getvalue()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_word_that_does_not_exist_ends_with_2() -> None:
+    """What is said about it is on standard error."""
+    done = trio_worker("enqeue")
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert 'Did you mean "enqueue"?' in done.stderr
