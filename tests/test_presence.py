@@ -32,6 +32,12 @@ def beat(name: str) -> Heartbeat:
     return Heartbeat(name, "1.2.3", time.time(), Phase.RUNNING, number_workers=3, max_connections=2)
 
 
+@pytest.fixture
+def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of this process tell how they are ten times as often, so that nobody waits long to be heard."""
+    monkeypatch.setattr("trio_worker.presence.BEAT_SECONDS", BEAT_SECONDS / 10)
+
+
 async def overview(redis: RedisClient) -> Overview:
     seen = await read_overview(redis, "jobs")
     assert isinstance(seen, Overview)
@@ -183,6 +189,7 @@ async def test_look_sends_scripts_that_redis_does_not_know(redis: RedisClient) -
     assert (await overview(redis)).counts.waiting == 0
 
 
+@pytest.mark.usefixtures("quick_beats")
 async def test_outcomes_are_told_only_while_somebody_watches(any_workers: WorkerMaker, catcher: Catcher) -> None:
     """A watcher sees what becomes of jobs at any worker, masked; without one nothing is written."""
     client = any_workers.client
@@ -207,6 +214,7 @@ async def test_outcomes_are_told_only_while_somebody_watches(any_workers: Worker
     assert "user2" not in str(await client.command("XRANGE", KEYS[15], "-", "+"))
 
 
+@pytest.mark.usefixtures("quick_beats")
 async def test_worker_obeys_from_elsewhere(any_workers: WorkerMaker, catcher: Catcher) -> None:
     """Quiet: nothing is claimed; resume: it goes on; drain: it ends with a ledger that balances, then is gone."""
     client = any_workers.client
