@@ -71,26 +71,32 @@ def test_who_does_not_use_it_pays_nothing() -> None:
     assert done.stdout.strip() == "['trio_worker', 'trio_worker.pytest_plugin']", done.stderr
 
 
-@pytest.mark.parametrize(
-    ("marker", "said"),
-    [
-        ("settings={'smtp.pool.max_sze': 2}", "Did you mean smtp.pool.max_size?"),
-        ("settings={'smtp.host': 'smtp.example.com'}", "smtp.host: a test's worker has its own"),
-        ("settings={'mail.template_dirs': ['nowhere']}", "nowhere is no folder"),
-        ("redis='rabbit'", "got redis='rabbit'"),
-        ("setings={}", "got redis='valkey' and {'setings': {}}"),
-    ],
-)
-@pytest.mark.parametrize("is_trio", [False, True])
-def test_a_worker_that_cannot_be_had_says_why(tmp_path: Path, marker: str, said: str, *, is_trio: bool) -> None:
-    """In the words of the configuration's own faults, for either flavour."""
-    fixture, how = ("trio_mail_worker", "async ") if is_trio else ("mail_worker", "")
-    test = f"import pytest\n@pytest.mark.mail_worker({marker})\n{how}def test_it({fixture}):\n    pass\n"
+REFUSED = {
+    "settings={'smtp.pool.max_sze': 2}": "Did you mean smtp.pool.max_size?",
+    "settings={'smtp.host': 'smtp.example.com'}": "smtp.host: a test's worker has its own",
+    "settings={'mail.template_dirs': ['nowhere']}": "nowhere is no folder",
+    "redis='rabbit'": "got redis='rabbit'",
+    "setings={}": "got redis='valkey' and {'setings': {}}",
+}
 
-    done = run_pytest(tmp_path, test, ini="trio_mode = true")
+
+@pytest.mark.parametrize("is_trio", [False, True])
+def test_a_worker_that_cannot_be_had_says_why(tmp_path: Path, *, is_trio: bool) -> None:
+    """In the words of the configuration's own faults, for either flavour; each test is told its own."""
+    fixture, how = ("trio_mail_worker", "async ") if is_trio else ("mail_worker", "")
+    tests = [
+        f"@pytest.mark.mail_worker({marker})\n{how}def test_{number}({fixture}):\n    pass\n"
+        for number, marker in enumerate(REFUSED)
+    ]
+
+    done = run_pytest(tmp_path, "import pytest\n" + "".join(tests), ini="trio_mode = true")
 
     assert done.returncode == 1
-    assert said in done.stdout
+    parts = re.split(r"\n_+ .*?test_(\d) _+\n", done.stdout.partition("short test summary")[0])
+    told = {int(number): words for number, words in zip(parts[1::2], parts[2::2], strict=True)}
+    assert len(told) == len(REFUSED), done.stdout
+    for number, said in enumerate(REFUSED.values()):
+        assert said in told[number]
 
 
 def test_a_missing_server_says_why(tmp_path: Path) -> None:
