@@ -27,7 +27,7 @@ from trio_worker.capture import (
 )
 from trio_worker.capture_options import CaptureOptions, split_listen
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 SESSION = (
     b"EHLO client.example\r\n",
     b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nBDAT 3 LAST\r\na\r\n",

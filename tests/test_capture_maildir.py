@@ -46,7 +46,7 @@ def test_every_content_comes_back_octet_for_octet(contents: list[bytes]) -> None
 async def test_a_store_keeps_the_envelope_and_the_subject(tmp_path: Path) -> None:
     """The list of caught mails has sender, recipients, decoded subject and size; the store counts."""
     store = MaildirStore(tmp_path / "capture")
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await store.keep([MAIL, MAIL])
 
     summaries = list_caught(tmp_path / "capture")

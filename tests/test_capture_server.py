@@ -24,7 +24,7 @@ from trio_worker.capture import (
     parse_faults,
 )
 
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 60
 CONTENT = b"Subject: hello\r\n\r\none line\r\n"
 START = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\n"
 MAIL = START + b"BDAT %d LAST\r\n" % len(CONTENT) + CONTENT
@@ -288,10 +288,10 @@ async def test_refused_connections() -> None:
 
 
 async def test_a_slow_relay_is_late_once_for_each_group() -> None:
-    """Groups of commands are answered each 200 ms after its own reading, however many are on their way."""
+    """Groups of commands are answered each 800 ms after its own reading, however many are on their way."""
     with patience():
         async with caught() as (catcher, client):
-            catcher.faults = faults("every=delay-200ms")
+            catcher.faults = faults("every=delay-800ms")
             began = trio.current_time()
             for group in range(5):
                 await client.stream.send_all(b"RSET\r\n" * 5)
@@ -299,7 +299,7 @@ async def test_a_slow_relay_is_late_once_for_each_group() -> None:
             await client.hear(25)
             took_seconds = trio.current_time() - began
 
-            assert 0.2 <= took_seconds < 0.8
+            assert 0.8 <= took_seconds < 3.2
 
 
 async def until_heard(catcher: Catcher, commands: int) -> None:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc and waits on pidfds")
 
 ROOT = Path(__file__).resolve().parent.parent
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 CAT = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 
 

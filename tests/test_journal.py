@@ -203,7 +203,7 @@ async def refusing_writes(client: RedisClient) -> AsyncIterator[None]:
 
 
 async def run(worker: Worker) -> int:
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         code = await worker.run()
     assert worker.board.ledger.balances
     return code
@@ -224,7 +224,7 @@ async def test_mails_whose_settlements_redis_did_not_take_are_settled_by_the_nex
         worker = workers.make(options, is_burst=False, journal=journal)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, worker)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 await workers.wait_until(lambda: worker.board.ledger.claimed == 10)
                 async with refusing_writes(workers.client):
                     await catcher.wait_for_mails(10)
@@ -257,7 +257,7 @@ async def test_nothing_is_claimed_before_redis_knows_what_was_sent(
         worker = workers.make(options, is_burst=False, journal=journal)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, worker)
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 await catcher.wait_for_mails(5)
                 async with refusing_writes(workers.client):
                     await workers.wait_until(lambda: any(isinstance(event, RedisFailed) for event in workers.events))
@@ -283,7 +283,7 @@ async def test_nothing_is_sent_while_neither_redis_nor_the_journal_can_be_writte
         worker = workers.make(workers.options(catcher.port, number_workers=20), is_burst=False, journal=journal)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, worker)
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 await workers.wait_until(lambda: worker.board.ledger.claimed == 20)
                 async with refusing_writes(workers.client):
                     await workers.wait_until(lambda: any(isinstance(event, JournalFailed) for event in workers.events))

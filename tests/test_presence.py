@@ -108,7 +108,7 @@ async def test_who_could_not_be_told_is_named(redis: RedisClient, capsys: pytest
     await tell(redis, "a:1")
     settings = Settings()
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         came = [each async for each in ask_workers(redis, settings, Quiet(), ["gone:9"], 60.0)]
 
     assert came == [("gone:9", None)]
@@ -198,7 +198,7 @@ async def test_outcomes_are_told_only_while_somebody_watches(any_workers: Worker
     await any_workers.push(job_bytes(1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.run)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             await any_workers.wait_until(lambda: worker.board.ledger.settled.total() == 1)
             assert await client.command("EXISTS", KEYS[15]) == 0
             assert await watch.look() is None
@@ -221,7 +221,7 @@ async def test_worker_obeys_from_elsewhere(any_workers: WorkerMaker, catcher: Ca
     worker = any_workers.make(any_workers.options(catcher.port), is_burst=False)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.run)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             while not await client.command("ZCARD", KEYS[10]):
                 pass
             await give_order(client, "jobs", Quiet(), [worker.name])

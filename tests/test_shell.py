@@ -26,7 +26,7 @@ from trio_worker.cli.shell import shown
 from trio_worker.privacy import mask_text
 
 ROOT = Path(__file__).parent.parent
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 90
 SECRET = "correct-horse"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r")
 

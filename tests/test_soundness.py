@@ -107,7 +107,7 @@ async def test_a_worker_tells_at_its_start_what_is_weak(workers: WorkerMaker) ->
         worker = workers.make(workers.options(1), is_burst=False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(worker.run)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 await workers.wait_until(lambda: any(isinstance(event, RedisWeak) for event in workers.events))
             worker.drain("told")
     (weak,) = [event for event in workers.events if isinstance(event, RedisWeak)]

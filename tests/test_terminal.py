@@ -37,7 +37,7 @@ from trio_worker.snapshot import Snapshot
 from trio_worker.terminal import has_color, is_ascii_only, is_live, run_status_lines
 from trio_worker.view import View
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 ENTER = b"\x1b[?1049h\x1b[H\x1b[?25l\x1b[m\x1b[?7l"
 LEAVE = b"\x1b[?2026l\x1b[m\x1b[?7h\x1b[?1049l\x1b[?25h"
 BEGIN_FRAME, END_FRAME = b"\x1b[?2026h\x1b[H", b"\x1b[?2026l"

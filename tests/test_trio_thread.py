@@ -13,7 +13,7 @@ import trio
 
 from trio_worker.trio_thread import TrioThread, TrioThreadOverError, open_trio_thread
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 
 
 @asynccontextmanager

@@ -32,7 +32,7 @@ def faults(text: str) -> Faults:
     return parsed
 
 
-async def run(worker: Worker, seconds: float = 30.0) -> int:
+async def run(worker: Worker, seconds: float = 60.0) -> int:
     with trio.fail_after(seconds):
         code = await worker.run()
     assert worker.board.ledger.balances, str(worker.board.ledger)
@@ -96,7 +96,7 @@ async def test_a_waiting_worker_sends_a_job_when_it_is_pushed(workers: WorkerMak
     worker = workers.make(workers.options(catcher.port), is_burst=False)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, worker)
-        with trio.fail_after(20):
+        with trio.fail_after(30):
             await catcher.wait_until(lambda: catcher.connections_opened == 2)
             await workers.push(job_bytes())
             await catcher.wait_for_mails(1)
@@ -123,7 +123,7 @@ async def test_a_worker_that_has_taken_all_there_was_waits_and_does_not_claim_ag
     workers.client.tell_call = lambda doing, *_: done.append(doing)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, worker)
-        with trio.fail_after(20):
+        with trio.fail_after(30):
             await workers.push(job_bytes())
             await is_settled.wait()
             worker.drain("the test is over")
@@ -204,7 +204,7 @@ async def test_mails_refused_for_now_are_sent_later(workers: WorkerMaker, catche
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, worker)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await catcher.wait_for_mails(30)
         worker.drain("all sent")
 
@@ -232,7 +232,7 @@ async def test_of_two_recipients_each_gets_the_mail_once(workers: WorkerMaker, c
     worker = workers.make(workers.options(catcher.port), is_burst=False)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, worker)
-        with trio.fail_after(20):
+        with trio.fail_after(30):
             await catcher.wait_for_mails(2)
         worker.drain("all sent")
 
@@ -287,7 +287,7 @@ async def test_a_login_that_is_refused_before_any_job_came_stops_claiming(worker
         worker = workers.make(workers.options(catcher.port, relay=relay), is_burst=False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, worker)
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 await workers.wait_until(lambda: any(isinstance(event, BreakerChanged) for event in workers.events))
             await workers.push(job_bytes())
             # Long enough for a claim that is wrongly made to be seen; the right one has nothing to be waited for.
@@ -307,7 +307,7 @@ async def test_a_login_that_was_mended_is_tried_at_once(workers: WorkerMaker) ->
         await workers.push(job_bytes())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, worker)
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 await workers.wait_until(lambda: worker.is_login_refused)
                 worker.use_login("u", "wrong")
                 assert worker.is_login_refused
@@ -387,7 +387,7 @@ async def test_a_drain_finishes_what_is_in_flight_and_releases_the_rest(workers:
         worker = workers.make(workers.options(catcher.port), is_burst=False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, worker)
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 await catcher.wait_for_mails(60)
             worker.drain("SIGTERM")
         sent = worker.board.ledger.settled[Disposition.SENT]
@@ -410,7 +410,7 @@ async def test_a_mail_whose_final_reply_never_comes_is_uncertain_when_the_grace_
         worker = workers.make(options, is_burst=False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, worker, 30.0)
-            with trio.fail_after(20):
+            with trio.fail_after(30):
                 await catcher.wait_until(lambda: "BDAT" in str(catcher.commands))
             began = trio.current_time()
             worker.drain("SIGTERM")
@@ -428,7 +428,7 @@ async def test_a_hurried_drain_shortens_the_grace(workers: WorkerMaker) -> None:
         worker = workers.make(options, is_burst=False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, worker, 30.0)
-            with trio.fail_after(20):
+            with trio.fail_after(30):
                 await catcher.wait_until(lambda: "BDAT" in str(catcher.commands))
             worker.drain("SIGTERM")
             worker.hurry()
@@ -550,7 +550,7 @@ async def test_a_mail_is_dead_when_its_attempts_are_used_up(workers: WorkerMaker
     worker = workers.make(options, is_burst=False)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, worker)
-        with trio.fail_after(20):
+        with trio.fail_after(30):
             await workers.wait_until(lambda: worker.board.ledger.settled[Disposition.DEAD] == 1)
         worker.drain("done")
 
@@ -571,7 +571,7 @@ async def test_one_mail_that_the_relay_cannot_bear_does_not_stop_the_others(work
         worker = workers.make(options, is_burst=False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, worker)
-            with trio.fail_after(25):
+            with trio.fail_after(60):
                 await catcher.wait_for_mails(9)
             worker.drain("the test")
         after = await count_jobs(workers.client, "jobs")
