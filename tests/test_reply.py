@@ -82,6 +82,16 @@ def test_a_stream_cut_at_every_byte_gives_the_same_replies(replies: list[tuple[i
     assert [each.code for each in read(stream) if isinstance(each, RawReply)] == [code for code, _ in replies]
 
 
+def test_a_refusal_behind_many_acceptances_is_found_at_once() -> None:
+    """A mail to many, of whom the last is refused or not answered yet, must not hold up all others."""
+    reader = ReplyReader()
+    reader.put(b"250 ok\r\n" * 60 + b"550 no\r\n")
+
+    assert reader.read_acceptances(61) is None
+    assert reader.read_acceptances(60) == RawReply(250, "ok")
+    assert reader.read() == RawReply(550, "no")
+
+
 def test_the_enhanced_code_is_split_off_when_it_agrees() -> None:
     """Its class must be that of the code (RFC 2034)."""
     agreeing = reply_from(550, "5.1.1 no such user", Stage.RCPT)

@@ -115,8 +115,10 @@ def _lone_line(line: bytes) -> RawReply | None:
 @lru_cache(64)
 def _acceptances(count: int) -> re.Pattern[bytes]:
     """Return what so many short replies of one line look like that all say yes; the last one is its group."""
-    line = rb"2[0-9]{2}(?: [^\n]{0,%d})?" % (_SHORT_CHARS - 5)
-    return re.compile((line + rb"\r?\n") * (count - 1) + rb"(" + line + rb")\r?\n")
+    # No text holds a CR: were there two ways to read the end of a line, a refusal after n of them would be found after
+    # 2^n looks.
+    line = rb"2[0-9]{2}(?: [^\r\n]{0,%d})?" % (_SHORT_CHARS - 5)
+    return re.compile(rb"(?:%b\r?\n){%d}(%b)\r?\n" % (line, count - 1, line))
 
 
 def printable(text: str) -> str:
