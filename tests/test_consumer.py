@@ -356,6 +356,49 @@ async def test_a_cancel_leaves_no_job_without_a_verdict(
     assert rig.consumers.running == 0
 
 
+async def test_jobs_that_wait_behind_a_lowered_number_of_consumers_are_given_back(
+    autojump_clock: trio.testing.MockClock, preparation: Preparation
+) -> None:
+    """What wakes consumers that are too many lies in the channel like a run, and is not the end of what waits there."""
+    relay = Serial(60.0)
+    options = PoolOptions(max_size=2, min_idle=0, pipeline_depth=8)
+    async with open_pool(options, Timeouts(), relay.open, lambda _: None) as pool:
+        rig = rig_on(pool, preparation, 2)
+        async with trio.open_nursery() as nursery:
+            rig.consumers.start(nursery, 2)
+            rig.give(claims_of(2))
+            await trio.sleep(0.5)
+            rig.consumers.set_number(1)
+            rig.give(claims_of(3, 2))
+            await trio.sleep(0.5)
+            nursery.cancel_scope.cancel()
+        rig.consumers.release_waiting()
+
+    assert len(rig.in_flight) == 0
+    assert len(rig.settler.deliveries) == 5
+
+
+@pytest.mark.parametrize("number", [1, 9])
+async def test_a_new_number_of_consumers_changes_nothing_once_they_are_to_end(
+    autojump_clock: trio.testing.MockClock, preparation: Preparation, number: int
+) -> None:
+    """Settings may be read anew in the middle of a drain, and after the last mail of it."""
+    async with open_pool(PoolOptions(max_size=3, min_idle=0), Timeouts(), Serial().open, lambda _: None) as pool:
+        rig = rig_on(pool, preparation, 3)
+        async with trio.open_nursery() as nursery:
+            rig.consumers.start(nursery, 3)
+            rig.give(claims_of(3))
+            await trio.sleep(0.5)
+            rig.consumers.close()
+            rig.consumers.set_number(number)
+            await trio.testing.wait_all_tasks_blocked()
+            assert rig.consumers.running == 3
+        rig.consumers.set_number(number)
+
+    assert rig.consumers.running == 0
+    assert rig.settler.verdicts == {"Done": 3}
+
+
 async def test_a_closed_pool_gives_back_what_has_not_begun_at_once(
     autojump_clock: trio.testing.MockClock, preparation: Preparation
 ) -> None:

@@ -81,7 +81,10 @@ class Consumers:
         self.set_number(number)
 
     def set_number(self, number: int) -> None:
-        """Have so many consumers from now on; those too many end after the run that they have."""
+        """Have so many consumers from now on; those too many end after the run that they have.
+
+        After `close` none is started or woken: all of them end.
+        """
         self.number = number
         if self._nursery is None:
             return
@@ -104,13 +107,14 @@ class Consumers:
             connection.nudge()
 
     def close(self) -> None:
-        """Give nothing more: each consumer ends when the channel is empty. Never awaits."""
+        """Give nothing more: each consumer ends when the channel is empty, and none is started. Never awaits."""
+        self._nursery = None
         self._send.close()
 
     def release_waiting(self) -> None:
         """Give back what lies in the channel when no consumer is left to take it. Never awaits."""
-        while run := self._waiting_run():
-            self._release([Delivery(claim, claim.record) for claim in run], _STOPPED)
+        while self._receive.statistics().current_buffer_used:  # an empty run among them is not the last one
+            self._release([Delivery(claim, claim.record) for claim in self._waiting_run()], _STOPPED)
 
     def idle_share(self, now: float) -> float | None:
         """Return which part of the consumers had no job over the last minute; None before the first job."""
