@@ -23,9 +23,10 @@ from trio_worker.events import (
     PlacesRestored,
     PlacesSuspended,
 )
+from trio_worker.opener import PROVEN_SECONDS
 from trio_worker.opening import Opened, Timeouts
 from trio_worker.outcome import Accepted, How, Outcome, Trouble, Uncertain
-from trio_worker.pool import PROVEN_SECONDS, SUSPENDED_SECONDS, Pool, PoolClosed, PoolOptions, open_pool
+from trio_worker.pool import SUSPENDED_SECONDS, Pool, PoolClosed, PoolOptions, open_pool
 from trio_worker.reply import Reply, Stage
 from trio_worker.smtp import Envelope
 

@@ -19,14 +19,14 @@ from trio_worker.breaker import LOGIN_BACKOFF
 from trio_worker.connection import Connection, TellExchange
 from trio_worker.events import (
     ConnectionClosed,
-    ConnectionFailed,
     ConnectionOpened,
     ConnectionView,
     PlacesRestored,
     PlacesSuspended,
     Publish,
 )
-from trio_worker.opening import Opened, Timeouts
+from trio_worker.opener import Opener, OpenSession
+from trio_worker.opening import Timeouts
 from trio_worker.option import option
 from trio_worker.outcome import How, Trouble
 
@@ -35,8 +35,6 @@ SWEEP_SECONDS = 1.0
 # For how long places stay empty after a connection could not be opened though others work: most often it is the
 # relay's limit on connections. A refused login waits as long as the breaker would make it.
 SUSPENDED_SECONDS = 30.0
-# A good opening proves for so long that the relay lets us in, and several may be opened at once.
-PROVEN_SECONDS = 10.0
 # All QUITs at the end share this time.
 CLOSE_SECONDS = 2.0
 
@@ -82,7 +80,6 @@ VACANCY = Vacancy()
 POOL_CLOSED = PoolClosed()
 
 Place: TypeAlias = Connection | Vacancy
-OpenSession: TypeAlias = Callable[[], Awaitable[Opened | Trouble]]
 # Called when a connection that no mail asked for could not be opened, and no other one works.
 TellTrouble: TypeAlias = Callable[[Trouble], object]
 # Says why no connection may be opened now; None when one may.
@@ -118,20 +115,18 @@ class Pool:
     lent: int = 0  # places that borrowers have
     waiting: int = 0  # who waits for a place
     _kept: dict[_Work, int] = field(factory=lambda: {"opening": 0, "closing": 0, "suspended": 0, "closed": 0})
+    _opener: Opener = field(init=False)
     _send: trio.MemorySendChannel[Place] = field(init=False)
     _receive: trio.MemoryReceiveChannel[Place] = field(init=False)
     _open: dict[Connection, None] = field(factory=dict)  # for whoever looks or traces; limits nothing
-    _connecting: int = 0
     _opened_ever: int = 0
-    _trouble: Trouble | None = None  # of the last opening; None after a good one
-    _opened_at: float = -math.inf  # the last good opening (local clock); no other has failed since
-    _single_flight: trio.Lock = field(factory=trio.Lock)
     _openings: set[trio.CancelScope] = field(factory=set)  # that borrowers wait for
     _suspension: Suspension | None = None
     _tell_exchange: TellExchange | None = None
 
     def __attrs_post_init__(self) -> None:
         self.depth = self.options.depth
+        self._opener = Opener(self._open_session, self.publish, self._count_working)
         self.size = self.options.max_size
         self._send, self._receive = trio.open_memory_channel[Place](self.size)
         for _ in range(self.size):
@@ -159,7 +154,7 @@ class Pool:
     @property
     def connecting(self) -> int:
         """Connections that are being opened."""
-        return self._connecting
+        return self._opener.connecting
 
     @property
     def suspension(self) -> Suspension | None:
@@ -241,7 +236,7 @@ class Pool:
     def try_suspended(self) -> None:
         """Let suspended places be tried at once: what kept them empty may just have been mended."""
         self._restore()
-        self._trouble = None
+        self._opener.trouble = None
 
     def close(self) -> None:
         """Lend nothing more: whoever waits for a place or a connection gets `PoolClosed` at once. Never awaits."""
@@ -339,8 +334,11 @@ class Pool:
         is_old = connection.used_at - connection.opened_at >= self.options.max_lifetime_seconds
         return "max_lifetime" if is_old else ""
 
+    def _count_working(self) -> int:
+        return sum(connection.conversation.end is None for connection in self._open)
+
     def _has_working(self) -> bool:
-        return any(connection.conversation.end is None for connection in self._open)
+        return self._count_working() > 0
 
     async def _fill_vacancy(self) -> Connection | Trouble | None:
         """Open a connection for a place just borrowed; None when the keeper has the place now, or the pool was closed.
@@ -406,33 +404,9 @@ class Pool:
         self.publish(PlacesRestored(count + tried))
 
     async def _open_one(self) -> Connection | Trouble:
-        """Open one connection, alone while nothing proves that the relay lets us in."""
-        if self._is_proven:
-            return await self._open_now()
-        trouble_before = self._trouble
-        async with self._single_flight:
-            if self._trouble is not None and self._trouble is not trouble_before:
-                return self._trouble
-            if not self._is_proven:
-                return await self._open_now()
-        return await self._open_now()
-
-    @property
-    def _is_proven(self) -> bool:
-        return trio.current_time() - self._opened_at <= PROVEN_SECONDS
-
-    async def _open_now(self) -> Connection | Trouble:
-        self._connecting += 1
-        try:
-            opened = await self._open_session()
-        finally:
-            self._connecting -= 1
+        opened = await self._opener.open()
         if isinstance(opened, Trouble):
-            self._trouble, self._opened_at = opened, -math.inf
-            working = sum(connection.conversation.end is None for connection in self._open)
-            self.publish(ConnectionFailed(opened, working or None))
             return opened
-        self._trouble, self._opened_at = None, trio.current_time()
         self._opened_ever += 1
         connection = Connection(self._opened_ever, opened, self.timeouts)
         connection.trace(self._tell_exchange)
@@ -505,9 +479,9 @@ class Pool:
 
     def _open_ahead(self) -> None:
         """Open what is missing to ``min_idle``: not after a failure, for each try may count as a failed login."""
-        coming = max(self._connecting, self._kept["opening"])
+        coming = max(self.connecting, self._kept["opening"])
         missing = self.options.min_idle - (len(self._open) - self._kept["closing"]) - coming
-        if self._trouble is not None or self._standing_trouble() is not None:
+        if self._opener.trouble is not None or self._standing_trouble() is not None:
             return
         for place in self._take_all():
             if isinstance(place, Vacancy) and missing > 0:

@@ -34,12 +34,13 @@ from trio_worker.journal import Journal
 from trio_worker.leases import keep_leases
 from trio_worker.lookout import Lookout
 from trio_worker.mail import Composer, MailOptions
+from trio_worker.opener import OpenSession
 from trio_worker.opening import Opened, Relay, RelayOptions, open_session
 from trio_worker.option import option
 from trio_worker.order import Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, Trace
 from trio_worker.outcome import How, Trouble
 from trio_worker.overview import queue_seen
-from trio_worker.pool import OpenSession, Pool, PoolOptions, open_pool
+from trio_worker.pool import Pool, PoolOptions, open_pool
 from trio_worker.preparation import Preparation
 from trio_worker.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
