@@ -353,6 +353,30 @@ async def test_a_closed_pool_ends_openings_that_somebody_waits_for(autojump_cloc
         assert (pool.free, pool.lent, pool.kept) == (0, 0, 2)
 
 
+async def test_a_place_that_was_on_its_way_when_the_pool_was_closed_opens_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A vacancy that comes back in the moment of the signal must not have the drain wait for the relay."""
+    opener = Opener()
+    async with open_pool(PoolOptions(max_size=1, min_idle=0), Timeouts(), opener, lambda _: None) as pool:
+        found: list[object] = []
+
+        async def one() -> None:
+            found.append(await send(pool))
+
+        async with trio.open_nursery() as nursery:
+            async with pool.borrow() as connection:
+                assert isinstance(connection, Connection)
+                nursery.start_soon(one)
+                await trio.testing.wait_all_tasks_blocked()
+                connection.abort()
+            pool.close()
+
+        assert [type(each) for each in found] == [PoolClosed]
+        assert opener.tries == 1
+        assert (pool.free, pool.lent, pool.kept) == (0, 0, 1)
+
+
 @define(eq=False)
 class _CancelAtStep(trio.abc.Instrument):
     """Cancels a scope when the task that runs in it is about to take its n-th step."""

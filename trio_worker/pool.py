@@ -183,6 +183,9 @@ class Pool:
                 place = self._next_place() or await self._wait_for_place()
             except trio.ClosedResourceError:  # the pool is closed, or has a larger channel now
                 continue
+            if self.is_closed:  # while the place was on its way to us
+                self._put(place)
+                break
             self.lent += 1
             if isinstance(place, Vacancy):
                 opened = await self._fill_vacancy()
