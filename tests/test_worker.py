@@ -17,6 +17,7 @@ from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
 from trio_worker.cli.status import Health, health_of
 from trio_worker.events import BreakerChanged, Claimed, ConnectionOpened, Disposition, Event, Settled, SettledJob
 from trio_worker.inspection import Counts, count_jobs, find_strays
+from trio_worker.pool import PoolOptions
 from trio_worker.redis_client import RedisClient
 from trio_worker.shelves import ShelvedJob, read_shelf
 from trio_worker.snapshot import Snapshot
@@ -418,6 +419,27 @@ async def test_a_mail_whose_final_reply_never_comes_is_uncertain_when_the_grace_
 
     assert worker.board.ledger.uncertain == 1
     assert worker.board.ledger.settled == {Disposition.DELAYED: 1}
+
+
+async def test_a_drain_gives_back_at_once_what_no_consumer_has_begun(workers: WorkerMaker) -> None:
+    """Another worker need not wait for our grace to end because all of our consumers wait for the relay."""
+    async with open_catcher(faults=faults("final=stall")) as catcher:
+        options = workers.options(
+            catcher.port, number_workers=1, pool=PoolOptions(pipeline_depth=8), shutdown=ShutdownOptions(300)
+        )
+        worker = workers.make(options, is_burst=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, worker)
+            with trio.fail_after(20):
+                await workers.push(job_bytes())
+                await catcher.wait_until(lambda: "BDAT" in str(catcher.commands))
+                await workers.push(*(job_bytes(number) for number in range(1, 8)))
+                await workers.wait_until(lambda: worker.board.ledger.claimed == 8)
+                worker.drain("SIGTERM")
+                await workers.wait_until(lambda: len(settled(workers, Disposition.RELEASED)) == 7)
+            worker.hurry()
+
+    assert worker.board.ledger.uncertain == 1
 
 
 async def test_a_hurried_drain_shortens_the_grace(workers: WorkerMaker) -> None:

@@ -401,6 +401,7 @@ class Worker:
                     beside_claiming.cancel_scope.cancel()
                 self._begin_drain(pool)
                 consumers.close()
+                consumers.release_waiting()  # a consumer may be busy for the whole grace
         consumers.release_waiting()
         return end
 
