@@ -9,7 +9,7 @@ from attrs import evolve
 from conftest import Complaints, WorkerMaker, job_bytes
 from nemesis import Proxy
 from trio_worker.broker import QueueOptions
-from trio_worker.capture import Catcher, MemoryStore, open_catcher
+from trio_worker.capture import Catcher, Faults, MemoryStore, open_catcher, parse_faults
 from trio_worker.email_type import Catalogue
 from trio_worker.events import Disposition
 from trio_worker.inspection import Counts, count_jobs
@@ -99,3 +99,29 @@ async def test_a_drain_does_not_wait_for_a_redis_that_has_stopped(
             assert trio.current_time() - began <= 1.0 + 3.0
             assert worker.board.ledger.balances
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.case("B2")
+async def test_a_relay_that_has_fallen_silent_gets_no_more_than_the_grace_and_a_second(workers: WorkerMaker) -> None:
+    """Neither for its final reply nor for its answers to QUIT."""
+    parsed = parse_faults("quit=stall")
+    assert isinstance(parsed, Faults)
+    async with open_catcher(faults=parsed) as relay:
+        options = workers.options(relay.port, pool=PoolOptions(min_idle=10), shutdown=ShutdownOptions(1.0))
+        worker = workers.make(options, is_burst=False)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker.run)
+                await workers.push(*(job_bytes(number) for number in range(30)))
+                await relay.wait_for_mails(30)
+                stalling = parse_faults("quit=stall,final=stall")
+                assert isinstance(stalling, Faults)
+                relay.faults = stalling
+                await workers.push(job_bytes(30))
+                await relay.wait_until(lambda: str(relay.commands).count("BDAT") == 31)
+                began = trio.current_time()
+                worker.drain("SIGTERM")
+
+    assert 1.0 <= trio.current_time() - began <= 2.0
+    assert worker.board.ledger.balances
+    assert worker.board.ledger.uncertain == 1

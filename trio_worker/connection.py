@@ -20,8 +20,9 @@ from trio_worker.smtp import Conversation, Envelope, Transaction
 
 # A connection that rested longer may have died unseen: its next message waits for the replies to RCPT.
 IDLE_SECONDS = 5.0
-# QUIT is a courtesy: a relay that does not answer it in this time is left without.
-QUIT_SECONDS = 1.0
+# QUIT is a courtesy: a relay that does not answer it in this time is left without. At the end of a drain that, and the
+# settlements after it, must fit into the second that a worker may take beyond its grace.
+QUIT_SECONDS = 0.5
 # A message of that size is worth more writes, which cost some microseconds each, for fewer copies.
 LARGE_BYTES = 262_144
 
