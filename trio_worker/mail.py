@@ -145,9 +145,9 @@ class Composer:
         if not _JOB_ID.fullmatch(job_id):
             raise ValueError("a job id is 1 to 56 letters, digits, '-' and '_'")
         content = job.content
-        draft = _draft_of_message(content) if isinstance(content, Message) else self._draft(job.email_type, content)
-        if isinstance(draft, Malformed):
-            return draft
+        if isinstance(content, Templated):
+            return self._compose_templated(job.email_type, content, job_id, at)
+        draft = _draft_of_message(content)
         mailboxes = (*draft.to, *draft.cc, *draft.bcc)
         shown = mailboxes if draft.reply_to is None else (*mailboxes, draft.reply_to)
         words = "".join([f"{mailbox.name}{mailbox.address}" for mailbox in shown])
@@ -168,14 +168,38 @@ class Composer:
             draft.body,
         )
 
-    def _draft(self, email_type: str, content: Templated) -> Draft | Malformed:
+    def _compose_templated(self, email_type: str, content: Templated, job_id: str, at: float) -> Mail | Malformed:
+        """Make the mail of a type with templates: it has one recipient, and nothing else in its header differs."""
         templates = self.templates.get(email_type)
         if templates is None:
             return malformed("unknown_type", [Fault("$.data.email_type", "has no templates here")])
         rendered = templates.render(content.fields)
         if isinstance(rendered, Fault):
             return malformed("template", [rendered])
-        return Draft(rendered.subject, (content.recipient,), rendered.body, self.extra[email_type])
+        subject, recipient = rendered.subject, content.recipient
+        words = recipient.name + recipient.address
+        if not (subject + words).isprintable() and has_control_character(subject + words):
+            return malformed("bad_header", _faults_of_header(subject, words))
+        message_id = f"<{job_id}@{self.message_id_domain}>"
+        header = "".join(
+            (
+                date_header(int(at)),
+                self._from,
+                address_header("To", (recipient,)),
+                unstructured_header("Subject", subject),
+                f"Message-ID: {message_id}{CRLF}MIME-Version: 1.0{CRLF}",
+                self.extra[email_type],
+            ),
+        )
+        return Mail(
+            self._envelope_from,
+            (recipient.address,),
+            message_id,
+            self._needs_smtputf8 or not recipient.address.isascii(),
+            job_id,
+            header.encode(),
+            rendered.body,
+        )
 
     def _header(self, draft: Draft, message_id: str, second: int) -> str:
         return "".join(
