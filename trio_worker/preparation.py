@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping
+from functools import lru_cache
 
 import trio
 from attrs import define, evolve
@@ -24,6 +25,8 @@ from trio_worker.record import Cause, Record
 from trio_worker.verdict import Bury, Verdict, admit, bury
 
 _NO_OPTIONS = TypeOptions()
+# The fresh jobs of one claim are born at one of few times, and of few types.
+_fresh_record = lru_cache(256)(Record)
 
 
 @define(eq=False)
@@ -98,7 +101,7 @@ class Preparation:
             delivery.waited_seconds = max(0.0, claim.claimed_at - pushed_at)
             delivery.is_estimate = said is None
             born = min(pushed_at, claim.claimed_at)
-        delivery.record = Record(born, delivery.email_type)
+        delivery.record = _fresh_record(born, delivery.email_type)
 
 
 def now_of(claim: Claim) -> float:
