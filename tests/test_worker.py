@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextvars import Context
 
 import pytest
 import trio
@@ -419,6 +420,23 @@ async def test_a_mail_whose_final_reply_never_comes_is_uncertain_when_the_grace_
 
     assert worker.board.ledger.uncertain == 1
     assert worker.board.ledger.settled == {Disposition.DELAYED: 1}
+
+
+async def test_consumers_that_a_signal_starts_can_open_connections(workers: WorkerMaker) -> None:
+    """Signals are received outside of the asyncio loop, and a task begins in the context of whoever starts it."""
+    async with open_catcher(faults=faults("final=delay-100ms")) as catcher:
+        worker = workers.make(workers.options(catcher.port, number_workers=1), is_burst=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, worker)
+            with trio.fail_after(20):
+                await workers.push(*(job_bytes(number) for number in range(10)))
+                await catcher.wait_for_mails(1)
+                options = worker.options
+                Context().run(worker.use_limits, 5, options.queue, options.pool, options.retry)
+                await catcher.wait_for_mails(10)
+            worker.drain("all sent")
+
+    assert catcher.connections_opened == 5
 
 
 async def test_a_drain_gives_back_at_once_what_no_consumer_has_begun(workers: WorkerMaker) -> None:

@@ -12,6 +12,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context, copy_context
 from typing import TypeAlias, assert_never
 
 import trio
@@ -66,6 +67,7 @@ class Consumers:
     busy: int = 0  # consumers that have a job
     _load: Load = field(factory=Load)  # of those, over the last minute
     _nursery: trio.Nursery | None = None
+    _context: Context = field(factory=Context)  # in which each consumer starts
     _send: trio.MemorySendChannel[Run] = field(init=False)
     _receive: trio.MemoryReceiveChannel[Run] = field(init=False)
     _hungry: dict[Connection, None] = field(factory=dict)  # busy, with room for more mails
@@ -76,7 +78,7 @@ class Consumers:
 
     def start(self, nursery: trio.Nursery, number: int) -> None:
         """Start the consumers; ``nursery`` outlives the claiming task."""
-        self._nursery = nursery
+        self._nursery, self._context = nursery, copy_context()
         self._load.add(trio.current_time(), 0)
         self.set_number(number)
 
@@ -90,7 +92,8 @@ class Consumers:
             return
         while self.running < number:
             self.running += 1
-            self._nursery.start_soon(self._consume)
+            # A task begins in the context of whoever starts it; that of the signals, for one, knows no asyncio loop.
+            self._context.run(self._nursery.start_soon, self._consume)
         for _ in range(self.running - number):
             self._send.send_nowait(())  # wakes an idle one, to see that it is one too many
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context, copy_context
 from typing import Literal, TypeAlias, TypeVarTuple
 
 import trio
@@ -123,6 +124,7 @@ class Pool:
     _openings: set[trio.CancelScope] = field(factory=set)  # that borrowers wait for
     _suspension: Suspension | None = None
     _tell_exchange: TellExchange | None = None
+    _context: Context = field(factory=copy_context)  # in which each task of the keeper starts
 
     def __attrs_post_init__(self) -> None:
         self.depth = self.options.depth
@@ -291,7 +293,8 @@ class Pool:
                     self._put(place)
 
         self._kept[what] += 1
-        self._tasks.start_soon(run)
+        # Whoever gives other options may have another context: that of the signals knows no asyncio loop.
+        self._context.run(self._tasks.start_soon, run)
 
     def _next_place(self) -> Place | None:
         """Take the best of the places that lie in the channel; None where there is none."""
