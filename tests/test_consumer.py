@@ -252,6 +252,31 @@ async def test_a_connection_is_given_back_after_a_windows_worth_when_another_con
     assert len(turns) == len(set(turns))
 
 
+async def test_no_mail_waits_behind_a_connection_that_hangs_while_consumers_are_idle(
+    autojump_clock: trio.testing.MockClock, preparation: Preparation
+) -> None:
+    """A run of a window is more than a new connection has room for; others take the rest when they have no more."""
+    relay = Serial()
+
+    async def open_one() -> Opened | Trouble:
+        opened = await relay.open()
+        relay.transports[0].delay_seconds = 1000.0
+        return opened
+
+    options = PoolOptions(max_size=3, min_idle=0, pipeline_depth=8)
+    async with open_pool(options, Timeouts(), open_one, lambda _: None) as pool:
+        rig = rig_on(pool, preparation, 3)
+        async with trio.open_nursery() as nursery:
+            rig.consumers.start(nursery, 3)
+            rig.give(claims_of(24), waiting=1000)
+            await trio.sleep(30)
+            assert rig.settler.verdicts == {"Done": 23}
+            assert (pool.mails_in_flight, rig.consumers.busy) == (1, 1)
+            nursery.cancel_scope.cancel()
+
+    assert rig.settler.verdicts == {"Done": 23, "Delay": 1}
+
+
 async def test_number_of_consumers_changes_while_they_work(
     autojump_clock: trio.testing.MockClock, preparation: Preparation
 ) -> None:
