@@ -158,6 +158,11 @@ class Connection:
             trio.lowlevel.reschedule(self._waiting)
             self._waiting = None
 
+    def nudge_if_silent(self, since: float) -> None:
+        """Wake whoever waits for outcomes if the relay has answered nothing after ``since``. Never awaits."""
+        if self._progress_at < since:
+            self.nudge()
+
     async def deliver(self, envelope: Envelope) -> Outcome:
         """Send one message over a connection with nothing in flight, and return what became of it; see `outcomes`."""
         now = trio.current_time()

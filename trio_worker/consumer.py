@@ -71,7 +71,6 @@ class Consumers:
     _send: trio.MemorySendChannel[Run] = field(init=False)
     _receive: trio.MemoryReceiveChannel[Run] = field(init=False)
     _hungry: dict[Connection, None] = field(factory=dict)  # busy, with room for more mails
-    _laden: dict[Connection, None] = field(factory=dict)  # busy, with more mails than room
 
     def __attrs_post_init__(self) -> None:
         # What lies in it is bounded by the jobs in flight; to give a run must not wait, or a cancel would lose it.
@@ -192,20 +191,19 @@ class Consumers:
                 return ()
             if room > len(batch):
                 self._hungry[connection] = None
-            elif ready and self._share(ready):
-                self._laden[connection] = None
             decided = await connection.outcomes()
             self._hungry.pop(connection, None)
-            self._laden.pop(connection, None)
+            if not decided and ready:
+                self._share(ready)
             told = _told(decided, under_way, connection)
             if not under_way and not ready and not self._may_go_on(sent):
                 return told
             self._conclude(told)
 
-    def _share(self, ready: deque[Delivery]) -> bool:
-        """Let idle consumers have their part of the mails that wait for room, if connections are free for them.
+    def _share(self, ready: deque[Delivery]) -> None:
+        """Let idle consumers have their part of the mails that wait for room, if places are free for them.
 
-        The relay may be slow on one connection alone. Returns whether anything is left to share.
+        The relay may be slow on one connection alone; the pool nudges who has such a one.
         """
         idle = min(self._receive.statistics().tasks_waiting_receive, self.pool.free)
         size = math.ceil(len(ready) / (idle + 1))
@@ -214,7 +212,6 @@ class Consumers:
             shared = [ready.pop().claim for _ in range(min(size, len(ready)))]
             if shared:
                 self._send.send_nowait(shared[::-1])
-        return bool(ready)
 
     def _may_go_on(self, sent: int) -> bool:
         """Whether to take more mails for a connection: after a window's worth it is another one's turn."""
@@ -337,8 +334,6 @@ class Consumers:
         """Wait for a run; raises trio.EndOfChannel when there is no further one."""
         run = self._waiting_run()
         if not run:
-            for connection in tuple(self._laden)[:1]:
-                connection.nudge()  # whoever has it finds this consumer idle
             self._note_busy(-1)
             try:
                 run = await self._receive.receive()

@@ -448,6 +448,9 @@ class Pool:
         if self.is_closed:
             return
         now = trio.current_time()
+        for connection in self._open:
+            # What waits behind its mails may have a faster way over another one.
+            connection.nudge_if_silent(now - SWEEP_SECONDS)
         spare = len(self._open) - self._kept["closing"] - self.options.min_idle
         for place in sorted(self._take_all(), key=_last_used):
             if not isinstance(place, Connection) or self._why_over(place):

@@ -415,7 +415,8 @@ def _unfit(envelope: Envelope, capabilities: Capabilities) -> str:
     """Say why this relay cannot take this message, or nothing.
 
     The last checks repeat what composing has promised: nothing that could end a command or a message early may reach
-    the wire, whatever went wrong above. Behind BDAT its length alone ends a message (RFC 3030, 2), not a line.
+    the wire, whatever went wrong above. Behind BDAT its length alone ends a message (RFC 3030, 2), but who forwards it
+    may do so by DATA.
     """
     size_bytes = len(envelope.content)
     if capabilities.size_limit_bytes and size_bytes > capabilities.size_limit_bytes:
@@ -428,6 +429,6 @@ def _unfit(envelope: Envelope, capabilities: Capabilities) -> str:
         return "an address cannot be written in a command"
     if not envelope.content.endswith(b"\r\n"):
         return "the content does not end with CRLF"
-    if not capabilities.chunking and not _has_only_crlf(envelope.content):
+    if not _has_only_crlf(envelope.content):
         return "the content has a line that does not end with CRLF"
     return ""
