@@ -299,12 +299,17 @@ def test_a_mail_that_the_relay_cannot_take_never_reaches_the_wire(
 
 
 @given(
-    st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b"\xe4\x00"]), max_size=12).map(b"".join), st.integers(1, 5)
+    st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b"\xe4\x00"]), max_size=12).map(b"".join),
+    st.integers(1, 5),
+    st.booleans(),
 )
-def test_content_has_no_line_end_but_crlf(before: bytes, at_once: int) -> None:
-    """Wherever a lone CR or LF stands, also where a large content is looked at in slices, it is seen; and only then."""
+def test_content_has_no_line_end_but_crlf(before: bytes, at_once: int, chunking: bool) -> None:  # noqa: FBT001
+    """Wherever a lone CR or LF stands, also where a large content is looked at in slices, it is seen; and only then.
+
+    Behind BDAT too, where no line end ends a message: the relay may forward by DATA.
+    """
     content = before + b"\r\n"
-    conversation = Conversation(Capabilities(pipelining=True, eight_bit=True))
+    conversation = Conversation(Capabilities(pipelining=True, eight_bit=True, chunking=chunking))
     envelope = Envelope("us@example.com", ("a@example.org",), content)
     is_sound = re.fullmatch(rb"(?:[^\r\n]|\r\n)*", content) is not None
 
