@@ -8,10 +8,11 @@ import pytest
 import trio
 
 from conftest import job_bytes
-from trio_worker import broker as broker_module
-from trio_worker.broker import Answered, Broker, Claim, Claims, QueueOptions, Settlement, fleet_keys, new_id_prefix
+from trio_worker import keys as keys_module
+from trio_worker.broker import Answered, Broker, Claim, Claims, QueueOptions, Settlement, new_id_prefix
 from trio_worker.events import Source
 from trio_worker.inspection import Counts, count_jobs, find_strays
+from trio_worker.keys import fleet_keys
 from trio_worker.record import Cause, Record
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.shelves import Batch, find_shelved, read_shelf, revive
@@ -439,9 +440,9 @@ async def test_a_cancelled_wait_ends_at_once(real_redis: RedisClient) -> None:
 
 
 def test_the_key_table_is_the_code() -> None:
-    """The table at the head of the broker names exactly the keys that the scripts get, with their types."""
-    rows = re.findall(r"^(jobs|\{jobs\}:\w+) +(\w+) ", broker_module.__doc__ or "", re.MULTILINE)
-    prelude = broker_module.__file__.replace("broker.py", "scripts/prelude.lua")
+    """The table at the head of the keys' module names exactly the keys that the scripts get, with their types."""
+    rows = re.findall(r"^(jobs|\{jobs\}:\w+) +(\w+) ", keys_module.__doc__ or "", re.MULTILINE)
+    prelude = keys_module.__file__.replace("keys.py", "scripts/prelude.lua")
     with open(prelude, encoding="utf-8") as file:  # noqa: PTH123  a short read of our own file
         kinds = re.search(r"KINDS = \{(.*?)\}", file.read(), re.DOTALL)
     assert kinds is not None

@@ -23,10 +23,10 @@ from attrs import define
 from test_processes import Program, Programs, faults, patience, programs, push, relay
 
 from conftest import job_bytes
-from trio_worker.broker import fleet_keys
 from trio_worker.capture import Catcher
 from trio_worker.events import Phase
 from trio_worker.heartbeat import Heartbeat, write_heartbeat
+from trio_worker.keys import fleet_keys
 from trio_worker.redis_client import RedisClient
 
 ROOT = Path(__file__).parent.parent

@@ -9,12 +9,12 @@ import trio
 import trio.testing
 
 from conftest import WorkerMaker, job_bytes
-from trio_worker.broker import fleet_keys
 from trio_worker.capture import Catcher
 from trio_worker.cli.addressees import ask_workers
 from trio_worker.events import Phase, QuietChanged
 from trio_worker.exchange import Exchange, ExchangeLine, write_exchange
 from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
+from trio_worker.keys import fleet_keys
 from trio_worker.order import Drain, Order, Quiet, Resume, Trace, read_letters
 from trio_worker.overview import Overview, read_overview
 from trio_worker.pausing import pause_queue

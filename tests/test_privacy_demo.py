@@ -13,8 +13,8 @@ from test_fleet_processes import open_window, told
 from test_processes import Programs, faults, patience, programs, relay
 
 from trio_worker import probe
-from trio_worker.broker import fleet_keys
 from trio_worker.capture import Catcher, CaughtMail, MaildirStore
+from trio_worker.keys import fleet_keys
 from trio_worker.redis_client import RedisClient
 
 __all__ = ["programs", "relay"]

@@ -16,12 +16,13 @@ from attrs import evolve
 
 from conftest import job_bytes
 from trio_worker.bridge import open_bridge
-from trio_worker.broker import Broker, Claims, QueueOptions, Settlement, fleet_keys
+from trio_worker.broker import Broker, Claims, QueueOptions, Settlement
 from trio_worker.cli import app
 from trio_worker.cli.enqueue import unknown_to_workers
 from trio_worker.events import Disposition, Phase, SettledJob
 from trio_worker.heartbeat import Heartbeat, WorkerSeen, write_heartbeat
 from trio_worker.inspection import Counts, count_jobs
+from trio_worker.keys import fleet_keys
 from trio_worker.minutes import MinuteSample, write_sample
 from trio_worker.outcome_line import OutcomeLine, write_outcome
 from trio_worker.overview import DAY_MINUTES

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
-from trio_worker.broker import new_id_prefix, queue_keys
+from trio_worker.broker import new_id_prefix
+from trio_worker.keys import queue_keys
 from trio_worker.record import Attempt, Cause, Record, write_record
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.shelves import ShelvedJob

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from attrs import frozen
 
-from trio_worker.broker import queue_keys
+from trio_worker.keys import queue_keys
 from trio_worker.redis_client import Answer, RedisClient, Unavailable
 from trio_worker.soundness import Weakness, find_weaknesses
 from trio_worker.tallies import Tallies, read_tallies

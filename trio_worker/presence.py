@@ -17,10 +17,10 @@ from typing import Never
 import trio
 from attrs import define, field, frozen
 
-from trio_worker.broker import fleet_keys
 from trio_worker.events import Event, Settled
 from trio_worker.exchange import Exchange, ExchangeLine, write_exchange
 from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
+from trio_worker.keys import fleet_keys
 from trio_worker.order import Drain, Letter, Order, Quiet, Resume, SetLogLevel, read_letters, write_letter
 from trio_worker.outcome_line import OutcomeLine, write_outcome
 from trio_worker.redis_client import RedisClient, Unavailable

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from attrs import define, field
 
-from trio_worker.broker import queue_keys
 from trio_worker.inspection import PAGE, pairs
+from trio_worker.keys import queue_keys
 from trio_worker.record import read_record
 from trio_worker.redis_client import RedisClient, Unavailable
 

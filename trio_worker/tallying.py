@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trio_worker.broker import queue_keys
+from trio_worker.keys import queue_keys
 from trio_worker.redis_client import RedisClient
 from trio_worker.tallies import Act, act_name
 

@@ -11,9 +11,9 @@ import time
 import trio
 from attrs import define, field
 
-from trio_worker.broker import fleet_keys
 from trio_worker.exchange import ExchangeLine, read_exchange
 from trio_worker.fleet import Fleet, QueueTotals
+from trio_worker.keys import fleet_keys
 from trio_worker.lookout import Lookout
 from trio_worker.outcome_line import OutcomeLine, read_outcome
 from trio_worker.overview import HOUR_MINUTES, Overview, queue_seen
