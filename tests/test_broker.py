@@ -9,8 +9,8 @@ import trio
 
 from conftest import job_bytes
 from trio_worker import keys as keys_module
-from trio_worker.broker import Answered, Broker, Claim, Claims, QueueOptions, Settlement, new_id_prefix
-from trio_worker.events import Source
+from trio_worker.broker import Answered, Broker, QueueOptions, Settlement, new_id_prefix
+from trio_worker.claim import Claim, Claims, Source
 from trio_worker.inspection import Counts, count_jobs, find_strays
 from trio_worker.keys import fleet_keys
 from trio_worker.record import Cause, Record

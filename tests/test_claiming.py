@@ -10,9 +10,9 @@ import trio.testing
 from attrs import define, field
 
 from trio_worker.age import PushHistory
-from trio_worker.broker import Claim, Claims
+from trio_worker.claim import Claim, Claims, Source
 from trio_worker.claiming import Claiming
-from trio_worker.events import Event, Source
+from trio_worker.events import Event
 from trio_worker.gate import Gate, RedisHealth
 from trio_worker.in_flight import InFlight
 from trio_worker.record import Record

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from conftest import job_bytes
 from trio_worker.age import PushHistory
-from trio_worker.broker import Claim, QueueOptions
+from trio_worker.broker import QueueOptions
+from trio_worker.claim import Claim, Source
 from trio_worker.connection import IDLE_SECONDS, Connection
 from trio_worker.consumer import Consumers
 from trio_worker.delivery import Delivery
 from trio_worker.email_type import Catalogue
-from trio_worker.events import Source
 from trio_worker.gate import Gate
 from trio_worker.in_flight import InFlight
 from trio_worker.mail import Composer, MailOptions

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from trio_worker.broker import Claim
+from trio_worker.claim import Claim, Source
 from trio_worker.delivery import Delivery
-from trio_worker.events import Disposition, Source
+from trio_worker.events import Disposition
 from trio_worker.outcome import Accepted, How, Loss, Outcome, Uncertain
 from trio_worker.record import Cause, Record
 from trio_worker.reply import Reply, Stage

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.events import Claimed, Disposition, LeasesRecovered, Ledger, Settled, SettledJob, Source
+from trio_worker.claim import Source
+from trio_worker.events import Claimed, Disposition, LeasesRecovered, Ledger, Settled, SettledJob
 from trio_worker.record import Cause
 
 dispositions = st.lists(st.sampled_from(Disposition), max_size=40)

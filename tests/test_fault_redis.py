@@ -21,8 +21,9 @@ from conftest import Complaints, WorkerMaker, job_bytes
 from nemesis import Proxy
 from proving_ground import Valkey
 from trio_worker import consumer, delivery, redis_client
-from trio_worker.broker import Broker, Claims, QueueOptions
+from trio_worker.broker import Broker, QueueOptions
 from trio_worker.capture import Catcher, Faults, parse_faults
+from trio_worker.claim import Claims
 from trio_worker.email_type import Catalogue
 from trio_worker.events import Claimed, ConnectionOpened, Disposition, JobBroke, RedisFailed, RedisRecovered
 from trio_worker.inspection import Counts, count_jobs, find_strays

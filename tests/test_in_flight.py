@@ -7,8 +7,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.broker import Claim
-from trio_worker.events import Source
+from trio_worker.claim import Claim, Source
 from trio_worker.in_flight import InFlight
 from trio_worker.record import Record
 

@@ -13,6 +13,7 @@ from structlog.processors import LogfmtRenderer
 
 from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.capabilities import Capabilities
+from trio_worker.claim import Source
 from trio_worker.events import (
     BreakerChanged,
     Claimed,
@@ -33,7 +34,6 @@ from trio_worker.events import (
     RedisRecovered,
     Settled,
     SettledJob,
-    Source,
 )
 from trio_worker.log_line import (
     as_json_line,

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sample_snapshot import busy, fresh, without_redis, without_relay
 
 from trio_worker.capabilities import Capabilities
+from trio_worker.claim import Source
 from trio_worker.events import (
     BreakerChanged,
     Claimed,
@@ -31,7 +32,6 @@ from trio_worker.events import (
     SettingsRead,
     Settled,
     SettledJob,
-    Source,
 )
 from trio_worker.heartbeat import Suspended
 from trio_worker.metric_table import TABLE, Kind

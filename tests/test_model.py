@@ -26,9 +26,9 @@ from hypothesis.stateful import (
 )
 
 from trio_worker.bridge import open_bridge
-from trio_worker.broker import Answered, Broker, Claim, Claims, QueueOptions, Settlement
+from trio_worker.broker import Answered, Broker, QueueOptions, Settlement
 from trio_worker.cancelling import Waiting, cancel
-from trio_worker.events import Source
+from trio_worker.claim import Claim, Claims, Source
 from trio_worker.inspection import Counts, Stray, count_jobs, find_strays
 from trio_worker.record import Cause
 from trio_worker.redis_client import RedisClient, RedisOptions, Unavailable, open_redis_client

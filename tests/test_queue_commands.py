@@ -16,7 +16,8 @@ from attrs import evolve
 
 from conftest import job_bytes
 from trio_worker.bridge import open_bridge
-from trio_worker.broker import Broker, Claims, QueueOptions, Settlement
+from trio_worker.broker import Broker, QueueOptions, Settlement
+from trio_worker.claim import Claims
 from trio_worker.cli import app
 from trio_worker.cli.enqueue import unknown_to_workers
 from trio_worker.events import Disposition, Phase, SettledJob

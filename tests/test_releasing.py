@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from conftest import job_bytes
-from trio_worker.broker import Broker, Claim, Claims, QueueOptions, Settlement
+from trio_worker.broker import Broker, QueueOptions, Settlement
+from trio_worker.claim import Claim, Claims
 from trio_worker.inspection import Counts, count_jobs, find_strays
 from trio_worker.outcome import Refusal, Refused
 from trio_worker.record import Cause, Record

@@ -11,7 +11,8 @@ import trio
 
 from conftest import job_bytes
 from trio_worker.bridge import open_bridge
-from trio_worker.broker import Broker, Claims, QueueOptions, Settlement
+from trio_worker.broker import Broker, QueueOptions, Settlement
+from trio_worker.claim import Claims
 from trio_worker.cli import app
 from trio_worker.cli.job_text import job_lines
 from trio_worker.inspection import Counts, count_jobs

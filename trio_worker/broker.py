@@ -11,7 +11,7 @@ from typing import Protocol, assert_never
 import trio
 from attrs import define, field, frozen
 
-from trio_worker.events import Source
+from trio_worker.claim import Claim, Claims, Source
 from trio_worker.keys import queue_keys
 from trio_worker.option import option
 from trio_worker.record import Record, read_record, write_record
@@ -42,48 +42,6 @@ class QueueOptions:
     journal_dir: str = option(
         "var/journal", "Folder on a local disk for settlements that Redis does not take; empty for none."
     )
-
-
-@frozen(eq=False)
-class Claim:
-    """One job in our hands: its bytes, its record, and the token that fences its settlement.
-
-    Equal to nothing but itself: our own release may be claimed again at once, and that is another claim.
-    ``claimed_at`` is Redis' clock in epoch seconds, ``began`` ours (trio's); ``place`` counts fresh jobs since the
-    queue began and is None for all others.
-    """
-
-    job_id: str
-    body: bytes
-    record: Record
-    token: str
-    source: Source
-    deliveries: int
-    claimed_at: float
-    began: float
-    place: int | None = None
-
-
-@frozen
-class Claims:
-    """What one claim brought.
-
-    ``next_seconds`` is the time to the next due job or lease's end, None without one; ``pushed`` counts all jobs that
-    were ever in the list; ``paused`` is the pause as stored, empty while there is none. ``suspects`` are jobs that may
-    have ended their workers: one that was given, alone, or those that wait for a worker with nothing in hand.
-    """
-
-    jobs: tuple[Claim, ...]
-    at: float
-    next_seconds: float | None
-    waiting: int
-    pushed: int
-    recovered: int = 0
-    crashed: int = 0
-    held: int = 0
-    too_large: int = 0
-    paused: str = ""
-    suspects: int = 0
 
 
 class Settling(Protocol):

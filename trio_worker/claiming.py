@@ -11,7 +11,8 @@ import trio
 from attrs import define
 
 from trio_worker.age import PushHistory
-from trio_worker.broker import CLAIM_LIMIT, Broker, Claim, Claims
+from trio_worker.broker import CLAIM_LIMIT, Broker
+from trio_worker.claim import Claim, Claims
 from trio_worker.events import Claimed, LeasesRecovered, Publish, QueuePaused
 from trio_worker.gate import Gate, RedisHealth
 from trio_worker.in_flight import InFlight

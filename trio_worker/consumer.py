@@ -18,7 +18,8 @@ from typing import TypeAlias, assert_never
 import trio
 from attrs import define, evolve, field
 
-from trio_worker.broker import Broker, Claim
+from trio_worker.broker import Broker
+from trio_worker.claim import Claim
 from trio_worker.connection import Connection
 from trio_worker.delivery import Delivery
 from trio_worker.gate import Gate

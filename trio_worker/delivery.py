@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from attrs import define
 
-from trio_worker.broker import Claim, Settlement
+from trio_worker.broker import Settlement
 from trio_worker.capabilities import Capabilities
+from trio_worker.claim import Claim
 from trio_worker.events import Disposition, SettledJob
 from trio_worker.mail import Mail
 from trio_worker.outcome import Accepted, Outcome, Uncertain

@@ -16,20 +16,13 @@ from attrs import define, field, frozen
 from trio_worker.age_bars import AgeBars
 from trio_worker.breaker import Breaker
 from trio_worker.capabilities import Capabilities
+from trio_worker.claim import Source
 from trio_worker.outcome import Trouble
 from trio_worker.record import Cause
 from trio_worker.server_state import ServerState
 from trio_worker.soundness import Weakness
 from trio_worker.tallies import Tallies
 from trio_worker.tried import Tried
-
-
-class Source(StrEnum):
-    """Where a claim took a job from."""
-
-    FRESH = "fresh"  # the producer's list
-    DUE = "due"  # delayed, and its time had come
-    RECOVERED = "recovered"  # another worker's lease had run out
 
 
 class Disposition(StrEnum):

@@ -12,7 +12,7 @@ from attrs import define, evolve
 
 from trio_worker.address import may_be_mailed
 from trio_worker.age import PushHistory
-from trio_worker.broker import Claim
+from trio_worker.claim import Claim
 from trio_worker.delivery import Delivery
 from trio_worker.email_type import MESSAGE, TypeSpec
 from trio_worker.events import JobBroke, Publish
