@@ -9,14 +9,14 @@ import trio
 
 from conftest import job_bytes
 from trio_worker import keys as keys_module
-from trio_worker.broker import Answered, Broker, QueueOptions, Settlement, new_id_prefix
+from trio_worker.broker import Broker, QueueOptions, new_id_prefix
 from trio_worker.claim import Claim, Claims, Source
 from trio_worker.inspection import Counts, count_jobs, find_strays
 from trio_worker.keys import fleet_keys
 from trio_worker.record import Cause, Record
 from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.settlement import Answered, Bury, Delay, Done, Hold, Release, Settlement, Verdict
 from trio_worker.shelves import Batch, find_shelved, read_shelf, revive
-from trio_worker.verdict import Bury, Delay, Done, Hold, Release, Verdict
 
 CAUSE = Cause("tested")
 

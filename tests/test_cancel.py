@@ -10,12 +10,12 @@ import trio
 from attrs import define, field
 
 from conftest import WorkerMaker, job_bytes
-from trio_worker.broker import Answered, Broker, QueueOptions, Settlement
+from trio_worker.broker import Broker, QueueOptions
 from trio_worker.capture import Catcher
 from trio_worker.claim import Claims
 from trio_worker.inspection import Counts, count_jobs, find_strays
 from trio_worker.redis_client import RedisClient
-from trio_worker.verdict import Done
+from trio_worker.settlement import Answered, Done, Settlement
 
 T = TypeVar("T")
 MOST_STEPS = 2000

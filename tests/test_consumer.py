@@ -30,8 +30,9 @@ from trio_worker.outcome import Trouble
 from trio_worker.pool import Pool, PoolOptions, open_pool
 from trio_worker.preparation import Preparation
 from trio_worker.record import Record
+from trio_worker.settlement import DONE, Release
 from trio_worker.smtp import Envelope
-from trio_worker.verdict import DONE, Release, RetryPolicy
+from trio_worker.verdict import RetryPolicy
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"x\r\n")
 

@@ -26,14 +26,14 @@ from hypothesis.stateful import (
 )
 
 from trio_worker.bridge import open_bridge
-from trio_worker.broker import Answered, Broker, QueueOptions, Settlement
+from trio_worker.broker import Broker, QueueOptions
 from trio_worker.cancelling import Waiting, cancel
 from trio_worker.claim import Claim, Claims, Source
 from trio_worker.inspection import Counts, Stray, count_jobs, find_strays
 from trio_worker.record import Cause
 from trio_worker.redis_client import RedisClient, RedisOptions, Unavailable, open_redis_client
+from trio_worker.settlement import Answered, Bury, Delay, Done, Hold, Release, Settlement, Verdict
 from trio_worker.shelves import Batch, Shelf, drop, find_job, find_shelved, revive
-from trio_worker.verdict import Bury, Delay, Done, Hold, Release, Verdict
 
 T = TypeVar("T")
 MOST_DELIVERIES = 4

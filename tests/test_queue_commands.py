@@ -16,7 +16,7 @@ from attrs import evolve
 
 from conftest import job_bytes
 from trio_worker.bridge import open_bridge
-from trio_worker.broker import Broker, QueueOptions, Settlement
+from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claim import Claims
 from trio_worker.cli import app
 from trio_worker.cli.enqueue import unknown_to_workers
@@ -29,7 +29,7 @@ from trio_worker.outcome_line import OutcomeLine, write_outcome
 from trio_worker.overview import DAY_MINUTES
 from trio_worker.record import Cause, Record
 from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
-from trio_worker.verdict import Bury
+from trio_worker.settlement import Bury, Settlement
 
 SECRET = "ann.secret@example.org"
 CAUSES = [Cause("refused", "550 5.1.1", "rcpt", f"{SECRET} unknown")] * 3 + [Cause("malformed", text="$.data: missing")]

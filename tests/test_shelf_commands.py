@@ -11,16 +11,16 @@ import trio
 
 from conftest import job_bytes
 from trio_worker.bridge import open_bridge
-from trio_worker.broker import Broker, QueueOptions, Settlement
+from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claim import Claims
 from trio_worker.cli import app
 from trio_worker.cli.job_text import job_lines
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.record import Attempt, Cause, Failed, Record, Said
 from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
+from trio_worker.settlement import Bury, Delay, Hold, Settlement, Verdict
 from trio_worker.shelves import ShelvedJob
 from trio_worker.tallies import Act, Removal
-from trio_worker.verdict import Bury, Delay, Hold, Verdict
 
 SECRET = "ann.secret@example.org"
 CAUSE = Cause("uncertain", "", "final", f"eof at final: bye {SECRET}")

@@ -22,17 +22,12 @@ from trio_worker.outcome import (
 )
 from trio_worker.record import Cause, Record, read_record, write_record
 from trio_worker.reply import Reply, Stage
+from trio_worker.settlement import Bury, Delay, Done, Hold, Release, Verdict
 from trio_worker.verdict import (
     FORGIVEN_CLOSINGS,
     FORGIVEN_LOSSES,
-    Bury,
-    Delay,
-    Done,
-    Hold,
-    Release,
     RetryPolicy,
     Terms,
-    Verdict,
     admit,
     backoff_seconds,
     cause_of_acceptance,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Protocol, assert_never
 
 import trio
 from attrs import define, field, frozen
@@ -14,9 +12,9 @@ from attrs import define, field, frozen
 from trio_worker.claim import Claim, Claims, Source
 from trio_worker.keys import queue_keys
 from trio_worker.option import option
-from trio_worker.record import Record, read_record, write_record
+from trio_worker.record import Record, read_record
 from trio_worker.redis_client import Answer, RedisClient, Unavailable
-from trio_worker.verdict import Bury, Delay, Done, Hold, Release, Verdict
+from trio_worker.settlement import Answered, Settling
 
 # At most so many jobs in one claim: a script must stay well under a millisecond, and ids carry three digits.
 CLAIM_LIMIT = 200
@@ -42,59 +40,6 @@ class QueueOptions:
     journal_dir: str = option(
         "var/journal", "Folder on a local disk for settlements that Redis does not take; empty for none."
     )
-
-
-class Settling(Protocol):
-    """What can be told to Redis as a settlement: its ``words`` are the id, and all else in one word."""
-
-    @property
-    def words(self) -> tuple[str, str]: ...
-
-
-@frozen
-class Entry:
-    """A settlement as Redis is told it: ``what`` is done, delay, release, hold or bury."""
-
-    job_id: str
-    token: str
-    what: str
-    delay_ms: int
-    record: str
-    uncertain: int = 0  # 1 if the mail may have been delivered without anybody knowing
-
-    @property
-    def words(self) -> tuple[str, str]:
-        """The id, and all else in one word, as the script takes them."""
-        return self.job_id, f"{self.token}|{self.what}|{self.delay_ms}|{self.uncertain}|{self.record}"
-
-
-@frozen
-class Settlement:
-    """What became of a job, to be told to Redis; repeating it changes nothing."""
-
-    claim: Claim
-    verdict: Verdict
-    is_uncertain: bool = False
-
-    @property
-    def entry(self) -> Entry:
-        """The settlement without its job: what the journal keeps."""
-        what, delay_ms, record = _settle_words(self.verdict)
-        return Entry(self.claim.job_id, self.claim.token, what, delay_ms, record, int(self.is_uncertain))
-
-    @property
-    def words(self) -> tuple[str, str]:
-        """Those of its entry."""
-        return self.entry.words
-
-
-class Answered(StrEnum):
-    """What Redis answered to a settlement."""
-
-    SETTLED = "settled"
-    REPEATED = "repeated"  # it was applied before, and its reply was lost
-    FENCED = "fenced"  # another worker holds the job
-    GONE = "gone"  # nobody does
 
 
 _ANSWERS = {answered.encode(): answered for answered in Answered}
@@ -176,22 +121,6 @@ class Broker:
         run = self.client.run_script_breakably if is_breakable else self.client.run_script
         lost = await run("renew", self.keys, lease_ms, state, *pairs)
         return lost if isinstance(lost, Unavailable) else [claims[place - 1] for place in lost]
-
-
-def _settle_words(verdict: Verdict) -> tuple[str, int, str]:
-    match verdict:
-        case Done():
-            return "done", 0, ""
-        case Delay(seconds, record):
-            return "delay", max(0, round(seconds * 1000)), write_record(record)
-        case Release(record):
-            return "release", 0, write_record(record)
-        case Hold(record):
-            return "hold", 0, write_record(record)
-        case Bury(record):
-            return "bury", 0, write_record(record)
-        case _:
-            assert_never(verdict)
 
 
 def new_id_prefix() -> str:

@@ -29,10 +29,11 @@ from trio_worker.pool import Pool, PoolClosed
 from trio_worker.preparation import Preparation, now_of
 from trio_worker.record import Cause
 from trio_worker.redis_client import Unavailable
+from trio_worker.settlement import DONE, Done, Release, Verdict
 from trio_worker.settling import Settler
 from trio_worker.smtp import Transaction
 from trio_worker.tried import tried_of
-from trio_worker.verdict import DONE, Done, Release, RetryPolicy, Terms, Verdict, decide, is_done
+from trio_worker.verdict import RetryPolicy, Terms, decide, is_done
 from trio_worker.window import Load
 
 Dice: TypeAlias = Callable[[], float]

@@ -22,7 +22,8 @@ from trio_worker.job import Job, decode
 from trio_worker.mail import Composer, MailOptions, TypeOptions
 from trio_worker.privacy import mask_address
 from trio_worker.record import Cause, Record
-from trio_worker.verdict import Bury, Verdict, admit, bury
+from trio_worker.settlement import Bury, Verdict
+from trio_worker.verdict import admit, bury
 
 _NO_OPTIONS = TypeOptions()
 # The fresh jobs of one claim are born at one of few times, and of few types.

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from attrs import evolve, frozen
 
@@ -45,6 +45,7 @@ from trio_worker.outcome import (
 )
 from trio_worker.record import Attempt, Cause, Failed, Record
 from trio_worker.reply import Reply, Stage
+from trio_worker.settlement import DONE, Bury, Delay, Hold, Release, Verdict
 
 # Losing a connection after MAIL is forgiven this often before an attempt is spent on it.
 FORGIVEN_LOSSES = 3
@@ -72,49 +73,6 @@ class RetryPolicy:
     base_seconds: float = option(60.0, "Wait before the second attempt; it doubles for each further one.", least=0)
     cap_seconds: float = option(3600.0, "The longest wait between two attempts.", least=0)
     max_age_seconds: float = option(86400.0, "Age at which a mail that was refused for now is dead.", least=1)
-
-
-@frozen
-class Done:
-    """The mail was accepted for everybody it was still due to."""
-
-
-@frozen
-class Delay:
-    """Try again after ``seconds``; ``spends_attempt`` tells a retry from a job that came before its time."""
-
-    seconds: float
-    record: Record
-    cause: Cause
-    spends_attempt: bool = True
-
-
-@frozen
-class Bury:
-    """To the dead letters."""
-
-    record: Record
-    cause: Cause
-
-
-@frozen
-class Hold:
-    """Kept for a human to decide."""
-
-    record: Record
-    cause: Cause
-
-
-@frozen
-class Release:
-    """Back as it was, due now, no attempt spent."""
-
-    record: Record
-    cause: Cause
-
-
-Verdict: TypeAlias = Done | Delay | Bury | Hold | Release
-DONE = Done()
 
 
 @frozen

@@ -44,7 +44,8 @@ from trio_worker.outcome import Accepted, How, NotSent, Outcome, Refused, Troubl
 from trio_worker.privacy import mask_address, mask_text
 from trio_worker.record import Record
 from trio_worker.settings import Settings
-from trio_worker.verdict import Bury, Delay, admit
+from trio_worker.settlement import Bury, Delay
+from trio_worker.verdict import admit
 from trio_worker.wording import duration, trouble_words
 
 
