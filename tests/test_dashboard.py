@@ -20,12 +20,13 @@ from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.cell_text import in_ascii, printable, width_of
 from trio_worker.claim import Source
 from trio_worker.dashboard import render_frame, render_svg
-from trio_worker.events import Claimed, ConnectionView, Disposition, Ledger, Phase, QueueSeen, Settled, SettledJob
+from trio_worker.events import Claimed, Disposition, Ledger, Phase, QueueSeen, Settled, SettledJob
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.outcome import How, Trouble
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
 from trio_worker.reply import Reply, Stage
+from trio_worker.smtp_events import ConnectionView
 from trio_worker.snapshot import Board, Scope, Snapshot
 from trio_worker.status_line import status_line
 from trio_worker.view import Drain, Page, Pause, Quit, Resume, Typing, View

@@ -17,9 +17,6 @@ from trio_worker.claim import Source
 from trio_worker.events import (
     BreakerChanged,
     Claimed,
-    ConnectionClosed,
-    ConnectionFailed,
-    ConnectionOpened,
     Disposition,
     Event,
     JobBroke,
@@ -47,6 +44,7 @@ from trio_worker.logbook import LogOptions, open_logbook
 from trio_worker.outcome import How, Trouble
 from trio_worker.record import Cause
 from trio_worker.reply import Reply, Stage
+from trio_worker.smtp_events import ConnectionClosed, ConnectionFailed, ConnectionOpened
 
 SENT_JOB = SettledJob(
     "01abc",

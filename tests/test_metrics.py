@@ -18,15 +18,10 @@ from trio_worker.claim import Source
 from trio_worker.events import (
     BreakerChanged,
     Claimed,
-    ConnectionClosed,
-    ConnectionFailed,
-    ConnectionOpened,
     Disposition,
     Event,
     LeasesRecovered,
     Ledger,
-    PlacesRestored,
-    PlacesSuspended,
     QueueSeen,
     RedisFailed,
     SettingsRead,
@@ -40,6 +35,13 @@ from trio_worker.outcome import How, Loss, Trouble
 from trio_worker.record import Cause
 from trio_worker.redis_client import Unavailable
 from trio_worker.reply import Stage, reply_from
+from trio_worker.smtp_events import (
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionOpened,
+    PlacesRestored,
+    PlacesSuspended,
+)
 from trio_worker.snapshot import Board, Snapshot
 from trio_worker.tallies import DRAIN_BOUNDS, Act, drain_names, read_tallies
 from trio_worker.tried import Result, Tried

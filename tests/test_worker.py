@@ -16,11 +16,12 @@ from trio_worker.breaker import BackOff, Open
 from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
 from trio_worker.cli.status import Health, health_of
-from trio_worker.events import BreakerChanged, Claimed, ConnectionOpened, Disposition, Event, Settled, SettledJob
+from trio_worker.events import BreakerChanged, Claimed, Disposition, Event, Settled, SettledJob
 from trio_worker.inspection import Counts, count_jobs, find_strays
 from trio_worker.pool import PoolOptions
 from trio_worker.redis_client import RedisClient
 from trio_worker.shelves import ShelvedJob, read_shelf
+from trio_worker.smtp_events import ConnectionOpened
 from trio_worker.snapshot import Snapshot
 from trio_worker.verdict import RetryPolicy
 from trio_worker.watching import Watch

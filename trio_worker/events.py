@@ -15,11 +15,16 @@ from attrs import define, field, frozen
 
 from trio_worker.age_bars import AgeBars
 from trio_worker.breaker import Breaker
-from trio_worker.capabilities import Capabilities
 from trio_worker.claim import Source
-from trio_worker.outcome import Trouble
 from trio_worker.record import Cause
 from trio_worker.server_state import ServerState
+from trio_worker.smtp_events import (
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionOpened,
+    PlacesRestored,
+    PlacesSuspended,
+)
 from trio_worker.soundness import Weakness
 from trio_worker.tallies import Tallies
 from trio_worker.tried import Tried
@@ -120,68 +125,6 @@ class LeaseLost:
     """Renewing found that a job in hand is not ours any more."""
 
     job_id: str
-
-
-@frozen
-class ConnectionView:
-    """What a dashboard shows of a connection."""
-
-    connection_id: int
-    state: str
-    state_seconds: float
-    delivered: int
-    age_seconds: float
-    tls: str
-    last_reply: str
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a mail is under way on it."""
-        return self.state not in {"idle", "closed"}
-
-
-@frozen
-class ConnectionOpened:
-    """A connection to the relay is ready for mail."""
-
-    connection_id: int
-    seconds: float
-    capabilities: Capabilities
-    tls: str = ""
-    certificate_ends_at: float | None = None  # epoch seconds
-
-
-@frozen
-class ConnectionFailed:
-    """A connection to the relay could not be opened."""
-
-    trouble: Trouble
-    ceiling: int | None = None  # the pool's new limit, where others work and it shrank
-
-
-@frozen
-class PlacesSuspended:
-    """The pool does without some connections for ``seconds``: none more can be opened, though others work."""
-
-    trouble: Trouble
-    seconds: float
-
-
-@frozen
-class PlacesRestored:
-    """Suspended places of the pool may be filled again."""
-
-    count: int
-
-
-@frozen
-class ConnectionClosed:
-    """A connection ended."""
-
-    connection_id: int
-    why: str
-    delivered: int
-    age_seconds: float
 
 
 @frozen

@@ -11,9 +11,10 @@ from rich.style import Style
 from trio_worker.breaker import Closed
 from trio_worker.cell_text import printable, width_of
 from trio_worker.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, Line, blank, cell, row, rule
-from trio_worker.events import ConnectionView, Disposition, Phase
+from trio_worker.events import Disposition, Phase
 from trio_worker.heartbeat import DeathCount, WorkerSeen
 from trio_worker.outcome_line import OutcomeLine
+from trio_worker.smtp_events import ConnectionView
 from trio_worker.snapshot import CAUSE_MINUTES, Scope, Snapshot
 from trio_worker.wording import (
     UNKNOWN,

@@ -13,9 +13,6 @@ from trio_worker.events import (
     BreakerChanged,
     Claimed,
     ClaimedJob,
-    ConnectionClosed,
-    ConnectionFailed,
-    ConnectionOpened,
     Disposition,
     Event,
     JobBroke,
@@ -25,8 +22,6 @@ from trio_worker.events import (
     LeasesRecovered,
     LoopComplained,
     PhaseChanged,
-    PlacesRestored,
-    PlacesSuspended,
     QueuePaused,
     QueueSeen,
     QuietChanged,
@@ -41,6 +36,13 @@ from trio_worker.events import (
 from trio_worker.outcome import Trouble
 from trio_worker.privacy import mask_text
 from trio_worker.record import Cause
+from trio_worker.smtp_events import (
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionOpened,
+    PlacesRestored,
+    PlacesSuspended,
+)
 
 LEVELS = ("debug", "info", "warning", "error")
 RANKS = {level: rank for rank, level in enumerate(LEVELS)}

@@ -18,7 +18,11 @@ from attrs import define, evolve, field, frozen
 
 from trio_worker.breaker import LOGIN_BACKOFF
 from trio_worker.connection import Connection, TellExchange
-from trio_worker.events import (
+from trio_worker.opener import Opener, OpenSession
+from trio_worker.opening import Timeouts
+from trio_worker.option import option
+from trio_worker.outcome import How, Trouble
+from trio_worker.smtp_events import (
     ConnectionClosed,
     ConnectionOpened,
     ConnectionView,
@@ -26,10 +30,6 @@ from trio_worker.events import (
     PlacesSuspended,
     Publish,
 )
-from trio_worker.opener import Opener, OpenSession
-from trio_worker.opening import Timeouts
-from trio_worker.option import option
-from trio_worker.outcome import How, Trouble
 
 # How often the keeper looks at the places that lie in the channel: closing one a second late harms nobody.
 SWEEP_SECONDS = 1.0

@@ -14,7 +14,6 @@ from attrs import define, field, frozen
 from trio_worker.breaker import Breaker, Closed
 from trio_worker.events import (
     BreakerChanged,
-    ConnectionView,
     Disposition,
     Event,
     JournalFailed,
@@ -41,6 +40,7 @@ from trio_worker.heartbeat import (
 )
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
+from trio_worker.smtp_events import ConnectionView
 from trio_worker.window import Quantiles, Window
 
 # Rates are counted over this many whole seconds.

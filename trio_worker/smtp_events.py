@@ -1,0 +1,77 @@
+"""Pure. What happens to connections: the events that the pool publishes, and what is shown of each one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from attrs import frozen
+
+from trio_worker.capabilities import Capabilities
+from trio_worker.outcome import Trouble
+
+
+@frozen
+class ConnectionView:
+    """What a dashboard shows of a connection."""
+
+    connection_id: int
+    state: str
+    state_seconds: float
+    delivered: int
+    age_seconds: float
+    tls: str
+    last_reply: str
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a mail is under way on it."""
+        return self.state not in {"idle", "closed"}
+
+
+@frozen
+class ConnectionOpened:
+    """A connection to the relay is ready for mail."""
+
+    connection_id: int
+    seconds: float
+    capabilities: Capabilities
+    tls: str = ""
+    certificate_ends_at: float | None = None  # epoch seconds
+
+
+@frozen
+class ConnectionFailed:
+    """A connection to the relay could not be opened."""
+
+    trouble: Trouble
+    ceiling: int | None = None  # the pool's new limit, where others work and it shrank
+
+
+@frozen
+class PlacesSuspended:
+    """The pool does without some connections for ``seconds``: none more can be opened, though others work."""
+
+    trouble: Trouble
+    seconds: float
+
+
+@frozen
+class PlacesRestored:
+    """Suspended places of the pool may be filled again."""
+
+    count: int
+
+
+@frozen
+class ConnectionClosed:
+    """A connection ended."""
+
+    connection_id: int
+    why: str
+    delivered: int
+    age_seconds: float
+
+
+ConnectionEvent: TypeAlias = ConnectionOpened | ConnectionFailed | PlacesSuspended | PlacesRestored | ConnectionClosed
+Publish: TypeAlias = Callable[[ConnectionEvent], None]
