@@ -6,16 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.breaker import (
-    LOGIN_BACKOFF,
-    OTHER_BACKOFF,
-    Closed,
-    HalfOpen,
-    Open,
-    after_idle_probe,
-    after_trouble,
-    after_wait,
-)
+from trio_worker.backoff import LOGIN_BACKOFF, OTHER_BACKOFF
+from trio_worker.breaker import Closed, HalfOpen, Open, after_idle_probe, after_trouble, after_wait
 from trio_worker.outcome import How, Trouble
 from trio_worker.reply import Stage
 

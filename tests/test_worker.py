@@ -12,7 +12,8 @@ from attrs import evolve
 
 from conftest import WorkerMaker, job_bytes, relay_at
 from trio_worker import breaker
-from trio_worker.breaker import BackOff, Open
+from trio_worker.backoff import BackOff
+from trio_worker.breaker import Open
 from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
 from trio_worker.cli.status import Health, health_of

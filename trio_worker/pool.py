@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias, TypeVarTuple
 import trio
 from attrs import define, evolve, field, frozen
 
-from trio_worker.breaker import LOGIN_BACKOFF
+from trio_worker.backoff import LOGIN_BACKOFF
 from trio_worker.connection import Connection, TellExchange
 from trio_worker.opener import Opener, OpenSession
 from trio_worker.opening import Timeouts
