@@ -14,8 +14,9 @@ from attrs import evolve
 
 from trio_worker.age_bars import AgeBars
 from trio_worker.breaker import Closed, Open
-from trio_worker.events import Disposition, Ledger, Phase, QueueSeen, SettledJob
+from trio_worker.events import Disposition, Phase, QueueSeen, SettledJob
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
+from trio_worker.ledger import Ledger
 from trio_worker.outcome import How, Trouble
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause

@@ -20,8 +20,9 @@ from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.cell_text import in_ascii, printable, width_of
 from trio_worker.claim import Source
 from trio_worker.dashboard import render_frame, render_svg
-from trio_worker.events import Claimed, Disposition, Ledger, Phase, QueueSeen, Settled, SettledJob
+from trio_worker.events import Claimed, Disposition, Phase, QueueSeen, Settled, SettledJob
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
+from trio_worker.ledger import Ledger
 from trio_worker.outcome import How, Trouble
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause

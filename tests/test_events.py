@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_worker.claim import Source
-from trio_worker.events import Claimed, Disposition, LeasesRecovered, Ledger, Settled, SettledJob
+from trio_worker.events import Claimed, Disposition, LeasesRecovered, Settled, SettledJob
+from trio_worker.ledger import Ledger
 from trio_worker.record import Cause
 
 dispositions = st.lists(st.sampled_from(Disposition), max_size=40)

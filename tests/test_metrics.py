@@ -21,7 +21,6 @@ from trio_worker.events import (
     Disposition,
     Event,
     LeasesRecovered,
-    Ledger,
     QueueSeen,
     RedisFailed,
     SettingsRead,
@@ -29,6 +28,7 @@ from trio_worker.events import (
     SettledJob,
 )
 from trio_worker.heartbeat import Suspended
+from trio_worker.ledger import Ledger
 from trio_worker.metric_table import TABLE, Kind
 from trio_worker.metrics import GATHERED, Metrics
 from trio_worker.outcome import How, Loss, Trouble

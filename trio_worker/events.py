@@ -1,4 +1,4 @@
-"""Pure. What happened: a closed set of records, and the ledger that they add up to.
+"""Pure. What happened: a closed set of records.
 
 Log lines, the dashboard, metrics and the exit ledger are functions of these records, so their figures cannot disagree.
 No record holds an address in clear: recipients are masked where the record is made.
@@ -6,12 +6,11 @@ No record holds an address in clear: recipients are masked where the record is m
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TypeAlias, assert_never
+from typing import TypeAlias
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 
 from trio_worker.age_bars import AgeBars
 from trio_worker.breaker import Breaker
@@ -263,81 +262,3 @@ Event: TypeAlias = (
     | LoopComplained
 )
 Publish: TypeAlias = Callable[[Event], None]
-
-
-@define
-class Ledger:
-    """The sums of a run: what was claimed and what became of it."""
-
-    claimed: int = 0
-    settled: Counter[Disposition] = field(factory=Counter)
-    uncertain: int = 0
-    recovered: int = 0
-    opened: int = 0
-    opening_seconds: float = 0.0
-    open_failures: int = 0
-    deaths: Counter[str] = field(factory=Counter)  # by codes or word
-
-    def note(self, event: Event) -> None:
-        """Add one event."""
-        match event:
-            case Settled(jobs):
-                self.settled.update([job.disposition for job in jobs])
-                self.uncertain += sum([job.is_uncertain for job in jobs])
-                for job in jobs:
-                    if job.disposition is Disposition.DEAD and job.cause is not None:
-                        self.deaths[job.cause.codes or job.cause.word] += 1
-            case Claimed(jobs):
-                self.claimed += len(jobs)
-            case LeasesRecovered():
-                self.recovered += event.count
-                self.uncertain += event.count
-            case ConnectionOpened(seconds=seconds):
-                self.opened += 1
-                self.opening_seconds += seconds
-            case ConnectionFailed():
-                self.open_failures += 1
-            case (
-                PhaseChanged()
-                | QuietChanged()
-                | LeaseLost()
-                | PlacesSuspended()
-                | PlacesRestored()
-                | ConnectionClosed()
-                | BreakerChanged()
-                | QueueSeen()
-                | QueuePaused()
-                | RedisFailed()
-                | RedisRecovered()
-                | RedisWeak()
-                | SettlementsKept()
-                | JournalFailed()
-                | JournalReplayed()
-                | JobBroke()
-                | SettingsRead()
-                | LoopComplained()
-            ):
-                pass
-            case _:
-                assert_never(event)
-
-    @property
-    def in_hand(self) -> int:
-        """Jobs claimed and not settled."""
-        return self.claimed - sum(self.settled.values())
-
-    @property
-    def balances(self) -> bool:
-        """Whether every claimed job is accounted for."""
-        return self.in_hand == 0
-
-    def __str__(self) -> str:
-        sign = "=" if self.balances else f"!= ({self.in_hand:,} not accounted for)"
-        return f"{self.claimed:,} claimed {sign} {self._parts()}"
-
-    def so_far(self) -> str:
-        """Return the line of a run that goes on: what is in hand is no loss."""
-        return f"{self.claimed:,} claimed = {self._parts()} + {self.in_hand:,} in hand"
-
-    def _parts(self) -> str:
-        return " + ".join(f"{self.settled[each]:,} {each}" for each in Disposition)

@@ -17,7 +17,6 @@ from trio_worker.events import (
     Disposition,
     Event,
     JournalFailed,
-    Ledger,
     Phase,
     PhaseChanged,
     QueueSeen,
@@ -38,6 +37,7 @@ from trio_worker.heartbeat import (
     WorkerSeen,
     summed_causes,
 )
+from trio_worker.ledger import Ledger
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
 from trio_worker.smtp_events import ConnectionView
