@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_worker.capabilities import Capabilities
-from trio_worker.exchange import Exchange, ExchangeLine, exchange_of, read_exchange, write_exchange
+from trio_worker.exchange import Exchange, exchange_of
 from trio_worker.order import (
     MOST_SECONDS,
     Drain,
@@ -20,6 +20,7 @@ from trio_worker.order import (
     read_letters,
     write_letter,
 )
+from trio_worker.outcome_line import ExchangeLine, read_exchange, write_exchange
 from trio_worker.reply import Reply, Stage, reply_from
 from trio_worker.smtp import Conversation, Envelope, Transaction
 

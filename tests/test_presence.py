@@ -12,10 +12,11 @@ from conftest import WorkerMaker, job_bytes
 from trio_worker.capture import Catcher
 from trio_worker.cli.addressees import ask_workers
 from trio_worker.events import Phase, QuietChanged
-from trio_worker.exchange import Exchange, ExchangeLine, write_exchange
+from trio_worker.exchange import Exchange
 from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
 from trio_worker.keys import fleet_keys
 from trio_worker.order import Drain, Order, Quiet, Resume, Trace, read_letters
+from trio_worker.outcome_line import ExchangeLine, write_exchange
 from trio_worker.overview import Overview, read_overview
 from trio_worker.pausing import pause_queue
 from trio_worker.presence import Presence, Told, give_order, new_worker_name, read_answers

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 from attrs import frozen
-from cattrs import Converter
 
 from trio_worker.privacy import mask_address, mask_text
 from trio_worker.reply import Reply, Stage
 from trio_worker.smtp import Transaction
-from trio_worker.wire import read_told
-
-_CONVERTER = Converter(omit_if_default=True)
 
 
 @frozen
@@ -26,15 +20,6 @@ class Exchange:
     reply: str
     seconds: float
     connection_id: int | None = None
-
-
-@frozen
-class ExchangeLine:
-    """An exchange, when it was (epoch seconds), and at which worker."""
-
-    at: float
-    worker: str
-    exchange: Exchange
 
 
 def said_words(stage: Stage, transaction: Transaction | None) -> str:
@@ -58,13 +43,3 @@ def exchange_of(
 ) -> Exchange:
     """Return an exchange from the reply that ended it."""
     return Exchange(said_words(stage, transaction), mask_text(str(reply)), seconds, connection_id)
-
-
-def write_exchange(line: ExchangeLine) -> str:
-    """Return a line as JSON."""
-    return json.dumps(_CONVERTER.unstructure(line), separators=(",", ":"))
-
-
-def read_exchange(wire: bytes) -> ExchangeLine | None:
-    """Read a line back, or None where another version wrote what cannot be read."""
-    return read_told(wire, ExchangeLine)

@@ -1,4 +1,4 @@
-"""Pure. One job that left a worker's hands: for lists of the latest, and as others are told of it."""
+"""Pure. What travels to watchers: one job that left a worker's hands, one exchange with the relay."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from attrs import evolve, frozen
 from cattrs import Converter
 
 from trio_worker.events import SettledJob
+from trio_worker.exchange import Exchange
 from trio_worker.privacy import mask_text
 from trio_worker.wire import read_told
 
@@ -34,3 +35,22 @@ def write_outcome(line: OutcomeLine) -> str:
 def read_outcome(wire: bytes) -> OutcomeLine | None:
     """Read an outcome back, or None where another version wrote what cannot be read."""
     return read_told(wire, OutcomeLine)
+
+
+@frozen
+class ExchangeLine:
+    """An exchange, when it was (epoch seconds), and at which worker."""
+
+    at: float
+    worker: str
+    exchange: Exchange
+
+
+def write_exchange(line: ExchangeLine) -> str:
+    """Return a line as JSON."""
+    return json.dumps(_CONVERTER.unstructure(line), separators=(",", ":"))
+
+
+def read_exchange(wire: bytes) -> ExchangeLine | None:
+    """Read a line back, or None where another version wrote what cannot be read."""
+    return read_told(wire, ExchangeLine)

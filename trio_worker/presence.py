@@ -18,11 +18,11 @@ import trio
 from attrs import define, field, frozen
 
 from trio_worker.events import Event, Settled
-from trio_worker.exchange import Exchange, ExchangeLine, write_exchange
+from trio_worker.exchange import Exchange
 from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
 from trio_worker.keys import fleet_keys
 from trio_worker.order import Drain, Letter, Order, Quiet, Resume, SetLogLevel, read_letters, write_letter
-from trio_worker.outcome_line import OutcomeLine, write_outcome
+from trio_worker.outcome_line import ExchangeLine, OutcomeLine, write_exchange, write_outcome
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.tallies import Act, drain_names
 from trio_worker.tallying import count_act
