@@ -24,9 +24,9 @@ from trio_worker.embedded import EmbeddedAddress, acquire_embedded, release_embe
 from trio_worker.events import Event, Settled, SettledJob
 from trio_worker.journal import Journal
 from trio_worker.mail import Composer, MailOptions, open_composer
-from trio_worker.opening import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.pool import PoolOptions
 from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
+from trio_worker.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.verdict import RetryPolicy
 from trio_worker.worker import ShutdownOptions, Worker, WorkerOptions
 

@@ -15,8 +15,9 @@ from trio_worker.capabilities import Capabilities
 from trio_worker.capture import Catcher, open_catcher, parse_faults
 from trio_worker.capture.chaos import Faults
 from trio_worker.connection import Connection
-from trio_worker.opening import Opened, Relay, RelayOptions, Timeouts, open_session, tls_context
+from trio_worker.opening import Opened, open_session
 from trio_worker.outcome import Accepted, How, NotSent, Outcome, Refused, Uncertain, Unfit
+from trio_worker.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.smtp import Envelope
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\n.hello\r\n")

@@ -25,11 +25,12 @@ from trio_worker.email_type import Catalogue
 from trio_worker.gate import Gate
 from trio_worker.in_flight import InFlight
 from trio_worker.mail import Composer, MailOptions
-from trio_worker.opening import Opened, Timeouts
+from trio_worker.opening import Opened
 from trio_worker.outcome import Trouble
 from trio_worker.pool import Pool, PoolOptions, open_pool
 from trio_worker.preparation import Preparation
 from trio_worker.record import Record
+from trio_worker.relay import Timeouts
 from trio_worker.settlement import DONE, Release
 from trio_worker.smtp import Envelope
 from trio_worker.verdict import RetryPolicy

@@ -19,9 +19,9 @@ from trio_worker.claim import Claim
 from trio_worker.connection import Connection
 from trio_worker.events import Disposition
 from trio_worker.inspection import Counts, count_jobs
-from trio_worker.opening import Timeouts
 from trio_worker.outcome import Accepted, Refused
 from trio_worker.pool import PoolOptions, open_pool
+from trio_worker.relay import Timeouts
 from trio_worker.smtp import Envelope, Transaction
 from trio_worker.worker import ShutdownOptions, Worker
 

@@ -12,7 +12,7 @@ from attrs import evolve
 from conftest import WorkerMaker
 from trio_worker.capture import Catcher, MemoryStore, open_catcher
 from trio_worker.events import Disposition
-from trio_worker.opening import RelayOptions
+from trio_worker.relay import RelayOptions
 from trio_worker.settings import Settings
 
 EVIL = "evil@attacker.example"

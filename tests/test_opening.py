@@ -20,8 +20,9 @@ from conftest import Complaints
 from trio_worker.capture import EXTENSIONS, open_catcher, parse_faults
 from trio_worker.capture.chaos import Faults
 from trio_worker.connection import Connection
-from trio_worker.opening import Opened, Relay, RelayOptions, Timeouts, open_session, tls_context
+from trio_worker.opening import Opened, open_session
 from trio_worker.outcome import Accepted, How, Trouble
+from trio_worker.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.reply import Stage
 from trio_worker.smtp import Envelope
 

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from trio_worker.connection import IDLE_SECONDS, Connection
 from trio_worker.events import Event
 from trio_worker.opener import PROVEN_SECONDS
-from trio_worker.opening import Opened, Timeouts
+from trio_worker.opening import Opened
 from trio_worker.outcome import Accepted, How, Outcome, Trouble, Uncertain
 from trio_worker.pool import SUSPENDED_SECONDS, Pool, PoolClosed, PoolOptions, open_pool
+from trio_worker.relay import Timeouts
 from trio_worker.reply import Reply, Stage
 from trio_worker.smtp import Envelope
 from trio_worker.smtp_events import (

@@ -11,9 +11,10 @@ from attrs import define, field
 
 from trio_worker.bridge import unsent_bytes, waiting_bytes
 from trio_worker.exchange import Exchange, exchange_of
-from trio_worker.opening import Opened, Timeouts
+from trio_worker.opening import Opened
 from trio_worker.outcome import Accepted, How, Outcome, Refused
 from trio_worker.privacy import mask_text
+from trio_worker.relay import Timeouts
 from trio_worker.reply import Reply, Stage
 from trio_worker.smtp import Conversation, Envelope, Transaction
 from trio_worker.smtp_events import ConnectionView

@@ -19,9 +19,9 @@ from attrs import define, evolve, field, frozen
 from trio_worker.backoff import LOGIN_BACKOFF
 from trio_worker.connection import Connection, TellExchange
 from trio_worker.opener import Opener, OpenSession
-from trio_worker.opening import Timeouts
 from trio_worker.option import option
 from trio_worker.outcome import How, Trouble
+from trio_worker.relay import Timeouts
 from trio_worker.smtp_events import (
     ConnectionClosed,
     ConnectionOpened,

@@ -16,10 +16,10 @@ from trio_worker.broker import QueueOptions
 from trio_worker.capture_options import CaptureOptions
 from trio_worker.logbook import LogOptions
 from trio_worker.mail import MailOptions, TypeOptions
-from trio_worker.opening import RelayOptions, Timeouts
 from trio_worker.option import Option, option, option_of
 from trio_worker.pool import PoolOptions
 from trio_worker.redis_client import RedisOptions
+from trio_worker.relay import RelayOptions, Timeouts
 from trio_worker.settings_source import Fault, variable_of
 from trio_worker.verdict import RetryPolicy
 from trio_worker.web import MetricsOptions

@@ -7,8 +7,9 @@ import asyncio
 import trio
 from attrs import define, field
 
-from trio_worker.opening import Opened, Tell, Timeouts
+from trio_worker.opening import Opened, Tell
 from trio_worker.outcome import How, Trouble
+from trio_worker.relay import Timeouts
 from trio_worker.reply import Garbled, RawReply, Reply, ReplyReader, Stage
 
 

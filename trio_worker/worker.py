@@ -35,7 +35,7 @@ from trio_worker.leases import keep_leases
 from trio_worker.lookout import Lookout
 from trio_worker.mail import Composer, MailOptions
 from trio_worker.opener import OpenSession
-from trio_worker.opening import Opened, Relay, RelayOptions, open_session
+from trio_worker.opening import Opened, open_session
 from trio_worker.option import option
 from trio_worker.order import Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, Trace
 from trio_worker.outcome import How, Trouble
@@ -45,6 +45,7 @@ from trio_worker.preparation import Preparation
 from trio_worker.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
 from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.relay import Relay, RelayOptions
 from trio_worker.reply import Stage
 from trio_worker.settling import Settler
 from trio_worker.snapshot import Board, Snapshot

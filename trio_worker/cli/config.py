@@ -25,7 +25,7 @@ from trio_worker.cli.surroundings import (
     warnings_of,
 )
 from trio_worker.mail import ComposerFaults, open_composer
-from trio_worker.opening import tls_context
+from trio_worker.relay import tls_context
 from trio_worker.settings import KEYS, Fault, Faults, Settings, config_path, read_settings, suggest_key
 from trio_worker.settings_schema import SCHEMA_FILE, schema_text
 from trio_worker.settings_text import effective, explain, production_text, toml_value

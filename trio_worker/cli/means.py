@@ -11,7 +11,7 @@ from trio_worker.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.cli.surroundings import MISCONFIGURED, refuse
 from trio_worker.email_type import Catalogue
 from trio_worker.mail import Composer, ComposerFaults, open_composer
-from trio_worker.opening import Relay, tls_context
+from trio_worker.relay import Relay, tls_context
 from trio_worker.settings import Settings
 
 

@@ -33,8 +33,8 @@ from trio_worker.journal import Journal, JournalUnusableError, Owner, open_journ
 from trio_worker.keyboard import Keyboard, open_keyboard
 from trio_worker.ladder import climb, signals_to_obey
 from trio_worker.logbook import Logbook, open_logbook
-from trio_worker.opening import Relay
 from trio_worker.redis_client import RedisClient
+from trio_worker.relay import Relay
 from trio_worker.rereading import reread
 from trio_worker.settings import Faults, Settings, config_path, digest_of, read_settings
 from trio_worker.status_line import status_line

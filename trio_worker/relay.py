@@ -1,0 +1,74 @@
+"""Edge. One relay: its options, its time limits, and the TLS that it is talked to with; awaits nothing."""
+
+from __future__ import annotations
+
+import ssl
+
+from attrs import frozen
+
+from trio_worker.option import option
+
+
+@frozen
+class RelayOptions:
+    """The relay that takes the mail (config section ``[smtp]``)."""
+
+    host: str = option("127.0.0.1", "Name or address of the relay.")
+    port: int = option(1025, "Port of the relay: 587 for starttls, 465 for implicit.", least=1, most=65535)
+    tls: str = option(
+        "starttls",
+        "Encryption: starttls, implicit, or none for a relay on this machine.",
+        choices=("starttls", "implicit", "none"),
+    )
+    username: str = option("", "Login at the relay; empty for none.")
+    password: str = option("", "Password for the login; better in a file named by password_file.", secret=True)
+    ca_file: str = option("", "Certificate authorities that the relay's certificate is checked against; empty: system.")
+    ignore_ehlo: tuple[str, ...] = option((), "Extensions not to use even if offered, such as CHUNKING or PIPELINING.")
+    allow_real_relay: bool = option(
+        default=False, says="Whether the dev profile may send to a relay that is not on this machine."
+    )
+    only_to: str = option("", "Regular expression that a recipient must match in full to be mailed; empty: everybody.")
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """User and password, or None where there is no login."""
+        return (self.username, self.password) if self.username else None
+
+
+@frozen
+class Timeouts:
+    """How long the relay may take (config section ``[smtp.timeouts]``)."""
+
+    connect_seconds: float = option(
+        30.0, "Time for opening a connection: name, TCP, TLS, greeting and login together.", least=0.001
+    )
+    command_seconds: float = option(
+        60.0, "Time for the reply to each command, or for a part of the content.", least=0.001
+    )
+    final_reply_seconds: float = option(
+        300.0, "Time for the reply to a whole message; giving up earlier risks a duplicate.", least=0.001
+    )
+
+
+@frozen
+class Relay:
+    """One relay, ready to be connected to; ``local_name`` is what EHLO says we are."""
+
+    options: RelayOptions
+    timeouts: Timeouts
+    tls: ssl.SSLContext
+    local_name: str = "localhost"
+
+
+def tls_context(options: RelayOptions) -> ssl.SSLContext:
+    """Return the context for talking to the relay: certificates and names are always checked, TLS 1.2 at least.
+
+    Raises OSError or ssl.SSLError for a file that holds no certificates.
+    """
+    if options.tls == "none" and not options.ca_file:
+        # Never used, and trusts nobody: reading the authorities of the system would take a twentieth of the start.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    else:
+        context = ssl.create_default_context(cafile=options.ca_file or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
