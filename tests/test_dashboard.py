@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from sample_snapshot import REFUSED_LOGIN, busy, draining, fleet, fresh, idle, suspended, without_redis, without_relay
 
+from trio_worker.board import Board
 from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.cell_text import in_ascii, printable, width_of
 from trio_worker.claim import Source
@@ -28,7 +29,7 @@ from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
 from trio_worker.reply import Reply, Stage
 from trio_worker.smtp_events import ConnectionView
-from trio_worker.snapshot import Board, Scope, Snapshot
+from trio_worker.snapshot import Scope, Snapshot
 from trio_worker.status_line import status_line
 from trio_worker.view import Drain, Page, Pause, Quit, Resume, Typing, View
 from trio_worker.window import Quantiles, Tally

@@ -9,11 +9,12 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_worker.board import heading
 from trio_worker.events import Disposition, Phase, QueueSeen
 from trio_worker.fleet import Fleet, QueueTotals
 from trio_worker.heartbeat import LOST_SECONDS, Heartbeat, Rates, Suspended, WorkerSeen
 from trio_worker.listings import connections_panel, workers_panel
-from trio_worker.snapshot import Scope, heading
+from trio_worker.snapshot import Scope
 from trio_worker.snapshot_json import document_of
 from trio_worker.wording import alerts, state, work_words
 

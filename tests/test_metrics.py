@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from sample_snapshot import busy, fresh, without_redis, without_relay
 
+from trio_worker.board import Board
 from trio_worker.capabilities import Capabilities
 from trio_worker.claim import Source
 from trio_worker.events import (
@@ -42,7 +43,7 @@ from trio_worker.smtp_events import (
     PlacesRestored,
     PlacesSuspended,
 )
-from trio_worker.snapshot import Board, Snapshot
+from trio_worker.snapshot import Snapshot
 from trio_worker.tallies import DRAIN_BOUNDS, Act, drain_names, read_tallies
 from trio_worker.tried import Result, Tried
 

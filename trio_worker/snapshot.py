@@ -1,63 +1,31 @@
-"""Pure. The figures of a running worker at one moment: the sum of its events, for every face that shows them."""
+"""Pure. The figures of workers at one moment, for every face that shows them."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from copy import deepcopy
 from enum import Enum
-from itertools import pairwise
-from typing import TypeAlias
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 
-from trio_worker.breaker import Breaker, Closed
+from trio_worker.breaker import Breaker
 from trio_worker.events import (
-    BreakerChanged,
     Disposition,
-    Event,
-    JournalFailed,
     Phase,
-    PhaseChanged,
     QueueSeen,
-    QuietChanged,
-    RedisFailed,
-    RedisRecovered,
-    Settled,
-    SettledJob,
-    SettlementsKept,
 )
 from trio_worker.heartbeat import (
-    CAUSES_TOLD,
     DeathCount,
-    Heartbeat,
     Rates,
     Suspended,
     Vitals,
     WorkerSeen,
-    summed_causes,
 )
 from trio_worker.ledger import Ledger
 from trio_worker.outcome_line import OutcomeLine
-from trio_worker.record import Cause
 from trio_worker.smtp_events import ConnectionView
-from trio_worker.window import Quantiles, Window
+from trio_worker.window import Quantiles
 
-# Rates are counted over this many whole seconds.
-RATE_SECONDS = 10
-# One column of the sparkline a second.
-SPARK_SECONDS = 300
-# The waiting list's heading is read from this long.
-SLOPE_SECONDS = 30
-# And corrected by these last ones, where it says otherwise.
-RECENT_SECONDS = 10
-OUTCOMES_KEPT = 60
-# So many settlements are added to the figures at once: more would hold megabytes, and save nothing.
-GATHERED = 200
 # Why jobs were not sent is counted by the minute, and shown for so many of them.
 CAUSE_MINUTES = 15
-# Replies of one relay are few; a relay that answers with ever new codes must not fill the memory. So many a minute.
-CAUSES_KEPT = 200
 
 
 class Scope(Enum):
@@ -119,287 +87,3 @@ class Snapshot:
         """Time spent on opening connections, shared among the mails of this run; None before the first."""
         sent = self.ledger.settled[Disposition.SENT]
         return self.ledger.opening_seconds / sent if sent else None
-
-
-_NO_VITALS = Vitals()
-# By codes, word and what became of the job: how many, and when the last one was.
-_Causes: TypeAlias = dict[tuple[str, str, Disposition], tuple[int, float]]
-
-
-@define
-class Board:
-    """Events come in, snapshots go out; ``started_at`` is on the local clock (seconds) that ``note`` is given.
-
-    No event tells that a job waits for nothing but its settlement, or that a consumer has a job: ``count_at_work`` and
-    ``count_busy`` say how many do, ``idle_share`` which part of the consumers had none over the last minute.
-    """
-
-    queue_name: str
-    redis_name: str
-    relay_name: str
-    number_workers: int
-    max_connections: int
-    started_at: float
-    stale_after_seconds: float = 5.0
-    depth: int = 1
-    worker_name: str = ""  # that we have among ``workers``
-    count_at_work: Callable[[], int] | None = None
-    count_busy: Callable[[], int] = lambda: 0
-    idle_share: Callable[[float], float | None] = lambda _now: None
-    ledger: Ledger = field(factory=Ledger)
-    _phase: PhaseChanged = field(factory=lambda: PhaseChanged(Phase.STARTING))
-    _queue: tuple[float, QueueSeen] | None = None
-    _breaker: Breaker = field(factory=Closed)
-    _second: int = 0  # the one that settlements gather of
-    _gathered: list[SettledJob] = field(factory=list)
-    _seconds: deque[tuple[int, Counter[Disposition]]] = field(factory=deque)
-    _depths: deque[tuple[float, int]] = field(factory=lambda: deque(maxlen=64))
-    _wait: Window = field(factory=Window)
-    _smtp: Window = field(factory=Window)
-    _total: Window = field(factory=Window)
-    _latency: Window = field(factory=Window)
-    _is_quiet: bool = False
-    _causes: deque[tuple[int, _Causes]] = field(factory=deque)  # by minute, oldest first
-    _latest: deque[tuple[float, SettledJob]] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
-    _redis_failed: tuple[float, str] | None = None
-    _redis_recoveries: int = 0
-    _journal_trouble: str = ""
-
-    @property
-    def phase(self) -> Phase:
-        return self._phase.phase
-
-    def note(self, event: Event, now: float, wall: float) -> None:
-        """Add one event; ``now`` is the local clock, ``wall`` the time of day in epoch seconds."""
-        self.ledger.note(event)
-        match event:
-            case Settled(jobs):
-                self._note_settled(jobs, now, wall)
-            case PhaseChanged():
-                self._phase = event
-            case QuietChanged(is_quiet):
-                self._is_quiet = is_quiet
-            case QueueSeen(waiting=waiting):
-                self._queue = (now, event)
-                self._depths.append((now, waiting))
-            case BreakerChanged(breaker):
-                self._breaker = breaker
-            case RedisFailed(what=what):
-                since = self._redis_failed[0] if self._redis_failed else now
-                self._redis_failed = (since, what)
-            case RedisRecovered():
-                self._redis_failed, self._journal_trouble = None, ""
-                self._redis_recoveries += 1
-            case JournalFailed(what):
-                self._journal_trouble = what
-            case SettlementsKept():
-                self._journal_trouble = ""
-            case _:
-                pass
-
-    def snapshot(
-        self,
-        now: float,
-        wall: float,
-        connections: Iterable[ConnectionView] = (),
-        grace_ends_at: float | None = None,
-        workers: Iterable[WorkerSeen] = (),
-        vitals: Vitals = _NO_VITALS,
-    ) -> Snapshot:
-        """Return the figures at ``now``."""
-        self._add_gathered()
-        breaker, workers = self._breaker, tuple(workers)
-        others = [each.beat.causes for each in workers if each.beat.worker != self.worker_name and not each.is_lost]
-        probe_at = getattr(breaker, "probe_at", None)
-        return Snapshot(
-            at=wall,
-            phase=self._phase.phase,
-            phase_why=self._phase.why,
-            up_seconds=now - self.started_at,
-            queue_name=self.queue_name,
-            redis_name=self.redis_name,
-            relay_name=self.relay_name,
-            queue=self._queue[1] if self._queue else None,
-            queue_seen_seconds=now - self._queue[0] if self._queue else None,
-            ledger=deepcopy(self.ledger),
-            in_hand=self.ledger.in_hand,
-            at_work=self._at_work(),
-            number_workers=self.number_workers,
-            rates=self._rates(now),
-            waiting_slope=self._slope(now),
-            spark_sent=self._spark(now),
-            wait=self._wait.tally(now).quantiles(),
-            smtp=self._smtp.tally(now).quantiles(),
-            total=self._total.tally(now).quantiles(),
-            latency=self._latency.tally(now).quantiles(),
-            idle_share=self.idle_share(now),
-            connections=tuple(connections),
-            max_connections=self.max_connections,
-            breaker=breaker,
-            breaker_seconds=0.0 if probe_at is None else max(0.0, probe_at - now),
-            causes=summed_causes([self._cause_counts(now), *others]),
-            latest=tuple(OutcomeLine(at, settled) for at, settled in self._latest),
-            redis_down_seconds=now - self._redis_failed[0] if self._redis_failed else None,
-            redis_trouble=self._redis_failed[1] if self._redis_failed else "",
-            journal_trouble=self._journal_trouble,
-            grace_seconds_left=None if grace_ends_at is None else max(0.0, grace_ends_at - now),
-            stale_after_seconds=self.stale_after_seconds,
-            is_quiet=self._is_quiet,
-            workers=workers,
-            vitals=vitals,
-            redis_recoveries=self._redis_recoveries,
-            busy_consumers=self.count_busy(),
-            at_work_limit=self.number_workers * self.depth,
-        )
-
-    def heartbeat(
-        self,
-        worker: str,
-        version: str,
-        now: float,
-        wall: float,
-        *,
-        vitals: Vitals,
-        config: str,
-        trouble: str,
-        connections: Iterable[ConnectionView] = (),
-    ) -> Heartbeat:
-        """Return what this worker tells of itself; ``trouble`` is the relay's, in words that name nobody."""
-        self._add_gathered()
-        ledger, views = self.ledger, tuple(connections)
-        return Heartbeat(
-            worker=worker,
-            version=version,
-            started_at=wall - (now - self.started_at),
-            phase=self._phase.phase,
-            number_workers=self.number_workers,
-            max_connections=self.max_connections,
-            depth=self.depth,
-            why=self._phase.why,
-            is_quiet=self._is_quiet,
-            in_hand=ledger.in_hand,
-            at_work=self._at_work(),
-            connections=sum(view.state != "closed" for view in views),
-            busy_connections=sum(view.is_busy for view in views),
-            breaker=type(self._breaker).__name__.lower(),
-            trouble=trouble,
-            rates=self._rates(now),
-            claimed=ledger.claimed,
-            settled={str(disposition): ledger.settled[disposition] for disposition in Disposition},
-            uncertain=ledger.uncertain,
-            recovered=ledger.recovered,
-            opened=ledger.opened,
-            opening_seconds=round(ledger.opening_seconds, 3),
-            idle_share=self.idle_share(now),
-            wait=self._wait.tally(now),
-            smtp=self._smtp.tally(now),
-            total=self._total.tally(now),
-            latency=self._latency.tally(now),
-            causes=self._cause_counts(now)[:CAUSES_TOLD],
-            vitals=vitals,
-            config=config,
-            busy_consumers=self.count_busy(),
-        )
-
-    def _at_work(self) -> int:
-        return self.ledger.in_hand if self.count_at_work is None else self.count_at_work()
-
-    def _note_settled(self, jobs: Sequence[SettledJob], now: float, wall: float) -> None:
-        second = int(now)
-        if second != self._second or len(self._gathered) >= GATHERED:
-            self._add_gathered()
-            self._second = second
-        self._gathered += jobs
-        self._latest += [(wall, job) for job in jobs[-OUTCOMES_KEPT:]]
-        for job in jobs:
-            if job.cause is not None and job.disposition is not Disposition.SENT:
-                self._note_cause(job.cause, job.disposition, now, wall)
-
-    def _add_gathered(self) -> None:
-        """Add settlements of one second, figure by figure: that costs a third of adding them one by one."""
-        if not self._gathered:
-            return
-        second, (gathered, self._gathered) = self._second, (self._gathered, [])
-        if not self._seconds or self._seconds[-1][0] != second:
-            self._seconds.append((second, Counter()))
-            while self._seconds[0][0] < second - SPARK_SECONDS:
-                self._seconds.popleft()
-        self._seconds[-1][1].update([each.disposition for each in gathered])
-        sent = [each for each in gathered if each.disposition is Disposition.SENT]
-        self._wait.note(second, [each.waited_seconds for each in gathered if each.waited_seconds is not None])
-        self._smtp.note(second, [each.smtp_seconds for each in gathered if each.smtp_seconds is not None])
-        self._total.note(second, [each.total_seconds for each in sent])
-        self._latency.note(
-            second, [each.waited_seconds + each.total_seconds for each in sent if each.waited_seconds is not None]
-        )
-
-    def _note_cause(self, cause: Cause, disposition: Disposition, now: float, wall: float) -> None:
-        minute = int(now // 60)
-        if not self._causes or self._causes[-1][0] != minute:
-            self._causes.append((minute, {}))
-            while self._causes[0][0] <= minute - CAUSE_MINUTES:
-                self._causes.popleft()
-        counts = self._causes[-1][1]
-        key = (cause.codes, cause.word, disposition)
-        if key in counts or len(counts) < CAUSES_KEPT:
-            counts[key] = (counts.get(key, (0, 0.0))[0] + 1, wall)
-
-    def _rates(self, now: float) -> Rates:
-        # The running second is left out: it would make every rate look too small.
-        counted: Counter[Disposition] = Counter()
-        for second, counts in self._seconds:
-            if int(now) - RATE_SECONDS <= second < int(now):
-                counted.update(counts)
-        span = min(float(RATE_SECONDS), max(1.0, now - self.started_at))
-        return Rates(
-            claimed=counted.total() / span,
-            sent=counted[Disposition.SENT] / span,
-            delayed=counted[Disposition.DELAYED] / span,
-            dead=counted[Disposition.DEAD] / span,
-        )
-
-    def _spark(self, now: float) -> tuple[int, ...]:
-        counts = {second: counted[Disposition.SENT] for second, counted in self._seconds}
-        return tuple(counts.get(int(now) - ago, 0) for ago in range(SPARK_SECONDS, 0, -1))
-
-    def _slope(self, now: float) -> float | None:
-        return heading([(at - now, depth) for at, depth in self._depths if now - at <= SLOPE_SECONDS])
-
-    def _cause_counts(self, now: float) -> tuple[DeathCount, ...]:
-        return summed_causes(
-            [
-                DeathCount(codes, word, disposition, count, last_at)
-                for (codes, word, disposition), (count, last_at) in counts.items()
-            ]
-            for minute, counts in self._causes
-            if minute > now // 60 - CAUSE_MINUTES
-        )
-
-
-def heading(points: Sequence[tuple[float, int]]) -> float | None:
-    """Return a depth's growth per second as of the last of (seconds, depth); None below three points.
-
-    A line through half a minute is steady, but after a burst of pushes it rises long after the list has begun to fall.
-    So it counts only while the last seconds, their greatest jump left out, go the same way; else they are what counts.
-    """
-    line = slope(points)
-    if line is None:
-        return None
-    recent = [(at, depth) for at, depth in points if points[-1][0] - at <= RECENT_SECONDS]
-    steps = [after - before for (_, before), (_, after) in pairwise(recent)]
-    if len(steps) < 3:
-        return line
-    lately = (sum(steps) - max(steps, key=abs)) / (recent[-1][0] - recent[0][0])
-    return line if line * lately > 0 else lately
-
-
-def slope(points: Sequence[tuple[float, int]]) -> float | None:
-    """Return a depth's growth per second: a line through (seconds, depth), least squares; None below three points."""
-    if len(points) < 3:
-        return None
-    mean_at = sum(at for at, _ in points) / len(points)
-    mean_depth = sum(depth for _, depth in points) / len(points)
-    spread = sum((at - mean_at) ** 2 for at, _ in points)
-    if spread == 0:
-        return None
-    return sum((at - mean_at) * (depth - mean_depth) for at, depth in points) / spread

@@ -20,6 +20,7 @@ from attrs import define, evolve, field, frozen
 
 from trio_worker import __version__
 from trio_worker.age import PushHistory
+from trio_worker.board import Board
 from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claiming import BurstEnd, Claiming
 from trio_worker.consumer import Consumers
@@ -48,7 +49,7 @@ from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.relay import Relay, RelayOptions
 from trio_worker.reply import Stage
 from trio_worker.settling import Settler
-from trio_worker.snapshot import Board, Snapshot
+from trio_worker.snapshot import Snapshot
 from trio_worker.task_tree import task_tree
 from trio_worker.verdict import RetryPolicy
 from trio_worker.wording import trouble_said, trouble_words
