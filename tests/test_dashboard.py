@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from sample_snapshot import REFUSED_LOGIN, busy, draining, fleet, fresh, idle, suspended, without_redis, without_relay
 
+from trio_worker.alerts import Severity, alerts
 from trio_worker.board import Board
 from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.cell_text import in_ascii, printable, width_of
@@ -33,7 +34,7 @@ from trio_worker.snapshot import Scope, Snapshot
 from trio_worker.status_line import status_line
 from trio_worker.view import Drain, Page, Pause, Quit, Resume, Typing, View
 from trio_worker.window import Quantiles, Tally
-from trio_worker.wording import Severity, ago, alerts, count, duration, per_second, trouble_words
+from trio_worker.wording import ago, count, duration, per_second, trouble_words
 
 # Set it to write the frames anew; then look at the difference.
 REWRITE = os.environ.get("REWRITE_FRAMES") == "1"

@@ -20,6 +20,7 @@ from sample_snapshot import busy, draining, fresh, without_redis, without_relay
 from test_processes import Programs, patience, programs, push, relay
 
 from trio_worker import probe, web
+from trio_worker.alerts import readiness
 from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher
 from trio_worker.cli import app
@@ -36,7 +37,6 @@ from trio_worker.web import (
     split_address,
     tell_address,
 )
-from trio_worker.wording import readiness
 
 __all__ = ["programs", "relay"]
 PAGES: Pages = {

@@ -12,6 +12,7 @@ from attrs import evolve
 
 from conftest import WorkerMaker, job_bytes, relay_at
 from trio_worker import breaker
+from trio_worker.alerts import Severity, alerts
 from trio_worker.backoff import BackOff
 from trio_worker.breaker import Open
 from trio_worker.broker import QueueOptions
@@ -26,7 +27,6 @@ from trio_worker.smtp_events import ConnectionOpened
 from trio_worker.snapshot import Snapshot
 from trio_worker.verdict import RetryPolicy
 from trio_worker.watching import Watch
-from trio_worker.wording import Severity, alerts
 from trio_worker.worker import ShutdownOptions, Worker
 
 

@@ -13,6 +13,7 @@ from rich.segment import Segment
 
 from trio_worker import __version__
 from trio_worker.age_bars import BAR_BOUNDS, AgeBars
+from trio_worker.alerts import Severity, alerts, is_stale, outlook, state
 from trio_worker.cell_text import printable, width_of
 from trio_worker.cells import (
     BOLD,
@@ -37,23 +38,7 @@ from trio_worker.server_state import ServerState
 from trio_worker.snapshot import Snapshot
 from trio_worker.view import Action, Drain, Pause, Resume, View
 from trio_worker.window import Quantiles
-from trio_worker.wording import (
-    UNKNOWN,
-    Severity,
-    ago,
-    alerts,
-    busy_of,
-    clock,
-    count,
-    duration,
-    is_stale,
-    memory,
-    outlook,
-    per_second,
-    share,
-    state,
-    work_words,
-)
+from trio_worker.wording import UNKNOWN, ago, busy_of, clock, count, duration, memory, per_second, share, work_words
 
 # From this width on a table of figures is one line; below, it is two.
 ONE_LINE_WIDTH = 78

@@ -8,6 +8,7 @@ from typing import Annotated
 from attrs import asdict
 from cyclopts import Parameter
 
+from trio_worker.alerts import Severity, alerts
 from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     OK,
@@ -24,7 +25,7 @@ from trio_worker.inspection import Counts
 from trio_worker.snapshot import Snapshot
 from trio_worker.snapshot_json import suspended_document, worker_document
 from trio_worker.watching import Watch
-from trio_worker.wording import Severity, alerts, counted, duration, paused_words, per_second, work_words
+from trio_worker.wording import counted, duration, paused_words, per_second, work_words
 
 # A due job that no worker has taken for this long says that no worker claims, or that all are busy.
 LATE_SECONDS = 10.0

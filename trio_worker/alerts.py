@@ -1,0 +1,242 @@
+"""Pure. What is wrong now and how loud it is: the state, the alerts and the outlook of a snapshot."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import assert_never
+
+from attrs import frozen
+
+from trio_worker.breaker import Closed, HalfOpen, Open
+from trio_worker.events import Phase
+from trio_worker.outcome import How
+from trio_worker.privacy import mask_text
+from trio_worker.snapshot import Scope, Snapshot
+from trio_worker.wording import duration, per_second, quoted, suspended_words, trouble_words
+
+# A slope within one percent of what is sent is noise of the measurement, and so is a job every twenty seconds.
+_LEVEL_SHARE = 0.01
+_LEVEL_PER_SECOND = 0.05
+# Heartbeats ask Redis every two seconds; two in a row that get no answer are its trouble, not chance.
+ANSWERED_SECONDS = 5.0
+
+
+class Severity(Enum):
+    """How loud a state or an alert is; the colour follows it, the word says it too."""
+
+    CALM = "calm"
+    CAUTION = "caution"
+    TROUBLE = "trouble"
+
+
+@frozen
+class State:
+    """What the worker is doing, in at most eight letters."""
+
+    word: str
+    severity: Severity
+
+
+@frozen
+class Alert:
+    """One thing an operator should know now: a word to look up and a sentence."""
+
+    word: str
+    text: str
+    severity: Severity
+
+
+@frozen
+class Outlook:
+    """Where the waiting list is heading: a sign of one character and words."""
+
+    sign: str
+    words: str
+
+
+def is_stale(snapshot: Snapshot) -> bool:
+    """Whether the figures of the queue are older than they should be."""
+    is_old = snapshot.queue_seen_seconds is not None and snapshot.queue_seen_seconds > snapshot.stale_after_seconds
+    return snapshot.redis_down_seconds is not None or is_old
+
+
+def state(snapshot: Snapshot) -> State:
+    """Return the word for what the worker is doing; a running worker that cannot work says what keeps it."""
+    match snapshot.phase:
+        case Phase.STARTING:
+            return State("STARTING", Severity.CAUTION)
+        case Phase.DRAINING:
+            return State("DRAINING", Severity.CAUTION)
+        case Phase.STOPPED:
+            return State("STOPPED", Severity.CAUTION)
+        case Phase.RUNNING:
+            return _running_state(snapshot)
+        case _:
+            assert_never(snapshot.phase)
+
+
+def _running_state(snapshot: Snapshot) -> State:
+    if is_stale(snapshot):
+        return State("STALE", Severity.TROUBLE)
+    if not isinstance(snapshot.breaker, Closed) or _no_worker_has_relay(snapshot):
+        return State("NO RELAY", Severity.TROUBLE)
+    if snapshot.queue is not None and snapshot.queue.paused:
+        return State("PAUSED", Severity.CAUTION)
+    if snapshot.is_quiet:
+        return State("QUIET", Severity.CAUTION)
+    return State("RUNNING", Severity.CALM)
+
+
+def _no_worker_has_relay(snapshot: Snapshot) -> bool:
+    """Whether all workers that are shown together have trouble with the relay."""
+    live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
+    return snapshot.scope is Scope.FLEET and bool(live) and all(beat.trouble for beat in live)
+
+
+def outlook(snapshot: Snapshot) -> Outlook:
+    """Return where the waiting list is heading, and when it will be empty if it shrinks."""
+    slope, queue = snapshot.waiting_slope, snapshot.queue
+    if slope is None or queue is None:
+        return Outlook(" ", "")
+    level = max(snapshot.rates.sent * _LEVEL_SHARE, _LEVEL_PER_SECOND)
+    if not queue.waiting:
+        return Outlook("=", "empty")
+    if slope > level:
+        return Outlook("▲", f"behind: growing +{per_second(slope)}/s")
+    if slope < -level:
+        return Outlook("▼", f"empty in {duration(queue.waiting / -slope)}")
+    return Outlook("=", "keeping up")
+
+
+def alerts(snapshot: Snapshot) -> list[Alert]:
+    """Return what an operator should know now, most urgent first; empty when all is well."""
+    found = [
+        _redis_alert(snapshot),
+        _journal_alert(snapshot),
+        _relay_alert(snapshot),
+        _suspended_alert(snapshot),
+        _phase_alert(snapshot),
+        _paused_alert(snapshot),
+        _quiet_alert(snapshot),
+        *_worker_alerts(snapshot),
+    ]
+    return [alert for alert in found if alert is not None]
+
+
+def _redis_alert(snapshot: Snapshot) -> Alert | None:
+    if not is_stale(snapshot):
+        return None
+    down, seen = snapshot.redis_down_seconds, snapshot.queue_seen_seconds
+    age = f"queue figures are {duration(seen)} old" if seen is not None else "the queue was never seen"
+    if down is None:
+        return Alert("STALE", age, Severity.TROUBLE)
+    what = f" ({mask_text(snapshot.redis_trouble)})" if snapshot.redis_trouble else ""
+    return Alert("REDIS", f"no answer for {duration(down)}; {age}{what}", Severity.TROUBLE)
+
+
+def _journal_alert(snapshot: Snapshot) -> Alert | None:
+    if not snapshot.journal_trouble:
+        return None
+    what = f"cannot be written ({snapshot.journal_trouble}): nothing is sent until Redis answers"
+    return Alert("JOURNAL", what, Severity.TROUBLE)
+
+
+def _relay_alert(snapshot: Snapshot) -> Alert | None:
+    match snapshot.breaker:
+        case Closed():
+            return None
+        case Open(trouble=trouble, failures=failures):
+            probe = f"next probe in {duration(snapshot.breaker_seconds)}, {_times(failures)} failed"
+            return Alert("RELAY", f"{trouble_words(trouble)}; {probe}{quoted(trouble)}", Severity.TROUBLE)
+        case HalfOpen(before):
+            probe = f"probing with one mail, {_times(before.failures)} failed"
+            return Alert("RELAY", f"{trouble_words(before.trouble)}; {probe}{quoted(before.trouble)}", Severity.TROUBLE)
+        case _:
+            assert_never(snapshot.breaker)
+
+
+def _suspended_alert(snapshot: Snapshot) -> Alert | None:
+    suspended = snapshot.suspended
+    if suspended is None:
+        return None
+    severity = Severity.TROUBLE if suspended.how == How.LOGIN else Severity.CAUTION
+    return Alert("SUSPENDED", suspended_words(suspended, snapshot.max_connections, snapshot.at), severity)
+
+
+def _phase_alert(snapshot: Snapshot) -> Alert | None:
+    why = snapshot.phase_why
+    match snapshot.phase:
+        case Phase.STARTING | Phase.RUNNING:
+            return None
+        case Phase.DRAINING:
+            left = snapshot.grace_seconds_left
+            grace = "" if left is None else f", {duration(left)} of grace left"
+            return Alert("DRAIN", f"{why or 'stopping'}: {snapshot.in_hand:,} in hand{grace}", Severity.CAUTION)
+        case Phase.STOPPED:
+            return Alert("STOPPED", f"{why or 'done'}: {snapshot.in_hand:,} in hand", Severity.CAUTION)
+        case _:
+            assert_never(snapshot.phase)
+
+
+def _paused_alert(snapshot: Snapshot) -> Alert | None:
+    if snapshot.queue is None or not snapshot.queue.paused:
+        return None
+    left, age = snapshot.queue.pause_seconds_left, snapshot.queue_seen_seconds or 0.0
+    # Before the reason, which may be long: a line that is cut still says when it ends.
+    span = "" if left is None else f" for {duration(left - age)} more"
+    return Alert("PAUSED", f"nothing is claimed{span}: {mask_text(snapshot.queue.paused)}", Severity.CAUTION)
+
+
+def _quiet_alert(snapshot: Snapshot) -> Alert | None:
+    if not snapshot.is_quiet:
+        return None
+    whose = "this worker claims" if snapshot.scope is Scope.WORKER else "all workers claim"
+    return Alert("QUIET", f"{whose} nothing until it is resumed", Severity.CAUTION)
+
+
+def _worker_alerts(snapshot: Snapshot) -> list[Alert]:
+    """Return what is wrong with single workers, or among them."""
+    found = []
+    lost = [worker.beat.worker for worker in snapshot.workers if worker.is_lost]
+    live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
+    if lost:
+        found.append(Alert("LOST", f"no heartbeat from {_names(lost)}: its leases run out", Severity.TROUBLE))
+    troubled = [beat for beat in live if beat.trouble]
+    if troubled and snapshot.scope is Scope.FLEET:
+        what = f"{len(troubled):,} of {len(live):,} workers: {troubled[0].trouble}"
+        found.append(Alert("RELAY", what, Severity.TROUBLE))
+    versions = sorted({beat.version for beat in live})
+    if len(versions) > 1:
+        found.append(Alert("VERSIONS", f"workers differ: {', '.join(versions)}", Severity.CAUTION))
+    configs = {beat.config for beat in live if beat.config}
+    if len(configs) > 1:
+        found.append(Alert("SETTINGS", f"workers have {len(configs):,} different ones", Severity.CAUTION))
+    return found
+
+
+def _names(names: list[str]) -> str:
+    more = len(names) - 2
+    return ", ".join(names[:2]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def readiness(snapshot: Snapshot, answered_seconds: float) -> tuple[bool, dict[str, object]]:
+    """Return whether the worker can take jobs, and what else somebody who asks should know.
+
+    ``answered_seconds`` is how long ago Redis answered anything.
+    A paused queue, a relay in trouble and a worker that is told to be quiet leave it ready: restarting mends none.
+    """
+    is_ready = (
+        snapshot.phase is Phase.RUNNING and answered_seconds <= ANSWERED_SECONDS and snapshot.redis_down_seconds is None
+    )
+    troubles = [f"{alert.word.lower()}: {alert.text}" for alert in alerts(snapshot)]
+    return is_ready, {
+        "ready": is_ready,
+        "degraded": bool(troubles),
+        "state": state(snapshot).word.lower(),
+        "alerts": troubles,
+        "in_hand": snapshot.in_hand,
+    }
+
+
+def _times(failures: int) -> str:
+    return f"{failures:,} {'try' if failures == 1 else 'tries'}"
