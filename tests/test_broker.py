@@ -9,9 +9,10 @@ import trio
 
 from conftest import job_bytes
 from trio_worker import keys as keys_module
+from trio_worker.audit import find_strays
 from trio_worker.broker import Broker, QueueOptions, new_id_prefix
 from trio_worker.claim import Claim, Claims, Source
-from trio_worker.inspection import Counts, count_jobs, find_strays
+from trio_worker.inspection import Counts, count_jobs
 from trio_worker.keys import fleet_keys
 from trio_worker.record import Cause, Record
 from trio_worker.redis_client import RedisClient, Unavailable

@@ -25,11 +25,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from trio_worker.audit import Stray, find_strays
 from trio_worker.bridge import open_bridge
 from trio_worker.broker import Broker, QueueOptions
 from trio_worker.cancelling import Waiting, cancel
 from trio_worker.claim import Claim, Claims, Source
-from trio_worker.inspection import Counts, Stray, count_jobs, find_strays
+from trio_worker.inspection import Counts, count_jobs
 from trio_worker.record import Cause
 from trio_worker.redis_client import RedisClient, RedisOptions, Unavailable, open_redis_client
 from trio_worker.settlement import Answered, Bury, Delay, Done, Hold, Release, Settlement, Verdict

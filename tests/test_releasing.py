@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from conftest import job_bytes
+from trio_worker.audit import find_strays
 from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claim import Claim, Claims
-from trio_worker.inspection import Counts, count_jobs, find_strays
+from trio_worker.inspection import Counts, count_jobs
 from trio_worker.outcome import Refusal, Refused
 from trio_worker.record import Cause, Record
 from trio_worker.redis_client import RedisClient

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator
 
 from attrs import frozen
 
@@ -65,14 +64,6 @@ class Counts:
         return self.known == self.bodies == self.leases
 
 
-@frozen
-class Stray:
-    """An id that is not in exactly one state, or whose bytes or lease entry are missing."""
-
-    job_id: str
-    what: str
-
-
 async def count_jobs(client: RedisClient, name: str) -> Counts | Unavailable:
     """Count the jobs in every state; constant time, writes nothing."""
     answer = await client.run_script("inspect", queue_keys(name))
@@ -109,36 +100,6 @@ def counts_of(answer: Answer) -> Counts:
         next_due_at=float(delayed_head) / 1000 if delayed_head else None,
         pause_seconds_left=pause_ms / 1000 if pause_ms >= 0 else None,
     )
-
-
-async def find_strays(client: RedisClient, name: str) -> AsyncIterator[Stray | Unavailable]:
-    """Walk every id in bounded slices and tell of each that is not as it must be.
-
-    A job that moves while the walk goes on is looked at in one consistent cut, so it is no stray. An id seen in
-    several places is looked at as often.
-    """
-    own = queue_keys(name)
-    for key, scan in [*((key, "ZSCAN") for key in own[1:5]), *((key, "HSCAN") for key in own[5:8])]:
-        cursor = 0
-        while True:
-            answer = await client.command(scan, key, cursor, "COUNT", PAGE)
-            if isinstance(answer, Unavailable):
-                yield answer
-                return
-            cursor, found = int(answer[0]), answer[1]
-            job_ids = [job_id for job_id, _ in pairs(found)]
-            for start in range(0, len(job_ids), PAGE):
-                page = job_ids[start : start + PAGE]
-                places = await client.run_script("places", own, *page)
-                if isinstance(places, Unavailable):
-                    yield places
-                    return
-                for job_id, (states, has_body, has_lease) in zip(page, places, strict=True):
-                    what = _stray(states.decode(), has_body=bool(has_body), has_lease=bool(has_lease))
-                    if what:
-                        yield Stray(job_id.decode("utf-8", "replace"), what)
-            if not cursor:
-                break
 
 
 async def examine(client: RedisClient) -> list[Weakness] | Unavailable:
@@ -180,17 +141,3 @@ def pairs(answer: object) -> list[tuple[bytes, bytes | float]]:
     if answer and isinstance(answer[0], list | tuple):
         return [(member, value) for member, value in answer]
     return list(zip(answer[::2], answer[1::2], strict=True))
-
-
-def _stray(states: str, *, has_body: bool, has_lease: bool) -> str:
-    words = states.split()
-    if not words and not has_body and not has_lease:
-        return ""  # done while we looked
-    faults = []
-    if len(words) != 1:
-        faults.append(f"in {' and '.join(words) or 'no state'}")
-    if not has_body:
-        faults.append("without its bytes")
-    if not has_lease:
-        faults.append("without a lease entry")
-    return ", ".join(faults)

@@ -7,6 +7,7 @@ from typing import Annotated
 from attrs import asdict
 from cyclopts import Parameter
 
+from trio_worker.audit import Stray, find_strays
 from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     OK,
@@ -18,7 +19,7 @@ from trio_worker.cli.surroundings import (
     print_json,
     report_unavailable,
 )
-from trio_worker.inspection import Counts, Stray, count_jobs, find_strays
+from trio_worker.inspection import Counts, count_jobs
 from trio_worker.redis_client import Unavailable
 from trio_worker.wording import counted
 
