@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from conftest import WorkerMaker
 from trio_worker.cli import app
+from trio_worker.durability import examine
 from trio_worker.events import RedisWeak
-from trio_worker.inspection import examine
 from trio_worker.redis_client import RedisClient
 from trio_worker.soundness import find_weaknesses
 

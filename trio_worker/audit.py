@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 from attrs import frozen
 
-from trio_worker.inspection import PAGE, pairs
+from trio_worker.inspection import PAGE
 from trio_worker.keys import queue_keys
 from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.soundness import pairs
 
 
 @frozen

@@ -1,15 +1,13 @@
-"""Trio. Looking into the queue: counts, whether every job is in exactly one state, and how Redis is set up."""
+"""Trio. Looking into the queue: how many jobs are in each state, and what was counted beside them."""
 
 from __future__ import annotations
 
 import re
-import time
 
 from attrs import frozen
 
 from trio_worker.keys import queue_keys
 from trio_worker.redis_client import Answer, RedisClient, Unavailable
-from trio_worker.soundness import Weakness, find_weaknesses
 from trio_worker.tallies import Tallies, read_tallies
 
 _NUMBER = re.compile(rb"-?[0-9]{1,19}")
@@ -100,44 +98,3 @@ def counts_of(answer: Answer) -> Counts:
         next_due_at=float(delayed_head) / 1000 if delayed_head else None,
         pause_seconds_left=pause_ms / 1000 if pause_ms >= 0 else None,
     )
-
-
-async def examine(client: RedisClient) -> list[Weakness] | Unavailable:
-    """Look at how Redis is set up and return what weakens our promises.
-
-    What a hosted Redis refuses to tell (CONFIG is often forbidden) is not held against it.
-    """
-    our_time = time.time()
-    answers = await client.pipeline([("INFO",), ("TIME",)])
-    if isinstance(answers, Unavailable):
-        return answers
-    info, (seconds, microseconds) = answers
-    settings: dict[str, str] = {}
-    for name in ("maxmemory-policy", "save", "appendfsync"):
-        told = await client.command("CONFIG", "GET", name)
-        if not isinstance(told, Unavailable):
-            settings |= {_text(key): _text(value) for key, value in pairs(told)}
-    return find_weaknesses(info_fields(info), settings, int(seconds) + int(microseconds) / 1e6, our_time)
-
-
-def info_fields(info: object) -> dict[str, str]:
-    """Return INFO as text fields, whether the client has parsed it or not."""
-    if isinstance(info, dict):
-        return {_text(key): _text(value) for key, value in info.items()}
-    lines = (line.partition(":") for line in _text(info).splitlines())
-    return {key: value for key, colon, value in lines if colon}
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def pairs(answer: object) -> list[tuple[bytes, bytes | float]]:
-    """Return (member, value) pairs however this protocol version shapes them: flat, nested or as a map."""
-    if isinstance(answer, dict):
-        return list(answer.items())
-    if not isinstance(answer, list):
-        raise TypeError(f"no pairs: {type(answer).__name__}")
-    if answer and isinstance(answer[0], list | tuple):
-        return [(member, value) for member, value in answer]
-    return list(zip(answer[::2], answer[1::2], strict=True))

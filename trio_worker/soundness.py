@@ -1,4 +1,4 @@
-"""Pure. How a Redis is set up, and which promise of ours that weakens."""
+"""Pure. What a Redis tells of itself: how it is set up, and which promise of ours that weakens."""
 
 from __future__ import annotations
 
@@ -118,3 +118,26 @@ def _clocks(their_time: float, our_time: float) -> Weakness | None:
         return None
     what = f"the clock of Redis is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} ours"
     return Weakness(what, "times in logs and enqueued_at of producers do not fit together", "keep both with NTP")
+
+
+def info_fields(info: object) -> dict[str, str]:
+    """Return INFO as text fields, whether the client has parsed it or not."""
+    if isinstance(info, dict):
+        return {_text(key): _text(value) for key, value in info.items()}
+    lines = (line.partition(":") for line in _text(info).splitlines())
+    return {key: value for key, colon, value in lines if colon}
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def pairs(answer: object) -> list[tuple[bytes, bytes | float]]:
+    """Return (member, value) pairs however this protocol version shapes them: flat, nested or as a map."""
+    if isinstance(answer, dict):
+        return list(answer.items())
+    if not isinstance(answer, list):
+        raise TypeError(f"no pairs: {type(answer).__name__}")
+    if answer and isinstance(answer[0], list | tuple):
+        return [(member, value) for member, value in answer]
+    return list(zip(answer[::2], answer[1::2], strict=True))

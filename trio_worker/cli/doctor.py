@@ -29,7 +29,7 @@ from trio_worker.cli.surroundings import (
     warnings_of,
 )
 from trio_worker.connection import Connection
-from trio_worker.inspection import examine
+from trio_worker.durability import examine
 from trio_worker.journal import JournalUnusableError, Owner, open_journal
 from trio_worker.mail import ComposerFaults, open_composer
 from trio_worker.opening import open_session
