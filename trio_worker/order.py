@@ -1,10 +1,17 @@
-"""Pure. What one can want of a worker from elsewhere, as it travels through Redis."""
+"""Trio. Orders to workers: what one can want of them from elsewhere, how it travels, and the answers."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias, assert_never
 
 from attrs import frozen
+
+from trio_worker.keys import fleet_keys
+from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.tallies import Act
+from trio_worker.tallying import count_act
 
 # A trace, and another log level, end by themselves: whoever asked may be cut off.
 MOST_SECONDS = 86_400.0
@@ -108,3 +115,47 @@ def _letter(line: str) -> Letter | None:
 
 def _is_time(word: str) -> bool:
     return word.isascii() and word.isdigit() and len(word) <= 5 and float(word) <= MOST_SECONDS
+
+
+# Looking changes nothing, so it is not counted.
+_ACTS: Mapping[type[Order], Act] = {
+    Quiet: Act.WORKER_QUIET,
+    Resume: Act.WORKER_RESUME,
+    Drain: Act.WORKER_DRAIN,
+    SetLogLevel: Act.WORKER_LOG_LEVEL,
+}
+
+
+@frozen
+class Told:
+    """An order that was given: to which of the workers, and under which id they answer."""
+
+    worker_names: frozenset[str]
+    answer_id: str
+
+
+async def give_order(
+    client: RedisClient, queue_name: str, order: Order, worker_names: Sequence[str]
+) -> Told | Unavailable:
+    """Tell workers what is wanted of them; those that are not known are left out of what is returned."""
+    letter = Letter(order, secrets.token_hex(4))
+    answer = await client.run_script("order", fleet_keys(queue_name), write_letter(letter), *worker_names)
+    if isinstance(answer, Unavailable):
+        return answer
+    act = _ACTS.get(type(order))
+    if answer and act is not None:
+        await count_act(client, queue_name, act)
+    return Told(frozenset(name.decode("utf-8", "replace") for name in answer), letter.answer_id)
+
+
+async def read_answers(client: RedisClient, queue_name: str, told: Told) -> dict[str, str] | Unavailable:
+    """Return what came of an order at each worker that has heard it by now, once: it is gone from Redis then."""
+    names = sorted(told.worker_names)
+    if not names:
+        return {}
+    fields = [f"{told.answer_id} {name}" for name in names]
+    # Both at once: an answer that comes between two commands would be deleted unread.
+    answer = await client.run_script("hear", fleet_keys(queue_name), *fields)
+    if isinstance(answer, Unavailable):
+        return answer
+    return {name: each.decode("utf-8", "replace") for name, each in zip(names, answer, strict=True) if each}

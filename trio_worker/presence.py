@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import itertools
 import os
-import secrets
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Never
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 
 from trio_worker.events import Event, Settled
 from trio_worker.exchange import Exchange
 from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
 from trio_worker.keys import fleet_keys
-from trio_worker.order import Drain, Letter, Order, Quiet, Resume, SetLogLevel, read_letters, write_letter
+from trio_worker.order import Order, read_letters
 from trio_worker.outcome_line import ExchangeLine, OutcomeLine, write_exchange, write_outcome
 from trio_worker.redis_client import RedisClient, Unavailable
-from trio_worker.tallies import Act, drain_names
-from trio_worker.tallying import count_act
+from trio_worker.tallies import drain_names
 from trio_worker.vitals import VitalsMeter
 
 # A worker that was silent for so long is forgotten; it has been shown as lost until then.
@@ -143,45 +141,3 @@ class Presence:
 
 
 _FORGET_MS = round(FORGET_SECONDS * 1000)
-# Looking changes nothing, so it is not counted.
-_ACTS: Mapping[type[Order], Act] = {
-    Quiet: Act.WORKER_QUIET,
-    Resume: Act.WORKER_RESUME,
-    Drain: Act.WORKER_DRAIN,
-    SetLogLevel: Act.WORKER_LOG_LEVEL,
-}
-
-
-@frozen
-class Told:
-    """An order that was given: to which of the workers, and under which id they answer."""
-
-    worker_names: frozenset[str]
-    answer_id: str
-
-
-async def give_order(
-    client: RedisClient, queue_name: str, order: Order, worker_names: Sequence[str]
-) -> Told | Unavailable:
-    """Tell workers what is wanted of them; those that are not known are left out of what is returned."""
-    letter = Letter(order, secrets.token_hex(4))
-    answer = await client.run_script("order", fleet_keys(queue_name), write_letter(letter), *worker_names)
-    if isinstance(answer, Unavailable):
-        return answer
-    act = _ACTS.get(type(order))
-    if answer and act is not None:
-        await count_act(client, queue_name, act)
-    return Told(frozenset(name.decode("utf-8", "replace") for name in answer), letter.answer_id)
-
-
-async def read_answers(client: RedisClient, queue_name: str, told: Told) -> dict[str, str] | Unavailable:
-    """Return what came of an order at each worker that has heard it by now, once: it is gone from Redis then."""
-    names = sorted(told.worker_names)
-    if not names:
-        return {}
-    fields = [f"{told.answer_id} {name}" for name in names]
-    # Both at once: an answer that comes between two commands would be deleted unread.
-    answer = await client.run_script("hear", fleet_keys(queue_name), *fields)
-    if isinstance(answer, Unavailable):
-        return answer
-    return {name: each.decode("utf-8", "replace") for name, each in zip(names, answer, strict=True) if each}

@@ -45,10 +45,9 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.connection import Connection
 from trio_worker.opening import Opened, certificate_ends_at, open_session
-from trio_worker.order import MOST_SECONDS, Trace
+from trio_worker.order import MOST_SECONDS, Trace, give_order
 from trio_worker.outcome import How, Trouble, Unfit
 from trio_worker.outcome_line import ExchangeLine
-from trio_worker.presence import give_order
 from trio_worker.privacy import mask_text
 from trio_worker.redis_client import Unavailable
 from trio_worker.reply import Reply, Stage

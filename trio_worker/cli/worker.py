@@ -31,9 +31,8 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.heartbeat import WorkerSeen
 from trio_worker.listings import worker_state
-from trio_worker.order import MOST_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks
+from trio_worker.order import MOST_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, give_order
 from trio_worker.overview import read_overview
-from trio_worker.presence import give_order
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 from trio_worker.snapshot_json import worker_document
