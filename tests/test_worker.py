@@ -22,8 +22,9 @@ from trio_worker.cli.status import Health, health_of
 from trio_worker.events import BreakerChanged, Claimed, Disposition, Event, Settled, SettledJob
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.pool import PoolOptions
+from trio_worker.record import ShelvedJob
 from trio_worker.redis_client import RedisClient
-from trio_worker.shelves import ShelvedJob, read_shelf
+from trio_worker.shelves import read_shelf
 from trio_worker.smtp_events import ConnectionOpened
 from trio_worker.snapshot import Snapshot
 from trio_worker.verdict import RetryPolicy

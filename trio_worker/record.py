@@ -154,3 +154,19 @@ def _record(fields: dict[str, Any], born: float) -> Record:
         timeline=tuple(Attempt(**attempt) for attempt in fields.get("timeline", ())),
         said=tuple(Said(**said) for said in fields.get("said", ())),
     )
+
+
+# Of a job that nobody said anything of, or that was put back.
+UNKNOWN = Cause("unknown")
+
+
+@frozen
+class ShelvedJob:
+    """One dead or held job; ``at`` is when it got there, ``body`` its original bytes, or nothing unless asked for."""
+
+    job_id: str
+    at: float
+    record: Record
+    cause: Cause
+    body: bytes
+    body_bytes: int

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 from attrs import evolve, frozen
 
 from trio_worker.keys import fleet_keys, queue_keys
-from trio_worker.record import Cause, Record, read_record, write_record
+from trio_worker.record import UNKNOWN, Cause, Record, ShelvedJob, read_record, write_record
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.soundness import pairs
 
@@ -27,8 +27,6 @@ _UNDO_PLACE = 16  # in the key table
 
 Shelf: TypeAlias = Literal["dead", "held"]
 
-# Of a job that nobody said anything of, or that was put back.
-UNKNOWN = Cause("unknown")
 # Why a claim itself set a job aside, without a worker to write a record.
 _CLAIM_REASONS = {
     "crashed": "given out as often as queue.max_deliveries allows, and never settled",
@@ -36,18 +34,6 @@ _CLAIM_REASONS = {
     "no_bytes": "its bytes are not in Redis",
     "uncertain": "its worker stopped while the mail may have been out",
 }
-
-
-@frozen
-class ShelvedJob:
-    """One dead or held job; ``at`` is when it got there, ``body`` its original bytes, or nothing unless asked for."""
-
-    job_id: str
-    at: float
-    record: Record
-    cause: Cause
-    body: bytes
-    body_bytes: int
 
 
 @frozen

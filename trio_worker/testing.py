@@ -32,11 +32,12 @@ from trio_worker.events import Event
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.job import TASK_TYPE, Json
 from trio_worker.mail import Composer, ComposerFaults, open_composer
+from trio_worker.record import UNKNOWN, ShelvedJob
 from trio_worker.redis_client import RedisClient, Unavailable, open_redis_client
 from trio_worker.redis_url import shown_redis_url
 from trio_worker.relay import Relay, tls_context
 from trio_worker.settings import Faults, Settings, read_settings
-from trio_worker.shelves import UNKNOWN, Shelf, ShelvedJob, read_delayed, walk_shelf
+from trio_worker.shelves import Shelf, read_delayed, walk_shelf
 from trio_worker.trio_thread import TrioThread, open_trio_thread
 from trio_worker.wording import counted, duration, trouble_words
 from trio_worker.worker import Worker, WorkerOptions

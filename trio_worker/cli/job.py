@@ -35,9 +35,10 @@ from trio_worker.cli.surroundings import (
 from trio_worker.glance import glance
 from trio_worker.inspection import count_jobs
 from trio_worker.mail import message_id_of
+from trio_worker.record import ShelvedJob
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.releasing import walk_bodies, walk_waiting
-from trio_worker.shelves import ShelvedJob, find_job, hasten, revive
+from trio_worker.shelves import find_job, hasten, revive
 from trio_worker.tallies import Act
 from trio_worker.tallying import count_act
 from trio_worker.wording import counted

@@ -12,8 +12,7 @@ from attrs import asdict
 from trio_worker.address import AddressFault, parse_mailbox
 from trio_worker.glance import glance
 from trio_worker.privacy import mask_address, mask_text
-from trio_worker.record import Record, Said
-from trio_worker.shelves import UNKNOWN, ShelvedJob
+from trio_worker.record import UNKNOWN, Record, Said, ShelvedJob
 from trio_worker.wording import duration
 
 # A Message may have hundreds; JSON has them all.
