@@ -24,6 +24,7 @@ from trio_worker.connection import Connection
 from trio_worker.delivery import Delivery
 from trio_worker.gate import Gate
 from trio_worker.in_flight import InFlight
+from trio_worker.load import Load
 from trio_worker.outcome import Outcome, Trouble, Unopened
 from trio_worker.pool import Pool, PoolClosed
 from trio_worker.preparation import Preparation, now_of
@@ -34,7 +35,6 @@ from trio_worker.settling import Settler
 from trio_worker.smtp import Transaction
 from trio_worker.tried import tried_of
 from trio_worker.verdict import RetryPolicy, Terms, decide, is_done
-from trio_worker.window import Load
 
 Dice: TypeAlias = Callable[[], float]
 # Jobs that one consumer takes at once.

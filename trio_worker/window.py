@@ -13,8 +13,6 @@ from attrs import define, field, frozen
 # Quantiles look back this far; the ring of slots forgets in steps of one slot.
 WINDOW_SECONDS = 300
 SLOT_SECONDS = 10
-# The average of a load looks back this far.
-LOAD_SECONDS = 60
 # Each bucket is 12 % wider than the last, so a quantile read from it is off by 6 % at the most.
 _GROWTH = math.log(1.12)
 _LEAST_SECONDS = 0.0001
@@ -112,32 +110,3 @@ class Window:
         while self._slots and self._slots[0].number <= oldest:
             self._slots.popleft()
         return added(Tally(slot.counts, slot.most_seconds) for slot in self._slots)
-
-
-@define
-class Load:
-    """How many of something were there on average over the last minute."""
-
-    count: int = 0
-    _at: float | None = None
-    _sum: float = 0.0  # of count times seconds
-    _samples: deque[tuple[float, float]] = field(factory=deque)
-
-    def add(self, now: float, more: int) -> None:
-        """Say how many more there are from ``now`` on; ``now`` is a clock in seconds that never goes back."""
-        if self._at is not None:
-            self._sum += self.count * (now - self._at)
-        self.count += more
-        self._at = now
-        if not self._samples or now - self._samples[-1][0] >= 1:
-            self._samples.append((now, self._sum))
-            while len(self._samples) > 1 and self._samples[1][0] <= now - LOAD_SECONDS:
-                self._samples.popleft()
-
-    def mean(self, now: float) -> float | None:
-        """Return the average of the last minute, or since the first note; None before that."""
-        if self._at is None:
-            return None
-        self.add(now, 0)
-        began, before = self._samples[0]
-        return (self._sum - before) / (now - began) if now > began else None
