@@ -18,10 +18,10 @@ from fakeredis import FakeAsyncRedis
 from trio_worker.bridge import call, open_bridge
 from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher, open_catcher
-from trio_worker.catalogue import read_catalogue
-from trio_worker.email_type import Catalogue
 from trio_worker.embedded import EmbeddedAddress, acquire_embedded, release_embedded
 from trio_worker.events import Event, Settled, SettledJob
+from trio_worker.jobs.catalogue import read_catalogue
+from trio_worker.jobs.email_type import Catalogue
 from trio_worker.journal import Journal
 from trio_worker.mail import Composer, MailOptions, open_composer
 from trio_worker.pool import PoolOptions

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.address import (
+from trio_worker.jobs.address import (
     _CONTROL,
     _USUAL,
     AddressFault,

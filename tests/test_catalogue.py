@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trio_worker.catalogue import CatalogueFaults, read_catalogue
-from trio_worker.email_type import Catalogue, FieldSpec, TypeSpec, read_type
-from trio_worker.job import Templated, sample_job
+from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
+from trio_worker.jobs.email_type import Catalogue, FieldSpec, TypeSpec, read_type
+from trio_worker.jobs.job import Templated, sample_job
 from trio_worker.mail import Composer, MailOptions, open_composer
 from trio_worker.template import Rendered
 

@@ -21,9 +21,9 @@ from trio_worker.claim import Claim, Source
 from trio_worker.connection import IDLE_SECONDS, Connection
 from trio_worker.consumer import Consumers
 from trio_worker.delivery import Delivery
-from trio_worker.email_type import Catalogue
 from trio_worker.gate import Gate
 from trio_worker.in_flight import InFlight
+from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail import Composer, MailOptions
 from trio_worker.opening import Opened
 from trio_worker.outcome import Trouble

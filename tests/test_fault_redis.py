@@ -25,9 +25,9 @@ from trio_worker.audit import find_strays
 from trio_worker.broker import Broker, QueueOptions
 from trio_worker.capture import Catcher, Faults, parse_faults
 from trio_worker.claim import Claims
-from trio_worker.email_type import Catalogue
 from trio_worker.events import Claimed, Disposition, JobBroke, RedisFailed, RedisRecovered
 from trio_worker.inspection import Counts, count_jobs
+from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail import Composer
 from trio_worker.redis_client import RedisClient, RedisOptions, Unavailable, open_redis_client, read_script
 from trio_worker.shelves import read_shelf

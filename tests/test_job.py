@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.address import Mailbox
-from trio_worker.email_type import FieldSpec, TypeSpec
-from trio_worker.job import Job, Malformed, Message, Templated, decode, sample_job
-from trio_worker.schema import job_schema
-from trio_worker.strict_json import read_json
+from trio_worker.jobs.address import Mailbox
+from trio_worker.jobs.email_type import FieldSpec, TypeSpec
+from trio_worker.jobs.job import Job, Malformed, Message, Templated, decode, sample_job
+from trio_worker.jobs.json_schema import job_schema
+from trio_worker.jobs.strict_json import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,11 +16,12 @@ from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trio_worker.address import Mailbox, quote
-from trio_worker.catalogue import read_catalogue
-from trio_worker.email_type import Catalogue, FieldSpec, TypeSpec
-from trio_worker.fault import Reason
-from trio_worker.job import Job, Malformed, Message, Templated, decode, sample_job
+from trio_worker.jobs.address import Mailbox, quote
+from trio_worker.jobs.catalogue import read_catalogue
+from trio_worker.jobs.email_type import Catalogue, FieldSpec, TypeSpec
+from trio_worker.jobs.fault import Reason
+from trio_worker.jobs.job import Job, Malformed, Message, Templated, decode, sample_job
+from trio_worker.jobs.json_schema import job_schema
 from trio_worker.mail import Composer, ComposerFaults, Mail, MailOptions, open_composer
 from trio_worker.mime import (
     address_header,
@@ -30,13 +31,12 @@ from trio_worker.mime import (
     text_entity,
     unstructured_header,
 )
-from trio_worker.schema import job_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from email.message import EmailMessage
 
-    from trio_worker.strict_json import Json
+    from trio_worker.jobs.strict_json import Json
 
 JOB_ID = "01JD4Y6T8Q"
 AT = 1_700_000_000.0

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from trio_worker.catalogue import read_catalogue
 from trio_worker.cli import app
-from trio_worker.email_type import Catalogue
+from trio_worker.jobs.catalogue import read_catalogue
+from trio_worker.jobs.email_type import Catalogue
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., int]

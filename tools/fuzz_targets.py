@@ -16,12 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from trio_worker.address import AddressFault, Mailbox, parse_mailbox
 from trio_worker.capabilities import Capabilities, read_ehlo
-from trio_worker.catalogue import read_catalogue
-from trio_worker.email_type import Catalogue
-from trio_worker.fault import Malformed
-from trio_worker.job import Job, decode
+from trio_worker.jobs.address import AddressFault, Mailbox, parse_mailbox
+from trio_worker.jobs.catalogue import read_catalogue
+from trio_worker.jobs.email_type import Catalogue
+from trio_worker.jobs.fault import Malformed
+from trio_worker.jobs.job import Job, decode
 from trio_worker.journal import JournalUnusableError, read_journal
 from trio_worker.mail import Composer, Mail, MailOptions, open_composer
 from trio_worker.outcome import Accepted, How, Outcome

@@ -17,7 +17,6 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from trio_worker.address import AddressFault, parse_domain
 from trio_worker.cli.asking import Seconds
 from trio_worker.cli.documents import Document
 from trio_worker.cli.mail import samples_of
@@ -39,7 +38,8 @@ from trio_worker.cli.surroundings import (
     report_unavailable,
 )
 from trio_worker.inspection import Counts, count_jobs
-from trio_worker.job import TASK_TYPE, Json
+from trio_worker.jobs.address import AddressFault, parse_domain
+from trio_worker.jobs.job import TASK_TYPE, Json
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 

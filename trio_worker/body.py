@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from trio_worker.message import Attachment
+from trio_worker.jobs.message import Attachment
 from trio_worker.mime import attachment_entity, multipart_entity, text_entity
 from trio_worker.skeleton import Filled, Hole, Skeleton, Written, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trio_worker.strict_json import Json
+    from trio_worker.jobs.strict_json import Json
 
 _JOB_ID = Hole("", Written.AS_IT_IS)  # no field has this name
 # Between two control characters: a skeleton that is plain has none, so that nothing else can look like a mark. The

@@ -12,7 +12,7 @@ import trio
 from attrs import define, evolve
 
 from trio_worker.age_bars import SAMPLES, AgeBars, bars_of
-from trio_worker.job import read_enqueued_at
+from trio_worker.jobs.job import read_enqueued_at
 from trio_worker.keys import fleet_keys
 from trio_worker.minutes import pushed_at
 from trio_worker.overview import HOUR_MINUTES, Overview, overview_calls, overview_of

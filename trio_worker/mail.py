@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from trio_worker.address import AddressFault, Mailbox, has_control_character, parse_domain, parse_mailbox
 from trio_worker.body import Insertion, Texts
-from trio_worker.fault import Fault, Malformed, malformed
-from trio_worker.job import Job, Message, Templated, sample_jobs
+from trio_worker.jobs.address import AddressFault, Mailbox, has_control_character, parse_domain, parse_mailbox
+from trio_worker.jobs.fault import Fault, Malformed, malformed
+from trio_worker.jobs.job import Job, Message, Templated, sample_jobs
 from trio_worker.mime import CRLF, address_header, canonical, date_header, unstructured_header
 from trio_worker.option import METADATA_KEY, Option, option
 from trio_worker.skeleton import Filled
@@ -23,7 +23,7 @@ from trio_worker.template import Templates, compile_templates
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from trio_worker.email_type import Catalogue, TypeSpec
+    from trio_worker.jobs.email_type import Catalogue, TypeSpec
 
 _URL = re.compile(r"https?://[^\s<>\"\\]{1,500}", re.ASCII)
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,56}")  # a boundary made of it has at most 70 characters (RFC 2046, 5.1.1)

@@ -18,7 +18,7 @@ from urllib.parse import quote as percent_encoded
 
 from attrs import frozen
 
-from trio_worker.address import Mailbox, quote
+from trio_worker.jobs.address import Mailbox, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -13,7 +13,7 @@ from trio_worker.age_bars import AgeBars
 from trio_worker.events import QueueSeen
 from trio_worker.heartbeat import WorkerSeen, read_heartbeat
 from trio_worker.inspection import Counts, counts_of
-from trio_worker.job import read_enqueued_at
+from trio_worker.jobs.job import read_enqueued_at
 from trio_worker.keys import fleet_keys
 from trio_worker.minutes import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
 from trio_worker.redis_client import Answer, RedisClient, Unavailable

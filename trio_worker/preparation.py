@@ -10,15 +10,15 @@ from functools import lru_cache
 import trio
 from attrs import define, evolve
 
-from trio_worker.address import may_be_mailed
 from trio_worker.age import PushHistory
 from trio_worker.claim import Claim
 from trio_worker.delivery import Delivery
-from trio_worker.email_type import MESSAGE, TypeSpec
 from trio_worker.events import JobBroke, Publish
-from trio_worker.fault import Malformed
-from trio_worker.glance import glance
-from trio_worker.job import Job, decode
+from trio_worker.jobs.address import may_be_mailed
+from trio_worker.jobs.email_type import MESSAGE, TypeSpec
+from trio_worker.jobs.fault import Malformed
+from trio_worker.jobs.job import Job, decode
+from trio_worker.jobs.summary import glance
 from trio_worker.mail import Composer, MailOptions, TypeOptions
 from trio_worker.privacy import mask_address
 from trio_worker.record import Cause, Record

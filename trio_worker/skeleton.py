@@ -23,8 +23,8 @@ from trio_worker.mime import MOST_LINE_OCTETS, canonical, has_odd_control
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from trio_worker.email_type import FieldKind, TypeSpec
-    from trio_worker.strict_json import Json
+    from trio_worker.jobs.email_type import FieldKind, TypeSpec
+    from trio_worker.jobs.strict_json import Json
 
 # Values of these kinds are one line, so that each can be brought to octets by itself.
 _LINE_KINDS: frozenset[FieldKind] = frozenset({"recipient", "line", "token"})

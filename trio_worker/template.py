@@ -9,19 +9,19 @@ from attrs import field, frozen
 from jinja2 import meta, nodes
 
 from trio_worker.body import BodySkeleton, Insertion, Texts, find_body_skeleton
-from trio_worker.email_type import TEMPLATE_VARIABLES
-from trio_worker.fault import Fault
 from trio_worker.figures import figure, figures, label
-from trio_worker.job import Templated, sample_jobs
+from trio_worker.jobs.email_type import TEMPLATE_VARIABLES
+from trio_worker.jobs.fault import Fault
+from trio_worker.jobs.job import Templated, sample_jobs
 from trio_worker.mime import canonical
 from trio_worker.skeleton import Filled, Skeleton, find_skeleton, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
 
-    from trio_worker.email_type import Catalogue, TypeSpec
-    from trio_worker.job import Job
-    from trio_worker.strict_json import Json
+    from trio_worker.jobs.email_type import Catalogue, TypeSpec
+    from trio_worker.jobs.job import Job
+    from trio_worker.jobs.strict_json import Json
 
 PARTS = ("subject.j2", "text.j2", "html.j2")
 

@@ -25,12 +25,12 @@ from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claiming import BurstEnd, Claiming
 from trio_worker.consumer import Consumers
 from trio_worker.durability import examine
-from trio_worker.email_type import TypeSpec
 from trio_worker.events import Event, Phase, PhaseChanged, Publish, QuietChanged, RedisWeak
 from trio_worker.exchange import Exchange
 from trio_worker.gate import Gate, RedisHealth
 from trio_worker.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, told_types
 from trio_worker.in_flight import InFlight
+from trio_worker.jobs.email_type import TypeSpec
 from trio_worker.journal import Journal
 from trio_worker.leases import keep_leases
 from trio_worker.lookout import Lookout

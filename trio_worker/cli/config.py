@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from trio_worker.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     MISCONFIGURED,
@@ -24,6 +23,7 @@ from trio_worker.cli.surroundings import (
     refuse,
     warnings_of,
 )
+from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail import ComposerFaults, open_composer
 from trio_worker.relay import tls_context
 from trio_worker.settings import KEYS, Fault, Faults, Settings, config_path, read_settings, suggest_key

@@ -12,7 +12,6 @@ from pathlib import Path
 from attrs import asdict, evolve, frozen
 
 from trio_worker.capture import read_host
-from trio_worker.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.cli.documents import Document
 from trio_worker.cli.means import relay_of
 from trio_worker.cli.surroundings import (
@@ -30,6 +29,7 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.connection import Connection
 from trio_worker.durability import examine
+from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.journal import JournalUnusableError, Owner, open_journal
 from trio_worker.mail import ComposerFaults, open_composer
 from trio_worker.opening import open_session

@@ -13,7 +13,6 @@ from typing import Annotated, TypeAlias
 import trio
 from cyclopts import Parameter
 
-from trio_worker.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     MISCONFIGURED,
@@ -31,15 +30,16 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
-from trio_worker.email_type import MESSAGE, TypeSpec
-from trio_worker.fault import Malformed, shown
-from trio_worker.glance import glance
 from trio_worker.heartbeat import WorkerSeen
-from trio_worker.job import decode
+from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
+from trio_worker.jobs.email_type import MESSAGE, TypeSpec
+from trio_worker.jobs.fault import Malformed, shown
+from trio_worker.jobs.job import decode
+from trio_worker.jobs.strict_json import read_json
+from trio_worker.jobs.summary import glance
 from trio_worker.overview import read_overview
 from trio_worker.redis_client import Unavailable
 from trio_worker.settings import Settings
-from trio_worker.strict_json import read_json
 from trio_worker.wording import counted
 
 # So many jobs go in one RPUSH: few round trips, and no command that Redis chews on for long.

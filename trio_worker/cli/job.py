@@ -10,7 +10,6 @@ from attrs import define, field, frozen
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from trio_worker.address import AddressFault, parse_mailbox
 from trio_worker.cancelling import Waiting, cancel
 from trio_worker.cli.acts import note_reveal, who
 from trio_worker.cli.asking import Asking, agreed, is_expected
@@ -32,8 +31,9 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
-from trio_worker.glance import glance
 from trio_worker.inspection import count_jobs
+from trio_worker.jobs.address import AddressFault, parse_mailbox
+from trio_worker.jobs.summary import glance
 from trio_worker.mail import message_id_of
 from trio_worker.record import ShelvedJob
 from trio_worker.redis_client import RedisClient, Unavailable

@@ -9,8 +9,8 @@ from typing import Any
 
 from attrs import asdict
 
-from trio_worker.address import AddressFault, parse_mailbox
-from trio_worker.glance import glance
+from trio_worker.jobs.address import AddressFault, parse_mailbox
+from trio_worker.jobs.summary import glance
 from trio_worker.privacy import mask_address, mask_text
 from trio_worker.record import UNKNOWN, Record, Said, ShelvedJob
 from trio_worker.wording import duration

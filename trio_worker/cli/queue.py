@@ -32,8 +32,8 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
-from trio_worker.glance import glance
 from trio_worker.inspection import Counts, count_jobs
+from trio_worker.jobs.summary import glance
 from trio_worker.minutes import pushed_at
 from trio_worker.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.pausing import PAUSE_SECONDS, pause_queue, resume_queue

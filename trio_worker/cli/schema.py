@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from trio_worker.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.cli.surroundings import MISCONFIGURED, OK, ConfigFile, load_settings, refuse
-from trio_worker.schema import job_schema
+from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
+from trio_worker.jobs.json_schema import job_schema
 
 
 def schema(*, config: ConfigFile = None) -> int:

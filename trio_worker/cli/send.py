@@ -10,7 +10,6 @@ import trio
 from attrs import frozen
 from cyclopts import Parameter
 
-from trio_worker.address import may_be_mailed
 from trio_worker.bridge import open_bridge
 from trio_worker.broker import new_id_prefix
 from trio_worker.cli.acts import note_act
@@ -36,8 +35,9 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.connection import Connection
 from trio_worker.delivery import envelope_of
-from trio_worker.fault import Malformed
-from trio_worker.job import decode
+from trio_worker.jobs.address import may_be_mailed
+from trio_worker.jobs.fault import Malformed
+from trio_worker.jobs.job import decode
 from trio_worker.mail import Mail
 from trio_worker.opening import open_session
 from trio_worker.outcome import Accepted, How, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened

@@ -17,7 +17,6 @@ import trio
 from attrs import asdict, define, field, frozen
 from cyclopts import App, Parameter
 
-from trio_worker.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
 from trio_worker.bridge import open_bridge
 from trio_worker.capture import read_host
 from trio_worker.cli.addressees import LOOK_SECONDS, Patience, ask_workers, choose_workers
@@ -44,6 +43,7 @@ from trio_worker.cli.surroundings import (
     report_unavailable,
 )
 from trio_worker.connection import Connection
+from trio_worker.jobs.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
 from trio_worker.opening import Opened, certificate_ends_at, open_session
 from trio_worker.order import MOST_SECONDS, Trace, give_order
 from trio_worker.outcome import How, Trouble, Unfit

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import frozen
 
-from trio_worker.fault import Fault, Malformed, malformed, step
+from trio_worker.jobs.fault import Fault, Malformed, malformed, step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from trio_worker.email_type import MESSAGE, Catalogue, TypeSpec, fault_of_type_name, read_type
-from trio_worker.fault import Fault
+from trio_worker.jobs.email_type import MESSAGE, Catalogue, TypeSpec, fault_of_type_name, read_type
+from trio_worker.jobs.fault import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-BUILT_IN = Path(__file__).parent / "templates"
+BUILT_IN = Path(__file__).parent.parent / "templates"
 """The email types that ship, made exactly as one makes one's own."""
 
 _REQUIRED = ("subject.j2", "text.j2")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
 from attrs import evolve, field, frozen
 
-from trio_worker.address import AddressFault, Mailbox, parse_mailbox
-from trio_worker.email_type import MESSAGE, FieldSpec, TypeSpec, fault_of_value, is_plain_line
-from trio_worker.fault import Fault, Malformed, Reason, malformed, shown, step
-from trio_worker.message import Attachment, Message, decode_message
-from trio_worker.strict_json import Json, read_json
-from trio_worker.structure import Line, Moment, register, register_record, structure, text_of
+from trio_worker.jobs.address import AddressFault, Mailbox, parse_mailbox
+from trio_worker.jobs.email_type import MESSAGE, FieldSpec, TypeSpec, fault_of_value, is_plain_line
+from trio_worker.jobs.fault import Fault, Malformed, Reason, malformed, shown, step
+from trio_worker.jobs.message import Attachment, Message, decode_message
+from trio_worker.jobs.strict_json import Json, read_json
+from trio_worker.jobs.structure import Line, Moment, register, register_record, structure, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from trio_worker.job import Envelope
-from trio_worker.strict_json import Json, read_json
-from trio_worker.structure import structure
+from trio_worker.jobs.job import Envelope
+from trio_worker.jobs.strict_json import Json, read_json
+from trio_worker.jobs.structure import structure
 
 
 @frozen

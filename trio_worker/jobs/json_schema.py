@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import attrs
 
-from trio_worker.address import Mailbox
-from trio_worker.email_type import MESSAGE, MOST_LINE_CHARACTERS, FieldKind, FieldSpec, TypeSpec
-from trio_worker.job import TASK_TYPE, Envelope, TraceParent
-from trio_worker.message import (
+from trio_worker.jobs.address import Mailbox
+from trio_worker.jobs.email_type import MESSAGE, MOST_LINE_CHARACTERS, FieldKind, FieldSpec, TypeSpec
+from trio_worker.jobs.job import TASK_TYPE, Envelope, TraceParent
+from trio_worker.jobs.message import (
     MOST_ATTACHMENTS,
     MOST_HEADER_CHARACTERS,
     MOST_HEADERS,
@@ -24,7 +24,7 @@ from trio_worker.message import (
     Message,
     Recipients,
 )
-from trio_worker.structure import JSON_NAME, Line, Moment, Text
+from trio_worker.jobs.structure import JSON_NAME, Line, Moment, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

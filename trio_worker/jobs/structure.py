@@ -11,9 +11,9 @@ from cattrs import Converter, override
 from cattrs.errors import ClassValidationError, IterableValidationError
 from cattrs.gen import make_dict_structure_fn
 
-from trio_worker.address import AddressFault, Mailbox, parse_mailbox
-from trio_worker.email_type import fault_of_line
-from trio_worker.fault import Fault, step
+from trio_worker.jobs.address import AddressFault, Mailbox, parse_mailbox
+from trio_worker.jobs.email_type import fault_of_line
+from trio_worker.jobs.fault import Fault, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from attrs import field, frozen
 
-from trio_worker.address import Mailbox, has_control_character
-from trio_worker.fault import Fault
-from trio_worker.structure import (
+from trio_worker.jobs.address import Mailbox, has_control_character
+from trio_worker.jobs.fault import Fault
+from trio_worker.jobs.structure import (
     CONVERTER,
     JSON_NAME,
     FlawError,

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from attrs import field, frozen
 
-from trio_worker.address import AddressFault, has_control_character, parse_mailbox
-from trio_worker.fault import Fault
+from trio_worker.jobs.address import AddressFault, has_control_character, parse_mailbox
+from trio_worker.jobs.fault import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from trio_worker.strict_json import Json
+    from trio_worker.jobs.strict_json import Json
 
 FieldKind = Literal[
     "recipient",  # the mailbox that the mail goes to; exactly one field of a type
