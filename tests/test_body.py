@@ -9,11 +9,11 @@ from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trio_worker.body import Insertion, Texts
 from trio_worker.jobs.address import has_control_character
 from trio_worker.jobs.email_type import Catalogue, FieldSpec, TypeSpec
 from trio_worker.jobs.fault import Fault
-from trio_worker.template import Rendered, Templates, compile_templates
+from trio_worker.mail.body import Insertion, Texts
+from trio_worker.mail.template import Rendered, Templates, compile_templates
 
 JOB_ID = "01JD4Y6T8Q"
 SPEC = TypeSpec(

@@ -24,7 +24,7 @@ from trio_worker.delivery import Delivery
 from trio_worker.gate import Gate
 from trio_worker.in_flight import InFlight
 from trio_worker.jobs.email_type import Catalogue
-from trio_worker.mail import Composer, MailOptions
+from trio_worker.mail.composer import Composer, MailOptions
 from trio_worker.opening import Opened
 from trio_worker.outcome import Trouble
 from trio_worker.pool import Pool, PoolOptions, open_pool

@@ -193,7 +193,7 @@ async def test_a_job_that_kills_its_worker_ends_dead_and_takes_nobody_with_it(
     programs.config.write_text(text)
     deadly = textwrap.dedent("""
         import os, sys
-        from trio_worker.mail import Composer
+        from trio_worker.mail.composer import Composer
         compose = Composer.compose
         def crash(self, job, *words):
             if job.content.recipient.local == "poison":

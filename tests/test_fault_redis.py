@@ -28,7 +28,7 @@ from trio_worker.claim import Claims
 from trio_worker.events import Claimed, Disposition, JobBroke, RedisFailed, RedisRecovered
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.jobs.email_type import Catalogue
-from trio_worker.mail import Composer
+from trio_worker.mail.composer import Composer
 from trio_worker.redis_client import RedisClient, RedisOptions, Unavailable, open_redis_client, read_script
 from trio_worker.shelves import read_shelf
 from trio_worker.smtp_events import ConnectionOpened

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from trio_worker.jobs.catalogue import read_catalogue
 from trio_worker.jobs.email_type import Catalogue, FieldKind, FieldSpec, TypeSpec
 from trio_worker.jobs.strict_json import Json
-from trio_worker.mail import Composer, MailOptions, open_composer
-from trio_worker.mime import canonical, encode_body
-from trio_worker.skeleton import Skeleton
-from trio_worker.template import Part, Rendered, Templates, compile_templates
+from trio_worker.mail.composer import Composer, MailOptions, open_composer
+from trio_worker.mail.mime import canonical, encode_body
+from trio_worker.mail.skeleton import Skeleton
+from trio_worker.mail.template import Part, Rendered, Templates, compile_templates
 
 LINES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=40)
 TYPES = ("Registration", "ResetPassword", "EmailChange")

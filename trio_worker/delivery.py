@@ -7,7 +7,7 @@ from attrs import define
 from trio_worker.capabilities import Capabilities
 from trio_worker.claim import Claim
 from trio_worker.events import Disposition, SettledJob
-from trio_worker.mail import Mail
+from trio_worker.mail.composer import Mail
 from trio_worker.outcome import Accepted, Outcome, Uncertain
 from trio_worker.record import Record
 from trio_worker.settlement import DONE, Delay, Done, Settlement, Verdict

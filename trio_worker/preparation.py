@@ -19,7 +19,7 @@ from trio_worker.jobs.email_type import MESSAGE, TypeSpec
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import Job, decode
 from trio_worker.jobs.summary import glance
-from trio_worker.mail import Composer, MailOptions, TypeOptions
+from trio_worker.mail.composer import Composer, MailOptions, TypeOptions
 from trio_worker.privacy import mask_address
 from trio_worker.record import Cause, Record
 from trio_worker.settlement import Bury, Verdict

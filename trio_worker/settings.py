@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, get_args
 
 from attrs import evolve, frozen
 
-from trio_worker.mail import MailOptions, TypeOptions
+from trio_worker.mail.composer import MailOptions, TypeOptions
 from trio_worker.settings_record import (
     KEYS,
     SECTIONS,

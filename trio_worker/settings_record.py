@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from trio_worker.broker import QueueOptions
 from trio_worker.capture_options import CaptureOptions
 from trio_worker.logbook import LogOptions
-from trio_worker.mail import MailOptions, TypeOptions
+from trio_worker.mail.composer import MailOptions, TypeOptions
 from trio_worker.option import Option, option, option_of
 from trio_worker.pool import PoolOptions
 from trio_worker.redis_client import RedisOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, TypeAlias, get_args
 
-from trio_worker.mail import MailOptions
+from trio_worker.mail.composer import MailOptions
 from trio_worker.settings import KEYS, TYPE_KEYS, Key
 
 Schema: TypeAlias = dict[str, Any]

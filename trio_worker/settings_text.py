@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from trio_worker.mail import MailOptions, TypeOptions
+from trio_worker.mail.composer import MailOptions, TypeOptions
 from trio_worker.option import option_of
 from trio_worker.settings import KEYS, SECTIONS, Key, Settings
 from trio_worker.settings_schema import SCHEMA_FILE

@@ -31,7 +31,7 @@ from trio_worker.inspection import Counts, count_jobs
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import TypeSpec
 from trio_worker.jobs.job import TASK_TYPE, Json
-from trio_worker.mail import Composer, ComposerFaults, open_composer
+from trio_worker.mail.composer import Composer, ComposerFaults, open_composer
 from trio_worker.record import UNKNOWN, ShelvedJob
 from trio_worker.redis_client import RedisClient, Unavailable, open_redis_client
 from trio_worker.redis_url import shown_redis_url

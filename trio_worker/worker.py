@@ -34,7 +34,7 @@ from trio_worker.jobs.email_type import TypeSpec
 from trio_worker.journal import Journal
 from trio_worker.leases import keep_leases
 from trio_worker.lookout import Lookout
-from trio_worker.mail import Composer, MailOptions
+from trio_worker.mail.composer import Composer, MailOptions
 from trio_worker.opener import OpenSession
 from trio_worker.opening import Opened, open_session
 from trio_worker.option import option

@@ -24,7 +24,7 @@ from trio_worker.cli.surroundings import (
     warnings_of,
 )
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
-from trio_worker.mail import ComposerFaults, open_composer
+from trio_worker.mail.composer import ComposerFaults, open_composer
 from trio_worker.relay import tls_context
 from trio_worker.settings import KEYS, Fault, Faults, Settings, config_path, read_settings, suggest_key
 from trio_worker.settings_schema import SCHEMA_FILE, schema_text

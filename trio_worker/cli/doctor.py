@@ -31,7 +31,7 @@ from trio_worker.connection import Connection
 from trio_worker.durability import examine
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.journal import JournalUnusableError, Owner, open_journal
-from trio_worker.mail import ComposerFaults, open_composer
+from trio_worker.mail.composer import ComposerFaults, open_composer
 from trio_worker.opening import open_session
 from trio_worker.outcome import How, Trouble
 from trio_worker.privacy import mask_text

@@ -34,7 +34,7 @@ from trio_worker.cli.surroundings import (
 from trio_worker.inspection import count_jobs
 from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import glance
-from trio_worker.mail import message_id_of
+from trio_worker.mail.composer import message_id_of
 from trio_worker.record import ShelvedJob
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.releasing import walk_bodies, walk_waiting

@@ -10,7 +10,7 @@ from attrs import frozen
 from trio_worker.cli.surroundings import MISCONFIGURED, refuse
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import Catalogue
-from trio_worker.mail import Composer, ComposerFaults, open_composer
+from trio_worker.mail.composer import Composer, ComposerFaults, open_composer
 from trio_worker.relay import Relay, tls_context
 from trio_worker.settings import Settings
 

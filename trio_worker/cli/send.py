@@ -38,7 +38,7 @@ from trio_worker.delivery import envelope_of
 from trio_worker.jobs.address import may_be_mailed
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import decode
-from trio_worker.mail import Mail
+from trio_worker.mail.composer import Mail
 from trio_worker.opening import open_session
 from trio_worker.outcome import Accepted, How, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened
 from trio_worker.privacy import mask_address, mask_text

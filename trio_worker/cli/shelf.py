@@ -27,7 +27,7 @@ from trio_worker.cli.surroundings import (
     report_unavailable,
 )
 from trio_worker.inspection import count_jobs
-from trio_worker.mail import message_id_of
+from trio_worker.mail.composer import message_id_of
 from trio_worker.record import ShelvedJob
 from trio_worker.redis_client import RedisClient, Unavailable
 from trio_worker.selection import Group, Grouping, Selection

@@ -13,7 +13,7 @@ from trio_worker.jobs.fault import Fault
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-BUILT_IN = Path(__file__).parent.parent / "templates"
+BUILT_IN = Path(__file__).parent.parent / "mail" / "templates"
 """The email types that ship, made exactly as one makes one's own."""
 
 _REQUIRED = ("subject.j2", "text.j2")

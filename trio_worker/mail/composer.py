@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from trio_worker.body import Insertion, Texts
 from trio_worker.jobs.address import AddressFault, Mailbox, has_control_character, parse_domain, parse_mailbox
 from trio_worker.jobs.fault import Fault, Malformed, malformed
 from trio_worker.jobs.job import Job, Message, Templated, sample_jobs
-from trio_worker.mime import CRLF, address_header, canonical, date_header, unstructured_header
+from trio_worker.mail.body import Insertion, Texts
+from trio_worker.mail.mime import CRLF, address_header, canonical, date_header, unstructured_header
+from trio_worker.mail.skeleton import Filled
+from trio_worker.mail.template import Templates, compile_templates
 from trio_worker.option import METADATA_KEY, Option, option
-from trio_worker.skeleton import Filled
-from trio_worker.template import Templates, compile_templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from trio_worker.jobs.message import Attachment
-from trio_worker.mime import attachment_entity, multipart_entity, text_entity
-from trio_worker.skeleton import Filled, Hole, Skeleton, Written, written
+from trio_worker.mail.mime import attachment_entity, multipart_entity, text_entity
+from trio_worker.mail.skeleton import Filled, Hole, Skeleton, Written, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,7 @@ from attrs import field, frozen
 from jinja2 import nodes
 from markupsafe import escape
 
-from trio_worker.mime import MOST_LINE_OCTETS, canonical, has_odd_control
+from trio_worker.mail.mime import MOST_LINE_OCTETS, canonical, has_odd_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -8,13 +8,13 @@ import jinja2
 from attrs import field, frozen
 from jinja2 import meta, nodes
 
-from trio_worker.body import BodySkeleton, Insertion, Texts, find_body_skeleton
-from trio_worker.figures import figure, figures, label
 from trio_worker.jobs.email_type import TEMPLATE_VARIABLES
 from trio_worker.jobs.fault import Fault
 from trio_worker.jobs.job import Templated, sample_jobs
-from trio_worker.mime import canonical
-from trio_worker.skeleton import Filled, Skeleton, find_skeleton, percent
+from trio_worker.mail.body import BodySkeleton, Insertion, Texts, find_body_skeleton
+from trio_worker.mail.figures import figure, figures, label
+from trio_worker.mail.mime import canonical
+from trio_worker.mail.skeleton import Filled, Skeleton, find_skeleton, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping

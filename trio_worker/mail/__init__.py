@@ -1,0 +1,1 @@
+"""Makes the octets of a mail from a job; knows nothing of how it travels."""
