@@ -24,9 +24,9 @@ from trio_worker.jobs.catalogue import read_catalogue
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.journal import Journal
 from trio_worker.mail.composer import Composer, MailOptions, open_composer
-from trio_worker.pool import PoolOptions
 from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
-from trio_worker.relay import Relay, RelayOptions, Timeouts, tls_context
+from trio_worker.smtp.pool import PoolOptions
+from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.verdict import RetryPolicy
 from trio_worker.worker import ShutdownOptions, Worker, WorkerOptions
 

@@ -9,8 +9,8 @@ from typing import Any
 import trio
 from attrs import define, field
 
-from trio_worker.capabilities import Capabilities
-from trio_worker.opening import Opened
+from trio_worker.smtp.capabilities import Capabilities
+from trio_worker.smtp.session import Opened
 
 CHUNKED = Capabilities(pipelining=True, chunking=True, eight_bit=True)
 

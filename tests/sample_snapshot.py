@@ -17,12 +17,12 @@ from trio_worker.breaker import Closed, Open
 from trio_worker.events import Disposition, Phase, QueueSeen, SettledJob
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.ledger import Ledger
-from trio_worker.outcome import How, Trouble
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
-from trio_worker.reply import Reply, Stage
 from trio_worker.server_state import ServerState
-from trio_worker.smtp_events import ConnectionView
+from trio_worker.smtp.events import ConnectionView
+from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.snapshot import Scope, Snapshot
 from trio_worker.window import Quantiles, Tally
 

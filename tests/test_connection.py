@@ -11,14 +11,14 @@ from attrs import evolve
 from fake_relay import CHUNKED, FakeTransport, opened_on
 
 from conftest import Complaints
-from trio_worker.capabilities import Capabilities
 from trio_worker.capture import Catcher, open_catcher, parse_faults
 from trio_worker.capture.chaos import Faults
-from trio_worker.connection import Connection
-from trio_worker.opening import Opened, open_session
-from trio_worker.outcome import Accepted, How, NotSent, Outcome, Refused, Uncertain, Unfit
-from trio_worker.relay import Relay, RelayOptions, Timeouts, tls_context
-from trio_worker.smtp import Envelope
+from trio_worker.smtp.capabilities import Capabilities
+from trio_worker.smtp.connection import Connection
+from trio_worker.smtp.conversation import Envelope
+from trio_worker.smtp.outcome import Accepted, How, NotSent, Outcome, Refused, Uncertain, Unfit
+from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
+from trio_worker.smtp.session import Opened, open_session
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\n.hello\r\n")
 CAREFUL = evolve(MAIL, is_cautious=True)

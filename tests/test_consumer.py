@@ -18,21 +18,21 @@ from conftest import job_bytes
 from trio_worker.age import PushHistory
 from trio_worker.broker import QueueOptions
 from trio_worker.claim import Claim, Source
-from trio_worker.connection import IDLE_SECONDS, Connection
 from trio_worker.consumer import Consumers
 from trio_worker.delivery import Delivery
 from trio_worker.gate import Gate
 from trio_worker.in_flight import InFlight
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer, MailOptions
-from trio_worker.opening import Opened
-from trio_worker.outcome import Trouble
-from trio_worker.pool import Pool, PoolOptions, open_pool
 from trio_worker.preparation import Preparation
 from trio_worker.record import Record
-from trio_worker.relay import Timeouts
 from trio_worker.settlement import DONE, Release
-from trio_worker.smtp import Envelope
+from trio_worker.smtp.connection import IDLE_SECONDS, Connection
+from trio_worker.smtp.conversation import Envelope
+from trio_worker.smtp.outcome import Trouble
+from trio_worker.smtp.pool import Pool, PoolOptions, open_pool
+from trio_worker.smtp.relay import Timeouts
+from trio_worker.smtp.session import Opened
 from trio_worker.verdict import RetryPolicy
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"x\r\n")

@@ -15,8 +15,8 @@ from fake_relay import CHUNKED, FakeTransport, opened_on
 
 from conftest import WorkerMaker, job_bytes
 from trio_worker import bridge
-from trio_worker.opening import Opened
-from trio_worker.pool import PoolOptions
+from trio_worker.smtp.pool import PoolOptions
+from trio_worker.smtp.session import Opened
 from trio_worker.worker import Worker
 
 MAILS = 600

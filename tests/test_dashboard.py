@@ -25,11 +25,11 @@ from trio_worker.dashboard import render_frame, render_svg
 from trio_worker.events import Claimed, Disposition, Phase, QueueSeen, Settled, SettledJob
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.ledger import Ledger
-from trio_worker.outcome import How, Trouble
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
-from trio_worker.reply import Reply, Stage
-from trio_worker.smtp_events import ConnectionView
+from trio_worker.smtp.events import ConnectionView
+from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.snapshot import Scope, Snapshot
 from trio_worker.status_line import status_line
 from trio_worker.view import Drain, Page, Pause, Quit, Resume, Typing, View

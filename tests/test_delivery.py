@@ -7,10 +7,10 @@ import pytest
 from trio_worker.claim import Claim, Source
 from trio_worker.delivery import Delivery
 from trio_worker.events import Disposition
-from trio_worker.outcome import Accepted, How, Loss, Outcome, Uncertain
 from trio_worker.record import Cause, Record
-from trio_worker.reply import Reply, Stage
 from trio_worker.settlement import DONE, Bury, Delay, Hold, Release, Verdict
+from trio_worker.smtp.outcome import Accepted, How, Loss, Outcome, Uncertain
+from trio_worker.smtp.reply import Reply, Stage
 
 RECORD, CAUSE = Record(1.0, "Registration"), Cause("refused", "451 4.7.1", "rcpt", "later")
 CLAIM = Claim("job1", b"", RECORD, "run.1", Source.FRESH, 1, 0.0, 0.0)

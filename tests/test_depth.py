@@ -16,13 +16,13 @@ from conftest import WorkerMaker, job_bytes
 from trio_worker.broker import Broker
 from trio_worker.capture import Catcher, Faults, MemoryStore, open_catcher, parse_faults
 from trio_worker.claim import Claim
-from trio_worker.connection import Connection
 from trio_worker.events import Disposition
 from trio_worker.inspection import Counts, count_jobs
-from trio_worker.outcome import Accepted, Refused
-from trio_worker.pool import PoolOptions, open_pool
-from trio_worker.relay import Timeouts
-from trio_worker.smtp import Envelope, Transaction
+from trio_worker.smtp.connection import Connection
+from trio_worker.smtp.conversation import Envelope, Transaction
+from trio_worker.smtp.outcome import Accepted, Refused
+from trio_worker.smtp.pool import PoolOptions, open_pool
+from trio_worker.smtp.relay import Timeouts
 from trio_worker.worker import ShutdownOptions, Worker
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\nhello\r\n")

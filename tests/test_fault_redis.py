@@ -31,7 +31,7 @@ from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.redis_client import RedisClient, RedisOptions, Unavailable, open_redis_client, read_script
 from trio_worker.shelves import read_shelf
-from trio_worker.smtp_events import ConnectionOpened
+from trio_worker.smtp.events import ConnectionOpened
 from trio_worker.worker import ShutdownOptions, Worker
 
 # Short, so that a claim whose reply was lost is recovered while the test waits.

@@ -9,8 +9,8 @@ import trio.testing
 from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.events import BreakerChanged, Event
 from trio_worker.gate import Gate
-from trio_worker.outcome import Accepted, How, Loss, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened
-from trio_worker.reply import Reply, Stage
+from trio_worker.smtp.outcome import Accepted, How, Loss, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened
+from trio_worker.smtp.reply import Reply, Stage
 
 DOWN = Trouble(How.CONNECT, Stage.CONNECT, "refused")
 GOOD = Accepted(Reply(250, "ok", Stage.FINAL, "2.0.0"))

@@ -19,12 +19,12 @@ from attrs import evolve
 from conftest import Complaints
 from trio_worker.capture import EXTENSIONS, open_catcher, parse_faults
 from trio_worker.capture.chaos import Faults
-from trio_worker.connection import Connection
-from trio_worker.opening import Opened, open_session
-from trio_worker.outcome import Accepted, How, Trouble
-from trio_worker.relay import Relay, RelayOptions, Timeouts, tls_context
-from trio_worker.reply import Stage
-from trio_worker.smtp import Envelope
+from trio_worker.smtp.connection import Connection
+from trio_worker.smtp.conversation import Envelope
+from trio_worker.smtp.outcome import Accepted, How, Trouble
+from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
+from trio_worker.smtp.reply import Stage
+from trio_worker.smtp.session import Opened, open_session
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\nhello\r\n", is_cautious=True)
 QUICK = Timeouts(connect_seconds=5, command_seconds=5, final_reply_seconds=5)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.capabilities import Capabilities
-from trio_worker.exchange import Exchange, exchange_of
 from trio_worker.order import (
     MOST_SECONDS,
     Drain,
@@ -21,8 +19,10 @@ from trio_worker.order import (
     write_letter,
 )
 from trio_worker.outcome_line import ExchangeLine, read_exchange, write_exchange
-from trio_worker.reply import Reply, Stage, reply_from
-from trio_worker.smtp import Conversation, Envelope, Transaction
+from trio_worker.smtp.capabilities import Capabilities
+from trio_worker.smtp.conversation import Conversation, Envelope, Transaction
+from trio_worker.smtp.reply import Reply, Stage, reply_from
+from trio_worker.smtp.trace import Exchange, exchange_of
 
 SECONDS = st.integers(1, int(MOST_SECONDS)).map(float)
 ORDERS: st.SearchStrategy[Order] = st.one_of(

@@ -14,22 +14,22 @@ from fake_relay import FakeTransport, opened_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_worker.connection import IDLE_SECONDS, Connection
 from trio_worker.events import Event
-from trio_worker.opener import PROVEN_SECONDS
-from trio_worker.opening import Opened
-from trio_worker.outcome import Accepted, How, Outcome, Trouble, Uncertain
-from trio_worker.pool import SUSPENDED_SECONDS, Pool, PoolClosed, PoolOptions, open_pool
-from trio_worker.relay import Timeouts
-from trio_worker.reply import Reply, Stage
-from trio_worker.smtp import Envelope
-from trio_worker.smtp_events import (
+from trio_worker.smtp.connection import IDLE_SECONDS, Connection
+from trio_worker.smtp.conversation import Envelope
+from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionFailed,
     ConnectionOpened,
     PlacesRestored,
     PlacesSuspended,
 )
+from trio_worker.smtp.opener import PROVEN_SECONDS
+from trio_worker.smtp.outcome import Accepted, How, Outcome, Trouble, Uncertain
+from trio_worker.smtp.pool import SUSPENDED_SECONDS, Pool, PoolClosed, PoolOptions, open_pool
+from trio_worker.smtp.relay import Timeouts
+from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.smtp.session import Opened
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"x\r\n")
 REFUSED = Trouble(How.CONNECT, Stage.CONNECT, "nobody listens")

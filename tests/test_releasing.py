@@ -9,13 +9,13 @@ from trio_worker.audit import find_strays
 from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claim import Claim, Claims
 from trio_worker.inspection import Counts, count_jobs
-from trio_worker.outcome import Refusal, Refused
 from trio_worker.record import Cause, Record
 from trio_worker.redis_client import RedisClient
 from trio_worker.releasing import Released, peek, purge, release, walk_bodies, walk_waiting
-from trio_worker.reply import Reply, Stage
 from trio_worker.settlement import Bury, Delay, Hold, Settlement, Verdict
 from trio_worker.shelves import Batch, find_shelved, hasten, revive, undo_revive
+from trio_worker.smtp.outcome import Refusal, Refused
+from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.verdict import RetryPolicy, Terms, decide
 
 CAUSE = Cause("refused", "550 5.1.1", "rcpt", "no")

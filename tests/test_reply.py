@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.reply import Garbled, RawReply, ReplyReader, Stage, printable, reply_from
+from trio_worker.smtp.reply import Garbled, RawReply, ReplyReader, Stage, printable, reply_from
 
 
 def read(*parts: bytes) -> list[RawReply | Garbled]:

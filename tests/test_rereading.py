@@ -9,11 +9,11 @@ from attrs import evolve
 from test_pool import Opener, send, several
 
 from conftest import WorkerMaker
-from trio_worker.outcome import Accepted
-from trio_worker.pool import PoolOptions, open_pool
-from trio_worker.relay import RelayOptions, Timeouts
 from trio_worker.rereading import reread
 from trio_worker.settings import Settings
+from trio_worker.smtp.outcome import Accepted
+from trio_worker.smtp.pool import PoolOptions, open_pool
+from trio_worker.smtp.relay import RelayOptions, Timeouts
 
 BEFORE = Settings(smtp=RelayOptions(password="old"))
 

@@ -10,11 +10,11 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_worker.capabilities import Capabilities, read_ehlo
 from trio_worker.capture import EXTENSIONS
-from trio_worker.outcome import Accepted, How, NotSent, Outcome, Refused, Uncertain, Unfit
-from trio_worker.reply import Stage
-from trio_worker.smtp import Conversation, Envelope, Transaction, dot_stuffed
+from trio_worker.smtp.capabilities import Capabilities, read_ehlo
+from trio_worker.smtp.conversation import Conversation, Envelope, Transaction, dot_stuffed
+from trio_worker.smtp.outcome import Accepted, How, NotSent, Outcome, Refused, Uncertain, Unfit
+from trio_worker.smtp.reply import Stage
 
 CHUNKED = Capabilities(pipelining=True, chunking=True, eight_bit=True, has_size=True, size_limit_bytes=1000)
 PIPELINED = Capabilities(pipelining=True)
@@ -314,7 +314,7 @@ def test_content_has_no_line_end_but_crlf(before: bytes, at_once: int, chunking:
     is_sound = re.fullmatch(rb"(?:[^\r\n]|\r\n)*", content) is not None
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("trio_worker.smtp._LOOKED_AT_ONCE", at_once)
+        patched.setattr("trio_worker.smtp.conversation._LOOKED_AT_ONCE", at_once)
         transaction = conversation.begin(envelope)
 
     assert (transaction.outcome is None) == is_sound

@@ -14,15 +14,15 @@ from attrs import define, field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_worker.capabilities import Capabilities
-from trio_worker.outcome import Accepted, How, Outcome, Uncertain
-from trio_worker.smtp import Conversation, Envelope, Transaction
+from trio_worker.smtp.capabilities import Capabilities
+from trio_worker.smtp.conversation import Conversation, Envelope, Transaction
+from trio_worker.smtp.outcome import Accepted, How, Outcome, Uncertain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from collections.abc import Set as AbstractSet
 
-    from trio_worker.reply import Reply, Stage
+    from trio_worker.smtp.reply import Reply, Stage
 
 YES = ["250 ok", "250", "250 2.0.0 " + "long " * 30, "250-two\r\n250 lines", "251 forwards", "250 2.1.5 Ok\r"]
 NO = ["450 later", "550 5.1.1 no", "552 full", "550-two\r\n550 lines"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.outcome import (
+from trio_worker.smtp.outcome import (
     Accepted,
     How,
     Loss,
@@ -19,7 +19,7 @@ from trio_worker.outcome import (
     Unfit,
     Unopened,
 )
-from trio_worker.reply import Reply, Stage, reply_from
+from trio_worker.smtp.reply import Reply, Stage, reply_from
 from trio_worker.tried import Result, tried_of
 
 OK = reply_from(250, "2.0.0 queued", Stage.FINAL)

@@ -7,7 +7,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.outcome import (
+from trio_worker.record import Cause, Record, read_record, write_record
+from trio_worker.settlement import Bury, Delay, Done, Hold, Release, Verdict
+from trio_worker.smtp.outcome import (
     Accepted,
     How,
     Loss,
@@ -20,9 +22,7 @@ from trio_worker.outcome import (
     Unfit,
     Unopened,
 )
-from trio_worker.record import Cause, Record, read_record, write_record
-from trio_worker.reply import Reply, Stage
-from trio_worker.settlement import Bury, Delay, Done, Hold, Release, Verdict
+from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.verdict import (
     FORGIVEN_CLOSINGS,
     FORGIVEN_LOSSES,

@@ -14,18 +14,18 @@ from conftest import WorkerMaker, job_bytes, relay_at
 from trio_worker import breaker
 from trio_worker.alerts import Severity, alerts
 from trio_worker.audit import find_strays
-from trio_worker.backoff import BackOff
 from trio_worker.breaker import Open
 from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
 from trio_worker.cli.status import Health, health_of
 from trio_worker.events import BreakerChanged, Claimed, Disposition, Event, Settled, SettledJob
 from trio_worker.inspection import Counts, count_jobs
-from trio_worker.pool import PoolOptions
 from trio_worker.record import ShelvedJob
 from trio_worker.redis_client import RedisClient
 from trio_worker.shelves import read_shelf
-from trio_worker.smtp_events import ConnectionOpened
+from trio_worker.smtp.backoff import BackOff
+from trio_worker.smtp.events import ConnectionOpened
+from trio_worker.smtp.pool import PoolOptions
 from trio_worker.snapshot import Snapshot
 from trio_worker.verdict import RetryPolicy
 from trio_worker.watching import Watch

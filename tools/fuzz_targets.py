@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from trio_worker.capabilities import Capabilities, read_ehlo
 from trio_worker.jobs.address import AddressFault, Mailbox, parse_mailbox
 from trio_worker.jobs.catalogue import read_catalogue
 from trio_worker.jobs.email_type import Catalogue
@@ -24,9 +23,10 @@ from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import Job, decode
 from trio_worker.journal import JournalUnusableError, read_journal
 from trio_worker.mail.composer import Composer, Mail, MailOptions, open_composer
-from trio_worker.outcome import Accepted, How, Outcome
 from trio_worker.redis_url import RedisUrl, RedisUrlFault, parse_redis_url, shown_redis_url
-from trio_worker.smtp import Conversation, Envelope
+from trio_worker.smtp.capabilities import Capabilities, read_ehlo
+from trio_worker.smtp.conversation import Conversation, Envelope
+from trio_worker.smtp.outcome import Accepted, How, Outcome
 
 AT = 1_800_000_000.0
 JOB_ID = "01JD4Y6T8QABCDEFXYZ"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from trio_worker.heartbeat import Heartbeat, Suspended
-from trio_worker.outcome import How
+from trio_worker.smtp.outcome import How
 from trio_worker.snapshot import Snapshot
 from trio_worker.window import added
 from trio_worker.wording import (

@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 from attrs import evolve, frozen
 
-from trio_worker.backoff import LOGIN_BACKOFF, OTHER_BACKOFF
-from trio_worker.outcome import How, Trouble
+from trio_worker.smtp.backoff import LOGIN_BACKOFF, OTHER_BACKOFF
+from trio_worker.smtp.outcome import How, Trouble
 
 
 @frozen

@@ -20,19 +20,19 @@ from attrs import define, evolve, field
 
 from trio_worker.broker import Broker
 from trio_worker.claim import Claim
-from trio_worker.connection import Connection
 from trio_worker.delivery import Delivery
 from trio_worker.gate import Gate
 from trio_worker.in_flight import InFlight
 from trio_worker.load import Load
-from trio_worker.outcome import Outcome, Trouble, Unopened
-from trio_worker.pool import Pool, PoolClosed
 from trio_worker.preparation import Preparation, now_of
 from trio_worker.record import Cause
 from trio_worker.redis_client import Unavailable
 from trio_worker.settlement import DONE, Done, Release, Verdict
 from trio_worker.settling import Settler
-from trio_worker.smtp import Transaction
+from trio_worker.smtp.connection import Connection
+from trio_worker.smtp.conversation import Transaction
+from trio_worker.smtp.outcome import Outcome, Trouble, Unopened
+from trio_worker.smtp.pool import Pool, PoolClosed
 from trio_worker.tried import tried_of
 from trio_worker.verdict import RetryPolicy, Terms, decide, is_done
 

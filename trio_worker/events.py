@@ -17,7 +17,7 @@ from trio_worker.breaker import Breaker
 from trio_worker.claim import Source
 from trio_worker.record import Cause
 from trio_worker.server_state import ServerState
-from trio_worker.smtp_events import (
+from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionFailed,
     ConnectionOpened,

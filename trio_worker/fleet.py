@@ -17,8 +17,8 @@ from trio_worker.breaker import Closed
 from trio_worker.events import Disposition, Phase, QueueSeen
 from trio_worker.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen, summed_causes
 from trio_worker.ledger import Ledger
-from trio_worker.outcome import How
 from trio_worker.outcome_line import OutcomeLine
+from trio_worker.smtp.outcome import How
 from trio_worker.snapshot import Scope, Snapshot
 from trio_worker.window import added
 

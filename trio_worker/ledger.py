@@ -29,7 +29,7 @@ from trio_worker.events import (
     Settled,
     SettlementsKept,
 )
-from trio_worker.smtp_events import (
+from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionFailed,
     ConnectionOpened,

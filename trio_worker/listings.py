@@ -14,7 +14,7 @@ from trio_worker.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, Line, blank, c
 from trio_worker.events import Disposition, Phase
 from trio_worker.heartbeat import DeathCount, WorkerSeen
 from trio_worker.outcome_line import OutcomeLine
-from trio_worker.smtp_events import ConnectionView
+from trio_worker.smtp.events import ConnectionView
 from trio_worker.snapshot import CAUSE_MINUTES, Scope, Snapshot
 from trio_worker.wording import (
     UNKNOWN,

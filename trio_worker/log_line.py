@@ -33,16 +33,16 @@ from trio_worker.events import (
     SettledJob,
     SettlementsKept,
 )
-from trio_worker.outcome import Trouble
 from trio_worker.privacy import mask_text
 from trio_worker.record import Cause
-from trio_worker.smtp_events import (
+from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionFailed,
     ConnectionOpened,
     PlacesRestored,
     PlacesSuspended,
 )
+from trio_worker.smtp.outcome import Trouble
 
 LEVELS = ("debug", "info", "warning", "error")
 RANKS = {level: rank for rank, level in enumerate(LEVELS)}

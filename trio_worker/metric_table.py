@@ -17,7 +17,7 @@ from trio_worker import __version__
 from trio_worker.claim import Source
 from trio_worker.events import Disposition, Phase
 from trio_worker.jobs.fault import Reason
-from trio_worker.outcome import How
+from trio_worker.smtp.outcome import How
 from trio_worker.tallies import DRAIN_BOUNDS, Act, Removal
 from trio_worker.tried import Result
 

@@ -21,7 +21,7 @@ from trio_worker.heartbeat import (
 )
 from trio_worker.ledger import Ledger
 from trio_worker.outcome_line import OutcomeLine
-from trio_worker.smtp_events import ConnectionView
+from trio_worker.smtp.events import ConnectionView
 from trio_worker.window import Quantiles
 
 # Why jobs were not sent is counted by the minute, and shown for so many of them.

@@ -35,9 +35,9 @@ from trio_worker.mail.composer import Composer, ComposerFaults, open_composer
 from trio_worker.record import UNKNOWN, ShelvedJob
 from trio_worker.redis_client import RedisClient, Unavailable, open_redis_client
 from trio_worker.redis_url import shown_redis_url
-from trio_worker.relay import Relay, tls_context
 from trio_worker.settings import Faults, Settings, read_settings
 from trio_worker.shelves import Shelf, read_delayed, walk_shelf
+from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.trio_thread import TrioThread, open_trio_thread
 from trio_worker.wording import counted, duration, trouble_words
 from trio_worker.worker import Worker, WorkerOptions

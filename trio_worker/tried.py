@@ -7,7 +7,7 @@ from typing import assert_never
 
 from attrs import frozen
 
-from trio_worker.outcome import Accepted, How, Loss, NotSent, Outcome, Refused, Uncertain, Unfit, Unopened
+from trio_worker.smtp.outcome import Accepted, How, Loss, NotSent, Outcome, Refused, Uncertain, Unfit, Unopened
 from trio_worker.verdict import is_for_good
 
 

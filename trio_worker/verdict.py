@@ -30,7 +30,9 @@ from typing import assert_never
 from attrs import evolve, frozen
 
 from trio_worker.option import option
-from trio_worker.outcome import (
+from trio_worker.record import Attempt, Cause, Failed, Record
+from trio_worker.settlement import DONE, Bury, Delay, Hold, Release, Verdict
+from trio_worker.smtp.outcome import (
     Accepted,
     How,
     Loss,
@@ -43,9 +45,7 @@ from trio_worker.outcome import (
     Unfit,
     Unopened,
 )
-from trio_worker.record import Attempt, Cause, Failed, Record
-from trio_worker.reply import Reply, Stage
-from trio_worker.settlement import DONE, Bury, Delay, Hold, Release, Verdict
+from trio_worker.smtp.reply import Reply, Stage
 
 # Losing a connection after MAIL is forgiven this often before an attempt is spent on it.
 FORGIVEN_LOSSES = 3

@@ -26,7 +26,6 @@ from trio_worker.claiming import BurstEnd, Claiming
 from trio_worker.consumer import Consumers
 from trio_worker.durability import examine
 from trio_worker.events import Event, Phase, PhaseChanged, Publish, QuietChanged, RedisWeak
-from trio_worker.exchange import Exchange
 from trio_worker.gate import Gate, RedisHealth
 from trio_worker.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, told_types
 from trio_worker.in_flight import InFlight
@@ -35,20 +34,21 @@ from trio_worker.journal import Journal
 from trio_worker.leases import keep_leases
 from trio_worker.lookout import Lookout
 from trio_worker.mail.composer import Composer, MailOptions
-from trio_worker.opener import OpenSession
-from trio_worker.opening import Opened, open_session
 from trio_worker.option import option
 from trio_worker.order import Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, Trace
-from trio_worker.outcome import How, Trouble
 from trio_worker.overview import queue_seen
-from trio_worker.pool import Pool, PoolOptions, open_pool
 from trio_worker.preparation import Preparation
 from trio_worker.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
 from trio_worker.redis_client import RedisClient, Unavailable
-from trio_worker.relay import Relay, RelayOptions
-from trio_worker.reply import Stage
 from trio_worker.settling import Settler
+from trio_worker.smtp.opener import OpenSession
+from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.pool import Pool, PoolOptions, open_pool
+from trio_worker.smtp.relay import Relay, RelayOptions
+from trio_worker.smtp.reply import Stage
+from trio_worker.smtp.session import Opened, open_session
+from trio_worker.smtp.trace import Exchange
 from trio_worker.snapshot import Snapshot
 from trio_worker.task_tree import task_tree
 from trio_worker.verdict import RetryPolicy

@@ -25,10 +25,10 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
-from trio_worker.relay import tls_context
 from trio_worker.settings import KEYS, Fault, Faults, Settings, config_path, read_settings, suggest_key
 from trio_worker.settings_schema import SCHEMA_FILE, schema_text
 from trio_worker.settings_text import effective, explain, production_text, toml_value
+from trio_worker.smtp.relay import tls_context
 from trio_worker.wording import counted
 
 config_app = App(name="config", help="Configuration: is it right, what is in force.", help_format="plaintext")

@@ -11,8 +11,8 @@ from trio_worker.cli.surroundings import MISCONFIGURED, refuse
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer, ComposerFaults, open_composer
-from trio_worker.relay import Relay, tls_context
 from trio_worker.settings import Settings
+from trio_worker.smtp.relay import Relay, tls_context
 
 
 @frozen

@@ -34,9 +34,9 @@ from trio_worker.keyboard import Keyboard, open_keyboard
 from trio_worker.ladder import climb, signals_to_obey
 from trio_worker.logbook import Logbook, open_logbook
 from trio_worker.redis_client import RedisClient
-from trio_worker.relay import Relay
 from trio_worker.rereading import reread
 from trio_worker.settings import Faults, Settings, config_path, digest_of, read_settings
+from trio_worker.smtp.relay import Relay
 from trio_worker.status_line import status_line
 from trio_worker.supervisor import Supervisor, find_supervisor
 from trio_worker.task_tree import task_tree

@@ -42,17 +42,17 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
-from trio_worker.connection import Connection
 from trio_worker.jobs.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
-from trio_worker.opening import Opened, certificate_ends_at, open_session
 from trio_worker.order import MOST_SECONDS, Trace, give_order
-from trio_worker.outcome import How, Trouble, Unfit
 from trio_worker.outcome_line import ExchangeLine
 from trio_worker.privacy import mask_text
 from trio_worker.redis_client import Unavailable
-from trio_worker.reply import Reply, Stage
 from trio_worker.settings import Settings
-from trio_worker.trial import try_envelope
+from trio_worker.smtp.connection import Connection
+from trio_worker.smtp.outcome import How, Trouble, Unfit
+from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.smtp.session import Opened, certificate_ends_at, open_session
+from trio_worker.smtp.verify import try_envelope
 from trio_worker.watching import Watch
 from trio_worker.wording import clock
 

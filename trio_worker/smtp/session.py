@@ -20,10 +20,10 @@ import trio
 from attrs import define, frozen
 
 from trio_worker.bridge import call_abortable
-from trio_worker.capabilities import Capabilities, read_ehlo
-from trio_worker.outcome import How, Trouble
-from trio_worker.relay import Relay
-from trio_worker.reply import Stage, printable, reply_from
+from trio_worker.smtp.capabilities import Capabilities, read_ehlo
+from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.relay import Relay
+from trio_worker.smtp.reply import Stage, printable, reply_from
 
 # Of what the relay offers the first of these is tried, and only it: a second failed AUTH in one session looks like an
 # attack. CRAM-MD5 never shows the password, so it alone is allowed without TLS.

@@ -33,9 +33,9 @@ from itertools import pairwise
 
 from attrs import define, field, frozen
 
-from trio_worker.capabilities import Capabilities
-from trio_worker.outcome import Accepted, How, Loss, NotSent, Outcome, Refusal, Refused, Uncertain, Unfit
-from trio_worker.reply import Garbled, RawReply, Reply, ReplyReader, Stage
+from trio_worker.smtp.capabilities import Capabilities
+from trio_worker.smtp.outcome import Accepted, How, Loss, NotSent, Outcome, Refusal, Refused, Uncertain, Unfit
+from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
 
 # What a path may not hold on the wire: controls, space, DEL and the brackets that would end it (RFC 5321 4.1.2).
 _UNSAFE_IN_PATH = re.compile(r"[\x00-\x20\x7f<>]")

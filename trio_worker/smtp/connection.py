@@ -10,14 +10,14 @@ import trio
 from attrs import define, field
 
 from trio_worker.bridge import unsent_bytes, waiting_bytes
-from trio_worker.exchange import Exchange, exchange_of
-from trio_worker.opening import Opened
-from trio_worker.outcome import Accepted, How, Outcome, Refused
 from trio_worker.privacy import mask_text
-from trio_worker.relay import Timeouts
-from trio_worker.reply import Reply, Stage
-from trio_worker.smtp import Conversation, Envelope, Transaction
-from trio_worker.smtp_events import ConnectionView
+from trio_worker.smtp.conversation import Conversation, Envelope, Transaction
+from trio_worker.smtp.events import ConnectionView
+from trio_worker.smtp.outcome import Accepted, How, Outcome, Refused
+from trio_worker.smtp.relay import Timeouts
+from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.smtp.session import Opened
+from trio_worker.smtp.trace import Exchange, exchange_of
 
 # A connection that rested longer may have died unseen: its next message waits for the replies to RCPT.
 IDLE_SECONDS = 5.0

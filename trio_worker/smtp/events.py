@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from trio_worker.capabilities import Capabilities
-from trio_worker.outcome import Trouble
+from trio_worker.smtp.capabilities import Capabilities
+from trio_worker.smtp.outcome import Trouble
 
 
 @frozen

@@ -16,13 +16,10 @@ from typing import Literal, TypeAlias, TypeVarTuple
 import trio
 from attrs import define, evolve, field, frozen
 
-from trio_worker.backoff import LOGIN_BACKOFF
-from trio_worker.connection import Connection, TellExchange
-from trio_worker.opener import Opener, OpenSession
 from trio_worker.option import option
-from trio_worker.outcome import How, Trouble
-from trio_worker.relay import Timeouts
-from trio_worker.smtp_events import (
+from trio_worker.smtp.backoff import LOGIN_BACKOFF
+from trio_worker.smtp.connection import Connection, TellExchange
+from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionOpened,
     ConnectionView,
@@ -30,6 +27,9 @@ from trio_worker.smtp_events import (
     PlacesSuspended,
     Publish,
 )
+from trio_worker.smtp.opener import Opener, OpenSession
+from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.relay import Timeouts
 
 # How often the keeper looks at the places that lie in the channel: closing one a second late harms nobody.
 SWEEP_SECONDS = 1.0

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from trio_worker.reply import Reply, Stage
+from trio_worker.smtp.reply import Reply, Stage
 
 
 class How(StrEnum):

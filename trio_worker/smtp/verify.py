@@ -7,10 +7,10 @@ import asyncio
 import trio
 from attrs import define, field
 
-from trio_worker.opening import Opened, Tell
-from trio_worker.outcome import How, Trouble
-from trio_worker.relay import Timeouts
-from trio_worker.reply import Garbled, RawReply, Reply, ReplyReader, Stage
+from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.relay import Timeouts
+from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
+from trio_worker.smtp.session import Opened, Tell
 
 
 class _Ear(asyncio.Protocol):

@@ -9,9 +9,9 @@ from typing import TypeAlias
 import trio
 from attrs import define, field
 
-from trio_worker.opening import Opened
-from trio_worker.outcome import Trouble
-from trio_worker.smtp_events import ConnectionFailed, Publish
+from trio_worker.smtp.events import ConnectionFailed, Publish
+from trio_worker.smtp.outcome import Trouble
+from trio_worker.smtp.session import Opened
 
 # A good opening proves for so long that the relay lets us in, and several may be opened at once.
 PROVEN_SECONDS = 10.0
