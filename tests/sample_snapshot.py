@@ -19,7 +19,7 @@ from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vital
 from trio_worker.ledger import Ledger
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.record import Cause
-from trio_worker.server_state import ServerState
+from trio_worker.redis.server_state import ServerState
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.outcome import How, Trouble
 from trio_worker.smtp.reply import Reply, Stage

@@ -15,7 +15,7 @@ from trio_worker.claim import Claim, Claims, Source
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.keys import fleet_keys
 from trio_worker.record import Cause, Record
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settlement import Answered, Bury, Delay, Done, Hold, Release, Settlement, Verdict
 from trio_worker.shelves import Batch, find_shelved, read_shelf, revive
 

@@ -15,7 +15,7 @@ from trio_worker.broker import Broker, QueueOptions
 from trio_worker.capture import Catcher
 from trio_worker.claim import Claims
 from trio_worker.inspection import Counts, count_jobs
-from trio_worker.redis_client import RedisClient
+from trio_worker.redis.client import RedisClient
 from trio_worker.settlement import Answered, Done, Settlement
 
 T = TypeVar("T")

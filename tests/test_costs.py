@@ -63,7 +63,7 @@ async def test_a_mail_costs_few_calls_to_redis_and_one_write_to_the_relay_or_les
         crossings += 1
         return await call(*words)
 
-    for place in ("trio_worker.redis_client.call_inline", "trio_worker.bridge.call_inline"):
+    for place in ("trio_worker.redis.client.call_inline", "trio_worker.bridge.call_inline"):
         monkeypatch.setattr(place, counted)
     relay = Relay()
     worker = await loaded(workers, relay, depth, number_workers)

@@ -21,7 +21,7 @@ from trio_worker.bridge import open_bridge
 from trio_worker.cli import app
 from trio_worker.jobs.email_type import KINDS, FieldSpec
 from trio_worker.jobs.job import Job, decode
-from trio_worker.redis_client import RedisOptions, open_redis_client
+from trio_worker.redis.client import RedisOptions, open_redis_client
 from trio_worker.settings import KEYS, TYPE_KEYS
 
 ROOT = Path(__file__).parent.parent

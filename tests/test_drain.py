@@ -14,7 +14,7 @@ from trio_worker.events import Disposition
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
-from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
+from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.worker import ShutdownOptions, Worker
 

@@ -22,8 +22,8 @@ from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker import embedded, embedded_server
-from trio_worker.embedded import (
+from trio_worker.redis import embedded, embedded_server
+from trio_worker.redis.embedded import (
     AlreadyGone,
     EmbeddedAddress,
     EmbeddedAddressFault,
@@ -41,7 +41,7 @@ from trio_worker.embedded import (
     read_embedded,
     release_embedded,
 )
-from trio_worker.embedded_server import Nobody, Record, Standing, Stranger, await_standing, look_at, write_record
+from trio_worker.redis.embedded_server import Nobody, Record, Standing, Stranger, await_standing, look_at, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,7 +131,7 @@ def listener(port: int) -> Iterator[None]:
 OTHER = """
 import json, signal, sys
 from pathlib import Path
-from trio_worker import embedded
+from trio_worker.redis import embedded
 embedded.USUAL_PORTS = json.loads(sys.argv[2])
 def say(*words): print(json.dumps(words), flush=True)
 signal.signal(signal.SIGINT, lambda *_: say("interrupted"))
@@ -147,7 +147,7 @@ say(type(embedded.release_embedded(hold)).__name__)
 WORKER = """
 import json, sys, trio
 from pathlib import Path
-from trio_worker import embedded
+from trio_worker.redis import embedded
 embedded.USUAL_PORTS = json.loads(sys.argv[2])
 async def main():
     async with embedded.open_embedded(embedded.EmbeddedAddress(Path(sys.argv[1]))) as server:

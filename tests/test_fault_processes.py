@@ -18,7 +18,7 @@ from test_processes import PATIENCE_SECONDS, Programs, assert_clean, faults, pat
 
 from conftest import job_bytes
 from trio_worker.capture import Catcher
-from trio_worker.redis_client import RedisClient
+from trio_worker.redis.client import RedisClient
 from trio_worker.shelves import read_shelf
 
 __all__ = ["programs", "relay"]  # fixtures

@@ -27,7 +27,7 @@ from trio_worker.capture import Catcher
 from trio_worker.events import Phase
 from trio_worker.heartbeat import Heartbeat, write_heartbeat
 from trio_worker.keys import fleet_keys
-from trio_worker.redis_client import RedisClient
+from trio_worker.redis.client import RedisClient
 
 ROOT = Path(__file__).parent.parent
 SECRET = "ann.secret@example.org"

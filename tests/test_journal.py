@@ -27,7 +27,7 @@ from trio_worker.events import (
 )
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.journal import JournalUnusableError, Owner, open_journal, read_journal
-from trio_worker.redis_client import RedisClient, RedisOptions
+from trio_worker.redis.client import RedisClient, RedisOptions
 from trio_worker.settings import Settings
 from trio_worker.settlement import Entry
 from trio_worker.worker import ShutdownOptions, Worker

@@ -32,7 +32,7 @@ from trio_worker.ledger import Ledger
 from trio_worker.metric_table import TABLE, Kind
 from trio_worker.metrics import GATHERED, Metrics
 from trio_worker.record import Cause
-from trio_worker.redis_client import Unavailable
+from trio_worker.redis.client import Unavailable
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.events import (
     ConnectionClosed,

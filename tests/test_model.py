@@ -32,7 +32,7 @@ from trio_worker.cancelling import Waiting, cancel
 from trio_worker.claim import Claim, Claims, Source
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.record import Cause
-from trio_worker.redis_client import RedisClient, RedisOptions, Unavailable, open_redis_client
+from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client
 from trio_worker.settlement import Answered, Bury, Delay, Done, Hold, Release, Settlement, Verdict
 from trio_worker.shelves import Batch, Shelf, drop, find_job, find_shelved, revive
 

@@ -19,7 +19,7 @@ from trio_worker.outcome_line import ExchangeLine, write_exchange
 from trio_worker.overview import Overview, read_overview
 from trio_worker.pausing import pause_queue
 from trio_worker.presence import Presence, new_worker_name
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 from trio_worker.smtp.trace import Exchange
 from trio_worker.tallies import Act

@@ -21,7 +21,7 @@ from conftest import job_bytes
 from trio_worker.audit import find_strays
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
 from trio_worker.inspection import Counts, count_jobs
-from trio_worker.redis_client import RedisClient
+from trio_worker.redis.client import RedisClient
 
 LEDGER = re.compile(
     r"(?P<claimed>[\d,]+) claimed = (?P<sent>[\d,]+) sent \+ (?P<delayed>[\d,]+) delayed \+ (?P<dead>[\d,]+) dead \+ "

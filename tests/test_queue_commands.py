@@ -28,7 +28,7 @@ from trio_worker.minutes import MinuteSample, write_sample
 from trio_worker.outcome_line import OutcomeLine, write_outcome
 from trio_worker.overview import DAY_MINUTES
 from trio_worker.record import Cause, Record
-from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
+from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
 from trio_worker.settlement import Bury, Settlement
 
 SECRET = "ann.secret@example.org"

@@ -23,13 +23,13 @@ from redis import exceptions
 from conftest import Complaints
 from proving_ground import Valkey
 from trio_worker.bridge import call
-from trio_worker.redis_client import (
+from trio_worker.redis.client import (
     RedisOptions,
     RedisUrlError,
     Unavailable,
     open_redis_client,
 )
-from trio_worker.redis_connection import TcpConnection
+from trio_worker.redis.connection import TcpConnection
 
 
 async def test_a_write_on_a_connection_that_was_broken_off_fails_at_once(bridge: Complaints, valkey_url: str) -> None:
@@ -70,7 +70,7 @@ async def test_a_server_that_goes_deaf_is_given_up_at_the_deadline(
     bridge: Complaints, monkeypatch: pytest.MonkeyPatch, words: tuple[str | bytes, ...]
 ) -> None:
     """Whether it does not answer or does not even take what is written."""
-    monkeypatch.setattr("trio_worker.redis_client.CALL_SECONDS", 0.2)
+    monkeypatch.setattr("trio_worker.redis.client.CALL_SECONDS", 0.2)
     async with deaf_server(str(words[0]).encode()) as url, open_redis_client(RedisOptions(url=url), 5.0) as client:
         with trio.fail_after(4):
             answer = await client.command(*words)

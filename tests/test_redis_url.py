@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.primary import slot_of
-from trio_worker.redis_url import RedisUrl, RedisUrlFault, Way, parse_redis_url, shown_redis_url
+from trio_worker.redis.primary import slot_of
+from trio_worker.redis.url import RedisUrl, RedisUrlFault, Way, parse_redis_url, shown_redis_url
 
 
 @pytest.mark.parametrize(

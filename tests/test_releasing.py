@@ -10,7 +10,7 @@ from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claim import Claim, Claims
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.record import Cause, Record
-from trio_worker.redis_client import RedisClient
+from trio_worker.redis.client import RedisClient
 from trio_worker.releasing import Released, peek, purge, release, walk_bodies, walk_waiting
 from trio_worker.settlement import Bury, Delay, Hold, Settlement, Verdict
 from trio_worker.shelves import Batch, find_shelved, hasten, revive, undo_revive

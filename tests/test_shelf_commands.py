@@ -17,7 +17,7 @@ from trio_worker.cli import app
 from trio_worker.cli.job_text import job_lines
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.record import Attempt, Cause, Failed, Record, Said, ShelvedJob
-from trio_worker.redis_client import RedisClient, RedisOptions, open_redis_client
+from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
 from trio_worker.settlement import Bury, Delay, Hold, Settlement, Verdict
 from trio_worker.tallies import Act, Removal
 

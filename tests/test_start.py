@@ -15,7 +15,7 @@ from test_processes import Program, Programs, faults, patience, programs, relay
 from conftest import job_bytes
 from trio_worker import probe
 from trio_worker.capture import Catcher
-from trio_worker.redis_client import RedisClient
+from trio_worker.redis.client import RedisClient
 
 __all__ = ["programs", "relay"]  # fixtures
 
@@ -82,7 +82,7 @@ async def test_a_service_imports_nothing_after_its_first_claim_and_never_what_dr
     assert program.ledger["dead"] == 3
     assert told(program, "late") == set()
     drawing = {"rich.console", "rich.live", "trio_worker.cells", "trio_worker.live_dashboard", "trio_worker.screen"}
-    assert not told(program, "loaded") & {*drawing, "trio_worker.embedded", "trio_worker.capture"}
+    assert not told(program, "loaded") & {*drawing, "trio_worker.redis.embedded", "trio_worker.capture"}
 
 
 def test_a_line_with_words_beyond_ascii_opens_no_file() -> None:

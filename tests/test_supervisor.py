@@ -16,7 +16,7 @@ from test_processes import Programs, patience, programs, push, relay
 
 from trio_worker.capture import Catcher
 from trio_worker.events import Phase, PhaseChanged
-from trio_worker.redis_client import RedisClient
+from trio_worker.redis.client import RedisClient
 from trio_worker.supervisor import Supervisor, find_supervisor
 
 __all__ = ["programs", "relay"]

@@ -102,7 +102,7 @@ def test_a_worker_that_cannot_be_had_says_why(tmp_path: Path, *, is_trio: bool) 
 def test_a_missing_server_says_why(tmp_path: Path) -> None:
     """Without the wheel and without a server on PATH there is no embedded Valkey."""
     test = (
-        "import trio_worker.embedded as embedded\n"
+        "import trio_worker.redis.embedded as embedded\n"
         "def find():\n    raise embedded.EmbeddedUnavailable('no server here')\n"
         "embedded.find_binary = find\n"
         "def test_it(mail_worker):\n    pass\n"

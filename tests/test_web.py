@@ -25,7 +25,7 @@ from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher
 from trio_worker.cli import app
 from trio_worker.cli.health import health
-from trio_worker.redis_client import RedisClient
+from trio_worker.redis.client import RedisClient
 from trio_worker.settings import Settings, read_settings
 from trio_worker.snapshot import Snapshot
 from trio_worker.web import (

@@ -21,7 +21,7 @@ from trio_worker.cli.status import Health, health_of
 from trio_worker.events import BreakerChanged, Claimed, Disposition, Event, Settled, SettledJob
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.record import ShelvedJob
-from trio_worker.redis_client import RedisClient
+from trio_worker.redis.client import RedisClient
 from trio_worker.shelves import read_shelf
 from trio_worker.smtp.backoff import BackOff
 from trio_worker.smtp.events import ConnectionOpened

@@ -23,7 +23,7 @@ from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import Job, decode
 from trio_worker.journal import JournalUnusableError, read_journal
 from trio_worker.mail.composer import Composer, Mail, MailOptions, open_composer
-from trio_worker.redis_url import RedisUrl, RedisUrlFault, parse_redis_url, shown_redis_url
+from trio_worker.redis.url import RedisUrl, RedisUrlFault, parse_redis_url, shown_redis_url
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
 from trio_worker.smtp.conversation import Conversation, Envelope
 from trio_worker.smtp.outcome import Accepted, How, Outcome

@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 from redis import Redis, RedisError
 
 from trio_worker.capture.actions import CaughtMail
-from trio_worker.embedded_server import find_binary
+from trio_worker.redis.embedded_server import find_binary
 
 ROOT = Path(__file__).resolve().parent.parent
 QUEUE = "jobs"

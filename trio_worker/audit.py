@@ -8,8 +8,8 @@ from attrs import frozen
 
 from trio_worker.inspection import PAGE
 from trio_worker.keys import queue_keys
-from trio_worker.redis_client import RedisClient, Unavailable
-from trio_worker.soundness import pairs
+from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.server import pairs
 
 
 @frozen

@@ -13,7 +13,7 @@ from trio_worker.claim import Claim, Claims, Source
 from trio_worker.keys import queue_keys
 from trio_worker.option import option
 from trio_worker.record import Record, read_record
-from trio_worker.redis_client import Answer, RedisClient, Unavailable
+from trio_worker.redis.client import Answer, RedisClient, Unavailable
 from trio_worker.settlement import Answered, Settling
 
 # At most so many jobs in one claim: a script must stay well under a millisecond, and ids carry three digits.

@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from trio_worker.broker import new_id_prefix
 from trio_worker.keys import queue_keys
 from trio_worker.record import Attempt, Cause, Record, ShelvedJob, write_record
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
 
 # Jobs in one script call. Finding one takes Redis the longer the farther back it waits: a millisecond in a list of
 # 100,000, and nobody else is served meanwhile.

@@ -17,7 +17,7 @@ from trio_worker.events import Claimed, LeasesRecovered, Publish, QueuePaused
 from trio_worker.gate import Gate, RedisHealth
 from trio_worker.in_flight import InFlight
 from trio_worker.inspection import count_jobs
-from trio_worker.redis_client import Unavailable
+from trio_worker.redis.client import Unavailable
 from trio_worker.settling import Settler
 
 # The longest blocking wait for a job: a pause, a lease that ran out elsewhere and a dead letter limit are seen by

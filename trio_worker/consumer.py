@@ -26,7 +26,7 @@ from trio_worker.in_flight import InFlight
 from trio_worker.load import Load
 from trio_worker.preparation import Preparation, now_of
 from trio_worker.record import Cause
-from trio_worker.redis_client import Unavailable
+from trio_worker.redis.client import Unavailable
 from trio_worker.settlement import DONE, Done, Release, Verdict
 from trio_worker.settling import Settler
 from trio_worker.smtp.connection import Connection

@@ -16,7 +16,8 @@ from trio_worker.age_bars import AgeBars
 from trio_worker.breaker import Breaker
 from trio_worker.claim import Source
 from trio_worker.record import Cause
-from trio_worker.server_state import ServerState
+from trio_worker.redis.server import Weakness
+from trio_worker.redis.server_state import ServerState
 from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionFailed,
@@ -24,7 +25,6 @@ from trio_worker.smtp.events import (
     PlacesRestored,
     PlacesSuspended,
 )
-from trio_worker.soundness import Weakness
 from trio_worker.tallies import Tallies
 from trio_worker.tried import Tried
 

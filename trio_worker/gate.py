@@ -20,7 +20,7 @@ from trio_worker.breaker import (
     after_wait,
 )
 from trio_worker.events import BreakerChanged, Publish, RedisFailed, RedisRecovered
-from trio_worker.redis_client import Unavailable
+from trio_worker.redis.client import Unavailable
 from trio_worker.smtp.outcome import Accepted, Outcome, Refused, Trouble, Unopened
 from trio_worker.verdict import relay_trouble
 

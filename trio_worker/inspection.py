@@ -7,7 +7,7 @@ import re
 from attrs import frozen
 
 from trio_worker.keys import queue_keys
-from trio_worker.redis_client import Answer, RedisClient, Unavailable
+from trio_worker.redis.client import Answer, RedisClient, Unavailable
 from trio_worker.tallies import Tallies, read_tallies
 
 _NUMBER = re.compile(rb"-?[0-9]{1,19}")

@@ -10,7 +10,7 @@ from trio_worker.broker import Broker
 from trio_worker.events import LeaseLost, Publish
 from trio_worker.gate import RedisHealth
 from trio_worker.in_flight import InFlight
-from trio_worker.redis_client import Unavailable
+from trio_worker.redis.client import Unavailable
 
 # A renewal has to fail twice in a row before a lease can run out unseen.
 RENEWALS_PER_LEASE = 3

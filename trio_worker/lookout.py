@@ -16,9 +16,9 @@ from trio_worker.jobs.job import read_enqueued_at
 from trio_worker.keys import fleet_keys
 from trio_worker.minutes import pushed_at
 from trio_worker.overview import HOUR_MINUTES, Overview, overview_calls, overview_of
-from trio_worker.redis_client import Answer, RedisClient, Unavailable
-from trio_worker.server_state import ServerState, read_server_state
-from trio_worker.soundness import info_fields
+from trio_worker.redis.client import Answer, RedisClient, Unavailable
+from trio_worker.redis.server import info_fields
+from trio_worker.redis.server_state import ServerState, read_server_state
 
 SAMPLE_SECONDS = 5.0
 SERVER_SECONDS = 10.0

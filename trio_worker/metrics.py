@@ -61,7 +61,7 @@ from trio_worker.metric_table import (
     Metric,
 )
 from trio_worker.record import Cause
-from trio_worker.redis_client import Unavailable
+from trio_worker.redis.client import Unavailable
 from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, PlacesSuspended
 from trio_worker.snapshot import Snapshot
 from trio_worker.tallies import Tallies

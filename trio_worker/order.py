@@ -9,7 +9,7 @@ from typing import TypeAlias, assert_never
 from attrs import frozen
 
 from trio_worker.keys import fleet_keys
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.tallies import Act
 from trio_worker.tallying import count_act
 

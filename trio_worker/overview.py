@@ -16,8 +16,8 @@ from trio_worker.inspection import Counts, counts_of
 from trio_worker.jobs.job import read_enqueued_at
 from trio_worker.keys import fleet_keys
 from trio_worker.minutes import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
-from trio_worker.redis_client import Answer, RedisClient, Unavailable
-from trio_worker.server_state import ServerState
+from trio_worker.redis.client import Answer, RedisClient, Unavailable
+from trio_worker.redis.server_state import ServerState
 
 # Enough for the last hour and the one before its first minute; the default of a look.
 HOUR_MINUTES = 61

@@ -34,7 +34,7 @@ from trio_worker.cells import (
     table,
 )
 from trio_worker.events import Disposition
-from trio_worker.server_state import ServerState
+from trio_worker.redis.server_state import ServerState
 from trio_worker.snapshot import Snapshot
 from trio_worker.view import Action, Drain, Pause, Resume, View
 from trio_worker.window import Quantiles

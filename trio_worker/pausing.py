@@ -6,7 +6,7 @@ A pause has a reason, a person and, unless somebody wants it for ever, an end: i
 from __future__ import annotations
 
 from trio_worker.keys import queue_keys
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.tallies import Act
 from trio_worker.tallying import count_act
 

@@ -21,7 +21,7 @@ from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbe
 from trio_worker.keys import fleet_keys
 from trio_worker.order import Order, read_letters
 from trio_worker.outcome_line import ExchangeLine, OutcomeLine, write_exchange, write_outcome
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.smtp.trace import Exchange
 from trio_worker.tallies import drain_names
 from trio_worker.vitals import VitalsMeter

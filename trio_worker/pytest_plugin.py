@@ -55,7 +55,7 @@ class MailWorkerRequest(NamedTuple):
 @pytest.fixture(scope="session")
 def mail_worker_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give the URL of a Valkey for all tests that want one; it stops with the last of them, or when pytest dies."""
-    from trio_worker import embedded, embedded_guard  # noqa: PLC0415  when it is first wanted
+    from trio_worker.redis import embedded, embedded_guard  # noqa: PLC0415  when it is first wanted
 
     address = embedded.EmbeddedAddress(tmp_path_factory.mktemp("mail-worker-valkey"))
     try:

@@ -14,8 +14,8 @@ from attrs import define, field
 from trio_worker.inspection import PAGE
 from trio_worker.keys import queue_keys
 from trio_worker.record import read_record
-from trio_worker.redis_client import RedisClient, Unavailable
-from trio_worker.soundness import pairs
+from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.server import pairs
 
 # Jobs deleted in one script call: freeing as many must not block Redis for long.
 _PURGED_AT_ONCE = 1000

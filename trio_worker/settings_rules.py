@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trio_worker.capture_options import split_listen
-from trio_worker.embedded_address import EmbeddedAddressFault, parse_embedded
 from trio_worker.jobs.address import AddressFault, parse_domain, parse_mailbox
 from trio_worker.jobs.catalogue import type_names
 from trio_worker.mail.composer import MailOptions
-from trio_worker.redis_url import SCHEMES, RedisUrlFault, parse_redis_url
+from trio_worker.redis.embedded_address import EmbeddedAddressFault, parse_embedded
+from trio_worker.redis.url import SCHEMES, RedisUrlFault, parse_redis_url
 from trio_worker.settings_record import TYPES, Origins, Settings
 from trio_worker.settings_source import Fault
 from trio_worker.spelling import suggestion

@@ -15,7 +15,7 @@ from trio_worker.events import Disposition, JournalFailed, JournalReplayed, Publ
 from trio_worker.gate import RedisHealth
 from trio_worker.in_flight import InFlight
 from trio_worker.journal import Journal
-from trio_worker.redis_client import Unavailable
+from trio_worker.redis.client import Unavailable
 from trio_worker.settlement import Answered, Bury, Delay, Done, Entry, Hold, Release
 
 # A settlement that Redis did not take is tried again this much later, doubling up to the second figure.

@@ -14,8 +14,8 @@ from attrs import evolve, frozen
 
 from trio_worker.keys import fleet_keys, queue_keys
 from trio_worker.record import UNKNOWN, Cause, Record, ShelvedJob, read_record, write_record
-from trio_worker.redis_client import RedisClient, Unavailable
-from trio_worker.soundness import pairs
+from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.server import pairs
 
 # How many jobs one round trip reads; a page of a list, not all of it.
 PAGE = 200

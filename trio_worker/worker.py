@@ -24,7 +24,6 @@ from trio_worker.board import Board
 from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claiming import BurstEnd, Claiming
 from trio_worker.consumer import Consumers
-from trio_worker.durability import examine
 from trio_worker.events import Event, Phase, PhaseChanged, Publish, QuietChanged, RedisWeak
 from trio_worker.gate import Gate, RedisHealth
 from trio_worker.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, told_types
@@ -40,7 +39,8 @@ from trio_worker.overview import queue_seen
 from trio_worker.preparation import Preparation
 from trio_worker.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.durability import examine
 from trio_worker.settling import Settler
 from trio_worker.smtp.opener import OpenSession
 from trio_worker.smtp.outcome import How, Trouble

@@ -13,7 +13,7 @@ from trio_worker.cli.asking import Seconds
 from trio_worker.cli.surroundings import NOTHING_MATCHED, complain, did_you_mean, report_unavailable
 from trio_worker.order import Order, Told, give_order, read_answers
 from trio_worker.overview import read_overview
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 
 LOOK_SECONDS = 0.5

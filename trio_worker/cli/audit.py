@@ -20,7 +20,7 @@ from trio_worker.cli.surroundings import (
     report_unavailable,
 )
 from trio_worker.inspection import Counts, count_jobs
-from trio_worker.redis_client import Unavailable
+from trio_worker.redis.client import Unavailable
 from trio_worker.wording import counted
 
 # A broken queue may have as many strays as jobs; a screen shows the first of them.

@@ -36,7 +36,7 @@ from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import glance
 from trio_worker.mail.composer import message_id_of
 from trio_worker.record import ShelvedJob
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.releasing import walk_bodies, walk_waiting
 from trio_worker.shelves import find_job, hasten, revive
 from trio_worker.tallies import Act

@@ -37,7 +37,7 @@ from trio_worker.jobs.summary import glance
 from trio_worker.minutes import pushed_at
 from trio_worker.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.pausing import PAUSE_SECONDS, pause_queue, resume_queue
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.releasing import peek as peek_jobs
 from trio_worker.wording import count, counted, duration, paused_words
 

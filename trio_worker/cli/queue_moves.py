@@ -30,7 +30,7 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.inspection import Counts, count_jobs
 from trio_worker.pausing import pause_queue
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.releasing import Released, walk_waiting
 from trio_worker.releasing import purge as purge_jobs
 from trio_worker.releasing import release as release_jobs

@@ -29,7 +29,7 @@ from trio_worker.cli.surroundings import (
 from trio_worker.inspection import count_jobs
 from trio_worker.mail.composer import message_id_of
 from trio_worker.record import ShelvedJob
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.selection import Group, Grouping, Selection
 from trio_worker.shelves import Shelf, drop, find_shelved, walk_shelf
 from trio_worker.tallies import Act

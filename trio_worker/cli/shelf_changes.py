@@ -22,7 +22,7 @@ from trio_worker.cli.surroundings import (
     report_unavailable,
 )
 from trio_worker.inspection import count_jobs
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.selection import Selection
 from trio_worker.settings import Settings
 from trio_worker.shelves import UNDO_SECONDS, Shelf, find_job, find_shelved, revive, undo_revive, walk_shelf

@@ -31,7 +31,7 @@ from trio_worker.overview import Overview, read_overview
 from trio_worker.pausing import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.privacy import mask_text
 from trio_worker.record import ShelvedJob
-from trio_worker.redis_client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 from trio_worker.settings_text import effective
 from trio_worker.shelves import find_shelved, read_shelf

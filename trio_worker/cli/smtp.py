@@ -46,7 +46,7 @@ from trio_worker.jobs.address import AddressFault, Mailbox, may_be_mailed, parse
 from trio_worker.order import MOST_SECONDS, Trace, give_order
 from trio_worker.outcome_line import ExchangeLine
 from trio_worker.privacy import mask_text
-from trio_worker.redis_client import Unavailable
+from trio_worker.redis.client import Unavailable
 from trio_worker.settings import Settings
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.outcome import How, Trouble, Unfit

@@ -19,16 +19,16 @@ from cyclopts import Parameter
 from trio_worker.bridge import open_bridge
 from trio_worker.claiming import LONGEST_WAIT_SECONDS
 from trio_worker.cli.documents import Document, named
-from trio_worker.embedded_address import EmbeddedAddress, parse_embedded
-from trio_worker.redis_client import RedisClient, Unavailable, open_redis_client
-from trio_worker.redis_url import shown_redis_url
+from trio_worker.redis.client import RedisClient, Unavailable, open_redis_client
+from trio_worker.redis.embedded_address import EmbeddedAddress, parse_embedded
+from trio_worker.redis.url import shown_redis_url
 from trio_worker.settings import Fault, Faults, Settings, config_path, read_settings
 from trio_worker.spelling import nearest
 from trio_worker.stop_time import find_stop_times
 from trio_worker.wording import counted
 
 if TYPE_CHECKING:
-    from trio_worker.embedded import EmbeddedServer
+    from trio_worker.redis.embedded import EmbeddedServer
 
 OK = 0
 USAGE = 2
@@ -154,7 +154,7 @@ async def _enter_embedded(stack: AsyncExitStack, url: str) -> EmbeddedServer:
     if not isinstance(address, EmbeddedAddress):
         refuse(MISCONFIGURED, f"redis.url: {address.what}")
     # Seventeen classes that no command needs which finds its server running.
-    from trio_worker.embedded import EmbeddedError, open_embedded  # noqa: PLC0415
+    from trio_worker.redis.embedded import EmbeddedError, open_embedded  # noqa: PLC0415
 
     try:
         return await stack.enter_async_context(open_embedded(address))

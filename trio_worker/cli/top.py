@@ -30,7 +30,7 @@ from trio_worker.cli.surroundings import (
 from trio_worker.dashboard import render_frame, render_svg
 from trio_worker.keyboard import open_keyboard
 from trio_worker.live_dashboard import Dashboard
-from trio_worker.redis_client import RedisClient
+from trio_worker.redis.client import RedisClient
 from trio_worker.screen import open_screen
 from trio_worker.settings import Settings
 from trio_worker.snapshot_json import document_of

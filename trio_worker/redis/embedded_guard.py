@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trio_worker.embedded import EmbeddedAddress, EmbeddedError, acquire_embedded, release_embedded
+from trio_worker.redis.embedded import EmbeddedAddress, EmbeddedError, acquire_embedded, release_embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,8 +19,8 @@ from typing import IO, TYPE_CHECKING, assert_never
 import trio
 from attrs import define, frozen
 
-from trio_worker.embedded_address import EmbeddedAddress, EmbeddedAddressFault, parse_embedded
-from trio_worker.embedded_server import (
+from trio_worker.redis.embedded_address import EmbeddedAddress, EmbeddedAddressFault, parse_embedded
+from trio_worker.redis.embedded_server import (
     HOST,
     POLL_SECONDS,
     STOP_SECONDS,

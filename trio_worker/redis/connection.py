@@ -15,7 +15,7 @@ from redis import exceptions
 from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 
 from trio_worker.bridge import call_trio
-from trio_worker.primary import Ask, Node, Primary
+from trio_worker.redis.primary import Ask, Node, Primary
 
 CONNECT_SECONDS = 5.0
 

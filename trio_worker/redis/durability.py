@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from trio_worker.redis_client import RedisClient, Unavailable
-from trio_worker.soundness import Weakness, find_weaknesses, info_fields, pairs
+from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.server import Weakness, find_weaknesses, info_fields, pairs
 
 
 async def examine(client: RedisClient) -> list[Weakness] | Unavailable:

@@ -22,8 +22,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from trio_worker.bridge import call, call_breakable, call_inline
 from trio_worker.option import option
-from trio_worker.primary import ClusterPrimary, Primary, SentinelPrimary, slot_of
-from trio_worker.redis_connection import (
+from trio_worker.redis.connection import (
     CONNECT_SECONDS,
     FindingTcpConnection,
     FindingTlsConnection,
@@ -34,7 +33,8 @@ from trio_worker.redis_connection import (
     UnixConnection,
     ask_once,
 )
-from trio_worker.redis_url import RedisUrl, RedisUrlFault, Way, parse_redis_url
+from trio_worker.redis.primary import ClusterPrimary, Primary, SentinelPrimary, slot_of
+from trio_worker.redis.url import RedisUrl, RedisUrlFault, Way, parse_redis_url
 
 # A call that Redis has not answered by then is given up and repeated on a new connection. Scripts here take under a
 # millisecond; a Redis that is silent for ten seconds is stopped, unreachable, or saving to a slow disk.
@@ -110,7 +110,7 @@ class Script:
 
 def read_script(name: str) -> Script:
     """Read a script of the package, behind the prelude that all share."""
-    folder = Path(__file__).parent / "scripts"
+    folder = Path(__file__).parent.parent / "scripts"
     text = (folder / "prelude.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
     # Redis names scripts by SHA-1; nothing is secured by it.
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
@@ -118,7 +118,7 @@ def read_script(name: str) -> Script:
 
 def read_scripts() -> dict[str, Script]:
     """Read every script of the package; before the first job, for later there may be no file descriptor left."""
-    folder = Path(__file__).parent / "scripts"
+    folder = Path(__file__).parent.parent / "scripts"
     names = [path.stem for path in folder.glob("*.lua") if path.stem != "prelude"]
     return {name: read_script(name) for name in names}
 

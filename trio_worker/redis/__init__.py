@@ -1,0 +1,1 @@
+"""Calls to the right Redis, each answered by a value or by `Unavailable`; starts one where there is none."""
