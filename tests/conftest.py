@@ -16,13 +16,13 @@ from attrs import define, evolve, field
 from fakeredis import FakeAsyncRedis
 
 from trio_worker.bridge import call, open_bridge
-from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher, open_catcher
 from trio_worker.events import Event, Settled, SettledJob
 from trio_worker.jobs.catalogue import read_catalogue
 from trio_worker.jobs.email_type import Catalogue
-from trio_worker.journal import Journal
 from trio_worker.mail.composer import Composer, MailOptions, open_composer
+from trio_worker.queue.broker import QueueOptions
+from trio_worker.queue.journal import Journal
 from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
 from trio_worker.redis.embedded import EmbeddedAddress, acquire_embedded, release_embedded
 from trio_worker.smtp.pool import PoolOptions

@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 
 from attrs import evolve
 
-from trio_worker.age_bars import AgeBars
 from trio_worker.breaker import Closed, Open
 from trio_worker.events import Disposition, Phase, QueueSeen, SettledJob
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.ledger import Ledger
 from trio_worker.outcome_line import OutcomeLine
-from trio_worker.record import Cause
+from trio_worker.queue.age_bars import AgeBars
+from trio_worker.queue.record import Cause
 from trio_worker.redis.server_state import ServerState
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.outcome import How, Trouble

@@ -8,16 +8,16 @@ import pytest
 import trio
 
 from conftest import job_bytes
-from trio_worker import keys as keys_module
-from trio_worker.audit import find_strays
-from trio_worker.broker import Broker, QueueOptions, new_id_prefix
-from trio_worker.claim import Claim, Claims, Source
-from trio_worker.inspection import Counts, count_jobs
-from trio_worker.keys import fleet_keys
-from trio_worker.record import Cause, Record
+from trio_worker.queue import keys as keys_module
+from trio_worker.queue.audit import find_strays
+from trio_worker.queue.broker import Broker, QueueOptions, new_id_prefix
+from trio_worker.queue.claim import Claim, Claims, Source
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.dead_letters import Batch, find_shelved, read_shelf, revive
+from trio_worker.queue.keys import fleet_keys
+from trio_worker.queue.record import Cause, Record
+from trio_worker.queue.settlement import Answered, Bury, Delay, Done, Hold, Release, Settlement, Verdict
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.settlement import Answered, Bury, Delay, Done, Hold, Release, Settlement, Verdict
-from trio_worker.shelves import Batch, find_shelved, read_shelf, revive
 
 CAUSE = Cause("tested")
 

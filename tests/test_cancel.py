@@ -10,13 +10,13 @@ import trio
 from attrs import define, field
 
 from conftest import WorkerMaker, job_bytes
-from trio_worker.audit import find_strays
-from trio_worker.broker import Broker, QueueOptions
 from trio_worker.capture import Catcher
-from trio_worker.claim import Claims
-from trio_worker.inspection import Counts, count_jobs
+from trio_worker.queue.audit import find_strays
+from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.claim import Claims
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.settlement import Answered, Done, Settlement
 from trio_worker.redis.client import RedisClient
-from trio_worker.settlement import Answered, Done, Settlement
 
 T = TypeVar("T")
 MOST_STEPS = 2000

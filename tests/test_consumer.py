@@ -15,9 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import job_bytes
-from trio_worker.age import PushHistory
-from trio_worker.broker import QueueOptions
-from trio_worker.claim import Claim, Source
 from trio_worker.consumer import Consumers
 from trio_worker.delivery import Delivery
 from trio_worker.gate import Gate
@@ -25,8 +22,11 @@ from trio_worker.in_flight import InFlight
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer, MailOptions
 from trio_worker.preparation import Preparation
-from trio_worker.record import Record
-from trio_worker.settlement import DONE, Release
+from trio_worker.queue.age import PushHistory
+from trio_worker.queue.broker import QueueOptions
+from trio_worker.queue.claim import Claim, Source
+from trio_worker.queue.record import Record
+from trio_worker.queue.settlement import DONE, Release
 from trio_worker.smtp.connection import IDLE_SECONDS, Connection
 from trio_worker.smtp.conversation import Envelope
 from trio_worker.smtp.outcome import Trouble

@@ -20,13 +20,13 @@ from trio_worker.alerts import Severity, alerts
 from trio_worker.board import Board
 from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.cell_text import in_ascii, printable, width_of
-from trio_worker.claim import Source
 from trio_worker.dashboard import render_frame, render_svg
 from trio_worker.events import Claimed, Disposition, Phase, QueueSeen, Settled, SettledJob
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.ledger import Ledger
 from trio_worker.outcome_line import OutcomeLine
-from trio_worker.record import Cause
+from trio_worker.queue.claim import Source
+from trio_worker.queue.record import Cause
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.outcome import How, Trouble
 from trio_worker.smtp.reply import Reply, Stage

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from trio_worker.claim import Claim, Source
 from trio_worker.delivery import Delivery
 from trio_worker.events import Disposition
-from trio_worker.record import Cause, Record
-from trio_worker.settlement import DONE, Bury, Delay, Hold, Release, Verdict
+from trio_worker.queue.claim import Claim, Source
+from trio_worker.queue.record import Cause, Record
+from trio_worker.queue.settlement import DONE, Bury, Delay, Hold, Release, Verdict
 from trio_worker.smtp.outcome import Accepted, How, Loss, Outcome, Uncertain
 from trio_worker.smtp.reply import Reply, Stage
 

@@ -13,11 +13,11 @@ from attrs import evolve
 from fake_relay import CHUNKED, FakeTransport, accept_all, opened_on
 
 from conftest import WorkerMaker, job_bytes
-from trio_worker.broker import Broker
 from trio_worker.capture import Catcher, Faults, MemoryStore, open_catcher, parse_faults
-from trio_worker.claim import Claim
 from trio_worker.events import Disposition
-from trio_worker.inspection import Counts, count_jobs
+from trio_worker.queue.broker import Broker
+from trio_worker.queue.claim import Claim
+from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.conversation import Envelope, Transaction
 from trio_worker.smtp.outcome import Accepted, Refused

@@ -13,7 +13,7 @@ from test_queue_commands import Ask, ask, push, run
 from conftest import job_bytes
 from trio_worker.events import Phase
 from trio_worker.heartbeat import Heartbeat, Suspended, Vitals, write_heartbeat
-from trio_worker.keys import fleet_keys
+from trio_worker.queue.keys import fleet_keys
 from trio_worker.window import Window
 
 __all__ = ["ask", "run"]

@@ -18,8 +18,8 @@ from test_processes import PATIENCE_SECONDS, Programs, assert_clean, faults, pat
 
 from conftest import job_bytes
 from trio_worker.capture import Catcher
+from trio_worker.queue.dead_letters import read_shelf
 from trio_worker.redis.client import RedisClient
-from trio_worker.shelves import read_shelf
 
 __all__ = ["programs", "relay"]  # fixtures
 

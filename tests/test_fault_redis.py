@@ -21,17 +21,17 @@ from conftest import Complaints, WorkerMaker, job_bytes
 from nemesis import Proxy
 from proving_ground import Valkey
 from trio_worker import consumer, delivery
-from trio_worker.audit import find_strays
-from trio_worker.broker import Broker, QueueOptions
 from trio_worker.capture import Catcher, Faults, parse_faults
-from trio_worker.claim import Claims
 from trio_worker.events import Claimed, Disposition, JobBroke, RedisFailed, RedisRecovered
-from trio_worker.inspection import Counts, count_jobs
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
+from trio_worker.queue.audit import find_strays
+from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.claim import Claims
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.dead_letters import read_shelf
 from trio_worker.redis import client as redis_client
 from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client, read_script
-from trio_worker.shelves import read_shelf
 from trio_worker.smtp.events import ConnectionOpened
 from trio_worker.worker import ShutdownOptions, Worker
 

@@ -26,7 +26,7 @@ from conftest import job_bytes
 from trio_worker.capture import Catcher
 from trio_worker.events import Phase
 from trio_worker.heartbeat import Heartbeat, write_heartbeat
-from trio_worker.keys import fleet_keys
+from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import RedisClient
 
 ROOT = Path(__file__).parent.parent

@@ -20,7 +20,7 @@ from trio_worker.heartbeat import (
     write_heartbeat,
 )
 from trio_worker.outcome_line import OutcomeLine, read_outcome, write_outcome
-from trio_worker.record import Cause
+from trio_worker.queue.record import Cause
 from trio_worker.window import Tally
 
 words = st.text(max_size=30)

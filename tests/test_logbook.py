@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from structlog.processors import LogfmtRenderer
 
 from trio_worker.breaker import Closed, HalfOpen, Open
-from trio_worker.claim import Source
 from trio_worker.events import (
     BreakerChanged,
     Claimed,
@@ -40,7 +39,8 @@ from trio_worker.log_line import (
     settled_line,
 )
 from trio_worker.logbook import LogOptions, open_logbook
-from trio_worker.record import Cause
+from trio_worker.queue.claim import Source
+from trio_worker.queue.record import Cause
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened
 from trio_worker.smtp.outcome import How, Trouble

@@ -14,7 +14,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from sample_snapshot import busy, fresh, without_redis, without_relay
 
 from trio_worker.board import Board
-from trio_worker.claim import Source
 from trio_worker.events import (
     BreakerChanged,
     Claimed,
@@ -31,7 +30,9 @@ from trio_worker.heartbeat import Suspended
 from trio_worker.ledger import Ledger
 from trio_worker.metric_table import TABLE, Kind
 from trio_worker.metrics import GATHERED, Metrics
-from trio_worker.record import Cause
+from trio_worker.queue.claim import Source
+from trio_worker.queue.operator_counts import DRAIN_BOUNDS, Act, drain_names, read_tallies
+from trio_worker.queue.record import Cause
 from trio_worker.redis.client import Unavailable
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.events import (
@@ -44,7 +45,6 @@ from trio_worker.smtp.events import (
 from trio_worker.smtp.outcome import How, Loss, Trouble
 from trio_worker.smtp.reply import Stage, reply_from
 from trio_worker.snapshot import Snapshot
-from trio_worker.tallies import DRAIN_BOUNDS, Act, drain_names, read_tallies
 from trio_worker.tried import Result, Tried
 
 # Words that would tell who or where; `state`, `stage` and so on are closed lists.

@@ -9,7 +9,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.minutes import (
+from trio_worker.queue.history import (
     MinuteSample,
     PushMark,
     figures_of,

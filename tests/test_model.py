@@ -25,16 +25,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from trio_worker.audit import Stray, find_strays
 from trio_worker.bridge import open_bridge
-from trio_worker.broker import Broker, QueueOptions
-from trio_worker.cancelling import Waiting, cancel
-from trio_worker.claim import Claim, Claims, Source
-from trio_worker.inspection import Counts, count_jobs
-from trio_worker.record import Cause
+from trio_worker.queue.audit import Stray, find_strays
+from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.cancelling import Waiting, cancel
+from trio_worker.queue.claim import Claim, Claims, Source
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.dead_letters import Batch, Shelf, drop, find_job, find_shelved, revive
+from trio_worker.queue.record import Cause
+from trio_worker.queue.settlement import Answered, Bury, Delay, Done, Hold, Release, Settlement, Verdict
 from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client
-from trio_worker.settlement import Answered, Bury, Delay, Done, Hold, Release, Settlement, Verdict
-from trio_worker.shelves import Batch, Shelf, drop, find_job, find_shelved, revive
 
 T = TypeVar("T")
 MOST_DELIVERIES = 4

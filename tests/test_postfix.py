@@ -18,8 +18,8 @@ from attrs import define
 
 from conftest import WorkerMaker, job_bytes
 from trio_worker.events import BreakerChanged, Disposition
-from trio_worker.inspection import Counts, count_jobs
-from trio_worker.shelves import read_shelf
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.dead_letters import read_shelf
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.verdict import RetryPolicy

@@ -20,12 +20,12 @@ from redis import RedisError
 
 from conftest import Complaints, WorkerMaker, job_bytes
 from proving_ground import Valkey
-from trio_worker.audit import find_strays
-from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher, MemoryStore, open_catcher
-from trio_worker.inspection import Counts, count_jobs
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
+from trio_worker.queue.audit import find_strays
+from trio_worker.queue.broker import QueueOptions
+from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client
 from trio_worker.redis.embedded_server import find_binary
 from trio_worker.worker import Worker

@@ -14,7 +14,7 @@ from test_processes import Programs, faults, patience, programs, relay
 
 from trio_worker import probe
 from trio_worker.capture import Catcher, CaughtMail, MaildirStore
-from trio_worker.keys import fleet_keys
+from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import RedisClient
 
 __all__ = ["programs", "relay"]

@@ -18,9 +18,9 @@ import trio
 from attrs import define, field
 
 from conftest import job_bytes
-from trio_worker.audit import find_strays
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
-from trio_worker.inspection import Counts, count_jobs
+from trio_worker.queue.audit import find_strays
+from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import RedisClient
 
 LEDGER = re.compile(

@@ -16,20 +16,20 @@ from attrs import evolve
 
 from conftest import job_bytes
 from trio_worker.bridge import open_bridge
-from trio_worker.broker import Broker, QueueOptions
-from trio_worker.claim import Claims
 from trio_worker.cli import app
 from trio_worker.cli.enqueue import unknown_to_workers
 from trio_worker.events import Disposition, Phase, SettledJob
 from trio_worker.heartbeat import Heartbeat, WorkerSeen, write_heartbeat
-from trio_worker.inspection import Counts, count_jobs
-from trio_worker.keys import fleet_keys
-from trio_worker.minutes import MinuteSample, write_sample
 from trio_worker.outcome_line import OutcomeLine, write_outcome
 from trio_worker.overview import DAY_MINUTES
-from trio_worker.record import Cause, Record
+from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.claim import Claims
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.history import MinuteSample, write_sample
+from trio_worker.queue.keys import fleet_keys
+from trio_worker.queue.record import Cause, Record
+from trio_worker.queue.settlement import Bury, Settlement
 from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
-from trio_worker.settlement import Bury, Settlement
 
 SECRET = "ann.secret@example.org"
 CAUSES = [Cause("refused", "550 5.1.1", "rcpt", f"{SECRET} unknown")] * 3 + [Cause("malformed", text="$.data: missing")]

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.record import (
+from trio_worker.queue.record import (
     SAID_CHARACTERS,
     SAID_LIMIT,
     TIMELINE_LIMIT,

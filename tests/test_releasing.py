@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from conftest import job_bytes
-from trio_worker.audit import find_strays
-from trio_worker.broker import Broker, QueueOptions
-from trio_worker.claim import Claim, Claims
-from trio_worker.inspection import Counts, count_jobs
-from trio_worker.record import Cause, Record
+from trio_worker.queue.audit import find_strays
+from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.claim import Claim, Claims
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.dead_letters import Batch, find_shelved, hasten, revive, undo_revive
+from trio_worker.queue.record import Cause, Record
+from trio_worker.queue.settlement import Bury, Delay, Hold, Settlement, Verdict
+from trio_worker.queue.waiting import Released, peek, purge, release, walk_bodies, walk_waiting
 from trio_worker.redis.client import RedisClient
-from trio_worker.releasing import Released, peek, purge, release, walk_bodies, walk_waiting
-from trio_worker.settlement import Bury, Delay, Hold, Settlement, Verdict
-from trio_worker.shelves import Batch, find_shelved, hasten, revive, undo_revive
 from trio_worker.smtp.outcome import Refusal, Refused
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.verdict import RetryPolicy, Terms, decide

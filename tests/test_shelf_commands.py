@@ -11,15 +11,15 @@ import trio
 
 from conftest import job_bytes
 from trio_worker.bridge import open_bridge
-from trio_worker.broker import Broker, QueueOptions
-from trio_worker.claim import Claims
 from trio_worker.cli import app
 from trio_worker.cli.job_text import job_lines
-from trio_worker.inspection import Counts, count_jobs
-from trio_worker.record import Attempt, Cause, Failed, Record, Said, ShelvedJob
+from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.claim import Claims
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.operator_counts import Act, Removal
+from trio_worker.queue.record import Attempt, Cause, Failed, Record, Said, ShelvedJob
+from trio_worker.queue.settlement import Bury, Delay, Hold, Settlement, Verdict
 from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
-from trio_worker.settlement import Bury, Delay, Hold, Settlement, Verdict
-from trio_worker.tallies import Act, Removal
 
 SECRET = "ann.secret@example.org"
 CAUSE = Cause("uncertain", "", "final", f"eof at final: bye {SECRET}")

@@ -7,8 +7,8 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.record import Cause, Record, read_record, write_record
-from trio_worker.settlement import Bury, Delay, Done, Hold, Release, Verdict
+from trio_worker.queue.record import Cause, Record, read_record, write_record
+from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, Verdict
 from trio_worker.smtp.outcome import (
     Accepted,
     How,

@@ -21,10 +21,10 @@ from test_processes import Programs, patience, programs, push, relay
 
 from trio_worker import probe, web
 from trio_worker.alerts import readiness
-from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher
 from trio_worker.cli import app
 from trio_worker.cli.health import health
+from trio_worker.queue.broker import QueueOptions
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings import Settings, read_settings
 from trio_worker.snapshot import Snapshot

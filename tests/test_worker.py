@@ -13,16 +13,16 @@ from attrs import evolve
 from conftest import WorkerMaker, job_bytes, relay_at
 from trio_worker import breaker
 from trio_worker.alerts import Severity, alerts
-from trio_worker.audit import find_strays
 from trio_worker.breaker import Open
-from trio_worker.broker import QueueOptions
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
 from trio_worker.cli.status import Health, health_of
 from trio_worker.events import BreakerChanged, Claimed, Disposition, Event, Settled, SettledJob
-from trio_worker.inspection import Counts, count_jobs
-from trio_worker.record import ShelvedJob
+from trio_worker.queue.audit import find_strays
+from trio_worker.queue.broker import QueueOptions
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.dead_letters import read_shelf
+from trio_worker.queue.record import ShelvedJob
 from trio_worker.redis.client import RedisClient
-from trio_worker.shelves import read_shelf
 from trio_worker.smtp.backoff import BackOff
 from trio_worker.smtp.events import ConnectionOpened
 from trio_worker.smtp.pool import PoolOptions

@@ -37,9 +37,9 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
-from trio_worker.inspection import Counts, count_jobs
 from trio_worker.jobs.address import AddressFault, parse_domain
 from trio_worker.jobs.job import TASK_TYPE, Json
+from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 

@@ -29,7 +29,7 @@ from trio_worker.events import (
 from trio_worker.heartbeat import CAUSES_TOLD, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
 from trio_worker.ledger import Ledger
 from trio_worker.outcome_line import OutcomeLine
-from trio_worker.record import Cause
+from trio_worker.queue.record import Cause
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.snapshot import CAUSE_MINUTES, Snapshot
 from trio_worker.window import Window

@@ -10,13 +10,13 @@ from typing import TypeAlias
 import trio
 from attrs import define
 
-from trio_worker.age import PushHistory
-from trio_worker.broker import CLAIM_LIMIT, Broker
-from trio_worker.claim import Claim, Claims
 from trio_worker.events import Claimed, LeasesRecovered, Publish, QueuePaused
 from trio_worker.gate import Gate, RedisHealth
 from trio_worker.in_flight import InFlight
-from trio_worker.inspection import count_jobs
+from trio_worker.queue.age import PushHistory
+from trio_worker.queue.broker import CLAIM_LIMIT, Broker
+from trio_worker.queue.claim import Claim, Claims
+from trio_worker.queue.counts import count_jobs
 from trio_worker.redis.client import Unavailable
 from trio_worker.settling import Settler
 

@@ -12,10 +12,11 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
-from trio_worker.age_bars import AgeBars
 from trio_worker.breaker import Breaker
-from trio_worker.claim import Source
-from trio_worker.record import Cause
+from trio_worker.queue.age_bars import AgeBars
+from trio_worker.queue.claim import Source
+from trio_worker.queue.operator_counts import Tallies
+from trio_worker.queue.record import Cause
 from trio_worker.redis.server import Weakness
 from trio_worker.redis.server_state import ServerState
 from trio_worker.smtp.events import (
@@ -25,7 +26,6 @@ from trio_worker.smtp.events import (
     PlacesRestored,
     PlacesSuspended,
 )
-from trio_worker.tallies import Tallies
 from trio_worker.tried import Tried
 
 

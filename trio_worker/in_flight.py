@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import trio
 from attrs import define, field
 
-from trio_worker.claim import Claim
+from trio_worker.queue.claim import Claim
 
 
 @define(eq=False)

@@ -6,10 +6,10 @@ from typing import Never
 
 import trio
 
-from trio_worker.broker import Broker
 from trio_worker.events import LeaseLost, Publish
 from trio_worker.gate import RedisHealth
 from trio_worker.in_flight import InFlight
+from trio_worker.queue.broker import Broker
 from trio_worker.redis.client import Unavailable
 
 # A renewal has to fail twice in a row before a lease can run out unseen.

@@ -34,7 +34,7 @@ from trio_worker.events import (
     SettlementsKept,
 )
 from trio_worker.privacy import mask_text
-from trio_worker.record import Cause
+from trio_worker.queue.record import Cause
 from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionFailed,

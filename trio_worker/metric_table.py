@@ -14,11 +14,11 @@ from typing import get_args
 from attrs import field, frozen
 
 from trio_worker import __version__
-from trio_worker.claim import Source
 from trio_worker.events import Disposition, Phase
 from trio_worker.jobs.fault import Reason
+from trio_worker.queue.claim import Source
+from trio_worker.queue.operator_counts import DRAIN_BOUNDS, Act, Removal
 from trio_worker.smtp.outcome import How
-from trio_worker.tallies import DRAIN_BOUNDS, Act, Removal
 from trio_worker.tried import Result
 
 PREFIX = "trio_worker_"

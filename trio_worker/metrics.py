@@ -60,11 +60,11 @@ from trio_worker.metric_table import (
     Kind,
     Metric,
 )
-from trio_worker.record import Cause
+from trio_worker.queue.operator_counts import Tallies
+from trio_worker.queue.record import Cause
 from trio_worker.redis.client import Unavailable
 from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, PlacesSuspended
 from trio_worker.snapshot import Snapshot
-from trio_worker.tallies import Tallies
 from trio_worker.tried import Result, Tried
 
 # A second series for each counter, which says when the process began: process_start_time_seconds does.

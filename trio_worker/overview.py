@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from trio_worker.age_bars import AgeBars
 from trio_worker.events import QueueSeen
 from trio_worker.heartbeat import WorkerSeen, read_heartbeat
-from trio_worker.inspection import Counts, counts_of
 from trio_worker.jobs.job import read_enqueued_at
-from trio_worker.keys import fleet_keys
-from trio_worker.minutes import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
+from trio_worker.queue.age_bars import AgeBars
+from trio_worker.queue.counts import Counts, counts_of
+from trio_worker.queue.history import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
+from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import Answer, RedisClient, Unavailable
 from trio_worker.redis.server_state import ServerState
 

@@ -12,7 +12,6 @@ from attrs import evolve
 from rich.segment import Segment
 
 from trio_worker import __version__
-from trio_worker.age_bars import BAR_BOUNDS, AgeBars
 from trio_worker.alerts import Severity, alerts, is_stale, outlook, state
 from trio_worker.cell_text import printable, width_of
 from trio_worker.cells import (
@@ -34,6 +33,7 @@ from trio_worker.cells import (
     table,
 )
 from trio_worker.events import Disposition
+from trio_worker.queue.age_bars import BAR_BOUNDS, AgeBars
 from trio_worker.redis.server_state import ServerState
 from trio_worker.snapshot import Snapshot
 from trio_worker.view import Action, Drain, Pause, Resume, View

@@ -10,8 +10,6 @@ from functools import lru_cache
 import trio
 from attrs import define, evolve
 
-from trio_worker.age import PushHistory
-from trio_worker.claim import Claim
 from trio_worker.delivery import Delivery
 from trio_worker.events import JobBroke, Publish
 from trio_worker.jobs.address import may_be_mailed
@@ -21,8 +19,10 @@ from trio_worker.jobs.job import Job, decode
 from trio_worker.jobs.summary import glance
 from trio_worker.mail.composer import Composer, MailOptions, TypeOptions
 from trio_worker.privacy import mask_address
-from trio_worker.record import Cause, Record
-from trio_worker.settlement import Bury, Verdict
+from trio_worker.queue.age import PushHistory
+from trio_worker.queue.claim import Claim
+from trio_worker.queue.record import Cause, Record
+from trio_worker.queue.settlement import Bury, Verdict
 from trio_worker.verdict import admit, bury
 
 _NO_OPTIONS = TypeOptions()

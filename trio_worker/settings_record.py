@@ -12,11 +12,11 @@ from typing import Any, get_type_hints
 import attrs
 from attrs import define, field, frozen
 
-from trio_worker.broker import QueueOptions
 from trio_worker.capture_options import CaptureOptions
 from trio_worker.logbook import LogOptions
 from trio_worker.mail.composer import MailOptions, TypeOptions
 from trio_worker.option import Option, option, option_of
+from trio_worker.queue.broker import QueueOptions
 from trio_worker.redis.client import RedisOptions
 from trio_worker.settings_source import Fault, variable_of
 from trio_worker.smtp.pool import PoolOptions

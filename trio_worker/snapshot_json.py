@@ -6,9 +6,9 @@ from typing import Any
 
 from attrs import asdict
 
-from trio_worker.age_bars import BAR_BOUNDS, AgeBars
 from trio_worker.alerts import alerts, state
 from trio_worker.heartbeat import Suspended, WorkerSeen
+from trio_worker.queue.age_bars import BAR_BOUNDS, AgeBars
 from trio_worker.snapshot import CAUSE_MINUTES, Snapshot
 from trio_worker.window import Quantiles
 

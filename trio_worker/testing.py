@@ -26,17 +26,17 @@ from trio_worker.bridge import call, open_bridge
 from trio_worker.capture import Catcher, CaughtMail, FaultSyntax, MemoryStore, open_catcher, parse_faults
 from trio_worker.claiming import LONGEST_WAIT_SECONDS
 from trio_worker.events import Event
-from trio_worker.inspection import Counts, count_jobs
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import TypeSpec
 from trio_worker.jobs.job import TASK_TYPE, Json
 from trio_worker.mail.composer import Composer, ComposerFaults, open_composer
-from trio_worker.record import UNKNOWN, ShelvedJob
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.dead_letters import Shelf, read_delayed, walk_shelf
+from trio_worker.queue.record import UNKNOWN, ShelvedJob
 from trio_worker.redis.client import RedisClient, Unavailable, open_redis_client
 from trio_worker.redis.embedded import EmbeddedAddress, EmbeddedError, open_embedded, parse_embedded
 from trio_worker.redis.url import shown_redis_url
 from trio_worker.settings import Faults, Settings, read_settings
-from trio_worker.shelves import Shelf, read_delayed, walk_shelf
 from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.trio_thread import TrioThread, open_trio_thread
 from trio_worker.wording import counted, duration, trouble_words

@@ -30,8 +30,8 @@ from typing import assert_never
 from attrs import evolve, frozen
 
 from trio_worker.option import option
-from trio_worker.record import Attempt, Cause, Failed, Record
-from trio_worker.settlement import DONE, Bury, Delay, Hold, Release, Verdict
+from trio_worker.queue.record import Attempt, Cause, Failed, Record
+from trio_worker.queue.settlement import DONE, Bury, Delay, Hold, Release, Verdict
 from trio_worker.smtp.outcome import (
     Accepted,
     How,

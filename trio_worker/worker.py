@@ -19,9 +19,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from trio_worker import __version__
-from trio_worker.age import PushHistory
 from trio_worker.board import Board
-from trio_worker.broker import Broker, QueueOptions
 from trio_worker.claiming import BurstEnd, Claiming
 from trio_worker.consumer import Consumers
 from trio_worker.events import Event, Phase, PhaseChanged, Publish, QuietChanged, RedisWeak
@@ -29,7 +27,6 @@ from trio_worker.gate import Gate, RedisHealth
 from trio_worker.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, told_types
 from trio_worker.in_flight import InFlight
 from trio_worker.jobs.email_type import TypeSpec
-from trio_worker.journal import Journal
 from trio_worker.leases import keep_leases
 from trio_worker.lookout import Lookout
 from trio_worker.mail.composer import Composer, MailOptions
@@ -39,6 +36,9 @@ from trio_worker.overview import queue_seen
 from trio_worker.preparation import Preparation
 from trio_worker.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
+from trio_worker.queue.age import PushHistory
+from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.journal import Journal
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.durability import examine
 from trio_worker.settling import Settler

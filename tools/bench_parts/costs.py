@@ -17,7 +17,7 @@ from redis import Redis
 
 from ground import Contender, Ground, free_port, open_sink
 from proving_ground import Valkey, job_of
-from trio_worker.keys import queue_keys
+from trio_worker.queue.keys import queue_keys
 from trio_worker.redis.client import read_scripts
 from usage import cpu_seconds, rss_mb
 

@@ -7,7 +7,6 @@ from typing import Annotated
 from attrs import asdict
 from cyclopts import Parameter
 
-from trio_worker.audit import Stray, find_strays
 from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     OK,
@@ -19,7 +18,8 @@ from trio_worker.cli.surroundings import (
     print_json,
     report_unavailable,
 )
-from trio_worker.inspection import Counts, count_jobs
+from trio_worker.queue.audit import Stray, find_strays
+from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import Unavailable
 from trio_worker.wording import counted
 

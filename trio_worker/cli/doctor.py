@@ -28,9 +28,9 @@ from trio_worker.cli.surroundings import (
     warnings_of,
 )
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
-from trio_worker.journal import JournalUnusableError, Owner, open_journal
 from trio_worker.mail.composer import ComposerFaults, open_composer
 from trio_worker.privacy import mask_text
+from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.durability import examine
 from trio_worker.settings import Settings

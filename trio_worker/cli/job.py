@@ -10,7 +10,6 @@ from attrs import define, field, frozen
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from trio_worker.cancelling import Waiting, cancel
 from trio_worker.cli.acts import note_reveal, who
 from trio_worker.cli.asking import Asking, agreed, is_expected
 from trio_worker.cli.documents import Document
@@ -31,16 +30,17 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
-from trio_worker.inspection import count_jobs
 from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import glance
 from trio_worker.mail.composer import message_id_of
-from trio_worker.record import ShelvedJob
+from trio_worker.queue.cancelling import Waiting, cancel
+from trio_worker.queue.counts import count_jobs
+from trio_worker.queue.dead_letters import find_job, hasten, revive
+from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.record import ShelvedJob
+from trio_worker.queue.tallying import count_act
+from trio_worker.queue.waiting import walk_bodies, walk_waiting
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.releasing import walk_bodies, walk_waiting
-from trio_worker.shelves import find_job, hasten, revive
-from trio_worker.tallies import Act
-from trio_worker.tallying import count_act
 from trio_worker.wording import counted
 
 # A walk over a queue reads payloads: so many are a few seconds, and a person can ask for more.

@@ -11,7 +11,6 @@ import trio
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from trio_worker.ages import COLUMNS_SECONDS, AgeTable, sample_places
 from trio_worker.cli.acts import note_reveal, who
 from trio_worker.cli.asking import Span
 from trio_worker.cli.documents import Document
@@ -32,13 +31,14 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
-from trio_worker.inspection import Counts, count_jobs
 from trio_worker.jobs.summary import glance
-from trio_worker.minutes import pushed_at
 from trio_worker.overview import DAY_MINUTES, Overview, read_overview
-from trio_worker.pausing import PAUSE_SECONDS, pause_queue, resume_queue
+from trio_worker.queue.ages import COLUMNS_SECONDS, AgeTable, sample_places
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.history import pushed_at
+from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
+from trio_worker.queue.waiting import peek as peek_jobs
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.releasing import peek as peek_jobs
 from trio_worker.wording import count, counted, duration, paused_words
 
 DRAIN_LOOK_SECONDS = 0.5

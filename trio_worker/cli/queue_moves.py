@@ -28,15 +28,15 @@ from trio_worker.cli.surroundings import (
     print_json,
     report_unavailable,
 )
-from trio_worker.inspection import Counts, count_jobs
-from trio_worker.pausing import pause_queue
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.pause import pause_queue
+from trio_worker.queue.tallying import count_act
+from trio_worker.queue.waiting import Released, walk_waiting
+from trio_worker.queue.waiting import purge as purge_jobs
+from trio_worker.queue.waiting import release as release_jobs
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.releasing import Released, walk_waiting
-from trio_worker.releasing import purge as purge_jobs
-from trio_worker.releasing import release as release_jobs
 from trio_worker.settings import Settings
-from trio_worker.tallies import Act
-from trio_worker.tallying import count_act
 from trio_worker.wording import counted
 
 ASKING = Asking()

@@ -28,10 +28,10 @@ from trio_worker.cli.surroundings import (
     refuse,
 )
 from trio_worker.events import LoopComplained, SettingsRead
-from trio_worker.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.keyboard import Keyboard, open_keyboard
 from trio_worker.ladder import climb, signals_to_obey
 from trio_worker.logbook import Logbook, open_logbook
+from trio_worker.queue.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.embedded_address import EmbeddedAddress, parse_embedded
 from trio_worker.rereading import reread

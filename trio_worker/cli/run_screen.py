@@ -7,9 +7,9 @@ from typing import assert_never
 from trio_worker.cli.acts import pause_words, resume_words
 from trio_worker.keyboard import Keyboard
 from trio_worker.live_dashboard import Dashboard
+from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.tallying import count_act
 from trio_worker.screen import Screen
-from trio_worker.tallies import Act
-from trio_worker.tallying import count_act
 from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
 from trio_worker.worker import Worker
 

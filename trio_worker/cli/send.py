@@ -11,7 +11,6 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from trio_worker.bridge import open_bridge
-from trio_worker.broker import new_id_prefix
 from trio_worker.cli.acts import note_act
 from trio_worker.cli.documents import Document
 from trio_worker.cli.enqueue import read_lines
@@ -39,9 +38,10 @@ from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import decode
 from trio_worker.mail.composer import Mail
 from trio_worker.privacy import mask_address, mask_text
-from trio_worker.record import Record
+from trio_worker.queue.broker import new_id_prefix
+from trio_worker.queue.record import Record
+from trio_worker.queue.settlement import Bury, Delay
 from trio_worker.settings import Settings
-from trio_worker.settlement import Bury, Delay
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.outcome import Accepted, How, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened
 from trio_worker.smtp.session import open_session

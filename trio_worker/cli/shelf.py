@@ -26,14 +26,14 @@ from trio_worker.cli.surroundings import (
     print_json,
     report_unavailable,
 )
-from trio_worker.inspection import count_jobs
 from trio_worker.mail.composer import message_id_of
-from trio_worker.record import ShelvedJob
+from trio_worker.queue.counts import count_jobs
+from trio_worker.queue.dead_letters import Shelf, drop, find_shelved, walk_shelf
+from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.record import ShelvedJob
+from trio_worker.queue.selection import Group, Grouping, Selection
+from trio_worker.queue.tallying import count_act
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.selection import Group, Grouping, Selection
-from trio_worker.shelves import Shelf, drop, find_shelved, walk_shelf
-from trio_worker.tallies import Act
-from trio_worker.tallying import count_act
 from trio_worker.wording import counted
 
 Reveal = Annotated[bool, Parameter(negative=(), help="Show addresses and the job itself. Mind who reads along.")]

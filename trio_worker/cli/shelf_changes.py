@@ -21,13 +21,13 @@ from trio_worker.cli.surroundings import (
     print_json,
     report_unavailable,
 )
-from trio_worker.inspection import count_jobs
+from trio_worker.queue.counts import count_jobs
+from trio_worker.queue.dead_letters import UNDO_SECONDS, Shelf, find_job, find_shelved, revive, undo_revive, walk_shelf
+from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.selection import Selection
+from trio_worker.queue.tallying import count_act
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.selection import Selection
 from trio_worker.settings import Settings
-from trio_worker.shelves import UNDO_SECONDS, Shelf, find_job, find_shelved, revive, undo_revive, walk_shelf
-from trio_worker.tallies import Act
-from trio_worker.tallying import count_act
 from trio_worker.wording import counted, paused_words
 
 # A trial job is looked at this often, and given so long: a relay that greylists answers in a second, and delays.

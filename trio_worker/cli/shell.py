@@ -26,15 +26,15 @@ from attrs import define, evolve, frozen
 from trio_worker import __version__
 from trio_worker.cli.means import relay_of
 from trio_worker.cli.surroundings import OK, ConfigFile, complain, connect_queue, load_settings, redis_name
-from trio_worker.inspection import Counts, count_jobs
 from trio_worker.overview import Overview, read_overview
-from trio_worker.pausing import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.privacy import mask_text
-from trio_worker.record import ShelvedJob
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.dead_letters import find_shelved, read_shelf
+from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
+from trio_worker.queue.record import ShelvedJob
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 from trio_worker.settings_text import effective
-from trio_worker.shelves import find_shelved, read_shelf
 from trio_worker.smtp.pool import Pool, open_pool
 from trio_worker.smtp.session import open_session
 from trio_worker.trio_thread import TrioThread, open_trio_thread

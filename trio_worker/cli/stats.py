@@ -23,8 +23,8 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
-from trio_worker.minutes import MINUTE_SECONDS, MinuteFigures, figures_of
 from trio_worker.overview import DAY_MINUTES, Overview, read_overview
+from trio_worker.queue.history import MINUTE_SECONDS, MinuteFigures, figures_of
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 from trio_worker.snapshot import Snapshot

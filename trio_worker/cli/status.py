@@ -21,7 +21,7 @@ from trio_worker.cli.surroundings import (
     redis_name,
     report_unavailable,
 )
-from trio_worker.inspection import Counts
+from trio_worker.queue.counts import Counts
 from trio_worker.snapshot import Snapshot
 from trio_worker.snapshot_json import suspended_document, worker_document
 from trio_worker.watching import Watch

@@ -110,7 +110,7 @@ class Script:
 
 def read_script(name: str) -> Script:
     """Read a script of the package, behind the prelude that all share."""
-    folder = Path(__file__).parent.parent / "scripts"
+    folder = Path(__file__).parent.parent / "queue" / "scripts"
     text = (folder / "prelude.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
     # Redis names scripts by SHA-1; nothing is secured by it.
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
@@ -118,7 +118,7 @@ def read_script(name: str) -> Script:
 
 def read_scripts() -> dict[str, Script]:
     """Read every script of the package; before the first job, for later there may be no file descriptor left."""
-    folder = Path(__file__).parent.parent / "scripts"
+    folder = Path(__file__).parent.parent / "queue" / "scripts"
     names = [path.stem for path in folder.glob("*.lua") if path.stem != "prelude"]
     return {name: read_script(name) for name in names}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from attrs import define, evolve, field, frozen
 
-from trio_worker.record import ShelvedJob
+from trio_worker.queue.record import ShelvedJob
 
 
 @frozen

@@ -23,7 +23,7 @@ import attrs
 import trio
 from attrs import define, field, frozen
 
-from trio_worker.settlement import Entry
+from trio_worker.queue.settlement import Entry
 
 # The version of the format; a worker leaves alone what it might misread.
 FORMAT = 1

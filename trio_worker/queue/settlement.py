@@ -7,8 +7,8 @@ from typing import Protocol, TypeAlias, assert_never
 
 from attrs import frozen
 
-from trio_worker.claim import Claim
-from trio_worker.record import Cause, Record, write_record
+from trio_worker.queue.claim import Claim
+from trio_worker.queue.record import Cause, Record, write_record
 
 
 @frozen

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from attrs import frozen
 
-from trio_worker.record import Record
+from trio_worker.queue.record import Record
 
 
 class Source(StrEnum):

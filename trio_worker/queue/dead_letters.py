@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias
 
 from attrs import evolve, frozen
 
-from trio_worker.keys import fleet_keys, queue_keys
-from trio_worker.record import UNKNOWN, Cause, Record, ShelvedJob, read_record, write_record
+from trio_worker.queue.keys import fleet_keys, queue_keys
+from trio_worker.queue.record import UNKNOWN, Cause, Record, ShelvedJob, read_record, write_record
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.server import pairs
 

@@ -6,9 +6,9 @@ import re
 
 from attrs import frozen
 
-from trio_worker.keys import queue_keys
+from trio_worker.queue.keys import queue_keys
+from trio_worker.queue.operator_counts import Tallies, read_tallies
 from trio_worker.redis.client import Answer, RedisClient, Unavailable
-from trio_worker.tallies import Tallies, read_tallies
 
 _NUMBER = re.compile(rb"-?[0-9]{1,19}")
 # How many jobs one round trip reads; a page of a list, not all of it.

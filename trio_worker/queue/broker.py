@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import trio
 from attrs import define, field, frozen
 
-from trio_worker.claim import Claim, Claims, Source
-from trio_worker.keys import queue_keys
 from trio_worker.option import option
-from trio_worker.record import Record, read_record
+from trio_worker.queue.claim import Claim, Claims, Source
+from trio_worker.queue.keys import queue_keys
+from trio_worker.queue.record import Record, read_record
+from trio_worker.queue.settlement import Answered, Settling
 from trio_worker.redis.client import Answer, RedisClient, Unavailable
-from trio_worker.settlement import Answered, Settling
 
 # At most so many jobs in one claim: a script must stay well under a millisecond, and ids carry three digits.
 CLAIM_LIMIT = 200

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from trio_worker.keys import queue_keys
+from trio_worker.queue.keys import queue_keys
+from trio_worker.queue.operator_counts import Act, act_name
 from trio_worker.redis.client import RedisClient
-from trio_worker.tallies import Act, act_name
 
 _TOTALS_PLACE = 9  # in the key table
 

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Sequence
 
 from attrs import define, field
 
-from trio_worker.inspection import PAGE
-from trio_worker.keys import queue_keys
-from trio_worker.record import read_record
+from trio_worker.queue.counts import PAGE
+from trio_worker.queue.keys import queue_keys
+from trio_worker.queue.record import read_record
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.server import pairs
 

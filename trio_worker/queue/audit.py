@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 from attrs import frozen
 
-from trio_worker.inspection import PAGE
-from trio_worker.keys import queue_keys
+from trio_worker.queue.counts import PAGE
+from trio_worker.queue.keys import queue_keys
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.server import pairs
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
-from trio_worker.broker import new_id_prefix
-from trio_worker.keys import queue_keys
-from trio_worker.record import Attempt, Cause, Record, ShelvedJob, write_record
+from trio_worker.queue.broker import new_id_prefix
+from trio_worker.queue.keys import queue_keys
+from trio_worker.queue.record import Attempt, Cause, Record, ShelvedJob, write_record
 from trio_worker.redis.client import RedisClient, Unavailable
 
 # Jobs in one script call. Finding one takes Redis the longer the farther back it waits: a millisecond in a list of
