@@ -17,7 +17,6 @@ from fakeredis import FakeAsyncRedis
 
 from trio_worker.bridge import call, open_bridge
 from trio_worker.capture import Catcher, open_catcher
-from trio_worker.events import Event, Settled, SettledJob
 from trio_worker.jobs.catalogue import read_catalogue
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer, MailOptions, open_composer
@@ -27,8 +26,9 @@ from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_clien
 from trio_worker.redis.embedded import EmbeddedAddress, acquire_embedded, release_embedded
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
-from trio_worker.verdict import RetryPolicy
-from trio_worker.worker import ShutdownOptions, Worker, WorkerOptions
+from trio_worker.worker.events import Event, Settled, SettledJob
+from trio_worker.worker.verdict import RetryPolicy
+from trio_worker.worker.worker import ShutdownOptions, Worker, WorkerOptions
 
 # How long an example takes tells how busy the machine is, and nothing of the code.
 hypothesis.settings.register_profile(

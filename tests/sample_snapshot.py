@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 
 from attrs import evolve
 
-from trio_worker.breaker import Closed, Open
-from trio_worker.events import Disposition, Phase, QueueSeen, SettledJob
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.ledger import Ledger
 from trio_worker.outcome_line import OutcomeLine
@@ -25,6 +23,8 @@ from trio_worker.smtp.outcome import How, Trouble
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.snapshot import Scope, Snapshot
 from trio_worker.window import Quantiles, Tally
+from trio_worker.worker.breaker import Closed, Open
+from trio_worker.worker.events import Disposition, Phase, QueueSeen, SettledJob
 
 NOW = datetime(2025, 3, 4, 12, 4, 31, tzinfo=UTC).timestamp()
 UP_SECONDS = 4324.0

@@ -9,11 +9,11 @@ import pytest
 from attrs import evolve
 
 from trio_worker.bottleneck import find_bottleneck
-from trio_worker.events import Phase, QueueSeen
 from trio_worker.fleet import Fleet, QueueTotals
 from trio_worker.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.snapshot import Snapshot
 from trio_worker.window import Window
+from trio_worker.worker.events import Phase, QueueSeen
 
 
 def smtp_times(seconds: float) -> Window:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.breaker import Closed, HalfOpen, Open, after_idle_probe, after_trouble, after_wait
 from trio_worker.smtp.backoff import LOGIN_BACKOFF, OTHER_BACKOFF
 from trio_worker.smtp.outcome import How, Trouble
 from trio_worker.smtp.reply import Stage
+from trio_worker.worker.breaker import Closed, HalfOpen, Open, after_idle_probe, after_trouble, after_wait
 
 DOWN = Trouble(How.CONNECT, Stage.CONNECT, "refused")
 LOGIN = Trouble(How.LOGIN, Stage.AUTH, "535")

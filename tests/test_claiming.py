@@ -9,13 +9,13 @@ import trio
 import trio.testing
 from attrs import define, field
 
-from trio_worker.claiming import Claiming
-from trio_worker.events import Event
-from trio_worker.gate import Gate, RedisHealth
-from trio_worker.in_flight import InFlight
 from trio_worker.queue.age import PushHistory
 from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.record import Record
+from trio_worker.worker.claiming import Claiming
+from trio_worker.worker.events import Event
+from trio_worker.worker.gate import Gate, RedisHealth
+from trio_worker.worker.in_flight import InFlight
 
 
 def claim_of(number: int) -> Claim:

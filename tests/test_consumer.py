@@ -15,13 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import job_bytes
-from trio_worker.consumer import Consumers
-from trio_worker.delivery import Delivery
-from trio_worker.gate import Gate
-from trio_worker.in_flight import InFlight
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer, MailOptions
-from trio_worker.preparation import Preparation
 from trio_worker.queue.age import PushHistory
 from trio_worker.queue.broker import QueueOptions
 from trio_worker.queue.claim import Claim, Source
@@ -33,7 +28,12 @@ from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.pool import Pool, PoolOptions, open_pool
 from trio_worker.smtp.relay import Timeouts
 from trio_worker.smtp.session import Opened
-from trio_worker.verdict import RetryPolicy
+from trio_worker.worker.consumer import Consumers
+from trio_worker.worker.delivery import Delivery
+from trio_worker.worker.gate import Gate
+from trio_worker.worker.in_flight import InFlight
+from trio_worker.worker.preparation import Preparation
+from trio_worker.worker.verdict import RetryPolicy
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"x\r\n")
 

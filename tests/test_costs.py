@@ -17,7 +17,7 @@ from conftest import WorkerMaker, job_bytes
 from trio_worker import bridge
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.smtp.session import Opened
-from trio_worker.worker import Worker
+from trio_worker.worker.worker import Worker
 
 MAILS = 600
 
@@ -54,7 +54,7 @@ async def test_a_mail_costs_few_calls_to_redis_and_one_write_to_the_relay_or_les
 ) -> None:
     """Claims and settlements travel together; a connection's first mail waits for its recipients: two writes."""
     # On a slow machine fewer mails are done in the few milliseconds that settlements gather.
-    monkeypatch.setattr("trio_worker.settling.GATHERING_SECONDS", 0.1)
+    monkeypatch.setattr("trio_worker.worker.settling.GATHERING_SECONDS", 0.1)
     crossings = 0
     call = bridge.call_inline
 

@@ -18,10 +18,8 @@ from sample_snapshot import REFUSED_LOGIN, busy, draining, fleet, fresh, idle, s
 
 from trio_worker.alerts import Severity, alerts
 from trio_worker.board import Board
-from trio_worker.breaker import Closed, HalfOpen, Open
 from trio_worker.cell_text import in_ascii, printable, width_of
 from trio_worker.dashboard import render_frame, render_svg
-from trio_worker.events import Claimed, Disposition, Phase, QueueSeen, Settled, SettledJob
 from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.ledger import Ledger
 from trio_worker.outcome_line import OutcomeLine
@@ -35,6 +33,8 @@ from trio_worker.status_line import status_line
 from trio_worker.view import Drain, Page, Pause, Quit, Resume, Typing, View
 from trio_worker.window import Quantiles, Tally
 from trio_worker.wording import ago, count, duration, per_second, trouble_words
+from trio_worker.worker.breaker import Closed, HalfOpen, Open
+from trio_worker.worker.events import Claimed, Disposition, Phase, QueueSeen, Settled, SettledJob
 
 # Set it to write the frames anew; then look at the difference.
 REWRITE = os.environ.get("REWRITE_FRAMES") == "1"

@@ -14,7 +14,6 @@ from fake_relay import CHUNKED, FakeTransport, accept_all, opened_on
 
 from conftest import WorkerMaker, job_bytes
 from trio_worker.capture import Catcher, Faults, MemoryStore, open_catcher, parse_faults
-from trio_worker.events import Disposition
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.counts import Counts, count_jobs
@@ -23,7 +22,8 @@ from trio_worker.smtp.conversation import Envelope, Transaction
 from trio_worker.smtp.outcome import Accepted, Refused
 from trio_worker.smtp.pool import PoolOptions, open_pool
 from trio_worker.smtp.relay import Timeouts
-from trio_worker.worker import ShutdownOptions, Worker
+from trio_worker.worker.events import Disposition
+from trio_worker.worker.worker import ShutdownOptions, Worker
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\nhello\r\n")
 JOBS = 300

@@ -9,14 +9,14 @@ from attrs import evolve
 from conftest import Complaints, WorkerMaker, job_bytes
 from nemesis import Proxy
 from trio_worker.capture import Catcher, Faults, MemoryStore, open_catcher, parse_faults
-from trio_worker.events import Disposition
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.queue.broker import QueueOptions
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
 from trio_worker.smtp.pool import PoolOptions
-from trio_worker.worker import ShutdownOptions, Worker
+from trio_worker.worker.events import Disposition
+from trio_worker.worker.worker import ShutdownOptions, Worker
 
 GRACE_SECONDS = 5.0
 JOBS = 3000

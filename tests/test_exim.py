@@ -18,9 +18,9 @@ import trustme
 from attrs import define
 
 from conftest import WorkerMaker, job_bytes
-from trio_worker.events import Disposition
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
+from trio_worker.worker.events import Disposition
 
 # Exim, what it is linked with, and a library that lets it find its user without one on the system.
 PACKAGES = (

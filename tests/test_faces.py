@@ -11,10 +11,10 @@ import pytest
 from test_queue_commands import Ask, ask, push, run
 
 from conftest import job_bytes
-from trio_worker.events import Phase
 from trio_worker.heartbeat import Heartbeat, Suspended, Vitals, write_heartbeat
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.window import Window
+from trio_worker.worker.events import Phase
 
 __all__ = ["ask", "run"]
 WHY = "refuses the login with 535 5.7.8 (Wrong user or password)"

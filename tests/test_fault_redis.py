@@ -20,9 +20,7 @@ from attrs import define, evolve
 from conftest import Complaints, WorkerMaker, job_bytes
 from nemesis import Proxy
 from proving_ground import Valkey
-from trio_worker import consumer, delivery
 from trio_worker.capture import Catcher, Faults, parse_faults
-from trio_worker.events import Claimed, Disposition, JobBroke, RedisFailed, RedisRecovered
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.queue.audit import find_strays
@@ -33,7 +31,9 @@ from trio_worker.queue.dead_letters import read_shelf
 from trio_worker.redis import client as redis_client
 from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client, read_script
 from trio_worker.smtp.events import ConnectionOpened
-from trio_worker.worker import ShutdownOptions, Worker
+from trio_worker.worker import consumer, delivery
+from trio_worker.worker.events import Claimed, Disposition, JobBroke, RedisFailed, RedisRecovered
+from trio_worker.worker.worker import ShutdownOptions, Worker
 
 # Short, so that a claim whose reply was lost is recovered while the test waits.
 QUEUE = QueueOptions(lease_seconds=1.0)

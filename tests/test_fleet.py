@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from trio_worker.alerts import alerts, state
 from trio_worker.board import heading
-from trio_worker.events import Disposition, Phase, QueueSeen
 from trio_worker.fleet import Fleet, QueueTotals
 from trio_worker.heartbeat import LOST_SECONDS, Heartbeat, Rates, Suspended, WorkerSeen
 from trio_worker.listings import connections_panel, workers_panel
 from trio_worker.snapshot import Scope
 from trio_worker.snapshot_json import document_of
 from trio_worker.wording import work_words
+from trio_worker.worker.events import Disposition, Phase, QueueSeen
 
 SEEN = QueueSeen(100, 5, 20, 0, 1, oldest_seconds=3.0)
 

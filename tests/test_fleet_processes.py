@@ -24,10 +24,10 @@ from test_processes import Program, Programs, faults, patience, programs, push, 
 
 from conftest import job_bytes
 from trio_worker.capture import Catcher
-from trio_worker.events import Phase
 from trio_worker.heartbeat import Heartbeat, write_heartbeat
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import RedisClient
+from trio_worker.worker.events import Phase
 
 ROOT = Path(__file__).parent.parent
 SECRET = "ann.secret@example.org"

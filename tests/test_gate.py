@@ -6,11 +6,11 @@ import pytest
 import trio
 import trio.testing
 
-from trio_worker.breaker import Closed, HalfOpen, Open
-from trio_worker.events import BreakerChanged, Event
-from trio_worker.gate import Gate
 from trio_worker.smtp.outcome import Accepted, How, Loss, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened
 from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.worker.breaker import Closed, HalfOpen, Open
+from trio_worker.worker.events import BreakerChanged, Event
+from trio_worker.worker.gate import Gate
 
 DOWN = Trouble(How.CONNECT, Stage.CONNECT, "refused")
 GOOD = Accepted(Reply(250, "ok", Stage.FINAL, "2.0.0"))

@@ -8,7 +8,6 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.events import Disposition, Phase, SettledJob
 from trio_worker.heartbeat import (
     MOST_TYPES_TOLD,
     DeathCount,
@@ -22,6 +21,7 @@ from trio_worker.heartbeat import (
 from trio_worker.outcome_line import OutcomeLine, read_outcome, write_outcome
 from trio_worker.queue.record import Cause
 from trio_worker.window import Tally
+from trio_worker.worker.events import Disposition, Phase, SettledJob
 
 words = st.text(max_size=30)
 numbers = st.integers(0, 10**12)

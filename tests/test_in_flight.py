@@ -7,9 +7,9 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.in_flight import InFlight
 from trio_worker.queue.claim import Claim, Source
 from trio_worker.queue.record import Record
+from trio_worker.worker.in_flight import InFlight
 
 RECORD = Record(1.0, "Registration")
 

@@ -11,9 +11,9 @@ from attrs import evolve
 
 from conftest import WorkerMaker
 from trio_worker.capture import Catcher, MemoryStore, open_catcher
-from trio_worker.events import Disposition
 from trio_worker.settings import Settings
 from trio_worker.smtp.relay import RelayOptions
+from trio_worker.worker.events import Disposition
 
 EVIL = "evil@attacker.example"
 COMMANDS = f"MAIL FROM:<{EVIL}>{{0}}RCPT TO:<{EVIL}>{{0}}DATA{{0}}From: {EVIL}{{0}}{{0}}smuggled{{0}}.{{0}}"

@@ -17,20 +17,20 @@ from hypothesis import strategies as st
 from conftest import WorkerMaker, job_bytes
 from trio_worker.capture import Catcher, Faults, parse_faults
 from trio_worker.cli.run import owner_of
-from trio_worker.events import (
-    Disposition,
-    JournalFailed,
-    JournalReplayed,
-    RedisFailed,
-    SettlementsKept,
-)
 from trio_worker.queue import journal as journal_module
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal, read_journal
 from trio_worker.queue.settlement import Entry
 from trio_worker.redis.client import RedisClient, RedisOptions
 from trio_worker.settings import Settings
-from trio_worker.worker import ShutdownOptions, Worker
+from trio_worker.worker.events import (
+    Disposition,
+    JournalFailed,
+    JournalReplayed,
+    RedisFailed,
+    SettlementsKept,
+)
+from trio_worker.worker.worker import ShutdownOptions, Worker
 
 OWNER = Owner("jobs", "localhost:6379")
 DONE = Entry("01abc", "r.1", "done", 0, "")

@@ -14,18 +14,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from sample_snapshot import busy, fresh, without_redis, without_relay
 
 from trio_worker.board import Board
-from trio_worker.events import (
-    BreakerChanged,
-    Claimed,
-    Disposition,
-    Event,
-    LeasesRecovered,
-    QueueSeen,
-    RedisFailed,
-    SettingsRead,
-    Settled,
-    SettledJob,
-)
 from trio_worker.heartbeat import Suspended
 from trio_worker.ledger import Ledger
 from trio_worker.metric_table import TABLE, Kind
@@ -45,7 +33,19 @@ from trio_worker.smtp.events import (
 from trio_worker.smtp.outcome import How, Loss, Trouble
 from trio_worker.smtp.reply import Stage, reply_from
 from trio_worker.snapshot import Snapshot
-from trio_worker.tried import Result, Tried
+from trio_worker.worker.attempt import Result, Tried
+from trio_worker.worker.events import (
+    BreakerChanged,
+    Claimed,
+    Disposition,
+    Event,
+    LeasesRecovered,
+    QueueSeen,
+    RedisFailed,
+    SettingsRead,
+    Settled,
+    SettledJob,
+)
 
 # Words that would tell who or where; `state`, `stage` and so on are closed lists.
 FORBIDDEN_LABELS = {"host", "instance", "pod", "domain", "recipient", "job", "job_id", "worker", "address"}

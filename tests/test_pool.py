@@ -14,7 +14,6 @@ from fake_relay import FakeTransport, opened_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_worker.events import Event
 from trio_worker.smtp.connection import IDLE_SECONDS, Connection
 from trio_worker.smtp.conversation import Envelope
 from trio_worker.smtp.events import (
@@ -30,6 +29,7 @@ from trio_worker.smtp.pool import SUSPENDED_SECONDS, Pool, PoolClosed, PoolOptio
 from trio_worker.smtp.relay import Timeouts
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Opened
+from trio_worker.worker.events import Event
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"x\r\n")
 REFUSED = Trouble(How.CONNECT, Stage.CONNECT, "nobody listens")

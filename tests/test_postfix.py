@@ -17,13 +17,13 @@ import trustme
 from attrs import define
 
 from conftest import WorkerMaker, job_bytes
-from trio_worker.events import BreakerChanged, Disposition
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import read_shelf
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
-from trio_worker.verdict import RetryPolicy
-from trio_worker.worker import Worker
+from trio_worker.worker.events import BreakerChanged, Disposition
+from trio_worker.worker.verdict import RetryPolicy
+from trio_worker.worker.worker import Worker
 
 POSTFIX = shutil.which("postfix", path="/usr/sbin:/usr/bin:/sbin:/bin")
 pytestmark = [

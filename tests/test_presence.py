@@ -11,7 +11,6 @@ import trio.testing
 from conftest import WorkerMaker, job_bytes
 from trio_worker.capture import Catcher
 from trio_worker.cli.addressees import ask_workers
-from trio_worker.events import Phase, QuietChanged
 from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
 from trio_worker.order import Drain, Order, Quiet, Resume, Told, Trace, give_order, read_answers, read_letters
 from trio_worker.outcome_line import ExchangeLine, write_exchange
@@ -25,6 +24,7 @@ from trio_worker.settings import Settings
 from trio_worker.smtp.trace import Exchange
 from trio_worker.vitals import VitalsMeter
 from trio_worker.watching import Watch
+from trio_worker.worker.events import Phase, QuietChanged
 
 KEYS = fleet_keys("jobs")
 

@@ -28,7 +28,7 @@ from trio_worker.queue.broker import QueueOptions
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client
 from trio_worker.redis.embedded_server import find_binary
-from trio_worker.worker import Worker
+from trio_worker.worker.worker import Worker
 
 PATIENCE_SECONDS = 60.0
 QUEUE = QueueOptions(lease_seconds=1.0)

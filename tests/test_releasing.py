@@ -16,7 +16,7 @@ from trio_worker.queue.waiting import Released, peek, purge, release, walk_bodie
 from trio_worker.redis.client import RedisClient
 from trio_worker.smtp.outcome import Refusal, Refused
 from trio_worker.smtp.reply import Reply, Stage
-from trio_worker.verdict import RetryPolicy, Terms, decide
+from trio_worker.worker.verdict import RetryPolicy, Terms, decide
 
 CAUSE = Cause("refused", "550 5.1.1", "rcpt", "no")
 OPTIONS = QueueOptions(lease_seconds=60)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from conftest import WorkerMaker
 from trio_worker.cli import app
-from trio_worker.events import RedisWeak
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.durability import examine
 from trio_worker.redis.server import find_weaknesses
+from trio_worker.worker.events import RedisWeak
 
 SOUND = {
     "redis_version": "7.2.4",

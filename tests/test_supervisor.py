@@ -15,9 +15,9 @@ import trio.testing
 from test_processes import Programs, patience, programs, push, relay
 
 from trio_worker.capture import Catcher
-from trio_worker.events import Phase, PhaseChanged
 from trio_worker.redis.client import RedisClient
-from trio_worker.supervisor import Supervisor, find_supervisor
+from trio_worker.worker.events import Phase, PhaseChanged
+from trio_worker.worker.systemd import Supervisor, find_supervisor
 
 __all__ = ["programs", "relay"]
 
@@ -133,7 +133,7 @@ async def test_worker_tells_its_supervisor(
 # made of samples while it starts do not.
 BLOCKED = """
 import sys, time
-from trio_worker.preparation import Preparation
+from trio_worker.worker.preparation import Preparation
 Preparation.prepare = lambda *_, **__: time.sleep(3600)
 from trio_worker.cli import app
 sys.exit(app())

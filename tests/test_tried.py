@@ -20,7 +20,7 @@ from trio_worker.smtp.outcome import (
     Unopened,
 )
 from trio_worker.smtp.reply import Reply, Stage, reply_from
-from trio_worker.tried import Result, tried_of
+from trio_worker.worker.attempt import Result, tried_of
 
 OK = reply_from(250, "2.0.0 queued", Stage.FINAL)
 LATER = reply_from(451, "4.7.1 later", Stage.RCPT)

@@ -23,7 +23,7 @@ from trio_worker.smtp.outcome import (
     Unopened,
 )
 from trio_worker.smtp.reply import Reply, Stage
-from trio_worker.verdict import (
+from trio_worker.worker.verdict import (
     FORGIVEN_CLOSINGS,
     FORGIVEN_LOSSES,
     RetryPolicy,

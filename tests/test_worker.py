@@ -11,12 +11,9 @@ import trio
 from attrs import evolve
 
 from conftest import WorkerMaker, job_bytes, relay_at
-from trio_worker import breaker
 from trio_worker.alerts import Severity, alerts
-from trio_worker.breaker import Open
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
 from trio_worker.cli.status import Health, health_of
-from trio_worker.events import BreakerChanged, Claimed, Disposition, Event, Settled, SettledJob
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import QueueOptions
 from trio_worker.queue.counts import Counts, count_jobs
@@ -27,9 +24,12 @@ from trio_worker.smtp.backoff import BackOff
 from trio_worker.smtp.events import ConnectionOpened
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.snapshot import Snapshot
-from trio_worker.verdict import RetryPolicy
 from trio_worker.watching import Watch
-from trio_worker.worker import ShutdownOptions, Worker
+from trio_worker.worker import breaker
+from trio_worker.worker.breaker import Open
+from trio_worker.worker.events import BreakerChanged, Claimed, Disposition, Event, Settled, SettledJob
+from trio_worker.worker.verdict import RetryPolicy
+from trio_worker.worker.worker import ShutdownOptions, Worker
 
 
 def faults(text: str) -> Faults:

@@ -7,12 +7,12 @@ from typing import assert_never
 
 from attrs import frozen
 
-from trio_worker.breaker import Closed, HalfOpen, Open
-from trio_worker.events import Phase
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.outcome import How
 from trio_worker.snapshot import Scope, Snapshot
 from trio_worker.wording import duration, per_second, quoted, suspended_words, trouble_words
+from trio_worker.worker.breaker import Closed, HalfOpen, Open
+from trio_worker.worker.events import Phase
 
 # A slope within one percent of what is sent is noise of the measurement, and so is a job every twenty seconds.
 _LEVEL_SHARE = 0.01

@@ -10,8 +10,15 @@ from typing import TypeAlias
 
 from attrs import define, field
 
-from trio_worker.breaker import Breaker, Closed
-from trio_worker.events import (
+from trio_worker.heartbeat import CAUSES_TOLD, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
+from trio_worker.ledger import Ledger
+from trio_worker.outcome_line import OutcomeLine
+from trio_worker.queue.record import Cause
+from trio_worker.smtp.events import ConnectionView
+from trio_worker.snapshot import CAUSE_MINUTES, Snapshot
+from trio_worker.window import Window
+from trio_worker.worker.breaker import Breaker, Closed
+from trio_worker.worker.events import (
     BreakerChanged,
     Disposition,
     Event,
@@ -26,13 +33,6 @@ from trio_worker.events import (
     SettledJob,
     SettlementsKept,
 )
-from trio_worker.heartbeat import CAUSES_TOLD, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
-from trio_worker.ledger import Ledger
-from trio_worker.outcome_line import OutcomeLine
-from trio_worker.queue.record import Cause
-from trio_worker.smtp.events import ConnectionView
-from trio_worker.snapshot import CAUSE_MINUTES, Snapshot
-from trio_worker.window import Window
 
 # Rates are counted over this many whole seconds.
 RATE_SECONDS = 10

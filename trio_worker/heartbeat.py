@@ -12,9 +12,9 @@ from itertools import chain
 from attrs import evolve, field, frozen
 from cattrs import Converter
 
-from trio_worker.events import Disposition, Phase
 from trio_worker.window import Tally
 from trio_worker.wire import read_told
+from trio_worker.worker.events import Disposition, Phase
 
 # How often a worker tells, and after how long of silence it is taken for lost.
 BEAT_SECONDS = 2.0

@@ -7,7 +7,14 @@ from typing import assert_never
 
 from attrs import define, field
 
-from trio_worker.events import (
+from trio_worker.smtp.events import (
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionOpened,
+    PlacesRestored,
+    PlacesSuspended,
+)
+from trio_worker.worker.events import (
     BreakerChanged,
     Claimed,
     Disposition,
@@ -28,13 +35,6 @@ from trio_worker.events import (
     SettingsRead,
     Settled,
     SettlementsKept,
-)
-from trio_worker.smtp.events import (
-    ConnectionClosed,
-    ConnectionFailed,
-    ConnectionOpened,
-    PlacesRestored,
-    PlacesSuspended,
 )
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 from rich.segment import Segment
 from rich.style import Style
 
-from trio_worker.breaker import Closed
 from trio_worker.cell_text import printable, width_of
 from trio_worker.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, Line, blank, cell, row, rule
-from trio_worker.events import Disposition, Phase
 from trio_worker.heartbeat import DeathCount, WorkerSeen
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.smtp.events import ConnectionView
@@ -31,6 +29,8 @@ from trio_worker.wording import (
     recipients_words,
     share,
 )
+from trio_worker.worker.breaker import Closed
+from trio_worker.worker.events import Disposition, Phase
 
 # From this width on the list of the workers has room for the mails in flight.
 FLIGHT_WIDTH = 90

@@ -8,8 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias, assert_never
 
-from trio_worker.breaker import Closed, HalfOpen, Open
-from trio_worker.events import (
+from trio_worker.privacy import mask_text
+from trio_worker.queue.record import Cause
+from trio_worker.smtp.events import (
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionOpened,
+    PlacesRestored,
+    PlacesSuspended,
+)
+from trio_worker.smtp.outcome import Trouble
+from trio_worker.worker.breaker import Closed, HalfOpen, Open
+from trio_worker.worker.events import (
     BreakerChanged,
     Claimed,
     ClaimedJob,
@@ -33,16 +43,6 @@ from trio_worker.events import (
     SettledJob,
     SettlementsKept,
 )
-from trio_worker.privacy import mask_text
-from trio_worker.queue.record import Cause
-from trio_worker.smtp.events import (
-    ConnectionClosed,
-    ConnectionFailed,
-    ConnectionOpened,
-    PlacesRestored,
-    PlacesSuspended,
-)
-from trio_worker.smtp.outcome import Trouble
 
 LEVELS = ("debug", "info", "warning", "error")
 RANKS = {level: rank for rank, level in enumerate(LEVELS)}

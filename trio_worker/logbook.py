@@ -18,7 +18,6 @@ from typing import TextIO
 
 from attrs import define, field, frozen
 
-from trio_worker.events import Claimed, Event, Settled
 from trio_worker.log_line import (
     LEVELS,
     RANKS,
@@ -33,6 +32,7 @@ from trio_worker.log_line import (
     settled_as_logfmt,
 )
 from trio_worker.option import option
+from trio_worker.worker.events import Claimed, Event, Settled
 
 # Lines that may wait for the disk; at a thousand mails a second that is ten seconds of it.
 LINES_WAITING = 10_000

@@ -14,12 +14,12 @@ from typing import get_args
 from attrs import field, frozen
 
 from trio_worker import __version__
-from trio_worker.events import Disposition, Phase
 from trio_worker.jobs.fault import Reason
 from trio_worker.queue.claim import Source
 from trio_worker.queue.operator_counts import DRAIN_BOUNDS, Act, Removal
 from trio_worker.smtp.outcome import How
-from trio_worker.tried import Result
+from trio_worker.worker.attempt import Result
+from trio_worker.worker.events import Disposition, Phase
 
 PREFIX = "trio_worker_"
 

@@ -27,24 +27,6 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from trio_worker import __version__
-from trio_worker.breaker import Closed, HalfOpen, Open
-from trio_worker.events import (
-    BreakerChanged,
-    Claimed,
-    Disposition,
-    Event,
-    JobBroke,
-    JournalReplayed,
-    LeaseLost,
-    LeasesRecovered,
-    LoopComplained,
-    Phase,
-    RedisRecovered,
-    SettingsRead,
-    Settled,
-    SettledJob,
-    SettlementsKept,
-)
 from trio_worker.metric_table import (
     BREAKERS,
     CLOSINGS,
@@ -65,7 +47,25 @@ from trio_worker.queue.record import Cause
 from trio_worker.redis.client import Unavailable
 from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, PlacesSuspended
 from trio_worker.snapshot import Snapshot
-from trio_worker.tried import Result, Tried
+from trio_worker.worker.attempt import Result, Tried
+from trio_worker.worker.breaker import Closed, HalfOpen, Open
+from trio_worker.worker.events import (
+    BreakerChanged,
+    Claimed,
+    Disposition,
+    Event,
+    JobBroke,
+    JournalReplayed,
+    LeaseLost,
+    LeasesRecovered,
+    LoopComplained,
+    Phase,
+    RedisRecovered,
+    SettingsRead,
+    Settled,
+    SettledJob,
+    SettlementsKept,
+)
 
 # A second series for each counter, which says when the process began: process_start_time_seconds does.
 disable_created_metrics()  # type: ignore[no-untyped-call]

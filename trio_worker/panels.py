@@ -32,13 +32,13 @@ from trio_worker.cells import (
     rule_room,
     table,
 )
-from trio_worker.events import Disposition
 from trio_worker.queue.age_bars import BAR_BOUNDS, AgeBars
 from trio_worker.redis.server_state import ServerState
 from trio_worker.snapshot import Snapshot
 from trio_worker.view import Action, Drain, Pause, Resume, View
 from trio_worker.window import Quantiles
 from trio_worker.wording import UNKNOWN, ago, busy_of, clock, count, duration, memory, per_second, share, work_words
+from trio_worker.worker.events import Disposition
 
 # From this width on a table of figures is one line; below, it is two.
 ONE_LINE_WIDTH = 78

@@ -21,9 +21,9 @@ from trio_worker.redis.client import RedisOptions
 from trio_worker.settings_source import Fault, variable_of
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.smtp.relay import RelayOptions, Timeouts
-from trio_worker.verdict import RetryPolicy
 from trio_worker.web import MetricsOptions
-from trio_worker.worker import ShutdownOptions
+from trio_worker.worker.verdict import RetryPolicy
+from trio_worker.worker.worker import ShutdownOptions
 
 TYPES = "mail.types"
 

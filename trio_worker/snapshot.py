@@ -6,12 +6,6 @@ from enum import Enum
 
 from attrs import field, frozen
 
-from trio_worker.breaker import Breaker
-from trio_worker.events import (
-    Disposition,
-    Phase,
-    QueueSeen,
-)
 from trio_worker.heartbeat import (
     DeathCount,
     Rates,
@@ -23,6 +17,12 @@ from trio_worker.ledger import Ledger
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.window import Quantiles
+from trio_worker.worker.breaker import Breaker
+from trio_worker.worker.events import (
+    Disposition,
+    Phase,
+    QueueSeen,
+)
 
 # Why jobs were not sent is counted by the minute, and shown for so many of them.
 CAUSE_MINUTES = 15

@@ -24,8 +24,6 @@ from redis import Redis
 
 from trio_worker.bridge import call, open_bridge
 from trio_worker.capture import Catcher, CaughtMail, FaultSyntax, MemoryStore, open_catcher, parse_faults
-from trio_worker.claiming import LONGEST_WAIT_SECONDS
-from trio_worker.events import Event
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import TypeSpec
 from trio_worker.jobs.job import TASK_TYPE, Json
@@ -40,7 +38,9 @@ from trio_worker.settings import Faults, Settings, read_settings
 from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.trio_thread import TrioThread, open_trio_thread
 from trio_worker.wording import counted, duration, trouble_words
-from trio_worker.worker import Worker, WorkerOptions
+from trio_worker.worker.claiming import LONGEST_WAIT_SECONDS
+from trio_worker.worker.events import Event
+from trio_worker.worker.worker import Worker, WorkerOptions
 
 __all__ = [
     "BlockingMailWorker",

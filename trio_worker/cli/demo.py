@@ -16,11 +16,11 @@ from cyclopts import Parameter
 from trio_worker.capture import count_caught, write_chaos
 from trio_worker.cli.run import NoDashboard, print_line, run_worker
 from trio_worker.cli.surroundings import MISCONFIGURED, OK, PARTLY, complain, refuse
-from trio_worker.events import Disposition, Event, Settled
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings import Faults, read_settings
 from trio_worker.wording import counted
-from trio_worker.worker import Worker
+from trio_worker.worker.events import Disposition, Event, Settled
+from trio_worker.worker.worker import Worker
 
 # A relay that is a little slow and sometimes busy shows more of the worker than a perfect one.
 CHAOS = "every=delay-20ms rcpt=451:4%"

@@ -27,9 +27,7 @@ from trio_worker.cli.surroundings import (
     redis_name,
     refuse,
 )
-from trio_worker.events import LoopComplained, SettingsRead
 from trio_worker.keyboard import Keyboard, open_keyboard
-from trio_worker.ladder import climb, signals_to_obey
 from trio_worker.logbook import Logbook, open_logbook
 from trio_worker.queue.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.redis.client import RedisClient
@@ -38,8 +36,6 @@ from trio_worker.rereading import reread
 from trio_worker.settings import Faults, Settings, config_path, digest_of, read_settings
 from trio_worker.smtp.relay import Relay
 from trio_worker.status_line import status_line
-from trio_worker.supervisor import Supervisor, find_supervisor
-from trio_worker.task_tree import task_tree
 from trio_worker.terminal import has_color, has_terminal, is_ascii_only, is_live, run_status_lines
 from trio_worker.web import (
     ListenTakenError,
@@ -47,7 +43,11 @@ from trio_worker.web import (
     serve_pages,
     tell_address,
 )
-from trio_worker.worker import Worker, WorkerOptions
+from trio_worker.worker.events import LoopComplained, SettingsRead
+from trio_worker.worker.signals import climb, signals_to_obey
+from trio_worker.worker.systemd import Supervisor, find_supervisor
+from trio_worker.worker.task_tree import task_tree
+from trio_worker.worker.worker import Worker, WorkerOptions
 
 if TYPE_CHECKING:
     from trio_worker.live_dashboard import Dashboard

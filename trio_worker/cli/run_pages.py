@@ -11,7 +11,7 @@ from trio_worker.logbook import Logbook
 from trio_worker.metrics import Metrics
 from trio_worker.settings import Settings
 from trio_worker.web import METRICS_TYPE, Answer, page_of_json, page_of_text
-from trio_worker.worker import Worker
+from trio_worker.worker.worker import Worker
 
 
 def metrics_of(worker: Worker, logbook: Logbook, settings: Settings) -> Metrics:

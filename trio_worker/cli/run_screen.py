@@ -11,7 +11,7 @@ from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.tallying import count_act
 from trio_worker.screen import Screen
 from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
-from trio_worker.worker import Worker
+from trio_worker.worker.worker import Worker
 
 
 def dashboard_of(worker: Worker, screen: Screen, keyboard: Keyboard | None, *, only_ascii: bool) -> Dashboard:

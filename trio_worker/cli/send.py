@@ -32,7 +32,6 @@ from trio_worker.cli.surroundings import (
     print_json,
     refuse,
 )
-from trio_worker.delivery import envelope_of
 from trio_worker.jobs.address import may_be_mailed
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import decode
@@ -45,8 +44,9 @@ from trio_worker.settings import Settings
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.outcome import Accepted, How, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened
 from trio_worker.smtp.session import open_session
-from trio_worker.verdict import admit
 from trio_worker.wording import duration, trouble_words
+from trio_worker.worker.delivery import envelope_of
+from trio_worker.worker.verdict import admit
 
 
 @frozen

@@ -17,7 +17,6 @@ from attrs import evolve
 from cyclopts import Parameter
 
 from trio_worker.bridge import open_bridge
-from trio_worker.claiming import LONGEST_WAIT_SECONDS
 from trio_worker.cli.documents import Document, named
 from trio_worker.redis.client import RedisClient, Unavailable, open_redis_client
 from trio_worker.redis.embedded_address import EmbeddedAddress, parse_embedded
@@ -26,6 +25,7 @@ from trio_worker.settings import Fault, Faults, Settings, config_path, read_sett
 from trio_worker.spelling import nearest
 from trio_worker.stop_time import find_stop_times
 from trio_worker.wording import counted
+from trio_worker.worker.claiming import LONGEST_WAIT_SECONDS
 
 if TYPE_CHECKING:
     from trio_worker.redis.embedded import EmbeddedServer

@@ -23,10 +23,10 @@ from trio_worker.cli.surroundings import (
     redis_name,
     report_unavailable,
 )
-from trio_worker.events import Disposition
 from trio_worker.outcome_line import OutcomeLine
 from trio_worker.watching import WATCH_SECONDS, Watch
 from trio_worker.wording import clock, duration, reason_words, recipients_words
+from trio_worker.worker.events import Disposition
 
 LOOK_SECONDS = 0.5
 

@@ -12,7 +12,6 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
-from trio_worker.breaker import Breaker
 from trio_worker.queue.age_bars import AgeBars
 from trio_worker.queue.claim import Source
 from trio_worker.queue.operator_counts import Tallies
@@ -26,7 +25,8 @@ from trio_worker.smtp.events import (
     PlacesRestored,
     PlacesSuspended,
 )
-from trio_worker.tried import Tried
+from trio_worker.worker.attempt import Tried
+from trio_worker.worker.breaker import Breaker
 
 
 class Disposition(StrEnum):

@@ -10,8 +10,6 @@ from functools import lru_cache
 import trio
 from attrs import define, evolve
 
-from trio_worker.delivery import Delivery
-from trio_worker.events import JobBroke, Publish
 from trio_worker.jobs.address import may_be_mailed
 from trio_worker.jobs.email_type import MESSAGE, TypeSpec
 from trio_worker.jobs.fault import Malformed
@@ -23,7 +21,9 @@ from trio_worker.queue.age import PushHistory
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Verdict
-from trio_worker.verdict import admit, bury
+from trio_worker.worker.delivery import Delivery
+from trio_worker.worker.events import JobBroke, Publish
+from trio_worker.worker.verdict import admit, bury
 
 _NO_OPTIONS = TypeOptions()
 # The fresh jobs of one claim are born at one of few times, and of few types.

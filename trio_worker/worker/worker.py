@@ -20,20 +20,13 @@ from attrs import define, evolve, field, frozen
 
 from trio_worker import __version__
 from trio_worker.board import Board
-from trio_worker.claiming import BurstEnd, Claiming
-from trio_worker.consumer import Consumers
-from trio_worker.events import Event, Phase, PhaseChanged, Publish, QuietChanged, RedisWeak
-from trio_worker.gate import Gate, RedisHealth
 from trio_worker.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, told_types
-from trio_worker.in_flight import InFlight
 from trio_worker.jobs.email_type import TypeSpec
-from trio_worker.leases import keep_leases
 from trio_worker.lookout import Lookout
 from trio_worker.mail.composer import Composer, MailOptions
 from trio_worker.option import option
 from trio_worker.order import Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, Trace
 from trio_worker.overview import queue_seen
-from trio_worker.preparation import Preparation
 from trio_worker.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
 from trio_worker.queue.age import PushHistory
@@ -41,7 +34,6 @@ from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.journal import Journal
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.durability import examine
-from trio_worker.settling import Settler
 from trio_worker.smtp.opener import OpenSession
 from trio_worker.smtp.outcome import How, Trouble
 from trio_worker.smtp.pool import Pool, PoolOptions, open_pool
@@ -50,9 +42,17 @@ from trio_worker.smtp.reply import Stage
 from trio_worker.smtp.session import Opened, open_session
 from trio_worker.smtp.trace import Exchange
 from trio_worker.snapshot import Snapshot
-from trio_worker.task_tree import task_tree
-from trio_worker.verdict import RetryPolicy
 from trio_worker.wording import trouble_said, trouble_words
+from trio_worker.worker.claiming import BurstEnd, Claiming
+from trio_worker.worker.consumer import Consumers
+from trio_worker.worker.events import Event, Phase, PhaseChanged, Publish, QuietChanged, RedisWeak
+from trio_worker.worker.gate import Gate, RedisHealth
+from trio_worker.worker.in_flight import InFlight
+from trio_worker.worker.leases import keep_leases
+from trio_worker.worker.preparation import Preparation
+from trio_worker.worker.settling import Settler
+from trio_worker.worker.task_tree import task_tree
+from trio_worker.worker.verdict import RetryPolicy
 
 # A second signal leaves the mails in flight this long.
 HURRIED_GRACE_SECONDS = 2.0

@@ -6,11 +6,11 @@ from typing import Never
 
 import trio
 
-from trio_worker.events import LeaseLost, Publish
-from trio_worker.gate import RedisHealth
-from trio_worker.in_flight import InFlight
 from trio_worker.queue.broker import Broker
 from trio_worker.redis.client import Unavailable
+from trio_worker.worker.events import LeaseLost, Publish
+from trio_worker.worker.gate import RedisHealth
+from trio_worker.worker.in_flight import InFlight
 
 # A renewal has to fail twice in a row before a lease can run out unseen.
 RENEWALS_PER_LEASE = 3

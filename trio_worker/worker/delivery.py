@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from attrs import define
 
-from trio_worker.events import Disposition, SettledJob
 from trio_worker.mail.composer import Mail
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.record import Record
@@ -12,8 +11,9 @@ from trio_worker.queue.settlement import DONE, Delay, Done, Settlement, Verdict
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.conversation import Envelope
 from trio_worker.smtp.outcome import Accepted, Outcome, Uncertain
-from trio_worker.tried import Tried
-from trio_worker.verdict import cause_of_acceptance
+from trio_worker.worker.attempt import Tried
+from trio_worker.worker.events import Disposition, SettledJob
+from trio_worker.worker.verdict import cause_of_acceptance
 
 
 @define(eq=False)

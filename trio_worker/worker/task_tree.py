@@ -11,7 +11,7 @@ import trio
 # A worker has two tasks for each connection and one for each mail that waits; beyond this a tree says nothing more.
 MOST_TASKS = 300
 # Not by the package's name alone: a checkout may be called so too, and hold an environment with other people's code.
-_OURS = f"{Path(__file__).parent}{os.sep}"
+_OURS = f"{Path(__file__).parent.parent}{os.sep}"
 
 
 def task_tree() -> str:

@@ -10,7 +10,9 @@ from typing import assert_never
 import trio
 from attrs import define, evolve, field
 
-from trio_worker.breaker import (
+from trio_worker.redis.client import Unavailable
+from trio_worker.smtp.outcome import Accepted, Outcome, Refused, Trouble, Unopened
+from trio_worker.worker.breaker import (
     Breaker,
     Closed,
     HalfOpen,
@@ -19,10 +21,8 @@ from trio_worker.breaker import (
     after_trouble,
     after_wait,
 )
-from trio_worker.events import BreakerChanged, Publish, RedisFailed, RedisRecovered
-from trio_worker.redis.client import Unavailable
-from trio_worker.smtp.outcome import Accepted, Outcome, Refused, Trouble, Unopened
-from trio_worker.verdict import relay_trouble
+from trio_worker.worker.events import BreakerChanged, Publish, RedisFailed, RedisRecovered
+from trio_worker.worker.verdict import relay_trouble
 
 
 @define(eq=False)

@@ -8,7 +8,7 @@ from typing import assert_never
 from attrs import frozen
 
 from trio_worker.smtp.outcome import Accepted, How, Loss, NotSent, Outcome, Refused, Uncertain, Unfit, Unopened
-from trio_worker.verdict import is_for_good
+from trio_worker.worker.verdict import is_for_good
 
 
 class Result(StrEnum):

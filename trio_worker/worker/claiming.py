@@ -10,15 +10,15 @@ from typing import TypeAlias
 import trio
 from attrs import define
 
-from trio_worker.events import Claimed, LeasesRecovered, Publish, QueuePaused
-from trio_worker.gate import Gate, RedisHealth
-from trio_worker.in_flight import InFlight
 from trio_worker.queue.age import PushHistory
 from trio_worker.queue.broker import CLAIM_LIMIT, Broker
 from trio_worker.queue.claim import Claim, Claims
 from trio_worker.queue.counts import count_jobs
 from trio_worker.redis.client import Unavailable
-from trio_worker.settling import Settler
+from trio_worker.worker.events import Claimed, LeasesRecovered, Publish, QueuePaused
+from trio_worker.worker.gate import Gate, RedisHealth
+from trio_worker.worker.in_flight import InFlight
+from trio_worker.worker.settling import Settler
 
 # The longest blocking wait for a job: a pause, a lease that ran out elsewhere and a dead letter limit are seen by
 # claims alone, so this is also how late they are noticed by a worker that has nothing to do.

@@ -15,7 +15,7 @@ from typing import Never
 import trio
 from attrs import define
 
-from trio_worker.events import Event, Phase, PhaseChanged
+from trio_worker.worker.events import Event, Phase, PhaseChanged
 
 # The status line of `systemctl status` is looked at by people.
 STATUS_SECONDS = 10.0

@@ -9,14 +9,14 @@ from typing import assert_never
 import trio
 from attrs import define, field
 
-from trio_worker.delivery import Delivery
-from trio_worker.events import Disposition, JournalFailed, JournalReplayed, Publish, Settled, SettlementsKept
-from trio_worker.gate import RedisHealth
-from trio_worker.in_flight import InFlight
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.journal import Journal
 from trio_worker.queue.settlement import Answered, Bury, Delay, Done, Entry, Hold, Release
 from trio_worker.redis.client import Unavailable
+from trio_worker.worker.delivery import Delivery
+from trio_worker.worker.events import Disposition, JournalFailed, JournalReplayed, Publish, Settled, SettlementsKept
+from trio_worker.worker.gate import RedisHealth
+from trio_worker.worker.in_flight import InFlight
 
 # A settlement that Redis did not take is tried again this much later, doubling up to the second figure.
 SETTLE_AGAIN_SECONDS = 0.1

@@ -1,0 +1,1 @@
+"""Takes jobs, has their mails go, decides and settles; stops in order."""
