@@ -12,17 +12,17 @@ from datetime import UTC, datetime
 
 from attrs import evolve
 
-from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
-from trio_worker.ledger import Ledger
-from trio_worker.outcome_line import OutcomeLine
 from trio_worker.queue.age_bars import AgeBars
 from trio_worker.queue.record import Cause
 from trio_worker.redis.server_state import ServerState
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.outcome import How, Trouble
 from trio_worker.smtp.reply import Reply, Stage
-from trio_worker.snapshot import Scope, Snapshot
-from trio_worker.window import Quantiles, Tally
+from trio_worker.telemetry.feed import OutcomeLine
+from trio_worker.telemetry.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
+from trio_worker.telemetry.ledger import Ledger
+from trio_worker.telemetry.quantiles import Quantiles, Tally
+from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.worker.breaker import Closed, Open
 from trio_worker.worker.events import Disposition, Phase, QueueSeen, SettledJob
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from trio_worker.bottleneck import find_bottleneck
 from trio_worker.fleet import Fleet, QueueTotals
-from trio_worker.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen
-from trio_worker.snapshot import Snapshot
-from trio_worker.window import Window
+from trio_worker.telemetry.bottleneck import find_bottleneck
+from trio_worker.telemetry.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen
+from trio_worker.telemetry.quantiles import Window
+from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.worker.events import Phase, QueueSeen
 
 

@@ -16,23 +16,23 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from sample_snapshot import REFUSED_LOGIN, busy, draining, fleet, fresh, idle, suspended, without_redis, without_relay
 
-from trio_worker.alerts import Severity, alerts
-from trio_worker.board import Board
 from trio_worker.cell_text import in_ascii, printable, width_of
 from trio_worker.dashboard import render_frame, render_svg
-from trio_worker.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
-from trio_worker.ledger import Ledger
-from trio_worker.outcome_line import OutcomeLine
 from trio_worker.queue.claim import Source
 from trio_worker.queue.record import Cause
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.outcome import How, Trouble
 from trio_worker.smtp.reply import Reply, Stage
-from trio_worker.snapshot import Scope, Snapshot
 from trio_worker.status_line import status_line
+from trio_worker.telemetry.alerts import Severity, alerts
+from trio_worker.telemetry.board import Board
+from trio_worker.telemetry.feed import OutcomeLine
+from trio_worker.telemetry.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
+from trio_worker.telemetry.ledger import Ledger
+from trio_worker.telemetry.quantiles import Quantiles, Tally
+from trio_worker.telemetry.snapshot import Scope, Snapshot
+from trio_worker.telemetry.words import ago, count, duration, per_second, trouble_words
 from trio_worker.view import Drain, Page, Pause, Quit, Resume, Typing, View
-from trio_worker.window import Quantiles, Tally
-from trio_worker.wording import ago, count, duration, per_second, trouble_words
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import Claimed, Disposition, Phase, QueueSeen, Settled, SettledJob
 

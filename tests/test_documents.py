@@ -13,7 +13,7 @@ from test_queue_commands import CAUSES, Ask, ask, bury, push, run
 
 from conftest import job_bytes
 from trio_worker.cli.documents import Document, named
-from trio_worker.snapshot_json import SCHEMA
+from trio_worker.telemetry.snapshot_json import SCHEMA
 
 __all__ = ["ask", "run"]
 PAGE = (Path(__file__).parent.parent / "docs" / "operations.md").read_text("utf-8")

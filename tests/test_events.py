@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.ledger import Ledger
 from trio_worker.queue.claim import Source
 from trio_worker.queue.record import Cause
+from trio_worker.telemetry.ledger import Ledger
 from trio_worker.worker.events import Claimed, Disposition, LeasesRecovered, Settled, SettledJob
 
 dispositions = st.lists(st.sampled_from(Disposition), max_size=40)

@@ -11,9 +11,9 @@ import pytest
 from test_queue_commands import Ask, ask, push, run
 
 from conftest import job_bytes
-from trio_worker.heartbeat import Heartbeat, Suspended, Vitals, write_heartbeat
 from trio_worker.queue.keys import fleet_keys
-from trio_worker.window import Window
+from trio_worker.telemetry.heartbeat import Heartbeat, Suspended, Vitals, write_heartbeat
+from trio_worker.telemetry.quantiles import Window
 from trio_worker.worker.events import Phase
 
 __all__ = ["ask", "run"]

@@ -9,14 +9,14 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.alerts import alerts, state
-from trio_worker.board import heading
 from trio_worker.fleet import Fleet, QueueTotals
-from trio_worker.heartbeat import LOST_SECONDS, Heartbeat, Rates, Suspended, WorkerSeen
 from trio_worker.listings import connections_panel, workers_panel
-from trio_worker.snapshot import Scope
-from trio_worker.snapshot_json import document_of
-from trio_worker.wording import work_words
+from trio_worker.telemetry.alerts import alerts, state
+from trio_worker.telemetry.board import heading
+from trio_worker.telemetry.heartbeat import LOST_SECONDS, Heartbeat, Rates, Suspended, WorkerSeen
+from trio_worker.telemetry.snapshot import Scope
+from trio_worker.telemetry.snapshot_json import document_of
+from trio_worker.telemetry.words import work_words
 from trio_worker.worker.events import Disposition, Phase, QueueSeen
 
 SEEN = QueueSeen(100, 5, 20, 0, 1, oldest_seconds=3.0)

@@ -24,9 +24,9 @@ from test_processes import Program, Programs, faults, patience, programs, push, 
 
 from conftest import job_bytes
 from trio_worker.capture import Catcher
-from trio_worker.heartbeat import Heartbeat, write_heartbeat
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import RedisClient
+from trio_worker.telemetry.heartbeat import Heartbeat, write_heartbeat
 from trio_worker.worker.events import Phase
 
 ROOT = Path(__file__).parent.parent

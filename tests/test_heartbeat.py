@@ -8,7 +8,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.heartbeat import (
+from trio_worker.queue.record import Cause
+from trio_worker.telemetry.feed import OutcomeLine, read_outcome, write_outcome
+from trio_worker.telemetry.heartbeat import (
     MOST_TYPES_TOLD,
     DeathCount,
     Heartbeat,
@@ -18,9 +20,7 @@ from trio_worker.heartbeat import (
     told_types,
     write_heartbeat,
 )
-from trio_worker.outcome_line import OutcomeLine, read_outcome, write_outcome
-from trio_worker.queue.record import Cause
-from trio_worker.window import Tally
+from trio_worker.telemetry.quantiles import Tally
 from trio_worker.worker.events import Disposition, Phase, SettledJob
 
 words = st.text(max_size=30)

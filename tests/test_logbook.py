@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.processors import LogfmtRenderer
 
-from trio_worker.log_line import (
+from trio_worker.queue.claim import Source
+from trio_worker.queue.record import Cause
+from trio_worker.smtp.capabilities import Capabilities
+from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened
+from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.telemetry.log_line import (
     as_json_line,
     as_logfmt,
     line_of,
@@ -19,13 +25,7 @@ from trio_worker.log_line import (
     settled_as_logfmt,
     settled_line,
 )
-from trio_worker.logbook import LogOptions, open_logbook
-from trio_worker.queue.claim import Source
-from trio_worker.queue.record import Cause
-from trio_worker.smtp.capabilities import Capabilities
-from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened
-from trio_worker.smtp.outcome import How, Trouble
-from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.telemetry.logbook import LogOptions, open_logbook
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import (
     BreakerChanged,

@@ -13,11 +13,6 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from sample_snapshot import busy, fresh, without_redis, without_relay
 
-from trio_worker.board import Board
-from trio_worker.heartbeat import Suspended
-from trio_worker.ledger import Ledger
-from trio_worker.metric_table import TABLE, Kind
-from trio_worker.metrics import GATHERED, Metrics
 from trio_worker.queue.claim import Source
 from trio_worker.queue.operator_counts import DRAIN_BOUNDS, Act, drain_names, read_tallies
 from trio_worker.queue.record import Cause
@@ -32,7 +27,12 @@ from trio_worker.smtp.events import (
 )
 from trio_worker.smtp.outcome import How, Loss, Trouble
 from trio_worker.smtp.reply import Stage, reply_from
-from trio_worker.snapshot import Snapshot
+from trio_worker.telemetry.board import Board
+from trio_worker.telemetry.heartbeat import Suspended
+from trio_worker.telemetry.ledger import Ledger
+from trio_worker.telemetry.metric_table import TABLE, Kind
+from trio_worker.telemetry.metrics import GATHERED, Metrics
+from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.worker.attempt import Result, Tried
 from trio_worker.worker.events import (
     BreakerChanged,

@@ -14,9 +14,9 @@ from attrs import frozen
 from sample_snapshot import busy
 
 from trio_worker.cli import app
-from trio_worker.metric_table import TABLE
-from trio_worker.metrics import Metrics
-from trio_worker.web import METRICS_TYPE, Answer, Pages, page_of_text, serve_pages, tell_address
+from trio_worker.telemetry.http_server import METRICS_TYPE, Answer, Pages, page_of_text, serve_pages, tell_address
+from trio_worker.telemetry.metric_table import TABLE
+from trio_worker.telemetry.metrics import Metrics
 
 PATIENCE_SECONDS = 60
 

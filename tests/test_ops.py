@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from trio_worker.cli import app
-from trio_worker.metric_table import TABLE, Kind
 from trio_worker.settings import KEYS, read_settings
 from trio_worker.settings import Settings as AllSettings
 from trio_worker.settings_source import variable_of
+from trio_worker.telemetry.metric_table import TABLE, Kind
 
 ROOT = Path(__file__).parent.parent
 OPS = ROOT / "conf" / "ops"

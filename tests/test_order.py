@@ -18,11 +18,11 @@ from trio_worker.order import (
     read_letters,
     write_letter,
 )
-from trio_worker.outcome_line import ExchangeLine, read_exchange, write_exchange
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.conversation import Conversation, Envelope, Transaction
 from trio_worker.smtp.reply import Reply, Stage, reply_from
 from trio_worker.smtp.trace import Exchange, exchange_of
+from trio_worker.telemetry.feed import ExchangeLine, read_exchange, write_exchange
 
 SECONDS = st.integers(1, int(MOST_SECONDS)).map(float)
 ORDERS: st.SearchStrategy[Order] = st.one_of(

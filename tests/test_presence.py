@@ -11,9 +11,7 @@ import trio.testing
 from conftest import WorkerMaker, job_bytes
 from trio_worker.capture import Catcher
 from trio_worker.cli.addressees import ask_workers
-from trio_worker.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
 from trio_worker.order import Drain, Order, Quiet, Resume, Told, Trace, give_order, read_answers, read_letters
-from trio_worker.outcome_line import ExchangeLine, write_exchange
 from trio_worker.overview import Overview, read_overview
 from trio_worker.presence import Presence, new_worker_name
 from trio_worker.queue.keys import fleet_keys
@@ -22,6 +20,8 @@ from trio_worker.queue.pause import pause_queue
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 from trio_worker.smtp.trace import Exchange
+from trio_worker.telemetry.feed import ExchangeLine, write_exchange
+from trio_worker.telemetry.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
 from trio_worker.vitals import VitalsMeter
 from trio_worker.watching import Watch
 from trio_worker.worker.events import Phase, QuietChanged

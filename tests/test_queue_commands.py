@@ -18,8 +18,6 @@ from conftest import job_bytes
 from trio_worker.bridge import open_bridge
 from trio_worker.cli import app
 from trio_worker.cli.enqueue import unknown_to_workers
-from trio_worker.heartbeat import Heartbeat, WorkerSeen, write_heartbeat
-from trio_worker.outcome_line import OutcomeLine, write_outcome
 from trio_worker.overview import DAY_MINUTES
 from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.claim import Claims
@@ -29,6 +27,8 @@ from trio_worker.queue.keys import fleet_keys
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Settlement
 from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
+from trio_worker.telemetry.feed import OutcomeLine, write_outcome
+from trio_worker.telemetry.heartbeat import Heartbeat, WorkerSeen, write_heartbeat
 from trio_worker.worker.events import Disposition, Phase, SettledJob
 
 SECRET = "ann.secret@example.org"

@@ -13,9 +13,9 @@ import trio
 from test_processes import Program, Programs, faults, patience, programs, relay
 
 from conftest import job_bytes
-from trio_worker import probe
 from trio_worker.capture import Catcher
 from trio_worker.redis.client import RedisClient
+from trio_worker.telemetry import probe
 
 __all__ = ["programs", "relay"]  # fixtures
 

@@ -9,8 +9,8 @@ from attrs import evolve, fields
 from sample_snapshot import fleet
 
 from trio_worker.cli.status import Health, find_problems, health_of, print_status, troubles_of
-from trio_worker.heartbeat import Suspended
 from trio_worker.queue.counts import Counts
+from trio_worker.telemetry.heartbeat import Suspended
 
 AT = 1_741_089_871.0  # 2025-03-04T12:04:31Z
 NOTHING: dict[str, Any] = {each.name: 0 for each in fields(Counts)}

@@ -33,7 +33,7 @@ from sample_snapshot import busy
 from trio_worker.dashboard import Frame, render_frame
 from trio_worker.live_dashboard import Dashboard
 from trio_worker.screen import open_screen
-from trio_worker.snapshot import Snapshot
+from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.terminal import has_color, is_ascii_only, is_live, run_status_lines
 from trio_worker.view import View
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sample_snapshot import busy
 
 from trio_worker.keyboard import Keyboard, split_keys
-from trio_worker.snapshot import Snapshot
+from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.view import Action, Drain, Page, Pause, Quit, Resume, Typing, View, press, shown
 
 ALL = frozenset({Quit, Pause, Resume, Drain})

@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 from sample_snapshot import busy, draining, fresh, without_redis, without_relay
 from test_processes import Programs, patience, programs, push, relay
 
-from trio_worker import probe, web
-from trio_worker.alerts import readiness
 from trio_worker.capture import Catcher
 from trio_worker.cli import app
 from trio_worker.cli.health import health
 from trio_worker.queue.broker import QueueOptions
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings import Settings, read_settings
-from trio_worker.snapshot import Snapshot
-from trio_worker.web import (
+from trio_worker.telemetry import http_server as web
+from trio_worker.telemetry import probe
+from trio_worker.telemetry.alerts import readiness
+from trio_worker.telemetry.http_server import (
     ListenTakenError,
     Pages,
     page_of_json,
@@ -37,6 +37,7 @@ from trio_worker.web import (
     split_address,
     tell_address,
 )
+from trio_worker.telemetry.snapshot import Snapshot
 
 __all__ = ["programs", "relay"]
 PAGES: Pages = {

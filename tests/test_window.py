@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.window import WINDOW_SECONDS, Quantiles, Window, added
+from trio_worker.telemetry.quantiles import WINDOW_SECONDS, Quantiles, Window, added
 from trio_worker.worker.load import Load
 
 times = st.lists(st.floats(0.0005, 5000), min_size=1, max_size=60)

@@ -11,7 +11,6 @@ import trio
 from attrs import evolve
 
 from conftest import WorkerMaker, job_bytes, relay_at
-from trio_worker.alerts import Severity, alerts
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
 from trio_worker.cli.status import Health, health_of
 from trio_worker.queue.audit import find_strays
@@ -23,7 +22,8 @@ from trio_worker.redis.client import RedisClient
 from trio_worker.smtp.backoff import BackOff
 from trio_worker.smtp.events import ConnectionOpened
 from trio_worker.smtp.pool import PoolOptions
-from trio_worker.snapshot import Snapshot
+from trio_worker.telemetry.alerts import Severity, alerts
+from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.watching import Watch
 from trio_worker.worker import breaker
 from trio_worker.worker.breaker import Open

@@ -49,7 +49,7 @@ def _leave_unread() -> NoReturn:
 def _run() -> int:
     words = behind_command(sys.argv[1:])
     if words[:1] == ["health"]:
-        from trio_worker import probe  # noqa: PLC0415  it costs a tenth of all the other commands
+        from trio_worker.telemetry import probe  # noqa: PLC0415  it costs a tenth of all the other commands
 
         asked = probe.read_plainly(words[1:])
         if asked is not None:

@@ -15,7 +15,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from trio_worker.cell_text import cut, width_of
-from trio_worker.wording import count
+from trio_worker.telemetry.words import count
 
 Line: TypeAlias = list[Segment]
 

@@ -34,8 +34,8 @@ from trio_worker.panels import (
     summary_table,
     time_panel,
 )
-from trio_worker.snapshot import Scope, Snapshot
 from trio_worker.status_line import status_words
+from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.view import Page, View, shown
 
 # More rows than this say nothing that the figures above them do not.

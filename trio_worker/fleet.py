@@ -12,13 +12,13 @@ from itertools import pairwise
 
 from attrs import define, evolve, field, frozen
 
-from trio_worker.board import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, heading
-from trio_worker.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen, summed_causes
-from trio_worker.ledger import Ledger
-from trio_worker.outcome_line import OutcomeLine
 from trio_worker.smtp.outcome import How
-from trio_worker.snapshot import Scope, Snapshot
-from trio_worker.window import added
+from trio_worker.telemetry.board import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, heading
+from trio_worker.telemetry.feed import OutcomeLine
+from trio_worker.telemetry.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen, summed_causes
+from trio_worker.telemetry.ledger import Ledger
+from trio_worker.telemetry.quantiles import added
+from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.worker.breaker import Closed
 from trio_worker.worker.events import Disposition, Phase, QueueSeen
 

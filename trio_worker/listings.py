@@ -10,11 +10,11 @@ from rich.style import Style
 
 from trio_worker.cell_text import printable, width_of
 from trio_worker.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, Line, blank, cell, row, rule
-from trio_worker.heartbeat import DeathCount, WorkerSeen
-from trio_worker.outcome_line import OutcomeLine
 from trio_worker.smtp.events import ConnectionView
-from trio_worker.snapshot import CAUSE_MINUTES, Scope, Snapshot
-from trio_worker.wording import (
+from trio_worker.telemetry.feed import OutcomeLine
+from trio_worker.telemetry.heartbeat import DeathCount, WorkerSeen
+from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Scope, Snapshot
+from trio_worker.telemetry.words import (
     UNKNOWN,
     ago,
     breaker_words,

@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 from trio_worker.dashboard import Frame
 from trio_worker.keyboard import Keyboard
 from trio_worker.screen import Screen
-from trio_worker.snapshot import Snapshot
+from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.terminal import next_tick
 from trio_worker.view import Action, View, press
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from trio_worker.heartbeat import WorkerSeen, read_heartbeat
 from trio_worker.jobs.job import read_enqueued_at
 from trio_worker.queue.age_bars import AgeBars
 from trio_worker.queue.counts import Counts, counts_of
@@ -17,6 +16,7 @@ from trio_worker.queue.history import MinuteSample, PushMark, marks_of, pushed_a
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import Answer, RedisClient, Unavailable
 from trio_worker.redis.server_state import ServerState
+from trio_worker.telemetry.heartbeat import WorkerSeen, read_heartbeat
 from trio_worker.worker.events import QueueSeen
 
 # Enough for the last hour and the one before its first minute; the default of a look.

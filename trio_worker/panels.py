@@ -12,7 +12,6 @@ from attrs import evolve
 from rich.segment import Segment
 
 from trio_worker import __version__
-from trio_worker.alerts import Severity, alerts, is_stale, outlook, state
 from trio_worker.cell_text import printable, width_of
 from trio_worker.cells import (
     BOLD,
@@ -34,10 +33,22 @@ from trio_worker.cells import (
 )
 from trio_worker.queue.age_bars import BAR_BOUNDS, AgeBars
 from trio_worker.redis.server_state import ServerState
-from trio_worker.snapshot import Snapshot
+from trio_worker.telemetry.alerts import Severity, alerts, is_stale, outlook, state
+from trio_worker.telemetry.quantiles import Quantiles
+from trio_worker.telemetry.snapshot import Snapshot
+from trio_worker.telemetry.words import (
+    UNKNOWN,
+    ago,
+    busy_of,
+    clock,
+    count,
+    duration,
+    memory,
+    per_second,
+    share,
+    work_words,
+)
 from trio_worker.view import Action, Drain, Pause, Resume, View
-from trio_worker.window import Quantiles
-from trio_worker.wording import UNKNOWN, ago, busy_of, clock, count, duration, memory, per_second, share, work_words
 from trio_worker.worker.events import Disposition
 
 # From this width on a table of figures is one line; below, it is two.

@@ -13,7 +13,6 @@ import attrs
 from attrs import define, field, frozen
 
 from trio_worker.capture_options import CaptureOptions
-from trio_worker.logbook import LogOptions
 from trio_worker.mail.composer import MailOptions, TypeOptions
 from trio_worker.option import Option, option, option_of
 from trio_worker.queue.broker import QueueOptions
@@ -21,7 +20,8 @@ from trio_worker.redis.client import RedisOptions
 from trio_worker.settings_source import Fault, variable_of
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.smtp.relay import RelayOptions, Timeouts
-from trio_worker.web import MetricsOptions
+from trio_worker.telemetry.http_server import MetricsOptions
+from trio_worker.telemetry.logbook import LogOptions
 from trio_worker.worker.verdict import RetryPolicy
 from trio_worker.worker.worker import ShutdownOptions
 

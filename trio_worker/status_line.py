@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from trio_worker.alerts import alerts, state
 from trio_worker.cell_text import printable
-from trio_worker.snapshot import Snapshot
-from trio_worker.wording import clock, count, duration, per_second
+from trio_worker.telemetry.alerts import alerts, state
+from trio_worker.telemetry.snapshot import Snapshot
+from trio_worker.telemetry.words import clock, count, duration, per_second
 
 
 def status_line(snapshot: Snapshot) -> str:

@@ -10,8 +10,8 @@ from typing import Never, TextIO
 
 import trio
 
-from trio_worker.snapshot import Snapshot
 from trio_worker.status_line import status_line
+from trio_worker.telemetry.snapshot import Snapshot
 
 
 def is_live(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -36,8 +36,8 @@ from trio_worker.redis.embedded import EmbeddedAddress, EmbeddedError, open_embe
 from trio_worker.redis.url import shown_redis_url
 from trio_worker.settings import Faults, Settings, read_settings
 from trio_worker.smtp.relay import Relay, tls_context
+from trio_worker.telemetry.words import counted, duration, trouble_words
 from trio_worker.trio_thread import TrioThread, open_trio_thread
-from trio_worker.wording import counted, duration, trouble_words
 from trio_worker.worker.claiming import LONGEST_WAIT_SECONDS
 from trio_worker.worker.events import Event
 from trio_worker.worker.worker import Worker, WorkerOptions

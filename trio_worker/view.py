@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 
 from attrs import evolve, field, frozen
 
-from trio_worker.snapshot import Snapshot
+from trio_worker.telemetry.snapshot import Snapshot
 
 # Faster than this costs the worker more than the eye gains; slower than this nobody wants to look.
 LEAST_EVERY_SECONDS = 0.5

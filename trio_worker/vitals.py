@@ -13,7 +13,7 @@ from typing import Never
 import trio
 from attrs import define, field
 
-from trio_worker.heartbeat import Vitals
+from trio_worker.telemetry.heartbeat import Vitals
 
 # A blocked loop is seen within this time, for one wake-up every so often; the last minute is kept.
 LAG_EVERY_SECONDS = 0.5

@@ -13,11 +13,11 @@ from attrs import define, field
 
 from trio_worker.fleet import Fleet, QueueTotals
 from trio_worker.lookout import Lookout
-from trio_worker.outcome_line import ExchangeLine, OutcomeLine, read_exchange, read_outcome
 from trio_worker.overview import HOUR_MINUTES, Overview, queue_seen
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.snapshot import Snapshot
+from trio_worker.telemetry.feed import ExchangeLine, OutcomeLine, read_exchange, read_outcome
+from trio_worker.telemetry.snapshot import Snapshot
 
 # Workers hear with their next heartbeat that somebody watches, and tell for so long after the last look.
 WATCH_SECONDS = 10.0

@@ -31,7 +31,7 @@ from ground import (
 from plotting import plot
 from proving_ground import Valkey, job_of  # on the path by now
 from runs import Run, measure, measure_idle, measure_sink
-from trio_worker.window import Tally
+from trio_worker.telemetry.quantiles import Tally
 from usage import IS_KNOWN
 from versions import HERE, build, describe, other_packages
 

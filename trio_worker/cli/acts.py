@@ -6,11 +6,11 @@ import getpass
 from collections.abc import Mapping, Sequence
 
 from trio_worker.cli.surroundings import complain
-from trio_worker.logbook import open_logbook
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings import Settings
-from trio_worker.wording import duration
+from trio_worker.telemetry.logbook import open_logbook
+from trio_worker.telemetry.words import duration
 
 
 def who() -> str:

@@ -21,7 +21,7 @@ from trio_worker.cli.surroundings import (
 from trio_worker.queue.audit import Stray, find_strays
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import Unavailable
-from trio_worker.wording import counted
+from trio_worker.telemetry.words import counted
 
 # A broken queue may have as many strays as jobs; a screen shows the first of them.
 STRAYS_SHOWN = 50

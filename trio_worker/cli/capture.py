@@ -38,7 +38,7 @@ from trio_worker.cli.surroundings import (
     refuse,
 )
 from trio_worker.privacy import mask_address
-from trio_worker.wording import counted
+from trio_worker.telemetry.words import counted
 
 capture = App(name="capture", help="The local mail catcher: what it caught, and its chaos.", help_format="plaintext")
 

@@ -29,7 +29,7 @@ from trio_worker.settings import KEYS, Fault, Faults, Settings, config_path, rea
 from trio_worker.settings_schema import SCHEMA_FILE, schema_text
 from trio_worker.settings_text import effective, explain, production_text, toml_value
 from trio_worker.smtp.relay import tls_context
-from trio_worker.wording import counted
+from trio_worker.telemetry.words import counted
 
 config_app = App(name="config", help="Configuration: is it right, what is in force.", help_format="plaintext")
 

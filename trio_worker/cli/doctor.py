@@ -38,7 +38,7 @@ from trio_worker.settings_text import effective
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.outcome import How, Trouble
 from trio_worker.smtp.session import open_session
-from trio_worker.wording import counted
+from trio_worker.telemetry.words import counted
 
 # What a report of a fault should name.
 _PACKAGES = ("trio-worker", "trio", "trio-asyncio", "redis", "aiosmtplib")

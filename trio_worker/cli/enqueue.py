@@ -30,7 +30,6 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
-from trio_worker.heartbeat import WorkerSeen
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import MESSAGE, TypeSpec
 from trio_worker.jobs.fault import Malformed, shown
@@ -40,7 +39,8 @@ from trio_worker.jobs.summary import glance
 from trio_worker.overview import read_overview
 from trio_worker.redis.client import Unavailable
 from trio_worker.settings import Settings
-from trio_worker.wording import counted
+from trio_worker.telemetry.heartbeat import WorkerSeen
+from trio_worker.telemetry.words import counted
 
 # So many jobs go in one RPUSH: few round trips, and no command that Redis chews on for long.
 BATCH = 500

@@ -41,7 +41,7 @@ from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.tallying import count_act
 from trio_worker.queue.waiting import walk_bodies, walk_waiting
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.wording import counted
+from trio_worker.telemetry.words import counted
 
 # A walk over a queue reads payloads: so many are a few seconds, and a person can ask for more.
 MOST_LOOKED_AT = 100_000

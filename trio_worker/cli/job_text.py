@@ -13,7 +13,7 @@ from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import glance
 from trio_worker.privacy import mask_address, mask_text
 from trio_worker.queue.record import UNKNOWN, Record, Said, ShelvedJob
-from trio_worker.wording import duration
+from trio_worker.telemetry.words import duration
 
 # A Message may have hundreds; JSON has them all.
 RECIPIENTS_SHOWN = 5

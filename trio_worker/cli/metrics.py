@@ -24,9 +24,9 @@ from trio_worker.cli.surroundings import (
     print_json,
     refuse,
 )
-from trio_worker.metric_table import TABLE
-from trio_worker.probe import addresses_of, ask
-from trio_worker.web import split_address
+from trio_worker.telemetry.http_server import split_address
+from trio_worker.telemetry.metric_table import TABLE
+from trio_worker.telemetry.probe import addresses_of, ask
 
 metrics = App(
     name="metrics", help="The metrics of a running worker, or the list of all: show.", help_format="plaintext"

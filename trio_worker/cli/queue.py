@@ -39,7 +39,7 @@ from trio_worker.queue.history import pushed_at
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.queue.waiting import peek as peek_jobs
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.wording import count, counted, duration, paused_words
+from trio_worker.telemetry.words import count, counted, duration, paused_words
 
 DRAIN_LOOK_SECONDS = 0.5
 # LINDEX walks the list from its nearer end: so many samples of a list of that length are a few milliseconds of Redis'

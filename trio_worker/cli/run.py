@@ -28,7 +28,6 @@ from trio_worker.cli.surroundings import (
     refuse,
 )
 from trio_worker.keyboard import Keyboard, open_keyboard
-from trio_worker.logbook import Logbook, open_logbook
 from trio_worker.queue.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.embedded_address import EmbeddedAddress, parse_embedded
@@ -36,13 +35,14 @@ from trio_worker.rereading import reread
 from trio_worker.settings import Faults, Settings, config_path, digest_of, read_settings
 from trio_worker.smtp.relay import Relay
 from trio_worker.status_line import status_line
-from trio_worker.terminal import has_color, has_terminal, is_ascii_only, is_live, run_status_lines
-from trio_worker.web import (
+from trio_worker.telemetry.http_server import (
     ListenTakenError,
     has_chosen_port,
     serve_pages,
     tell_address,
 )
+from trio_worker.telemetry.logbook import Logbook, open_logbook
+from trio_worker.terminal import has_color, has_terminal, is_ascii_only, is_live, run_status_lines
 from trio_worker.worker.events import LoopComplained, SettingsRead
 from trio_worker.worker.signals import climb, signals_to_obey
 from trio_worker.worker.systemd import Supervisor, find_supervisor
@@ -51,8 +51,8 @@ from trio_worker.worker.worker import Worker, WorkerOptions
 
 if TYPE_CHECKING:
     from trio_worker.live_dashboard import Dashboard
-    from trio_worker.metrics import Metrics
     from trio_worker.screen import Screen
+    from trio_worker.telemetry.metrics import Metrics
 
 # How often the queue is counted for the screen, and for the lines of a run without one.
 SCREEN_LOOK_SECONDS = 1.0

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from trio_worker.alerts import readiness
-from trio_worker.logbook import Logbook
-from trio_worker.metrics import Metrics
 from trio_worker.settings import Settings
-from trio_worker.web import METRICS_TYPE, Answer, page_of_json, page_of_text
+from trio_worker.telemetry.alerts import readiness
+from trio_worker.telemetry.http_server import METRICS_TYPE, Answer, page_of_json, page_of_text
+from trio_worker.telemetry.logbook import Logbook
+from trio_worker.telemetry.metrics import Metrics
 from trio_worker.worker.worker import Worker
 
 

@@ -44,7 +44,7 @@ from trio_worker.settings import Settings
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.outcome import Accepted, How, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened
 from trio_worker.smtp.session import open_session
-from trio_worker.wording import duration, trouble_words
+from trio_worker.telemetry.words import duration, trouble_words
 from trio_worker.worker.delivery import envelope_of
 from trio_worker.worker.verdict import admit
 

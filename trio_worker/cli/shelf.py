@@ -34,7 +34,7 @@ from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.selection import Group, Grouping, Selection
 from trio_worker.queue.tallying import count_act
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.wording import counted
+from trio_worker.telemetry.words import counted
 
 Reveal = Annotated[bool, Parameter(negative=(), help="Show addresses and the job itself. Mind who reads along.")]
 JobIds = Annotated[Sequence[str], Parameter(help="Ids of jobs; none with --all or a filter.")]

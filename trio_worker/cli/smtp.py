@@ -44,7 +44,6 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.jobs.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
 from trio_worker.order import MOST_SECONDS, Trace, give_order
-from trio_worker.outcome_line import ExchangeLine
 from trio_worker.privacy import mask_text
 from trio_worker.redis.client import Unavailable
 from trio_worker.settings import Settings
@@ -53,8 +52,9 @@ from trio_worker.smtp.outcome import How, Trouble, Unfit
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Opened, certificate_ends_at, open_session
 from trio_worker.smtp.verify import try_envelope
+from trio_worker.telemetry.feed import ExchangeLine
+from trio_worker.telemetry.words import clock
 from trio_worker.watching import Watch
-from trio_worker.wording import clock
 
 _LABELS = {Stage.CONNECT: "connect", Stage.GREETING: "greeting"}
 

@@ -27,10 +27,10 @@ from trio_worker.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.queue.history import MINUTE_SECONDS, MinuteFigures, figures_of
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings import Settings
-from trio_worker.snapshot import Snapshot
-from trio_worker.snapshot_json import document_of
+from trio_worker.telemetry.snapshot import Snapshot
+from trio_worker.telemetry.snapshot_json import document_of
+from trio_worker.telemetry.words import busy_of, clock, count, duration, per_second, share
 from trio_worker.watching import Watch
-from trio_worker.wording import busy_of, clock, count, duration, per_second, share
 
 _LIVE_HEADS = (
     *("time", "waiting", "oldest", "in/s", "sent/s", "delayed/s", "dead/s"),

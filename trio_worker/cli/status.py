@@ -8,7 +8,6 @@ from typing import Annotated
 from attrs import asdict
 from cyclopts import Parameter
 
-from trio_worker.alerts import Severity, alerts
 from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     OK,
@@ -22,10 +21,11 @@ from trio_worker.cli.surroundings import (
     report_unavailable,
 )
 from trio_worker.queue.counts import Counts
-from trio_worker.snapshot import Snapshot
-from trio_worker.snapshot_json import suspended_document, worker_document
+from trio_worker.telemetry.alerts import Severity, alerts
+from trio_worker.telemetry.snapshot import Snapshot
+from trio_worker.telemetry.snapshot_json import suspended_document, worker_document
+from trio_worker.telemetry.words import counted, duration, paused_words, per_second, work_words
 from trio_worker.watching import Watch
-from trio_worker.wording import counted, duration, paused_words, per_second, work_words
 
 # A due job that no worker has taken for this long says that no worker claims, or that all are busy.
 LATE_SECONDS = 10.0

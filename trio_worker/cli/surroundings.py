@@ -24,7 +24,7 @@ from trio_worker.redis.url import shown_redis_url
 from trio_worker.settings import Fault, Faults, Settings, config_path, read_settings
 from trio_worker.spelling import nearest
 from trio_worker.stop_time import find_stop_times
-from trio_worker.wording import counted
+from trio_worker.telemetry.words import counted
 from trio_worker.worker.claiming import LONGEST_WAIT_SECONDS
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from trio_worker.live_dashboard import Dashboard
 from trio_worker.redis.client import RedisClient
 from trio_worker.screen import open_screen
 from trio_worker.settings import Settings
-from trio_worker.snapshot_json import document_of
+from trio_worker.telemetry.snapshot_json import document_of
 from trio_worker.terminal import has_color, is_ascii_only, is_live
 from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
 from trio_worker.watching import Watch

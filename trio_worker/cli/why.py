@@ -5,7 +5,6 @@ from __future__ import annotations
 import trio
 from attrs import asdict
 
-from trio_worker.bottleneck import Finding, find_bottleneck
 from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (
     OK,
@@ -18,6 +17,7 @@ from trio_worker.cli.surroundings import (
     redis_name,
     report_unavailable,
 )
+from trio_worker.telemetry.bottleneck import Finding, find_bottleneck
 from trio_worker.watching import Watch
 
 # Rates and the heading of the queue need a few looks; a person waits so long for an answer that is right.

@@ -29,14 +29,24 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
-from trio_worker.heartbeat import WorkerSeen
 from trio_worker.listings import worker_state
 from trio_worker.order import MOST_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, give_order
 from trio_worker.overview import read_overview
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings import Settings
-from trio_worker.snapshot_json import worker_document
-from trio_worker.wording import ago, busy_of, count, counted, duration, memory, per_second, share, suspended_words
+from trio_worker.telemetry.heartbeat import WorkerSeen
+from trio_worker.telemetry.snapshot_json import worker_document
+from trio_worker.telemetry.words import (
+    ago,
+    busy_of,
+    count,
+    counted,
+    duration,
+    memory,
+    per_second,
+    share,
+    suspended_words,
+)
 
 worker = App(name="worker", help="The workers that share the queue: list, quiet, resume, drain, tasks, log-level.")
 

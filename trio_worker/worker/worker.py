@@ -19,8 +19,6 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from trio_worker import __version__
-from trio_worker.board import Board
-from trio_worker.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, told_types
 from trio_worker.jobs.email_type import TypeSpec
 from trio_worker.lookout import Lookout
 from trio_worker.mail.composer import Composer, MailOptions
@@ -41,8 +39,10 @@ from trio_worker.smtp.relay import Relay, RelayOptions
 from trio_worker.smtp.reply import Stage
 from trio_worker.smtp.session import Opened, open_session
 from trio_worker.smtp.trace import Exchange
-from trio_worker.snapshot import Snapshot
-from trio_worker.wording import trouble_said, trouble_words
+from trio_worker.telemetry.board import Board
+from trio_worker.telemetry.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, told_types
+from trio_worker.telemetry.snapshot import Snapshot
+from trio_worker.telemetry.words import trouble_said, trouble_words
 from trio_worker.worker.claiming import BurstEnd, Claiming
 from trio_worker.worker.consumer import Consumers
 from trio_worker.worker.events import Event, Phase, PhaseChanged, Publish, QuietChanged, RedisWeak

@@ -6,11 +6,11 @@ from typing import Any
 
 from attrs import asdict
 
-from trio_worker.alerts import alerts, state
-from trio_worker.heartbeat import Suspended, WorkerSeen
 from trio_worker.queue.age_bars import BAR_BOUNDS, AgeBars
-from trio_worker.snapshot import CAUSE_MINUTES, Snapshot
-from trio_worker.window import Quantiles
+from trio_worker.telemetry.alerts import alerts, state
+from trio_worker.telemetry.heartbeat import Suspended, WorkerSeen
+from trio_worker.telemetry.quantiles import Quantiles
+from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Snapshot
 
 # Named so that a reader can tell when a key changes its meaning; new keys may come at any time.
 SCHEMA = "trio-worker/snapshot/2"

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from trio_worker.heartbeat import Heartbeat, Suspended
 from trio_worker.smtp.outcome import How
-from trio_worker.snapshot import Snapshot
-from trio_worker.window import added
-from trio_worker.wording import (
+from trio_worker.telemetry.heartbeat import Heartbeat, Suspended
+from trio_worker.telemetry.quantiles import added
+from trio_worker.telemetry.snapshot import Snapshot
+from trio_worker.telemetry.words import (
     UNKNOWN,
     count,
     counted,

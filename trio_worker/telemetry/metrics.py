@@ -27,7 +27,11 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from trio_worker import __version__
-from trio_worker.metric_table import (
+from trio_worker.queue.operator_counts import Tallies
+from trio_worker.queue.record import Cause
+from trio_worker.redis.client import Unavailable
+from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, PlacesSuspended
+from trio_worker.telemetry.metric_table import (
     BREAKERS,
     CLOSINGS,
     CODES,
@@ -42,11 +46,7 @@ from trio_worker.metric_table import (
     Kind,
     Metric,
 )
-from trio_worker.queue.operator_counts import Tallies
-from trio_worker.queue.record import Cause
-from trio_worker.redis.client import Unavailable
-from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, PlacesSuspended
-from trio_worker.snapshot import Snapshot
+from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.worker.attempt import Result, Tried
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import (

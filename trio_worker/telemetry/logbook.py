@@ -18,7 +18,8 @@ from typing import TextIO
 
 from attrs import define, field, frozen
 
-from trio_worker.log_line import (
+from trio_worker.option import option
+from trio_worker.telemetry.log_line import (
     LEVELS,
     RANKS,
     SETTLED_LINES,
@@ -31,7 +32,6 @@ from trio_worker.log_line import (
     settled_as_json_lines,
     settled_as_logfmt,
 )
-from trio_worker.option import option
 from trio_worker.worker.events import Claimed, Event, Settled
 
 # Lines that may wait for the disk; at a thousand mails a second that is ten seconds of it.

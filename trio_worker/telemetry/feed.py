@@ -9,7 +9,7 @@ from cattrs import Converter
 
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.trace import Exchange
-from trio_worker.wire import read_told
+from trio_worker.telemetry.wire import read_told
 from trio_worker.worker.events import SettledJob
 
 _CONVERTER = Converter(omit_if_default=True)

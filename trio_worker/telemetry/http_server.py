@@ -21,7 +21,7 @@ from attrs import frozen
 
 from trio_worker import __version__
 from trio_worker.option import option
-from trio_worker.probe import address_path, told_addresses
+from trio_worker.telemetry.probe import address_path, told_addresses
 
 # A scraper sends its request at once; what is slower than this is not one.
 REQUEST_SECONDS = 5.0

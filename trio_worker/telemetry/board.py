@@ -10,13 +10,13 @@ from typing import TypeAlias
 
 from attrs import define, field
 
-from trio_worker.heartbeat import CAUSES_TOLD, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
-from trio_worker.ledger import Ledger
-from trio_worker.outcome_line import OutcomeLine
 from trio_worker.queue.record import Cause
 from trio_worker.smtp.events import ConnectionView
-from trio_worker.snapshot import CAUSE_MINUTES, Snapshot
-from trio_worker.window import Window
+from trio_worker.telemetry.feed import OutcomeLine
+from trio_worker.telemetry.heartbeat import CAUSES_TOLD, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
+from trio_worker.telemetry.ledger import Ledger
+from trio_worker.telemetry.quantiles import Window
+from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Snapshot
 from trio_worker.worker.breaker import Breaker, Closed
 from trio_worker.worker.events import (
     BreakerChanged,

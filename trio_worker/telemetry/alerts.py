@@ -9,8 +9,8 @@ from attrs import frozen
 
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.outcome import How
-from trio_worker.snapshot import Scope, Snapshot
-from trio_worker.wording import duration, per_second, quoted, suspended_words, trouble_words
+from trio_worker.telemetry.snapshot import Scope, Snapshot
+from trio_worker.telemetry.words import duration, per_second, quoted, suspended_words, trouble_words
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import Phase
 

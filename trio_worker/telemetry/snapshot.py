@@ -6,17 +6,17 @@ from enum import Enum
 
 from attrs import field, frozen
 
-from trio_worker.heartbeat import (
+from trio_worker.smtp.events import ConnectionView
+from trio_worker.telemetry.feed import OutcomeLine
+from trio_worker.telemetry.heartbeat import (
     DeathCount,
     Rates,
     Suspended,
     Vitals,
     WorkerSeen,
 )
-from trio_worker.ledger import Ledger
-from trio_worker.outcome_line import OutcomeLine
-from trio_worker.smtp.events import ConnectionView
-from trio_worker.window import Quantiles
+from trio_worker.telemetry.ledger import Ledger
+from trio_worker.telemetry.quantiles import Quantiles
 from trio_worker.worker.breaker import Breaker
 from trio_worker.worker.events import (
     Disposition,

@@ -9,10 +9,10 @@ import time
 from collections.abc import Mapping
 from typing import assert_never
 
-from trio_worker.heartbeat import Suspended
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.outcome import How, Trouble
-from trio_worker.snapshot import Snapshot
+from trio_worker.telemetry.heartbeat import Suspended
+from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.worker.breaker import Breaker, Closed, HalfOpen, Open
 from trio_worker.worker.events import SettledJob
 

@@ -1,0 +1,1 @@
+"""Turns events into figures, words, lines and pages; changes nothing."""
