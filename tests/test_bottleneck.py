@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from trio_worker.fleet import Fleet, QueueTotals
+from trio_worker.fleet.summary import Fleet, QueueTotals
 from trio_worker.telemetry.bottleneck import find_bottleneck
 from trio_worker.telemetry.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.telemetry.quantiles import Window

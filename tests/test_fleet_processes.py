@@ -35,7 +35,7 @@ __all__ = ["programs", "relay"]
 # A worker that tells how it is ten times as often as others do, so that nobody waits long to be heard.
 QUICK = """
 import sys
-from trio_worker import presence
+from trio_worker.fleet import presence
 presence.BEAT_SECONDS /= 10
 sys.argv = ["trio-worker", *sys.argv[1:]]
 from trio_worker.__main__ import main

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.order import (
+from trio_worker.fleet.orders import (
     MOST_SECONDS,
     Drain,
     Letter,

@@ -11,9 +11,11 @@ import trio.testing
 from conftest import WorkerMaker, job_bytes
 from trio_worker.capture import Catcher
 from trio_worker.cli.addressees import ask_workers
-from trio_worker.order import Drain, Order, Quiet, Resume, Told, Trace, give_order, read_answers, read_letters
-from trio_worker.overview import Overview, read_overview
-from trio_worker.presence import Presence, new_worker_name
+from trio_worker.fleet.orders import Drain, Order, Quiet, Resume, Told, Trace, give_order, read_answers, read_letters
+from trio_worker.fleet.overview import Overview, read_overview
+from trio_worker.fleet.presence import Presence, new_worker_name
+from trio_worker.fleet.vitals import VitalsMeter
+from trio_worker.fleet.watch import Watch
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.pause import pause_queue
@@ -22,8 +24,6 @@ from trio_worker.settings import Settings
 from trio_worker.smtp.trace import Exchange
 from trio_worker.telemetry.feed import ExchangeLine, write_exchange
 from trio_worker.telemetry.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
-from trio_worker.vitals import VitalsMeter
-from trio_worker.watching import Watch
 from trio_worker.worker.events import Phase, QuietChanged
 
 KEYS = fleet_keys("jobs")
@@ -36,7 +36,7 @@ def beat(name: str) -> Heartbeat:
 @pytest.fixture
 def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers of this process tell how they are ten times as often, so that nobody waits long to be heard."""
-    monkeypatch.setattr("trio_worker.presence.BEAT_SECONDS", BEAT_SECONDS / 10)
+    monkeypatch.setattr("trio_worker.fleet.presence.BEAT_SECONDS", BEAT_SECONDS / 10)
 
 
 async def overview(redis: RedisClient) -> Overview:

@@ -18,7 +18,7 @@ from conftest import job_bytes
 from trio_worker.bridge import open_bridge
 from trio_worker.cli import app
 from trio_worker.cli.enqueue import unknown_to_workers
-from trio_worker.overview import DAY_MINUTES
+from trio_worker.fleet.overview import DAY_MINUTES
 from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.claim import Claims
 from trio_worker.queue.counts import Counts, count_jobs

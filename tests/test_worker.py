@@ -13,6 +13,7 @@ from attrs import evolve
 from conftest import WorkerMaker, job_bytes, relay_at
 from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
 from trio_worker.cli.status import Health, health_of
+from trio_worker.fleet.watch import Watch
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import QueueOptions
 from trio_worker.queue.counts import Counts, count_jobs
@@ -24,7 +25,6 @@ from trio_worker.smtp.events import ConnectionOpened
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.telemetry.alerts import Severity, alerts
 from trio_worker.telemetry.snapshot import Snapshot
-from trio_worker.watching import Watch
 from trio_worker.worker import breaker
 from trio_worker.worker.breaker import Open
 from trio_worker.worker.events import BreakerChanged, Claimed, Disposition, Event, Settled, SettledJob

@@ -11,8 +11,8 @@ from cyclopts.validators import Number
 
 from trio_worker.cli.asking import Seconds
 from trio_worker.cli.surroundings import NOTHING_MATCHED, complain, did_you_mean, report_unavailable
-from trio_worker.order import Order, Told, give_order, read_answers
-from trio_worker.overview import read_overview
+from trio_worker.fleet.orders import Order, Told, give_order, read_answers
+from trio_worker.fleet.overview import read_overview
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings import Settings
 

@@ -30,13 +30,13 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
+from trio_worker.fleet.overview import read_overview
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import MESSAGE, TypeSpec
 from trio_worker.jobs.fault import Malformed, shown
 from trio_worker.jobs.job import decode
 from trio_worker.jobs.strict_json import read_json
 from trio_worker.jobs.summary import glance
-from trio_worker.overview import read_overview
 from trio_worker.redis.client import Unavailable
 from trio_worker.settings import Settings
 from trio_worker.telemetry.heartbeat import WorkerSeen

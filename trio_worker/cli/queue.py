@@ -31,8 +31,8 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
+from trio_worker.fleet.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.jobs.summary import glance
-from trio_worker.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.queue.ages import COLUMNS_SECONDS, AgeTable, sample_places
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.history import pushed_at

@@ -26,7 +26,7 @@ from attrs import define, evolve, frozen
 from trio_worker import __version__
 from trio_worker.cli.means import relay_of
 from trio_worker.cli.surroundings import OK, ConfigFile, complain, connect_queue, load_settings, redis_name
-from trio_worker.overview import Overview, read_overview
+from trio_worker.fleet.overview import Overview, read_overview
 from trio_worker.privacy import mask_text
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import find_shelved, read_shelf

@@ -42,8 +42,9 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
+from trio_worker.fleet.orders import MOST_SECONDS, Trace, give_order
+from trio_worker.fleet.watch import Watch
 from trio_worker.jobs.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
-from trio_worker.order import MOST_SECONDS, Trace, give_order
 from trio_worker.privacy import mask_text
 from trio_worker.redis.client import Unavailable
 from trio_worker.settings import Settings
@@ -54,7 +55,6 @@ from trio_worker.smtp.session import Opened, certificate_ends_at, open_session
 from trio_worker.smtp.verify import try_envelope
 from trio_worker.telemetry.feed import ExchangeLine
 from trio_worker.telemetry.words import clock
-from trio_worker.watching import Watch
 
 _LABELS = {Stage.CONNECT: "connect", Stage.GREETING: "greeting"}
 

@@ -20,12 +20,12 @@ from trio_worker.cli.surroundings import (
     redis_name,
     report_unavailable,
 )
+from trio_worker.fleet.watch import Watch
 from trio_worker.queue.counts import Counts
 from trio_worker.telemetry.alerts import Severity, alerts
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.telemetry.snapshot_json import suspended_document, worker_document
 from trio_worker.telemetry.words import counted, duration, paused_words, per_second, work_words
-from trio_worker.watching import Watch
 
 # A due job that no worker has taken for this long says that no worker claims, or that all are busy.
 LATE_SECONDS = 10.0

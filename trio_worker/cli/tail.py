@@ -23,9 +23,9 @@ from trio_worker.cli.surroundings import (
     redis_name,
     report_unavailable,
 )
+from trio_worker.fleet.watch import WATCH_SECONDS, Watch
 from trio_worker.telemetry.feed import OutcomeLine
 from trio_worker.telemetry.words import clock, duration, reason_words, recipients_words
-from trio_worker.watching import WATCH_SECONDS, Watch
 from trio_worker.worker.events import Disposition
 
 LOOK_SECONDS = 0.5

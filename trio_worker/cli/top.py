@@ -28,6 +28,7 @@ from trio_worker.cli.surroundings import (
     report_unavailable,
 )
 from trio_worker.dashboard import render_frame, render_svg
+from trio_worker.fleet.watch import Watch
 from trio_worker.keyboard import open_keyboard
 from trio_worker.live_dashboard import Dashboard
 from trio_worker.redis.client import RedisClient
@@ -36,7 +37,6 @@ from trio_worker.settings import Settings
 from trio_worker.telemetry.snapshot_json import document_of
 from trio_worker.terminal import has_color, is_ascii_only, is_live
 from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
-from trio_worker.watching import Watch
 
 # Without a terminal a frame has this size, the largest of which every figure has a place.
 _ONCE_COLUMNS, _ONCE_LINES = 120, 32

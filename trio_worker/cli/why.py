@@ -17,8 +17,8 @@ from trio_worker.cli.surroundings import (
     redis_name,
     report_unavailable,
 )
+from trio_worker.fleet.watch import Watch
 from trio_worker.telemetry.bottleneck import Finding, find_bottleneck
-from trio_worker.watching import Watch
 
 # Rates and the heading of the queue need a few looks; a person waits so long for an answer that is right.
 LOOKS = 4

@@ -19,13 +19,13 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from trio_worker import __version__
+from trio_worker.fleet.lookout import Lookout
+from trio_worker.fleet.orders import Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, Trace
+from trio_worker.fleet.overview import queue_seen
+from trio_worker.fleet.presence import Presence, new_worker_name
 from trio_worker.jobs.email_type import TypeSpec
-from trio_worker.lookout import Lookout
 from trio_worker.mail.composer import Composer, MailOptions
 from trio_worker.option import option
-from trio_worker.order import Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, Trace
-from trio_worker.overview import queue_seen
-from trio_worker.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
 from trio_worker.queue.age import PushHistory
 from trio_worker.queue.broker import Broker, QueueOptions

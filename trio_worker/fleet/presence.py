@@ -16,14 +16,14 @@ from typing import Never
 import trio
 from attrs import define, field
 
-from trio_worker.order import Order, read_letters
+from trio_worker.fleet.orders import Order, read_letters
+from trio_worker.fleet.vitals import VitalsMeter
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.queue.operator_counts import drain_names
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.smtp.trace import Exchange
 from trio_worker.telemetry.feed import ExchangeLine, OutcomeLine, write_exchange, write_outcome
 from trio_worker.telemetry.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
-from trio_worker.vitals import VitalsMeter
 from trio_worker.worker.events import Event, Settled
 
 # A worker that was silent for so long is forgotten; it has been shown as lost until then.

@@ -11,9 +11,9 @@ import time
 import trio
 from attrs import define, field
 
-from trio_worker.fleet import Fleet, QueueTotals
-from trio_worker.lookout import Lookout
-from trio_worker.overview import HOUR_MINUTES, Overview, queue_seen
+from trio_worker.fleet.lookout import Lookout
+from trio_worker.fleet.overview import HOUR_MINUTES, Overview, queue_seen
+from trio_worker.fleet.summary import Fleet, QueueTotals
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.telemetry.feed import ExchangeLine, OutcomeLine, read_exchange, read_outcome
