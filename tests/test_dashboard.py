@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from sample_snapshot import REFUSED_LOGIN, busy, draining, fleet, fresh, idle, suspended, without_redis, without_relay
 
-from trio_worker.cell_text import in_ascii, printable, width_of
-from trio_worker.dashboard import render_frame, render_svg
+from trio_worker.dashboard.cell_text import in_ascii, printable, width_of
+from trio_worker.dashboard.frame import render_frame, render_svg
+from trio_worker.dashboard.status_line import status_line
+from trio_worker.dashboard.view import Drain, Page, Pause, Quit, Resume, Typing, View
 from trio_worker.queue.claim import Source
 from trio_worker.queue.record import Cause
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.outcome import How, Trouble
 from trio_worker.smtp.reply import Reply, Stage
-from trio_worker.status_line import status_line
 from trio_worker.telemetry.alerts import Severity, alerts
 from trio_worker.telemetry.board import Board
 from trio_worker.telemetry.feed import OutcomeLine
@@ -32,7 +33,6 @@ from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.quantiles import Quantiles, Tally
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.telemetry.words import ago, count, duration, per_second, trouble_words
-from trio_worker.view import Drain, Page, Pause, Quit, Resume, Typing, View
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import Claimed, Disposition, Phase, QueueSeen, Settled, SettledJob
 
@@ -45,7 +45,7 @@ _STYLES = re.compile(r"\x1b\[[0-9;]*m")
 @pytest.fixture(autouse=True)
 def _version(monkeypatch: pytest.MonkeyPatch) -> None:
     # A release must not change the frames.
-    monkeypatch.setattr("trio_worker.panels.__version__", "1.2.3")
+    monkeypatch.setattr("trio_worker.dashboard.panels.__version__", "1.2.3")
 
 
 def plain(frame: str) -> str:

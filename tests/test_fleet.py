@@ -9,8 +9,8 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_worker.dashboard.lists import connections_panel, workers_panel
 from trio_worker.fleet.summary import Fleet, QueueTotals
-from trio_worker.listings import connections_panel, workers_panel
 from trio_worker.telemetry.alerts import alerts, state
 from trio_worker.telemetry.board import heading
 from trio_worker.telemetry.heartbeat import LOST_SECONDS, Heartbeat, Rates, Suspended, WorkerSeen

@@ -81,7 +81,13 @@ async def test_a_service_imports_nothing_after_its_first_claim_and_never_what_dr
     assert program.ledger["sent"] == 21
     assert program.ledger["dead"] == 3
     assert told(program, "late") == set()
-    drawing = {"rich.console", "rich.live", "trio_worker.cells", "trio_worker.live_dashboard", "trio_worker.screen"}
+    drawing = {
+        "rich.console",
+        "rich.live",
+        "trio_worker.dashboard.cells",
+        "trio_worker.dashboard.live",
+        "trio_worker.dashboard.screen",
+    }
     assert not told(program, "loaded") & {*drawing, "trio_worker.redis.embedded", "trio_worker.capture"}
 
 
@@ -89,7 +95,7 @@ def test_a_line_with_words_beyond_ascii_opens_no_file() -> None:
     """The worker tells its troubles where no file descriptor is left, and a relay's words are of any script."""
     code = textwrap.dedent("""
         import resource
-        from trio_worker.cell_text import printable
+        from trio_worker.dashboard.cell_text import printable
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
         print(printable("Zoë 中"))
     """)

@@ -30,12 +30,12 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from sample_snapshot import busy
 
-from trio_worker.dashboard import Frame, render_frame
-from trio_worker.live_dashboard import Dashboard
-from trio_worker.screen import open_screen
+from trio_worker.dashboard.frame import Frame, render_frame
+from trio_worker.dashboard.live import Dashboard
+from trio_worker.dashboard.screen import open_screen
+from trio_worker.dashboard.terminal import has_color, is_ascii_only, is_live, run_status_lines
+from trio_worker.dashboard.view import View
 from trio_worker.telemetry.snapshot import Snapshot
-from trio_worker.terminal import has_color, is_ascii_only, is_live, run_status_lines
-from trio_worker.view import View
 
 PATIENCE_SECONDS = 60.0
 ENTER = b"\x1b[?1049h\x1b[H\x1b[?25l\x1b[m\x1b[?7l"
@@ -450,9 +450,9 @@ import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that a resize reaches this process as it would in a real window
 import trio, trio.testing
 from sample_snapshot import busy
-from trio_worker.live_dashboard import Dashboard
-from trio_worker.screen import open_screen
-from trio_worker.view import View
+from trio_worker.dashboard.live import Dashboard
+from trio_worker.dashboard.screen import open_screen
+from trio_worker.dashboard.view import View
 
 {before}
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_snapshot import busy
 
-from trio_worker.keyboard import Keyboard, split_keys
+from trio_worker.dashboard.keyboard import Keyboard, split_keys
+from trio_worker.dashboard.view import Action, Drain, Page, Pause, Quit, Resume, Typing, View, press, shown
 from trio_worker.telemetry.snapshot import Snapshot
-from trio_worker.view import Action, Drain, Page, Pause, Quit, Resume, Typing, View, press, shown
 
 ALL = frozenset({Quit, Pause, Resume, Drain})
 keys = st.lists(st.sampled_from("q1235?e/pd+- \x1b\r\x7faresume") | st.characters(), max_size=40)

@@ -27,14 +27,15 @@ from trio_worker.cli.surroundings import (
     redis_name,
     refuse,
 )
-from trio_worker.keyboard import Keyboard, open_keyboard
+from trio_worker.dashboard.keyboard import Keyboard, open_keyboard
+from trio_worker.dashboard.status_line import status_line
+from trio_worker.dashboard.terminal import has_color, has_terminal, is_ascii_only, is_live, run_status_lines
 from trio_worker.queue.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.embedded_address import EmbeddedAddress, parse_embedded
 from trio_worker.rereading import reread
 from trio_worker.settings import Faults, Settings, config_path, digest_of, read_settings
 from trio_worker.smtp.relay import Relay
-from trio_worker.status_line import status_line
 from trio_worker.telemetry.http_server import (
     ListenTakenError,
     has_chosen_port,
@@ -42,7 +43,6 @@ from trio_worker.telemetry.http_server import (
     tell_address,
 )
 from trio_worker.telemetry.logbook import Logbook, open_logbook
-from trio_worker.terminal import has_color, has_terminal, is_ascii_only, is_live, run_status_lines
 from trio_worker.worker.events import LoopComplained, SettingsRead
 from trio_worker.worker.signals import climb, signals_to_obey
 from trio_worker.worker.systemd import Supervisor, find_supervisor
@@ -50,8 +50,8 @@ from trio_worker.worker.task_tree import task_tree
 from trio_worker.worker.worker import Worker, WorkerOptions
 
 if TYPE_CHECKING:
-    from trio_worker.live_dashboard import Dashboard
-    from trio_worker.screen import Screen
+    from trio_worker.dashboard.live import Dashboard
+    from trio_worker.dashboard.screen import Screen
     from trio_worker.telemetry.metrics import Metrics
 
 # How often the queue is counted for the screen, and for the lines of a run without one.
@@ -299,7 +299,7 @@ class _Stage:
             return
         # What draws costs a twentieth of the start, and a service has no screen.
         from trio_worker.cli.run_screen import dashboard_of  # noqa: PLC0415
-        from trio_worker.screen import open_screen  # noqa: PLC0415
+        from trio_worker.dashboard.screen import open_screen  # noqa: PLC0415
 
         with open_keyboard() as self.keyboard, open_screen(sys.stdout, color=has_color(os.environ)) as self.screen:
             self.dashboard = dashboard_of(worker, self.screen, self.keyboard, only_ascii=self.only_ascii)

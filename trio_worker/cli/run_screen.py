@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import assert_never
 
 from trio_worker.cli.acts import pause_words, resume_words
-from trio_worker.keyboard import Keyboard
-from trio_worker.live_dashboard import Dashboard
+from trio_worker.dashboard.keyboard import Keyboard
+from trio_worker.dashboard.live import Dashboard
+from trio_worker.dashboard.screen import Screen
+from trio_worker.dashboard.view import Action, Drain, Pause, Quit, Resume, View
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.tallying import count_act
-from trio_worker.screen import Screen
-from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
 from trio_worker.worker.worker import Worker
 
 

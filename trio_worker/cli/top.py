@@ -27,16 +27,16 @@ from trio_worker.cli.surroundings import (
     refuse,
     report_unavailable,
 )
-from trio_worker.dashboard import render_frame, render_svg
+from trio_worker.dashboard.frame import render_frame, render_svg
+from trio_worker.dashboard.keyboard import open_keyboard
+from trio_worker.dashboard.live import Dashboard
+from trio_worker.dashboard.screen import open_screen
+from trio_worker.dashboard.terminal import has_color, is_ascii_only, is_live
+from trio_worker.dashboard.view import Action, Drain, Pause, Quit, Resume, View
 from trio_worker.fleet.watch import Watch
-from trio_worker.keyboard import open_keyboard
-from trio_worker.live_dashboard import Dashboard
 from trio_worker.redis.client import RedisClient
-from trio_worker.screen import open_screen
 from trio_worker.settings import Settings
 from trio_worker.telemetry.snapshot_json import document_of
-from trio_worker.terminal import has_color, is_ascii_only, is_live
-from trio_worker.view import Action, Drain, Pause, Quit, Resume, View
 
 # Without a terminal a frame has this size, the largest of which every figure has a place.
 _ONCE_COLUMNS, _ONCE_LINES = 120, 32

@@ -8,8 +8,8 @@ from __future__ import annotations
 from rich.segment import Segment
 from rich.style import Style
 
-from trio_worker.cell_text import printable, width_of
-from trio_worker.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, Line, blank, cell, row, rule
+from trio_worker.dashboard.cell_text import printable, width_of
+from trio_worker.dashboard.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, Line, blank, cell, row, rule
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.telemetry.feed import OutcomeLine
 from trio_worker.telemetry.heartbeat import DeathCount, WorkerSeen

@@ -24,8 +24,8 @@ from attrs import define
 from rich.console import ConsoleRenderable
 from rich.live import Live
 
-from trio_worker.dashboard import open_console
-from trio_worker.terminal import open_again
+from trio_worker.dashboard.frame import open_console
+from trio_worker.dashboard.terminal import open_again
 
 # DEC private modes: 1049 alternate screen, 25 cursor, 7 wrapping at the margin, 2026 synchronized output (a terminal
 # that knows it shows a frame at once, one that does not ignores it). The first two are switched on by rich; without the

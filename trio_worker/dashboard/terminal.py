@@ -10,7 +10,7 @@ from typing import Never, TextIO
 
 import trio
 
-from trio_worker.status_line import status_line
+from trio_worker.dashboard.status_line import status_line
 from trio_worker.telemetry.snapshot import Snapshot
 
 

@@ -12,8 +12,8 @@ from attrs import evolve
 from rich.segment import Segment
 
 from trio_worker import __version__
-from trio_worker.cell_text import printable, width_of
-from trio_worker.cells import (
+from trio_worker.dashboard.cell_text import printable, width_of
+from trio_worker.dashboard.cells import (
     BOLD,
     CAUTION,
     CHART,
@@ -31,6 +31,7 @@ from trio_worker.cells import (
     rule_room,
     table,
 )
+from trio_worker.dashboard.view import Action, Drain, Pause, Resume, View
 from trio_worker.queue.age_bars import BAR_BOUNDS, AgeBars
 from trio_worker.redis.server_state import ServerState
 from trio_worker.telemetry.alerts import Severity, alerts, is_stale, outlook, state
@@ -48,7 +49,6 @@ from trio_worker.telemetry.words import (
     share,
     work_words,
 )
-from trio_worker.view import Action, Drain, Pause, Resume, View
 from trio_worker.worker.events import Disposition
 
 # From this width on a table of figures is one line; below, it is two.

@@ -11,12 +11,12 @@ from typing import Never
 import trio
 from attrs import define, evolve, field
 
-from trio_worker.dashboard import Frame
-from trio_worker.keyboard import Keyboard
-from trio_worker.screen import Screen
+from trio_worker.dashboard.frame import Frame
+from trio_worker.dashboard.keyboard import Keyboard
+from trio_worker.dashboard.screen import Screen
+from trio_worker.dashboard.terminal import next_tick
+from trio_worker.dashboard.view import Action, View, press
 from trio_worker.telemetry.snapshot import Snapshot
-from trio_worker.terminal import next_tick
-from trio_worker.view import Action, View, press
 
 # Dragging a window's edge asks for a hundred frames a second; ten are enough for the eye and cost little.
 _LEAST_FRAME_SECONDS = 0.1

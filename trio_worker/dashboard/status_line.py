@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trio_worker.cell_text import printable
+from trio_worker.dashboard.cell_text import printable
 from trio_worker.telemetry.alerts import alerts, state
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.telemetry.words import clock, count, duration, per_second

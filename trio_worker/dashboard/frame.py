@@ -16,10 +16,10 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.terminal_theme import SVG_EXPORT_THEME
 
-from trio_worker.cell_text import cut, in_ascii, width_of
-from trio_worker.cells import PLAIN, Line, beside, blank
-from trio_worker.listings import connections_panel, failures_panel, latest_panel, workers_panel
-from trio_worker.panels import (
+from trio_worker.dashboard.cell_text import cut, in_ascii, width_of
+from trio_worker.dashboard.cells import PLAIN, Line, beside, blank
+from trio_worker.dashboard.lists import connections_panel, failures_panel, latest_panel, workers_panel
+from trio_worker.dashboard.panels import (
     ONE_LINE_WIDTH,
     age_panel,
     chart_panel,
@@ -34,9 +34,9 @@ from trio_worker.panels import (
     summary_table,
     time_panel,
 )
-from trio_worker.status_line import status_words
+from trio_worker.dashboard.status_line import status_words
+from trio_worker.dashboard.view import Page, View, shown
 from trio_worker.telemetry.snapshot import Scope, Snapshot
-from trio_worker.view import Page, View, shown
 
 # More rows than this say nothing that the figures above them do not.
 CONNECTION_ROWS = 16

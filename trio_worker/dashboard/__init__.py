@@ -1,0 +1,1 @@
+"""Draws a snapshot and turns keys into actions; awaits nothing but the terminal."""
