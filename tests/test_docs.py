@@ -22,7 +22,7 @@ from trio_worker.cli import app
 from trio_worker.jobs.email_type import KINDS, FieldSpec
 from trio_worker.jobs.job import Job, decode
 from trio_worker.redis.client import RedisOptions, open_redis_client
-from trio_worker.settings import KEYS, TYPE_KEYS
+from trio_worker.settings.reader import KEYS, TYPE_KEYS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])

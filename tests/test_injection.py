@@ -11,7 +11,7 @@ from attrs import evolve
 
 from conftest import WorkerMaker
 from trio_worker.capture import Catcher, MemoryStore, open_catcher
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.smtp.relay import RelayOptions
 from trio_worker.worker.events import Disposition
 

@@ -22,7 +22,7 @@ from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal, read_journal
 from trio_worker.queue.settlement import Entry
 from trio_worker.redis.client import RedisClient, RedisOptions
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.worker.events import (
     Disposition,
     JournalFailed,

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from trio_worker.cli import app
-from trio_worker.settings import KEYS, read_settings
-from trio_worker.settings import Settings as AllSettings
-from trio_worker.settings_source import variable_of
+from trio_worker.settings.reader import KEYS, read_settings
+from trio_worker.settings.reader import Settings as AllSettings
+from trio_worker.settings.sources import variable_of
 from trio_worker.telemetry.metric_table import TABLE, Kind
 
 ROOT = Path(__file__).parent.parent

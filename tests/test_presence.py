@@ -20,7 +20,7 @@ from trio_worker.queue.keys import fleet_keys
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.pause import pause_queue
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.smtp.trace import Exchange
 from trio_worker.telemetry.feed import ExchangeLine, write_exchange
 from trio_worker.telemetry.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat

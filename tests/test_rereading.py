@@ -9,8 +9,8 @@ from attrs import evolve
 from test_pool import Opener, send, several
 
 from conftest import WorkerMaker
-from trio_worker.rereading import reread
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
+from trio_worker.settings.reload import reread
 from trio_worker.smtp.outcome import Accepted
 from trio_worker.smtp.pool import PoolOptions, open_pool
 from trio_worker.smtp.relay import RelayOptions, Timeouts

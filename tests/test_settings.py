@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.settings import KEYS, Faults, Settings, config_path, digest_of, read_settings
-from trio_worker.settings_source import SECRET_LIMIT_BYTES, key_lines, variable_of
+from trio_worker.settings.reader import KEYS, Faults, Settings, config_path, digest_of, read_settings
+from trio_worker.settings.sources import SECRET_LIMIT_BYTES, key_lines, variable_of
 
 SECRET = "s3same-0pen"
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft4Validator
 
 from trio_worker.cli import app
-from trio_worker.settings import KEYS, Faults, read_settings
-from trio_worker.settings_schema import SCHEMA_FILE, settings_schema
-from trio_worker.settings_text import production_text
+from trio_worker.settings.reader import KEYS, Faults, read_settings
+from trio_worker.settings.schema import SCHEMA_FILE, settings_schema
+from trio_worker.settings.text import production_text
 
 CONF = Path(__file__).parent.parent / "conf"
 SCHEMA = settings_schema()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from trio_worker.settings import KEYS, Settings, read_settings
-from trio_worker.settings_schema import schema_text
-from trio_worker.settings_text import dev_text, production_text, reference_text
+from trio_worker.settings.reader import KEYS, Settings, read_settings
+from trio_worker.settings.schema import schema_text
+from trio_worker.settings.text import dev_text, production_text, reference_text
 from trio_worker.telemetry import metric_table
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.spelling import nearest
+from trio_worker.settings.spelling import nearest
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_worker.cli import app
-from trio_worker.stop_time import StopTime, find_stop_times, seconds_of
+from trio_worker.settings.stop_times import StopTime, find_stop_times, seconds_of
 
 ROOT = Path(__file__).parent.parent
 

@@ -24,7 +24,7 @@ from trio_worker.cli import app
 from trio_worker.cli.health import health
 from trio_worker.queue.broker import QueueOptions
 from trio_worker.redis.client import RedisClient
-from trio_worker.settings import Settings, read_settings
+from trio_worker.settings.reader import Settings, read_settings
 from trio_worker.telemetry import http_server as web
 from trio_worker.telemetry import probe
 from trio_worker.telemetry.alerts import readiness

@@ -41,7 +41,7 @@ from trio_worker.jobs.address import AddressFault, parse_domain
 from trio_worker.jobs.job import TASK_TYPE, Json
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 
 # So many jobs go in one RPUSH: few round trips, and no command that Redis chews on for long.
 BATCH = 500

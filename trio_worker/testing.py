@@ -34,7 +34,7 @@ from trio_worker.queue.record import UNKNOWN, ShelvedJob
 from trio_worker.redis.client import RedisClient, Unavailable, open_redis_client
 from trio_worker.redis.embedded import EmbeddedAddress, EmbeddedError, open_embedded, parse_embedded
 from trio_worker.redis.url import shown_redis_url
-from trio_worker.settings import Faults, Settings, read_settings
+from trio_worker.settings.reader import Faults, Settings, read_settings
 from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.telemetry.words import counted, duration, trouble_words
 from trio_worker.trio_thread import TrioThread, open_trio_thread

@@ -11,7 +11,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, CycloptsPanel, Parameter, UnknownCommandError
 
 from trio_worker import __version__
-from trio_worker.spelling import nearest
+from trio_worker.settings.spelling import nearest
 
 _HELP = """A mail worker: JSON jobs from a Redis list, sent over a small pool of persistent SMTP connections.
 

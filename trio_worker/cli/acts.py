@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from trio_worker.cli.surroundings import complain
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.logbook import open_logbook
 from trio_worker.telemetry.words import duration
 

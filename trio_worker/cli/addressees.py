@@ -14,7 +14,7 @@ from trio_worker.cli.surroundings import NOTHING_MATCHED, complain, did_you_mean
 from trio_worker.fleet.orders import Order, Told, give_order, read_answers
 from trio_worker.fleet.overview import read_overview
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 
 LOOK_SECONDS = 0.5
 

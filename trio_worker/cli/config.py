@@ -25,9 +25,9 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
-from trio_worker.settings import KEYS, Fault, Faults, Settings, config_path, read_settings, suggest_key
-from trio_worker.settings_schema import SCHEMA_FILE, schema_text
-from trio_worker.settings_text import effective, explain, production_text, toml_value
+from trio_worker.settings.reader import KEYS, Fault, Faults, Settings, config_path, read_settings, suggest_key
+from trio_worker.settings.schema import SCHEMA_FILE, schema_text
+from trio_worker.settings.text import effective, explain, production_text, toml_value
 from trio_worker.smtp.relay import tls_context
 from trio_worker.telemetry.words import counted
 

@@ -17,7 +17,7 @@ from trio_worker.capture import count_caught, write_chaos
 from trio_worker.cli.run import NoDashboard, print_line, run_worker
 from trio_worker.cli.surroundings import MISCONFIGURED, OK, PARTLY, complain, refuse
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.settings import Faults, read_settings
+from trio_worker.settings.reader import Faults, read_settings
 from trio_worker.telemetry.words import counted
 from trio_worker.worker.events import Disposition, Event, Settled
 from trio_worker.worker.worker import Worker

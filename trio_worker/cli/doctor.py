@@ -33,8 +33,8 @@ from trio_worker.privacy import mask_text
 from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.durability import examine
-from trio_worker.settings import Settings
-from trio_worker.settings_text import effective
+from trio_worker.settings.reader import Settings
+from trio_worker.settings.text import effective
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.outcome import How, Trouble
 from trio_worker.smtp.session import open_session

@@ -38,7 +38,7 @@ from trio_worker.jobs.job import decode
 from trio_worker.jobs.strict_json import read_json
 from trio_worker.jobs.summary import glance
 from trio_worker.redis.client import Unavailable
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.heartbeat import WorkerSeen
 from trio_worker.telemetry.words import counted
 

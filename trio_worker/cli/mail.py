@@ -33,7 +33,7 @@ from trio_worker.jobs.email_type import MESSAGE
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import TASK_TYPE, Json, decode
 from trio_worker.jobs.strict_json import read_json
-from trio_worker.spelling import nearest
+from trio_worker.settings.spelling import nearest
 
 # The type that brings its own text has no folder with samples.
 MESSAGE_SAMPLE: Mapping[str, Json] = {

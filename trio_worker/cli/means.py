@@ -11,7 +11,7 @@ from trio_worker.cli.surroundings import MISCONFIGURED, refuse
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer, ComposerFaults, open_composer
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.smtp.relay import Relay, tls_context
 
 

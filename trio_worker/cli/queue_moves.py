@@ -36,7 +36,7 @@ from trio_worker.queue.waiting import Released, walk_waiting
 from trio_worker.queue.waiting import purge as purge_jobs
 from trio_worker.queue.waiting import release as release_jobs
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.words import counted
 
 ASKING = Asking()

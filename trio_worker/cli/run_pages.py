@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.alerts import readiness
 from trio_worker.telemetry.http_server import METRICS_TYPE, Answer, page_of_json, page_of_text
 from trio_worker.telemetry.logbook import Logbook

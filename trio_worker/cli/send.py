@@ -40,7 +40,7 @@ from trio_worker.privacy import mask_address, mask_text
 from trio_worker.queue.broker import new_id_prefix
 from trio_worker.queue.record import Record
 from trio_worker.queue.settlement import Bury, Delay
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.outcome import Accepted, How, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened
 from trio_worker.smtp.session import open_session

@@ -27,7 +27,7 @@ from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.selection import Selection
 from trio_worker.queue.tallying import count_act
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.words import counted, paused_words
 
 # A trial job is looked at this often, and given so long: a relay that greylists answers in a second, and delays.

@@ -33,8 +33,8 @@ from trio_worker.queue.dead_letters import find_shelved, read_shelf
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.settings import Settings
-from trio_worker.settings_text import effective
+from trio_worker.settings.reader import Settings
+from trio_worker.settings.text import effective
 from trio_worker.smtp.pool import Pool, open_pool
 from trio_worker.smtp.session import open_session
 from trio_worker.trio_thread import TrioThread, open_trio_thread

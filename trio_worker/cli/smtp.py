@@ -47,7 +47,7 @@ from trio_worker.fleet.watch import Watch
 from trio_worker.jobs.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
 from trio_worker.privacy import mask_text
 from trio_worker.redis.client import Unavailable
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.outcome import How, Trouble, Unfit
 from trio_worker.smtp.reply import Reply, Stage

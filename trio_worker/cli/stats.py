@@ -27,7 +27,7 @@ from trio_worker.fleet.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.fleet.watch import Watch
 from trio_worker.queue.history import MINUTE_SECONDS, MinuteFigures, figures_of
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.telemetry.snapshot_json import document_of
 from trio_worker.telemetry.words import busy_of, clock, count, duration, per_second, share

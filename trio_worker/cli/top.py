@@ -35,7 +35,7 @@ from trio_worker.dashboard.terminal import has_color, is_ascii_only, is_live
 from trio_worker.dashboard.view import Action, Drain, Pause, Quit, Resume, View
 from trio_worker.fleet.watch import Watch
 from trio_worker.redis.client import RedisClient
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.snapshot_json import document_of
 
 # Without a terminal a frame has this size, the largest of which every figure has a place.

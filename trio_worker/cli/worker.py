@@ -33,7 +33,7 @@ from trio_worker.dashboard.lists import worker_state
 from trio_worker.fleet.orders import MOST_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, give_order
 from trio_worker.fleet.overview import read_overview
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.settings import Settings
+from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.heartbeat import WorkerSeen
 from trio_worker.telemetry.snapshot_json import worker_document
 from trio_worker.telemetry.words import (

@@ -6,7 +6,7 @@ import json
 from typing import Any, TypeAlias, get_args
 
 from trio_worker.mail.composer import MailOptions
-from trio_worker.settings import KEYS, TYPE_KEYS, Key
+from trio_worker.settings.reader import KEYS, TYPE_KEYS, Key
 
 Schema: TypeAlias = dict[str, Any]
 

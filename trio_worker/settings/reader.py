@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, get_args
 from attrs import evolve, frozen
 
 from trio_worker.mail.composer import MailOptions, TypeOptions
-from trio_worker.settings_record import (
+from trio_worker.settings.record import (
     KEYS,
     SECTIONS,
     TYPE_KEYS,
@@ -25,8 +25,8 @@ from trio_worker.settings_record import (
     digest_of,
     value_of,
 )
-from trio_worker.settings_rules import faults_between, oddities
-from trio_worker.settings_source import (
+from trio_worker.settings.rules import faults_between, oddities
+from trio_worker.settings.sources import (
     CREDENTIALS,
     PREFIX,
     Fault,
@@ -36,7 +36,7 @@ from trio_worker.settings_source import (
     read_secret,
     read_toml,
 )
-from trio_worker.spelling import suggestion
+from trio_worker.settings.spelling import suggestion
 
 CONFIG_VARIABLE = "TRIO_WORKER_CONFIG"
 DEV_FILE = Path("conf/dev.toml")

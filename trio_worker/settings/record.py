@@ -17,7 +17,7 @@ from trio_worker.mail.composer import MailOptions, TypeOptions
 from trio_worker.option import Option, option, option_of
 from trio_worker.queue.broker import QueueOptions
 from trio_worker.redis.client import RedisOptions
-from trio_worker.settings_source import Fault, variable_of
+from trio_worker.settings.sources import Fault, variable_of
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.smtp.relay import RelayOptions, Timeouts
 from trio_worker.telemetry.http_server import MetricsOptions

@@ -10,8 +10,8 @@ import attrs
 
 from trio_worker.mail.composer import MailOptions, TypeOptions
 from trio_worker.option import option_of
-from trio_worker.settings import KEYS, SECTIONS, Key, Settings
-from trio_worker.settings_schema import SCHEMA_FILE
+from trio_worker.settings.reader import KEYS, SECTIONS, Key, Settings
+from trio_worker.settings.schema import SCHEMA_FILE
 
 # What each shipped file says differently from the defaults in the code.
 DEV: dict[str, Any] = {"profile": "dev", "smtp.tls": "none", "capture.listen": "127.0.0.1:1025"}

@@ -16,9 +16,9 @@ from trio_worker.jobs.catalogue import type_names
 from trio_worker.mail.composer import MailOptions
 from trio_worker.redis.embedded_address import EmbeddedAddressFault, parse_embedded
 from trio_worker.redis.url import SCHEMES, RedisUrlFault, parse_redis_url
-from trio_worker.settings_record import TYPES, Origins, Settings
-from trio_worker.settings_source import Fault
-from trio_worker.spelling import suggestion
+from trio_worker.settings.record import TYPES, Origins, Settings
+from trio_worker.settings.sources import Fault
+from trio_worker.settings.spelling import suggestion
 from trio_worker.telemetry.http_server import split_address
 
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  what a catcher may be told, not what we listen on

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve, frozen
 
-from trio_worker.settings import KEYS, Settings, value_of
+from trio_worker.settings.reader import KEYS, Settings, value_of
 
 # The login and the limits; all else a worker was built around.
 _AT_ONCE = frozenset({
