@@ -16,7 +16,8 @@ from attrs import define, evolve, field
 from fakeredis import FakeAsyncRedis
 
 from trio_worker.bridge import call, open_bridge
-from trio_worker.capture import Catcher, open_catcher
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.server import open_catcher
 from trio_worker.jobs.catalogue import read_catalogue
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer, MailOptions, open_composer

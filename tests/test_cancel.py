@@ -10,7 +10,7 @@ import trio
 from attrs import define, field
 
 from conftest import WorkerMaker, job_bytes
-from trio_worker.capture import Catcher
+from trio_worker.capture.catcher import Catcher
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.claim import Claims

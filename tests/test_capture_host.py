@@ -13,19 +13,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from trio_worker.capture import (
-    NO_FAULTS,
-    Catcher,
-    CatcherPortTaken,
-    FaultSyntax,
-    faults_text,
-    host_catcher,
-    list_caught,
-    read_chaos,
-    read_host,
-    write_chaos,
-)
-from trio_worker.capture_options import CaptureOptions, split_listen
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import NO_FAULTS, FaultSyntax, faults_text
+from trio_worker.capture.host import host_catcher, read_chaos, read_host, write_chaos
+from trio_worker.capture.maildir import list_caught
+from trio_worker.capture.options import CaptureOptions, split_listen
+from trio_worker.capture.server import CatcherPortTaken
 
 PATIENCE_SECONDS = 60
 SESSION = (
@@ -127,8 +120,8 @@ async def test_standing_by_can_be_cancelled(options: CaptureOptions) -> None:
 
 HOST_UNTIL_KILLED = """
 import sys, trio
-from trio_worker.capture import host_catcher
-from trio_worker.capture_options import CaptureOptions
+from trio_worker.capture.host import host_catcher
+from trio_worker.capture.options import CaptureOptions
 
 async def main():
     async with host_catcher(CaptureOptions(sys.argv[1], sys.argv[2])) as hosting:

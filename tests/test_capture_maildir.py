@@ -12,16 +12,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.capture import (
-    CaughtMail,
-    MaildirStore,
-    MemoryStore,
-    clear_caught,
-    count_caught,
-    list_caught,
-    read_caught,
-)
-from trio_worker.capture.maildir import make_maildir, write_mails
+from trio_worker.capture.actions import CaughtMail
+from trio_worker.capture.maildir import clear_caught, count_caught, list_caught, make_maildir, read_caught, write_mails
+from trio_worker.capture.store import MaildirStore, MemoryStore
 
 CONTENT = b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\r\nHello\r\n"
 MAIL = CaughtMail(

@@ -13,16 +13,12 @@ import trio
 import trustme
 from attrs import define
 
-from trio_worker.capture import (
-    EXTENSIONS,
-    Catcher,
-    CatcherPortTaken,
-    CaughtMail,
-    Faults,
-    MemoryStore,
-    open_catcher,
-    parse_faults,
-)
+from trio_worker.capture.actions import CaughtMail
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.offer import EXTENSIONS
+from trio_worker.capture.server import CatcherPortTaken, open_catcher
+from trio_worker.capture.store import MemoryStore
 
 PATIENCE_SECONDS = 60
 CONTENT = b"Subject: hello\r\n\r\none line\r\n"

@@ -11,8 +11,9 @@ from attrs import evolve
 from fake_relay import CHUNKED, FakeTransport, opened_on
 
 from conftest import Complaints
-from trio_worker.capture import Catcher, open_catcher, parse_faults
-from trio_worker.capture.chaos import Faults
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.server import open_catcher
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.conversation import Envelope

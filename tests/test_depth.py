@@ -13,7 +13,10 @@ from attrs import evolve
 from fake_relay import CHUNKED, FakeTransport, accept_all, opened_on
 
 from conftest import WorkerMaker, job_bytes
-from trio_worker.capture import Catcher, Faults, MemoryStore, open_catcher, parse_faults
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.server import open_catcher
+from trio_worker.capture.store import MemoryStore
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.counts import Counts, count_jobs

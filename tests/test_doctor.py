@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from trio_worker.capture import open_catcher, parse_faults
-from trio_worker.capture.chaos import Faults
+from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.server import open_catcher
 
 ROOT = Path(__file__).parent.parent
 SECRETS = ("hunter2", "ann.secret@example.org", "correct-horse")

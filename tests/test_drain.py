@@ -8,7 +8,10 @@ from attrs import evolve
 
 from conftest import Complaints, WorkerMaker, job_bytes
 from nemesis import Proxy
-from trio_worker.capture import Catcher, Faults, MemoryStore, open_catcher, parse_faults
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.server import open_catcher
+from trio_worker.capture.store import MemoryStore
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.queue.broker import QueueOptions

@@ -17,7 +17,7 @@ import trio
 from test_processes import PATIENCE_SECONDS, Programs, assert_clean, faults, patience, programs, push, relay, times_sent
 
 from conftest import job_bytes
-from trio_worker.capture import Catcher
+from trio_worker.capture.catcher import Catcher
 from trio_worker.queue.dead_letters import read_shelf
 from trio_worker.redis.client import RedisClient
 

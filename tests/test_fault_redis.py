@@ -20,7 +20,8 @@ from attrs import define, evolve
 from conftest import Complaints, WorkerMaker, job_bytes
 from nemesis import Proxy
 from proving_ground import Valkey
-from trio_worker.capture import Catcher, Faults, parse_faults
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, parse_faults
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.queue.audit import find_strays

@@ -23,7 +23,7 @@ from attrs import define
 from test_processes import Program, Programs, faults, patience, programs, push, relay
 
 from conftest import job_bytes
-from trio_worker.capture import Catcher
+from trio_worker.capture.catcher import Catcher
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry.heartbeat import Heartbeat, write_heartbeat

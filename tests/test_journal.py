@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import WorkerMaker, job_bytes
-from trio_worker.capture import Catcher, Faults, parse_faults
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, parse_faults
 from trio_worker.cli.run import owner_of
 from trio_worker.queue import journal as journal_module
 from trio_worker.queue.counts import Counts, count_jobs

@@ -17,7 +17,8 @@ import pytest
 import trio
 
 from conftest import WorkerMaker
-from trio_worker.capture import Catcher, Faults, parse_faults
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, parse_faults
 
 LOAD = Path(__file__).parent.parent / "tools" / "loading.py"
 Done = subprocess.CompletedProcess[bytes]

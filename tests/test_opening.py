@@ -17,8 +17,9 @@ import trustme
 from attrs import evolve
 
 from conftest import Complaints
-from trio_worker.capture import EXTENSIONS, open_catcher, parse_faults
-from trio_worker.capture.chaos import Faults
+from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.offer import EXTENSIONS
+from trio_worker.capture.server import open_catcher
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.conversation import Envelope
 from trio_worker.smtp.outcome import Accepted, How, Trouble

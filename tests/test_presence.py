@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from conftest import WorkerMaker, job_bytes
-from trio_worker.capture import Catcher
+from trio_worker.capture.catcher import Catcher
 from trio_worker.cli.addressees import ask_workers
 from trio_worker.fleet.orders import Drain, Order, Quiet, Resume, Told, Trace, give_order, read_answers, read_letters
 from trio_worker.fleet.overview import Overview, read_overview

@@ -20,7 +20,9 @@ from redis import RedisError
 
 from conftest import Complaints, WorkerMaker, job_bytes
 from proving_ground import Valkey
-from trio_worker.capture import Catcher, MemoryStore, open_catcher
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.server import open_catcher
+from trio_worker.capture.store import MemoryStore
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.queue.audit import find_strays

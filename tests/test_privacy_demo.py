@@ -12,7 +12,9 @@ import trio
 from test_fleet_processes import open_window, told
 from test_processes import Programs, faults, patience, programs, relay
 
-from trio_worker.capture import Catcher, CaughtMail, MaildirStore
+from trio_worker.capture.actions import CaughtMail
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.store import MaildirStore
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry import probe

@@ -18,7 +18,9 @@ import trio
 from attrs import define, field
 
 from conftest import job_bytes
-from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.server import open_catcher
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import RedisClient

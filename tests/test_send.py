@@ -18,7 +18,7 @@ from attrs import frozen
 from test_processes import faults
 
 from conftest import job_bytes
-from trio_worker.capture import open_catcher
+from trio_worker.capture.server import open_catcher
 
 ROOT = Path(__file__).parent.parent
 SECRET = "ann.secret@example.org"

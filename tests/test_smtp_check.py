@@ -17,7 +17,10 @@ import trio
 import trustme
 from attrs import frozen
 
-from trio_worker.capture import EXTENSIONS, Catcher, Faults, open_catcher, parse_faults
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.offer import EXTENSIONS
+from trio_worker.capture.server import open_catcher
 
 ROOT = Path(__file__).parent.parent
 SECRET = "ann.secret@example.org"

@@ -13,7 +13,7 @@ import trio
 from test_processes import Program, Programs, faults, patience, programs, relay
 
 from conftest import job_bytes
-from trio_worker.capture import Catcher
+from trio_worker.capture.catcher import Catcher
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry import probe
 
@@ -88,7 +88,7 @@ async def test_a_service_imports_nothing_after_its_first_claim_and_never_what_dr
         "trio_worker.dashboard.live",
         "trio_worker.dashboard.screen",
     }
-    assert not told(program, "loaded") & {*drawing, "trio_worker.redis.embedded", "trio_worker.capture"}
+    assert not told(program, "loaded") & {*drawing, "trio_worker.redis.embedded", "trio_worker.capture.server"}
 
 
 def test_a_line_with_words_beyond_ascii_opens_no_file() -> None:

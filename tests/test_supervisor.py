@@ -14,7 +14,7 @@ import trio
 import trio.testing
 from test_processes import Programs, patience, programs, push, relay
 
-from trio_worker.capture import Catcher
+from trio_worker.capture.catcher import Catcher
 from trio_worker.redis.client import RedisClient
 from trio_worker.worker.events import Phase, PhaseChanged
 from trio_worker.worker.systemd import Supervisor, find_supervisor

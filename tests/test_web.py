@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sample_snapshot import busy, draining, fresh, without_redis, without_relay
 from test_processes import Programs, patience, programs, push, relay
 
-from trio_worker.capture import Catcher
+from trio_worker.capture.catcher import Catcher
 from trio_worker.cli import app
 from trio_worker.cli.health import health
 from trio_worker.queue.broker import QueueOptions

@@ -11,7 +11,9 @@ import trio
 from attrs import evolve
 
 from conftest import WorkerMaker, job_bytes, relay_at
-from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.server import open_catcher
 from trio_worker.cli.status import Health, health_of
 from trio_worker.fleet.watch import Watch
 from trio_worker.queue.audit import find_strays

@@ -30,7 +30,7 @@ from proving_ground import (
     worker_environment,
     write_config,
 )
-from trio_worker.capture import open_catcher
+from trio_worker.capture.server import open_catcher
 
 # What sends and receives on sockets in this stack: trio's streams, asyncio's transports (sendmsg since Python 3.12).
 SENDING, RECEIVING = ("sendto", "sendmsg"), ("recvfrom", "recvmsg")

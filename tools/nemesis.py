@@ -38,7 +38,9 @@ from proving_ground import (
     worker_environment,
     write_config,
 )
-from trio_worker.capture import Catcher, Faults, open_catcher, parse_faults
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.server import open_catcher
 
 RELAY_FAULTS = (
     "rcpt=451:20%",

@@ -23,7 +23,11 @@ from attrs import define, evolve, field
 from redis import Redis
 
 from trio_worker.bridge import call, open_bridge
-from trio_worker.capture import Catcher, CaughtMail, FaultSyntax, MemoryStore, open_catcher, parse_faults
+from trio_worker.capture.actions import CaughtMail
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import FaultSyntax, parse_faults
+from trio_worker.capture.server import open_catcher
+from trio_worker.capture.store import MemoryStore
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import TypeSpec
 from trio_worker.jobs.job import TASK_TYPE, Json

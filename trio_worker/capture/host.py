@@ -20,9 +20,9 @@ from attrs import define, field, frozen
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import Faults, FaultSyntax, parse_faults
 from trio_worker.capture.maildir import make_maildir
+from trio_worker.capture.options import CaptureOptions, split_listen
 from trio_worker.capture.server import CatcherPortTaken, open_catcher
 from trio_worker.capture.store import MaildirStore
-from trio_worker.capture_options import CaptureOptions, split_listen
 
 LOCK_FILE = "host.lock"
 CHAOS_FILE = "chaos"

@@ -10,18 +10,9 @@ from typing import Annotated, Any
 import trio
 from cyclopts import App, Parameter
 
-from trio_worker.capture import (
-    CatcherPortTaken,
-    clear_caught,
-    count_caught,
-    host_catcher,
-    list_caught,
-    read_caught,
-    read_chaos,
-    read_host,
-    write_chaos,
-)
-from trio_worker.capture.host import Hosting
+from trio_worker.capture.host import Hosting, host_catcher, read_chaos, read_host, write_chaos
+from trio_worker.capture.maildir import clear_caught, count_caught, list_caught, read_caught
+from trio_worker.capture.server import CatcherPortTaken
 from trio_worker.cli.acts import note_reveal
 from trio_worker.cli.documents import Document
 from trio_worker.cli.surroundings import (

@@ -13,7 +13,8 @@ import trio
 from attrs import define, field
 from cyclopts import Parameter
 
-from trio_worker.capture import count_caught, write_chaos
+from trio_worker.capture.host import write_chaos
+from trio_worker.capture.maildir import count_caught
 from trio_worker.cli.run import NoDashboard, print_line, run_worker
 from trio_worker.cli.surroundings import MISCONFIGURED, OK, PARTLY, complain, refuse
 from trio_worker.redis.client import RedisClient, Unavailable

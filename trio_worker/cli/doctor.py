@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attrs import asdict, evolve, frozen
 
-from trio_worker.capture import read_host
+from trio_worker.capture.host import read_host
 from trio_worker.cli.documents import Document
 from trio_worker.cli.means import relay_of
 from trio_worker.cli.surroundings import (

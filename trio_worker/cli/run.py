@@ -264,7 +264,8 @@ class _Stage:
     async def _open_around(self, stack: AsyncExitStack) -> RedisClient:
         if self.settings.capture.listen:
             # The catcher costs 60 ms of the start, and no worker in production has one.
-            from trio_worker.capture import CatcherPortTaken, host_catcher  # noqa: PLC0415
+            from trio_worker.capture.host import host_catcher  # noqa: PLC0415
+            from trio_worker.capture.server import CatcherPortTaken  # noqa: PLC0415
 
             try:
                 await stack.enter_async_context(host_catcher(self.settings.capture, self.settings.smtp.login))

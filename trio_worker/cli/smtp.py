@@ -18,7 +18,7 @@ from attrs import asdict, define, field, frozen
 from cyclopts import App, Parameter
 
 from trio_worker.bridge import open_bridge
-from trio_worker.capture import read_host
+from trio_worker.capture.host import read_host
 from trio_worker.cli.addressees import LOOK_SECONDS, Patience, ask_workers, choose_workers
 from trio_worker.cli.asking import Span
 from trio_worker.cli.documents import Document, named

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import attrs
 from attrs import define, field, frozen
 
-from trio_worker.capture_options import CaptureOptions
+from trio_worker.capture.options import CaptureOptions
 from trio_worker.mail.composer import MailOptions, TypeOptions
 from trio_worker.option import Option, option, option_of
 from trio_worker.queue.broker import QueueOptions

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from trio_worker.capture_options import split_listen
+from trio_worker.capture.options import split_listen
 from trio_worker.jobs.address import AddressFault, parse_domain, parse_mailbox
 from trio_worker.jobs.catalogue import type_names
 from trio_worker.mail.composer import MailOptions
