@@ -147,7 +147,7 @@ def test_the_ini_file_names_a_configuration(tmp_path: Path) -> None:
         '[redis]\nurl = "redis://redis.example.org/0"\npassword_file = "/no/such/file"\n'
     )
     test = (
-        "from trio_worker.testing import mail_job\n"
+        "from trio_worker.testing.mail_worker import mail_job\n"
         "def test_it(mail_worker, mails):\n"
         "    mail_worker.push(mail_job('WeeklyRecap', email='a@example.com', username='Ann'))\n"
         "    assert mails.wait()[0]['From'] == 'Shop <shop@example.org>'\n"
@@ -170,7 +170,7 @@ def test_template_folders_are_found_from_the_root_of_the_tests(tmp_path: Path, s
     (tmp_path / "conf" / "mine.toml").write_text('[mail]\ntemplate_dirs = ["templates"]\n')
     (tmp_path / "tests").mkdir()
     test = (
-        "from trio_worker.testing import mail_job\n"
+        "from trio_worker.testing.mail_worker import mail_job\n"
         "def test_it(mail_worker, mails):\n"
         "    mail_worker.push(mail_job('Own', to='a@example.com'))\n"
         "    assert mails.wait()[0]['Subject'] == 'Mine'\n"
@@ -251,7 +251,7 @@ async def test_a_wait_says_why_nothing_came(trio_mail_worker: MailWorker, trio_m
 def test_a_wait_in_vain_is_told_in_a_few_lines(tmp_path: Path) -> None:
     """The test's own line, what was wanted and caught, and what keeps the other mail; no line of ours."""
     test = (
-        "from trio_worker.testing import mail_job\n"
+        "from trio_worker.testing.mail_worker import mail_job\n"
         "def test_it(mail_worker, mails):\n"
         "    mail_worker.push(mail_job('WeeklyRecap', email='a@example.com', username='Ann'))\n"
         "    mails.wait(1)\n"
@@ -266,7 +266,7 @@ def test_a_wait_in_vain_is_told_in_a_few_lines(tmp_path: Path) -> None:
     assert ">       mails.wait(2, timeout=0.5)" in told
     assert "2 mails wanted, 1 caught within 0.5 s" in told
     assert re.search(r"the worker has sent 1; in the queue: 0 waiting, \d leased, \d delayed, 0 held, 0 dead", told)
-    assert "testing.py" not in told
+    assert "mail_worker.py" not in told
     assert "trio_thread.py" not in told
     assert len(told.splitlines()) <= 20, told
 

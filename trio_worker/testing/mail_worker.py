@@ -1,8 +1,4 @@
-"""Trio. A whole worker for the tests of an application: jobs in, mails out, faults between.
-
-`open_mail_worker` is for trio; `open_blocking_mail_worker` runs the same in a thread, for tests that know no trio. The
-pytest plugin of this package makes fixtures of both.
-"""
+"""Trio. A worker with a queue and a relay of its own, in the trio of a test."""
 
 from __future__ import annotations
 
@@ -45,21 +41,6 @@ from trio_worker.trio_thread import TrioThread, open_trio_thread
 from trio_worker.worker.claiming import LONGEST_WAIT_SECONDS
 from trio_worker.worker.events import Event
 from trio_worker.worker.worker import Worker, WorkerOptions
-
-__all__ = [
-    "BlockingMailWorker",
-    "BlockingMails",
-    "CaughtMail",
-    "Counts",
-    "MailWorker",
-    "MailWorkerError",
-    "Mails",
-    "NotInTimeError",
-    "ShelvedJob",
-    "mail_job",
-    "open_blocking_mail_worker",
-    "open_mail_worker",
-]
 
 FAKE = "fake"
 """In place of a Redis URL: fakeredis, which lives in this process only."""

@@ -1,0 +1,37 @@
+"""Trio. A whole worker for the tests of an application: jobs in, mails out, faults between.
+
+`open_mail_worker` is for trio; `open_blocking_mail_worker` runs the same in a thread, for tests that know no trio. The
+pytest plugin of this package makes fixtures of both.
+"""
+
+from __future__ import annotations
+
+from trio_worker.capture.actions import CaughtMail
+from trio_worker.queue.counts import Counts
+from trio_worker.queue.record import ShelvedJob
+from trio_worker.testing.mail_worker import (
+    BlockingMails,
+    BlockingMailWorker,
+    Mails,
+    MailWorker,
+    MailWorkerError,
+    NotInTimeError,
+    mail_job,
+    open_blocking_mail_worker,
+    open_mail_worker,
+)
+
+__all__ = [
+    "BlockingMailWorker",
+    "BlockingMails",
+    "CaughtMail",
+    "Counts",
+    "MailWorker",
+    "MailWorkerError",
+    "Mails",
+    "NotInTimeError",
+    "ShelvedJob",
+    "mail_job",
+    "open_blocking_mail_worker",
+    "open_mail_worker",
+]
