@@ -267,6 +267,7 @@ def test_a_wait_in_vain_is_told_in_a_few_lines(tmp_path: Path) -> None:
     assert "2 mails wanted, 1 caught within 0.5 s" in told
     assert re.search(r"the worker has sent 1; in the queue: 0 waiting, \d leased, \d delayed, 0 held, 0 dead", told)
     assert "mail_worker.py" not in told
+    assert "blocking.py" not in told
     assert "trio_thread.py" not in told
     assert len(told.splitlines()) <= 20, told
 

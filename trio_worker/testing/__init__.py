@@ -9,15 +9,13 @@ from __future__ import annotations
 from trio_worker.capture.actions import CaughtMail
 from trio_worker.queue.counts import Counts
 from trio_worker.queue.record import ShelvedJob
+from trio_worker.testing.blocking import BlockingMails, BlockingMailWorker, open_blocking_mail_worker
 from trio_worker.testing.mail_worker import (
-    BlockingMails,
-    BlockingMailWorker,
     Mails,
     MailWorker,
     MailWorkerError,
     NotInTimeError,
     mail_job,
-    open_blocking_mail_worker,
     open_mail_worker,
 )
 

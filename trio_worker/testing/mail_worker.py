@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import SMTP
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, TypeVarTuple
+from typing import Any, TypeAlias, TypeVar
 
 import trio
 from attrs import define, evolve, field
@@ -37,7 +37,6 @@ from trio_worker.redis.url import shown_redis_url
 from trio_worker.settings.reader import Faults, Settings, read_settings
 from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.telemetry.words import counted, duration, trouble_words
-from trio_worker.trio_thread import TrioThread, open_trio_thread
 from trio_worker.worker.claiming import LONGEST_WAIT_SECONDS
 from trio_worker.worker.events import Event
 from trio_worker.worker.worker import Worker, WorkerOptions
@@ -83,7 +82,6 @@ _JOBS_EXPLAINED = 5
 _LOOK_AGAIN_SECONDS = 0.25
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 Job: TypeAlias = "Mapping[str, Any] | str | bytes"
 
 
@@ -390,102 +388,3 @@ def _available(answer: T | Unavailable) -> T:
 
 def _parsed(mail: CaughtMail) -> EmailMessage:
     return BytesParser(EmailMessage, policy=SMTP).parsebytes(mail.content)
-
-
-@define(eq=False, repr=False)
-class BlockingMails:
-    """`Mails`, whose methods block."""
-
-    _mails: Mails
-    _thread: TrioThread[MailWorker]
-
-    def __repr__(self) -> str:
-        return repr(self._mails)
-
-    @property
-    def envelopes(self) -> tuple[CaughtMail, ...]:
-        """Sender, recipients and octets of each mail, oldest first."""
-        return self._thread.call_soon(lambda: self._mails.envelopes)
-
-    def caught(self) -> list[EmailMessage]:
-        """Return the mails that have come so far, oldest first."""
-        return self._thread.call(self._mails.caught)
-
-    def wait(self, count: int = 1, timeout: float = WAIT_SECONDS) -> list[EmailMessage]:
-        """Wait until ``count`` mails have come since the start; return all of them. Raises `NotInTimeError`."""
-        __tracebackhide__ = True
-        return _raised_here(self._thread, self._mails.wait, count, timeout)
-
-
-@define(eq=False, repr=False)
-class BlockingMailWorker:
-    """`MailWorker`, whose methods block; the worker runs in a thread of its own. Any thread may call them."""
-
-    _worker: MailWorker
-    _thread: TrioThread[MailWorker]
-    mails: BlockingMails
-
-    def __repr__(self) -> str:
-        return repr(self._worker)
-
-    @property
-    def redis_url(self) -> str:
-        """The URL that producers push to, in this process or in any other; fakeredis has none (ValueError)."""
-        return self._worker.redis_url
-
-    @property
-    def queue_name(self) -> str:
-        """The list that producers push to."""
-        return self._worker.queue_name
-
-    def connect(self) -> Redis:
-        """Return a redis-py client of the queue's Redis, as a producer has one; closed with the worker."""
-        return self._worker.connect()
-
-    def push(self, *jobs: Job) -> None:
-        """Push jobs, in order: documents (see `mail_job`), or bytes and text exactly as they are."""
-        self._thread.call(self._worker.push, *jobs)
-
-    def chaos(self, faults: str) -> None:
-        """Make the relay misbehave from now on, as in ``rcpt=451:20%``; the empty text ends it."""
-        self._thread.call_soon(self._worker.chaos, faults)
-
-    def counts(self) -> Counts:
-        """Return how many jobs are in each state."""
-        return self._thread.call(self._worker.counts)
-
-    def dead(self) -> list[ShelvedJob]:
-        """Return the dead letters, oldest first: their bytes, and the ``cause`` of each."""
-        return self._thread.call(self._worker.dead)
-
-    def held(self) -> list[ShelvedJob]:
-        """Return the held jobs, oldest first: they may have been delivered."""
-        return self._thread.call(self._worker.held)
-
-    def wait_until_idle(self, timeout: float = WAIT_SECONDS) -> None:
-        """Wait until every job is sent, dead or held. Raises `NotInTimeError`."""
-        __tracebackhide__ = True
-        _raised_here(self._thread, self._worker.wait_until_idle, timeout)
-
-
-def _raised_here(thread: TrioThread[MailWorker], function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-    """Call a wait in the thread; that it was in vain is told where the test waits, not where the thread did."""
-    __tracebackhide__ = True
-    try:
-        return thread.call(function, *args)
-    except NotInTimeError as error:
-        raise error.with_traceback(None) from None
-
-
-@contextmanager
-def open_blocking_mail_worker(
-    redis: str,
-    *,
-    config: Path | None = None,
-    settings: Mapping[str, Any] | None = None,
-    templates_from: Path | None = None,
-) -> Iterator[BlockingMailWorker]:
-    """Run what `open_mail_worker` runs in a thread, for the block; everything is closed when it is left."""
-    opening = partial(open_mail_worker, redis, config=config, settings=settings, templates_from=templates_from)
-    with open_trio_thread(opening) as (thread, worker):
-        yield BlockingMailWorker(worker, thread, BlockingMails(worker.mails, thread))
