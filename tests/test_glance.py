@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import job_bytes
+from trio_worker.cli.asking import parse_span, span_text
 from trio_worker.jobs.summary import Glance, glance
 from trio_worker.queue.ages import COLUMNS_SECONDS, MOST_ROWS, OTHER, UNDATED, AgeTable, column_of, sample_places
 from trio_worker.queue.record import Cause, Record, ShelvedJob
 from trio_worker.queue.selection import Grouping, Selection
-from trio_worker.span import parse_span, span_text
 
 words = st.text(max_size=12)
 shelved = st.builds(
