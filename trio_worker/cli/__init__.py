@@ -74,7 +74,7 @@ app.command(
     help="The queue: list, peek, age, pause, resume, drain-wait, export, purge, release.",
 )
 app.command("trio_worker.cli.dead:dead", name="dead", help="Dead letters: groups, list, show, retry, drop, export.")
-app.command("trio_worker.cli.held:held", name="held", help="Mails that may have arrived: the same as for dead.")
+app.command("trio_worker.cli.dead:held", name="held", help="Mails that may have arrived: the same as for dead.")
 app.command(
     "trio_worker.cli.config:config_app", name="config", help="Configuration: check, show, explain, schema, init."
 )
