@@ -32,7 +32,7 @@ from trio_worker.dashboard.status_line import status_line
 from trio_worker.dashboard.terminal import has_color, has_terminal, is_ascii_only, is_live, run_status_lines
 from trio_worker.queue.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.redis.client import RedisClient
-from trio_worker.redis.embedded_address import EmbeddedAddress, parse_embedded
+from trio_worker.redis.url import EmbeddedAddress, parse_embedded
 from trio_worker.settings.reader import Faults, Settings, config_path, digest_of, read_settings
 from trio_worker.settings.reload import reread
 from trio_worker.smtp.relay import Relay

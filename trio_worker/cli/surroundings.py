@@ -19,8 +19,7 @@ from cyclopts import Parameter
 from trio_worker.bridge import open_bridge
 from trio_worker.cli.documents import Document, named
 from trio_worker.redis.client import RedisClient, Unavailable, open_redis_client
-from trio_worker.redis.embedded_address import EmbeddedAddress, parse_embedded
-from trio_worker.redis.url import shown_redis_url
+from trio_worker.redis.url import EmbeddedAddress, parse_embedded, shown_redis_url
 from trio_worker.settings.reader import Fault, Faults, Settings, config_path, read_settings
 from trio_worker.settings.spelling import nearest
 from trio_worker.settings.stop_times import find_stop_times

@@ -19,7 +19,6 @@ from typing import IO, TYPE_CHECKING, assert_never
 import trio
 from attrs import define, frozen
 
-from trio_worker.redis.embedded_address import EmbeddedAddress, EmbeddedAddressFault, parse_embedded
 from trio_worker.redis.embedded_server import (
     HOST,
     POLL_SECONDS,
@@ -45,6 +44,7 @@ from trio_worker.redis.embedded_server import (
     why_not_free,
     write_record,
 )
+from trio_worker.redis.url import EmbeddedAddress, EmbeddedAddressFault, parse_embedded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

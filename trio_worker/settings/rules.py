@@ -14,8 +14,7 @@ from trio_worker.capture.options import split_listen
 from trio_worker.jobs.address import AddressFault, parse_domain, parse_mailbox
 from trio_worker.jobs.catalogue import type_names
 from trio_worker.mail.composer import MailOptions
-from trio_worker.redis.embedded_address import EmbeddedAddressFault, parse_embedded
-from trio_worker.redis.url import SCHEMES, RedisUrlFault, parse_redis_url
+from trio_worker.redis.url import SCHEMES, EmbeddedAddressFault, RedisUrlFault, parse_embedded, parse_redis_url
 from trio_worker.settings.record import TYPES, Origins, Settings
 from trio_worker.settings.sources import Fault
 from trio_worker.settings.spelling import suggestion
