@@ -14,7 +14,7 @@ from attrs import evolve
 
 from trio_worker.queue.age_bars import AgeBars
 from trio_worker.queue.record import Cause
-from trio_worker.redis.server_state import ServerState
+from trio_worker.redis.server import ServerState
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.outcome import How, Trouble
 from trio_worker.smtp.reply import Reply, Stage

@@ -15,7 +15,7 @@ from trio_worker.fleet.lookout import SAMPLE_SECONDS, SERVER_SECONDS, Lookout
 from trio_worker.fleet.overview import Overview
 from trio_worker.queue.age_bars import BAR_BOUNDS, bars_of
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.redis.server_state import ServerState, read_server_state
+from trio_worker.redis.server import ServerState, read_server_state
 
 ages = st.lists(st.tuples(st.none() | st.floats(0, 1e5), st.booleans()), min_size=1, max_size=200)
 

@@ -17,8 +17,7 @@ from trio_worker.queue.age_bars import SAMPLES, AgeBars, bars_of
 from trio_worker.queue.history import pushed_at
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import Answer, RedisClient, Unavailable
-from trio_worker.redis.server import info_fields
-from trio_worker.redis.server_state import ServerState, read_server_state
+from trio_worker.redis.server import ServerState, info_fields, read_server_state
 
 SAMPLE_SECONDS = 5.0
 SERVER_SECONDS = 10.0

@@ -15,7 +15,7 @@ from trio_worker.queue.counts import Counts, counts_of
 from trio_worker.queue.history import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import Answer, RedisClient, Unavailable
-from trio_worker.redis.server_state import ServerState
+from trio_worker.redis.server import ServerState
 from trio_worker.telemetry.heartbeat import WorkerSeen, read_heartbeat
 from trio_worker.worker.events import QueueSeen
 

@@ -16,8 +16,7 @@ from trio_worker.queue.age_bars import AgeBars
 from trio_worker.queue.claim import Source
 from trio_worker.queue.operator_counts import Tallies
 from trio_worker.queue.record import Cause
-from trio_worker.redis.server import Weakness
-from trio_worker.redis.server_state import ServerState
+from trio_worker.redis.server import ServerState, Weakness
 from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionFailed,
