@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from attrs import evolve
 
-from trio_worker.queue.age_bars import AgeBars
+from trio_worker.queue.ages import AgeBars
 from trio_worker.queue.record import Cause
 from trio_worker.redis.server import ServerState
 from trio_worker.smtp.events import ConnectionView

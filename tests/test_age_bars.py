@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from conftest import Complaints, open_fake
 from trio_worker.fleet.lookout import SAMPLE_SECONDS, SERVER_SECONDS, Lookout
 from trio_worker.fleet.overview import Overview
-from trio_worker.queue.age_bars import BAR_BOUNDS, bars_of
+from trio_worker.queue.ages import BAR_BOUNDS, bars_of
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.server import ServerState, read_server_state
 

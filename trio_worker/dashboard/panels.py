@@ -32,7 +32,7 @@ from trio_worker.dashboard.cells import (
     table,
 )
 from trio_worker.dashboard.view import Action, Drain, Pause, Resume, View
-from trio_worker.queue.age_bars import BAR_BOUNDS, AgeBars
+from trio_worker.queue.ages import BAR_BOUNDS, AgeBars
 from trio_worker.redis.server import ServerState
 from trio_worker.telemetry.alerts import Severity, alerts, is_stale, outlook, state
 from trio_worker.telemetry.quantiles import Quantiles

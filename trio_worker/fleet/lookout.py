@@ -13,7 +13,7 @@ from attrs import define, evolve
 
 from trio_worker.fleet.overview import HOUR_MINUTES, Overview, overview_calls, overview_of
 from trio_worker.jobs.job import read_enqueued_at
-from trio_worker.queue.age_bars import SAMPLES, AgeBars, bars_of
+from trio_worker.queue.ages import SAMPLES, AgeBars, bars_of
 from trio_worker.queue.history import pushed_at
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import Answer, RedisClient, Unavailable

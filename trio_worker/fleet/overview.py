@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from trio_worker.jobs.job import read_enqueued_at
-from trio_worker.queue.age_bars import AgeBars
+from trio_worker.queue.ages import AgeBars
 from trio_worker.queue.counts import Counts, counts_of
 from trio_worker.queue.history import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
 from trio_worker.queue.keys import fleet_keys

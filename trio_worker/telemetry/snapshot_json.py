@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import asdict
 
-from trio_worker.queue.age_bars import BAR_BOUNDS, AgeBars
+from trio_worker.queue.ages import BAR_BOUNDS, AgeBars
 from trio_worker.telemetry.alerts import alerts, state
 from trio_worker.telemetry.heartbeat import Suspended, WorkerSeen
 from trio_worker.telemetry.quantiles import Quantiles

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
-from trio_worker.queue.age_bars import AgeBars
+from trio_worker.queue.ages import AgeBars
 from trio_worker.queue.claim import Source
 from trio_worker.queue.operator_counts import Tallies
 from trio_worker.queue.record import Cause
