@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.queue.age import SAMPLES_KEPT, PushHistory
+from trio_worker.queue.history import SAMPLES_KEPT, PushHistory
 
 
 def test_a_job_is_dated_by_the_first_sample_that_counts_it() -> None:

@@ -9,8 +9,8 @@ import trio
 import trio.testing
 from attrs import define, field
 
-from trio_worker.queue.age import PushHistory
 from trio_worker.queue.claim import Claim, Claims, Source
+from trio_worker.queue.history import PushHistory
 from trio_worker.queue.record import Record
 from trio_worker.worker.claiming import Claiming
 from trio_worker.worker.events import Event

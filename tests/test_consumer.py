@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from conftest import job_bytes
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer, MailOptions
-from trio_worker.queue.age import PushHistory
 from trio_worker.queue.broker import QueueOptions
 from trio_worker.queue.claim import Claim, Source
+from trio_worker.queue.history import PushHistory
 from trio_worker.queue.record import Record
 from trio_worker.queue.settlement import DONE, Release
 from trio_worker.smtp.connection import IDLE_SECONDS, Connection

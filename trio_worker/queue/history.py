@@ -1,15 +1,19 @@
-"""Pure. The past day minute by minute, from totals as they stood at the end of each minute; when a job was pushed."""
+"""Pure. The past day minute by minute, and when a job was pushed: dated by how many were by when."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
-from attrs import astuple, frozen
+from attrs import astuple, define, field, frozen
 
 MINUTE_SECONDS = 60
 # How far back the finer marks go.
 MARKS_SECONDS = 120
+# One sample a second for an hour; older pushes are then dated by the oldest sample kept, so their age is a lower bound.
+SAMPLE_SECONDS = 1.0
+SAMPLES_KEPT = 3600
 
 
 @frozen
@@ -127,3 +131,37 @@ def pushed_at(marks: Sequence[PushMark], place: int) -> float | None:
             share = (place - before.pushed) / (after.pushed - before.pushed)
             return before.at + share * (after.at - before.at)
     return None
+
+
+@define
+class PushHistory:
+    """Samples of how many jobs had been pushed in all (taken from the list, plus waiting in it) at which time.
+
+    The n-th job pushed was there when a sample first counted n. Without a sample from before it, nothing dates it.
+    """
+
+    _times: list[float] = field(factory=list)
+    _totals: list[int] = field(factory=list)
+
+    def note(self, at: float, pushed: int) -> None:
+        """Add a sample; ``at`` in epoch seconds of Redis' clock."""
+        if self._totals and pushed < self._totals[-1]:
+            # The list was deleted or jobs were put back: earlier counts mean nothing now.
+            self._times.clear()
+            self._totals.clear()
+        if self._totals and pushed == self._totals[-1]:
+            return
+        if len(self._times) > 1 and at - self._times[-2] < SAMPLE_SECONDS:
+            self._times[-1], self._totals[-1] = at, pushed
+        else:
+            self._times.append(at)
+            self._totals.append(pushed)
+        if len(self._times) > SAMPLES_KEPT:
+            del self._times[0], self._totals[0]
+
+    def pushed_at(self, place: int) -> float | None:
+        """Return when the job at ``place`` (1 is the first ever pushed) was there at the latest, or None."""
+        at = bisect_left(self._totals, place)
+        if at == 0 or at == len(self._totals):
+            return None
+        return self._times[at]

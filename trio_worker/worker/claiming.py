@@ -10,10 +10,10 @@ from typing import TypeAlias
 import trio
 from attrs import define
 
-from trio_worker.queue.age import PushHistory
 from trio_worker.queue.broker import CLAIM_LIMIT, Broker
 from trio_worker.queue.claim import Claim, Claims
 from trio_worker.queue.counts import count_jobs
+from trio_worker.queue.history import PushHistory
 from trio_worker.redis.client import Unavailable
 from trio_worker.worker.events import Claimed, LeasesRecovered, Publish, QueuePaused
 from trio_worker.worker.gate import Gate, RedisHealth

@@ -17,8 +17,8 @@ from trio_worker.jobs.job import Job, decode
 from trio_worker.jobs.summary import glance
 from trio_worker.mail.composer import Composer, MailOptions, TypeOptions
 from trio_worker.privacy import mask_address
-from trio_worker.queue.age import PushHistory
 from trio_worker.queue.claim import Claim
+from trio_worker.queue.history import PushHistory
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Verdict
 from trio_worker.worker.delivery import Delivery

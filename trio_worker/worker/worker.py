@@ -27,8 +27,8 @@ from trio_worker.jobs.email_type import TypeSpec
 from trio_worker.mail.composer import Composer, MailOptions
 from trio_worker.option import option
 from trio_worker.privacy import mask_text
-from trio_worker.queue.age import PushHistory
 from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.history import PushHistory
 from trio_worker.queue.journal import Journal
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.durability import examine
