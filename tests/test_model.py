@@ -28,10 +28,9 @@ from hypothesis.stateful import (
 from trio_worker.bridge import open_bridge
 from trio_worker.queue.audit import Stray, find_strays
 from trio_worker.queue.broker import Broker, QueueOptions
-from trio_worker.queue.cancelling import Waiting, cancel
 from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.queue.dead_letters import Batch, Shelf, drop, find_job, find_shelved, revive
+from trio_worker.queue.dead_letters import Batch, Shelf, Waiting, cancel, drop, find_job, find_shelved, revive
 from trio_worker.queue.record import Cause
 from trio_worker.queue.settlement import Answered, Bury, Delay, Done, Hold, Release, Settlement, Verdict
 from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client

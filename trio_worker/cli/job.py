@@ -33,9 +33,8 @@ from trio_worker.cli.surroundings import (
 from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import glance
 from trio_worker.mail.composer import message_id_of
-from trio_worker.queue.cancelling import Waiting, cancel
 from trio_worker.queue.counts import count_jobs
-from trio_worker.queue.dead_letters import find_job, hasten, revive
+from trio_worker.queue.dead_letters import Waiting, cancel, find_job, hasten, revive
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.tallying import count_act
