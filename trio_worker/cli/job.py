@@ -33,11 +33,10 @@ from trio_worker.cli.surroundings import (
 from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import glance
 from trio_worker.mail.composer import message_id_of
-from trio_worker.queue.counts import count_jobs
+from trio_worker.queue.counts import count_act, count_jobs
 from trio_worker.queue.dead_letters import Waiting, cancel, find_job, hasten, revive
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.record import ShelvedJob
-from trio_worker.queue.tallying import count_act
 from trio_worker.queue.waiting import walk_bodies, walk_waiting
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.telemetry.words import counted

@@ -28,10 +28,9 @@ from trio_worker.cli.surroundings import (
     print_json,
     report_unavailable,
 )
-from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.counts import Counts, count_act, count_jobs
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.pause import pause_queue
-from trio_worker.queue.tallying import count_act
 from trio_worker.queue.waiting import Released, walk_waiting
 from trio_worker.queue.waiting import purge as purge_jobs
 from trio_worker.queue.waiting import release as release_jobs

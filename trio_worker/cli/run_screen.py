@@ -9,8 +9,8 @@ from trio_worker.dashboard.keyboard import Keyboard
 from trio_worker.dashboard.live import Dashboard
 from trio_worker.dashboard.screen import Screen
 from trio_worker.dashboard.view import Action, Drain, Pause, Quit, Resume, View
+from trio_worker.queue.counts import count_act
 from trio_worker.queue.operator_counts import Act
-from trio_worker.queue.tallying import count_act
 from trio_worker.worker.worker import Worker
 
 

@@ -27,12 +27,11 @@ from trio_worker.cli.surroundings import (
     report_unavailable,
 )
 from trio_worker.mail.composer import message_id_of
-from trio_worker.queue.counts import count_jobs
+from trio_worker.queue.counts import count_act, count_jobs
 from trio_worker.queue.dead_letters import Shelf, drop, find_shelved, walk_shelf
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.selection import Group, Grouping, Selection
-from trio_worker.queue.tallying import count_act
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.telemetry.words import counted
 

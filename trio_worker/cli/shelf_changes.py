@@ -21,11 +21,10 @@ from trio_worker.cli.surroundings import (
     print_json,
     report_unavailable,
 )
-from trio_worker.queue.counts import count_jobs
+from trio_worker.queue.counts import count_act, count_jobs
 from trio_worker.queue.dead_letters import UNDO_SECONDS, Shelf, find_job, find_shelved, revive, undo_revive, walk_shelf
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.selection import Selection
-from trio_worker.queue.tallying import count_act
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.words import counted, paused_words

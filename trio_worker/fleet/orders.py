@@ -8,9 +8,9 @@ from typing import TypeAlias, assert_never
 
 from attrs import frozen
 
+from trio_worker.queue.counts import count_act
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.queue.operator_counts import Act
-from trio_worker.queue.tallying import count_act
 from trio_worker.redis.client import RedisClient, Unavailable
 
 # A trace, and another log level, end by themselves: whoever asked may be cut off.

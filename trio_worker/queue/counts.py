@@ -7,12 +7,13 @@ import re
 from attrs import frozen
 
 from trio_worker.queue.keys import queue_keys
-from trio_worker.queue.operator_counts import Tallies, read_tallies
+from trio_worker.queue.operator_counts import Act, Tallies, act_name, read_tallies
 from trio_worker.redis.client import Answer, RedisClient, Unavailable
 
 _NUMBER = re.compile(rb"-?[0-9]{1,19}")
 # How many jobs one round trip reads; a page of a list, not all of it.
 PAGE = 200
+_TOTALS_PLACE = 9  # in the key table
 
 
 @frozen
@@ -98,3 +99,8 @@ def counts_of(answer: Answer) -> Counts:
         next_due_at=float(delayed_head) / 1000 if delayed_head else None,
         pause_seconds_left=pause_ms / 1000 if pause_ms >= 0 else None,
     )
+
+
+async def count_act(client: RedisClient, name: str, act: Act) -> None:
+    """Count what was just done; where Redis does not take it (it is full, say) it stays uncounted."""
+    await client.command("HINCRBY", queue_keys(name)[_TOTALS_PLACE], act_name(act), 1)

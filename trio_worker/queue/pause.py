@@ -5,9 +5,9 @@ A pause has a reason, a person and, unless somebody wants it for ever, an end: i
 
 from __future__ import annotations
 
+from trio_worker.queue.counts import count_act
 from trio_worker.queue.keys import queue_keys
 from trio_worker.queue.operator_counts import Act
-from trio_worker.queue.tallying import count_act
 from trio_worker.redis.client import RedisClient, Unavailable
 
 # A pause that is forgotten does less harm than a night without mail.
