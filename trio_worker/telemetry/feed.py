@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import TypeVar
 
 from attrs import evolve, frozen
-from cattrs import Converter
+from cattrs import BaseValidationError, Converter
 
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.trace import Exchange
-from trio_worker.telemetry.wire import read_told
 from trio_worker.worker.events import SettledJob
 
 _CONVERTER = Converter(omit_if_default=True)
+T = TypeVar("T")
+_READER = Converter()
 
 
 @frozen
@@ -54,3 +56,14 @@ def write_exchange(line: ExchangeLine) -> str:
 def read_exchange(wire: bytes) -> ExchangeLine | None:
     """Read a line back, or None where another version wrote what cannot be read."""
     return read_told(wire, ExchangeLine)
+
+
+def read_told(wire: bytes, kind: type[T]) -> T | None:
+    """Read a record from its JSON, or None where another version wrote what cannot be read.
+
+    What it says beyond ours is ignored, and what it leaves out is at its default; never raises.
+    """
+    try:
+        return _READER.structure(json.loads(wire), kind)
+    except (BaseValidationError, ValueError, TypeError, RecursionError):
+        return None

@@ -12,8 +12,8 @@ from itertools import chain
 from attrs import evolve, field, frozen
 from cattrs import Converter
 
+from trio_worker.telemetry.feed import read_told
 from trio_worker.telemetry.quantiles import Tally
-from trio_worker.telemetry.wire import read_told
 from trio_worker.worker.events import Disposition, Phase
 
 # How often a worker tells, and after how long of silence it is taken for lost.
