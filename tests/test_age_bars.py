@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Complaints, open_fake
-from trio_worker.fleet.lookout import SAMPLE_SECONDS, SERVER_SECONDS, Lookout
-from trio_worker.fleet.overview import Overview
+from trio_worker.fleet.overview import SAMPLE_SECONDS, SERVER_SECONDS, Lookout, Overview
 from trio_worker.queue.ages import BAR_BOUNDS, bars_of
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.server import ServerState, read_server_state

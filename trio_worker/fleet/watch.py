@@ -11,8 +11,7 @@ import time
 import trio
 from attrs import define, field
 
-from trio_worker.fleet.lookout import Lookout
-from trio_worker.fleet.overview import HOUR_MINUTES, Overview, queue_seen
+from trio_worker.fleet.overview import HOUR_MINUTES, Lookout, Overview, queue_seen
 from trio_worker.fleet.summary import Fleet, QueueTotals
 from trio_worker.queue.keys import fleet_keys
 from trio_worker.redis.client import RedisClient, Unavailable

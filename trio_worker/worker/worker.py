@@ -19,9 +19,8 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from trio_worker import __version__
-from trio_worker.fleet.lookout import Lookout
 from trio_worker.fleet.orders import Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, Trace
-from trio_worker.fleet.overview import queue_seen
+from trio_worker.fleet.overview import Lookout, queue_seen
 from trio_worker.fleet.presence import Presence, new_worker_name
 from trio_worker.jobs.email_type import TypeSpec
 from trio_worker.mail.composer import Composer, MailOptions
