@@ -14,7 +14,7 @@ from trio_worker.queue.broker import Broker, QueueOptions, new_id_prefix
 from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import Batch, find_shelved, read_shelf, revive
-from trio_worker.queue.keys import fleet_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Answered, Bury, Delay, Done, Hold, Release, Settlement, Verdict
 from trio_worker.redis.client import RedisClient, Unavailable
@@ -448,7 +448,7 @@ def test_the_key_table_is_the_code() -> None:
         kinds = re.search(r"KINDS = \{(.*?)\}", file.read(), re.DOTALL)
     assert kinds is not None
 
-    assert [name for name, _ in rows] == list(fleet_keys("jobs"))
+    assert [name for name, _ in rows] == list(keys_of("jobs"))
     assert [kind for _, kind in rows] == re.findall(r"'(\w+)'", kinds[1])
 
 

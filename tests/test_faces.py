@@ -11,7 +11,7 @@ import pytest
 from test_queue_commands import Ask, ask, push, run
 
 from conftest import job_bytes
-from trio_worker.queue.keys import fleet_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.telemetry.heartbeat import Heartbeat, Suspended, Vitals, write_heartbeat
 from trio_worker.telemetry.quantiles import Window
 from trio_worker.worker.events import Phase
@@ -28,7 +28,7 @@ def held_for(seconds: float) -> Window:
 
 def tell(ask: Ask, beat: Heartbeat) -> None:
     ask(
-        lambda client: client.run_script("beat", fleet_keys("jobs"), beat.worker, write_heartbeat(beat), 60_000, 0),
+        lambda client: client.run_script("beat", keys_of("jobs"), beat.worker, write_heartbeat(beat), 60_000, 0),
     )
 
 

@@ -24,7 +24,7 @@ from test_processes import Program, Programs, faults, patience, programs, push, 
 
 from conftest import job_bytes
 from trio_worker.capture.catcher import Catcher
-from trio_worker.queue.keys import fleet_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry.heartbeat import Heartbeat, write_heartbeat
 from trio_worker.worker.events import Phase
@@ -110,7 +110,7 @@ async def test_worker_is_looked_into_from_elsewhere(
         silent = write_heartbeat(
             Heartbeat("silent:1", "1.2.3", time.time(), Phase.RUNNING, number_workers=1, max_connections=1)
         )
-        await real_redis.run_script("beat", fleet_keys("jobs"), "silent:1", silent, 60_000, 0)
+        await real_redis.run_script("beat", keys_of("jobs"), "silent:1", silent, 60_000, 0)
         trace = await programs.start("smtp", "trace", "--json", "--for", "1m", "--timeout", "600")
         while "tracing" not in str(await real_redis.command("HVALS", "{jobs}:answers")):
             pass

@@ -16,7 +16,7 @@ from trio_worker.fleet.overview import Overview, read_overview
 from trio_worker.fleet.presence import Presence, new_worker_name
 from trio_worker.fleet.vitals import VitalsMeter
 from trio_worker.fleet.watch import Watch
-from trio_worker.queue.keys import fleet_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.pause import pause_queue
 from trio_worker.redis.client import RedisClient, Unavailable
@@ -26,7 +26,7 @@ from trio_worker.telemetry.feed import ExchangeLine, write_exchange
 from trio_worker.telemetry.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
 from trio_worker.worker.events import Phase, QuietChanged
 
-KEYS = fleet_keys("jobs")
+KEYS = keys_of("jobs")
 
 
 def beat(name: str) -> Heartbeat:
@@ -68,13 +68,13 @@ async def test_silent_worker_is_forgotten(redis: RedisClient) -> None:
     """What a worker left behind goes with it: nothing of it stays in Redis."""
     await tell(redis, "gone:1")
     await give_order(redis, "jobs", Quiet(), ["gone:1"])
-    await redis.command("ZADD", KEYS[10], "1", "gone:1")
+    await redis.command("ZADD", KEYS.workers, "1", "gone:1")
 
     await tell(redis, "b:2")
 
     assert [seen.beat.worker for seen in (await overview(redis)).workers] == ["b:2"]
-    assert await redis.command("HKEYS", KEYS[11]) == [b"b:2"]
-    assert await redis.command("HLEN", KEYS[12]) == 0
+    assert await redis.command("HKEYS", KEYS.heartbeats) == [b"b:2"]
+    assert await redis.command("HLEN", KEYS.orders) == 0
 
 
 async def test_order_is_heard_once(redis: RedisClient) -> None:
@@ -127,14 +127,14 @@ async def test_answers_are_those_of_one_order(redis: RedisClient) -> None:
     await redis.run_script("answer", KEYS, first.answer_id, "b:2", "quiet")
     await redis.run_script("answer", KEYS, other.answer_id, "a:1", "draining")
 
-    lives_ms = await redis.command("PTTL", KEYS[17])
+    lives_ms = await redis.command("PTTL", KEYS.answers)
     assert not isinstance(lives_ms, Unavailable)
     assert 0 < lives_ms <= 60_000
 
     assert await read_answers(redis, "jobs", first) == {"b:2": "quiet"}
     assert await read_answers(redis, "jobs", first) == {}
     assert await read_answers(redis, "jobs", other) == {"a:1": "draining"}
-    assert await redis.command("EXISTS", KEYS[17]) == 0
+    assert await redis.command("EXISTS", KEYS.answers) == 0
     assert await read_answers(redis, "jobs", Told(frozenset(), "none")) == {}
 
 
@@ -165,7 +165,7 @@ async def test_sample_of_yesterday_is_not_shown_for_today(redis: RedisClient) ->
     await tell(redis, "a:1")
     minute = (await overview(redis)).minutes[0].minute
     stale = minute - 1440 - 5
-    await redis.command("HSET", KEYS[13], stale % 1440, f"{stale} 9 9 9 9 9 9 9 9 9 9")
+    await redis.command("HSET", KEYS.minutes, stale % 1440, f"{stale} 9 9 9 9 9 9 9 9 9 9")
 
     assert [sample.minute for sample in (await overview(redis)).minutes] == [minute]
 
@@ -201,7 +201,7 @@ async def test_outcomes_are_told_only_while_somebody_watches(any_workers: Worker
         nursery.start_soon(worker.run)
         with trio.fail_after(60):
             await any_workers.wait_until(lambda: worker.board.ledger.settled.total() == 1)
-            assert await client.command("EXISTS", KEYS[15]) == 0
+            assert await client.command("EXISTS", KEYS.latest) == 0
             assert await watch.look() is None
             while not worker._presence._is_watched:
                 await watch.look()
@@ -212,7 +212,7 @@ async def test_outcomes_are_told_only_while_somebody_watches(any_workers: Worker
 
     (line,) = watch.fleet.snapshot(0, 0).latest
     assert line.worker == worker.name
-    assert "user2" not in str(await client.command("XRANGE", KEYS[15], "-", "+"))
+    assert "user2" not in str(await client.command("XRANGE", KEYS.latest, "-", "+"))
 
 
 @pytest.mark.usefixtures("quick_beats")
@@ -223,7 +223,7 @@ async def test_worker_obeys_from_elsewhere(any_workers: WorkerMaker, catcher: Ca
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.run)
         with trio.fail_after(60):
-            while not await client.command("ZCARD", KEYS[10]):
+            while not await client.command("ZCARD", KEYS.workers):
                 pass
             await give_order(client, "jobs", Quiet(), [worker.name])
             await any_workers.wait_until(lambda: worker.is_quiet)
@@ -247,7 +247,7 @@ async def wait_for_beats(client: RedisClient, count: int) -> None:
     """Wait until the only worker has told so often how it is."""
     seen: set[str] = set()
     while len(seen) <= count:
-        seen.add(str(await client.command("ZRANGE", KEYS[10], 0, -1, "WITHSCORES")))
+        seen.add(str(await client.command("ZRANGE", KEYS.workers, 0, -1, "WITHSCORES")))
 
 
 async def test_what_was_obeyed_is_told_at_once(autojump_clock: trio.testing.MockClock) -> None:
@@ -352,7 +352,7 @@ async def test_longer_trace_is_not_cut_off_by_a_shorter_one(any_workers: WorkerM
 async def test_watch_passes_over_what_was_told_before(redis: RedisClient) -> None:
     """Who traces now is not shown an older trace; what comes after is."""
     watch, told = Watch(redis, "jobs", "cache"), ExchangeLine(1.0, "a:1", Exchange("MAIL", "250 ok", 0.1))
-    await redis.command("SET", KEYS[14], "1")
+    await redis.command("SET", KEYS.watch, "1")
     await redis.run_script("tell", KEYS, 1000, *("exchange", write_exchange(told)) * 600)
 
     assert await watch.pass_over() is None

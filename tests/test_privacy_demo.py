@@ -15,7 +15,7 @@ from test_processes import Programs, faults, patience, programs, relay
 from trio_worker.capture.actions import CaughtMail
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.store import MaildirStore
-from trio_worker.queue.keys import fleet_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry import probe
 
@@ -81,7 +81,7 @@ async def test_nothing_that_is_shown_names_anybody(programs: Programs, real_redi
         worker, window, (_outside, _before) = await open_window(programs, "run")
         await window.until("1-5 pages")
         tail = await programs.start("tail", "--for", "20")
-        while not await real_redis.command("EXISTS", fleet_keys("jobs")[15]):
+        while not await real_redis.command("EXISTS", keys_of("jobs").latest):
             await real_redis.command("RPUSH", "jobs", *jobs())
             with trio.move_on_after(0.5):
                 await window.until("nothing of the kind")
@@ -92,8 +92,8 @@ async def test_nothing_that_is_shown_names_anybody(programs: Programs, real_redi
         shown += [(await told(programs, noun, "show", dead["job_id"]), noun) for noun in ("dead", "job")]
         metrics = await trio.to_thread.run_sync(probe.ask, listen, "/metrics")
         ready = await trio.to_thread.run_sync(probe.ask, listen, "/readyz")
-        heartbeats = await real_redis.command("HVALS", fleet_keys("jobs")[11])
-        outcomes = await real_redis.command("XRANGE", fleet_keys("jobs")[15], "-", "+")
+        heartbeats = await real_redis.command("HVALS", keys_of("jobs").heartbeats)
+        outcomes = await real_redis.command("XRANGE", keys_of("jobs").latest, "-", "+")
         worker.send_signal(signal.SIGUSR1)
         await window.until("SIGUSR1: what goes on here is in ")
         worker.send_signal(signal.SIGTERM)

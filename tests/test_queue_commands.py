@@ -23,7 +23,7 @@ from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.claim import Claims
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.history import MinuteSample, write_sample
-from trio_worker.queue.keys import fleet_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Settlement
 from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
@@ -251,7 +251,7 @@ def test_enqueue_hears_from_workers_which_types_they_know(
 ) -> None:
     """Their heartbeats are read; the job is pushed all the same."""
     beat = write_heartbeat(worker_with("WeeklyRecap").beat)
-    ask(lambda client: client.run_script("beat", fleet_keys("jobs"), "a:1", beat, 60_000, 0))
+    ask(lambda client: client.run_script("beat", keys_of("jobs"), "a:1", beat, 60_000, 0))
     (tmp_path / "jobs.ndjson").write_bytes(job_bytes(1))
 
     assert run("enqueue", str(tmp_path / "jobs.ndjson")) == 0
@@ -304,7 +304,7 @@ def test_jobs_without_a_date_are_dated_by_how_many_were_pushed_by_when(
     ring: list[str | bytes] = []
     for minute, waiting in ((this_minute - 20, 1), (this_minute - 10, 3), (this_minute - 1, 4)):
         ring += [str(minute % DAY_MINUTES), write_sample(evolve(MinuteSample(minute, *(0,) * 10), waiting=waiting))]
-    ask(lambda redis: redis.command("HSET", fleet_keys("jobs")[13], *ring))
+    ask(lambda redis: redis.command("HSET", keys_of("jobs").minutes, *ring))
     assert run("queue", "age", "--json") == 0
     table = json.loads(capsys.readouterr().out)
 
@@ -324,7 +324,7 @@ def test_queue_list_estimates_the_oldest_job_as_status_does(
     ring: list[str | bytes] = []
     for minute, waiting in ((this_minute - 20, 0), (this_minute - 10, 1)):
         ring += [str(minute % DAY_MINUTES), write_sample(evolve(MinuteSample(minute, *(0,) * 10), waiting=waiting))]
-    ask(lambda redis: redis.command("HSET", fleet_keys("jobs")[13], *ring))
+    ask(lambda redis: redis.command("HSET", keys_of("jobs").minutes, *ring))
 
     ages = []
     for words in (("queue", "list"), ("status",)):
@@ -343,7 +343,7 @@ def test_a_number_of_seconds_is_a_duration_where_it_was_one(run: Callable[..., i
 
 
 def tell(ask: Ask, line: OutcomeLine) -> None:
-    ask(lambda redis: redis.command("XADD", fleet_keys("jobs")[15], "*", "outcome", write_outcome(line)))
+    ask(lambda redis: redis.command("XADD", keys_of("jobs").latest, "*", "outcome", write_outcome(line)))
 
 
 def test_tail_begins_now(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from attrs import define, field, frozen
 from redis import Redis, RedisError
 
 from trio_worker.capture.actions import CaughtMail
+from trio_worker.queue.keys import keys_of
 from trio_worker.redis.embedded_server import find_binary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,14 +111,15 @@ class Sums:
 
 def add_up(accepted: set[str], maybe: set[str], delivered: Counter[str], client: Redis) -> Sums:
     """Compare what was accepted with what was delivered; ``maybe`` were pushed without an answer."""
-    states = [client.zcard(f"{{{QUEUE}}}:{state}") for state in ("leased", "delayed", "held", "dead")]
+    keys = keys_of(QUEUE)
+    states = [client.zcard(key) for key in (keys.leased, keys.delayed, keys.held, keys.dead)]
     return Sums(
         accepted=len(accepted),
         delivered=len(delivered),
         lost=len(accepted - set(delivered)),
         unexpected=len(set(delivered) - accepted - maybe),
         duplicated=sum(count - 1 for count in delivered.values()),
-        uncertain=int(client.hget(f"{{{QUEUE}}}:totals", "uncertain") or 0),
+        uncertain=int(client.hget(keys.totals, "uncertain") or 0),
         left=client.llen(QUEUE) + sum(states),
     )
 

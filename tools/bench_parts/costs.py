@@ -17,14 +17,14 @@ from redis import Redis
 
 from ground import Contender, Ground, free_port, open_sink
 from proving_ground import Valkey, job_of
-from trio_worker.queue.keys import queue_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.redis.client import read_scripts
 from usage import cpu_seconds, rss_mb
 
 FEW, MANY, MANY_DELAYED = 1_000, 1_000_000, 100_000
 BATCH, ROUNDS = 50, 200
 FILLED_AT_ONCE = 10_000
-KEYS = queue_keys("jobs")
+KEYS = keys_of("jobs")
 SCRIPTS = read_scripts()
 _FAR_FUTURE_MS = 4_000_000_000_000
 
@@ -46,9 +46,9 @@ def fill(client: Redis, waiting: int, delayed: int) -> None:
     for start in range(0, delayed, FILLED_AT_ONCE):
         ids = [f"d{number:019}" for number in range(start, min(start + FILLED_AT_ONCE, delayed))]
         pipe = client.pipeline(transaction=False)
-        pipe.zadd(KEYS[2], {job_id: _FAR_FUTURE_MS + place for place, job_id in enumerate(ids)})
-        pipe.hset(KEYS[5], mapping={job_id: job_of(0) for job_id in ids})
-        pipe.hset(KEYS[7], mapping=dict.fromkeys(ids, "t|0|settled"))
+        pipe.zadd(KEYS.delayed, {job_id: _FAR_FUTURE_MS + place for place, job_id in enumerate(ids)})
+        pipe.hset(KEYS.body, mapping={job_id: job_of(0) for job_id in ids})
+        pipe.hset(KEYS.lease, mapping=dict.fromkeys(ids, "t|0|settled"))
         pipe.execute()
 
 
@@ -57,9 +57,9 @@ def claim_and_settle(client: Redis, number: int) -> float:
     token = f"costs.{number}"
     began = time.perf_counter()
     words = (token, 60_000, BATCH, 5, 1_048_576, f"c{number:015}", 0, 1)
-    answer = client.evalsha(SCRIPTS["claim"].digest, len(KEYS), *KEYS, *words)
+    answer = client.evalsha(SCRIPTS["claim"].digest, len(KEYS.of_jobs), *KEYS.of_jobs, *words)
     settled = [word for job in answer[2] for word in (job[0], f"{token}|done|0|0|")]
-    client.evalsha(SCRIPTS["settle"].digest, len(KEYS), *KEYS, *settled)
+    client.evalsha(SCRIPTS["settle"].digest, len(KEYS.of_jobs), *KEYS.of_jobs, *settled)
     seconds = time.perf_counter() - began
     if len(answer[2]) != BATCH:
         raise SystemExit("the list ran dry")

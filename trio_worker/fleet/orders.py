@@ -9,7 +9,7 @@ from typing import TypeAlias, assert_never
 from attrs import frozen
 
 from trio_worker.queue.counts import count_act
-from trio_worker.queue.keys import fleet_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import Act
 from trio_worker.redis.client import RedisClient, Unavailable
 
@@ -139,7 +139,7 @@ async def give_order(
 ) -> Told | Unavailable:
     """Tell workers what is wanted of them; those that are not known are left out of what is returned."""
     letter = Letter(order, secrets.token_hex(4))
-    answer = await client.run_script("order", fleet_keys(queue_name), write_letter(letter), *worker_names)
+    answer = await client.run_script("order", keys_of(queue_name), write_letter(letter), *worker_names)
     if isinstance(answer, Unavailable):
         return answer
     act = _ACTS.get(type(order))
@@ -155,7 +155,7 @@ async def read_answers(client: RedisClient, queue_name: str, told: Told) -> dict
         return {}
     fields = [f"{told.answer_id} {name}" for name in names]
     # Both at once: an answer that comes between two commands would be deleted unread.
-    answer = await client.run_script("hear", fleet_keys(queue_name), *fields)
+    answer = await client.run_script("hear", keys_of(queue_name), *fields)
     if isinstance(answer, Unavailable):
         return answer
     return {name: each.decode("utf-8", "replace") for name, each in zip(names, answer, strict=True) if each}

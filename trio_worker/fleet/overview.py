@@ -15,7 +15,7 @@ from trio_worker.jobs.job import read_enqueued_at
 from trio_worker.queue.ages import SAMPLES, AgeBars, bars_of
 from trio_worker.queue.counts import Counts, counts_of
 from trio_worker.queue.history import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
-from trio_worker.queue.keys import fleet_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.redis.client import Answer, RedisClient, Unavailable
 from trio_worker.redis.server import ServerState, info_fields, read_server_state
 from trio_worker.telemetry.heartbeat import WorkerSeen, read_heartbeat
@@ -53,7 +53,7 @@ class Overview:
 
 async def read_overview(client: RedisClient, name: str, minutes: int = HOUR_MINUTES) -> Overview | Unavailable:
     """Look at the queue and its workers; writes nothing."""
-    answers = await client.run_scripts(fleet_keys(name), overview_calls(minutes))
+    answers = await client.run_scripts(keys_of(name), overview_calls(minutes))
     return answers if isinstance(answers, Unavailable) else overview_of(answers, minutes)
 
 
@@ -145,7 +145,7 @@ class Lookout:
             # Not the last one: that names the call in the metrics.
             calls.insert(0, ("ages", (MOST_SAMPLED_BYTES, *(figure for pair in SAMPLES for figure in pair))))
         more = [*commands, *([("INFO",)] if asks else [])]
-        answers = await self.client.run_scripts(fleet_keys(self.queue_name), calls, more, may_fail=int(asks))
+        answers = await self.client.run_scripts(keys_of(self.queue_name), calls, more, may_fail=int(asks))
         if isinstance(answers, Unavailable):
             return answers
         ages, seen, rest = answers[: int(samples)], answers[int(samples) : len(calls)], answers[len(calls) :]

@@ -18,7 +18,7 @@ from attrs import define, field
 
 from trio_worker.fleet.orders import Order, read_letters
 from trio_worker.fleet.vitals import VitalsMeter
-from trio_worker.queue.keys import fleet_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import drain_names
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.smtp.trace import Exchange
@@ -103,7 +103,7 @@ class Presence:
         # A heartbeat that is under way would put it on the list again.
         async with self._beating:
             self._has_left = True
-            await self.client.run_script("beat", fleet_keys(self.queue_name), *words)
+            await self.client.run_script("beat", keys_of(self.queue_name), *words)
 
     async def _beat(self) -> bool:
         """Tell how the worker is, and obey what is wanted of it; return whether anything was."""
@@ -114,7 +114,7 @@ class Presence:
         self.vitals = self.meter.read(self._redis_seconds)
         words = (self.worker_name, write_heartbeat(self.take_beat(self.vitals)), _FORGET_MS, 0)
         began = trio.current_time()
-        answer = await self.client.run_script("beat", fleet_keys(self.queue_name), *words)
+        answer = await self.client.run_script("beat", keys_of(self.queue_name), *words)
         if isinstance(answer, Unavailable):
             self._redis_seconds, self._is_watched = None, False
             return False
@@ -124,7 +124,7 @@ class Presence:
         letters = read_letters(orders)
         for letter in letters:
             came_of_it = self.obey(letter.order)[:ANSWER_CHARS]
-            keys = fleet_keys(self.queue_name)
+            keys = keys_of(self.queue_name)
             await self.client.run_script("answer", keys, letter.answer_id, self.worker_name, came_of_it)
         return bool(letters)
 
@@ -137,7 +137,7 @@ class Presence:
             told += [word for line in self._exchanges for word in ("exchange", write_exchange(line))]
             self._outcomes.clear()
             self._exchanges.clear()
-            await self.client.run_script("tell", fleet_keys(self.queue_name), LATEST_KEPT, *told)
+            await self.client.run_script("tell", keys_of(self.queue_name), LATEST_KEPT, *told)
 
 
 _FORGET_MS = round(FORGET_SECONDS * 1000)

@@ -13,7 +13,7 @@ from attrs import define, field
 
 from trio_worker.fleet.overview import HOUR_MINUTES, Lookout, Overview, queue_seen
 from trio_worker.fleet.summary import Fleet, QueueTotals
-from trio_worker.queue.keys import fleet_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.telemetry.feed import ExchangeLine, OutcomeLine, read_exchange, read_outcome
 from trio_worker.telemetry.snapshot import Snapshot
@@ -22,7 +22,6 @@ from trio_worker.telemetry.snapshot import Snapshot
 WATCH_SECONDS = 10.0
 # Outcomes read in one look; more happen only where nobody could read them.
 MOST_OUTCOMES = 500
-_WATCH_PLACE, _LATEST_PLACE = 14, 15  # in the key table
 
 
 @define(eq=False)
@@ -51,9 +50,7 @@ class Watch:
 
     async def pass_over(self) -> Unavailable | None:
         """Leave out what was told before now."""
-        newest = await self.client.command(
-            "XREVRANGE", fleet_keys(self.queue_name)[_LATEST_PLACE], "+", "-", "COUNT", 1
-        )
+        newest = await self.client.command("XREVRANGE", keys_of(self.queue_name).latest, "+", "-", "COUNT", 1)
         if isinstance(newest, Unavailable):
             return newest
         for entry_id, _ in newest:
@@ -62,10 +59,10 @@ class Watch:
 
     async def look(self, minutes: int = HOUR_MINUTES) -> Unavailable | None:
         """Look once; a look that fails is noted, and returned."""
-        keys = fleet_keys(self.queue_name)
+        keys = keys_of(self.queue_name)
         commands = [
-            ("SET", keys[_WATCH_PLACE], "1", "PX", round(WATCH_SECONDS * 1000)),
-            ("XRANGE", keys[_LATEST_PLACE], f"({self._after}" if self._after else "-", "+", "COUNT", MOST_OUTCOMES),
+            ("SET", keys.watch, "1", "PX", round(WATCH_SECONDS * 1000)),
+            ("XRANGE", keys.latest, f"({self._after}" if self._after else "-", "+", "COUNT", MOST_OUTCOMES),
         ]
         began = trio.current_time()
         wanted = commands if self.wants_outcomes else []

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from attrs import frozen
 
 from trio_worker.queue.counts import PAGE
-from trio_worker.queue.keys import queue_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.server import pairs
 
@@ -26,8 +26,10 @@ async def find_strays(client: RedisClient, name: str) -> AsyncIterator[Stray | U
     A job that moves while the walk goes on is looked at in one consistent cut, so it is no stray. An id seen in
     several places is looked at as often.
     """
-    own = queue_keys(name)
-    for key, scan in [*((key, "ZSCAN") for key in own[1:5]), *((key, "HSCAN") for key in own[5:8])]:
+    keys = keys_of(name)
+    states = [(key, "ZSCAN") for key in (keys.leased, keys.delayed, keys.held, keys.dead)]
+    parts = [(key, "HSCAN") for key in (keys.body, keys.record, keys.lease)]
+    for key, scan in states + parts:
         cursor = 0
         while True:
             answer = await client.command(scan, key, cursor, "COUNT", PAGE)
@@ -38,12 +40,12 @@ async def find_strays(client: RedisClient, name: str) -> AsyncIterator[Stray | U
             job_ids = [job_id for job_id, _ in pairs(found)]
             for start in range(0, len(job_ids), PAGE):
                 page = job_ids[start : start + PAGE]
-                places = await client.run_script("places", own, *page)
+                places = await client.run_script("places", keys.of_jobs, *page)
                 if isinstance(places, Unavailable):
                     yield places
                     return
-                for job_id, (states, has_body, has_lease) in zip(page, places, strict=True):
-                    what = _stray(states.decode(), has_body=bool(has_body), has_lease=bool(has_lease))
+                for job_id, (found_in, has_body, has_lease) in zip(page, places, strict=True):
+                    what = _stray(found_in.decode(), has_body=bool(has_body), has_lease=bool(has_lease))
                     if what:
                         yield Stray(job_id.decode("utf-8", "replace"), what)
             if not cursor:

@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 
 from trio_worker.option import option
 from trio_worker.queue.claim import Claim, Claims, Source
-from trio_worker.queue.keys import queue_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import Record, read_record
 from trio_worker.queue.settlement import Answered, Settling
 from trio_worker.redis.client import Answer, RedisClient, Unavailable
@@ -57,7 +57,7 @@ class Broker:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return queue_keys(self.options.name)
+        return keys_of(self.options.name).of_jobs
 
     async def claim(self, limit: int, *, is_idle: bool = True) -> Claims | Unavailable:
         """Take at most ``limit`` jobs (1 to `CLAIM_LIMIT`) under a lease.

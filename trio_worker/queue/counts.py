@@ -6,14 +6,13 @@ import re
 
 from attrs import frozen
 
-from trio_worker.queue.keys import queue_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import Act, Tallies, act_name, read_tallies
 from trio_worker.redis.client import Answer, RedisClient, Unavailable
 
 _NUMBER = re.compile(rb"-?[0-9]{1,19}")
 # How many jobs one round trip reads; a page of a list, not all of it.
 PAGE = 200
-_TOTALS_PLACE = 9  # in the key table
 
 
 @frozen
@@ -65,7 +64,7 @@ class Counts:
 
 async def count_jobs(client: RedisClient, name: str) -> Counts | Unavailable:
     """Count the jobs in every state; constant time, writes nothing."""
-    answer = await client.run_script("inspect", queue_keys(name))
+    answer = await client.run_script("inspect", keys_of(name).of_jobs)
     return answer if isinstance(answer, Unavailable) else counts_of(answer)
 
 
@@ -103,4 +102,4 @@ def counts_of(answer: Answer) -> Counts:
 
 async def count_act(client: RedisClient, name: str, act: Act) -> None:
     """Count what was just done; where Redis does not take it (it is full, say) it stays uncounted."""
-    await client.command("HINCRBY", queue_keys(name)[_TOTALS_PLACE], act_name(act), 1)
+    await client.command("HINCRBY", keys_of(name).totals, act_name(act), 1)

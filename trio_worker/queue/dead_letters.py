@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 from attrs import evolve, frozen
 
 from trio_worker.queue.broker import new_id_prefix
-from trio_worker.queue.keys import fleet_keys, queue_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import UNKNOWN, Attempt, Cause, Record, ShelvedJob, read_record, write_record
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.server import pairs
@@ -24,7 +24,6 @@ PAGE = 200
 MOST_UNDONE = 10_000
 # How long a retry can be undone.
 UNDO_SECONDS = 86_400
-_UNDO_PLACE = 16  # in the key table
 
 Shelf: TypeAlias = Literal["dead", "held"]
 
@@ -46,11 +45,6 @@ class Batch:
 
     job_ids: frozenset[str]
     batch_id: str
-
-
-def shelf_key(name: str, shelf: Shelf) -> str:
-    """Return the key of a shelf."""
-    return f"{{{name}}}:{shelf}"
 
 
 async def read_shelf(
@@ -76,7 +70,9 @@ async def walk_shelf(
     """
     place = 0
     while True:
-        found = await client.command("ZRANGE", shelf_key(name, shelf), place, place + PAGE - 1, "REV", "WITHSCORES")
+        found = await client.command(
+            "ZRANGE", keys_of(name).of_state(shelf), place, place + PAGE - 1, "REV", "WITHSCORES"
+        )
         if isinstance(found, Unavailable):
             yield found
             return
@@ -92,7 +88,7 @@ async def walk_shelf(
 
 async def read_delayed(client: RedisClient, name: str, limit: int) -> list[ShelvedJob] | Unavailable:
     """Return the delayed jobs that are due first, at most ``limit``; ``at`` is when each is due."""
-    found = await client.command("ZRANGE", f"{{{name}}}:delayed", 0, limit - 1, "WITHSCORES")
+    found = await client.command("ZRANGE", keys_of(name).delayed, 0, limit - 1, "WITHSCORES")
     if isinstance(found, Unavailable):
         return found
     due = {job_id.decode("utf-8", "replace"): float(score) / 1000 for job_id, score in pairs(found)}
@@ -106,7 +102,7 @@ async def find_shelved(
     found: list[ShelvedJob] = []
     for start in range(0, len(job_ids), PAGE):
         page = job_ids[start : start + PAGE]
-        scores = await client.pipeline([("ZSCORE", shelf_key(name, shelf), job_id) for job_id in page])
+        scores = await client.pipeline([("ZSCORE", keys_of(name).of_state(shelf), job_id) for job_id in page])
         if isinstance(scores, Unavailable):
             return scores
         at_by_id = {
@@ -126,9 +122,9 @@ async def read_shelved(
     page = tuple(at_by_id)
     if not page:
         return []
-    bodies = f"{{{name}}}:body"
-    wanted = [("HMGET", f"{{{name}}}:{suffix}", *page) for suffix in ("record", "lease")]
-    wanted += [("HMGET", bodies, *page)] if with_bodies else [("HSTRLEN", bodies, job_id) for job_id in page]
+    keys = keys_of(name)
+    wanted = [("HMGET", keys.record, *page), ("HMGET", keys.lease, *page)]
+    wanted += [("HMGET", keys.body, *page)] if with_bodies else [("HSTRLEN", keys.body, job_id) for job_id in page]
     read = await client.pipeline(wanted)
     if isinstance(read, Unavailable):
         return read
@@ -145,7 +141,7 @@ async def read_shelved(
 async def find_job(client: RedisClient, name: str, job_id: str) -> tuple[str, ShelvedJob] | Unavailable | None:
     """Return a job's state and all that is known of it, or None; its ``at`` may be its lease's end or its due time."""
     states = ("leased", "delayed", "held", "dead")
-    scores = await client.pipeline([("ZSCORE", f"{{{name}}}:{state}", job_id) for state in states])
+    scores = await client.pipeline([("ZSCORE", keys_of(name).of_state(state), job_id) for state in states])
     if isinstance(scores, Unavailable):
         return scores
     for state, score in zip(states, scores, strict=True):
@@ -159,7 +155,7 @@ async def drop(client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[s
     """Delete jobs of a shelf for good; return the ids that were still there. Repeat it on `Unavailable`."""
     dropped: set[str] = set()
     for start in range(0, len(job_ids), PAGE):
-        answer = await client.run_script("drop", queue_keys(name), shelf, *job_ids[start : start + PAGE])
+        answer = await client.run_script("drop", keys_of(name).of_jobs, shelf, *job_ids[start : start + PAGE])
         if isinstance(answer, Unavailable):
             return answer
         dropped.update(job_id.decode("utf-8", "replace") for job_id in answer)
@@ -189,7 +185,7 @@ async def revive(
         words: list[str | int] = []
         for place, job in enumerate(jobs, start):
             words += [job.job_id, round(place * every_seconds * 1000), write_record(job.record.reborn(at))]
-        answer = await client.run_script("revive", queue_keys(name), shelf, *words)
+        answer = await client.run_script("revive", keys_of(name).of_jobs, shelf, *words)
         if isinstance(answer, Unavailable):
             return answer
         back.update(job_id.decode("utf-8", "replace") for job_id in answer)
@@ -204,14 +200,14 @@ async def undo_revive(
     shelf: Shelf | None = None
     page = 0
     while True:
-        kept = await client.command("HGET", fleet_keys(name)[_UNDO_PLACE], f"{batch_id}.{page}")
+        kept = await client.command("HGET", keys_of(name).undo, f"{batch_id}.{page}")
         if isinstance(kept, Unavailable):
             return kept
         if kept is None:
             return None if shelf is None else (shelf, frozenset(back))
         document = json.loads(kept)
         shelf = "held" if document["shelf"] == "held" else "dead"
-        answer = await client.run_script("rebury", queue_keys(name), shelf, *document["words"])
+        answer = await client.run_script("rebury", keys_of(name).of_jobs, shelf, *document["words"])
         if isinstance(answer, Unavailable):
             return answer
         back.update(job_id.decode("utf-8", "replace") for job_id in answer)
@@ -220,7 +216,7 @@ async def undo_revive(
 
 async def hasten(client: RedisClient, name: str, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
     """Make delayed jobs due now, as they are; return the ids that were delayed."""
-    answer = await client.run_script("hasten", queue_keys(name), *job_ids)
+    answer = await client.run_script("hasten", keys_of(name).of_jobs, *job_ids)
     return answer if isinstance(answer, Unavailable) else frozenset(job_id.decode() for job_id in answer)
 
 
@@ -232,7 +228,7 @@ async def _keep_for_undo(
         # A claim's own reason to set it aside stands in the lease entry, which a retry overwrites.
         record = evolve(job.record, cause=job.cause)
         words += [job.job_id, str(round(job.at * 1000)), write_record(record)]
-    key = fleet_keys(name)[_UNDO_PLACE]
+    key = keys_of(name).undo
     kept = json.dumps({"shelf": shelf, "words": words}, separators=(",", ":"))
     answers = await client.pipeline([("HSET", key, field, kept), ("EXPIRE", key, UNDO_SECONDS)])
     return answers if isinstance(answers, Unavailable) else None
@@ -272,7 +268,7 @@ async def cancel(
     done: set[str] = set()
     for start in range(0, len(words), _AT_ONCE):
         flat = [word for each in words[start : start + _AT_ONCE] for word in each]
-        answer = await client.run_script("cancel", queue_keys(name), *flat)
+        answer = await client.run_script("cancel", keys_of(name).of_jobs, *flat)
         if isinstance(answer, Unavailable):
             return answer
         done.update(job_id.decode("utf-8", "replace") for job_id in answer)

@@ -36,17 +36,45 @@ milliseconds of Redis' clock.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
+
+
+class Keys(NamedTuple):
+    """The keys of one queue, a field for each row of the table above, in the order in which every script takes them."""
+
+    jobs: str
+    leased: str
+    delayed: str
+    held: str
+    dead: str
+    body: str
+    record: str
+    lease: str
+    pause: str
+    totals: str
+    workers: str
+    heartbeats: str
+    orders: str
+    minutes: str
+    watch: str
+    latest: str
+    undo: str
+    answers: str
+
+    @property
+    def of_jobs(self) -> tuple[str, ...]:
+        """The keys down to ``totals``: those of scripts that only move jobs."""
+        return self[:_OF_JOBS]
+
+    def of_state(self, state: str) -> str:
+        """Return the key of the jobs that are leased, delayed, held or dead."""
+        return {"leased": self.leased, "delayed": self.delayed, "held": self.held, "dead": self.dead}[state]
+
+
+_OF_JOBS = Keys._fields.index("totals") + 1
 
 
 @lru_cache(64)
-def queue_keys(name: str) -> tuple[str, ...]:
-    """Return the keys of a queue, in the order of the table above and of every script."""
-    own = ("leased", "delayed", "held", "dead", "body", "record", "lease", "pause", "totals")
-    return (name, *(f"{{{name}}}:{suffix}" for suffix in own))
-
-
-@lru_cache(64)
-def fleet_keys(name: str) -> tuple[str, ...]:
-    """Return all keys of a queue: those of its jobs, and those by which workers and watchers know of each other."""
-    more = ("workers", "heartbeats", "orders", "minutes", "watch", "latest", "undo", "answers")
-    return (*queue_keys(name), *(f"{{{name}}}:{suffix}" for suffix in more))
+def keys_of(name: str) -> Keys:
+    """Return the keys of the queue of this name."""
+    return Keys(name, *(f"{{{name}}}:{field}" for field in Keys._fields[1:]))

@@ -6,14 +6,13 @@ A pause has a reason, a person and, unless somebody wants it for ever, an end: i
 from __future__ import annotations
 
 from trio_worker.queue.counts import count_act
-from trio_worker.queue.keys import queue_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import Act
 from trio_worker.redis.client import RedisClient, Unavailable
 
 # A pause that is forgotten does less harm than a night without mail.
 PAUSE_SECONDS = 900.0
 _MOST_REASON_CHARACTERS = 200
-_PAUSE_PLACE = 8  # in the key table
 
 
 async def pause_queue(
@@ -21,7 +20,7 @@ async def pause_queue(
 ) -> Unavailable | None:
     """Have nothing claimed from the queue for so long, or until `resume_queue`; a pause that stands is replaced."""
     kept = " ".join(reason.split())[:_MOST_REASON_CHARACTERS]
-    words: list[str | int] = ["SET", queue_keys(name)[_PAUSE_PLACE], f"{kept} ({by})" if by else kept]
+    words: list[str | int] = ["SET", keys_of(name).pause, f"{kept} ({by})" if by else kept]
     if seconds is not None:
         words += ["PX", max(1, round(seconds * 1000))]
     answer = await client.command(*words)
@@ -33,7 +32,7 @@ async def pause_queue(
 
 async def resume_queue(client: RedisClient, name: str) -> bool | Unavailable:
     """End a pause; return whether there was one."""
-    answer = await client.command("DEL", queue_keys(name)[_PAUSE_PLACE])
+    answer = await client.command("DEL", keys_of(name).pause)
     if isinstance(answer, Unavailable):
         return answer
     if answer:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from attrs import define, field
 
 from trio_worker.queue.counts import PAGE
-from trio_worker.queue.keys import queue_keys
+from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import read_record
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.server import pairs
@@ -59,7 +59,7 @@ async def walk_bodies(client: RedisClient, name: str) -> AsyncIterator[list[tupl
     """
     cursor = 0
     while True:
-        answer = await client.command("HSCAN", queue_keys(name)[5], cursor, "COUNT", PAGE)
+        answer = await client.command("HSCAN", keys_of(name).body, cursor, "COUNT", PAGE)
         if isinstance(answer, Unavailable):
             yield answer
             return
@@ -75,7 +75,7 @@ async def purge(client: RedisClient, name: str, count: int) -> int | Unavailable
     """Delete so many waiting jobs from the head of the list; return how many there were."""
     purged = 0
     while purged < count:
-        gone = await client.run_script("purge", queue_keys(name), min(_PURGED_AT_ONCE, count - purged))
+        gone = await client.run_script("purge", keys_of(name).of_jobs, min(_PURGED_AT_ONCE, count - purged))
         if isinstance(gone, Unavailable):
             return gone
         if not gone:
@@ -94,7 +94,7 @@ async def release(
     """
     job_ids: set[str] = set()
     for state in ("leased", "delayed", *(["held"] if with_held else []), *(["dead"] if with_dead else [])):
-        found = await _ids(client, f"{{{name}}}:{state}")
+        found = await _ids(client, keys_of(name).of_state(state))
         if isinstance(found, Unavailable):
             return found
         job_ids.update(found)
@@ -118,8 +118,13 @@ async def _whole_jobs(
     client: RedisClient, name: str, page: Sequence[str], released: Released
 ) -> list[tuple[str, bool]] | Unavailable:
     """Return the jobs that nobody has a copy of, each with whether it is leased; note the others as staying."""
-    keys = queue_keys(name)
-    read = await client.pipeline([("HMGET", keys[6], *page), *(("ZSCORE", keys[1], job_id) for job_id in page)])
+    keys = keys_of(name)
+    read = await client.pipeline(
+        [
+            ("HMGET", keys.record, *page),
+            *(("ZSCORE", keys.leased, job_id) for job_id in page),
+        ]
+    )
     if isinstance(read, Unavailable):
         return read
     records, *leases = read
@@ -136,7 +141,7 @@ async def _whole_jobs(
 async def _recall(
     client: RedisClient, name: str, whole: Sequence[tuple[str, bool]], released: Released, may: Sequence[bool]
 ) -> Unavailable | None:
-    answers = await client.run_script("recall", queue_keys(name), *map(int, may), *(job_id for job_id, _ in whole))
+    answers = await client.run_script("recall", keys_of(name).of_jobs, *map(int, may), *(job_id for job_id, _ in whole))
     if isinstance(answers, Unavailable):
         return answers
     counts = Counter(answer.decode() for answer in answers)

@@ -1,4 +1,4 @@
--- Begins every script. KEYS are the queue's keys, in the order of the table at the head of broker.py; scripts that
+-- Begins every script. KEYS are the queue's keys, in the order of the table at the head of keys.py; scripts that
 -- only move jobs are given the first ten.
 local JOBS, LEASED, DELAYED, HELD, DEAD, BODY, RECORD, LEASE, PAUSE, TOTALS,
   WORKERS, HEARTBEATS, ORDERS, MINUTES, WATCH, LATEST, UNDO, ANSWERS = unpack(KEYS)
