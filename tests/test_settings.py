@@ -280,7 +280,7 @@ def test_an_empty_table_of_a_type_says_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", sorted(KEYS))
 def test_every_key_has_a_variable_and_one_sentence(key: str) -> None:
     """The variable sets that key and no other."""
-    sentence = KEYS[key].option.says
+    sentence = KEYS[key].option.help_text
 
     assert variable_of(key) == KEYS[key].variable
     assert sentence.endswith(".")

@@ -69,7 +69,7 @@ def test_every_key_is_in_it_with_its_sentence(key: str) -> None:
     for name in key.split("."):
         shape = shape["properties"][name]
 
-    assert shape["description"] == KEYS[key].option.says
+    assert shape["description"] == KEYS[key].option.help_text
 
 
 @pytest.mark.parametrize(

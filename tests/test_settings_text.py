@@ -43,7 +43,7 @@ def test_every_key_stands_in_the_file_with_its_sentence_above_it(text: str) -> N
         key = section + name if section + name in KEYS else (section + name).removesuffix("_file")
         if " = " in line and key in KEYS:
             seen.append(key)
-            assert above == f"# {KEYS[key].option.says}"
+            assert above == f"# {KEYS[key].option.help_text}"
     assert set(KEYS) - set(seen) == (set() if text == dev_text() else {"capture.listen", "capture.dir"})
     assert len(seen) == len(set(seen))
 
@@ -54,7 +54,7 @@ def test_the_reference_names_every_key_and_variable() -> None:
     for key in KEYS.values():
         name = key.dotted.rpartition(".")[2]
         assert any(f"| `{each}`" in reference for each in (name, f"{name}, {name}_file"))
-        assert key.option.says in reference
+        assert key.option.help_text in reference
 
 
 def test_the_dev_file_can_be_run_as_it_is() -> None:

@@ -14,12 +14,12 @@ METADATA_KEY = "trio_worker.option"
 class Option:
     """What the settings need to know of a key beyond its type.
 
-    ``says`` is the sentence printed by the files in ``conf/``, by ``config explain`` and in the docs.
+    ``help_text`` is the sentence printed by the files in ``conf/``, by ``config explain`` and in the docs.
     ``key`` is the name in the file where Python forbids it (``from``). ``least`` and ``most`` bound a number, both
     inclusive; ``choices`` bounds a word. A ``secret`` is never printed; it may also come from ``<key>_file``.
     """
 
-    says: str
+    help_text: str
     key: str = ""
     least: float | None = None
     most: float | None = None
@@ -29,7 +29,7 @@ class Option:
 
 def option(
     default: Any,
-    says: str,
+    help_text: str,
     *,
     key: str = "",
     least: float | None = None,
@@ -41,7 +41,7 @@ def option(
 
     A mutable default (a dict) is given to every record as a fresh copy.
     """
-    metadata = {METADATA_KEY: Option(says, key, least, most, choices, secret)}
+    metadata = {METADATA_KEY: Option(help_text, key, least, most, choices, secret)}
     if isinstance(default, dict):
         return attrs.field(factory=default.copy, metadata=metadata)
     return attrs.field(default=default, metadata=metadata)

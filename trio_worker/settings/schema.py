@@ -51,10 +51,10 @@ def _types() -> Schema:
 def _shapes(key: Key) -> Schema:
     """Return the shape of a key by its name in its table; a secret may be named by its file as well."""
     name = key.dotted.rpartition(".")[2]
-    shape = {"description": key.option.says, **_shape(key)}
+    shape = {"description": key.option.help_text, **_shape(key)}
     if not key.option.secret:
         return {name: shape}
-    return {name: shape, f"{name}_file": {"description": f"File with the {name}: {key.option.says}", "type": "string"}}
+    return {name: shape, f"{name}_file": {"description": f"File with the {name}: {key.option.help_text}", "type": "string"}}
 
 
 def _shape(key: Key) -> Schema:

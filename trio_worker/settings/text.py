@@ -57,7 +57,7 @@ def toml_text(changes: Mapping[str, Any], left_out: tuple[str, ...] = ()) -> str
         lines = [f"[{section}]"] if section else []
         for key in _keys_in(section):
             name = key.dotted.removeprefix(f"{section}.") if section else key.dotted
-            lines += [f"# {line}" for line in textwrap.wrap(key.option.says, 100)]
+            lines += [f"# {line}" for line in textwrap.wrap(key.option.help_text, 100)]
             if key.option.secret:
                 lines.append(f'# {name}_file = "/run/secrets/{key.dotted.replace(".", "_")}"')
             else:
@@ -96,7 +96,7 @@ def explain(key: Key) -> str:
         bounds.append(f"at most {key.option.most:g}")
     if key.option.choices:
         bounds.append("one of " + ", ".join(choice or "(empty)" for choice in key.option.choices))
-    lines = [key.dotted, *textwrap.wrap(key.option.says, 78, initial_indent="  ", subsequent_indent="  ")]
+    lines = [key.dotted, *textwrap.wrap(key.option.help_text, 78, initial_indent="  ", subsequent_indent="  ")]
     lines.append(f"  default      {'(none)' if key.option.secret else toml_value(key.default)}")
     if bounds:
         lines.append(f"  bounds       {', '.join(bounds)}")
@@ -153,7 +153,7 @@ def _row(key: Key) -> str:
         name, default = f"{name}, {name}_file", "none"
     else:
         default = f"`{toml_value(key.default)}`"
-    return f"| `{name}` | {default} | {key.option.says} | `{key.variable}` |"
+    return f"| `{name}` | {default} | {key.option.help_text} | `{key.variable}` |"
 
 
 def _type_tables() -> Iterator[str]:
@@ -162,7 +162,7 @@ def _type_tables() -> Iterator[str]:
         for attribute in attrs.fields(TypeOptions):
             value = getattr(own, attribute.name)
             if value not in (None, ""):
-                lines += [f"# {option_of(attribute).says}", f"{attribute.name} = {toml_value(value)}"]
+                lines += [f"# {option_of(attribute).help_text}", f"{attribute.name} = {toml_value(value)}"]
         yield "\n".join(lines)
 
 
@@ -171,7 +171,7 @@ def _type_rows() -> Iterator[str]:
     for attribute in attrs.fields(TypeOptions):
         values = {name: getattr(own, attribute.name) for name, own in shipped.items()}
         said = ", ".join(f"{name} `{toml_value(value)}`" for name, value in values.items() if value not in (None, ""))
-        yield f"| `{attribute.name}` | {said or '-'} | {option_of(attribute).says} |"
+        yield f"| `{attribute.name}` | {said or '-'} | {option_of(attribute).help_text} |"
 
 
 def _escaped(char: str) -> str:

@@ -25,7 +25,7 @@ class RelayOptions:
     ca_file: str = option("", "Certificate authorities that the relay's certificate is checked against; empty: system.")
     ignore_ehlo: tuple[str, ...] = option((), "Extensions not to use even if offered, such as CHUNKING or PIPELINING.")
     allow_real_relay: bool = option(
-        default=False, says="Whether the dev profile may send to a relay that is not on this machine."
+        default=False, help_text="Whether the dev profile may send to a relay that is not on this machine."
     )
     only_to: str = option("", "Regular expression that a recipient must match in full to be mailed; empty: everybody.")
 
