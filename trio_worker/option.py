@@ -15,14 +15,14 @@ class Option:
     """What the settings need to know of a key beyond its type.
 
     ``help_text`` is the sentence printed by the files in ``conf/``, by ``config explain`` and in the docs.
-    ``key`` is the name in the file where Python forbids it (``from``). ``least`` and ``most`` bound a number, both
+    ``key`` is the name in the file where Python forbids it (``from``). ``minimum`` and ``maximum`` bound a number, both
     inclusive; ``choices`` bounds a word. A ``secret`` is never printed; it may also come from ``<key>_file``.
     """
 
     help_text: str
     key: str = ""
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     choices: tuple[str, ...] = ()
     secret: bool = False
 
@@ -32,8 +32,8 @@ def option(
     help_text: str,
     *,
     key: str = "",
-    least: float | None = None,
-    most: float | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
     choices: tuple[str, ...] = (),
     secret: bool = False,
 ) -> Any:
@@ -41,7 +41,7 @@ def option(
 
     A mutable default (a dict) is given to every record as a fresh copy.
     """
-    metadata = {METADATA_KEY: Option(help_text, key, least, most, choices, secret)}
+    metadata = {METADATA_KEY: Option(help_text, key, minimum, maximum, choices, secret)}
     if isinstance(default, dict):
         return attrs.field(factory=default.copy, metadata=metadata)
     return attrs.field(default=default, metadata=metadata)

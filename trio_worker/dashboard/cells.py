@@ -33,14 +33,14 @@ CHART = Style(color="cyan", dim=True)
 class Column:
     """One column of a table of figures: its label over its value, right aligned.
 
-    A number is shortened to fit. ``sign`` stands in the two cells behind the value; ``least`` is how many cells the
-    value should have at the least.
+    A number is shortened to fit. ``sign`` stands in the two cells behind the value; ``minimum_width`` is counted in
+    cells.
     """
 
     label: str
     value: int | str | None
     style: Style = PLAIN
-    least: int = 0
+    minimum_width: int = 0
     sign: str = ""
 
 
@@ -91,9 +91,9 @@ def rule(title: str, width: int, aside: str = "", note: str = "", aside_style: S
 
 def table(columns: Sequence[Column], width: int) -> list[Line]:
     """Return labels over values; the widths follow from the labels and ``width`` alone, so that nothing jumps."""
-    least = [max(len(column.label), column.least) + 2 * bool(column.sign) for column in columns]
-    share, rest = divmod(max(0, width - sum(least)), len(columns))
-    sizes = [size + share + (place < rest) for place, size in enumerate(least)]
+    minimums = [max(len(column.label), column.minimum_width) + 2 * bool(column.sign) for column in columns]
+    share, rest = divmod(max(0, width - sum(minimums)), len(columns))
+    sizes = [size + share + (place < rest) for place, size in enumerate(minimums)]
     pairs = list(zip(columns, sizes, strict=True))
     labels = [cell(column.label + "  " * bool(column.sign), size, DIM, is_right=True) for column, size in pairs]
     return [labels, [_value_cell(column, size) for column, size in pairs]]
@@ -119,6 +119,6 @@ def chart(values: Sequence[int], width: int, height: int) -> list[str]:
     lines = []
     for floor in range(8 * (height - 1), -1, -8):
         # The lowest line keeps a base, so that a quiet second reads as zero and not as missing.
-        least = 1 if floor == 0 else 0
-        lines.append("".join(" ▁▂▃▄▅▆▇█"[min(8, max(least, level - floor))] for level in levels).rjust(width))
+        lowest = 1 if floor == 0 else 0
+        lines.append("".join(" ▁▂▃▄▅▆▇█"[min(8, max(lowest, level - floor))] for level in levels).rjust(width))
     return lines

@@ -172,7 +172,7 @@ def queue_panel(snapshot: Snapshot, width: int) -> list[Line]:
         Column("waiting", queue.waiting if queue else None, BOLD, 9, sign=ahead.sign),
         Column("oldest", oldest, BOLD, 7),
         Column("delayed", queue.delayed if queue else None),
-        Column("due", queue.due if queue else None, least=6),
+        Column("due", queue.due if queue else None, minimum_width=6),
         Column("leased", queue.leased if queue else None),
         Column("held", held, CAUTION if held else PLAIN, 6),
         Column("dead", dead, CAUTION if dead else PLAIN, 6),
@@ -244,7 +244,7 @@ def _time_row(name: str, times: Quantiles, room: int, size: int, *, is_estimate:
 def run_panel(snapshot: Snapshot, width: int) -> list[Line]:
     """Return THIS RUN: the ledger, whose figures add up: claimed is in hand and all that follows up to unsettled."""
     ledger = snapshot.ledger
-    columns = [Column("claimed", ledger.claimed, least=9)]
+    columns = [Column("claimed", ledger.claimed, minimum_width=9)]
     for disposition in Disposition:
         number = ledger.settled[disposition]
         is_odd = number and disposition in _ODD_DISPOSITIONS
@@ -255,7 +255,7 @@ def run_panel(snapshot: Snapshot, width: int) -> list[Line]:
         return [title, *table(columns, width)]
     columns.append(Column("recovered", ledger.recovered))
     # One width for all columns, so that the two tables stand in line.
-    even = [evolve(column, least=9) for column in columns]
+    even = [evolve(column, minimum_width=9) for column in columns]
     return [title, *table(even[:5], width), *table(even[5:], width)]
 
 
@@ -295,12 +295,12 @@ def redis_panel(snapshot: Snapshot, width: int) -> list[Line]:
     persistence = {None: UNKNOWN, True: "aof", False: "no aof"}[server.has_aof]
     columns = [
         Column("round trip", duration(snapshot.vitals.redis_seconds)),
-        Column("memory", memory(server.used_bytes), least=8),
-        Column("of", most, least=9),
+        Column("memory", memory(server.used_bytes), minimum_width=8),
+        Column("of", most, minimum_width=9),
         Column("when full", server.policy or UNKNOWN, CAUTION if is_careless else PLAIN, 15),
-        Column("clients", server.clients, least=8),
+        Column("clients", server.clients, minimum_width=8),
         Column("keeps", persistence, CAUTION if server.has_aof is False else PLAIN, 7),
-        Column("role", server.role or UNKNOWN, least=7),
+        Column("role", server.role or UNKNOWN, minimum_width=7),
         Column("back", snapshot.redis_recoveries, CAUTION if snapshot.redis_recoveries else PLAIN, 5),
     ]
     return [rule("REDIS", width, "", "every 10 s"), *table(columns, width)]

@@ -36,7 +36,7 @@ class TypeOptions:
     """What the configuration may say of one email type (``[mail.types.<type>]``)."""
 
     max_age_seconds: float | None = option(
-        None, "Age at which a mail of this type is dead, because its link is by then.", least=1
+        None, "Age at which a mail of this type is dead, because its link is by then.", minimum=1
     )
     on_uncertain: str = option(
         "", "As mail.on_uncertain, for this type; empty: as there.", choices=("", "retry", "hold")

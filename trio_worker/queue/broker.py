@@ -28,14 +28,14 @@ class QueueOptions:
 
     name: str = option("jobs", "Name of the Redis list that producers push to.")
     lease_seconds: float = option(
-        60.0, "How long a job belongs to a worker that stops renewing; then another one takes it over.", least=1
+        60.0, "How long a job belongs to a worker that stops renewing; then another one takes it over.", minimum=1
     )
     max_deliveries: int = option(
-        5, "Times a job is given out without a settlement before it is dead as crashed.", least=1
+        5, "Times a job is given out without a settlement before it is dead as crashed.", minimum=1
     )
-    max_job_bytes: int = option(1048576, "Size over which a job goes to the dead letters unread.", least=1)
+    max_job_bytes: int = option(1048576, "Size over which a job goes to the dead letters unread.", minimum=1)
     dead_limit: int = option(
-        0, "Dead letters at which claiming stops; 0 for no limit. Nothing is ever trimmed.", least=0
+        0, "Dead letters at which claiming stops; 0 for no limit. Nothing is ever trimmed.", minimum=0
     )
     journal_dir: str = option(
         "var/journal", "Folder on a local disk for settlements that Redis does not take; empty for none."

@@ -218,11 +218,11 @@ def _number(key: Key, value: object, *, is_whole: bool) -> Converted | _Wrong:
         return _Wrong("is too large a number")
     if not math.isfinite(value):
         return _Wrong("must be a finite number")
-    least, most = key.option.least, key.option.most
-    if least is not None and value < least:
-        return _Wrong(f"must be at least {least:g}")
-    if most is not None and value > most:
-        return _Wrong(f"must be at most {most:g}")
+    minimum, maximum = key.option.minimum, key.option.maximum
+    if minimum is not None and value < minimum:
+        return _Wrong(f"must be at least {minimum:g}")
+    if maximum is not None and value > maximum:
+        return _Wrong(f"must be at most {maximum:g}")
     # Waits beyond a century are typing errors, and some clocks overflow on them.
     if not is_whole and value > 4e9:
         return _Wrong("must be at most 4e9")

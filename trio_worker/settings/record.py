@@ -39,8 +39,8 @@ class Settings:
     number_workers: int = option(
         10,
         "Consumer tasks: each sends over one connection; jobs at work are at most this times pipeline_depth.",
-        least=1,
-        most=10_000,
+        minimum=1,
+        maximum=10_000,
     )
     profile: str = option(
         "dev",

@@ -54,7 +54,10 @@ def _shapes(key: Key) -> Schema:
     shape = {"description": key.option.help_text, **_shape(key)}
     if not key.option.secret:
         return {name: shape}
-    return {name: shape, f"{name}_file": {"description": f"File with the {name}: {key.option.help_text}", "type": "string"}}
+    return {
+        name: shape,
+        f"{name}_file": {"description": f"File with the {name}: {key.option.help_text}", "type": "string"},
+    }
 
 
 def _shape(key: Key) -> Schema:
@@ -64,7 +67,7 @@ def _shape(key: Key) -> Schema:
     elif bool in kinds:
         shape = {"type": "boolean"}
     elif int in kinds or float in kinds:
-        bounds = {"minimum": key.option.least, "maximum": key.option.most}
+        bounds = {"minimum": key.option.minimum, "maximum": key.option.maximum}
         kind = "integer" if int in kinds else "number"
         shape = {"type": kind, **{word: bound for word, bound in bounds.items() if bound is not None}}
     elif key.option.choices:

@@ -90,10 +90,10 @@ def toml_value(value: object) -> str:
 def explain(key: Key) -> str:
     """Return what one key means, in a few lines."""
     bounds = []
-    if key.option.least is not None:
-        bounds.append(f"at least {key.option.least:g}")
-    if key.option.most is not None:
-        bounds.append(f"at most {key.option.most:g}")
+    if key.option.minimum is not None:
+        bounds.append(f"at least {key.option.minimum:g}")
+    if key.option.maximum is not None:
+        bounds.append(f"at most {key.option.maximum:g}")
     if key.option.choices:
         bounds.append("one of " + ", ".join(choice or "(empty)" for choice in key.option.choices))
     lines = [key.dotted, *textwrap.wrap(key.option.help_text, 78, initial_indent="  ", subsequent_indent="  ")]

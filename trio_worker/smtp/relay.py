@@ -14,7 +14,7 @@ class RelayOptions:
     """The relay that takes the mail (config section ``[smtp]``)."""
 
     host: str = option("127.0.0.1", "Name or address of the relay.")
-    port: int = option(1025, "Port of the relay: 587 for starttls, 465 for implicit.", least=1, most=65535)
+    port: int = option(1025, "Port of the relay: 587 for starttls, 465 for implicit.", minimum=1, maximum=65535)
     tls: str = option(
         "starttls",
         "Encryption: starttls, implicit, or none for a relay on this machine.",
@@ -40,13 +40,13 @@ class Timeouts:
     """How long the relay may take (config section ``[smtp.timeouts]``)."""
 
     connect_seconds: float = option(
-        30.0, "Time for opening a connection: name, TCP, TLS, greeting and login together.", least=0.001
+        30.0, "Time for opening a connection: name, TCP, TLS, greeting and login together.", minimum=0.001
     )
     command_seconds: float = option(
-        60.0, "Time for the reply to each command, or for a part of the content.", least=0.001
+        60.0, "Time for the reply to each command, or for a part of the content.", minimum=0.001
     )
     final_reply_seconds: float = option(
-        300.0, "Time for the reply to a whole message; giving up earlier risks a duplicate.", least=0.001
+        300.0, "Time for the reply to a whole message; giving up earlier risks a duplicate.", minimum=0.001
     )
 
 
