@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.settings.reader import KEYS, Faults, Settings, config_path, digest_of, read_settings
+from trio_worker.settings.reader import KEYS, SettingFaults, Settings, config_path, digest_of, read_settings
 from trio_worker.settings.sources import SECRET_LIMIT_BYTES, key_lines, variable_of
 
 SECRET = "s3same-0pen"
 
 
-def read(text: str, tmp_path: Path, environ: dict[str, str] | None = None, **flags: object) -> Settings | Faults:
+def read(text: str, tmp_path: Path, environ: dict[str, str] | None = None, **flags: object) -> Settings | SettingFaults:
     path = tmp_path / "worker.toml"
     path.write_text(text, encoding="utf-8")
     return read_settings(path, environ or {}, flags)
@@ -29,7 +29,7 @@ def good(text: str, tmp_path: Path, environ: dict[str, str] | None = None, **fla
 
 def bad(text: str, tmp_path: Path, environ: dict[str, str] | None = None) -> list[str]:
     settings = read(text, tmp_path, environ)
-    assert isinstance(settings, Faults)
+    assert isinstance(settings, SettingFaults)
     return [str(fault).replace(str(tmp_path), ".") for fault in settings.faults]
 
 
@@ -116,7 +116,7 @@ def test_each_rule_names_its_key_and_its_line(text: str, fault: str, tmp_path: P
 def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
     """Named, with the system's reason."""
     settings = read_settings(tmp_path / "none.toml", {})
-    assert isinstance(settings, Faults)
+    assert isinstance(settings, SettingFaults)
     assert "No such file" in str(settings.faults[0])
 
 
@@ -286,7 +286,7 @@ def test_every_key_has_a_variable_and_one_sentence(key: str) -> None:
     assert sentence.endswith(".")
     assert sentence[0].isupper() or sentence.startswith("dev ")
     faults = read_settings(None, {KEYS[key].variable: "\x00"})
-    assert isinstance(faults, Faults)
+    assert isinstance(faults, SettingFaults)
     assert all(fault.place in {KEYS[key].variable, "default"} for fault in faults.faults)
 
 
@@ -306,7 +306,7 @@ def test_no_text_raises(text: str) -> None:
 def test_no_environment_raises_and_each_fault_has_a_place(environ: dict[str, str]) -> None:
     """Whatever a variable holds."""
     read_settings_ = read_settings(None, environ)
-    if isinstance(read_settings_, Faults):
+    if isinstance(read_settings_, SettingFaults):
         assert read_settings_.faults
         assert all(fault.place for fault in read_settings_.faults)
 
@@ -318,7 +318,7 @@ leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | s
 def test_no_value_of_any_type_raises(key: str, value: object) -> None:
     """A wrong type is a fault of that key, never an exception."""
     settings = read_settings(None, {}, {key: value})
-    if isinstance(settings, Faults):
+    if isinstance(settings, SettingFaults):
         assert all(str(fault) for fault in settings.faults)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft4Validator
 
 from trio_worker.cli import app
-from trio_worker.settings.reader import KEYS, Faults, read_settings
+from trio_worker.settings.reader import KEYS, SettingFaults, read_settings
 from trio_worker.settings.schema import SCHEMA_FILE, settings_schema
 from trio_worker.settings.text import production_text
 
@@ -97,7 +97,7 @@ def test_what_is_wrong_is_refused_by_editors_and_by_the_program(text: str, tmp_p
     (tmp_path / "c.toml").write_text(text.replace("Own", "Message"))
 
     assert not VALIDATOR.is_valid(tomllib.loads(text))
-    assert isinstance(read_settings(tmp_path / "c.toml", {}), Faults)
+    assert isinstance(read_settings(tmp_path / "c.toml", {}), SettingFaults)
 
 
 @given(
@@ -107,7 +107,7 @@ def test_what_is_wrong_is_refused_by_editors_and_by_the_program(text: str, tmp_p
 def test_it_refuses_nothing_that_the_program_takes(key: str, value: object) -> None:
     """An editor that is stricter than the program would be switched off."""
     if not VALIDATOR.is_valid(nested(key, value)):
-        assert isinstance(read_settings(None, {}, {key: value}), Faults)
+        assert isinstance(read_settings(None, {}, {key: value}), SettingFaults)
 
 
 def test_init_names_the_schema_only_where_there_is_one(work_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

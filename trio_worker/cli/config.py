@@ -25,7 +25,15 @@ from trio_worker.cli.surroundings import (
 )
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
-from trio_worker.settings.reader import KEYS, Fault, Faults, Settings, config_path, read_settings, suggest_key
+from trio_worker.settings.reader import (
+    KEYS,
+    SettingFault,
+    SettingFaults,
+    Settings,
+    config_path,
+    read_settings,
+    suggest_key,
+)
 from trio_worker.settings.schema import SCHEMA_FILE, schema_text
 from trio_worker.settings.text import effective, explain, production_text, toml_value
 from trio_worker.smtp.relay import tls_context
@@ -48,7 +56,7 @@ def check(
     """Check configuration, secrets and templates; tell everything that is wrong at once. Exits 78 if anything is."""
     path = config_path(config, os.environ)
     settings = read_settings(path, os.environ)
-    if isinstance(settings, Faults):
+    if isinstance(settings, SettingFaults):
         faults, warnings = list(settings.faults), []
     else:
         faults, warnings = _faults_beyond(settings), warnings_of(config, settings)
@@ -127,21 +135,23 @@ def schema() -> int:
     return OK
 
 
-def _faults_beyond(settings: Settings) -> list[Fault]:
+def _faults_beyond(settings: Settings) -> list[SettingFault]:
     """Return what only reading other files can tell: templates and certificates."""
     faults = []
     catalogue = read_catalogue(settings.mail.template_dirs)
     if isinstance(catalogue, CatalogueFaults):
-        faults += [Fault(each.path, each.what) for each in catalogue.faults]
+        faults += [SettingFault(each.path, each.what) for each in catalogue.faults]
     else:
         composer = open_composer(settings.mail, catalogue)
         if isinstance(composer, ComposerFaults):
-            faults += [Fault(each.path, each.what) for each in composer.faults]
+            faults += [SettingFault(each.path, each.what) for each in composer.faults]
     try:
         tls_context(settings.smtp)
     except OSError as error:
         faults.append(
-            Fault(settings.origins.get("smtp.ca_file", "default"), f"smtp.ca_file: {settings.smtp.ca_file}: {error}")
+            SettingFault(
+                settings.origins.get("smtp.ca_file", "default"), f"smtp.ca_file: {settings.smtp.ca_file}: {error}"
+            )
         )
     return faults
 

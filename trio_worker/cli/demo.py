@@ -18,7 +18,7 @@ from trio_worker.capture.maildir import count_caught
 from trio_worker.cli.run import NoDashboard, print_line, run_worker
 from trio_worker.cli.surroundings import MISCONFIGURED, OK, PARTLY, complain, refuse
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.settings.reader import Faults, read_settings
+from trio_worker.settings.reader import SettingFaults, read_settings
 from trio_worker.telemetry.words import counted
 from trio_worker.worker.events import Disposition, Event, Settled
 from trio_worker.worker.worker import Worker
@@ -64,7 +64,7 @@ async def _demo_in(folder: Path, jobs: int, rate: float, *, shows_dashboard: boo
             "log.file": str(folder / "worker.log"),
         },
     )
-    if isinstance(settings, Faults):
+    if isinstance(settings, SettingFaults):
         refuse(MISCONFIGURED, *map(str, settings.faults))
     caught.mkdir(parents=True, exist_ok=True)
     write_chaos(caught, CHAOS)

@@ -33,7 +33,7 @@ from trio_worker.dashboard.terminal import has_color, has_terminal, is_ascii_onl
 from trio_worker.queue.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.url import EmbeddedAddress, parse_embedded
-from trio_worker.settings.reader import Faults, Settings, config_path, digest_of, read_settings
+from trio_worker.settings.reader import SettingFaults, Settings, config_path, digest_of, read_settings
 from trio_worker.settings.reload import reread
 from trio_worker.smtp.relay import Relay
 from trio_worker.telemetry.http_server import (
@@ -79,7 +79,7 @@ async def run(
     flags = {} if queue is None else {"queue.name": queue}
     settings = load_settings(config, flags)
 
-    def reread() -> Settings | Faults:
+    def reread() -> Settings | SettingFaults:
         return read_settings(config_path(config, os.environ), os.environ, flags)
 
     return await run_worker(settings, reread, is_burst=burst, shows_dashboard=not no_dashboard, only_ascii=only_ascii)
@@ -87,7 +87,7 @@ async def run(
 
 async def run_worker(
     settings: Settings,
-    reread: Callable[[], Settings | Faults],
+    reread: Callable[[], Settings | SettingFaults],
     *,
     is_burst: bool,
     shows_dashboard: bool,
@@ -144,7 +144,7 @@ class _Stage:
     is_screen: bool
     only_ascii: bool
     beside: Beside | None
-    reread: Callable[[], Settings | Faults]
+    reread: Callable[[], Settings | SettingFaults]
     had_terminal: bool = field(factory=has_terminal)
     worker: Worker | None = None
     supervisor: Supervisor | None = None
@@ -341,7 +341,7 @@ class _Stage:
     def _reread(self, worker: Worker) -> None:
         """Read the settings anew and take over the login and the limits; with any fault, nothing."""
         after = self.reread()
-        if isinstance(after, Faults):
+        if isinstance(after, SettingFaults):
             faults = tuple(map(str, after.faults))
             worker.publish(SettingsRead(faults=faults))
             self._say(*(f"settings not taken: {fault}" for fault in faults))

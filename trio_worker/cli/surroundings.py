@@ -20,7 +20,7 @@ from trio_worker.bridge import open_bridge
 from trio_worker.cli.documents import Document, named
 from trio_worker.redis.client import RedisClient, Unavailable, open_redis_client
 from trio_worker.redis.url import EmbeddedAddress, parse_embedded, shown_redis_url
-from trio_worker.settings.reader import Fault, Faults, Settings, config_path, read_settings
+from trio_worker.settings.reader import SettingFault, SettingFaults, Settings, config_path, read_settings
 from trio_worker.settings.spelling import nearest
 from trio_worker.settings.stop_times import find_stop_times
 from trio_worker.telemetry.words import counted
@@ -67,12 +67,12 @@ def refuse(code: int, *lines: str) -> NoReturn:
 def load_settings(config: Path | None, flags: Mapping[str, object] | None = None) -> Settings:
     """Read the settings, or print every fault and end with 78."""
     settings = read_settings(config_path(config, os.environ), os.environ, flags or {})
-    if isinstance(settings, Faults):
+    if isinstance(settings, SettingFaults):
         refuse(MISCONFIGURED, *map(str, settings.faults), counted(len(settings.faults), "problem"))
     return settings
 
 
-def warnings_of(config: Path | None, settings: Settings) -> list[Fault]:
+def warnings_of(config: Path | None, settings: Settings) -> list[SettingFault]:
     """Return what is odd in the settings, or between them and the files of the supervisor."""
     path = config_path(config, os.environ)
     grace_seconds = settings.shutdown.grace_seconds
@@ -83,7 +83,7 @@ def warnings_of(config: Path | None, settings: Settings) -> list[Fault]:
         for stop in stops
         if stop.seconds <= grace_seconds
     ]
-    return [*settings.warnings, *(Fault(place, what) for what in short)]
+    return [*settings.warnings, *(SettingFault(place, what) for what in short)]
 
 
 @asynccontextmanager

@@ -18,9 +18,9 @@ from trio_worker.settings.record import (
     SECTIONS,
     TYPE_KEYS,
     TYPES,
-    Faults,
     Key,
     Origins,
+    SettingFaults,
     Settings,
     digest_of,
     value_of,
@@ -29,8 +29,8 @@ from trio_worker.settings.rules import faults_between, oddities
 from trio_worker.settings.sources import (
     CREDENTIALS,
     PREFIX,
-    Fault,
     Given,
+    SettingFault,
     is_read_by_others,
     read_environment,
     read_secret,
@@ -58,7 +58,7 @@ def read_settings(
     environ: Mapping[str, str],
     flags: Mapping[str, Any] | None = None,
     templates_from: Path | None = None,
-) -> Settings | Faults:
+) -> Settings | SettingFaults:
     """Read the settings, or say everything that is wrong; never raises for any file or environment.
 
     ``templates_from`` is the folder that ``mail.template_dirs`` are relative to, in place of the working directory.
@@ -67,8 +67,8 @@ def read_settings(
     given: dict[str, Given] = {}
     if path is not None:
         read = read_toml(path)
-        if isinstance(read, Fault):
-            return Faults((read,))
+        if isinstance(read, SettingFault):
+            return SettingFaults((read,))
         given.update(read)
     for key, found in read_environment(environ).items():
         given.pop(f"{key}_file", None)
@@ -79,7 +79,7 @@ def read_settings(
     settings = reader.build(given)
     faults = [*reader.faults, *faults_between(reader.faults, settings, reader.origins)]
     if faults:
-        return Faults(tuple(faults))
+        return SettingFaults(tuple(faults))
     return evolve(
         settings, origins=reader.origins.places, warnings=(*reader.warnings, *oddities(settings, reader.origins))
     )
@@ -91,8 +91,8 @@ class _Reader:
     def __init__(self, environ: Mapping[str, str], templates_from: Path | None) -> None:
         self.environ = environ
         self.templates_from = templates_from
-        self.faults: list[Fault] = []
-        self.warnings: list[Fault] = []
+        self.faults: list[SettingFault] = []
+        self.warnings: list[SettingFault] = []
         self.origins = Origins()
 
     def build(self, given: dict[str, Given]) -> Settings:
@@ -106,7 +106,7 @@ class _Reader:
             elif dotted.removesuffix("_file") in KEYS and KEYS[dotted.removesuffix("_file")].option.secret:
                 self._take_secret_file(dotted, found, given, values)
             elif dotted not in {*SECTIONS, TYPES} or not isinstance(found.value, dict) or found.value:
-                self.faults.append(Fault(found.place, _unknown(dotted)))
+                self.faults.append(SettingFault(found.place, _unknown(dotted)))
         self._take_credentials(values)
         return self._compose(values, types)
 
@@ -125,7 +125,7 @@ class _Reader:
     def _take(self, key: Key, dotted: str, found: Given, into: dict[str, Any]) -> None:
         value = _converted(key, found)
         if isinstance(value, _Wrong):
-            self.faults.append(Fault(found.place, f"{dotted}: {value.what}"))
+            self.faults.append(SettingFault(found.place, f"{dotted}: {value.what}"))
             return
         if key.option.secret and value == "":
             return  # as in the files: empty means that it comes from elsewhere
@@ -138,7 +138,7 @@ class _Reader:
             return
         name, _, last = dotted.removeprefix(f"{TYPES}.").rpartition(".")
         if not name or last not in TYPE_KEYS:
-            self.faults.append(Fault(found.place, _unknown(dotted)))
+            self.faults.append(SettingFault(found.place, _unknown(dotted)))
             return
         self._take(TYPE_KEYS[last], dotted, found, self._keep_type(name, found, types))
 
@@ -153,9 +153,9 @@ class _Reader:
         key = KEYS[dotted.removesuffix("_file")]
         if key.dotted in given and given[key.dotted].value not in ("", None):
             what = f"{dotted} and {key.dotted} are both set: one secret, one place"
-            self.faults.append(Fault(found.place, what))
+            self.faults.append(SettingFault(found.place, what))
         elif not isinstance(found.value, str):
-            self.faults.append(Fault(found.place, f"{dotted}: must be a string"))
+            self.faults.append(SettingFault(found.place, f"{dotted}: must be a string"))
         elif found.value:
             self._read_secret(key, Path(found.value), found.place, values)
 
@@ -169,11 +169,11 @@ class _Reader:
 
     def _read_secret(self, key: Key, path: Path, place: str, values: dict[str, dict[str, Any]]) -> None:
         secret = read_secret(path, place)
-        if isinstance(secret, Fault):
+        if isinstance(secret, SettingFault):
             self.faults.append(secret)
             return
         if is_read_by_others(path):
-            self.warnings.append(Fault(place, f"secret file {path} can be read by everybody: chmod o-r"))
+            self.warnings.append(SettingFault(place, f"secret file {path} can be read by everybody: chmod o-r"))
         values[key.section][key.name] = secret
         self.origins.places[key.dotted] = place
 
@@ -258,9 +258,9 @@ __all__ = [
     "PREFIX",
     "SECTIONS",
     "TYPE_KEYS",
-    "Fault",
-    "Faults",
     "Key",
+    "SettingFault",
+    "SettingFaults",
     "Settings",
     "config_path",
     "digest_of",

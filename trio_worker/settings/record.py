@@ -17,7 +17,7 @@ from trio_worker.mail.composer import MailOptions, TypeOptions
 from trio_worker.option import Option, option, option_of
 from trio_worker.queue.broker import QueueOptions
 from trio_worker.redis.client import RedisOptions
-from trio_worker.settings.sources import Fault, variable_of
+from trio_worker.settings.sources import SettingFault, variable_of
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.smtp.relay import RelayOptions, Timeouts
 from trio_worker.telemetry.http_server import MetricsOptions
@@ -59,14 +59,14 @@ class Settings:
     log: LogOptions = field(factory=LogOptions)
     metrics: MetricsOptions = field(factory=MetricsOptions)
     origins: Mapping[str, str] = field(factory=dict, eq=False)
-    warnings: tuple[Fault, ...] = field(default=(), eq=False)
+    warnings: tuple[SettingFault, ...] = field(default=(), eq=False)
 
 
 @frozen
-class Faults:
+class SettingFaults:
     """Everything that is wrong with a configuration."""
 
-    faults: tuple[Fault, ...]
+    faults: tuple[SettingFault, ...]
 
 
 @define

@@ -16,7 +16,7 @@ from trio_worker.jobs.catalogue import type_names
 from trio_worker.mail.composer import MailOptions
 from trio_worker.redis.url import SCHEMES, EmbeddedAddressFault, RedisUrlFault, parse_embedded, parse_redis_url
 from trio_worker.settings.record import TYPES, Origins, Settings
-from trio_worker.settings.sources import Fault
+from trio_worker.settings.sources import SettingFault
 from trio_worker.settings.spelling import suggestion
 from trio_worker.telemetry.http_server import split_address
 
@@ -34,7 +34,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def faults_between(found: Sequence[Fault], settings: Settings, origins: Origins) -> Iterator[Fault]:
+def faults_between(found: Sequence[SettingFault], settings: Settings, origins: Origins) -> Iterator[SettingFault]:
     """Yield what is wrong between keys, but for those with a fault of their own: there a default was checked."""
     faulty = {fault.what.partition(":")[0] for fault in found}
     if "profile" in faulty:
@@ -44,11 +44,11 @@ def faults_between(found: Sequence[Fault], settings: Settings, origins: Origins)
         yield from _faults_of_types(settings.mail.template_dirs, origins)
 
 
-def _crossed(settings: Settings, origins: Origins) -> Iterator[Fault]:
+def _crossed(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
     """Yield what is wrong between keys, or with the meaning of one."""
 
-    def fault(dotted: str, what: str) -> Fault:
-        return Fault(origins.place(dotted), f"{dotted}: {what}")
+    def fault(dotted: str, what: str) -> SettingFault:
+        return SettingFault(origins.place(dotted), f"{dotted}: {what}")
 
     smtp, queue = settings.smtp, settings.queue
     if not smtp.host or re.search(r"[\s\x00-\x1f/@]", smtp.host):
@@ -105,7 +105,7 @@ def _is_host_name(host: str) -> bool:
     return True
 
 
-def _faults_of_mail(mail: MailOptions, fault: Any) -> Iterator[Fault]:
+def _faults_of_mail(mail: MailOptions, fault: Any) -> Iterator[SettingFault]:
     sender = parse_mailbox(mail.sender)
     if isinstance(sender, AddressFault):
         yield fault("mail.from", sender.what)
@@ -122,7 +122,7 @@ def _faults_of_mail(mail: MailOptions, fault: Any) -> Iterator[Fault]:
             yield fault("mail.template_dirs", f"{folder} is no folder")
 
 
-def _faults_of_types(template_dirs: tuple[str, ...], origins: Origins) -> Iterator[Fault]:
+def _faults_of_types(template_dirs: tuple[str, ...], origins: Origins) -> Iterator[SettingFault]:
     """Yield the types that options are given for and that no folder holds; while a folder is missing nobody knows."""
     is_whole = all(Path(folder).is_dir() and os.access(folder, os.R_OK | os.X_OK) for folder in template_dirs)
     if not is_whole:
@@ -130,7 +130,7 @@ def _faults_of_types(template_dirs: tuple[str, ...], origins: Origins) -> Iterat
     known = sorted(type_names(template_dirs))
     for name, place in origins.type_places.items():
         if name not in known:
-            yield Fault(place, f"{TYPES}.{name}: no such email type{suggestion(name, known)}")
+            yield SettingFault(place, f"{TYPES}.{name}: no such email type{suggestion(name, known)}")
 
 
 def _fault_of_redis(url: str) -> str:
@@ -164,24 +164,24 @@ def _regex_fault(pattern: str) -> str:
     return ""
 
 
-def oddities(settings: Settings, origins: Origins) -> Iterator[Fault]:
+def oddities(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
     """Yield what can be run with but is seldom meant."""
     smtp, pool = settings.smtp, settings.smtp_pool
     consumers = settings.number_workers
     if consumers < pool.max_size:
         few = f"{consumers} consumer{'' if consumers == 1 else 's'} can use {consumers}"
         what = f"number_workers: {few} of the {pool.max_size} connections (smtp.pool.max_size)"
-        yield Fault(origins.place("number_workers"), what)
+        yield SettingFault(origins.place("number_workers"), what)
     if pool.depth > 1 and consumers >= pool.max_size * pool.depth:  # as 0.1.0, which counted jobs, wanted it
         many = f"{consumers:,} consumers for {pool.max_size} connections, {consumers * pool.depth:,} jobs at work"
         what = f"number_workers: {many}; as many consumers as connections are enough"
-        yield Fault(origins.place("number_workers"), what)
+        yield SettingFault(origins.place("number_workers"), what)
     if smtp.tls == "none" and not is_loopback(smtp.host):
-        yield Fault(origins.place("smtp.tls"), f"smtp.tls: mails travel in clear to {smtp.host}")
+        yield SettingFault(origins.place("smtp.tls"), f"smtp.tls: mails travel in clear to {smtp.host}")
     if smtp.tls == "none" and smtp.username:
-        yield Fault(origins.place("smtp.tls"), "smtp.tls: without TLS only CRAM-MD5 is used to log in")
+        yield SettingFault(origins.place("smtp.tls"), "smtp.tls: without TLS only CRAM-MD5 is used to log in")
     if smtp.username and not smtp.password:
-        yield Fault(origins.place("smtp.username"), "smtp.username: there is no smtp.password")
+        yield SettingFault(origins.place("smtp.username"), "smtp.username: there is no smtp.password")
     if (
         settings.capture.listen
         and is_loopback(smtp.host)
@@ -190,4 +190,4 @@ def oddities(settings: Settings, origins: Origins) -> Iterator[Fault]:
         what = (
             f"capture.listen: mails go to {smtp.host}:{smtp.port} (smtp.host, smtp.port), so this catches none of them"
         )
-        yield Fault(origins.place("capture.listen"), what)
+        yield SettingFault(origins.place("capture.listen"), what)

@@ -22,7 +22,7 @@ _LINE = re.compile(r"at line (\d+)")
 
 
 @frozen
-class Fault:
+class SettingFault:
     """One thing that is wrong with the configuration: ``place`` is file:line, a variable or a flag."""
 
     place: str
@@ -41,19 +41,19 @@ class Given:
     is_text: bool = False  # from the environment: every value is a string there
 
 
-def read_toml(path: Path) -> dict[str, Given] | Fault:
+def read_toml(path: Path) -> dict[str, Given] | SettingFault:
     """Read a TOML file into dotted keys; tables are opened up, down to ``mail.types.<type>.<key>``."""
     try:
         text = path.read_text("utf-8")
     except OSError as error:
-        return Fault(str(path), error.strerror or "cannot be read")
+        return SettingFault(str(path), error.strerror or "cannot be read")
     except UnicodeDecodeError:
-        return Fault(str(path), "is not UTF-8")
+        return SettingFault(str(path), "is not UTF-8")
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError, and so is a number of 5,000 digits
         line = _LINE.search(str(error))
-        return Fault(f"{path}:{line[1] if line else 1}", f"not TOML: {error}")
+        return SettingFault(f"{path}:{line[1] if line else 1}", f"not TOML: {error}")
     lines = key_lines(text)
     return {key: Given(value, f"{path}:{_line_of(key, lines)}") for key, value in _flatten(document, "")}
 
@@ -96,18 +96,18 @@ def variable_of(key: str) -> str:
                               for place, word in enumerate(key.split(".")))  # fmt: skip
 
 
-def read_secret(path: Path, place: str) -> str | Fault:
+def read_secret(path: Path, place: str) -> str | SettingFault:
     """Read a secret file; one line feed at its end is not part of the secret."""
     try:
         secret = path.read_bytes()[: SECRET_LIMIT_BYTES + 1]
     except OSError as error:
-        return Fault(place, f"secret file {path}: {error.strerror}")
+        return SettingFault(place, f"secret file {path}: {error.strerror}")
     if len(secret) > SECRET_LIMIT_BYTES:
-        return Fault(place, f"secret file {path}: over {SECRET_LIMIT_BYTES} bytes")
+        return SettingFault(place, f"secret file {path}: over {SECRET_LIMIT_BYTES} bytes")
     try:
         text = secret.decode("utf-8")
     except UnicodeDecodeError:
-        return Fault(place, f"secret file {path}: is not UTF-8")
+        return SettingFault(place, f"secret file {path}: is not UTF-8")
     return text.removesuffix("\n").removesuffix("\r")
 
 

@@ -34,7 +34,7 @@ from trio_worker.queue.record import UNKNOWN, ShelvedJob
 from trio_worker.redis.client import RedisClient, Unavailable, open_redis_client
 from trio_worker.redis.embedded import EmbeddedAddress, EmbeddedError, open_embedded, parse_embedded
 from trio_worker.redis.url import shown_redis_url
-from trio_worker.settings.reader import Faults, Settings, read_settings
+from trio_worker.settings.reader import SettingFaults, Settings, read_settings
 from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.telemetry.words import counted, duration, trouble_words
 from trio_worker.worker.claiming import LONGEST_WAIT_SECONDS
@@ -302,7 +302,7 @@ def _read(config: Path | None, asked: Mapping[str, Any], url: str, templates_fro
     if taken:
         raise MailWorkerError(f"{', '.join(taken)}: a test's worker has its own")
     settings = read_settings(config, {}, {**_SETTINGS, **asked, **always}, templates_from)
-    if isinstance(settings, Faults):
+    if isinstance(settings, SettingFaults):
         raise _wrong("settings", settings.faults)
     return settings
 
