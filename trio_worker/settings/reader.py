@@ -25,11 +25,11 @@ from trio_worker.settings.record import (
     digest_of,
     value_of,
 )
-from trio_worker.settings.rules import faults_between, oddities
+from trio_worker.settings.rules import faults_between, warnings_about
 from trio_worker.settings.sources import (
     CREDENTIALS,
     PREFIX,
-    Given,
+    RawValue,
     SettingFault,
     is_read_by_others,
     read_environment,
@@ -64,7 +64,7 @@ def read_settings(
     ``templates_from`` is the folder that ``mail.template_dirs`` are relative to, in place of the working directory.
     """
     reader = _Reader(environ, templates_from)
-    given: dict[str, Given] = {}
+    given: dict[str, RawValue] = {}
     if path is not None:
         read = read_toml(path)
         if isinstance(read, SettingFault):
@@ -75,13 +75,13 @@ def read_settings(
         given[key] = found
         if key.endswith("_file"):
             given.pop(key.removesuffix("_file"), None)
-    given.update({key: Given(value, f"flag {key}") for key, value in (flags or {}).items()})
+    given.update({key: RawValue(value, f"flag {key}") for key, value in (flags or {}).items()})
     settings = reader.build(given)
     faults = [*reader.faults, *faults_between(reader.faults, settings, reader.origins)]
     if faults:
         return SettingFaults(tuple(faults))
     return evolve(
-        settings, origins=reader.origins.places, warnings=(*reader.warnings, *oddities(settings, reader.origins))
+        settings, origins=reader.origins.places, warnings=(*reader.warnings, *warnings_about(settings, reader.origins))
     )
 
 
@@ -95,7 +95,7 @@ class _Reader:
         self.warnings: list[SettingFault] = []
         self.origins = Origins()
 
-    def build(self, given: dict[str, Given]) -> Settings:
+    def build(self, given: dict[str, RawValue]) -> Settings:
         values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         types: dict[str, dict[str, Any]] = {}
         for dotted, found in given.items():
@@ -122,7 +122,7 @@ class _Reader:
         records = {name: record(**values[section]) for section, (name, record) in SECTIONS.items() if section}
         return Settings(**values[""], **records)
 
-    def _take(self, key: Key, dotted: str, found: Given, into: dict[str, Any]) -> None:
+    def _take(self, key: Key, dotted: str, found: RawValue, into: dict[str, Any]) -> None:
         value = _converted(key, found)
         if isinstance(value, _Wrong):
             self.faults.append(SettingFault(found.place, f"{dotted}: {value.what}"))
@@ -132,7 +132,7 @@ class _Reader:
         into[key.name] = value
         self.origins.places[dotted] = found.place
 
-    def _take_type(self, dotted: str, found: Given, types: dict[str, dict[str, Any]]) -> None:
+    def _take_type(self, dotted: str, found: RawValue, types: dict[str, dict[str, Any]]) -> None:
         if found.value == {} and not found.is_text:
             self._keep_type(dotted.removeprefix(f"{TYPES}."), found, types)
             return
@@ -142,13 +142,13 @@ class _Reader:
             return
         self._take(TYPE_KEYS[last], dotted, found, self._keep_type(name, found, types))
 
-    def _keep_type(self, name: str, found: Given, types: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def _keep_type(self, name: str, found: RawValue, types: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Return what is said of a type so far; its first place is kept for what is wrong with its name."""
         self.origins.type_places.setdefault(name, found.place)
         return types.setdefault(name, {})
 
     def _take_secret_file(
-        self, dotted: str, found: Given, given: Mapping[str, Given], values: dict[str, dict[str, Any]]
+        self, dotted: str, found: RawValue, given: Mapping[str, RawValue], values: dict[str, dict[str, Any]]
     ) -> None:
         key = KEYS[dotted.removesuffix("_file")]
         if key.dotted in given and given[key.dotted].value not in ("", None):
@@ -186,7 +186,7 @@ class _Wrong:
 Converted: TypeAlias = Any
 
 
-def _converted(key: Key, found: Given) -> Converted | _Wrong:
+def _converted(key: Key, found: RawValue) -> Converted | _Wrong:
     value = _from_text(key.kind, found.value) if found.is_text else found.value
     if isinstance(value, _Wrong):
         return value

@@ -164,7 +164,7 @@ def _regex_fault(pattern: str) -> str:
     return ""
 
 
-def oddities(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
+def warnings_about(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
     """Yield what can be run with but is seldom meant."""
     smtp, pool = settings.smtp, settings.smtp_pool
     consumers = settings.number_workers

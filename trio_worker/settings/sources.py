@@ -33,7 +33,7 @@ class SettingFault:
 
 
 @frozen
-class Given:
+class RawValue:
     """One value that was given for a key, and where."""
 
     value: Any
@@ -41,7 +41,7 @@ class Given:
     is_text: bool = False  # from the environment: every value is a string there
 
 
-def read_toml(path: Path) -> dict[str, Given] | SettingFault:
+def read_toml(path: Path) -> dict[str, RawValue] | SettingFault:
     """Read a TOML file into dotted keys; tables are opened up, down to ``mail.types.<type>.<key>``."""
     try:
         text = path.read_text("utf-8")
@@ -55,7 +55,7 @@ def read_toml(path: Path) -> dict[str, Given] | SettingFault:
         line = _LINE.search(str(error))
         return SettingFault(f"{path}:{line[1] if line else 1}", f"not TOML: {error}")
     lines = key_lines(text)
-    return {key: Given(value, f"{path}:{_line_of(key, lines)}") for key, value in _flatten(document, "")}
+    return {key: RawValue(value, f"{path}:{_line_of(key, lines)}") for key, value in _flatten(document, "")}
 
 
 def key_lines(text: str) -> dict[str, int]:
@@ -74,19 +74,19 @@ def key_lines(text: str) -> dict[str, int]:
     return lines
 
 
-def read_environment(environ: Mapping[str, str]) -> dict[str, Given]:
+def read_environment(environ: Mapping[str, str]) -> dict[str, RawValue]:
     """Return what variables such as ``TRIO_WORKER__SMTP__POOL__MAX_SIZE`` give, by dotted key.
 
     Variables are in capitals and keys are not; an email type's name keeps the case it has in the variable.
     """
-    found: dict[str, Given] = {}
+    found: dict[str, RawValue] = {}
     for name, value in environ.items():
         if not name.startswith(PREFIX):
             continue
         words = name.removeprefix(PREFIX).split("__")
         is_type = [word.lower() for word in words[:2]] == ["mail", "types"]
         keyed = [word if is_type and place == 2 else word.lower() for place, word in enumerate(words)]
-        found[".".join(keyed)] = Given(value, name, is_text=True)
+        found[".".join(keyed)] = RawValue(value, name, is_text=True)
     return found
 
 
