@@ -16,7 +16,7 @@ from trio_worker.queue.ages import AgeBars
 from trio_worker.queue.record import Cause
 from trio_worker.redis.server import ServerState
 from trio_worker.smtp.events import ConnectionView
-from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.telemetry.feed import OutcomeLine
 from trio_worker.telemetry.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
@@ -29,7 +29,7 @@ from trio_worker.worker.events import Disposition, Phase, QueueSeen, SettledJob
 NOW = datetime(2025, 3, 4, 12, 4, 31, tzinfo=UTC).timestamp()
 UP_SECONDS = 4324.0
 REFUSED_LOGIN = Trouble(
-    How.LOGIN, Stage.AUTH, "", Reply(535, "Authentication credentials invalid", Stage.AUTH, "5.7.8")
+    FailureKind.LOGIN, Stage.AUTH, "", Reply(535, "Authentication credentials invalid", Stage.AUTH, "5.7.8")
 )
 
 

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_worker.smtp.backoff import LOGIN_BACKOFF, OTHER_BACKOFF
-from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.reply import Stage
 from trio_worker.worker.breaker import Closed, HalfOpen, Open, after_idle_probe, after_trouble, after_wait
 
-DOWN = Trouble(How.CONNECT, Stage.CONNECT, "refused")
-LOGIN = Trouble(How.LOGIN, Stage.AUTH, "535")
+DOWN = Trouble(FailureKind.CONNECT, Stage.CONNECT, "refused")
+LOGIN = Trouble(FailureKind.LOGIN, Stage.AUTH, "535")
 dice = st.floats(0, 1, exclude_max=True)
 
 

@@ -17,7 +17,7 @@ from trio_worker.capture.server import open_catcher
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.conversation import Envelope
-from trio_worker.smtp.outcome import Accepted, How, NotSent, Outcome, Refused, Uncertain, Unfit
+from trio_worker.smtp.outcome import Accepted, FailureKind, NotSent, Outcome, Refused, Uncertain, Unfit
 from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.smtp.session import Opened, open_session
 
@@ -134,7 +134,7 @@ async def test_a_relay_that_stops_reading_is_given_up(bridge: Complaints, nurser
             outcome = await connection.deliver(evolve(LARGE, is_cautious=True))
 
         assert isinstance(outcome, NotSent)
-        assert outcome.loss.how is How.TIMEOUT
+        assert outcome.loss.how is FailureKind.TIMEOUT
         assert catcher.total == 0
 
 
@@ -211,7 +211,7 @@ async def test_a_slow_drip_of_reply_bytes_does_not_extend_the_deadline(
     nursery.cancel_scope.cancel()
 
     assert isinstance(outcome, Uncertain)
-    assert outcome.loss.how is How.TIMEOUT
+    assert outcome.loss.how is FailureKind.TIMEOUT
     assert trio.current_time() - began == 60
 
 
@@ -225,7 +225,7 @@ async def test_what_the_kernel_did_not_take_was_not_sent(
     outcome = await connection.deliver(MAIL)
 
     assert isinstance(outcome, NotSent)
-    assert outcome.loss.how is How.TIMEOUT
+    assert outcome.loss.how is FailureKind.TIMEOUT
 
 
 @pytest.mark.case("C6")

@@ -23,7 +23,7 @@ from trio_worker.dashboard.view import Drain, Page, Pause, Quit, Resume, Typing,
 from trio_worker.queue.claim import Source
 from trio_worker.queue.record import Cause
 from trio_worker.smtp.events import ConnectionView
-from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.telemetry.alerts import Severity, alerts
 from trio_worker.telemetry.board import Board
@@ -390,8 +390,8 @@ def test_half_open_breaker_probes() -> None:
     assert "probing with one mail, 1 try failed" in lines_of(probing, 120, 32)[1]
 
 
-@pytest.mark.parametrize("how", How)
-def test_every_trouble_has_plain_words(how: How) -> None:
+@pytest.mark.parametrize("how", FailureKind)
+def test_every_trouble_has_plain_words(how: FailureKind) -> None:
     """No way in which a connection can fail is without a sentence."""
     assert len(trouble_words(Trouble(how, Stage.CONNECT, ""))) > 10
 
@@ -400,8 +400,8 @@ def test_relay_that_refuses_the_session_is_not_unreachable() -> None:
     """A relay that answers every sender with a refusal is told apart from one that nobody reaches."""
     reply = Reply(530, "Authentication required", Stage.MAIL, "5.7.0")
 
-    assert trouble_words(Trouble(How.CONNECT, Stage.CONNECT, "refused")) == "cannot be reached"
-    assert trouble_words(Trouble(How.CONNECT, Stage.MAIL, "", reply)) == "refuses the session with 530 5.7.0"
+    assert trouble_words(Trouble(FailureKind.CONNECT, Stage.CONNECT, "refused")) == "cannot be reached"
+    assert trouble_words(Trouble(FailureKind.CONNECT, Stage.MAIL, "", reply)) == "refuses the session with 530 5.7.0"
 
 
 def test_drain_counts_down() -> None:
@@ -541,7 +541,7 @@ settlements = st.builds(
     is_uncertain=st.booleans(),
 )
 quantiles = st.builds(Quantiles, numbers, *[st.none() | seconds] * 4)
-troubles = st.builds(Trouble, st.sampled_from(How), st.sampled_from(Stage), words)
+troubles = st.builds(Trouble, st.sampled_from(FailureKind), st.sampled_from(Stage), words)
 opens = st.builds(Open, troubles, seconds, seconds, numbers)
 views = st.builds(ConnectionView, numbers, words | st.just("idle"), seconds, numbers, seconds, words, words)
 suspensions = st.none() | st.builds(Suspended, numbers, words, st.floats(0, 4e9), words | st.just("login"))

@@ -7,7 +7,7 @@ import pytest
 from trio_worker.queue.claim import Claim, Source
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import DONE, Bury, Delay, Hold, Release, Verdict
-from trio_worker.smtp.outcome import Accepted, How, Loss, Outcome, Uncertain
+from trio_worker.smtp.outcome import Accepted, FailureKind, Loss, Outcome, Uncertain
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.worker.delivery import Delivery
 from trio_worker.worker.events import Disposition
@@ -15,7 +15,7 @@ from trio_worker.worker.events import Disposition
 RECORD, CAUSE = Record(1.0, "Registration"), Cause("refused", "451 4.7.1", "rcpt", "later")
 CLAIM = Claim("job1", b"", RECORD, "run.1", Source.FRESH, 1, 0.0, 0.0)
 ACCEPTED = Accepted(Reply(250, "queued", Stage.FINAL, "2.0.0"))
-UNCERTAIN = Uncertain(Loss(How.EOF, Stage.FINAL, "gone"))
+UNCERTAIN = Uncertain(Loss(FailureKind.EOF, Stage.FINAL, "gone"))
 
 
 @pytest.mark.parametrize("outcome", [ACCEPTED, UNCERTAIN], ids=lambda outcome: type(outcome).__name__)

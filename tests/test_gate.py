@@ -6,13 +6,24 @@ import pytest
 import trio
 import trio.testing
 
-from trio_worker.smtp.outcome import Accepted, How, Loss, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened
+from trio_worker.smtp.outcome import (
+    Accepted,
+    FailureKind,
+    Loss,
+    NotSent,
+    Outcome,
+    Refused,
+    Trouble,
+    Uncertain,
+    Unfit,
+    Unopened,
+)
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import BreakerChanged, Event
 from trio_worker.worker.gate import Gate
 
-DOWN = Trouble(How.CONNECT, Stage.CONNECT, "refused")
+DOWN = Trouble(FailureKind.CONNECT, Stage.CONNECT, "refused")
 GOOD = Accepted(Reply(250, "ok", Stage.FINAL, "2.0.0"))
 REFUSED = Refused(Reply(550, "no", Stage.RCPT, "5.1.1"))
 
@@ -39,7 +50,7 @@ async def test_a_mail_that_goes_through_opens_the_gate_for_those_who_wait(
 ) -> None:
     """A mail that was under way when the trouble came proves that the relay works."""
     gate, _ = make_gate()
-    gate.note_opening(Trouble(How.LOGIN, Stage.AUTH, "535"))
+    gate.note_opening(Trouble(FailureKind.LOGIN, Stage.AUTH, "535"))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(gate.wait)
         await trio.testing.wait_all_tasks_blocked()
@@ -68,8 +79,8 @@ async def test_any_mail_the_relay_answered_for_ends_the_trouble(
     "outcome",
     [
         Unfit("too large"),
-        Uncertain(Loss(How.EOF, Stage.FINAL, "", had_delivered=True, mail_accepted=True)),
-        NotSent(Loss(How.CLOSING, Stage.MAIL, "421", had_delivered=True)),
+        Uncertain(Loss(FailureKind.EOF, Stage.FINAL, "", had_delivered=True, mail_accepted=True)),
+        NotSent(Loss(FailureKind.CLOSING, Stage.MAIL, "421", had_delivered=True)),
     ],
 )
 async def test_what_is_no_evidence_changes_nothing(outcome: Outcome, autojump_clock: trio.testing.MockClock) -> None:

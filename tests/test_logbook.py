@@ -15,7 +15,7 @@ from trio_worker.queue.claim import Source
 from trio_worker.queue.record import Cause
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened
-from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.telemetry.log_line import (
     as_json_line,
@@ -60,7 +60,7 @@ SENT_JOB = SettledJob(
     connection_id=3,
 )
 SENT = Settled((SENT_JOB,))
-TROUBLE = Trouble(How.LOGIN, Stage.AUTH, "", Reply(535, "no such user ann@example.org", Stage.AUTH, "5.7.8"))
+TROUBLE = Trouble(FailureKind.LOGIN, Stage.AUTH, "", Reply(535, "no such user ann@example.org", Stage.AUTH, "5.7.8"))
 HALF_OPEN_BEFORE = Open(TROUBLE, 0.0, 60.0, 1)
 EVENTS: list[Event] = [
     SENT,

@@ -25,7 +25,7 @@ from trio_worker.smtp.events import (
     PlacesRestored,
     PlacesSuspended,
 )
-from trio_worker.smtp.outcome import How, Loss, Trouble
+from trio_worker.smtp.outcome import FailureKind, Loss, Trouble
 from trio_worker.smtp.reply import Stage, reply_from
 from trio_worker.telemetry.board import Board
 from trio_worker.telemetry.heartbeat import Suspended
@@ -73,7 +73,9 @@ events = st.lists(
     | st.builds(Settled, st.lists(settlements, min_size=1, max_size=5).map(tuple))
     | st.builds(LeasesRecovered, st.integers(0, 9), held=st.integers(0, 9))
     | st.builds(ConnectionOpened, st.just(1), st.floats(0, 100), st.just(Capabilities()))
-    | st.builds(ConnectionFailed, st.builds(Trouble, st.sampled_from(How), st.sampled_from(Stage), st.just("x")))
+    | st.builds(
+        ConnectionFailed, st.builds(Trouble, st.sampled_from(FailureKind), st.sampled_from(Stage), st.just("x"))
+    )
     | st.builds(ConnectionClosed, st.just(1), st.text(max_size=9), st.just(0), st.just(0.0))
     | st.builds(RedisFailed, st.text(max_size=9), st.just("x")),
     max_size=40,
@@ -251,7 +253,7 @@ def test_refusals_are_counted_by_code_and_no_relay_can_make_series() -> None:
     for code in range(400, 600):
         cause = Cause("refused", f"{code} 5.1.1", "rcpt")
         metrics.note(Settled((SettledJob("a", Disposition.DEAD, cause=cause),)))
-    metrics.note(ConnectionFailed(Trouble(How.LOGIN, Stage.AUTH, "x", reply_from(535, "5.7.8 no", Stage.AUTH))))
+    metrics.note(ConnectionFailed(Trouble(FailureKind.LOGIN, Stage.AUTH, "x", reply_from(535, "5.7.8 no", Stage.AUTH))))
     metrics._made = None
     found = scraped(metrics)
 
@@ -274,7 +276,7 @@ def test_jobs_that_ended_their_workers_are_dead_letters_too() -> None:
 def test_connections_close_for_known_reasons() -> None:
     """The word before the details; what is new counts as other."""
     metrics = Metrics(busy)
-    loss = Loss(How.CLOSING, Stage.FINAL, "the relay is closing", reply_from(421, "bye", Stage.FINAL))
+    loss = Loss(FailureKind.CLOSING, Stage.FINAL, "the relay is closing", reply_from(421, "bye", Stage.FINAL))
     for why in ("idle", str(loss), "something new"):
         metrics.note(ConnectionClosed(1, why, 0, 0.0))
     found = scraped(metrics)
@@ -381,8 +383,8 @@ def test_suspended_connections_are_counted_and_say_until_when() -> None:
     """Now, and how often since the start, by how; the time is absent while there are none."""
     told = Suspended(8, "refuses the login with 535 5.7.8", 1e9, "login")
     calm, metrics = scraped(Metrics(busy)), Metrics(lambda: evolve(busy(), suspended=told))
-    metrics.note(PlacesSuspended(Trouble(How.LOGIN, Stage.AUTH, ""), 60.0))
-    metrics.note(PlacesSuspended(Trouble(How.LOGIN, Stage.AUTH, ""), 120.0))
+    metrics.note(PlacesSuspended(Trouble(FailureKind.LOGIN, Stage.AUTH, ""), 60.0))
+    metrics.note(PlacesSuspended(Trouble(FailureKind.LOGIN, Stage.AUTH, ""), 120.0))
     metrics.note(PlacesRestored(8))
     found = scraped(metrics)
 

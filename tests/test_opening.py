@@ -22,7 +22,7 @@ from trio_worker.capture.offer import EXTENSIONS
 from trio_worker.capture.server import open_catcher
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.conversation import Envelope
-from trio_worker.smtp.outcome import Accepted, How, Trouble
+from trio_worker.smtp.outcome import Accepted, FailureKind, Trouble
 from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.smtp.reply import Stage
 from trio_worker.smtp.session import Opened, open_session
@@ -120,7 +120,7 @@ async def test_a_refused_login_is_one_attempt_and_says_so(
     async with open_catcher(tls=server_tls, credentials=LOGIN) as catcher:
         found = await trouble(relay(catcher.port, "starttls", client_tls, **login(password="wrong")))
 
-        assert (found.how, found.stage) == (How.LOGIN, Stage.AUTH)
+        assert (found.how, found.stage) == (FailureKind.LOGIN, Stage.AUTH)
         assert found.reply is not None
         assert found.reply.code == 535
         assert catcher.logins_tried == 1
@@ -131,7 +131,7 @@ async def test_a_password_never_goes_out_in_clear(bridge: Complaints) -> None:
     async with open_catcher(credentials=LOGIN, mechanisms=("PLAIN", "LOGIN")) as catcher:
         found = await trouble(relay(catcher.port, "none", **login()))
 
-        assert found.how is How.LOGIN
+        assert found.how is FailureKind.LOGIN
         assert "PLAIN" in found.what
         assert catcher.logins_tried == 0
     async with open_catcher(credentials=LOGIN) as catcher:
@@ -146,7 +146,7 @@ async def test_stripped_starttls_is_refused(bridge: Complaints, client_tls: ssl.
     async with open_catcher(credentials=LOGIN) as catcher:
         found = await trouble(relay(catcher.port, "starttls", client_tls, **login()))
 
-        assert (found.how, found.stage) == (How.TLS, Stage.STARTTLS)
+        assert (found.how, found.stage) == (FailureKind.TLS, Stage.STARTTLS)
         assert (catcher.logins_tried, catcher.total) == (0, 0)
 
 
@@ -159,7 +159,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(
     async with open_catcher(tls=server_tls, implicit_tls=tls == "implicit") as catcher:
         found = await trouble(relay(catcher.port, tls))
 
-    assert found.how is How.TLS
+    assert found.how is FailureKind.TLS
     assert "certificate" in found.what
 
 
@@ -191,24 +191,29 @@ async def test_a_certificate_for_another_name_or_time_is_refused(
         async with open_catcher(tls=context) as catcher:
             found = await trouble(relay(catcher.port, "starttls", client_tls))
 
-        assert found.how is How.TLS
+        assert found.how is FailureKind.TLS
         assert word in found.what
 
 
 @pytest.mark.case("C3", "C21", "C22")
 @pytest.mark.parametrize(("text", "how", "stage"), [
-    ("connect=554", How.GREETING, Stage.GREETING),
-    ("connect=421", How.GREETING, Stage.GREETING),
-    ("connect=drop", How.EOF, Stage.GREETING),
-    ("ehlo=550", How.GREETING, Stage.EHLO),
-    ("ehlo=drop", How.EOF, Stage.EHLO),
-    ("starttls=454", How.TLS, Stage.STARTTLS),
-    ("starttls=drop", How.EOF, Stage.STARTTLS),
-    ("auth=454", How.LOGIN, Stage.AUTH),
-    ("auth=drop", How.EOF, Stage.AUTH),
+    ("connect=554", FailureKind.GREETING, Stage.GREETING),
+    ("connect=421", FailureKind.GREETING, Stage.GREETING),
+    ("connect=drop", FailureKind.EOF, Stage.GREETING),
+    ("ehlo=550", FailureKind.GREETING, Stage.EHLO),
+    ("ehlo=drop", FailureKind.EOF, Stage.EHLO),
+    ("starttls=454", FailureKind.TLS, Stage.STARTTLS),
+    ("starttls=drop", FailureKind.EOF, Stage.STARTTLS),
+    ("auth=454", FailureKind.LOGIN, Stage.AUTH),
+    ("auth=drop", FailureKind.EOF, Stage.AUTH),
 ])  # fmt: skip
 async def test_a_step_that_the_relay_refuses_is_named(
-    bridge: Complaints, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, text: str, how: How, stage: Stage
+    bridge: Complaints,
+    server_tls: ssl.SSLContext,
+    client_tls: ssl.SSLContext,
+    text: str,
+    how: FailureKind,
+    stage: Stage,
 ) -> None:
     """The trouble tells at which step and how, and no connection is left open."""
     async with open_catcher(tls=server_tls, credentials=LOGIN, faults=faults(text)) as catcher:
@@ -231,7 +236,7 @@ async def test_a_silent_relay_is_given_up_at_the_deadline(
             found = await trouble(evolve(patient, timeouts=Timeouts(connect_seconds=0.3)))
             await catcher.wait_until(lambda: catcher.connections_open == 0)
 
-    assert found.how is How.TIMEOUT
+    assert found.how is FailureKind.TIMEOUT
 
 
 @pytest.mark.case("C25")
@@ -243,7 +248,7 @@ async def test_a_hanging_tls_handshake_is_given_up(bridge: Complaints) -> None:
         found = await trouble(evolve(relay(port, "implicit"), timeouts=Timeouts(connect_seconds=0.2)))
     await listeners[0].aclose()
 
-    assert found.how is How.TIMEOUT
+    assert found.how is FailureKind.TIMEOUT
 
 
 @pytest.mark.case("C23")
@@ -326,7 +331,7 @@ async def test_nobody_listening_and_no_such_name_are_told_apart(
     monkeypatch.setattr(trio.socket, "getaddrinfo", no_such_name)
     unknown = await trouble(relay(25, "none", host="mx.invalid"))
 
-    assert (refused.how, unknown.how) == (How.CONNECT, How.RESOLVE)
+    assert (refused.how, unknown.how) == (FailureKind.CONNECT, FailureKind.RESOLVE)
     assert "refused" in refused.what
     assert "mx.invalid" in unknown.what
 
@@ -335,7 +340,7 @@ async def test_a_name_that_no_host_can_have_is_trouble_of_resolving(bridge: Comp
     """An empty label is the codec's own error, and not one of the system."""
     found = await trouble(relay(25, "none", host="mail..example.com"))
 
-    assert found.how is How.RESOLVE
+    assert found.how is FailureKind.RESOLVE
 
 
 async def test_a_lack_of_descriptors_is_our_own_trouble(bridge: Complaints, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +352,7 @@ async def test_a_lack_of_descriptors_is_our_own_trouble(bridge: Complaints, monk
     monkeypatch.setattr(trio, "open_tcp_stream", out_of_descriptors)
     found = await trouble(relay(25, "none"))
 
-    assert (found.how, found.stage) == (How.LOCAL, Stage.CONNECT)
+    assert (found.how, found.stage) == (FailureKind.LOCAL, Stage.CONNECT)
 
 
 async def test_a_cancelled_opening_leaves_nothing_open(

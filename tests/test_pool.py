@@ -24,7 +24,7 @@ from trio_worker.smtp.events import (
     PlacesSuspended,
 )
 from trio_worker.smtp.opener import PROVEN_SECONDS
-from trio_worker.smtp.outcome import Accepted, How, Outcome, Trouble, Uncertain
+from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome, Trouble, Uncertain
 from trio_worker.smtp.pool import SUSPENDED_SECONDS, Pool, PoolClosed, PoolOptions, open_pool
 from trio_worker.smtp.relay import Timeouts
 from trio_worker.smtp.reply import Reply, Stage
@@ -32,7 +32,7 @@ from trio_worker.smtp.session import Opened
 from trio_worker.worker.events import Event
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"x\r\n")
-REFUSED = Trouble(How.CONNECT, Stage.CONNECT, "nobody listens")
+REFUSED = Trouble(FailureKind.CONNECT, Stage.CONNECT, "nobody listens")
 SMALL = PoolOptions(max_size=2, min_idle=0)
 
 
@@ -88,7 +88,7 @@ async def several(pool: Pool, count: int) -> list[Outcome | Trouble | PoolClosed
 async def test_nothing_is_opened_while_trouble_stands() -> None:
     """A mail that asks gets the trouble, and the relay is left in peace."""
     asked: list[Trouble] = []
-    standing = Trouble(How.LOGIN, Stage.AUTH, "535")
+    standing = Trouble(FailureKind.LOGIN, Stage.AUTH, "535")
 
     async def opener() -> Opened | Trouble:
         asked.append(standing)
@@ -140,7 +140,7 @@ async def test_one_failed_opening_speaks_for_all_who_waited(autojump_clock: trio
     assert [event for event in events if isinstance(event, ConnectionFailed)] == [ConnectionFailed(REFUSED, None)]
 
 
-REFUSED_LOGIN = Trouble(How.LOGIN, Stage.AUTH, "refused", Reply(535, "who are you?", Stage.AUTH, "5.7.8"))
+REFUSED_LOGIN = Trouble(FailureKind.LOGIN, Stage.AUTH, "refused", Reply(535, "who are you?", Stage.AUTH, "5.7.8"))
 
 
 async def test_a_failed_opening_beside_a_working_connection_suspends_places_for_a_while(

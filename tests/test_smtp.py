@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trio_worker.capture.offer import EXTENSIONS
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
 from trio_worker.smtp.conversation import Conversation, Envelope, Transaction, dot_stuffed
-from trio_worker.smtp.outcome import Accepted, How, NotSent, Outcome, Refused, Uncertain, Unfit
+from trio_worker.smtp.outcome import Accepted, FailureKind, NotSent, Outcome, Refused, Uncertain, Unfit
 from trio_worker.smtp.reply import Stage
 
 CHUNKED = Capabilities(pipelining=True, chunking=True, eight_bit=True, has_size=True, size_limit_bytes=1000)
@@ -122,7 +122,7 @@ def test_a_cautious_mail_keeps_its_content_until_the_recipients_are_answered() -
     envelope = Envelope(MAIL.sender, MAIL.recipients, MAIL.content, is_cautious=True)
     transaction, wire = begin(conversation, envelope)
     assert b"BDAT" not in wire
-    conversation.lose(How.EOF, "gone")
+    conversation.lose(FailureKind.EOF, "gone")
 
     assert isinstance(transaction.outcome, NotSent)
 
@@ -201,7 +201,7 @@ def test_421_proves_that_nothing_was_accepted(capabilities: Capabilities) -> Non
     answer(conversation, "421 4.3.2 closing")
 
     assert isinstance(transaction.outcome, NotSent)
-    assert transaction.outcome.loss.how is How.CLOSING
+    assert transaction.outcome.loss.how is FailureKind.CLOSING
     assert conversation.end is not None
 
 
@@ -225,7 +225,7 @@ def test_a_lost_connection_is_uncertain_only_once_the_last_byte_is_out(
     transaction, _ = begin(conversation)
     for reply in replies:
         answer(conversation, reply)
-    conversation.lose(How.EOF, "gone")
+    conversation.lose(FailureKind.EOF, "gone")
 
     assert type(transaction.outcome) is kind
 
@@ -234,7 +234,7 @@ def test_bytes_that_never_left_us_prove_that_the_mail_was_not_sent() -> None:
     """An abort drops what the kernel had not taken."""
     conversation = Conversation(CHUNKED)
     transaction, _ = begin(conversation)
-    conversation.lose(How.RESET, "gone", unsent_bytes=1)
+    conversation.lose(FailureKind.RESET, "gone", unsent_bytes=1)
 
     assert isinstance(transaction.outcome, NotSent)
 
@@ -249,7 +249,7 @@ def test_a_reply_that_no_command_can_earn_ends_the_conversation(reply: str) -> N
     answer(conversation, reply)
 
     assert conversation.end is not None
-    assert conversation.end.how is How.GARBLED
+    assert conversation.end.how is FailureKind.GARBLED
     assert isinstance(conversation.begin(MAIL).outcome, NotSent)
     assert isinstance(transaction.outcome, Accepted)
 
@@ -355,7 +355,7 @@ def _play(capabilities: Capabilities, replies: list[str], cuts: set[int]) -> lis
         for start, end in pairwise(places):
             conversation.receive(stream[start:end])
             written.extend(conversation.take_outgoing())
-    conversation.lose(How.EOF, "the end")
+    conversation.lose(FailureKind.EOF, "the end")
     return [transaction.outcome, b"".join(written), conversation.delivered]
 
 
@@ -382,7 +382,7 @@ def test_no_bytes_make_a_conversation_raise(capabilities: Capabilities, received
     conversation = Conversation(capabilities)
     transaction = conversation.begin(TWO)
     conversation.receive(received)
-    conversation.lose(How.EOF, "the end")
+    conversation.lose(FailureKind.EOF, "the end")
 
     assert transaction.outcome is not None
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.conversation import Conversation, Envelope, Transaction
-from trio_worker.smtp.outcome import Accepted, How, Outcome, Uncertain
+from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome, Uncertain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,7 +215,7 @@ def _run(play: Play, cuts: AbstractSet[int], watch: Watch) -> tuple[Played, Play
             conversation.receive(stream[start:end])
             if conversation.end is None:
                 write()
-    conversation.lose(How.EOF, "the end")
+    conversation.lose(FailureKind.EOF, "the end")
     decided = conversation.take_decided()
     assert len({id(each) for each in decided}) == len(decided) == len(transactions)
     played = Played(

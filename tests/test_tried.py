@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trio_worker.smtp.outcome import (
     Accepted,
-    How,
+    FailureKind,
     Loss,
     NotSent,
     Outcome,
@@ -29,7 +29,7 @@ UNKNOWN = reply_from(550, "5.1.1 unknown", Stage.RCPT)
 TOO_BIG = reply_from(552, "5.3.4 too big", Stage.FINAL)
 
 
-def loss(how: How) -> Loss:
+def loss(how: FailureKind) -> Loss:
     return Loss(how, Stage.FINAL, "x")
 
 
@@ -42,10 +42,10 @@ def loss(how: How) -> Loss:
         (Refused(FULL, (Refusal("a", FULL),)), 1, Result.PERMANENT, (0, 1, 0)),
         (Refused(TOO_BIG, (Refusal("a", LATER),)), 3, Result.PERMANENT, (0, 1, 2)),
         (Refused(LATER), 2, Result.TRANSIENT, (0, 2, 0)),
-        (NotSent(loss(How.EOF)), 2, Result.CONNECTION, (0, 0, 0)),
-        (NotSent(loss(How.CANCELLED)), 2, Result.CANCELLED, (0, 0, 0)),
-        (Uncertain(loss(How.TIMEOUT)), 2, Result.TIMEOUT, (0, 0, 0)),
-        (Uncertain(loss(How.GARBLED)), 2, Result.PROTOCOL, (0, 0, 0)),
+        (NotSent(loss(FailureKind.EOF)), 2, Result.CONNECTION, (0, 0, 0)),
+        (NotSent(loss(FailureKind.CANCELLED)), 2, Result.CANCELLED, (0, 0, 0)),
+        (Uncertain(loss(FailureKind.TIMEOUT)), 2, Result.TIMEOUT, (0, 0, 0)),
+        (Uncertain(loss(FailureKind.GARBLED)), 2, Result.PROTOCOL, (0, 0, 0)),
         (Unfit("too large"), 2, Result.UNFIT, (0, 0, 2)),
     ],
 )
@@ -61,7 +61,7 @@ def test_each_outcome_has_its_word(
 
 def test_mail_without_a_connection_was_not_tried() -> None:
     """It is the relay's trouble, counted among the connections that could not be opened."""
-    assert tried_of(Unopened(Trouble(How.CONNECT, Stage.CONNECT, "x")), 1, 100, 0.1, 0.2) is None
+    assert tried_of(Unopened(Trouble(FailureKind.CONNECT, Stage.CONNECT, "x")), 1, 100, 0.1, 0.2) is None
 
 
 replies = st.builds(reply_from, st.integers(400, 599), st.just("x"), st.sampled_from([Stage.RCPT, Stage.FINAL]))

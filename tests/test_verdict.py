@@ -11,7 +11,7 @@ from trio_worker.queue.record import Cause, Record, read_record, write_record
 from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, Verdict
 from trio_worker.smtp.outcome import (
     Accepted,
-    How,
+    FailureKind,
     Loss,
     NotSent,
     Outcome,
@@ -50,7 +50,7 @@ def reply(code: int, stage: Stage = Stage.FINAL, text: str = "") -> Reply:
     return Reply(code, text, stage)
 
 
-def loss(how: How = How.EOF, *, had_delivered: bool = True, mail_accepted: bool = True) -> Loss:
+def loss(how: FailureKind = FailureKind.EOF, *, had_delivered: bool = True, mail_accepted: bool = True) -> Loss:
     return Loss(how, Stage.DATA, "gone", None, had_delivered, mail_accepted)
 
 
@@ -139,8 +139,8 @@ def test_attempts_and_age_are_bounded() -> None:
     Refused(reply(530, Stage.MAIL)),
     Refused(reply(454, Stage.RCPT), tuple(Refusal(each, reply(454, Stage.RCPT)) for each in TO)),
     Refused(reply(432, Stage.FINAL)),
-    Unopened(Trouble(How.LOGIN, Stage.AUTH, "refused", reply(535, Stage.AUTH))),
-    Unopened(Trouble(How.CONNECT, Stage.CONNECT, "connection refused")),
+    Unopened(Trouble(FailureKind.LOGIN, Stage.AUTH, "refused", reply(535, Stage.AUTH))),
+    Unopened(Trouble(FailureKind.CONNECT, Stage.CONNECT, "connection refused")),
     NotSent(loss(had_delivered=False, mail_accepted=False)),
 ])  # fmt: skip
 def test_the_relays_trouble_costs_the_mail_nothing_and_is_told_to_the_breaker(outcome: Outcome) -> None:
@@ -161,7 +161,7 @@ def test_the_relays_trouble_costs_the_mail_nothing_and_is_told_to_the_breaker(ou
     Uncertain(loss()),
     NotSent(loss()),
     NotSent(loss(had_delivered=True, mail_accepted=False)),
-    NotSent(loss(How.CANCELLED, had_delivered=False, mail_accepted=False)),
+    NotSent(loss(FailureKind.CANCELLED, had_delivered=False, mail_accepted=False)),
 ])  # fmt: skip
 def test_what_is_about_a_mail_or_one_connection_does_not_open_the_breaker(outcome: Outcome) -> None:
     """Nothing else stops for it."""
@@ -187,11 +187,11 @@ def test_a_relay_that_closes_every_connection_after_a_few_mails_costs_no_attempt
     """421 on a connection that has delivered is forgiven far more often."""
     record = RECORD
     for _ in range(FORGIVEN_CLOSINGS):
-        verdict = judge(NotSent(loss(How.CLOSING)), record)
+        verdict = judge(NotSent(loss(FailureKind.CLOSING)), record)
         assert isinstance(verdict, Release)
         record = verdict.record
 
-    assert isinstance(judge(NotSent(loss(How.CLOSING)), record), Delay)
+    assert isinstance(judge(NotSent(loss(FailureKind.CLOSING)), record), Delay)
 
 
 @pytest.mark.case("C13")
@@ -245,7 +245,9 @@ REFUSALS = st.lists(
     max_size=2,
     unique_by=lambda refusal: refusal.recipient,
 ).map(tuple)
-LOSSES = st.builds(Loss, st.sampled_from(How), STAGES, st.just("x"), st.none() | REPLIES, st.booleans(), st.booleans())
+LOSSES = st.builds(
+    Loss, st.sampled_from(FailureKind), STAGES, st.just("x"), st.none() | REPLIES, st.booleans(), st.booleans()
+)
 DECIDING = st.sampled_from([Stage.MAIL, Stage.DATA, Stage.FINAL])
 OUTCOMES = st.one_of(
     st.builds(Accepted, REPLIES, REFUSALS),
@@ -253,7 +255,7 @@ OUTCOMES = st.one_of(
     st.builds(NotSent, LOSSES),
     st.builds(Uncertain, LOSSES),
     st.builds(Unfit, st.text(max_size=10)),
-    st.builds(Unopened, st.builds(Trouble, st.sampled_from(How), STAGES, st.just("x"))),
+    st.builds(Unopened, st.builds(Trouble, st.sampled_from(FailureKind), STAGES, st.just("x"))),
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from trio_worker.queue.journal import JournalUnusableError, read_journal
 from trio_worker.redis.url import RedisUrl, RedisUrlFault, parse_redis_url, shown_redis_url
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
 from trio_worker.smtp.conversation import Conversation, Envelope
-from trio_worker.smtp.outcome import Accepted, How, Outcome
+from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome
 
 AT = 1_800_000_000.0
 JOB_ID = "01JD4Y6T8QABCDEFXYZ"
@@ -136,7 +136,7 @@ def _play(capabilities: Capabilities, envelope: Envelope, parts: list[bytes]) ->
         conversation.receive(part)
         conversation.take_outgoing()
     is_broken = conversation.end is not None
-    conversation.lose(How.EOF, "the end")
+    conversation.lose(FailureKind.EOF, "the end")
     assert transaction.outcome is not None
     return transaction.outcome, is_broken
 

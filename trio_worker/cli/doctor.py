@@ -36,7 +36,7 @@ from trio_worker.redis.durability import examine
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.text import effective
 from trio_worker.smtp.connection import Connection
-from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.session import open_session
 from trio_worker.telemetry.words import counted
 
@@ -152,7 +152,7 @@ async def _look_at_relay(settings: Settings) -> Finding:
     ):
         return Finding("relay", f"{name} is the mail catcher, which nobody hosts now: `run` will", is_warning=True)
     if isinstance(opened, Trouble):
-        return Finding("relay", f"{name}: {opened}", LOGIN_REFUSED if opened.how is How.LOGIN else UNREACHABLE)
+        return Finding("relay", f"{name}: {opened}", LOGIN_REFUSED if opened.how is FailureKind.LOGIN else UNREACHABLE)
     await Connection(0, opened, settings.smtp_timeouts).close()
     offers = " ".join(opened.capabilities.keywords)
     return Finding(

@@ -42,7 +42,17 @@ from trio_worker.queue.record import Record
 from trio_worker.queue.settlement import Bury, Delay
 from trio_worker.settings.reader import Settings
 from trio_worker.smtp.connection import Connection
-from trio_worker.smtp.outcome import Accepted, How, NotSent, Outcome, Refused, Trouble, Uncertain, Unfit, Unopened
+from trio_worker.smtp.outcome import (
+    Accepted,
+    FailureKind,
+    NotSent,
+    Outcome,
+    Refused,
+    Trouble,
+    Uncertain,
+    Unfit,
+    Unopened,
+)
 from trio_worker.smtp.session import open_session
 from trio_worker.telemetry.words import duration, trouble_words
 from trio_worker.worker.delivery import envelope_of
@@ -126,7 +136,7 @@ async def _deliver(mail: Mail, settings: Settings) -> Outcome:
             outcome = await connection.deliver(
                 envelope_of(mail, mail.recipients, opened.capabilities, is_cautious=False)
             )
-            if isinstance(outcome, Uncertain) and outcome.loss.how is How.CANCELLED:
+            if isinstance(outcome, Uncertain) and outcome.loss.how is FailureKind.CANCELLED:
                 complain(f"uncertain: {_said(outcome).why}; Message-ID {mail.message_id}")
             await connection.close()
             beside.cancel_scope.cancel()
@@ -156,7 +166,7 @@ def _said(outcome: Outcome) -> _Said:
         case Uncertain(loss):
             return _Said(TIMED_OUT, "uncertain", mask_text(f"it may have been delivered: {loss}"))
         case Unopened(trouble):
-            code = LOGIN_REFUSED if trouble.how is How.LOGIN else UNREACHABLE
+            code = LOGIN_REFUSED if trouble.how is FailureKind.LOGIN else UNREACHABLE
             return _Said(code, "not sent", mask_text(trouble_words(trouble)))
         case _:
             assert_never(outcome)

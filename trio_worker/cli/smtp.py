@@ -49,7 +49,7 @@ from trio_worker.privacy import mask_text
 from trio_worker.redis.client import Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.smtp.connection import Connection
-from trio_worker.smtp.outcome import How, Trouble, Unfit
+from trio_worker.smtp.outcome import FailureKind, Trouble, Unfit
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Opened, certificate_ends_at, open_session
 from trio_worker.smtp.verify import try_envelope
@@ -272,7 +272,7 @@ def _code(ended: Outcome) -> int:
         case Unfit():
             return REFUSED
         case Trouble():
-            return LOGIN_REFUSED if ended.how is How.LOGIN else UNREACHABLE
+            return LOGIN_REFUSED if ended.how is FailureKind.LOGIN else UNREACHABLE
         case _:
             assert_never(ended)
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from attrs import define, evolve, field, frozen
 
-from trio_worker.smtp.outcome import How
+from trio_worker.smtp.outcome import FailureKind
 from trio_worker.telemetry.board import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, heading
 from trio_worker.telemetry.feed import OutcomeLine
 from trio_worker.telemetry.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen, summed_causes
@@ -220,5 +220,5 @@ def _suspended(beats: Iterable[Heartbeat]) -> Suspended | None:
     found = [beat.suspended for beat in beats if beat.suspended is not None]
     if not found:
         return None
-    first = next((each for each in found if each.how == How.LOGIN), found[0])
+    first = next((each for each in found if each.how == FailureKind.LOGIN), found[0])
     return evolve(first, count=sum(each.count for each in found), until=max(each.until for each in found))

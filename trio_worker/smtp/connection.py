@@ -13,7 +13,7 @@ from trio_worker.bridge import unsent_bytes, waiting_bytes
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.conversation import Conversation, Envelope, Transaction
 from trio_worker.smtp.events import ConnectionView
-from trio_worker.smtp.outcome import Accepted, How, Outcome, Refused
+from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome, Refused
 from trio_worker.smtp.relay import Timeouts
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Opened
@@ -35,20 +35,20 @@ TellExchange: TypeAlias = Callable[[Exchange], object]
 class _Wire(asyncio.Protocol):
     """What asyncio tells of the transport, handed straight on: its callbacks run in the trio thread."""
 
-    def __init__(self, received: Callable[[bytes], None], ended: Callable[[How, str], None]) -> None:
+    def __init__(self, received: Callable[[bytes], None], ended: Callable[[FailureKind, str], None]) -> None:
         self._received, self._ended = received, ended
 
     def data_received(self, data: bytes) -> None:
         self._received(data)
 
     def eof_received(self) -> None:
-        self._ended(How.EOF, "the relay closed the connection")
+        self._ended(FailureKind.EOF, "the relay closed the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is None:
-            self._ended(How.EOF, "the connection is closed")
+            self._ended(FailureKind.EOF, "the connection is closed")
         else:
-            self._ended(How.RESET, type(exc).__name__)
+            self._ended(FailureKind.RESET, type(exc).__name__)
 
 
 @define(eq=False)
@@ -192,7 +192,7 @@ class Connection:
             elif now < silent_at:
                 due = min(silent_at, now + soonest)
             else:
-                self.lose(How.TIMEOUT, f"no answer within {self._patience_seconds():g} s")
+                self.lose(FailureKind.TIMEOUT, f"no answer within {self._patience_seconds():g} s")
 
     async def close(self) -> None:
         """Say QUIT, wait for its answer a moment, and end the connection, whatever happens."""
@@ -212,9 +212,9 @@ class Connection:
 
     def abort(self) -> None:
         """End the connection at once; what it had not handed to the kernel is dropped. Never awaits."""
-        self.lose(How.CANCELLED, "we ended it")
+        self.lose(FailureKind.CANCELLED, "we ended it")
 
-    def lose(self, how: How, what: str) -> None:
+    def lose(self, how: FailureKind, what: str) -> None:
         """Note the end of the connection and make sure of it."""
         self.conversation.lose(how, what, unsent_bytes(self.opened.transport))
         self._tell_decided()
@@ -247,7 +247,7 @@ class Connection:
     def _give_up(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         """Decide everything at the moment of the cancel: no more of a message may leave between it and the end."""
         if self.conversation.end is None:
-            self.lose(How.CANCELLED, "given up before the relay answered")
+            self.lose(FailureKind.CANCELLED, "given up before the relay answered")
         return trio.lowlevel.Abort.FAILED
 
     def _note_taken(self, now: float) -> None:

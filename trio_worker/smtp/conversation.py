@@ -34,7 +34,7 @@ from itertools import pairwise
 from attrs import define, field, frozen
 
 from trio_worker.smtp.capabilities import Capabilities
-from trio_worker.smtp.outcome import Accepted, How, Loss, NotSent, Outcome, Refusal, Refused, Uncertain, Unfit
+from trio_worker.smtp.outcome import Accepted, FailureKind, Loss, NotSent, Outcome, Refusal, Refused, Uncertain, Unfit
 from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
 
 # What a path may not hold on the wire: controls, space, DEL and the brackets that would end it (RFC 5321 4.1.2).
@@ -204,9 +204,9 @@ class Conversation:
                 case RawReply() as read:
                     self._answer(read)
                 case Garbled(what):
-                    self._finish(How.GARBLED, what)
+                    self._finish(FailureKind.GARBLED, what)
 
-    def lose(self, how: How, what: str, unsent_bytes: int = 0) -> None:
+    def lose(self, how: FailureKind, what: str, unsent_bytes: int = 0) -> None:
         """End the conversation with the connection; ``unsent_bytes`` of the last writes provably never left us."""
         if self.end is None:
             self._finish(how, what, unsent_bytes=unsent_bytes)
@@ -282,7 +282,7 @@ class Conversation:
     def _answer(self, raw: RawReply) -> None:
         self.replies += 1
         if not self._expected:
-            how = How.CLOSING if raw.code == _CLOSING_CODE else How.GARBLED
+            how = FailureKind.CLOSING if raw.code == _CLOSING_CODE else FailureKind.GARBLED
             self._finish(how, "a reply that no command asked for", raw.answering(Stage.CONNECT))
             return
         step = self._expected[0]
@@ -292,10 +292,10 @@ class Conversation:
         if self.tell_reply is not None:
             self.tell_reply(stage, transaction, reply)
         if raw.code == _CLOSING_CODE:
-            self._finish(How.CLOSING, "the relay is closing", reply)
+            self._finish(FailureKind.CLOSING, "the relay is closing", reply)
             return
         if raw.code // 100 not in _CLASSES[stage]:
-            self._finish(How.GARBLED, f"{raw.code} is no answer to {stage.upper()}", reply)
+            self._finish(FailureKind.GARBLED, f"{raw.code} is no answer to {stage.upper()}", reply)
             return
         self._answered += 1
         if self._answered == len(step.stages):
@@ -356,14 +356,14 @@ class Conversation:
         self._decide(transaction, Accepted(reply, tuple(transaction.refusals)))
         if transaction.refused_so_far is not None:
             # Accepted for whom? The relay's state is not ours: believe the final reply, trust nothing after it.
-            self._finish(How.GARBLED, "a message was accepted whose sender or recipients were refused", reply)
+            self._finish(FailureKind.GARBLED, "a message was accepted whose sender or recipients were refused", reply)
 
     def _decide(self, transaction: Transaction, outcome: Outcome) -> None:
         transaction.outcome = outcome
         del self._open[transaction]
         self._decided.append(transaction)
 
-    def _finish(self, how: How, what: str, reply: Reply | None = None, *, unsent_bytes: int = 0) -> None:
+    def _finish(self, how: FailureKind, what: str, reply: Reply | None = None, *, unsent_bytes: int = 0) -> None:
         """End everything: each open message learns whether it can have been accepted."""
         stage = self.awaited or Stage.CONNECT
         had_delivered = self.delivered > 0
@@ -379,10 +379,10 @@ class Conversation:
 
     def _at_loss(self, transaction: Transaction, loss: Loss, unsent_bytes: int) -> Outcome:
         refused = transaction.refused_so_far
-        if refused is not None and loss.how is not How.GARBLED:
+        if refused is not None and loss.how is not FailureKind.GARBLED:
             return refused
         # After 421 the relay reads no further command, so what it has not answered it has not taken (RFC 5321 3.8).
-        if loss.how is How.CLOSING or not self.is_complete(transaction, unsent_bytes):
+        if loss.how is FailureKind.CLOSING or not self.is_complete(transaction, unsent_bytes):
             return NotSent(loss)
         return Uncertain(loss)
 

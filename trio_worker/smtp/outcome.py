@@ -10,7 +10,7 @@ from attrs import frozen
 from trio_worker.smtp.reply import Reply, Stage
 
 
-class How(StrEnum):
+class FailureKind(StrEnum):
     """How a connection ended, or why none could be had."""
 
     CLOSING = "closing"  # the relay said 421
@@ -35,7 +35,7 @@ class Loss:
     this mail's sender when it ended.
     """
 
-    how: How
+    how: FailureKind
     stage: Stage
     what: str
     reply: Reply | None = None
@@ -50,7 +50,7 @@ class Loss:
 class Trouble:
     """Why no connection could be opened: the relay's trouble or ours, never that of a mail."""
 
-    how: How
+    how: FailureKind
     stage: Stage
     what: str
     reply: Reply | None = None

@@ -28,7 +28,7 @@ from trio_worker.smtp.events import (
     Publish,
 )
 from trio_worker.smtp.opener import Opener, OpenSession
-from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.relay import Timeouts
 
 # How often the keeper looks at the places that lie in the channel: closing one a second late harms nobody.
@@ -389,7 +389,7 @@ class Pool:
     def _suspend(self, trouble: Trouble, failures: int) -> None:
         """Leave every empty place alone for a while: openings that fail in a row look like an attack."""
         seconds = SUSPENDED_SECONDS
-        if trouble.how is How.LOGIN:
+        if trouble.how is FailureKind.LOGIN:
             seconds = min(LOGIN_BACKOFF.cap_seconds, LOGIN_BACKOFF.first_seconds * 2.0 ** min(failures - 1, 20))
         self._suspension = Suspension(trouble, trio.current_time() + seconds, failures)
         for place in self._take_all():

@@ -21,7 +21,7 @@ from attrs import define, frozen
 
 from trio_worker.bridge import call_abortable
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
-from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.relay import Relay
 from trio_worker.smtp.reply import Stage, printable, reply_from
 
@@ -61,7 +61,7 @@ async def open_session(relay: Relay, tell: Tell = lambda _stage, _says: None) ->
             return await opening.run(began)
     except trio.TooSlowError:
         what = f"not open within {relay.timeouts.connect_seconds:g} s"
-        return Trouble(How.TIMEOUT, opening.stage, what)
+        return Trouble(FailureKind.TIMEOUT, opening.stage, what)
     finally:
         if not opening.is_open:
             opening.abort()
@@ -89,11 +89,11 @@ async def _connect(host: str, port: int) -> socket.socket | Trouble:
     try:
         stream = await trio.open_tcp_stream(host, port)
     except socket.gaierror as error:
-        return Trouble(How.RESOLVE, Stage.CONNECT, printable(f"{host}: {error.strerror}"))
+        return Trouble(FailureKind.RESOLVE, Stage.CONNECT, printable(f"{host}: {error.strerror}"))
     except OSError as error:
         return _trouble_of_os(error)
     except UnicodeError:  # of the codec for international names: an empty label, or one that is too long
-        return Trouble(How.RESOLVE, Stage.CONNECT, printable(f"{host}: is no name of a host"))
+        return Trouble(FailureKind.RESOLVE, Stage.CONNECT, printable(f"{host}: is no name of a host"))
     # The socket outlives the trio stream: asyncio gets the descriptor, and nothing else keeps it.
     return socket.socket(fileno=stream.socket.detach())
 
@@ -109,9 +109,9 @@ def _peer(connected: socket.socket) -> str:
 def _trouble_of_os(error: OSError) -> Trouble:
     for each in _causes(error):
         if each.errno in _OUT_OF_DESCRIPTORS:
-            return Trouble(How.LOCAL, Stage.CONNECT, f"this machine: {each.strerror}")
+            return Trouble(FailureKind.LOCAL, Stage.CONNECT, f"this machine: {each.strerror}")
     reasons = dict.fromkeys(each.strerror for each in _causes(error) if each.strerror)
-    return Trouble(How.CONNECT, Stage.CONNECT, printable(", ".join(reasons) or str(error)))
+    return Trouble(FailureKind.CONNECT, Stage.CONNECT, printable(", ".join(reasons) or str(error)))
 
 
 def _causes(error: BaseException | None) -> list[OSError]:
@@ -180,7 +180,9 @@ class _Opening:
         if options.tls == "starttls":
             self.stage = Stage.STARTTLS
             if not capabilities.starttls:
-                return Trouble(How.TLS, Stage.STARTTLS, "the relay offers no STARTTLS, and tls = starttls demands it")
+                return Trouble(
+                    FailureKind.TLS, Stage.STARTTLS, "the relay offers no STARTTLS, and tls = starttls demands it"
+                )
             await smtp.starttls(tls_context=self.relay.tls, server_hostname=options.host)
             self.tell(Stage.STARTTLS, _tls_words(smtp.transport))
             capabilities = await self._greet(smtp)
@@ -210,7 +212,7 @@ class _Opening:
             case None:
                 offered = " ".join(sorted(capabilities.auth)) or "none"
                 what = f"no login both sides know: offered {offered}, usable {' '.join(usable)}"
-                return Trouble(How.LOGIN, Stage.AUTH, printable(what))
+                return Trouble(FailureKind.LOGIN, Stage.AUTH, printable(what))
             case _:
                 assert_never(mechanism)  # type: ignore[arg-type]  # the tuples above hold no other word
         self.tell(Stage.AUTH, printable(f"{mechanism} as {options.username}"))
@@ -220,9 +222,9 @@ class _Opening:
         smtp = self.smtp
         transport = smtp.transport if smtp is not None else None
         if smtp is None or not isinstance(transport, asyncio.Transport) or transport.is_closing():
-            return Trouble(How.EOF, self.stage, "the relay closed the connection after the opening")
+            return Trouble(FailureKind.EOF, self.stage, "the relay closed the connection after the opening")
         if len(getattr(smtp.protocol, "_buffer", b"")):
-            return Trouble(How.GARBLED, self.stage, "the relay sent replies that nothing asked for")
+            return Trouble(FailureKind.GARBLED, self.stage, "the relay sent replies that nothing asked for")
         self.is_open = True
         # What aiosmtplib keeps of the connection must not close it when the client object goes away.
         smtp.transport = smtp.protocol = None
@@ -235,16 +237,16 @@ class _Opening:
         certificate = next((each for each in _chain(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
         if certificate is not None:
             what = f"the relay's certificate is not trusted: {certificate.verify_message or certificate}"
-            return Trouble(How.TLS, Stage.STARTTLS, printable(what))
+            return Trouble(FailureKind.TLS, Stage.STARTTLS, printable(what))
         if any(isinstance(each, ssl.SSLError) for each in _chain(error)):
-            return Trouble(How.TLS, Stage.STARTTLS, printable(f"no TLS session: {error}"))
+            return Trouble(FailureKind.TLS, Stage.STARTTLS, printable(f"no TLS session: {error}"))
         if isinstance(error, aiosmtplib.SMTPResponseException) and error.code > 0:
             reply = reply_from(error.code, error.message, self.stage)
-            hows = {Stage.AUTH: How.LOGIN, Stage.STARTTLS: How.TLS}
-            return Trouble(hows.get(self.stage, How.GREETING), self.stage, "refused", reply)
+            hows = {Stage.AUTH: FailureKind.LOGIN, Stage.STARTTLS: FailureKind.TLS}
+            return Trouble(hows.get(self.stage, FailureKind.GREETING), self.stage, "refused", reply)
         if isinstance(error, aiosmtplib.SMTPServerDisconnected | aiosmtplib.SMTPConnectError | ConnectionError):
-            return Trouble(How.EOF, self.stage, "the relay closed the connection")
-        return Trouble(How.GARBLED, self.stage, printable(str(error)))
+            return Trouble(FailureKind.EOF, self.stage, "the relay closed the connection")
+        return Trouble(FailureKind.GARBLED, self.stage, printable(str(error)))
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

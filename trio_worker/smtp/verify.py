@@ -7,7 +7,7 @@ import asyncio
 import trio
 from attrs import define, field
 
-from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.relay import Timeouts
 from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
 from trio_worker.smtp.session import Opened, Tell
@@ -48,11 +48,11 @@ class _Dialog:
             with trio.fail_after(seconds):
                 heard = await self.ear.replies.receive()
         except trio.TooSlowError:
-            return Trouble(How.TIMEOUT, stage, f"no answer within {seconds:g} s")
+            return Trouble(FailureKind.TIMEOUT, stage, f"no answer within {seconds:g} s")
         except trio.EndOfChannel:
-            return Trouble(How.EOF, stage, "the relay closed the connection")
+            return Trouble(FailureKind.EOF, stage, "the relay closed the connection")
         if isinstance(heard, Garbled):
-            return Trouble(How.GARBLED, stage, heard.what)
+            return Trouble(FailureKind.GARBLED, stage, heard.what)
         reply = heard.answering(stage)
         self.tell(stage, str(reply))
         return reply

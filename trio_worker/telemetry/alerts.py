@@ -8,7 +8,7 @@ from typing import assert_never
 from attrs import frozen
 
 from trio_worker.privacy import mask_text
-from trio_worker.smtp.outcome import How
+from trio_worker.smtp.outcome import FailureKind
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.telemetry.words import duration, per_second, quoted, suspended_words, trouble_words
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
@@ -159,7 +159,7 @@ def _suspended_alert(snapshot: Snapshot) -> Alert | None:
     suspended = snapshot.suspended
     if suspended is None:
         return None
-    severity = Severity.TROUBLE if suspended.how == How.LOGIN else Severity.CAUTION
+    severity = Severity.TROUBLE if suspended.how == FailureKind.LOGIN else Severity.CAUTION
     return Alert("SUSPENDED", suspended_words(suspended, snapshot.max_connections, snapshot.at), severity)
 
 

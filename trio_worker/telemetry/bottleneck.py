@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from trio_worker.smtp.outcome import How
+from trio_worker.smtp.outcome import FailureKind
 from trio_worker.telemetry.heartbeat import Heartbeat, Suspended
 from trio_worker.telemetry.quantiles import added
 from trio_worker.telemetry.snapshot import Snapshot
@@ -221,11 +221,11 @@ def _by_suspension(snapshot: Snapshot, suspended: Suspended, load: _Load) -> Fin
     """Return the finding for connections that are left and busy, while no more can be opened."""
     left, depth = sum(beat.connections_left for beat in load.beats), max(beat.depth for beat in load.beats)
     match suspended.how:
-        case How.LOGIN:
+        case FailureKind.LOGIN:
             advice = "Put the right password where smtp.password_file points: it is tried within two seconds."
-        case How.LOCAL:
+        case FailureKind.LOCAL:
             advice = "Let the process have more open files (ulimit -n, LimitNOFILE)."
-        case How.CLOSING | How.EOF | How.RESET | How.CONNECT | How.GREETING:
+        case FailureKind.CLOSING | FailureKind.EOF | FailureKind.RESET | FailureKind.CONNECT | FailureKind.GREETING:
             advice = "It may be the relay's limit on connections: ask its operator for more, or raise "
             advice += f"smtp.pool.pipeline_depth (now {depth}) to send more over each."
         case _:

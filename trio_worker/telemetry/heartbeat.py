@@ -62,7 +62,7 @@ class Vitals:
 class Suspended:
     """Connections that a pool does without until a time (epoch seconds), because of trouble that others do not have.
 
-    ``why`` is that trouble in words for people, ``how`` in one for machines (`How`).
+    ``why`` is that trouble in words for people, ``how`` in one for machines (`FailureKind`).
     """
 
     count: int

@@ -17,7 +17,7 @@ from trio_worker import __version__
 from trio_worker.jobs.fault import Reason
 from trio_worker.queue.claim import Source
 from trio_worker.queue.operator_counts import DRAIN_BOUNDS, Act, Removal
-from trio_worker.smtp.outcome import How
+from trio_worker.smtp.outcome import FailureKind
 from trio_worker.worker.attempt import Result
 from trio_worker.worker.events import Disposition, Phase
 
@@ -50,7 +50,17 @@ DELAYS = ("deferred", "lost", "relay", "uncertain", "early", OTHER)
 RELEASES = ("released", "lost", "relay", "unkept", "unconfirmed", OTHER)
 CLOSINGS = (
     *("max_messages", "max_lifetime", "idle", "drained"),
-    *map(str, (How.CLOSING, How.EOF, How.RESET, How.TIMEOUT, How.GARBLED, How.CANCELLED)),
+    *map(
+        str,
+        (
+            FailureKind.CLOSING,
+            FailureKind.EOF,
+            FailureKind.RESET,
+            FailureKind.TIMEOUT,
+            FailureKind.GARBLED,
+            FailureKind.CANCELLED,
+        ),
+    ),
     OTHER,
 )
 REDIS_OPS = ("claim", "settle", "renew", "beat", "overview", OTHER)
@@ -137,14 +147,16 @@ TABLE: tuple[Metric, ...] = (
     _counter("smtp_accepted_bytes_total", "Bytes of the mails that the relay accepted."),
     _counter("smtp_connections_opened_total", "Connections to the relay that were opened."),
     _counter(
-        "smtp_connections_failed_total", "Connections that could not be opened, by how.", how=tuple(map(str, How))
+        "smtp_connections_failed_total",
+        "Connections that could not be opened, by how.",
+        how=tuple(map(str, FailureKind)),
     ),
     _counter("smtp_connections_closed_total", "Connections that ended, by why.", reason=CLOSINGS),
     _counter(
         "smtp_suspensions_total",
         "Times that connections were suspended because no more could be opened though others worked, by how; each try "
         "that failed afterwards is one more.",
-        how=tuple(map(str, How)),
+        how=tuple(map(str, FailureKind)),
     ),
     _counter("breaker_opened_total", "Times that claiming stopped because the relay was in trouble."),
     _counter(

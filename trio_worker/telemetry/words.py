@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from trio_worker.privacy import mask_text
-from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.telemetry.heartbeat import Suspended
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.worker.breaker import Breaker, Closed, HalfOpen, Open
@@ -22,19 +22,19 @@ UNKNOWN = "-"
 _LONGEST_SECONDS = 99_999 * 86_400.0
 
 # What the relay does or is, to be read after the word RELAY.
-_TROUBLES: Mapping[How, str] = {
-    How.CLOSING: "closes its connections",
-    How.EOF: "hangs up without a word",
-    How.RESET: "the connection breaks",
-    How.TIMEOUT: "does not answer in time",
-    How.GARBLED: "sends replies that make no sense",
-    How.CANCELLED: "the attempt was given up",
-    How.RESOLVE: "its name has no address",
-    How.CONNECT: "cannot be reached",
-    How.TLS: "no encryption that can be trusted",
-    How.GREETING: "greets with a refusal",
-    How.LOGIN: "refuses the login",
-    How.LOCAL: "this machine is out of file descriptors",
+_TROUBLES: Mapping[FailureKind, str] = {
+    FailureKind.CLOSING: "closes its connections",
+    FailureKind.EOF: "hangs up without a word",
+    FailureKind.RESET: "the connection breaks",
+    FailureKind.TIMEOUT: "does not answer in time",
+    FailureKind.GARBLED: "sends replies that make no sense",
+    FailureKind.CANCELLED: "the attempt was given up",
+    FailureKind.RESOLVE: "its name has no address",
+    FailureKind.CONNECT: "cannot be reached",
+    FailureKind.TLS: "no encryption that can be trusted",
+    FailureKind.GREETING: "greets with a refusal",
+    FailureKind.LOGIN: "refuses the login",
+    FailureKind.LOCAL: "this machine is out of file descriptors",
 }
 
 
@@ -124,7 +124,7 @@ def trouble_words(trouble: Trouble) -> str:
     if trouble.reply is None:
         return _TROUBLES[trouble.how]
     # A relay that answers can be reached: at MAIL it may still refuse whoever we are.
-    words = "refuses the session" if trouble.how is How.CONNECT else _TROUBLES[trouble.how]
+    words = "refuses the session" if trouble.how is FailureKind.CONNECT else _TROUBLES[trouble.how]
     return f"{words} with {trouble.reply.codes}"
 
 

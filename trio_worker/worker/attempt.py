@@ -7,7 +7,7 @@ from typing import assert_never
 
 from attrs import frozen
 
-from trio_worker.smtp.outcome import Accepted, How, Loss, NotSent, Outcome, Refused, Uncertain, Unfit, Unopened
+from trio_worker.smtp.outcome import Accepted, FailureKind, Loss, NotSent, Outcome, Refused, Uncertain, Unfit, Unopened
 from trio_worker.worker.verdict import is_for_good
 
 
@@ -69,11 +69,11 @@ def tried_of(
 
 def _result_of(loss: Loss) -> Result:
     match loss.how:
-        case How.TIMEOUT:
+        case FailureKind.TIMEOUT:
             return Result.TIMEOUT
-        case How.GARBLED:
+        case FailureKind.GARBLED:
             return Result.PROTOCOL
-        case How.CANCELLED:
+        case FailureKind.CANCELLED:
             return Result.CANCELLED
         case _:
             return Result.CONNECTION

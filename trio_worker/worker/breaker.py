@@ -7,7 +7,7 @@ from typing import TypeAlias
 from attrs import evolve, frozen
 
 from trio_worker.smtp.backoff import LOGIN_BACKOFF, OTHER_BACKOFF
-from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.outcome import FailureKind, Trouble
 
 
 @frozen
@@ -64,7 +64,7 @@ def after_idle_probe(breaker: Breaker, now: float) -> Breaker:
 
 
 def _opened(trouble: Trouble, since: float, now: float, failures: int, dice: float) -> Open:
-    backoff = LOGIN_BACKOFF if trouble.how is How.LOGIN else OTHER_BACKOFF
+    backoff = LOGIN_BACKOFF if trouble.how is FailureKind.LOGIN else OTHER_BACKOFF
     wait = min(backoff.cap_seconds, backoff.first_seconds * 2.0 ** min(failures - 1, 20))
     # Up to a quarter more, never less: processes that failed together must not probe together.
     return Open(trouble, since, now + wait * (1.0 + 0.25 * dice), failures)

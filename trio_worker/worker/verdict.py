@@ -34,7 +34,7 @@ from trio_worker.queue.record import Attempt, Cause, Failed, Record
 from trio_worker.queue.settlement import DONE, Bury, Delay, Hold, Release, Verdict
 from trio_worker.smtp.outcome import (
     Accepted,
-    How,
+    FailureKind,
     Loss,
     NotSent,
     Outcome,
@@ -137,9 +137,11 @@ def relay_trouble(outcome: Outcome) -> Trouble | None:
         case Unopened(trouble):
             return trouble
         case Refused(reply) if _is_about_session(reply):
-            how = How.LOGIN if reply.code in SESSION_CODES else How.CONNECT
+            how = FailureKind.LOGIN if reply.code in SESSION_CODES else FailureKind.CONNECT
             return Trouble(how, reply.stage, "the relay refuses the session", reply)
-        case NotSent(loss) if not loss.had_delivered and not loss.mail_accepted and loss.how is not How.CANCELLED:
+        case NotSent(loss) if (
+            not loss.had_delivered and not loss.mail_accepted and loss.how is not FailureKind.CANCELLED
+        ):
             return Trouble(loss.how, loss.stage, loss.what, loss.reply)
         case _:
             return None
@@ -240,9 +242,9 @@ def _sort_recipients(
 
 def _not_sent(loss: Loss, record: Record, terms: Terms) -> Verdict:
     cause = cause_of_loss("lost", loss)
-    if loss.how is How.CANCELLED:
+    if loss.how is FailureKind.CANCELLED:
         return Release(record, cause)
-    is_by_chance = loss.how is How.CLOSING and loss.had_delivered
+    is_by_chance = loss.how is FailureKind.CLOSING and loss.had_delivered
     if not loss.mail_accepted:
         forgiven = FORGIVEN_LOSSES if loss.had_delivered else FORGIVEN_TROUBLES
         return _stand_aside(record, cause, terms, FORGIVEN_CLOSINGS if is_by_chance else forgiven)

@@ -32,7 +32,7 @@ from trio_worker.queue.journal import Journal
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.durability import examine
 from trio_worker.smtp.opener import OpenSession
-from trio_worker.smtp.outcome import How, Trouble
+from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.pool import Pool, PoolOptions, open_pool
 from trio_worker.smtp.relay import Relay, RelayOptions
 from trio_worker.smtp.reply import Stage
@@ -237,7 +237,7 @@ class Worker:
         """Whether the relay refuses our login now: then claiming stopped, or connections beside working ones did."""
         suspension = None if self._pool is None else self._pool.suspension
         troubles = (self._gate.standing_trouble(), None if suspension is None else suspension.trouble)
-        return any(trouble is not None and trouble.how is How.LOGIN for trouble in troubles)
+        return any(trouble is not None and trouble.how is FailureKind.LOGIN for trouble in troubles)
 
     @property
     def relay_trouble(self) -> Trouble | None:
@@ -451,7 +451,7 @@ class Worker:
                 began = now
 
         opened = await open_session(relay, tell)
-        if isinstance(opened, Trouble) and opened.how is How.LOGIN:
+        if isinstance(opened, Trouble) and opened.how is FailureKind.LOGIN:
             self._refused = relay.options
         return opened
 
