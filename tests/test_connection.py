@@ -17,7 +17,7 @@ from trio_worker.capture.server import open_catcher
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.conversation import Envelope
-from trio_worker.smtp.outcome import Accepted, FailureKind, NotSent, Outcome, Refused, Uncertain, Unfit
+from trio_worker.smtp.outcome import Accepted, FailureKind, NotSent, Outcome, Refused, Uncertain, Unsendable
 from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.smtp.session import Opened, open_session
 
@@ -315,7 +315,7 @@ async def test_mails_that_begin_together_are_one_write_and_are_told_of_when_they
     connection.flush(now)
     assert len(transport.written) == 1
     assert await connection.outcomes() == [unfit]
-    assert isinstance(unfit.outcome, Unfit)
+    assert isinstance(unfit.outcome, Unsendable)
     assert connection.in_flight == 3
 
     assert await connection.outcomes() == sent

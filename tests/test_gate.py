@@ -15,8 +15,8 @@ from trio_worker.smtp.outcome import (
     Refused,
     Trouble,
     Uncertain,
-    Unfit,
     Unopened,
+    Unsendable,
 )
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
@@ -78,7 +78,7 @@ async def test_any_mail_the_relay_answered_for_ends_the_trouble(
 @pytest.mark.parametrize(
     "outcome",
     [
-        Unfit("too large"),
+        Unsendable("too large"),
         Uncertain(Loss(FailureKind.EOF, Stage.FINAL, "", had_delivered=True, mail_accepted=True)),
         NotSent(Loss(FailureKind.CLOSING, Stage.MAIL, "421", had_delivered=True)),
     ],

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trio_worker.capture.offer import EXTENSIONS
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
 from trio_worker.smtp.conversation import Conversation, Envelope, Transaction, dot_stuffed
-from trio_worker.smtp.outcome import Accepted, FailureKind, NotSent, Outcome, Refused, Uncertain, Unfit
+from trio_worker.smtp.outcome import Accepted, FailureKind, NotSent, Outcome, Refused, Uncertain, Unsendable
 from trio_worker.smtp.reply import Stage
 
 CHUNKED = Capabilities(pipelining=True, chunking=True, eight_bit=True, has_size=True, size_limit_bytes=1000)
@@ -292,7 +292,7 @@ def test_a_mail_that_the_relay_cannot_take_never_reaches_the_wire(
     conversation = Conversation(capabilities)
     transaction, wire = begin(conversation, envelope)
 
-    assert isinstance(transaction.outcome, Unfit)
+    assert isinstance(transaction.outcome, Unsendable)
     assert word in transaction.outcome.why
     assert wire == b""
     assert conversation.end is None

@@ -16,8 +16,8 @@ from trio_worker.smtp.outcome import (
     Refused,
     Trouble,
     Uncertain,
-    Unfit,
     Unopened,
+    Unsendable,
 )
 from trio_worker.smtp.reply import Reply, Stage, reply_from
 from trio_worker.worker.attempt import Result, tried_of
@@ -46,7 +46,7 @@ def loss(how: FailureKind) -> Loss:
         (NotSent(loss(FailureKind.CANCELLED)), 2, Result.CANCELLED, (0, 0, 0)),
         (Uncertain(loss(FailureKind.TIMEOUT)), 2, Result.TIMEOUT, (0, 0, 0)),
         (Uncertain(loss(FailureKind.GARBLED)), 2, Result.PROTOCOL, (0, 0, 0)),
-        (Unfit("too large"), 2, Result.UNFIT, (0, 0, 2)),
+        (Unsendable("too large"), 2, Result.UNFIT, (0, 0, 2)),
     ],
 )
 def test_each_outcome_has_its_word(

@@ -19,8 +19,8 @@ from trio_worker.smtp.outcome import (
     Refused,
     Trouble,
     Uncertain,
-    Unfit,
     Unopened,
+    Unsendable,
 )
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.worker.verdict import (
@@ -157,7 +157,7 @@ def test_the_relays_trouble_costs_the_mail_nothing_and_is_told_to_the_breaker(ou
     Refused(reply(550, Stage.RCPT), (Refusal(TO[0], reply(550, Stage.RCPT)),)),
     Refused(reply(552, Stage.MAIL)),
     Refused(reply(451)),
-    Unfit("too large"),
+    Unsendable("too large"),
     Uncertain(loss()),
     NotSent(loss()),
     NotSent(loss(had_delivered=True, mail_accepted=False)),
@@ -207,7 +207,7 @@ def test_an_uncertain_mail_is_tried_again_or_held_as_its_type_says() -> None:
 @pytest.mark.case("C29")
 def test_a_mail_that_this_relay_cannot_take_is_dead() -> None:
     """Trying again would not help."""
-    assert isinstance(judge(Unfit("too large")), Bury)
+    assert isinstance(judge(Unsendable("too large")), Bury)
 
 
 def test_a_job_before_its_time_waits_and_one_past_it_is_dead() -> None:
@@ -254,7 +254,7 @@ OUTCOMES = st.one_of(
     st.builds(Refused, st.builds(Reply, st.integers(400, 599), st.just(""), DECIDING), REFUSALS),
     st.builds(NotSent, LOSSES),
     st.builds(Uncertain, LOSSES),
-    st.builds(Unfit, st.text(max_size=10)),
+    st.builds(Unsendable, st.text(max_size=10)),
     st.builds(Unopened, st.builds(Trouble, st.sampled_from(FailureKind), STAGES, st.just("x"))),
 )  # fmt: skip
 

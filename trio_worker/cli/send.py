@@ -50,8 +50,8 @@ from trio_worker.smtp.outcome import (
     Refused,
     Trouble,
     Uncertain,
-    Unfit,
     Unopened,
+    Unsendable,
 )
 from trio_worker.smtp.session import open_session
 from trio_worker.telemetry.words import duration, trouble_words
@@ -159,7 +159,7 @@ def _said(outcome: Outcome) -> _Said:
             return _Said(PARTLY if refusals else OK, "sent", mask_text(str(reply)))
         case Refused(reply):
             return _Said(REFUSED, "refused", mask_text(f"{reply} at {reply.stage.upper()}"))
-        case Unfit(why):
+        case Unsendable(why):
             return _Said(REFUSED, "not sent", why)
         case NotSent(loss):
             return _Said(UNREACHABLE, "not sent", mask_text(str(loss)))

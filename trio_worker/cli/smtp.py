@@ -49,7 +49,7 @@ from trio_worker.privacy import mask_text
 from trio_worker.redis.client import Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.smtp.connection import Connection
-from trio_worker.smtp.outcome import FailureKind, Trouble, Unfit
+from trio_worker.smtp.outcome import FailureKind, Trouble, Unsendable
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Opened, certificate_ends_at, open_session
 from trio_worker.smtp.verify import try_envelope
@@ -59,7 +59,7 @@ from trio_worker.telemetry.words import clock
 _LABELS = {Stage.CONNECT: "connect", Stage.GREETING: "greeting"}
 
 # How a check ends: with the reply that decided, with what kept it from asking, or with trouble on the way.
-Outcome: TypeAlias = Reply | Unfit | Trouble
+Outcome: TypeAlias = Reply | Unsendable | Trouble
 
 smtp = App(name="smtp", help="The relay: check, trace.", help_format="plaintext")
 
@@ -248,7 +248,7 @@ async def _try(
     ended: Outcome
     try:
         if is_wide and not opened.capabilities.smtputf8:
-            ended = Unfit("an address is not ASCII and the relay does not offer SMTPUTF8")
+            ended = Unsendable("an address is not ASCII and the relay does not offer SMTPUTF8")
         else:
             ended = await try_envelope(
                 opened,
@@ -269,7 +269,7 @@ def _code(ended: Outcome) -> int:
     match ended:
         case Reply():
             return OK if ended.is_positive else REFUSED
-        case Unfit():
+        case Unsendable():
             return REFUSED
         case Trouble():
             return LOGIN_REFUSED if ended.how is FailureKind.LOGIN else UNREACHABLE
@@ -281,7 +281,7 @@ def _problem(ended: Outcome, settings: Settings) -> str:
     """Say what went wrong, and what an operator may not think of."""
     if isinstance(ended, Reply):
         return mask_text(f"{ended.stage.upper()} was refused: {ended}")
-    if isinstance(ended, Unfit):
+    if isinstance(ended, Unsendable):
         return ended.why
     listen = settings.capture.listen
     if listen == f"{settings.smtp.host}:{settings.smtp.port}" and read_host(Path(settings.capture.dir)) is None:

@@ -34,7 +34,17 @@ from itertools import pairwise
 from attrs import define, field, frozen
 
 from trio_worker.smtp.capabilities import Capabilities
-from trio_worker.smtp.outcome import Accepted, FailureKind, Loss, NotSent, Outcome, Refusal, Refused, Uncertain, Unfit
+from trio_worker.smtp.outcome import (
+    Accepted,
+    FailureKind,
+    Loss,
+    NotSent,
+    Outcome,
+    Refusal,
+    Refused,
+    Uncertain,
+    Unsendable,
+)
 from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
 
 # What a path may not hold on the wire: controls, space, DEL and the brackets that would end it (RFC 5321 4.1.2).
@@ -161,9 +171,9 @@ class Conversation:
         if self.end is not None:
             transaction.outcome = NotSent(self.end)
             return transaction
-        why = _unfit(envelope, self.capabilities)
+        why = _why_unsendable(envelope, self.capabilities)
         if why:
-            transaction.outcome = Unfit(why)
+            transaction.outcome = Unsendable(why)
             return transaction
         self._todo.extend(self._steps(transaction))
         self._open[transaction] = None
@@ -411,7 +421,7 @@ def _has_only_crlf(content: bytes) -> bool:
     return notes.newlines == "\r\n"
 
 
-def _unfit(envelope: Envelope, capabilities: Capabilities) -> str:
+def _why_unsendable(envelope: Envelope, capabilities: Capabilities) -> str:
     """Say why this relay cannot take this message, or nothing.
 
     The last checks repeat what composing has promised: nothing that could end a command or a message early may reach

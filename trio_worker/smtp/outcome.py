@@ -102,7 +102,7 @@ class Uncertain:
 
 
 @frozen
-class Unfit:
+class Unsendable:
     """The mail cannot go over this relay as it is: over its SIZE, or in need of an extension it lacks."""
 
     why: str
@@ -115,4 +115,4 @@ class Unopened:
     trouble: Trouble
 
 
-Outcome: TypeAlias = Accepted | Refused | NotSent | Uncertain | Unfit | Unopened
+Outcome: TypeAlias = Accepted | Refused | NotSent | Uncertain | Unsendable | Unopened

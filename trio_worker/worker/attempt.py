@@ -7,7 +7,17 @@ from typing import assert_never
 
 from attrs import frozen
 
-from trio_worker.smtp.outcome import Accepted, FailureKind, Loss, NotSent, Outcome, Refused, Uncertain, Unfit, Unopened
+from trio_worker.smtp.outcome import (
+    Accepted,
+    FailureKind,
+    Loss,
+    NotSent,
+    Outcome,
+    Refused,
+    Uncertain,
+    Unopened,
+    Unsendable,
+)
 from trio_worker.worker.verdict import is_for_good
 
 
@@ -59,7 +69,7 @@ def tried_of(
             return Tried(result, content_bytes, compose_seconds, borrow_seconds, 0, recipients - refused, refused)
         case NotSent(loss) | Uncertain(loss):
             return Tried(_result_of(loss), content_bytes, compose_seconds, borrow_seconds)
-        case Unfit():
+        case Unsendable():
             return Tried(Result.UNFIT, content_bytes, compose_seconds, borrow_seconds, 0, 0, recipients)
         case Unopened():
             return None

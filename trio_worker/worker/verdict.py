@@ -42,8 +42,8 @@ from trio_worker.smtp.outcome import (
     Refused,
     Trouble,
     Uncertain,
-    Unfit,
     Unopened,
+    Unsendable,
 )
 from trio_worker.smtp.reply import Reply, Stage
 
@@ -108,7 +108,7 @@ def decide(outcome: Outcome, recipients: tuple[str, ...], record: Record, terms:
             return _not_sent(loss, record, terms)
         case Uncertain(loss):
             return _uncertain(loss, record, terms)
-        case Unfit(why):
+        case Unsendable(why):
             return bury(record, Cause("unfit", text=why), terms.now)
         case Unopened(trouble):
             return Release(record, _cause_of_trouble(trouble))
