@@ -22,7 +22,7 @@ from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.smtp.session import Opened, open_session
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\n.hello\r\n")
-CAREFUL = evolve(MAIL, is_cautious=True)
+AWAITING = evolve(MAIL, awaits_recipients=True)
 LARGE = evolve(MAIL, content=b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n" + b"z" * 900 + b"\r\n" * 4_000_000)
 PATIENCE = Timeouts(5, 5, 5)
 MODES = ["PIPELINING,CHUNKING", "PIPELINING", "CHUNKING", ""]
@@ -53,7 +53,7 @@ async def test_a_mail_arrives_as_it_was_in_every_mode(
 ) -> None:
     """Byte for byte, its leading dots too, and the strict peer has nothing to say."""
     connection = await connect(catcher, nursery, mode)
-    for envelope in (MAIL, CAREFUL, MAIL):
+    for envelope in (MAIL, AWAITING, MAIL):
         assert isinstance(await connection.deliver(envelope), Accepted)
     await connection.close()
 
@@ -97,7 +97,7 @@ async def test_a_connection_lost_at_any_stage_tells_what_became_of_the_mail(
     async with open_catcher(faults=faults(text)) as catcher:
         connection = await connect(catcher, nursery, mode, impatient)
         with trio.fail_after(20):
-            outcome = await connection.deliver(CAREFUL)
+            outcome = await connection.deliver(AWAITING)
 
         assert type(outcome) is kind
         assert connection.end
@@ -113,11 +113,11 @@ async def test_a_reset_that_is_not_answered_hides_no_refusal(
     """The refused mail has its 550; only the next one finds the connection silent, and was not sent."""
     async with open_catcher(faults=faults("rcpt=550:first1 rset=stall")) as catcher:
         connection = await connect(catcher, nursery, mode, Timeouts(5, 0.3, 0.3))
-        refused = await connection.deliver(CAREFUL)
+        refused = await connection.deliver(AWAITING)
         assert isinstance(refused, Refused)
         assert refused.reply.code == 550
         # Where the refusal left no sender standing no RSET is owed.
-        following = await connection.deliver(CAREFUL)
+        following = await connection.deliver(AWAITING)
         assert isinstance(following, Accepted | NotSent)
         assert bool(connection.end) == isinstance(following, NotSent)
         assert ("RSET" in str(catcher.commands)) == isinstance(following, NotSent)
@@ -131,7 +131,7 @@ async def test_a_relay_that_stops_reading_is_given_up(bridge: Complaints, nurser
     async with open_catcher(faults=faults("body=stall"), size_limit_bytes=50_000_000) as catcher:
         connection = await connect(catcher, nursery, mode, Timeouts(5, 0.3, 5))
         with trio.fail_after(10):
-            outcome = await connection.deliver(evolve(LARGE, is_cautious=True))
+            outcome = await connection.deliver(evolve(LARGE, awaits_recipients=True))
 
         assert isinstance(outcome, NotSent)
         assert outcome.loss.how is FailureKind.TIMEOUT

@@ -333,8 +333,8 @@ async def test_a_connection_that_rests_while_redis_is_asked_may_have_died(
 
     assert [each.verdict for each in rig.settler.deliveries] == [DONE]
     assert rig.broker.asked == [1]
-    is_cautious = b"BDAT" not in transport.written[0]
-    assert is_cautious == (rested_seconds > IDLE_SECONDS)
+    awaits_recipients = b"BDAT" not in transport.written[0]
+    assert awaits_recipients == (rested_seconds > IDLE_SECONDS)
 
 
 async def test_a_job_that_is_not_ours_any_more_is_not_sent_and_its_neighbours_are(

@@ -27,7 +27,7 @@ from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.smtp.reply import Stage
 from trio_worker.smtp.session import Opened, open_session
 
-MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\nhello\r\n", is_cautious=True)
+MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\nhello\r\n", awaits_recipients=True)
 QUICK = Timeouts(connect_seconds=5, command_seconds=5, final_reply_seconds=5)
 LOGIN = ("mailer", "correct horse")
 

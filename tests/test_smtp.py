@@ -119,7 +119,7 @@ def test_without_pipelining_every_command_waits() -> None:
 def test_a_cautious_mail_keeps_its_content_until_the_recipients_are_answered() -> None:
     """So a connection that dies before proves that nothing was accepted."""
     conversation = Conversation(CHUNKED)
-    envelope = Envelope(MAIL.sender, MAIL.recipients, MAIL.content, is_cautious=True)
+    envelope = Envelope(MAIL.sender, MAIL.recipients, MAIL.content, awaits_recipients=True)
     transaction, wire = begin(conversation, envelope)
     assert b"BDAT" not in wire
     conversation.lose(FailureKind.EOF, "gone")

@@ -169,7 +169,7 @@ def plays(draw: st.DrawFn) -> Play:
                 tuple(recipients),
                 b"number %d\r\n.a dot\r\n" % number,
                 needs_smtputf8=is_utf8,
-                is_cautious=draw(st.booleans()),
+                awaits_recipients=draw(st.booleans()),
             )
         )
     most = 6 if pipelining and chunking else 2 if pipelining else 1

@@ -37,7 +37,7 @@ MODES: Final = (
     Capabilities(),
 )
 ENVELOPE = Envelope("us@example.com", ("a@example.org", "b@example.org"), b"Subject: x\r\n\r\n.y\r\n")
-CAREFUL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\n.y\r\n", is_cautious=True)
+AWAITING = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\n.y\r\n", awaits_recipients=True)
 OUR_HEADERS = {"Date", "Message-ID", "From", "Subject", "MIME-Version", "Auto-Submitted", "Content-Type"}
 OPTIONAL_HEADERS = {"To", "Cc", "Reply-To", "Content-Transfer-Encoding"}
 
@@ -116,7 +116,7 @@ def check_replies(data: bytes) -> None:
     """Whatever a relay says, cut anywhere, decides the same; nothing is accepted without a 2xx at the end."""
     if len(data) < 2:
         return
-    capabilities, envelope = MODES[data[0] % 4], (ENVELOPE, CAREFUL)[data[0] // 4 % 2]
+    capabilities, envelope = MODES[data[0] % 4], (ENVELOPE, AWAITING)[data[0] // 4 % 2]
     wire, step = data[2:], data[1] % 7 + 1
     whole, is_broken = _play(capabilities, envelope, [wire])
     in_parts, _ = _play(capabilities, envelope, [wire[at : at + step] for at in range(0, len(wire), step)])

@@ -134,7 +134,7 @@ async def _deliver(mail: Mail, settings: Settings) -> Outcome:
             beside.start_soon(connection.watch)
             beside.start_soon(_abort_when_cancelled, connection)
             outcome = await connection.deliver(
-                envelope_of(mail, mail.recipients, opened.capabilities, is_cautious=False)
+                envelope_of(mail, mail.recipients, opened.capabilities, awaits_recipients=False)
             )
             if isinstance(outcome, Uncertain) and outcome.loss.how is FailureKind.CANCELLED:
                 complain(f"uncertain: {_said(outcome).why}; Message-ID {mail.message_id}")

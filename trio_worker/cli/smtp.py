@@ -52,7 +52,7 @@ from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.outcome import FailureKind, Trouble, Unsendable
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Opened, certificate_ends_at, open_session
-from trio_worker.smtp.verify import try_envelope
+from trio_worker.smtp.verify import verify_address
 from trio_worker.telemetry.feed import ExchangeLine
 from trio_worker.telemetry.words import clock
 
@@ -250,7 +250,7 @@ async def _try(
         if is_wide and not opened.capabilities.smtputf8:
             ended = Unsendable("an address is not ASCII and the relay does not offer SMTPUTF8")
         else:
-            ended = await try_envelope(
+            ended = await verify_address(
                 opened,
                 settings.smtp_timeouts,
                 sender.address,

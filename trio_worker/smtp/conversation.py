@@ -6,7 +6,7 @@ How a transaction travels depends on what EHLO offered:
 offered                written together                                    round trips
 =====================  ==================================================  ===========
 PIPELINING, CHUNKING   ``MAIL RCPT... BDAT n LAST <content>``              1
-the same, cautious     ``MAIL RCPT...``, then ``BDAT n LAST <content>``    2
+the same, awaiting     ``MAIL RCPT...``, then ``BDAT n LAST <content>``    2
 PIPELINING             ``MAIL RCPT... DATA``, then ``<content> .``         2
 CHUNKING               one command at a time, BDAT with its content        3 or more
 neither                one command at a time                               4 or more
@@ -69,8 +69,8 @@ _CLOSING_CODE = 421
 class Envelope:
     """One message ready for the wire: bare addresses and canonical content (CRLF ends every line, the last too).
 
-    ``is_cautious`` makes the content wait for the replies to RCPT, so that a connection that ends before them proves
-    that nothing was accepted.
+    ``awaits_recipients`` makes the content wait for the replies to RCPT, so that a connection that ends before them
+    proves that nothing was accepted.
     """
 
     sender: str
@@ -78,7 +78,7 @@ class Envelope:
     content: bytes
     needs_smtputf8: bool = False
     is_eight_bit: bool = False
-    is_cautious: bool = False
+    awaits_recipients: bool = False
 
 
 @define(eq=False)
@@ -235,7 +235,7 @@ class Conversation:
             commands.append("DATA\r\n")
         stages = (Stage.MAIL, *(Stage.RCPT,) * len(envelope.recipients), last)
         encoding = "utf-8" if envelope.needs_smtputf8 else "ascii"
-        if offers.pipelining and not (offers.chunking and envelope.is_cautious):
+        if offers.pipelining and not (offers.chunking and envelope.awaits_recipients):
             return [_Step(stages, transaction, "".join(commands).encode(encoding), content=content)]
         lines = "".join(commands).encode(encoding).splitlines(keepends=True)
         begins: Sequence[int] = (0, len(lines) - 1) if offers.pipelining else range(len(lines))

@@ -1,4 +1,4 @@
-"""Trio. An envelope tried and taken back: MAIL, RCPT and RSET on a fresh session, and never a content."""
+"""Trio. Address verification: MAIL, RCPT and RSET on a fresh session, and no content."""
 
 from __future__ import annotations
 
@@ -13,66 +13,66 @@ from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
 from trio_worker.smtp.session import Opened, Tell
 
 
-class _Ear(asyncio.Protocol):
-    """What asyncio hears from the relay, cut into replies; its callbacks run in the trio thread."""
+class _ReplyReceiver(asyncio.Protocol):
+    """The asyncio protocol that cuts received bytes into replies; its callbacks run in the trio thread."""
 
     def __init__(self) -> None:
         self._reader = ReplyReader()
-        self._heard, self.replies = trio.open_memory_channel[RawReply | Garbled](float("inf"))
+        self._send, self.replies = trio.open_memory_channel[RawReply | Garbled](float("inf"))
 
     def data_received(self, data: bytes) -> None:
         for read in self._reader.feed(data):
-            self._heard.send_nowait(read)
+            self._send.send_nowait(read)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self._heard.close()
+        self._send.close()
 
 
 @define(eq=False)
-class _Dialog:
-    """One command at a time over a session that nobody else uses."""
+class _Commands:
+    """Sends commands one at a time over a session that nothing else uses."""
 
     opened: Opened
     timeouts: Timeouts
     tell: Tell
-    ear: _Ear = field(factory=_Ear)
+    receiver: _ReplyReceiver = field(factory=_ReplyReceiver)
 
     def __attrs_post_init__(self) -> None:
-        self.opened.transport.set_protocol(self.ear)
+        self.opened.transport.set_protocol(self.receiver)
 
-    async def ask(self, stage: Stage, command: str) -> Reply | Trouble:
-        """Say one command and return its reply, whatever that is."""
+    async def send(self, stage: Stage, command: str) -> Reply | Trouble:
+        """Send one command and return its reply, positive or not."""
         seconds = self.timeouts.command_seconds
         self.opened.transport.write(f"{command}\r\n".encode())
         try:
             with trio.fail_after(seconds):
-                heard = await self.ear.replies.receive()
+                received = await self.receiver.replies.receive()
         except trio.TooSlowError:
             return Trouble(FailureKind.TIMEOUT, stage, f"no answer within {seconds:g} s")
         except trio.EndOfChannel:
             return Trouble(FailureKind.EOF, stage, "the relay closed the connection")
-        if isinstance(heard, Garbled):
-            return Trouble(FailureKind.GARBLED, stage, heard.what)
-        reply = heard.answering(stage)
+        if isinstance(received, Garbled):
+            return Trouble(FailureKind.GARBLED, stage, received.what)
+        reply = received.answering(stage)
         self.tell(stage, str(reply))
         return reply
 
 
-async def try_envelope(
+async def verify_address(
     opened: Opened, timeouts: Timeouts, sender: str, recipient: str | None, *, needs_smtputf8: bool, tell: Tell
 ) -> Reply | Trouble:
-    """Ask whether the relay would take a mail, then take the question back; return what decided.
+    """Ask whether the relay would take a mail, then end the transaction with RSET; return the deciding reply.
 
-    The addresses are bare and canonical (`parse_mailbox`); without a recipient the sender alone is tried. The session
-    takes a new transaction afterwards, but for a `Trouble`; closing it is the caller's.
+    The addresses are bare and canonical (`parse_mailbox`); without a recipient only the sender is tried. Unless a
+    `Trouble` is returned the session can take another transaction; the caller closes it.
     """
-    dialog = _Dialog(opened, timeouts, tell)
-    words = f"MAIL FROM:<{sender}>" + (" SMTPUTF8" if needs_smtputf8 else "")
-    answer = await dialog.ask(Stage.MAIL, words)
+    commands = _Commands(opened, timeouts, tell)
+    mail = f"MAIL FROM:<{sender}>" + (" SMTPUTF8" if needs_smtputf8 else "")
+    answer = await commands.send(Stage.MAIL, mail)
     if isinstance(answer, Reply) and answer.is_positive and recipient is not None:
-        answer = await dialog.ask(Stage.RCPT, f"RCPT TO:<{recipient}>")
+        answer = await commands.send(Stage.RCPT, f"RCPT TO:<{recipient}>")
     if isinstance(answer, Trouble):
         return answer
-    undone = await dialog.ask(Stage.RSET, "RSET")
-    is_undone = isinstance(undone, Reply) and undone.is_positive
-    return answer if is_undone or not answer.is_positive else undone
+    reset = await commands.send(Stage.RSET, "RSET")
+    is_reset = isinstance(reset, Reply) and reset.is_positive
+    return answer if is_reset or not answer.is_positive else reset

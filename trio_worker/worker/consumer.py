@@ -268,9 +268,11 @@ class Consumers:
         capabilities, was_idle = connection.opened.capabilities, connection.was_idle
         for delivery in batch:
             delivery.borrow_seconds = counted - delivery.ready_at
-            is_cautious = was_idle or delivery.is_held_when_uncertain
+            awaits_recipients = was_idle or delivery.is_held_when_uncertain
             try:
-                transaction = connection.begin(delivery.envelope(capabilities, is_cautious=is_cautious), now)
+                transaction = connection.begin(
+                    delivery.envelope(capabilities, awaits_recipients=awaits_recipients), now
+                )
             except Exception as error:  # noqa: BLE001  the edge of one job, as in preparation
                 delivery.verdict = self.preparation.bury_broken(delivery, error)
                 self.settler.settle_nowait((delivery,))

@@ -59,11 +59,11 @@ class Delivery:
             raise AssertionError("a delivery is settled before its verdict")
         return Settlement(self.claim, self.verdict, isinstance(self.outcome, Uncertain))
 
-    def envelope(self, capabilities: Capabilities, *, is_cautious: bool) -> Envelope:
+    def envelope(self, capabilities: Capabilities, *, awaits_recipients: bool) -> Envelope:
         """Return the mail as it goes over a connection that can do so much."""
         if self.mail is None:
             raise AssertionError("a delivery goes before its mail is made")
-        envelope = envelope_of(self.mail, self.recipients, capabilities, is_cautious=is_cautious)
+        envelope = envelope_of(self.mail, self.recipients, capabilities, awaits_recipients=awaits_recipients)
         self.content_bytes = len(envelope.content)
         return envelope
 
@@ -92,7 +92,9 @@ class Delivery:
         )
 
 
-def envelope_of(mail: Mail, recipients: tuple[str, ...], capabilities: Capabilities, *, is_cautious: bool) -> Envelope:
+def envelope_of(
+    mail: Mail, recipients: tuple[str, ...], capabilities: Capabilities, *, awaits_recipients: bool
+) -> Envelope:
     """Return a mail as it goes to those recipients over a connection that can do so much."""
     content = mail.content(eight_bit=capabilities.eight_bit)
-    return Envelope(mail.sender, recipients, content, mail.needs_smtputf8, not content.isascii(), is_cautious)
+    return Envelope(mail.sender, recipients, content, mail.needs_smtputf8, not content.isascii(), awaits_recipients)
