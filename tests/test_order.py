@@ -21,7 +21,7 @@ from trio_worker.fleet.orders import (
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.conversation import Conversation, Envelope, Transaction
 from trio_worker.smtp.reply import Reply, Stage, reply_from
-from trio_worker.smtp.trace import Exchange, exchange_of
+from trio_worker.smtp.trace import TraceLine, trace_line_of
 from trio_worker.telemetry.feed import ExchangeLine, read_exchange, write_exchange
 
 SECONDS = st.integers(1, int(MOST_SECONDS)).map(float)
@@ -52,13 +52,13 @@ def test_order_without_an_end_is_none() -> None:
         assert read_letters(f"a log-level debug {seconds}".encode()) == []
 
 
-def traced(received: list[bytes], envelope: Envelope) -> list[Exchange]:
+def traced(received: list[bytes], envelope: Envelope) -> list[TraceLine]:
     """Return what is shown of a conversation with these answers."""
-    shown: list[Exchange] = []
+    shown: list[TraceLine] = []
     conversation = Conversation(Capabilities(pipelining=True, chunking=True))
 
     def tell(stage: Stage, transaction: Transaction | None, reply: Reply) -> None:
-        shown.append(exchange_of(stage, transaction, reply, 0.25, 7))
+        shown.append(trace_line_of(stage, transaction, reply, 0.25, 7))
 
     conversation.tell_reply = tell
     conversation.begin(envelope)
@@ -97,7 +97,7 @@ def test_empty_sender_is_shown_as_such() -> None:
         ExchangeLine,
         st.floats(0, 2e9),
         st.text(),
-        st.builds(Exchange, st.text(), st.text(), st.floats(0, 1e6), st.none() | st.integers(0, 10**6)),
+        st.builds(TraceLine, st.text(), st.text(), st.floats(0, 1e6), st.none() | st.integers(0, 10**6)),
     )
 )
 def test_exchange_comes_back_as_written(line: ExchangeLine) -> None:
@@ -115,6 +115,6 @@ def test_unreadable_exchange_is_none(noise: bytes) -> None:
 
 def test_reply_to_no_message_is_named_by_its_stage() -> None:
     """RSET and QUIT belong to no message."""
-    exchange = exchange_of(Stage.RSET, None, reply_from(250, "ok", Stage.RSET), 0.1, 3)
+    exchange = trace_line_of(Stage.RSET, None, reply_from(250, "ok", Stage.RSET), 0.1, 3)
 
     assert (exchange.said, exchange.reply) == ("RSET", "250 ok")

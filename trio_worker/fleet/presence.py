@@ -21,7 +21,7 @@ from trio_worker.fleet.vitals import VitalsMeter
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import drain_names
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.smtp.trace import Exchange
+from trio_worker.smtp.trace import TraceLine
 from trio_worker.telemetry.feed import ExchangeLine, OutcomeLine, write_exchange, write_outcome
 from trio_worker.telemetry.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
 from trio_worker.worker.events import Event, Settled
@@ -79,7 +79,7 @@ class Presence:
             self._outcomes += [OutcomeLine(now, job, self.worker_name) for job in event.jobs[-TOLD_AT_ONCE:]]
             self._has_news.set()
 
-    def note_exchange(self, exchange: Exchange) -> None:
+    def note_exchange(self, exchange: TraceLine) -> None:
         """Keep what was said on a connection for those who trace; beyond what travels at once it is left out."""
         if len(self._exchanges) < EXCHANGES_AT_ONCE:
             self._exchanges.append(ExchangeLine(time.time(), self.worker_name, exchange))

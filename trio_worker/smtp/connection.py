@@ -17,7 +17,7 @@ from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome, Refused
 from trio_worker.smtp.relay import Timeouts
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Opened
-from trio_worker.smtp.trace import Exchange, exchange_of
+from trio_worker.smtp.trace import TraceLine, trace_line_of
 
 # A connection that rested longer may have died unseen: its next message waits for the replies to RCPT.
 IDLE_SECONDS = 5.0
@@ -28,8 +28,8 @@ QUIT_SECONDS = 0.5
 LARGE_BYTES = 262_144
 
 
-# Told of each command and its reply while somebody traces.
-TellExchange: TypeAlias = Callable[[Exchange], object]
+# Called with each command and its reply while the connection is traced.
+OnTrace: TypeAlias = Callable[[TraceLine], object]
 
 
 class _Wire(asyncio.Protocol):
@@ -77,7 +77,7 @@ class Connection:
     _taken_bytes: int = 0  # of all that was written, by the kernel, when the connection was last looked at
     _progress_at: float = field(factory=trio.current_time)
     _state_since: float = field(factory=trio.current_time)
-    _tell_exchange: TellExchange | None = None
+    _on_trace: OnTrace | None = None
 
     def __attrs_post_init__(self) -> None:
         self.conversation = Conversation(self.opened.capabilities)
@@ -219,10 +219,10 @@ class Connection:
         self.conversation.lose(how, what, unsent_bytes(self.opened.transport))
         self._tell_decided()
 
-    def trace(self, tell: TellExchange | None) -> None:
-        """Tell each command and its reply from now on; None ends it."""
-        self._tell_exchange = tell
-        self.conversation.tell_reply = None if tell is None else self._note_reply
+    def trace(self, on_trace: OnTrace | None) -> None:
+        """Call ``on_trace`` with each command and its reply from now on; None ends it."""
+        self._on_trace = on_trace
+        self.conversation.tell_reply = None if on_trace is None else self._note_reply
 
     def view(self) -> ConnectionView:
         now = trio.current_time()
@@ -241,8 +241,8 @@ class Connection:
 
     def _note_reply(self, stage: Stage, transaction: Transaction | None, reply: Reply) -> None:
         seconds = trio.current_time() - self._state_since
-        if self._tell_exchange is not None:
-            self._tell_exchange(exchange_of(stage, transaction, reply, seconds, self.connection_id))
+        if self._on_trace is not None:
+            self._on_trace(trace_line_of(stage, transaction, reply, seconds, self.connection_id))
 
     def _give_up(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         """Decide everything at the moment of the cancel: no more of a message may leave between it and the end."""
@@ -299,8 +299,8 @@ class Connection:
             self.nudge()
         self._quiet.set()
         if self.conversation.end is not None:
-            if self._tell_exchange is not None and not self._over.is_set():
+            if self._on_trace is not None and not self._over.is_set():
                 seconds = trio.current_time() - self._state_since
-                self._tell_exchange(Exchange("end", mask_text(self.end), seconds, self.connection_id))
+                self._on_trace(TraceLine("end", mask_text(self.end), seconds, self.connection_id))
             self.opened.transport.abort()
             self._over.set()

@@ -18,7 +18,7 @@ from attrs import define, evolve, field, frozen
 
 from trio_worker.option import option
 from trio_worker.smtp.backoff import LOGIN_BACKOFF
-from trio_worker.smtp.connection import Connection, TellExchange
+from trio_worker.smtp.connection import Connection, OnTrace
 from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionOpened,
@@ -123,7 +123,7 @@ class Pool:
     _opened_ever: int = 0
     _openings: set[trio.CancelScope] = field(factory=set)  # that borrowers wait for
     _suspension: Suspension | None = None
-    _tell_exchange: TellExchange | None = None
+    _on_trace: OnTrace | None = None
     _context: Context = field(factory=copy_context)  # in which each task of the keeper starts
 
     def __attrs_post_init__(self) -> None:
@@ -232,11 +232,11 @@ class Pool:
         for place in sorted(places, key=lambda place: isinstance(place, Connection)):
             self._put(place)
 
-    def trace(self, tell: TellExchange | None) -> None:
-        """Tell each command and its reply on every connection from now on; None ends it."""
-        self._tell_exchange = tell
+    def trace(self, on_trace: OnTrace | None) -> None:
+        """Call ``on_trace`` with each command and its reply on every connection from now on; None ends it."""
+        self._on_trace = on_trace
         for connection in self._open:
-            connection.trace(tell)
+            connection.trace(on_trace)
 
     def try_suspended(self) -> None:
         """Let suspended places be tried at once: what kept them empty may just have been mended."""
@@ -415,7 +415,7 @@ class Pool:
             return opened
         self._opened_ever += 1
         connection = Connection(self._opened_ever, opened, self.timeouts)
-        connection.trace(self._tell_exchange)
+        connection.trace(self._on_trace)
         self._open[connection] = None
         self._tasks.start_soon(connection.watch)
         self.publish(

@@ -1,4 +1,4 @@
-"""Pure. One command and its reply on a connection to the relay, masked, as they are shown to whoever traces it."""
+"""Pure. The protocol trace of a connection: one line for each command and its reply, addresses masked."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from trio_worker.smtp.reply import Reply, Stage
 
 
 @frozen
-class Exchange:
-    """What was said and answered, without content and with its addresses masked.
+class TraceLine:
+    """One command and its reply, without content and with its addresses masked.
 
     ``seconds`` is the time since the last write on the connection, ``connection_id`` None while it is being opened.
     """
@@ -22,7 +22,7 @@ class Exchange:
     connection_id: int | None = None
 
 
-def said_words(stage: Stage, transaction: Transaction | None) -> str:
+def command_text(stage: Stage, transaction: Transaction | None) -> str:
     """Return the command that a reply answers, before the reply is taken into the transaction."""
     if transaction is None:
         return stage.upper()
@@ -38,8 +38,8 @@ def said_words(stage: Stage, transaction: Transaction | None) -> str:
             return stage.upper()
 
 
-def exchange_of(
+def trace_line_of(
     stage: Stage, transaction: Transaction | None, reply: Reply, seconds: float, connection_id: int
-) -> Exchange:
-    """Return an exchange from the reply that ended it."""
-    return Exchange(said_words(stage, transaction), mask_text(str(reply)), seconds, connection_id)
+) -> TraceLine:
+    """Return the line of a command, made from the reply that answered it."""
+    return TraceLine(command_text(stage, transaction), mask_text(str(reply)), seconds, connection_id)

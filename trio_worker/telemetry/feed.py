@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from cattrs import BaseValidationError, Converter
 
 from trio_worker.privacy import mask_text
-from trio_worker.smtp.trace import Exchange
+from trio_worker.smtp.trace import TraceLine
 from trio_worker.worker.events import SettledJob
 
 _CONVERTER = Converter(omit_if_default=True)
@@ -45,7 +45,7 @@ class ExchangeLine:
 
     at: float
     worker: str
-    exchange: Exchange
+    exchange: TraceLine
 
 
 def write_exchange(line: ExchangeLine) -> str:

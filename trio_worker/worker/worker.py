@@ -37,7 +37,7 @@ from trio_worker.smtp.pool import Pool, PoolOptions, open_pool
 from trio_worker.smtp.relay import Relay, RelayOptions
 from trio_worker.smtp.reply import Stage
 from trio_worker.smtp.session import Opened, open_session
-from trio_worker.smtp.trace import Exchange
+from trio_worker.smtp.trace import TraceLine
 from trio_worker.telemetry.board import Board
 from trio_worker.telemetry.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, told_types
 from trio_worker.telemetry.snapshot import Snapshot
@@ -341,7 +341,7 @@ class Worker:
             case _:
                 assert_never(order)
 
-    def _note_exchange(self, exchange: Exchange) -> None:
+    def _note_exchange(self, exchange: TraceLine) -> None:
         """Tell what was said on a connection, until the time is over or nobody looks any more."""
         is_over = self._traces_until is None or trio.current_time() > self._traces_until
         if is_over or not self._presence.is_watched:
@@ -447,7 +447,7 @@ class Worker:
             nonlocal began
             if self._traces_until is not None:
                 now = trio.current_time()
-                self._note_exchange(Exchange(stage.upper(), mask_text(says), now - began))
+                self._note_exchange(TraceLine(stage.upper(), mask_text(says), now - began))
                 began = now
 
         opened = await open_session(relay, tell)
