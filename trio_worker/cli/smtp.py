@@ -256,7 +256,7 @@ async def _try(
                 sender.address,
                 None if recipient is None else recipient.address,
                 needs_smtputf8=is_wide,
-                tell=timer.note,
+                on_step=timer.note,
             )
         if not isinstance(ended, Trouble):
             await Connection(0, opened, settings.smtp_timeouts).close()

@@ -43,21 +43,21 @@ class Opened:
     certificate_ends_at: float | None = None  # epoch seconds; None without TLS
 
 
-# Told of each step when it is done, with what it brought in words for a screen.
-Tell: TypeAlias = Callable[[Stage, str], object]
+# Called after each step, with what it brought as text for a screen.
+OnStep: TypeAlias = Callable[[Stage, str], object]
 
 
-async def open_session(relay: Relay, tell: Tell = lambda _stage, _says: None) -> Opened | Trouble:
+async def open_session(relay: Relay, on_step: OnStep = lambda _stage, _says: None) -> Opened | Trouble:
     """Open a session; a cancel or the deadline leaves nothing open behind."""
     began = time.perf_counter()
-    opening = _Opening(relay, tell)
+    opening = _Opening(relay, on_step)
     try:
         with trio.fail_after(relay.timeouts.connect_seconds):
             connected = await _connect(relay.options.host, relay.options.port)
             if isinstance(connected, Trouble):
                 return connected
             opening.sock = connected
-            tell(Stage.CONNECT, _peer(connected))
+            on_step(Stage.CONNECT, _peer(connected))
             return await opening.run(began)
     except trio.TooSlowError:
         what = f"not open within {relay.timeouts.connect_seconds:g} s"
@@ -129,7 +129,7 @@ class _Opening:
     """The steps of one opening; ``stage`` is where it stands, for the trouble that may come."""
 
     relay: Relay
-    tell: Tell
+    on_step: OnStep
     sock: socket.socket | None = None
     stage: Stage = Stage.CONNECT
     smtp: aiosmtplib.SMTP | None = None
@@ -175,7 +175,7 @@ class _Opening:
             tls_context=self.relay.tls,
         )
         words = str(reply_from(greeting.code, greeting.message, Stage.GREETING))
-        self.tell(Stage.GREETING, f"{_tls_words(smtp.transport)}; {words}" if implicit else words)
+        self.on_step(Stage.GREETING, f"{_tls_words(smtp.transport)}; {words}" if implicit else words)
         capabilities = await self._greet(smtp)
         if options.tls == "starttls":
             self.stage = Stage.STARTTLS
@@ -184,7 +184,7 @@ class _Opening:
                     FailureKind.TLS, Stage.STARTTLS, "the relay offers no STARTTLS, and tls = starttls demands it"
                 )
             await smtp.starttls(tls_context=self.relay.tls, server_hostname=options.host)
-            self.tell(Stage.STARTTLS, _tls_words(smtp.transport))
+            self.on_step(Stage.STARTTLS, _tls_words(smtp.transport))
             capabilities = await self._greet(smtp)
         if options.username:
             self.stage = Stage.AUTH
@@ -195,7 +195,7 @@ class _Opening:
         self.stage = Stage.EHLO
         reply = await smtp.ehlo()
         capabilities = read_ehlo(reply.message, self.relay.options.ignore_ehlo)
-        self.tell(Stage.EHLO, printable(" ".join(capabilities.keywords)))
+        self.on_step(Stage.EHLO, printable(" ".join(capabilities.keywords)))
         return capabilities
 
     async def _log_in(self, smtp: aiosmtplib.SMTP, capabilities: Capabilities) -> Capabilities | Trouble:
@@ -215,7 +215,7 @@ class _Opening:
                 return Trouble(FailureKind.LOGIN, Stage.AUTH, printable(what))
             case _:
                 assert_never(mechanism)  # type: ignore[arg-type]  # the tuples above hold no other word
-        self.tell(Stage.AUTH, printable(f"{mechanism} as {options.username}"))
+        self.on_step(Stage.AUTH, printable(f"{mechanism} as {options.username}"))
         return capabilities
 
     def _hand_over(self, capabilities: Capabilities, began: float) -> Opened | Trouble:

@@ -10,7 +10,7 @@ from attrs import define, field
 from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.relay import Timeouts
 from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
-from trio_worker.smtp.session import Opened, Tell
+from trio_worker.smtp.session import OnStep, Opened
 
 
 class _ReplyReceiver(asyncio.Protocol):
@@ -34,7 +34,7 @@ class _Commands:
 
     opened: Opened
     timeouts: Timeouts
-    tell: Tell
+    on_step: OnStep
     receiver: _ReplyReceiver = field(factory=_ReplyReceiver)
 
     def __attrs_post_init__(self) -> None:
@@ -54,19 +54,19 @@ class _Commands:
         if isinstance(received, Garbled):
             return Trouble(FailureKind.GARBLED, stage, received.what)
         reply = received.answering(stage)
-        self.tell(stage, str(reply))
+        self.on_step(stage, str(reply))
         return reply
 
 
 async def verify_address(
-    opened: Opened, timeouts: Timeouts, sender: str, recipient: str | None, *, needs_smtputf8: bool, tell: Tell
+    opened: Opened, timeouts: Timeouts, sender: str, recipient: str | None, *, needs_smtputf8: bool, on_step: OnStep
 ) -> Reply | Trouble:
     """Ask whether the relay would take a mail, then end the transaction with RSET; return the deciding reply.
 
     The addresses are bare and canonical (`parse_mailbox`); without a recipient only the sender is tried. Unless a
     `Trouble` is returned the session can take another transaction; the caller closes it.
     """
-    commands = _Commands(opened, timeouts, tell)
+    commands = _Commands(opened, timeouts, on_step)
     mail = f"MAIL FROM:<{sender}>" + (" SMTPUTF8" if needs_smtputf8 else "")
     answer = await commands.send(Stage.MAIL, mail)
     if isinstance(answer, Reply) and answer.is_positive and recipient is not None:
