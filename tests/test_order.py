@@ -60,7 +60,7 @@ def traced(received: list[bytes], envelope: Envelope) -> list[TraceLine]:
     def tell(stage: Stage, transaction: Transaction | None, reply: Reply) -> None:
         shown.append(trace_line_of(stage, transaction, reply, 0.25, 7))
 
-    conversation.tell_reply = tell
+    conversation.on_reply = tell
     conversation.begin(envelope)
     conversation.take_outgoing()
     for each in received:

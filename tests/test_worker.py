@@ -128,7 +128,7 @@ async def test_a_worker_that_has_taken_all_there_was_waits_and_does_not_claim_ag
             is_settled.set()
 
     worker.sinks = [*worker.sinks, note]
-    workers.client.tell_call = lambda doing, *_: done.append(doing)
+    workers.client.on_call = lambda doing, *_: done.append(doing)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, worker)
         with trio.fail_after(30):

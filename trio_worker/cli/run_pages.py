@@ -25,7 +25,7 @@ def metrics_of(worker: Worker, logbook: Logbook, settings: Settings) -> Metrics:
         profile=settings.profile,
     )
     worker.sinks = [*worker.sinks, metrics.note]
-    worker.client.tell_call = metrics.note_call
+    worker.client.on_call = metrics.note_call
     worker.tell_lag(metrics.note_lag)
     return metrics
 

@@ -128,7 +128,7 @@ Answer: TypeAlias = Any
 # A script's name and its arguments.
 ScriptCall: TypeAlias = tuple[str, Sequence[bytes | str | int]]
 # Told what a call was for (a script's name, or a command's first word), how many seconds it took, and its trouble.
-TellCall: TypeAlias = Callable[[str, float, "Unavailable | None"], object]
+OnCall: TypeAlias = Callable[[str, float, "Unavailable | None"], object]
 
 
 @define
@@ -149,7 +149,7 @@ class RedisClient:
     scripts: dict[str, Script] = field(factory=read_scripts)
     calls: int = 0
     answered_at: float = -inf  # when Redis last did what was asked (local clock, seconds)
-    tell_call: TellCall | None = None  # told of each call that answers at once, if anybody measures
+    on_call: OnCall | None = None  # told of each call that answers at once, if anybody measures
 
     async def run_script(self, name: str, keys: Sequence[str], *args: bytes | str | int) -> Answer | Unavailable:
         """Run a script of the package; on NOSCRIPT (a restart, SCRIPT FLUSH) its text is sent instead."""
@@ -264,8 +264,8 @@ class RedisClient:
             self.answered_at = now
         elif unavailable.is_elsewhere:
             self.look_elsewhere()
-        if self.tell_call is not None and doing:
-            self.tell_call(doing, now - began, unavailable)
+        if self.on_call is not None and doing:
+            self.on_call(doing, now - began, unavailable)
         return answer
 
 

@@ -222,7 +222,7 @@ class Connection:
     def trace(self, on_trace: OnTrace | None) -> None:
         """Call ``on_trace`` with each command and its reply from now on; None ends it."""
         self._on_trace = on_trace
-        self.conversation.tell_reply = None if on_trace is None else self._note_reply
+        self.conversation.on_reply = None if on_trace is None else self._note_reply
 
     def view(self) -> ConnectionView:
         now = trio.current_time()

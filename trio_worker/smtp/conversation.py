@@ -144,7 +144,7 @@ class Conversation:
     written_bytes: int = 0
     last_reply: Reply | None = None
     # Told of each reply, before it is taken: for whoever traces the connection.
-    tell_reply: Callable[[Stage, Transaction | None, Reply], object] | None = None
+    on_reply: Callable[[Stage, Transaction | None, Reply], object] | None = None
     _todo: deque[_Step] = field(factory=deque)
     _expected: deque[_Step] = field(factory=deque)  # written, and not answered in full
     _answered: int = 0  # replies to the first of them
@@ -276,7 +276,7 @@ class Conversation:
         if step is None or step.transaction is None or len(step.stages) < 3 or step.stages[-1] is not Stage.FINAL:
             return False
         # Whoever traces is told of each reply by itself.
-        raw = self._reader.read_acceptances(len(step.stages)) if self.tell_reply is None else None
+        raw = self._reader.read_acceptances(len(step.stages)) if self.on_reply is None else None
         if raw is None:
             return False
         self._expected.popleft()
@@ -299,8 +299,8 @@ class Conversation:
         stage = step.stages[self._answered]
         transaction = None if stage is Stage.RSET else step.transaction
         reply = self.last_reply = raw.answering(stage)
-        if self.tell_reply is not None:
-            self.tell_reply(stage, transaction, reply)
+        if self.on_reply is not None:
+            self.on_reply(stage, transaction, reply)
         if raw.code == _CLOSING_CODE:
             self._finish(FailureKind.CLOSING, "the relay is closing", reply)
             return

@@ -82,7 +82,7 @@ POOL_CLOSED = PoolClosed()
 
 Place: TypeAlias = Connection | Vacancy
 # Called when a connection that no mail asked for could not be opened, and no other one works.
-TellTrouble: TypeAlias = Callable[[Trouble], object]
+OnTrouble: TypeAlias = Callable[[Trouble], object]
 # Says why no connection may be opened now; None when one may.
 StandingTrouble: TypeAlias = Callable[[], Trouble | None]
 # What the keeper has places for.
@@ -107,7 +107,7 @@ class Pool:
     timeouts: Timeouts
     publish: Publish
     _open_session: OpenSession
-    _tell_trouble: TellTrouble
+    _on_trouble: OnTrouble
     _standing_trouble: StandingTrouble
     _tasks: trio.Nursery  # where connections are watched, opened ahead, and say QUIT when they are over
     is_closed: bool = False
@@ -507,7 +507,7 @@ class Pool:
             if self._suspension is None:
                 self._suspend(opened, failures=1)
             return None
-        self._tell_trouble(opened)
+        self._on_trouble(opened)
         return VACANCY
 
     async def _retire(self, connection: Connection, why: str) -> Place:
@@ -556,18 +556,18 @@ async def open_pool(
     timeouts: Timeouts,
     open_session: OpenSession,
     publish: Publish,
-    tell_trouble: TellTrouble = lambda _: None,
+    on_trouble: OnTrouble = lambda _: None,
     standing_trouble: StandingTrouble = lambda: None,
 ) -> AsyncIterator[Pool]:
     """Open a pool and keep it for the block; all connections are closed at its end, also on a cancel.
 
-    ``open_session`` opens one connection to the relay. ``tell_trouble`` is called with the trouble of one that the pool
+    ``open_session`` opens one connection to the relay. ``on_trouble`` is called with the trouble of one that the pool
     opened for its own sake. While ``standing_trouble`` returns some, none is opened.
 
     No message may be in flight when the block ends: the tasks that borrow live in a nursery inside it.
     """
     async with trio.open_nursery() as keeping:
-        pool = Pool(options, timeouts, publish, open_session, tell_trouble, standing_trouble, keeping)
+        pool = Pool(options, timeouts, publish, open_session, on_trouble, standing_trouble, keeping)
         keeping.start_soon(pool.keep)
         try:
             yield pool
