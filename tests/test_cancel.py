@@ -128,7 +128,7 @@ async def drained_at(step: int, workers: WorkerMaker, relay: Catcher) -> bool:
     assert after.waiting + after.delayed + relay.total - sent_before == 5, f"step {step}: {after}, {ledger}"
     pool = worker._pool
     assert pool is not None
-    assert (pool.lent, pool.kept) == (0, pool.size), f"step {step}: {pool!r}"
+    assert (pool.borrowed, pool.kept) == (0, pool.size), f"step {step}: {pool!r}"
     return instrument.steps >= step
 
 

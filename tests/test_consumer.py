@@ -374,7 +374,7 @@ async def test_a_cancel_leaves_no_job_without_a_verdict(
             await trio.sleep(0.5)
             nursery.cancel_scope.cancel()
         rig.consumers.release_waiting()
-        assert (pool.free + pool.kept, pool.lent) == (pool.size, 0)
+        assert (pool.free + pool.kept, pool.borrowed) == (pool.size, 0)
 
     assert len(rig.in_flight) == 0
     assert len(rig.settler.deliveries) == 12

@@ -228,5 +228,5 @@ async def test_who_waits_for_a_place_comes_in_turn_and_a_cancel_passes_it_on(
                     await trio.testing.wait_all_tasks_blocked()
                 scopes[1].cancel()
                 scopes[2].cancel()
-        assert (pool.free, pool.lent) == (1, 0)
+        assert (pool.free, pool.borrowed) == (1, 0)
     assert order == [0, 3, 4, 5]

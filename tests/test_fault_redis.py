@@ -651,7 +651,7 @@ async def test_a_job_whose_delivery_raises_dies_alone(
 
     assert catcher.total == (3 if function == "envelope_of" else 5)
     assert worker._pool is not None
-    assert worker._pool.lent == 0
+    assert worker._pool.borrowed == 0
     dead = await read_shelf(workers.client, "jobs", "dead", 5, with_bodies=True)
     assert isinstance(dead, list)
     assert [job.cause.word for job in dead] == ["broke", "broke"]

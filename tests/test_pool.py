@@ -63,7 +63,7 @@ class Opener:
 
 def is_whole(pool: Pool) -> bool:
     """Whether each place has come back to the channel."""
-    return (pool.free, pool.lent, pool.kept) == (pool.size, 0, 0) and pool.size == pool.options.max_size
+    return (pool.free, pool.borrowed, pool.kept) == (pool.size, 0, 0) and pool.size == pool.options.max_size
 
 
 async def send(pool: Pool) -> Outcome | Trouble | PoolClosed:
@@ -332,7 +332,7 @@ async def test_a_closed_pool_turns_everybody_away_at_once(autojump_clock: trio.t
 
         assert [type(each) for each in found] == [PoolClosed, PoolClosed, Accepted]
         assert isinstance(await send(pool), PoolClosed)
-        assert (pool.free, pool.lent, pool.kept) == (0, 0, 1)
+        assert (pool.free, pool.borrowed, pool.kept) == (0, 0, 1)
 
 
 async def test_a_closed_pool_ends_openings_that_somebody_waits_for(autojump_clock: trio.testing.MockClock) -> None:
@@ -351,7 +351,7 @@ async def test_a_closed_pool_ends_openings_that_somebody_waits_for(autojump_cloc
             pool.close()
 
         assert ([type(each) for each in found], trio.current_time() - began) == ([PoolClosed], 0)
-        assert (pool.free, pool.lent, pool.kept) == (0, 0, 2)
+        assert (pool.free, pool.borrowed, pool.kept) == (0, 0, 2)
 
 
 async def test_a_place_that_was_on_its_way_when_the_pool_was_closed_opens_nothing(
@@ -375,7 +375,7 @@ async def test_a_place_that_was_on_its_way_when_the_pool_was_closed_opens_nothin
 
         assert [type(each) for each in found] == [PoolClosed]
         assert opener.tries == 1
-        assert (pool.free, pool.lent, pool.kept) == (0, 0, 1)
+        assert (pool.free, pool.borrowed, pool.kept) == (0, 0, 1)
 
 
 @define(eq=False)
@@ -483,12 +483,12 @@ async def _use_at_random(seed: int) -> None:
                     case _:
                         pass
                 await trio.testing.wait_all_tasks_blocked()  # what is on its way to a waiter has arrived
-                assert pool.free + pool.lent + pool.kept == pool.size, repr(pool)
+                assert pool.free + pool.borrowed + pool.kept == pool.size, repr(pool)
                 assert len(pool.views()) + pool.connecting <= max(pool.size, 9), repr(pool)
             nursery.cancel_scope.cancel()
         await trio.sleep(120)
         assert pool.free + pool.kept == pool.size == pool.options.max_size
-        assert (pool.lent, pool.kept, pool.suspension) == (0, 0, None), repr(pool)
+        assert (pool.borrowed, pool.kept, pool.suspension) == (0, 0, None), repr(pool)
     assert all(transport.is_aborted for transport in opener.transports)
 
 

@@ -64,13 +64,13 @@ async def test_a_pool_that_is_resized_has_as_many_places_as_it_says(
                 nursery.start_soon(send, pool)
             await trio.testing.wait_all_tasks_blocked()
             pool.resize(after)
-        assert (pool.free + pool.kept, pool.lent) == (pool.size, 0)
+        assert (pool.free + pool.kept, pool.borrowed) == (pool.size, 0)
         assert pool.size == sizes[1] or pool.kept >= pool.size - sizes[1]  # those too many are being closed
 
         assert all(isinstance(outcome, Accepted) for outcome in await several(pool, 2 * sizes[1]))
         await trio.sleep(3)
         assert len(pool.views()) <= sizes[1]
-        assert (pool.free, pool.kept, pool.lent) == (sizes[1], 0, 0)
+        assert (pool.free, pool.kept, pool.borrowed) == (sizes[1], 0, 0)
 
 
 async def test_a_worker_takes_other_limits_while_it_runs(workers: WorkerMaker) -> None:

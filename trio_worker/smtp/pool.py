@@ -113,7 +113,7 @@ class Pool:
     is_closed: bool = False
     depth: int = field(init=False)
     size: int = field(init=False)  # places there are: max_size, and more while places too many are out
-    lent: int = 0  # places that borrowers have
+    borrowed: int = 0  # places that are out with borrowers
     waiting: int = 0  # who waits for a place
     _kept: dict[_Work, int] = field(factory=lambda: {"opening": 0, "closing": 0, "suspended": 0, "closed": 0})
     _opener: Opener = field(init=False)
@@ -136,7 +136,7 @@ class Pool:
 
     def __repr__(self) -> str:
         kept = ", ".join(f"{count} {what}" for what, count in self._kept.items() if count) or "none"
-        return f"<Pool of {self.size} places: {self.free} free, {self.lent} borrowed, kept: {kept}>"
+        return f"<Pool of {self.size} places: {self.free} free, {self.borrowed} borrowed, kept: {kept}>"
 
     @property
     def free(self) -> int:
@@ -188,7 +188,7 @@ class Pool:
             if self.is_closed:  # while the place was on its way to us
                 self._put(place)
                 break
-            self.lent += 1
+            self.borrowed += 1
             if isinstance(place, Vacancy):
                 opened = await self._fill_vacancy()
                 if opened is not None:
@@ -203,7 +203,7 @@ class Pool:
     def give_back(self, borrowed: Connection | Trouble | PoolClosed) -> None:
         """Take back what was borrowed. Never awaits, cannot fail."""
         if isinstance(borrowed, Connection):
-            self.lent -= 1
+            self.borrowed -= 1
             self._put(borrowed)
 
     def room(self, connection: Connection) -> int:
@@ -354,7 +354,7 @@ class Pool:
         """
         found = self._standing_trouble()
         if found is not None:
-            self.lent -= 1
+            self.borrowed -= 1
             self._put(VACANCY)
             return found
         opened: Connection | Trouble | None = None
@@ -366,7 +366,7 @@ class Pool:
             finally:
                 self._openings.discard(scope)
                 if not isinstance(opened, Connection):
-                    self.lent -= 1
+                    self.borrowed -= 1
                     is_suspended = self._vacate(opened)
         # What keeps one place empty keeps nobody waiting who can have another.
         return None if opened is None or (isinstance(opened, Trouble) and is_suspended) else opened
