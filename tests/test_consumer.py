@@ -304,9 +304,9 @@ async def test_number_of_consumers_changes_while_they_work(
     assert rig.settler.verdicts == {"Done": 8}
 
 
-@pytest.mark.parametrize("rested_seconds", [1.0, IDLE_SECONDS + 1])
+@pytest.mark.parametrize("idle_seconds", [1.0, IDLE_SECONDS + 1])
 async def test_a_connection_that_rests_while_redis_is_asked_may_have_died(
-    autojump_clock: trio.testing.MockClock, preparation: Preparation, rested_seconds: float
+    autojump_clock: trio.testing.MockClock, preparation: Preparation, idle_seconds: float
 ) -> None:
     """Then the content waits for the replies to RCPT, so that a loss before them proves that nothing was accepted."""
     transport = FakeTransport()
@@ -320,7 +320,7 @@ async def test_a_connection_that_rests_while_redis_is_asked_may_have_died(
             assert isinstance(connection, Connection)
             await connection.deliver(MAIL)
         del transport.written[:]
-        rig = rig_on(pool, preparation, 1, SlowBroker(rested_seconds))
+        rig = rig_on(pool, preparation, 1, SlowBroker(idle_seconds))
         rig.broker.options = evolve(rig.broker.options, lease_seconds=0.5)
         preparation.options = MailOptions()
         async with trio.open_nursery() as nursery:
@@ -334,7 +334,7 @@ async def test_a_connection_that_rests_while_redis_is_asked_may_have_died(
     assert [each.verdict for each in rig.settler.deliveries] == [DONE]
     assert rig.broker.asked == [1]
     awaits_recipients = b"BDAT" not in transport.written[0]
-    assert awaits_recipients == (rested_seconds > IDLE_SECONDS)
+    assert awaits_recipients == (idle_seconds > IDLE_SECONDS)
 
 
 async def test_a_job_that_is_not_ours_any_more_is_not_sent_and_its_neighbours_are(

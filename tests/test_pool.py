@@ -301,7 +301,7 @@ async def test_a_connection_that_the_relay_closed_while_idle_is_not_used(
         assert opener.tries == 2
 
 
-async def test_a_new_or_rested_connection_asks_for_caution(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_new_or_idle_connection_asks_for_caution(autojump_clock: trio.testing.MockClock) -> None:
     """Its next mail must wait for the replies to RCPT."""
     opener = Opener()
     async with open_pool(SMALL, Timeouts(), opener, lambda _: None) as pool, pool.borrow() as lane:

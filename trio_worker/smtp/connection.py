@@ -19,7 +19,7 @@ from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Opened
 from trio_worker.smtp.trace import TraceLine, trace_line_of
 
-# A connection that rested longer may have died unseen: its next message waits for the replies to RCPT.
+# A connection that was idle for longer may have died unseen: its next message waits for the replies to RCPT.
 IDLE_SECONDS = 5.0
 # QUIT is a courtesy: a relay that does not answer it in this time is left without. At the end of a drain that, and the
 # settlements after it, must fit into the second that a worker may take beyond its grace.
@@ -99,7 +99,7 @@ class Connection:
 
     @property
     def was_idle(self) -> bool:
-        """Whether the next message must be careful: the connection is new, or may have died unseen while it rested."""
+        """Whether the next message must wait for RCPT: the connection is new, or may have died unseen while idle."""
         return not self.delivered or trio.current_time() - self.used_at > IDLE_SECONDS
 
     def room(self, depth: int, in_flight: int) -> int:

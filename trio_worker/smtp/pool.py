@@ -439,7 +439,7 @@ class Pool:
             self._restore()  # with no connection left there is nothing to do with fewer of
 
     async def keep(self) -> None:
-        """Close what has rested or lived too long, and keep ``min_idle`` connections open, until a cancel."""
+        """Close connections that were idle or lived too long, and keep ``min_idle`` of them open, until a cancel."""
         while True:
             self._sweep()
             await trio.sleep(SWEEP_SECONDS)
