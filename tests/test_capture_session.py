@@ -26,17 +26,17 @@ from trio_worker.capture.actions import (
 )
 from trio_worker.capture.chaos import Chaos, Faults, parse_faults
 from trio_worker.capture.offer import EXTENSIONS, Offer
-from trio_worker.capture.session import Session
+from trio_worker.capture.session import ServerSession
 
 PLAIN_TEXT = b"Subject: hello\r\n\r\none line\r\n"
 START = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\n"
 EHLO = b"EHLO client.example\r\n"
 
 
-def session(faults: str = "", offer: Offer | None = None, *, tls: bool = False) -> Session:
+def session(faults: str = "", offer: Offer | None = None, *, tls: bool = False) -> ServerSession:
     parsed = parse_faults(faults)
     assert isinstance(parsed, Faults)
-    return Session(Offer() if offer is None else offer, Chaos(lambda: 0.0, parsed), connection_id=7, tls=tls)
+    return ServerSession(Offer() if offer is None else offer, Chaos(lambda: 0.0, parsed), connection_id=7, tls=tls)
 
 
 def joined(actions: list[Action]) -> list[Action]:
@@ -50,7 +50,7 @@ def joined(actions: list[Action]) -> list[Action]:
     return result
 
 
-def talk(server: Session, *groups: bytes) -> list[Action]:
+def talk(server: ServerSession, *groups: bytes) -> list[Action]:
     """Greet, then give the server one group after another, each in one piece."""
     actions = server.open()
     for group in groups:
@@ -669,7 +669,7 @@ def test_a_login_can_be_refused_for_a_while() -> None:
     chaos = Chaos(lambda: 0.0, parsed)
 
     codes = [
-        replies(talk(Session(WITH_LOGIN, chaos), EHLO, b"AUTH PLAIN " + RIGHT + b"\r\n"))[-1]
+        replies(talk(ServerSession(WITH_LOGIN, chaos), EHLO, b"AUTH PLAIN " + RIGHT + b"\r\n"))[-1]
         for _connection in range(4)
     ]
 

@@ -65,7 +65,7 @@ class LoginTried:
 
 @frozen
 class StartTls:
-    """Start the TLS handshake as its server, then say `Session.tls_started`."""
+    """Start the TLS handshake as its server, then say `ServerSession.tls_started`."""
 
 
 @frozen

@@ -10,7 +10,7 @@ from collections import deque
 import trio
 from attrs import define, field
 
-from trio_worker.capture.session import Session
+from trio_worker.capture.session import ServerSession
 
 RECEIVE_BYTES = 64 * 1024
 # How long a client may take over a TLS handshake, and to read the last reply after we have closed our side.
@@ -32,7 +32,7 @@ class Connection:
     """
 
     tcp: trio.SocketStream
-    session: Session
+    session: ServerSession
     writers: trio.Nursery
     scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     stream: trio.abc.Stream = field(init=False)

@@ -27,7 +27,7 @@ from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import NO_FAULTS, Chaos, Dice, Faults
 from trio_worker.capture.connection import Connection
 from trio_worker.capture.offer import EXTENSIONS, MECHANISMS, Offer
-from trio_worker.capture.session import Session
+from trio_worker.capture.session import ServerSession
 from trio_worker.capture.store import MemoryStore, Store
 
 SIZE_LIMIT_BYTES = 10 * 1024 * 1024
@@ -126,7 +126,7 @@ class _Door:
         """Serve one client to its end; a client that vanishes is no error."""
         catcher = self.catcher
         catcher.connections_opened += 1
-        session = Session(catcher.offer, catcher.chaos, catcher.connections_opened, tls=self.implicit_tls)
+        session = ServerSession(catcher.offer, catcher.chaos, catcher.connections_opened, tls=self.implicit_tls)
         connection = Connection(tcp, session, self.writers)
         catcher.admit(connection)
         try:

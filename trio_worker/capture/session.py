@@ -45,7 +45,7 @@ _BDAT = re.compile(rb"([0-9]{1,18})( LAST)?", re.IGNORECASE)
 
 
 @define
-class Session:
+class ServerSession:
     """The server's side of one connection.
 
     Say `open` once, then `receive` for what comes, then after a `StartTls` action and its handshake `tls_started`.
