@@ -10,7 +10,7 @@ import trio
 from attrs import define, field
 
 from trio_worker.smtp.capabilities import Capabilities
-from trio_worker.smtp.session import Opened
+from trio_worker.smtp.session import Session
 
 CHUNKED = Capabilities(pipelining=True, chunking=True, eight_bit=True)
 
@@ -80,7 +80,7 @@ class FakeTransport:
             self.say(replies)
 
 
-def opened_on(transport: FakeTransport, capabilities: Capabilities = CHUNKED) -> Opened:
+def session_on(transport: FakeTransport, capabilities: Capabilities = CHUNKED) -> Session:
     """An open session over a fake transport."""
     foreign: Any = transport
-    return Opened(foreign, capabilities, "", 0.01)
+    return Session(foreign, capabilities, "", 0.01)

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 from attrs import evolve
-from fake_relay import CHUNKED, FakeTransport, opened_on
+from fake_relay import CHUNKED, FakeTransport, session_on
 
 from conftest import Complaints
 from trio_worker.capture.catcher import Catcher
@@ -19,7 +19,7 @@ from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.conversation import Envelope
 from trio_worker.smtp.outcome import Accepted, FailureKind, NotSent, Outcome, Refused, Uncertain, Unsendable
 from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
-from trio_worker.smtp.session import Opened, open_session
+from trio_worker.smtp.session import Session, open_session
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\n.hello\r\n")
 AWAITING = evolve(MAIL, awaits_recipients=True)
@@ -41,7 +41,7 @@ async def connect(
     ignored = tuple(word for word in ("PIPELINING", "CHUNKING") if word not in mode.split(","))
     options = RelayOptions(host=catcher.host, port=catcher.port, tls="none", ignore_ehlo=ignored)
     opened = await open_session(Relay(options, timeouts, tls_context(options)))
-    assert isinstance(opened, Opened), opened
+    assert isinstance(opened, Session), opened
     connection = Connection(1, opened, timeouts)
     nursery.start_soon(connection.watch)
     return connection
@@ -197,7 +197,7 @@ async def test_a_slow_drip_of_reply_bytes_does_not_extend_the_deadline(
 ) -> None:
     """Only a complete reply is progress."""
     transport = FakeTransport(answer=lambda _: b"")
-    connection = Connection(1, opened_on(transport), Timeouts(30, 60, 300))
+    connection = Connection(1, session_on(transport), Timeouts(30, 60, 300))
 
     async def drip() -> None:
         for byte in b"250 an answer that takes its time":
@@ -220,7 +220,7 @@ async def test_what_the_kernel_did_not_take_was_not_sent(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
     """A relay with a closed window: the deadline passes, and the mail is certain not to have been accepted."""
-    connection = Connection(1, opened_on(FakeTransport(is_full=True)), Timeouts(30, 60, 300))
+    connection = Connection(1, session_on(FakeTransport(is_full=True)), Timeouts(30, 60, 300))
     nursery.start_soon(connection.watch)
     outcome = await connection.deliver(MAIL)
 
@@ -232,7 +232,7 @@ async def test_what_the_kernel_did_not_take_was_not_sent(
 async def test_an_unasked_reply_ends_an_idle_connection(autojump_clock: trio.testing.MockClock) -> None:
     """It is seen when it comes, not taken for the answer to the next command."""
     transport = FakeTransport()
-    connection = Connection(1, opened_on(transport), PATIENCE)
+    connection = Connection(1, session_on(transport), PATIENCE)
     transport.say(b"250 surprise\r\n")
 
     assert connection.end.startswith("garbled")
@@ -247,7 +247,7 @@ async def test_what_waits_under_tls_takes_only_the_last_mail_back(
     below = FakeTransport(is_full=True)
     below.written = [b"x" * 5000]
     transport._ssl_protocol = SimpleNamespace(_transport=below)
-    connection = Connection(1, opened_on(transport), PATIENCE)
+    connection = Connection(1, session_on(transport), PATIENCE)
     connection.window = 2
     for _ in range(2):
         connection.begin(MAIL, trio.current_time())
@@ -260,7 +260,7 @@ async def test_what_waits_under_tls_takes_only_the_last_mail_back(
 async def test_a_cancel_decides_a_mail_before_more_of_it_leaves(autojump_clock: trio.testing.MockClock) -> None:
     """What the kernel takes between the cancel and the end of the wait cannot make it a mail that may be out."""
     transport = FakeTransport(is_full=True)
-    connection = Connection(1, opened_on(transport), PATIENCE)
+    connection = Connection(1, session_on(transport), PATIENCE)
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.deliver, MAIL)
@@ -279,7 +279,7 @@ async def test_a_kernel_that_goes_on_taking_is_progress(
     slow = FakeTransport(answer=lambda _: b"", is_full=True)
     transport = FakeTransport(answer=lambda _: b"") if is_tls else slow
     transport._ssl_protocol = SimpleNamespace(_transport=slow) if is_tls else None
-    connection = Connection(1, opened_on(transport), Timeouts(30, 60, 300))
+    connection = Connection(1, session_on(transport), Timeouts(30, 60, 300))
     nursery.start_soon(connection.watch)
     outcomes: list[Outcome] = []
 
@@ -306,7 +306,7 @@ async def test_mails_that_begin_together_are_one_write_and_are_told_of_when_they
 ) -> None:
     """One that this relay cannot take is told of at once, the others together, for their replies came so."""
     transport = FakeTransport()
-    connection = Connection(1, opened_on(transport), PATIENCE)
+    connection = Connection(1, session_on(transport), PATIENCE)
     connection.window = 9
     now = trio.current_time()
 
@@ -327,7 +327,7 @@ async def test_mails_that_begin_together_are_one_write_and_are_told_of_when_they
 
 async def test_mails_under_way_are_told_of_when_the_connection_ends() -> None:
     """Each once."""
-    connection = Connection(1, opened_on(FakeTransport(answer=lambda _: b"")), PATIENCE)
+    connection = Connection(1, session_on(FakeTransport(answer=lambda _: b"")), PATIENCE)
     connection.begin(MAIL, trio.current_time())
     connection.begin(MAIL, trio.current_time())
     connection.flush(trio.current_time())
@@ -339,7 +339,7 @@ async def test_mails_under_way_are_told_of_when_the_connection_ends() -> None:
 
 async def test_who_waits_for_outcomes_can_be_woken_for_something_else(autojump_clock: trio.testing.MockClock) -> None:
     """Nothing is told then, and nothing is lost; nobody is woken who does not wait."""
-    connection = Connection(1, opened_on(FakeTransport()), PATIENCE)
+    connection = Connection(1, session_on(FakeTransport()), PATIENCE)
     connection.nudge()
     found = []
 
@@ -369,7 +369,7 @@ async def test_room_is_what_was_earned_and_what_the_relays_extensions_allow(
     capabilities: Capabilities, rooms: list[int]
 ) -> None:
     """Never more than the depth, nothing over a connection that has ended, and what is in flight takes its part."""
-    connection = Connection(1, opened_on(FakeTransport(), capabilities), PATIENCE)
+    connection = Connection(1, session_on(FakeTransport(), capabilities), PATIENCE)
     found = []
     for connection.window in (1, 3, 5, 70):
         found.append(connection.room(4, 0))

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 from attrs import define, evolve, field
-from fake_relay import FakeTransport, opened_on
+from fake_relay import FakeTransport, session_on
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ from trio_worker.smtp.conversation import Envelope
 from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.pool import Pool, PoolOptions, open_pool
 from trio_worker.smtp.relay import Timeouts
-from trio_worker.smtp.session import Opened
+from trio_worker.smtp.session import Session
 from trio_worker.worker.consumer import Consumers
 from trio_worker.worker.delivery import Delivery
 from trio_worker.worker.gate import Gate
@@ -85,10 +85,10 @@ class Serial:
     seconds: float = 1.0
     transports: list[FakeTransport] = field(factory=list)
 
-    async def open(self) -> Opened | Trouble:
+    async def open(self) -> Session | Trouble:
         transport = OneByOne(self.seconds)
         self.transports.append(transport)
-        return opened_on(transport)
+        return session_on(transport)
 
 
 class OneByOne(FakeTransport):
@@ -260,7 +260,7 @@ async def test_no_mail_waits_behind_a_connection_that_hangs_while_consumers_are_
     """A run of a window is more than a new connection has room for; others take the rest when they have no more."""
     relay = Serial()
 
-    async def open_one() -> Opened | Trouble:
+    async def open_one() -> Session | Trouble:
         opened = await relay.open()
         relay.transports[0].delay_seconds = 1000.0
         return opened
@@ -311,8 +311,8 @@ async def test_a_connection_that_rests_while_redis_is_asked_may_have_died(
     """Then the content waits for the replies to RCPT, so that a loss before them proves that nothing was accepted."""
     transport = FakeTransport()
 
-    async def open_fake() -> Opened:
-        return opened_on(transport)
+    async def open_fake() -> Session:
+        return session_on(transport)
 
     preparation.options = MailOptions(on_uncertain="hold")
     async with open_pool(PoolOptions(max_size=1, min_idle=0), Timeouts(), open_fake, lambda _: None) as pool:

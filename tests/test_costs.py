@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import trio
 from attrs import evolve
-from fake_relay import CHUNKED, FakeTransport, opened_on
+from fake_relay import CHUNKED, FakeTransport, session_on
 
 from conftest import WorkerMaker, job_bytes
 from trio_worker import bridge
 from trio_worker.smtp.pool import PoolOptions
-from trio_worker.smtp.session import Opened
+from trio_worker.smtp.session import Session
 from trio_worker.worker.worker import Worker
 
 MAILS = 600
@@ -28,10 +28,10 @@ class Relay:
     def __init__(self) -> None:
         self.transports: list[FakeTransport] = []
 
-    async def open(self) -> Opened:
+    async def open(self) -> Session:
         transport = FakeTransport(delay_seconds=0.0)
         self.transports.append(transport)
-        return opened_on(transport, CHUNKED)
+        return session_on(transport, CHUNKED)
 
     @property
     def writes(self) -> int:

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 from attrs import evolve
-from fake_relay import CHUNKED, FakeTransport, accept_all, opened_on
+from fake_relay import CHUNKED, FakeTransport, accept_all, session_on
 
 from conftest import WorkerMaker, job_bytes
 from trio_worker.capture.catcher import Catcher
@@ -168,7 +168,7 @@ async def test_the_window_grows_with_each_accepted_mail_and_falls_with_a_refusal
     def answer(wire: bytes) -> bytes:
         return b"".join(next(answers) for _ in range(accept_all(wire).count(b"250")))
 
-    connection = Connection(1, opened_on(FakeTransport(answer=answer)), Timeouts())
+    connection = Connection(1, session_on(FakeTransport(answer=answer)), Timeouts())
     windows = []
     for kind in (Accepted, Accepted, Accepted, Refused, Refused):
         assert type(await connection.deliver(MAIL)) is kind
@@ -187,7 +187,7 @@ async def test_a_round_trip_carries_as_many_mails_as_the_window_is_wide(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """A hundred mails over one connection and a round trip of a second take as long as the window needs to grow."""
-    connection = Connection(1, opened_on(FakeTransport(delay_seconds=1.0), CHUNKED), Timeouts())
+    connection = Connection(1, session_on(FakeTransport(delay_seconds=1.0), CHUNKED), Timeouts())
     began, sent, done = trio.current_time(), dict[Transaction, int](), list[Transaction]()
     while len(done) < 100:
         for number in range(min(connection.room(100, connection.in_flight), 100 - len(done) - len(sent))):
@@ -208,7 +208,7 @@ async def test_who_waits_for_a_place_comes_in_turn_and_a_cancel_passes_it_on(
     transport = FakeTransport(delay_seconds=1.0)
 
     async def opener() -> Any:
-        return opened_on(transport)
+        return session_on(transport)
 
     order: list[int] = []
     scopes = [trio.CancelScope() for _ in range(6)]

@@ -25,7 +25,7 @@ from trio_worker.smtp.conversation import Envelope
 from trio_worker.smtp.outcome import Accepted, FailureKind, Trouble
 from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.smtp.reply import Stage
-from trio_worker.smtp.session import Opened, open_session
+from trio_worker.smtp.session import Session, open_session
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\nhello\r\n", awaits_recipients=True)
 QUICK = Timeouts(connect_seconds=5, command_seconds=5, final_reply_seconds=5)
@@ -69,9 +69,9 @@ def faults(text: str) -> Faults:
     return parsed
 
 
-async def opened(to: Relay) -> Opened:
+async def session_of(to: Relay) -> Session:
     found = await open_session(to)
-    assert isinstance(found, Opened), found
+    assert isinstance(found, Session), found
     return found
 
 
@@ -88,7 +88,7 @@ async def test_a_session_carries_mail_whatever_its_encryption(
     """Plain, STARTTLS and implicit TLS end in the same conversation."""
     context = None if tls == "none" else server_tls
     async with open_catcher(tls=context, implicit_tls=tls == "implicit") as catcher:
-        session = await opened(relay(catcher.port, tls, client_tls))
+        session = await session_of(relay(catcher.port, tls, client_tls))
         connection = Connection(1, session, QUICK)
         for _ in range(3):
             assert isinstance(await connection.deliver(MAIL), Accepted)
@@ -106,7 +106,7 @@ async def test_each_login_mechanism_works_under_tls(
 ) -> None:
     """The one that is offered is used."""
     async with open_catcher(tls=server_tls, credentials=LOGIN, mechanisms=(mechanism,), require_auth=True) as catcher:
-        connection = Connection(1, await opened(relay(catcher.port, "starttls", client_tls, **login())), QUICK)
+        connection = Connection(1, await session_of(relay(catcher.port, "starttls", client_tls, **login())), QUICK)
 
         assert isinstance(await connection.deliver(MAIL), Accepted)
         assert [mail.user for mail in catcher.mails] == [LOGIN[0]]
@@ -135,7 +135,7 @@ async def test_a_password_never_goes_out_in_clear(bridge: Complaints) -> None:
         assert "PLAIN" in found.what
         assert catcher.logins_tried == 0
     async with open_catcher(credentials=LOGIN) as catcher:
-        await opened(relay(catcher.port, "none", **login()))
+        await session_of(relay(catcher.port, "none", **login()))
 
         assert catcher.logins_tried == 1
 
@@ -274,7 +274,7 @@ async def test_what_was_slipped_in_before_tls_is_not_believed(
         listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         with trio.fail_after(20):
             found = await open_session(relay(listeners[0].socket.getsockname()[1], "starttls", client_tls))
-        if isinstance(found, Opened):
+        if isinstance(found, Session):
             assert not found.capabilities.chunking
             assert found.capabilities.pipelining
             assert greeted[0].startswith(b"EHLO ")
@@ -309,7 +309,7 @@ async def test_an_address_that_swallows_everything_does_not_hold_up_the_next(bri
                     raise NotImplementedError
 
             trio.socket.set_custom_hostname_resolver(TwoAddresses())
-            session = await opened(relay(catcher.port, "none", host="mx.example"))
+            session = await session_of(relay(catcher.port, "none", host="mx.example"))
             assert session.seconds > 0.2
             session.transport.abort()
             for filler in fillers:
@@ -371,7 +371,7 @@ async def test_a_cancelled_opening_leaves_nothing_open(
 async def test_an_ignored_extension_is_not_used(bridge: Complaints) -> None:
     """smtp.ignore_ehlo is the off switch for a relay's broken extension."""
     async with open_catcher() as catcher:
-        session = await opened(relay(catcher.port, "none", ignore_ehlo=("chunking",)))
+        session = await session_of(relay(catcher.port, "none", ignore_ehlo=("chunking",)))
 
         assert not session.capabilities.chunking
         assert session.capabilities.pipelining

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 from attrs import define, evolve, field
-from fake_relay import FakeTransport, opened_on
+from fake_relay import FakeTransport, session_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +28,7 @@ from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome, Trouble, Un
 from trio_worker.smtp.pool import SUSPENDED_SECONDS, Pool, PoolClosed, PoolOptions, open_pool
 from trio_worker.smtp.relay import Timeouts
 from trio_worker.smtp.reply import Reply, Stage
-from trio_worker.smtp.session import Opened
+from trio_worker.smtp.session import Session
 from trio_worker.worker.events import Event
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"x\r\n")
@@ -46,7 +46,7 @@ class Opener:
     most_at_once: int = 0
     tries: int = 0
 
-    async def __call__(self) -> Opened | Trouble:
+    async def __call__(self) -> Session | Trouble:
         self.tries += 1
         self.opening += 1
         self.most_at_once = max(self.most_at_once, self.opening)
@@ -58,7 +58,7 @@ class Opener:
         if trouble is not None:
             return trouble
         self.transports.append(FakeTransport())
-        return opened_on(self.transports[-1])
+        return session_on(self.transports[-1])
 
 
 def is_whole(pool: Pool) -> bool:
@@ -90,7 +90,7 @@ async def test_nothing_is_opened_while_trouble_stands() -> None:
     asked: list[Trouble] = []
     standing = Trouble(FailureKind.LOGIN, Stage.AUTH, "535")
 
-    async def opener() -> Opened | Trouble:
+    async def opener() -> Session | Trouble:
         asked.append(standing)
         return standing
 
@@ -188,7 +188,7 @@ async def test_a_refused_login_beside_working_connections_backs_off(autojump_clo
     """One try in a minute, then in two, then in four: relays lock accounts that fail often."""
     opener, tried_at = Opener([None, *[REFUSED_LOGIN] * 100]), list[float]()
 
-    async def timed() -> Opened | Trouble:
+    async def timed() -> Session | Trouble:
         tried_at.append(trio.current_time())
         return await opener()
 
@@ -443,12 +443,12 @@ class Flaky:
     dice: random.Random
     transports: list[FakeTransport] = field(factory=list)
 
-    async def __call__(self) -> Opened | Trouble:
+    async def __call__(self) -> Session | Trouble:
         await trio.sleep(self.dice.random())
         if self.dice.random() < 0.2:
             return REFUSED
         self.transports.append(FakeTransport(delay_seconds=self.dice.random()))
-        return opened_on(self.transports[-1])
+        return session_on(self.transports[-1])
 
 
 async def _use_at_random(seed: int) -> None:

@@ -51,7 +51,7 @@ from trio_worker.settings.reader import Settings
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.outcome import FailureKind, Trouble, Unsendable
 from trio_worker.smtp.reply import Reply, Stage
-from trio_worker.smtp.session import Opened, certificate_ends_at, open_session
+from trio_worker.smtp.session import Session, certificate_ends_at, open_session
 from trio_worker.smtp.verify import verify_address
 from trio_worker.telemetry.feed import ExchangeLine
 from trio_worker.telemetry.words import clock
@@ -134,7 +134,7 @@ async def check(
     async with obey_signals(), open_bridge(complain):
         opened = await open_session(relay, timer.note)
         ended: Outcome
-        if isinstance(opened, Opened):
+        if isinstance(opened, Session):
             # Before the end: what the transport knows of TLS goes with it.
             session = _session(opened)
             ended = await _try(opened, settings, sender, recipient, timer)
@@ -240,7 +240,7 @@ def _parties(settings: Settings, to: str | None) -> tuple[Mailbox, Mailbox | Non
 
 
 async def _try(
-    opened: Opened, settings: Settings, sender: Mailbox, recipient: Mailbox | None, timer: StepTimer
+    opened: Session, settings: Settings, sender: Mailbox, recipient: Mailbox | None, timer: StepTimer
 ) -> Outcome:
     """Try the envelope, and leave with QUIT; a session in trouble, or that is given up, is broken off."""
     parties = [sender] if recipient is None else [sender, recipient]
@@ -293,7 +293,7 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.1f}" if seconds < 0.01 else f"{seconds * 1000:.0f}"
 
 
-def _session(opened: Opened | None) -> dict[str, Any]:
+def _session(opened: Session | None) -> dict[str, Any]:
     ends_at = None if opened is None else certificate_ends_at(opened.transport)
     return {
         "tls": "" if opened is None else opened.tls,

@@ -16,7 +16,7 @@ from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome, Refused
 from trio_worker.smtp.relay import Timeouts
 from trio_worker.smtp.reply import Reply, Stage
-from trio_worker.smtp.session import Opened
+from trio_worker.smtp.session import Session
 from trio_worker.smtp.trace import TraceLine, trace_line_of
 
 # A connection that was idle for longer may have died unseen: its next message waits for the replies to RCPT.
@@ -64,7 +64,7 @@ class Connection:
     """
 
     connection_id: int
-    opened: Opened
+    session: Session
     timeouts: Timeouts
     conversation: Conversation = field(init=False)
     opened_at: float = field(factory=trio.current_time)
@@ -80,8 +80,8 @@ class Connection:
     _on_trace: OnTrace | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.conversation = Conversation(self.opened.capabilities)
-        self.opened.transport.set_protocol(_Wire(self._receive, self.lose))
+        self.conversation = Conversation(self.session.capabilities)
+        self.session.transport.set_protocol(_Wire(self._receive, self.lose))
 
     @property
     def end(self) -> str:
@@ -109,7 +109,7 @@ class Connection:
         """
         if self.conversation.end is not None:
             return 0
-        capabilities = self.opened.capabilities
+        capabilities = self.session.capabilities
         if not capabilities.pipelining:
             most = 1
         elif capabilities.chunking:
@@ -216,7 +216,7 @@ class Connection:
 
     def lose(self, how: FailureKind, what: str) -> None:
         """Note the end of the connection and make sure of it."""
-        self.conversation.lose(how, what, unsent_bytes(self.opened.transport))
+        self.conversation.lose(how, what, unsent_bytes(self.session.transport))
         self._tell_decided()
 
     def trace(self, on_trace: OnTrace | None) -> None:
@@ -235,7 +235,7 @@ class Connection:
             state_seconds=max(0.0, now - self._state_since),
             delivered=self.delivered,
             age_seconds=max(0.0, now - self.opened_at),
-            tls=self.opened.tls,
+            tls=self.session.tls,
             last_reply="" if last is None else last.codes,
         )
 
@@ -251,14 +251,14 @@ class Connection:
         return trio.lowlevel.Abort.FAILED
 
     def _note_taken(self, now: float) -> None:
-        waiting = waiting_bytes(self.opened.transport)
+        waiting = waiting_bytes(self.session.transport)
         taken = self.conversation.written_bytes - waiting
         if waiting and taken > self._taken_bytes:
             self._progress_at = now
         self._taken_bytes = taken
 
     def _patience_seconds(self) -> float:
-        if self.conversation.awaited is Stage.FINAL and not unsent_bytes(self.opened.transport):
+        if self.conversation.awaited is Stage.FINAL and not unsent_bytes(self.session.transport):
             return self.timeouts.final_reply_seconds
         return self.timeouts.command_seconds
 
@@ -277,11 +277,11 @@ class Connection:
             return
         self._state_since = now
         if max(map(len, pieces)) < LARGE_BYTES:
-            self.opened.transport.write(b"".join(pieces))
+            self.session.transport.write(b"".join(pieces))
             return
         for piece in pieces:
             # What the kernel does not take at once is copied by asyncio; a view keeps that from being done twice.
-            self.opened.transport.write(memoryview(piece))
+            self.session.transport.write(memoryview(piece))
 
     def _tell_decided(self) -> None:
         """Wake whoever waits for what is decided now; make sure of the connection's end once it is over."""
@@ -302,5 +302,5 @@ class Connection:
             if self._on_trace is not None and not self._over.is_set():
                 seconds = trio.current_time() - self._state_since
                 self._on_trace(TraceLine("end", mask_text(self.end), seconds, self.connection_id))
-            self.opened.transport.abort()
+            self.session.transport.abort()
             self._over.set()

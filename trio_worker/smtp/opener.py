@@ -11,12 +11,12 @@ from attrs import define, field
 
 from trio_worker.smtp.events import ConnectionFailed, Publish
 from trio_worker.smtp.outcome import Trouble
-from trio_worker.smtp.session import Opened
+from trio_worker.smtp.session import Session
 
 # A good opening proves for so long that the relay lets us in, and several may be opened at once.
 PROVEN_SECONDS = 10.0
 
-OpenSession: TypeAlias = Callable[[], Awaitable[Opened | Trouble]]
+OpenSession: TypeAlias = Callable[[], Awaitable[Session | Trouble]]
 
 
 @define(eq=False)
@@ -34,7 +34,7 @@ class Opener:
     _opened_at: float = -math.inf  # the last good opening (local clock); no other has failed since
     _single_flight: trio.Lock = field(factory=trio.Lock)
 
-    async def open(self) -> Opened | Trouble:
+    async def open(self) -> Session | Trouble:
         """Open one session; a relay that refuses the login sees one try, not one for each that wants a connection."""
         trouble_before = self.trouble
         if not self._is_proven:
@@ -49,7 +49,7 @@ class Opener:
     def _is_proven(self) -> bool:
         return trio.current_time() - self._opened_at <= PROVEN_SECONDS
 
-    async def _open_now(self) -> Opened | Trouble:
+    async def _open_now(self) -> Session | Trouble:
         self.connecting += 1
         try:
             opened = await self.open_session()

@@ -33,7 +33,7 @@ _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errn
 
 
 @frozen
-class Opened:
+class Session:
     """An open session: the transport is the caller's to give a protocol to, and to abort."""
 
     transport: asyncio.Transport
@@ -47,24 +47,24 @@ class Opened:
 OnStep: TypeAlias = Callable[[Stage, str], object]
 
 
-async def open_session(relay: Relay, on_step: OnStep = lambda _stage, _says: None) -> Opened | Trouble:
+async def open_session(relay: Relay, on_step: OnStep = lambda _stage, _says: None) -> Session | Trouble:
     """Open a session; a cancel or the deadline leaves nothing open behind."""
     began = time.perf_counter()
-    opening = _Opening(relay, on_step)
+    handshake = _Handshake(relay, on_step)
     try:
         with trio.fail_after(relay.timeouts.connect_seconds):
             connected = await _connect(relay.options.host, relay.options.port)
             if isinstance(connected, Trouble):
                 return connected
-            opening.sock = connected
+            handshake.sock = connected
             on_step(Stage.CONNECT, _peer(connected))
-            return await opening.run(began)
+            return await handshake.run(began)
     except trio.TooSlowError:
         what = f"not open within {relay.timeouts.connect_seconds:g} s"
-        return Trouble(FailureKind.TIMEOUT, opening.stage, what)
+        return Trouble(FailureKind.TIMEOUT, handshake.stage, what)
     finally:
-        if not opening.is_open:
-            opening.abort()
+        if not handshake.is_open:
+            handshake.abort()
 
 
 def certificate_ends_at(transport: asyncio.Transport) -> float | None:
@@ -125,7 +125,7 @@ def _causes(error: BaseException | None) -> list[OSError]:
 
 
 @define
-class _Opening:
+class _Handshake:
     """The steps of one opening; ``stage`` is where it stands, for the trouble that may come."""
 
     relay: Relay
@@ -147,7 +147,7 @@ class _Opening:
             if transport is None:
                 self.sock.close()
 
-    async def run(self, began: float) -> Opened | Trouble:
+    async def run(self, began: float) -> Session | Trouble:
         """Speak the opening; returns trouble for whatever the relay or the network does."""
         try:
             capabilities = await call_abortable(self._break, self._speak)
@@ -218,7 +218,7 @@ class _Opening:
         self.on_step(Stage.AUTH, printable(f"{mechanism} as {options.username}"))
         return capabilities
 
-    def _hand_over(self, capabilities: Capabilities, began: float) -> Opened | Trouble:
+    def _hand_over(self, capabilities: Capabilities, began: float) -> Session | Trouble:
         smtp = self.smtp
         transport = smtp.transport if smtp is not None else None
         if smtp is None or not isinstance(transport, asyncio.Transport) or transport.is_closing():
@@ -231,7 +231,7 @@ class _Opening:
         cipher = transport.get_extra_info("ssl_object")
         tls = cipher.version() if cipher is not None else ""
         seconds = time.perf_counter() - began
-        return Opened(transport, capabilities, tls or "", seconds, certificate_ends_at(transport))
+        return Session(transport, capabilities, tls or "", seconds, certificate_ends_at(transport))
 
     def _trouble(self, error: Exception) -> Trouble:
         certificate = next((each for each in _chain(error) if isinstance(each, ssl.SSLCertVerificationError)), None)

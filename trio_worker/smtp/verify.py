@@ -10,7 +10,7 @@ from attrs import define, field
 from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.relay import Timeouts
 from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
-from trio_worker.smtp.session import OnStep, Opened
+from trio_worker.smtp.session import OnStep, Session
 
 
 class _ReplyReceiver(asyncio.Protocol):
@@ -32,18 +32,18 @@ class _ReplyReceiver(asyncio.Protocol):
 class _Commands:
     """Sends commands one at a time over a session that nothing else uses."""
 
-    opened: Opened
+    session: Session
     timeouts: Timeouts
     on_step: OnStep
     receiver: _ReplyReceiver = field(factory=_ReplyReceiver)
 
     def __attrs_post_init__(self) -> None:
-        self.opened.transport.set_protocol(self.receiver)
+        self.session.transport.set_protocol(self.receiver)
 
     async def send(self, stage: Stage, command: str) -> Reply | Trouble:
         """Send one command and return its reply, positive or not."""
         seconds = self.timeouts.command_seconds
-        self.opened.transport.write(f"{command}\r\n".encode())
+        self.session.transport.write(f"{command}\r\n".encode())
         try:
             with trio.fail_after(seconds):
                 received = await self.receiver.replies.receive()
@@ -59,14 +59,14 @@ class _Commands:
 
 
 async def verify_address(
-    opened: Opened, timeouts: Timeouts, sender: str, recipient: str | None, *, needs_smtputf8: bool, on_step: OnStep
+    session: Session, timeouts: Timeouts, sender: str, recipient: str | None, *, needs_smtputf8: bool, on_step: OnStep
 ) -> Reply | Trouble:
     """Ask whether the relay would take a mail, then end the transaction with RSET; return the deciding reply.
 
     The addresses are bare and canonical (`parse_mailbox`); without a recipient only the sender is tried. Unless a
     `Trouble` is returned the session can take another transaction; the caller closes it.
     """
-    commands = _Commands(opened, timeouts, on_step)
+    commands = _Commands(session, timeouts, on_step)
     mail = f"MAIL FROM:<{sender}>" + (" SMTPUTF8" if needs_smtputf8 else "")
     answer = await commands.send(Stage.MAIL, mail)
     if isinstance(answer, Reply) and answer.is_positive and recipient is not None:

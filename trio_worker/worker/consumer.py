@@ -265,7 +265,7 @@ class Consumers:
     def _begin(self, batch: Sequence[Delivery], connection: Connection, under_way: dict[Transaction, Delivery]) -> None:
         """Have a connection send mails, in one write; one that cannot be put into words is buried."""
         now, counted = trio.current_time(), time.perf_counter()
-        capabilities, was_idle = connection.opened.capabilities, connection.was_idle
+        capabilities, was_idle = connection.session.capabilities, connection.was_idle
         for delivery in batch:
             delivery.borrow_seconds = counted - delivery.ready_at
             awaits_recipients = was_idle or delivery.is_held_when_uncertain

@@ -36,7 +36,7 @@ from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.pool import Pool, PoolOptions, open_pool
 from trio_worker.smtp.relay import Relay, RelayOptions
 from trio_worker.smtp.reply import Stage
-from trio_worker.smtp.session import Opened, open_session
+from trio_worker.smtp.session import Session, open_session
 from trio_worker.smtp.trace import TraceLine
 from trio_worker.telemetry.board import Board
 from trio_worker.telemetry.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, told_types
@@ -439,7 +439,7 @@ class Worker:
             await trio.sleep(FAREWELL_SECONDS)
             self.client.abort_calls()
 
-    async def _open_session(self) -> Opened | Trouble:
+    async def _open_session(self) -> Session | Trouble:
         relay = self._relay
         began = trio.current_time()
 
