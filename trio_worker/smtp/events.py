@@ -74,4 +74,4 @@ class ConnectionClosed:
 
 
 ConnectionEvent: TypeAlias = ConnectionOpened | ConnectionFailed | PlacesSuspended | PlacesRestored | ConnectionClosed
-Publish: TypeAlias = Callable[[ConnectionEvent], None]
+PublishConnectionEvent: TypeAlias = Callable[[ConnectionEvent], None]

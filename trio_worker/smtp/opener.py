@@ -9,7 +9,7 @@ from typing import TypeAlias
 import trio
 from attrs import define, field
 
-from trio_worker.smtp.events import ConnectionFailed, Publish
+from trio_worker.smtp.events import ConnectionFailed, PublishConnectionEvent
 from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.session import Session
 
@@ -27,7 +27,7 @@ class Opener:
     """
 
     open_session: OpenSession
-    publish: Publish
+    publish: PublishConnectionEvent
     count_working: Callable[[], int]
     connecting: int = 0  # sessions that are being opened
     trouble: Trouble | None = None  # of the last opening; None after a good one

@@ -25,7 +25,7 @@ from trio_worker.smtp.events import (
     ConnectionView,
     PlacesRestored,
     PlacesSuspended,
-    Publish,
+    PublishConnectionEvent,
 )
 from trio_worker.smtp.opener import Opener, OpenSession
 from trio_worker.smtp.outcome import FailureKind, Trouble
@@ -105,7 +105,7 @@ class Pool:
 
     options: PoolOptions
     timeouts: Timeouts
-    publish: Publish
+    publish: PublishConnectionEvent
     _open_session: OpenSession
     _on_trouble: OnTrouble
     _standing_trouble: StandingTrouble
@@ -555,7 +555,7 @@ async def open_pool(
     options: PoolOptions,
     timeouts: Timeouts,
     open_session: OpenSession,
-    publish: Publish,
+    publish: PublishConnectionEvent,
     on_trouble: OnTrouble = lambda _: None,
     standing_trouble: StandingTrouble = lambda: None,
 ) -> AsyncIterator[Pool]:
