@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.smtp.reply import Garbled, RawReply, ReplyReader, Stage, printable, reply_from
+from trio_worker.smtp.reply import Garbled, RawReply, ReplyReader, Stage, printable_line, reply_from
 
 
 def read(*parts: bytes) -> list[RawReply | Garbled]:
@@ -105,7 +105,7 @@ def test_the_enhanced_code_is_split_off_when_it_agrees() -> None:
 @given(st.text())
 def test_kept_words_are_printable_and_bounded(text: str) -> None:
     """No reply moves a terminal's cursor or fills a record."""
-    kept = printable(text)
+    kept = printable_line(text)
 
     assert kept.isprintable()
     assert len(kept) <= 500

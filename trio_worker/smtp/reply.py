@@ -94,7 +94,7 @@ class Garbled:
 
 def reply_from(code: int, text: str, stage: Stage) -> Reply:
     """Build a reply from a code and its words, which become printable and bounded here."""
-    words = printable(text)
+    words = printable_line(text)
     found = _ENHANCED.match(words)
     if found is None or found[1] != str(code)[0]:
         return Reply(code, words, stage)
@@ -121,7 +121,7 @@ def _acceptances(count: int) -> re.Pattern[bytes]:
     return re.compile(rb"(?:%b\r?\n){%d}(%b)\r?\n" % (line, count - 1, line))
 
 
-def printable(text: str) -> str:
+def printable_line(text: str) -> str:
     """Return ``text`` on one line, bounded, with everything that a terminal could obey replaced by ``?``."""
     words = " ".join(text.split())[:TEXT_LIMIT_CHARS]
     if words.isprintable():

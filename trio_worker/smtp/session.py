@@ -23,7 +23,7 @@ from trio_worker.bridge import call_abortable
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
 from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.relay import Relay
-from trio_worker.smtp.reply import Stage, printable, reply_from
+from trio_worker.smtp.reply import Stage, printable_line, reply_from
 
 # Of what the relay offers the first of these is tried, and only it: a second failed AUTH in one session looks like an
 # attack. CRAM-MD5 never shows the password, so it alone is allowed without TLS.
@@ -89,11 +89,11 @@ async def _connect(host: str, port: int) -> socket.socket | Trouble:
     try:
         stream = await trio.open_tcp_stream(host, port)
     except socket.gaierror as error:
-        return Trouble(FailureKind.RESOLVE, Stage.CONNECT, printable(f"{host}: {error.strerror}"))
+        return Trouble(FailureKind.RESOLVE, Stage.CONNECT, printable_line(f"{host}: {error.strerror}"))
     except OSError as error:
         return _trouble_of_os(error)
     except UnicodeError:  # of the codec for international names: an empty label, or one that is too long
-        return Trouble(FailureKind.RESOLVE, Stage.CONNECT, printable(f"{host}: is no name of a host"))
+        return Trouble(FailureKind.RESOLVE, Stage.CONNECT, printable_line(f"{host}: is no name of a host"))
     # The socket outlives the trio stream: asyncio gets the descriptor, and nothing else keeps it.
     return socket.socket(fileno=stream.socket.detach())
 
@@ -111,7 +111,7 @@ def _trouble_of_os(error: OSError) -> Trouble:
         if each.errno in _OUT_OF_DESCRIPTORS:
             return Trouble(FailureKind.LOCAL, Stage.CONNECT, f"this machine: {each.strerror}")
     reasons = dict.fromkeys(each.strerror for each in _causes(error) if each.strerror)
-    return Trouble(FailureKind.CONNECT, Stage.CONNECT, printable(", ".join(reasons) or str(error)))
+    return Trouble(FailureKind.CONNECT, Stage.CONNECT, printable_line(", ".join(reasons) or str(error)))
 
 
 def _causes(error: BaseException | None) -> list[OSError]:
@@ -195,7 +195,7 @@ class _Handshake:
         self.stage = Stage.EHLO
         reply = await smtp.ehlo()
         capabilities = read_ehlo(reply.message, self.relay.options.ignore_ehlo)
-        self.on_step(Stage.EHLO, printable(" ".join(capabilities.keywords)))
+        self.on_step(Stage.EHLO, printable_line(" ".join(capabilities.keywords)))
         return capabilities
 
     async def _log_in(self, smtp: aiosmtplib.SMTP, capabilities: Capabilities) -> Capabilities | Trouble:
@@ -212,10 +212,10 @@ class _Handshake:
             case None:
                 offered = " ".join(sorted(capabilities.auth)) or "none"
                 what = f"no login both sides know: offered {offered}, usable {' '.join(usable)}"
-                return Trouble(FailureKind.LOGIN, Stage.AUTH, printable(what))
+                return Trouble(FailureKind.LOGIN, Stage.AUTH, printable_line(what))
             case _:
                 assert_never(mechanism)  # type: ignore[arg-type]  # the tuples above hold no other word
-        self.on_step(Stage.AUTH, printable(f"{mechanism} as {options.username}"))
+        self.on_step(Stage.AUTH, printable_line(f"{mechanism} as {options.username}"))
         return capabilities
 
     def _hand_over(self, capabilities: Capabilities, began: float) -> Session | Trouble:
@@ -237,16 +237,16 @@ class _Handshake:
         certificate = next((each for each in _chain(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
         if certificate is not None:
             what = f"the relay's certificate is not trusted: {certificate.verify_message or certificate}"
-            return Trouble(FailureKind.TLS, Stage.STARTTLS, printable(what))
+            return Trouble(FailureKind.TLS, Stage.STARTTLS, printable_line(what))
         if any(isinstance(each, ssl.SSLError) for each in _chain(error)):
-            return Trouble(FailureKind.TLS, Stage.STARTTLS, printable(f"no TLS session: {error}"))
+            return Trouble(FailureKind.TLS, Stage.STARTTLS, printable_line(f"no TLS session: {error}"))
         if isinstance(error, aiosmtplib.SMTPResponseException) and error.code > 0:
             reply = reply_from(error.code, error.message, self.stage)
             hows = {Stage.AUTH: FailureKind.LOGIN, Stage.STARTTLS: FailureKind.TLS}
             return Trouble(hows.get(self.stage, FailureKind.GREETING), self.stage, "refused", reply)
         if isinstance(error, aiosmtplib.SMTPServerDisconnected | aiosmtplib.SMTPConnectError | ConnectionError):
             return Trouble(FailureKind.EOF, self.stage, "the relay closed the connection")
-        return Trouble(FailureKind.GARBLED, self.stage, printable(str(error)))
+        return Trouble(FailureKind.GARBLED, self.stage, printable_line(str(error)))
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
