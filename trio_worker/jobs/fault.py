@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Reason = Literal[
     "not_utf8",  # the bytes are no UTF-8
     "not_json",  # no JSON, or JSON that two readers may understand differently (RFC 7493)
-    "not_a_job",  # JSON, but not the envelope of a job
+    "not_a_job",  # JSON, but not the shape of a job
     "unknown_type",  # a task_type or an email_type that this worker does not have
     "bad_field",  # a field of the job is missing or wrong
     "template",  # a template failed on this job

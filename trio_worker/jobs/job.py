@@ -68,8 +68,8 @@ class Job:
 
 
 @frozen
-class Envelope:
-    """What a job may say beside its ``task_type`` and ``data``."""
+class JobHeader:
+    """The optional keys of a job beside its ``task_type`` and ``data``."""
 
     id: Line | None = None
     enqueued_at: Moment | None = None
@@ -79,7 +79,7 @@ class Envelope:
 
 
 _REQUIRED = frozenset({"task_type", "data"})
-_SILENT = Envelope()
+_EMPTY_HEADER = JobHeader()
 _NO_OBJECT = malformed("not_a_job", [Fault("$", "must be an object")])
 
 
@@ -93,24 +93,24 @@ def decode(raw: bytes, types: Mapping[str, TypeSpec]) -> Job | Malformed:
     if not isinstance(document, dict):
         return document if isinstance(document, Malformed) else _NO_OBJECT
 
-    envelope = _read_envelope(document)
+    header = _read_header(document)
     task = _read_task(document)
     if isinstance(task, Malformed):
-        return task if isinstance(envelope, Envelope) else malformed(task.reason, (*task.faults, *envelope))
+        return task if isinstance(header, JobHeader) else malformed(task.reason, (*task.faults, *header))
     email_type, payload = task
     content = _read_content(email_type, payload, types)
     if isinstance(content, Malformed):
-        return content if isinstance(envelope, Envelope) else malformed(content.reason, (*content.faults, *envelope))
-    if not isinstance(envelope, Envelope):
-        return malformed("bad_field", envelope)
+        return content if isinstance(header, JobHeader) else malformed(content.reason, (*content.faults, *header))
+    if not isinstance(header, JobHeader):
+        return malformed("bad_field", header)
     return Job(
         email_type,
         content,
-        envelope.id,
-        envelope.enqueued_at,
-        envelope.not_before,
-        envelope.expires_at,
-        envelope.traceparent or None,
+        header.id,
+        header.enqueued_at,
+        header.not_before,
+        header.expires_at,
+        header.traceparent or None,
     )
 
 
@@ -119,8 +119,8 @@ def read_enqueued_at(raw: bytes) -> float | None:
     document = read_json(raw)
     if not isinstance(document, dict):
         return None
-    envelope = _read_envelope(document)
-    return envelope.enqueued_at if isinstance(envelope, Envelope) else None
+    header = _read_header(document)
+    return header.enqueued_at if isinstance(header, JobHeader) else None
 
 
 def sample_jobs(spec: TypeSpec) -> tuple[Job, Job]:
@@ -141,9 +141,9 @@ def sample_job(spec: TypeSpec) -> Job:
             assert_never(content)
 
 
-def _read_envelope(document: Mapping[str, Json]) -> Envelope | tuple[Fault, ...]:
-    """Return what a job says beside its task; most say nothing."""
-    return _SILENT if document.keys() <= _REQUIRED else structure(document, Envelope, "$")
+def _read_header(document: Mapping[str, Json]) -> JobHeader | tuple[Fault, ...]:
+    """Return the optional keys of a job; most jobs have none."""
+    return _EMPTY_HEADER if document.keys() <= _REQUIRED else structure(document, JobHeader, "$")
 
 
 def _read_task(document: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]] | Malformed:
@@ -224,4 +224,4 @@ def _traceparent(value: Any) -> str:
 
 
 register(TraceParent, _traceparent)
-register_record(Envelope)
+register_record(JobHeader)

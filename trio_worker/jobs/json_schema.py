@@ -9,7 +9,7 @@ import attrs
 
 from trio_worker.jobs.address import Mailbox
 from trio_worker.jobs.email_type import MESSAGE, MOST_LINE_CHARACTERS, FieldKind, FieldSpec, TypeSpec
-from trio_worker.jobs.job import TASK_TYPE, Envelope, TraceParent
+from trio_worker.jobs.job import TASK_TYPE, JobHeader, TraceParent
 from trio_worker.jobs.message import (
     MOST_ATTACHMENTS,
     MOST_HEADER_CHARACTERS,
@@ -66,7 +66,7 @@ def job_schema(types: Mapping[str, TypeSpec]) -> Schema:
                     for name, content in contents.items()
                 ],
             },
-            **_record(Envelope)["properties"],
+            **_record(JobHeader)["properties"],
         },
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from trio_worker.jobs.job import Envelope
+from trio_worker.jobs.job import JobHeader
 from trio_worker.jobs.strict_json import Json, read_json
 from trio_worker.jobs.structure import structure
 
@@ -35,14 +35,14 @@ def glance(raw: bytes) -> Glance:
     delivery = delivery if isinstance(delivery, dict) else {}
     payload = delivery.get("data")
     payload = payload if isinstance(payload, dict) else {}
-    envelope = structure(document, Envelope, "$")
+    header = structure(document, JobHeader, "$")
     return Glance(
         email_type=_text(delivery.get("email_type")),
         recipients=tuple(
             name for key in ("email", "to", "cc", "bcc") for name in _texts(payload.get(key)) if "@" in name
         ),
         producer_id=_text(document.get("id")),
-        enqueued_at=envelope.enqueued_at if isinstance(envelope, Envelope) else None,
+        enqueued_at=header.enqueued_at if isinstance(header, JobHeader) else None,
     )
 
 
