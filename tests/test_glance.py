@@ -1,4 +1,4 @@
-"""What is said of jobs without showing whom they are for: glances, ages, spans of time, and choosing by cause."""
+"""What is said of jobs without showing whom they are for: summaries, ages, spans of time, and choosing by cause."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import job_bytes
 from trio_worker.cli.asking import parse_span, span_text
-from trio_worker.jobs.summary import Glance, glance
+from trio_worker.jobs.summary import JobSummary, summarize
 from trio_worker.queue.ages import COLUMNS_SECONDS, MOST_ROWS, OTHER, UNDATED, AgeTable, column_of, sample_places
 from trio_worker.queue.record import Cause, Record, ShelvedJob
 from trio_worker.queue.selection import Grouping, Selection
@@ -29,9 +29,9 @@ shelved = st.builds(
 
 
 @given(st.binary(max_size=80))
-def test_any_bytes_can_be_glanced_at(raw: bytes) -> None:
-    """Whatever was pushed, a glance says something and does not raise."""
-    assert isinstance(glance(raw), Glance)
+def test_any_bytes_can_be_summarized(raw: bytes) -> None:
+    """Whatever was pushed, a summary says something and does not raise."""
+    assert isinstance(summarize(raw), JobSummary)
 
 
 @given(
@@ -47,14 +47,14 @@ def test_any_bytes_can_be_glanced_at(raw: bytes) -> None:
         ),
     )
 )
-def test_any_json_can_be_glanced_at(value: object) -> None:
+def test_any_json_can_be_summarized(value: object) -> None:
     """Shapes that no producer should send are looked at all the same."""
-    assert isinstance(glance(json.dumps(value).encode()), Glance)
+    assert isinstance(summarize(json.dumps(value).encode()), JobSummary)
 
 
-def test_glance_sees_the_type_and_the_domain() -> None:
+def test_summary_has_the_type_and_the_domain() -> None:
     """A domain names nobody; the address is there for who compares, and not for who prints."""
-    seen = glance(job_bytes(1, "Ann <ann@Example.ORG>", id="order-7", enqueued_at="2026-01-02T03:04:05Z"))
+    seen = summarize(job_bytes(1, "Ann <ann@Example.ORG>", id="order-7", enqueued_at="2026-01-02T03:04:05Z"))
 
     assert (seen.email_type, seen.domains, seen.producer_id) == ("Registration", ("example.org",), "order-7")
     assert seen.enqueued_at == pytest.approx(1_767_323_045)

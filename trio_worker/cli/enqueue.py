@@ -36,7 +36,7 @@ from trio_worker.jobs.email_type import MESSAGE, TypeSpec
 from trio_worker.jobs.fault import Malformed, shown
 from trio_worker.jobs.job import decode
 from trio_worker.jobs.strict_json import read_json
-from trio_worker.jobs.summary import glance
+from trio_worker.jobs.summary import summarize
 from trio_worker.redis.client import Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.heartbeat import WorkerSeen
@@ -133,7 +133,7 @@ _Checked: TypeAlias = tuple[list[bytes], list[str], Counter[str]]
 
 
 def _unchecked(lines: list[bytes]) -> _Checked:
-    return lines, [], Counter(filter(None, (glance(line).email_type for line in lines)))
+    return lines, [], Counter(filter(None, (summarize(line).email_type for line in lines)))
 
 
 def _check(lines: list[bytes], types: Mapping[str, TypeSpec], settings: Settings) -> _Checked:
@@ -156,7 +156,7 @@ def _guess(job: Malformed, line: bytes, types: Mapping[str, TypeSpec]) -> str:
     """Return a guess at the email type that was meant; a task type that is unknown asks for none."""
     if job.reason != "unknown_type" or job.faults[0].path != _EMAIL_TYPE:
         return ""
-    return did_you_mean(glance(line).email_type, (*types, MESSAGE))
+    return did_you_mean(summarize(line).email_type, (*types, MESSAGE))
 
 
 def _unknown_here(named: Counter[str], types: Mapping[str, TypeSpec]) -> list[str]:

@@ -31,7 +31,7 @@ from trio_worker.cli.surroundings import (
     report_unavailable,
 )
 from trio_worker.jobs.address import AddressFault, parse_mailbox
-from trio_worker.jobs.summary import glance
+from trio_worker.jobs.summary import summarize
 from trio_worker.mail.composer import message_id_of
 from trio_worker.queue.counts import count_act, count_jobs
 from trio_worker.queue.dead_letters import Waiting, cancel, find_job, hasten, revive
@@ -196,7 +196,7 @@ class _Choice:
                 return page
             meant = [(job_id, raw) for job_id, _, raw in page if wanted.takes(raw)]
             job_ids += [job_id for job_id, _ in meant if job_id]
-            self.waiting += [Waiting(raw, glance(raw).email_type) for job_id, raw in meant if not job_id]
+            self.waiting += [Waiting(raw, summarize(raw).email_type) for job_id, raw in meant if not job_id]
         return await self.by_ids(job_ids)
 
 
@@ -209,7 +209,7 @@ class _Wanted:
     email_type: str
 
     def takes(self, raw: bytes) -> bool:
-        seen = glance(raw)
+        seen = summarize(raw)
         mailboxes = (parse_mailbox(name) for name in seen.recipients) if self.recipient else ()
         return (
             self.producer_id in ("", seen.producer_id)
@@ -248,7 +248,7 @@ async def find(
                 return report_unavailable(page, settings)
             looked_at += len(page)
             found += [
-                {"job_id": job_id or None, "place": place, "email_type": glance(raw).email_type}
+                {"job_id": job_id or None, "place": place, "email_type": summarize(raw).email_type}
                 for job_id, place, raw in page
                 if wanted.takes(raw)
             ]

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import asdict
 
 from trio_worker.jobs.address import AddressFault, parse_mailbox
-from trio_worker.jobs.summary import glance
+from trio_worker.jobs.summary import summarize
 from trio_worker.privacy import mask_address, mask_text
 from trio_worker.queue.record import UNKNOWN, Record, Said, ShelvedJob
 from trio_worker.telemetry.words import duration
@@ -42,7 +42,7 @@ def describe(job: ShelvedJob, *, reveal: bool, message_id: str = "") -> dict[str
     if message_id:
         described["message_id"] = message_id
     if job.body:
-        described["to"] = _shown_recipients(glance(job.body).recipients, reveal=reveal)
+        described["to"] = _shown_recipients(summarize(job.body).recipients, reveal=reveal)
         described["delivered"] = job.record.delivered
         if job.record.due is not None:
             described["due_to"] = _shown_recipients(job.record.due, reveal=reveal)

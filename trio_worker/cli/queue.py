@@ -32,7 +32,7 @@ from trio_worker.cli.surroundings import (
     report_unavailable,
 )
 from trio_worker.fleet.overview import DAY_MINUTES, Overview, read_overview
-from trio_worker.jobs.summary import glance
+from trio_worker.jobs.summary import summarize
 from trio_worker.queue.ages import COLUMNS_SECONDS, AgeTable, sample_places
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.history import pushed_at
@@ -111,7 +111,7 @@ async def peek(
         print_json(Document.WAITING_JOB, [_peeked(place, raw, reveal=reveal) for place, raw in enumerate(jobs, 1)])
         return OK
     for place, raw in enumerate(jobs, 1):
-        seen = glance(raw)
+        seen = summarize(raw)
         age = duration(None if seen.enqueued_at is None else time.time() - seen.enqueued_at)
         words = seen.email_type or ("-" if seen.is_readable else "not JSON")
         print(f"{place:>6}  {words:<16}  {age:>6}  {len(raw):>9,} bytes  to {', '.join(seen.domains) or '-'}")
@@ -121,7 +121,7 @@ async def peek(
 
 
 def _peeked(place: int, raw: bytes, *, reveal: bool) -> dict[str, Any]:
-    seen = glance(raw)
+    seen = summarize(raw)
     document: dict[str, Any] = {
         "place": place,
         "email_type": seen.email_type or None,
@@ -188,7 +188,7 @@ def _add(table: AgeTable, jobs: Iterable[tuple[int, bytes]], by: str, overview: 
     """Add jobs with their places in the list, the head's being 0."""
     now = overview.counts.at
     for place, raw in jobs:
-        seen = glance(raw)
+        seen = summarize(raw)
         names = seen.domains if by == "domain" else ((seen.email_type,) if seen.email_type else ())
         is_estimate = seen.enqueued_at is None
         at = pushed_at(overview.marks, overview.counts.popped + place + 1) if is_estimate else seen.enqueued_at

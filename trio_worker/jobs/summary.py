@@ -1,4 +1,4 @@
-"""Pure. What may be said of a job without showing whom it is for: its type, the domains, when it was pushed."""
+"""Pure. Summary of a job for lists: its type, the domains of its recipients, when it was pushed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from trio_worker.jobs.structure import structure
 
 
 @frozen
-class Glance:
-    """One look at a payload; empty and None where it does not say, or cannot be read."""
+class JobSummary:
+    """A summary of one job; a field is empty or None where the job has no such value, or cannot be read."""
 
     email_type: str = ""
     recipients: tuple[str, ...] = ()
@@ -26,17 +26,17 @@ class Glance:
         return tuple(dict.fromkeys(domain for domain in found if domain))
 
 
-def glance(raw: bytes) -> Glance:
-    """Look at a job as far as it can be understood; whatever the bytes, this never raises."""
+def summarize(raw: bytes) -> JobSummary:
+    """Summarize a job as far as it can be understood; never raises, whatever the bytes."""
     document = read_json(raw)
     if not isinstance(document, dict):
-        return Glance(is_readable=False)
+        return JobSummary(is_readable=False)
     delivery = document.get("data")
     delivery = delivery if isinstance(delivery, dict) else {}
     payload = delivery.get("data")
     payload = payload if isinstance(payload, dict) else {}
     header = structure(document, JobHeader, "$")
-    return Glance(
+    return JobSummary(
         email_type=_text(delivery.get("email_type")),
         recipients=tuple(
             name for key in ("email", "to", "cc", "bcc") for name in _texts(payload.get(key)) if "@" in name

@@ -14,7 +14,7 @@ from trio_worker.jobs.address import may_be_mailed
 from trio_worker.jobs.email_type import MESSAGE, TypeSpec
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import Job, decode
-from trio_worker.jobs.summary import glance
+from trio_worker.jobs.summary import summarize
 from trio_worker.mail.composer import Composer, MailOptions, TypeOptions
 from trio_worker.privacy import mask_address
 from trio_worker.queue.claim import Claim
@@ -88,7 +88,7 @@ class Preparation:
         """Learn the job's type and age; a fresh job's age begins when it was pushed, if anything tells."""
         claim = delivery.claim
         # A type that is not ours may say anything; one that is names nobody, and says whose producer to mend.
-        named = job.email_type if isinstance(job, Job) else glance(claim.body).email_type
+        named = job.email_type if isinstance(job, Job) else summarize(claim.body).email_type
         delivery.email_type = named if named in self.types or named == MESSAGE else ""
         if claim.place is None:
             delivery.record = evolve(delivery.record, email_type=delivery.email_type)
