@@ -33,7 +33,7 @@ from trio_worker.cli.surroundings import (
 from trio_worker.fleet.overview import read_overview
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import MESSAGE, TypeSpec
-from trio_worker.jobs.fault import Malformed, shown
+from trio_worker.jobs.fault import Malformed, safe_name
 from trio_worker.jobs.job import decode
 from trio_worker.jobs.strict_json import read_json
 from trio_worker.jobs.summary import summarize
@@ -163,7 +163,7 @@ def _unknown_here(named: Counter[str], types: Mapping[str, TypeSpec]) -> list[st
     """Warn of types that only a worker with other templates can know; of a list that is checked there are none."""
     known = (*types, MESSAGE)
     return [
-        f"warning: {counted(jobs, 'job')} of type {shown(name)}, which is not known here{did_you_mean(name, known)}"
+        f"warning: {counted(jobs, 'job')} of type {safe_name(name)}, which is not known here{did_you_mean(name, known)}"
         for name, jobs in named.items()
         if name not in known
     ]
@@ -176,7 +176,7 @@ def unknown_to_workers(named: Counter[str], workers: Iterable[WorkerSeen]) -> li
         return []
     known = set.union(*live, {MESSAGE})
     return [
-        f"warning: no worker that is alive knows {shown(name)}: {counted(jobs, 'job')} will be dead letters. "
+        f"warning: no worker that is alive knows {safe_name(name)}: {counted(jobs, 'job')} will be dead letters. "
         "A worker knows the types that were there when it started."
         for name, jobs in named.items()
         if name not in known

@@ -59,11 +59,11 @@ def malformed(reason: Reason, faults: Iterable[Fault]) -> Malformed:
     return Malformed(reason, (*found[:MOST_FAULTS], more))
 
 
-def shown(name: str) -> str:
+def safe_name(name: str) -> str:
     """Return a name from a payload if it looks like a name, else a placeholder: it might be a token or an address."""
     return name if _NAME.fullmatch(name) else NOT_A_NAME
 
 
 def step(path: str, key: object) -> str:
     """Return the path of one member (a string key) or element (a number) of the value at ``path``."""
-    return f"{path}.{shown(key)}" if isinstance(key, str) else f"{path}[{key}]"
+    return f"{path}.{safe_name(key)}" if isinstance(key, str) else f"{path}[{key}]"

@@ -10,7 +10,7 @@ from attrs import evolve, field, frozen
 
 from trio_worker.jobs.address import AddressFault, Mailbox, parse_mailbox
 from trio_worker.jobs.email_type import MESSAGE, FieldSpec, TypeSpec, fault_of_value, is_plain_line
-from trio_worker.jobs.fault import Fault, Malformed, Reason, malformed, shown, step
+from trio_worker.jobs.fault import Fault, Malformed, Reason, malformed, safe_name, step
 from trio_worker.jobs.message import Attachment, Message, decode_message
 from trio_worker.jobs.strict_json import Json, read_json
 from trio_worker.jobs.structure import Line, Moment, register, register_record, structure, text_of
@@ -166,7 +166,7 @@ def _read_task(document: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]] |
     if faults or not isinstance(task_type, str) or not isinstance(email_type, str) or not isinstance(payload, dict):
         return malformed("not_a_job", faults)
     if task_type != TASK_TYPE:
-        return malformed("unknown_type", [Fault("$.task_type", f"{shown(task_type)} is not known; {TASK_TYPE} is")])
+        return malformed("unknown_type", [Fault("$.task_type", f"{safe_name(task_type)} is not known; {TASK_TYPE} is")])
     return email_type, payload
 
 
@@ -185,7 +185,7 @@ def _read_content(
         return message if isinstance(message, Message) else malformed("bad_field", message)
     spec = types.get(email_type)
     if spec is None:
-        return malformed("unknown_type", [Fault("$.data.email_type", f"{shown(email_type)} is not known here")])
+        return malformed("unknown_type", [Fault("$.data.email_type", f"{safe_name(email_type)} is not known here")])
     return _read_fields(spec, payload)
 
 
