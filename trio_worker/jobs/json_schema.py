@@ -24,17 +24,17 @@ from trio_worker.jobs.message import (
     Message,
     Recipients,
 )
-from trio_worker.jobs.structure import JSON_NAME, Line, Moment, Text
+from trio_worker.jobs.structure import JSON_NAME, OneLine, Text, Timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Schema: TypeAlias = dict[str, Any]
+JsonSchema: TypeAlias = dict[str, Any]
 
-_LINE: Schema = {"type": "string", "maxLength": MOST_LINE_CHARACTERS, "pattern": "^[^\\u0000-\\u001f\\u007f]*$"}
-_MAILBOX: Schema = {"type": "string", "description": "One mailbox: addr or Name <addr>.", "minLength": 3}
+_LINE: JsonSchema = {"type": "string", "maxLength": MOST_LINE_CHARACTERS, "pattern": "^[^\\u0000-\\u001f\\u007f]*$"}
+_MAILBOX: JsonSchema = {"type": "string", "description": "One mailbox: addr or Name <addr>.", "minLength": 3}
 
-_KINDS: dict[FieldKind, Schema] = {
+_KINDS: dict[FieldKind, JsonSchema] = {
     "recipient": {**_MAILBOX, "description": "The mailbox that the mail goes to: addr or Name <addr>."},
     "line": _LINE,
     "text": {"type": "string"},
@@ -44,7 +44,7 @@ _KINDS: dict[FieldKind, Schema] = {
 }
 
 
-def job_schema(types: Mapping[str, TypeSpec]) -> Schema:
+def job_schema(types: Mapping[str, TypeSpec]) -> JsonSchema:
     """Return the schema (draft 2020-12) of every job that a worker with these types understands.
 
     It holds the structure. What no schema can say (a mailbox is one mailbox, a time exists) only the worker checks,
@@ -71,8 +71,8 @@ def job_schema(types: Mapping[str, TypeSpec]) -> Schema:
     }
 
 
-def _templated(spec: TypeSpec) -> Schema:
-    schema: Schema = {
+def _templated(spec: TypeSpec) -> JsonSchema:
+    schema: JsonSchema = {
         "type": "object",
         "required": [declared.name for declared in spec.fields if declared.required],
         "properties": {declared.name: _field(declared) for declared in spec.fields},
@@ -80,12 +80,12 @@ def _templated(spec: TypeSpec) -> Schema:
     return {**schema, "description": spec.says} if spec.says else schema
 
 
-def _field(declared: FieldSpec) -> Schema:
+def _field(declared: FieldSpec) -> JsonSchema:
     shape = _KINDS[declared.kind]
     return shape if declared.required else _or_null(shape)
 
 
-def _message() -> Schema:
+def _message() -> JsonSchema:
     recipients = [
         {"required": [name], "properties": {name: {"type": ["string", "array"]}}} for name in ("to", "cc", "bcc")
     ]
@@ -93,7 +93,7 @@ def _message() -> Schema:
     return {**_record(Message), "description": "Any mail.", "allOf": [{"anyOf": recipients}, {"anyOf": texts}]}
 
 
-def _record(record: type[attrs.AttrsInstance]) -> Schema:
+def _record(record: type[attrs.AttrsInstance]) -> JsonSchema:
     """Return the shape of an attrs record of the payload; a field with a default may be absent or null."""
     fields = attrs.fields(record)
     names = {declared.name: declared.metadata.get(JSON_NAME, declared.name) for declared in fields}
@@ -109,20 +109,20 @@ def _record(record: type[attrs.AttrsInstance]) -> Schema:
     }
 
 
-def _or_null(shape: Schema) -> Schema:
+def _or_null(shape: JsonSchema) -> JsonSchema:
     """Return the shape with null beside it; a shape of several types is left to ``anyOf``."""
     if isinstance(shape.get("type"), str):
         return {**shape, "type": [shape["type"], "null"]}
     return {"anyOf": [shape, {"type": "null"}]}
 
 
-def _shape(declared: Any) -> Schema:
+def _shape(declared: Any) -> JsonSchema:
     """Return the shape of one field's type; a type without one is a bug (KeyError)."""
-    shapes: dict[Any, Schema] = {
-        Line: _LINE,
+    shapes: dict[Any, JsonSchema] = {
+        OneLine: _LINE,
         Text: {"type": "string"},
         Mailbox: _MAILBOX,
-        Moment: {"type": "string", "format": "date-time", "description": "RFC 3339, with a zone."},
+        Timestamp: {"type": "string", "format": "date-time", "description": "RFC 3339, with a zone."},
         TraceParent: {"type": "string", "description": "W3C Trace Context; ignored where it cannot be read."},
         Recipients: {"anyOf": [_MAILBOX, {"type": "array", "items": _MAILBOX, "maxItems": MOST_RECIPIENTS}]},
         Headers: {

@@ -15,7 +15,7 @@ from trio_worker.jobs.structure import (
     CONVERTER,
     JSON_NAME,
     FlawError,
-    Line,
+    OneLine,
     Text,
     mailbox_of,
     register,
@@ -67,7 +67,7 @@ Attachments = Annotated[tuple[Attachment, ...], "attachments"]
 class Message:
     """A mail written by the producer. At least one of ``to``, ``cc``, ``bcc``, and one of ``text``, ``html``."""
 
-    subject: Line = field(repr=False)
+    subject: OneLine = field(repr=False)
     to: Recipients = ()
     cc: Recipients = ()
     bcc: Recipients = ()

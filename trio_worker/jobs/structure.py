@@ -18,24 +18,24 @@ from trio_worker.jobs.fault import Fault, step
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-Record = TypeVar("Record")
+RecordT = TypeVar("RecordT")
 
-# What a field of a record may hold. Each has one hook, here or beside its record, and one shape in schema.py.
-Line = Annotated[str, "line"]
+# What a field of a record may hold. Each has one hook, here or beside its record, and one shape in json_schema.py.
+OneLine = Annotated[str, "line"]
 Text = Annotated[str, "text"]
-Moment = Annotated[float, "moment"]
+Timestamp = Annotated[float, "timestamp"]
 
 JSON_NAME = "json_name"
 """Key of an attrs field's metadata: its name in JSON, where that is not its name in Python."""
 
 # RFC 3339, 5.6, in ASCII digits. A zone is required: a time without one is a guess.
-_MOMENT = re.compile(
+_RFC_3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}):([0-9]{2})(\.[0-9]+)?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))",
 )
 _MOST_FRACTION_CHARACTERS = 10  # a dot and nanoseconds: a float holds less
 _LEAP_SECOND = 60
 # The years 1 to 9999 in UTC: a zone may lead out of what a calendar here can show.
-_FIRST_MOMENT, _LAST_MOMENT = -62135596800.0, 253402300800.0
+_FIRST_SECOND, _LAST_SECOND = -62135596800.0, 253402300800.0
 _MOST_ZONE_HOURS, _MOST_ZONE_MINUTES = 23, 59
 
 
@@ -55,7 +55,7 @@ CONVERTER = Converter(detailed_validation=True)
 """The one converter of job payloads; records register themselves where they are declared."""
 
 
-def structure(value: Any, record: type[Record], path: str) -> Record | tuple[Fault, ...]:
+def structure(value: Any, record: type[RecordT], path: str) -> RecordT | tuple[Fault, ...]:
     """Make the record from the JSON value at ``path``, or return everything that is wrong with it."""
     try:
         return CONVERTER.structure(value, record)
@@ -135,8 +135,8 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _moment(value: Any) -> float:
-    read = _MOMENT.fullmatch(text_of(value))
+def _timestamp(value: Any) -> float:
+    read = _RFC_3339.fullmatch(text_of(value))
     if read is None:
         raise FlawError("must be a time with a zone, such as 2030-01-31T12:00:00Z (RFC 3339)")
     day, clock, seconds, fraction, sign, zone_hours, zone_minutes = read.groups()
@@ -153,13 +153,13 @@ def _moment(value: Any) -> float:
     except ValueError:
         raise FlawError("is a time that does not exist") from None
     part = float(fraction[:_MOST_FRACTION_CHARACTERS]) if fraction and len(fraction) > 1 else 0.0
-    moment = minute.timestamp() + int(seconds) + part - offset
-    if not _FIRST_MOMENT <= moment < _LAST_MOMENT:
+    second = minute.timestamp() + int(seconds) + part - offset
+    if not _FIRST_SECOND <= second < _LAST_SECOND:
         raise FlawError("is a time that does not exist")
-    return moment
+    return second
 
 
-register(Line, _line)
+register(OneLine, _line)
 register(Text, _text)
-register(Moment, _moment)
+register(Timestamp, _timestamp)
 CONVERTER.register_structure_hook(Mailbox, lambda value, _: mailbox_of(value))
