@@ -16,14 +16,14 @@ from attrs import field, frozen
 
 from trio_worker.jobs.message import Attachment
 from trio_worker.mail.mime import attachment_entity, multipart_entity, text_entity
-from trio_worker.mail.skeleton import Filled, Hole, Skeleton, Written, written
+from trio_worker.mail.skeleton import Escaping, Filled, Placeholder, Skeleton, encode_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trio_worker.jobs.strict_json import Json
 
-_JOB_ID = Hole("", Written.AS_IT_IS)  # no field has this name
+_JOB_ID = Placeholder("", Escaping.NONE)  # no field has this name
 # Between two control characters: a skeleton that is plain has none, so that nothing else can look like a mark. The
 # letter beyond ASCII makes the part that the mark stands in 8bit.
 _MARK = re.compile(rb"\0([ -~]*)(?:\xc3\xa9)?\0")
@@ -57,20 +57,20 @@ class Texts:
 class BodySkeleton:
     """What the bodies of one type have alike; made by `find_body_skeleton` of the skeletons of its texts.
 
-    ``holes`` are all ways in which a value is written, once each. ``wide`` says which parts go beyond ASCII by what is
+    ``placeholders`` are those of all parts, each once. ``wide`` says which parts go beyond ASCII by what is
     constant in them. ``wholes`` are the body for each set of parts that may go beyond ASCII, none if a part always
     needs an encoding; the job's id stands in each of them ``boundaries`` times.
     """
 
     parts: tuple[tuple[str, Skeleton], ...]
-    holes: tuple[Hole, ...]
+    placeholders: tuple[Placeholder, ...]
     wide: tuple[bool, ...]
     wholes: Mapping[tuple[bool, ...], Skeleton] = field(repr=False)
     boundaries: int
 
     def fill(self, fields: Mapping[str, Json]) -> Insertion:
-        """Return the body of one mail; ``fields`` must hold a line of text for each hole."""
-        return Insertion(self, written(self.holes, fields))
+        """Return the body of one mail; ``fields`` must hold a line of text for each placeholder."""
+        return Insertion(self, encode_values(self.placeholders, fields))
 
     def wide_with(self, values: Mapping[str, bytes]) -> tuple[bool, ...]:
         """Return which parts go beyond ASCII with these values in them."""
@@ -106,27 +106,29 @@ class Insertion:
 def find_body_skeleton(parts: Sequence[tuple[str, Skeleton]]) -> BodySkeleton:
     """Return the skeleton of a body; ``parts`` are as those of `Texts`."""
     skeletons = [part for _, part in parts]
-    holes = tuple(dict.fromkeys(hole for part in skeletons for hole in part.holes))
+    placeholders = tuple(dict.fromkeys(placeholder for part in skeletons for placeholder in part.placeholders))
     wide = tuple(not b"".join(part.constants).isascii() for part in skeletons)
     spare_octets = min(part.spare_octets for part in skeletons)
     wholes = {}
     if spare_octets >= 0:
         for way in product(*((True,) if is_wide else (False, True) for is_wide in wide)):
-            wholes[way] = _cut(_marked(parts, holes, way), holes, spare_octets)
-    boundaries = wholes[wide].holes.count(_JOB_ID) if wholes else 0
-    return BodySkeleton(tuple(parts), holes, wide, wholes, boundaries)
+            wholes[way] = _cut(_marked(parts, placeholders, way), placeholders, spare_octets)
+    boundaries = wholes[wide].placeholders.count(_JOB_ID) if wholes else 0
+    return BodySkeleton(tuple(parts), placeholders, wide, wholes, boundaries)
 
 
-def _marked(parts: Sequence[tuple[str, Skeleton]], holes: Sequence[Hole], wide: tuple[bool, ...]) -> bytes:
+def _marked(
+    parts: Sequence[tuple[str, Skeleton]], placeholders: Sequence[Placeholder], wide: tuple[bool, ...]
+) -> bytes:
     """Let the general way write a body with marks for the values and the job's id."""
     texts = []
     for (subtype, part), is_wide in zip(parts, wide, strict=True):
-        marks = {hole.key: f"\0{hole.key}{'é' * is_wide}\0".encode() for hole in holes}
+        marks = {placeholder.key: f"\0{placeholder.key}{'é' * is_wide}\0".encode() for placeholder in placeholders}
         texts.append((subtype, Filled(part.insert(marks), is_plain=True)))
     return Texts(tuple(texts)).octets(b"", f"\0{_JOB_ID.key}\0", eight_bit=True)
 
 
-def _cut(marked: bytes, holes: Sequence[Hole], spare_octets: int) -> Skeleton:
+def _cut(marked: bytes, placeholders: Sequence[Placeholder], spare_octets: int) -> Skeleton:
     first, *rest = _MARK.split(marked)
-    known = {hole.key.encode(): hole for hole in (*holes, _JOB_ID)}
+    known = {placeholder.key.encode(): placeholder for placeholder in (*placeholders, _JOB_ID)}
     return Skeleton((first, *rest[1::2]), tuple(known[key] for key in rest[::2]), spare_octets)

@@ -1,4 +1,4 @@
-"""Pure. What a template writes in every mail alike, found once: constant octets, and holes for the values of fields.
+"""Pure. Skeletons of templates: the octets that all mails of a type share, and placeholders for the values of fields.
 
 A template has a skeleton if its tree proves that values are only inserted, as they are, escaped for HTML or
 percent-encoded. Then a rendering with marks for values shows where each one goes; a few renderings with values made to
@@ -36,12 +36,12 @@ _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
 _DIFFICULT = ("", "a", " b ", "<i>&amp;\"'", "%s %(a)b {c} {{ d }}", "_a=_b%3C", "ü€😀\x7f", "zQ0x<xQz")
 
 
-class Written(StrEnum):
-    """How a value is written."""
+class Escaping(StrEnum):
+    """How a value is escaped where it is inserted."""
 
-    AS_IT_IS = "as it is"
-    ESCAPED = "escaped"
-    PERCENT_ENCODED = "percent-encoded"
+    NONE = "none"
+    HTML = "html"
+    PERCENT = "percent"
 
 
 def percent(value: object) -> str:
@@ -50,36 +50,39 @@ def percent(value: object) -> str:
     return text if _UNRESERVED.fullmatch(text) else quote(text, safe="")
 
 
-def escaped(value: str) -> str:
+def escape_html(value: str) -> str:
     """Escape a text for HTML, as Jinja does."""
     return value if value.isalnum() else escape(value)
 
 
-_WRITTEN = {"<": Written.AS_IT_IS, "&lt;": Written.ESCAPED, "%3C": Written.PERCENT_ENCODED}
-_WRITE: dict[Written, Callable[[str], str]] = {
-    Written.AS_IT_IS: str,
-    Written.ESCAPED: escaped,
-    Written.PERCENT_ENCODED: percent,
+_ESCAPING_OF_MARK = {"<": Escaping.NONE, "&lt;": Escaping.HTML, "%3C": Escaping.PERCENT}
+_ESCAPE: dict[Escaping, Callable[[str], str]] = {
+    Escaping.NONE: str,
+    Escaping.HTML: escape_html,
+    Escaping.PERCENT: percent,
 }
 
 
 @frozen
-class Hole:
-    """Where the value of the field ``name`` goes; ``key`` stands for what is written there."""
+class Placeholder:
+    """Where the value of the field ``name`` is inserted; ``key`` names its escaped value."""
 
     name: str
-    written: Written
+    escaping: Escaping
     key: str = field(init=False, eq=False, repr=False)
-    write: Callable[[str], str] = field(init=False, eq=False, repr=False)
+    escape: Callable[[str], str] = field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "key", f"{self.name} {self.written}")
-        object.__setattr__(self, "write", _WRITE[self.written])
+        object.__setattr__(self, "key", f"{self.name} {self.escaping}")
+        object.__setattr__(self, "escape", _ESCAPE[self.escaping])
 
 
-def written(holes: Iterable[Hole], fields: Mapping[str, Json]) -> dict[str, bytes]:
-    """Return what is written for each hole, by its key; ``fields`` must hold a line of text for each."""
-    return {hole.key: hole.write(str(fields[hole.name])).encode("utf-8", "replace") for hole in holes}
+def encode_values(placeholders: Iterable[Placeholder], fields: Mapping[str, Json]) -> dict[str, bytes]:
+    """Return the octets of each placeholder's value, by its key; ``fields`` must hold a line of text for each."""
+    return {
+        placeholder.key: placeholder.escape(str(fields[placeholder.name])).encode("utf-8", "replace")
+        for placeholder in placeholders
+    }
 
 
 @frozen
@@ -92,30 +95,30 @@ class Filled:
 
 @frozen
 class Skeleton:
-    """A template whose values are only inserted: constant octets, and a hole between every two of them.
+    """A template whose values are only inserted: constant octets, and a placeholder between every two of them.
 
     ``spare_octets`` is what the longest line leaves of RFC 5322's 998 for each of the values in it, below 0 if the
     constant octets are themselves not plain.
     """
 
     constants: tuple[bytes, ...] = field(repr=False)
-    holes: tuple[Hole, ...]
+    placeholders: tuple[Placeholder, ...]
     spare_octets: int
     _pieces: list[bytes] = field(init=False, repr=False, eq=False)  # with room for the values
     _keys: tuple[str, ...] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        pieces = [b""] * (len(self.constants) + len(self.holes))
+        pieces = [b""] * (len(self.constants) + len(self.placeholders))
         pieces[::2] = self.constants
         object.__setattr__(self, "_pieces", pieces)
-        object.__setattr__(self, "_keys", tuple(hole.key for hole in self.holes))
+        object.__setattr__(self, "_keys", tuple(placeholder.key for placeholder in self.placeholders))
 
     def fill(self, fields: Mapping[str, Json]) -> Filled:
-        """Return the text of one mail; ``fields`` must hold a line of text for each hole."""
-        return self.filled_with(written(self.holes, fields))
+        """Return the text of one mail; ``fields`` must hold a line of text for each placeholder."""
+        return self.filled_with(encode_values(self.placeholders, fields))
 
     def filled_with(self, values: Mapping[str, bytes]) -> Filled:
-        """Return the text with what is `written` for its holes, and perhaps for others."""
+        """Return the text with what `encode_values` returns for its placeholders, and perhaps for others."""
         return Filled(self.insert(values), max(map(len, values.values()), default=0) <= self.spare_octets)
 
     def insert(self, values: Mapping[str, bytes]) -> bytes:
@@ -190,13 +193,16 @@ def _is_constant(test: nodes.Node) -> bool:
 
 
 def _cut(marked: bytes, lines: list[str]) -> Skeleton:
-    """Cut a text with marks into what is constant and its holes."""
+    """Cut a text with marks into what is constant and its placeholders."""
     # Between two marks stands what is constant; each mark yields two groups.
     first, *rest = _MARK.split(marked.decode())
     constants = [piece.encode() for piece in (first, *rest[2::3])]
-    holes = [Hole(lines[int(number)], _WRITTEN[middle]) for number, middle in zip(rest[::3], rest[1::3], strict=True)]
+    placeholders = [
+        Placeholder(lines[int(number)], _ESCAPING_OF_MARK[middle])
+        for number, middle in zip(rest[::3], rest[1::3], strict=True)
+    ]
     is_odd = any(map(has_odd_control, constants))
-    return Skeleton(tuple(constants), tuple(holes), -1 if is_odd else _spare_octets(constants))
+    return Skeleton(tuple(constants), tuple(placeholders), -1 if is_odd else _spare_octets(constants))
 
 
 def _spare_octets(constants: list[bytes]) -> int:

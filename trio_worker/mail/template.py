@@ -80,7 +80,7 @@ class Templates:
 
     def __attrs_post_init__(self) -> None:
         skeleton = self.subject.skeleton
-        constant = None if skeleton is None or skeleton.holes else _subject_of(skeleton.fill({}))
+        constant = None if skeleton is None or skeleton.placeholders else _subject_of(skeleton.fill({}))
         object.__setattr__(self, "_subject", constant)
         skeletons = [(subtype, part.skeleton) for subtype, part in self._parts if part.skeleton is not None]
         is_whole = len(skeletons) == len(self._parts)
