@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from trio_worker.jobs.message import Attachment
 from trio_worker.mail.mime import attachment_entity, multipart_entity, text_entity
-from trio_worker.mail.skeleton import Escaping, Filled, Placeholder, Skeleton, encode_values
+from trio_worker.mail.skeleton import Escaping, Placeholder, RenderedText, Skeleton, encode_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ _MARK = re.compile(rb"\0([ -~]*)(?:\xc3\xa9)?\0")
 class Texts:
     """A body whose texts are written: each with its subtype of ``text/``, the best last (RFC 2046, 5.1.4)."""
 
-    parts: tuple[tuple[str, Filled], ...]
+    parts: tuple[tuple[str, RenderedText], ...]
     attachments: tuple[Attachment, ...] = ()
 
     def octets(self, header: bytes, job_id: str, *, eight_bit: bool) -> bytes:
@@ -100,7 +100,7 @@ class Insertion:
 
     def texts(self) -> Texts:
         """Return the body for the general way."""
-        return Texts(tuple((subtype, part.filled_with(self.values)) for subtype, part in self.skeleton.parts))
+        return Texts(tuple((subtype, part.text_with(self.values)) for subtype, part in self.skeleton.parts))
 
 
 def find_body_skeleton(parts: Sequence[tuple[str, Skeleton]]) -> BodySkeleton:
@@ -124,7 +124,7 @@ def _marked(
     texts = []
     for (subtype, part), is_wide in zip(parts, wide, strict=True):
         marks = {placeholder.key: f"\0{placeholder.key}{'é' * is_wide}\0".encode() for placeholder in placeholders}
-        texts.append((subtype, Filled(part.insert(marks), is_plain=True)))
+        texts.append((subtype, RenderedText(part.insert(marks), is_plain=True)))
     return Texts(tuple(texts)).octets(b"", f"\0{_JOB_ID.key}\0", eight_bit=True)
 
 

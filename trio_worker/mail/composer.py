@@ -16,7 +16,7 @@ from trio_worker.jobs.fault import Fault, Malformed, malformed
 from trio_worker.jobs.job import Job, Message, Templated, sample_jobs
 from trio_worker.mail.body import Insertion, Texts
 from trio_worker.mail.mime import CRLF, address_header, canonical, date_header, unstructured_header
-from trio_worker.mail.skeleton import Filled
+from trio_worker.mail.skeleton import RenderedText
 from trio_worker.mail.template import Templates, compile_templates
 from trio_worker.option import METADATA_KEY, Option, option
 
@@ -276,7 +276,7 @@ def _message_id_domain(text: str) -> str | AddressFault:
 
 def _draft_of_message(message: Message) -> Draft:
     texts = [
-        (subtype, Filled(canonical(text)))
+        (subtype, RenderedText(canonical(text)))
         for subtype, text in (("plain", message.text), ("html", message.html))
         if text is not None
     ]

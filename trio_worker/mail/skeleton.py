@@ -86,7 +86,7 @@ def encode_values(placeholders: Iterable[Placeholder], fields: Mapping[str, Json
 
 
 @frozen
-class Filled:
+class RenderedText:
     """A text in canonical octets (`mime.canonical`); ``is_plain`` if surely no line of it needs an encoding."""
 
     octets: bytes
@@ -113,13 +113,13 @@ class Skeleton:
         object.__setattr__(self, "_pieces", pieces)
         object.__setattr__(self, "_keys", tuple(placeholder.key for placeholder in self.placeholders))
 
-    def fill(self, fields: Mapping[str, Json]) -> Filled:
+    def fill(self, fields: Mapping[str, Json]) -> RenderedText:
         """Return the text of one mail; ``fields`` must hold a line of text for each placeholder."""
-        return self.filled_with(encode_values(self.placeholders, fields))
+        return self.text_with(encode_values(self.placeholders, fields))
 
-    def filled_with(self, values: Mapping[str, bytes]) -> Filled:
+    def text_with(self, values: Mapping[str, bytes]) -> RenderedText:
         """Return the text with what `encode_values` returns for its placeholders, and perhaps for others."""
-        return Filled(self.insert(values), max(map(len, values.values()), default=0) <= self.spare_octets)
+        return RenderedText(self.insert(values), max(map(len, values.values()), default=0) <= self.spare_octets)
 
     def insert(self, values: Mapping[str, bytes]) -> bytes:
         """Return the octets alone."""

@@ -14,7 +14,7 @@ from trio_worker.jobs.job import Templated, sample_jobs
 from trio_worker.mail.body import BodySkeleton, Insertion, Texts, find_body_skeleton
 from trio_worker.mail.figures import figure, figures, label
 from trio_worker.mail.mime import canonical
-from trio_worker.mail.skeleton import Filled, Skeleton, find_skeleton, percent
+from trio_worker.mail.skeleton import RenderedText, Skeleton, find_skeleton, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
@@ -58,11 +58,11 @@ class Part:
     variables: Mapping[str, object] = field(repr=False)
     """What the template knows besides the fields of its type."""
 
-    def fill(self, fields: Mapping[str, Json]) -> Filled:
+    def fill(self, fields: Mapping[str, Json]) -> RenderedText:
         """Return the text of one mail."""
         if self.skeleton is not None:
             return self.skeleton.fill(fields)
-        return Filled(canonical(_render(self.template, {**self.variables, **fields})))
+        return RenderedText(canonical(_render(self.template, {**self.variables, **fields})))
 
 
 @frozen
@@ -131,8 +131,8 @@ class Templates:
         return place
 
 
-def _subject_of(filled: Filled) -> str:
-    return filled.octets.decode().strip()
+def _subject_of(text: RenderedText) -> str:
+    return text.octets.decode().strip()
 
 
 def _render(template: jinja2.Template, names: dict[str, Any]) -> str:
