@@ -119,4 +119,4 @@ def test_a_body_that_always_needs_an_encoding_is_never_inserted(name: str) -> No
 
     assert isinstance(rendered, Rendered)
     assert isinstance(rendered.body, Insertion)
-    assert not rendered.body.skeleton.wholes
+    assert not rendered.body.skeleton.bodies_by_encoding

@@ -1,8 +1,8 @@
-"""Pure. The body of a mail, in either flavour: its texts and files, or values and the octets that go around them.
+"""Pure. The body of a mail, for a relay with or without 8BITMIME: rendered texts and files, or a filled skeleton.
 
-A type whose templates all have skeletons has one for the whole body: heads, boundaries and texts are constant but for
-the values and the job's id. It is cut from a body that the general way wrote with marks in their place, so each mail
-has the octets that the general way would write.
+An email type whose templates all have skeletons has one skeleton for the whole body: MIME headers, boundaries and texts
+are constant, except for the values and the job's id. It is cut from a body that `Texts` wrote with marks in place of
+the values, so a mail made from it has the same octets as one made by `Texts`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from trio_worker.jobs.strict_json import Json
 
 _JOB_ID = Placeholder("", Escaping.NONE)  # no field has this name
-# Between two control characters: a skeleton that is plain has none, so that nothing else can look like a mark. The
-# letter beyond ASCII makes the part that the mark stands in 8bit.
+# A mark stands between two NULs. The constant text of a plain skeleton has no control character, so nothing else can
+# look like a mark. The letter beyond ASCII makes the part around the mark 8bit.
 _MARK = re.compile(rb"\0([ -~]*)(?:\xc3\xa9)?\0")
 
 
 @frozen
 class Texts:
-    """A body whose texts are written: each with its subtype of ``text/``, the best last (RFC 2046, 5.1.4)."""
+    """A body of rendered texts, each with its subtype of ``text/``, the best last (RFC 2046, 5.1.4), and files."""
 
     parts: tuple[tuple[str, RenderedText], ...]
     attachments: tuple[Attachment, ...] = ()
@@ -55,31 +55,31 @@ class Texts:
 
 @frozen
 class BodySkeleton:
-    """What the bodies of one type have alike; made by `find_body_skeleton` of the skeletons of its texts.
+    """The octets that all bodies of one email type share; made by `find_body_skeleton` of the skeletons of its texts.
 
-    ``placeholders`` are those of all parts, each once. ``wide`` says which parts go beyond ASCII by what is
-    constant in them. ``wholes`` are the body for each set of parts that may go beyond ASCII, none if a part always
-    needs an encoding; the job's id stands in each of them ``boundaries`` times.
+    ``placeholders`` are those of all parts, each once. ``are_eight_bit``: for each part, whether its constant text has
+    8-bit octets. ``bodies_by_encoding``: the skeleton of the whole body for each combination of 7-bit and 8-bit parts;
+    empty if a part always needs an encoding. In each of them the job's id occurs ``boundaries`` times.
     """
 
     parts: tuple[tuple[str, Skeleton], ...]
     placeholders: tuple[Placeholder, ...]
-    wide: tuple[bool, ...]
-    wholes: Mapping[tuple[bool, ...], Skeleton] = field(repr=False)
+    are_eight_bit: tuple[bool, ...]
+    bodies_by_encoding: Mapping[tuple[bool, ...], Skeleton] = field(repr=False)
     boundaries: int
 
     def fill(self, fields: Mapping[str, Json]) -> Insertion:
         """Return the body of one mail; ``fields`` must hold a line of text for each placeholder."""
         return Insertion(self, encode_values(self.placeholders, fields))
 
-    def wide_with(self, values: Mapping[str, bytes]) -> tuple[bool, ...]:
-        """Return which parts go beyond ASCII with these values in them."""
+    def are_eight_bit_with(self, values: Mapping[str, bytes]) -> tuple[bool, ...]:
+        """Return for each part whether it has 8-bit octets with these values in it."""
         return tuple(not part.insert(values).isascii() for _, part in self.parts)
 
 
 @frozen
 class Insertion:
-    """A body whose values are written but not yet inserted: no octets that all mails have alike are held for it."""
+    """A body as its skeleton and the encoded values: the octets shared by all mails are not copied until it is sent."""
 
     skeleton: BodySkeleton = field(repr=False)
     values: Mapping[str, bytes] = field(repr=False)
@@ -87,43 +87,43 @@ class Insertion:
     def octets(self, header: bytes, job_id: str, *, eight_bit: bool) -> bytes:
         """Return what `Texts.octets` returns for the same texts."""
         skeleton, values = self.skeleton, self.values
-        said = b"".join(values.values())
-        wide = skeleton.wide if said.isascii() else skeleton.wide_with(values)
-        whole = skeleton.wholes.get(wide)
-        if whole is not None and (eight_bit or True not in wide) and len(said) <= whole.spare_octets:
+        inserted = b"".join(values.values())
+        are_eight_bit = skeleton.are_eight_bit if inserted.isascii() else skeleton.are_eight_bit_with(values)
+        whole = skeleton.bodies_by_encoding.get(are_eight_bit)
+        if whole is not None and (eight_bit or True not in are_eight_bit) and len(inserted) <= whole.spare_octets:
             seed = job_id.encode("ascii")
             octets = whole.insert({**values, _JOB_ID.key: seed})
-            # An id that occurs in the boundaries alone makes a boundary that occurs in no part.
+            # If the id occurs only in the boundaries, no part holds a boundary.
             if octets.count(seed) == skeleton.boundaries:
                 return header + octets
         return self.texts().octets(header, job_id, eight_bit=eight_bit)
 
     def texts(self) -> Texts:
-        """Return the body for the general way."""
+        """Return the same body as rendered texts."""
         return Texts(tuple((subtype, part.text_with(self.values)) for subtype, part in self.skeleton.parts))
 
 
 def find_body_skeleton(parts: Sequence[tuple[str, Skeleton]]) -> BodySkeleton:
-    """Return the skeleton of a body; ``parts`` are as those of `Texts`."""
+    """Return the skeleton of a body from those of its texts; ``parts`` have the shape of `Texts.parts`."""
     skeletons = [part for _, part in parts]
     placeholders = tuple(dict.fromkeys(placeholder for part in skeletons for placeholder in part.placeholders))
-    wide = tuple(not b"".join(part.constants).isascii() for part in skeletons)
+    are_eight_bit = tuple(not b"".join(part.constants).isascii() for part in skeletons)
     spare_octets = min(part.spare_octets for part in skeletons)
-    wholes = {}
+    bodies_by_encoding = {}
     if spare_octets >= 0:
-        for way in product(*((True,) if is_wide else (False, True) for is_wide in wide)):
-            wholes[way] = _cut(_marked(parts, placeholders, way), placeholders, spare_octets)
-    boundaries = wholes[wide].placeholders.count(_JOB_ID) if wholes else 0
-    return BodySkeleton(tuple(parts), placeholders, wide, wholes, boundaries)
+        for encoding in product(*((True,) if is_eight_bit else (False, True) for is_eight_bit in are_eight_bit)):
+            bodies_by_encoding[encoding] = _cut(_marked(parts, placeholders, encoding), placeholders, spare_octets)
+    boundaries = bodies_by_encoding[are_eight_bit].placeholders.count(_JOB_ID) if bodies_by_encoding else 0
+    return BodySkeleton(tuple(parts), placeholders, are_eight_bit, bodies_by_encoding, boundaries)
 
 
 def _marked(
-    parts: Sequence[tuple[str, Skeleton]], placeholders: Sequence[Placeholder], wide: tuple[bool, ...]
+    parts: Sequence[tuple[str, Skeleton]], placeholders: Sequence[Placeholder], are_eight_bit: tuple[bool, ...]
 ) -> bytes:
-    """Let the general way write a body with marks for the values and the job's id."""
+    """Return a body made by `Texts`, with marks in place of the values and the job's id."""
     texts = []
-    for (subtype, part), is_wide in zip(parts, wide, strict=True):
-        marks = {placeholder.key: f"\0{placeholder.key}{'é' * is_wide}\0".encode() for placeholder in placeholders}
+    for (subtype, part), is_eight_bit in zip(parts, are_eight_bit, strict=True):
+        marks = {placeholder.key: f"\0{placeholder.key}{'é' * is_eight_bit}\0".encode() for placeholder in placeholders}
         texts.append((subtype, RenderedText(part.insert(marks), is_plain=True)))
     return Texts(tuple(texts)).octets(b"", f"\0{_JOB_ID.key}\0", eight_bit=True)
 
