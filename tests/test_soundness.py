@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from conftest import WorkerMaker
 from trio_worker.cli import app
 from trio_worker.redis.client import RedisClient
-from trio_worker.redis.durability import examine
-from trio_worker.redis.server import find_weaknesses
+from trio_worker.redis.durability import check_durability
+from trio_worker.redis.server import find_risks
 from trio_worker.worker.events import RedisWeak
 
 SOUND = {
@@ -36,8 +36,8 @@ SETTINGS = {"maxmemory-policy": "noeviction", "save": "", "appendfsync": "everys
 
 def test_a_sound_redis_is_not_complained_of() -> None:
     """Also a hosted one that tells nothing of its settings."""
-    assert find_weaknesses(SOUND, SETTINGS, 100.0, 100.0) == []
-    assert find_weaknesses({}, {}, 100.0, 101.0) == []
+    assert find_risks(SOUND, SETTINGS, 100.0, 100.0) == []
+    assert find_risks({}, {}, 100.0, 101.0) == []
 
 
 @pytest.mark.case("A7", "A15")
@@ -57,35 +57,35 @@ def test_a_sound_redis_is_not_complained_of() -> None:
         ({"maxmemory": "1000", "used_memory": "950"}, {}, "95 %", False),
     ],
 )
-def test_each_weakness_is_named_with_the_promise_it_weakens(
+def test_each_risk_is_named_with_the_promise_it_weakens(
     info: dict[str, str | None], settings: dict[str, str | None], word: str, *, breaks: bool
 ) -> None:
-    """One weakness for one cause, and whether the promise holds at all."""
+    """One risk for one cause, and whether the promise holds at all."""
     merged = {key: value for key, value in {**SOUND, **info}.items() if value is not None}
     configured = {key: value for key, value in {**SETTINGS, **settings}.items() if value is not None}
-    (weakness,) = find_weaknesses(merged, configured, 100.0, 100.0)
+    (risk,) = find_risks(merged, configured, 100.0, 100.0)
 
-    assert word in str(weakness)
-    assert weakness.breaks == breaks
+    assert word in str(risk)
+    assert risk.breaks == breaks
 
 
 @pytest.mark.parametrize(("theirs", "words"), [(110.0, "10 s ahead of"), (90.0, "10 s behind")])
 def test_clocks_that_differ_are_told(theirs: float, words: str) -> None:
     """In which direction, too."""
-    (weakness,) = find_weaknesses(SOUND, SETTINGS, theirs, 100.0)
-    assert words in weakness.what
+    (risk,) = find_risks(SOUND, SETTINGS, theirs, 100.0)
+    assert words in risk.what
 
 
 def test_the_worst_comes_first() -> None:
     """What breaks a promise stands before what weakens one."""
     info = {**SOUND, "maxmemory": "1000", "used_memory": "999", "role": "slave"}
-    assert [each.breaks for each in find_weaknesses(info, SETTINGS, 100.0, 90.0)] == [True, False, False]
+    assert [each.breaks for each in find_risks(info, SETTINGS, 100.0, 90.0)] == [True, False, False]
 
 
 @given(st.dictionaries(st.sampled_from([*SOUND, "other"]), st.text()).map(lambda some: {**some, "maxmemory": "0"}))
 def test_no_text_of_a_server_raises(info: dict[str, str]) -> None:
     """A fork of Redis may say anything in a field that is for people."""
-    find_weaknesses({**info, "used_memory": "0"}, {}, 0.0, 0.0)
+    find_risks({**info, "used_memory": "0"}, {}, 0.0, 0.0)
 
 
 @asynccontextmanager
@@ -102,7 +102,7 @@ async def configured(client: RedisClient, key: str, value: str) -> AsyncIterator
 @pytest.mark.case("A7", "A15")
 async def test_a_worker_tells_at_its_start_what_is_weak(workers: WorkerMaker) -> None:
     """The embedded server is sound; one that may evict jobs is not."""
-    assert await examine(workers.client) == []
+    assert await check_durability(workers.client) == []
     async with configured(workers.client, "maxmemory-policy", "allkeys-lru"):
         worker = workers.make(workers.options(1), is_burst=False)
         async with trio.open_nursery() as nursery:
@@ -111,14 +111,14 @@ async def test_a_worker_tells_at_its_start_what_is_weak(workers: WorkerMaker) ->
                 await workers.wait_until(lambda: any(isinstance(event, RedisWeak) for event in workers.events))
             worker.drain("told")
     (weak,) = [event for event in workers.events if isinstance(event, RedisWeak)]
-    assert "allkeys-lru" in weak.weakness.what
+    assert "allkeys-lru" in weak.risk.what
 
 
 async def test_a_redis_that_tells_nothing_of_its_settings_is_not_blamed(workers: WorkerMaker) -> None:
     """CONFIG is often forbidden; the rest is looked at all the same."""
     await workers.client.command("ACL", "SETUSER", "default", "-config")
     try:
-        assert await examine(workers.client) == []
+        assert await check_durability(workers.client) == []
     finally:
         await workers.client.command("ACL", "SETUSER", "default", "+config")
 

@@ -32,7 +32,7 @@ from trio_worker.mail.composer import ComposerFaults, open_composer
 from trio_worker.privacy import mask_text
 from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.redis.durability import examine
+from trio_worker.redis.durability import check_durability
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.text import effective
 from trio_worker.smtp.connection import Connection
@@ -123,11 +123,11 @@ def _look_at_journal(settings: Settings) -> Iterator[Finding]:
 
 async def _look_at_redis(settings: Settings, client: RedisClient) -> list[Finding]:
     name = redis_name(settings.redis.url)
-    weaknesses = await examine(client)
-    if isinstance(weaknesses, Unavailable):
-        code = LOGIN_REFUSED if weaknesses.is_login else UNREACHABLE
-        return [Finding("redis", f"{name}: {weaknesses.what}", code)]
-    found = [Finding("redis", str(each), MISCONFIGURED if each.breaks else OK, is_warning=True) for each in weaknesses]
+    risks = await check_durability(client)
+    if isinstance(risks, Unavailable):
+        code = LOGIN_REFUSED if risks.is_login else UNREACHABLE
+        return [Finding("redis", f"{name}: {risks.what}", code)]
+    found = [Finding("redis", str(each), MISCONFIGURED if each.breaks else OK, is_warning=True) for each in risks]
     return [Finding("redis", f"{name} answers{await _server(client)}"), *found]
 
 

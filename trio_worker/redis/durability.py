@@ -1,17 +1,17 @@
-"""Trio. Looks at how Redis is set up, and says what weakens a promise."""
+"""Trio. Durability check of a Redis: asks it how it is set up; what that means is said by `server`, which is pure."""
 
 from __future__ import annotations
 
 import time
 
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.redis.server import Weakness, find_weaknesses, info_fields, pairs
+from trio_worker.redis.server import DurabilityRisk, find_risks, info_fields, pairs
 
 
-async def examine(client: RedisClient) -> list[Weakness] | Unavailable:
-    """Look at how Redis is set up and return what weakens our promises.
+async def check_durability(client: RedisClient) -> list[DurabilityRisk] | Unavailable:
+    """Ask Redis for its settings and its state, and return the risks for what trio-worker promises.
 
-    What a hosted Redis refuses to tell (CONFIG is often forbidden) is not held against it.
+    A setting that a hosted Redis refuses to tell (CONFIG is often forbidden) counts as no risk.
     """
     our_time = time.time()
     answers = await client.pipeline([("INFO",), ("TIME",)])
@@ -23,4 +23,4 @@ async def examine(client: RedisClient) -> list[Weakness] | Unavailable:
         told = await client.command("CONFIG", "GET", name)
         if not isinstance(told, Unavailable):
             settings |= info_fields(dict(pairs(told)))
-    return find_weaknesses(info_fields(info), settings, int(seconds) + int(microseconds) / 1e6, our_time)
+    return find_risks(info_fields(info), settings, int(seconds) + int(microseconds) / 1e6, our_time)

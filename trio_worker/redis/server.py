@@ -15,7 +15,7 @@ MEMORY_SHARE = 0.9
 
 
 @frozen
-class Weakness:
+class DurabilityRisk:
     """One setting or state of Redis: what it is, which promise it weakens, and what to do about it.
 
     ``breaks`` tells that the promise does not hold at all like this, rather than only in rarer cases.
@@ -30,9 +30,9 @@ class Weakness:
         return f"{self.what}: {self.promise} ({self.advice})"
 
 
-def find_weaknesses(
+def find_risks(
     info: Mapping[str, str], settings: Mapping[str, str], their_time: float, our_time: float
-) -> list[Weakness]:
+) -> list[DurabilityRisk]:
     """Return what is weak, the worst first.
 
     ``info`` are the fields of INFO; ``settings`` those of CONFIG GET that could be read, for a hosted Redis may refuse
@@ -51,27 +51,31 @@ def find_weaknesses(
     return sorted((each for each in found if each is not None), key=lambda each: not each.breaks)
 
 
-def _version(info: Mapping[str, str]) -> Weakness | None:
+def _version(info: Mapping[str, str]) -> DurabilityRisk | None:
     if "valkey_version" in info:
         return None
     version = info.get("redis_version", "")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if not version or numbers >= LEAST_REDIS_VERSION:
         return None
-    return Weakness(f"Redis {version}", "it has no BLMOVE, so nothing is claimed", "use 6.2 or later", breaks=True)
+    return DurabilityRisk(
+        f"Redis {version}", "it has no BLMOVE, so nothing is claimed", "use 6.2 or later", breaks=True
+    )
 
 
-def _role(info: Mapping[str, str]) -> Weakness | None:
+def _role(info: Mapping[str, str]) -> DurabilityRisk | None:
     if info.get("role", "master") == "master":
         return None
-    return Weakness("this is a replica", "nothing can be claimed from it", "name the primary in redis.url", breaks=True)
+    return DurabilityRisk(
+        "this is a replica", "nothing can be claimed from it", "name the primary in redis.url", breaks=True
+    )
 
 
-def _eviction(info: Mapping[str, str], settings: Mapping[str, str]) -> Weakness | None:
+def _eviction(info: Mapping[str, str], settings: Mapping[str, str]) -> DurabilityRisk | None:
     policy = settings.get("maxmemory-policy") or info.get("maxmemory_policy", "")
     if not policy.startswith("allkeys"):
         return None
-    return Weakness(
+    return DurabilityRisk(
         f"maxmemory-policy is {policy}",
         "when memory is full Redis deletes accepted jobs",
         "set it to noeviction",
@@ -79,45 +83,45 @@ def _eviction(info: Mapping[str, str], settings: Mapping[str, str]) -> Weakness 
     )
 
 
-def _persistence(info: Mapping[str, str], settings: Mapping[str, str]) -> Weakness | None:
+def _persistence(info: Mapping[str, str], settings: Mapping[str, str]) -> DurabilityRisk | None:
     if info.get("aof_enabled", "1") != "0":
         return None
     if settings.get("save") == "":
         what = "neither appendonly nor save is on"
-        return Weakness(what, "a restart of Redis loses every job", "set appendonly yes", breaks=True)
+        return DurabilityRisk(what, "a restart of Redis loses every job", "set appendonly yes", breaks=True)
     what = "appendonly is off"
-    return Weakness(what, "a crash of Redis loses the jobs pushed since the last save", "set appendonly yes")
+    return DurabilityRisk(what, "a crash of Redis loses the jobs pushed since the last save", "set appendonly yes")
 
 
-def _syncing(info: Mapping[str, str], settings: Mapping[str, str]) -> Weakness | None:
+def _syncing(info: Mapping[str, str], settings: Mapping[str, str]) -> DurabilityRisk | None:
     if info.get("aof_enabled") != "1" or settings.get("appendfsync") != "no":
         return None
     what = "appendfsync is no"
-    return Weakness(what, "a power cut loses the jobs of about half a minute", "set it to everysec or always")
+    return DurabilityRisk(what, "a power cut loses the jobs of about half a minute", "set it to everysec or always")
 
 
-def _writes(info: Mapping[str, str]) -> Weakness | None:
+def _writes(info: Mapping[str, str]) -> DurabilityRisk | None:
     for field, what in (("aof_last_write_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")):
         if info.get(field, "ok") != "ok":
             promise = "Redis cannot write its disk, and a restart loses jobs"
-            return Weakness(f"the last write of the {what} failed", promise, "free its disk", breaks=True)
+            return DurabilityRisk(f"the last write of the {what} failed", promise, "free its disk", breaks=True)
     return None
 
 
-def _memory(info: Mapping[str, str]) -> Weakness | None:
+def _memory(info: Mapping[str, str]) -> DurabilityRisk | None:
     most, used = int(info.get("maxmemory", "0")), int(info.get("used_memory", "0"))
     if not most or used < MEMORY_SHARE * most:
         return None
     what = f"{100 * used // most} % of maxmemory is used"
-    return Weakness(what, "soon no producer can push", "raise maxmemory")
+    return DurabilityRisk(what, "soon no producer can push", "raise maxmemory")
 
 
-def _clocks(their_time: float, our_time: float) -> Weakness | None:
+def _clocks(their_time: float, our_time: float) -> DurabilityRisk | None:
     apart = their_time - our_time
     if abs(apart) < CLOCKS_APART_SECONDS:
         return None
     what = f"the clock of Redis is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} ours"
-    return Weakness(what, "times in logs and enqueued_at of producers do not fit together", "keep both with NTP")
+    return DurabilityRisk(what, "times in logs and enqueued_at of producers do not fit together", "keep both with NTP")
 
 
 def info_fields(info: object) -> dict[str, str]:

@@ -108,9 +108,9 @@ def line_of(event: Event) -> Line:
             return "warning", "Redis failed", {"doing": doing, "what": what}
         case RedisRecovered(after_seconds):
             return "info", "Redis answers again", {"after": _rounded(after_seconds)}
-        case RedisWeak(weakness):
-            fields = {"what": weakness.what, "promise": weakness.promise, "advice": weakness.advice}
-            return ("error" if weakness.breaks else "warning"), "Redis weakens a promise", fields
+        case RedisWeak(risk):
+            fields = {"what": risk.what, "promise": risk.promise, "advice": risk.advice}
+            return ("error" if risk.breaks else "warning"), "Redis weakens a promise", fields
         case SettlementsKept(count):
             return "warning", "Redis took no settlements: journal written", {"settlements": count}
         case JournalFailed(what):

@@ -16,7 +16,7 @@ from trio_worker.queue.ages import AgeBars
 from trio_worker.queue.claim import Source
 from trio_worker.queue.operator_counts import Tallies
 from trio_worker.queue.record import Cause
-from trio_worker.redis.server import ServerState, Weakness
+from trio_worker.redis.server import DurabilityRisk, ServerState
 from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionFailed,
@@ -179,7 +179,7 @@ class RedisRecovered:
 class RedisWeak:
     """Redis is set up in a way that weakens a promise."""
 
-    weakness: Weakness
+    risk: DurabilityRisk
 
 
 @frozen

@@ -30,7 +30,7 @@ from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.history import PushHistory
 from trio_worker.queue.journal import Journal
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.redis.durability import examine
+from trio_worker.redis.durability import check_durability
 from trio_worker.smtp.opener import OpenSession
 from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.pool import Pool, PoolOptions, open_pool
@@ -457,10 +457,10 @@ class Worker:
 
     async def _examine(self) -> None:
         """Tell once how Redis is set up; a failing look is the claiming task's to tell."""
-        weaknesses = await examine(self.client)
-        if not isinstance(weaknesses, Unavailable):
-            for weakness in weaknesses:
-                self.publish(RedisWeak(weakness))
+        risks = await check_durability(self.client)
+        if not isinstance(risks, Unavailable):
+            for risk in risks:
+                self.publish(RedisWeak(risk))
 
     async def _look(self) -> None:
         while True:
