@@ -41,7 +41,15 @@ from trio_worker.redis.embedded import (
     read_embedded,
     release_embedded,
 )
-from trio_worker.redis.embedded_server import Nobody, Record, Standing, Stranger, await_standing, look_at, write_record
+from trio_worker.redis.embedded_server import (
+    ForeignProcess,
+    NotRunning,
+    Record,
+    Running,
+    probe_port,
+    wait_until_running,
+    write_record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -667,10 +675,10 @@ def test_whatever_answers_on_a_port_is_a_stranger(tmp_path: Path, spoken: bytes,
     with socket.create_server(("127.0.0.1", 0)) as server:
         answering = threading.Thread(target=answer, args=[server])
         answering.start()
-        seen = look_at(server.getsockname()[1], tmp_path)
+        seen = probe_port(server.getsockname()[1], tmp_path)
         answering.join(WAIT_SECONDS)
 
-    assert isinstance(seen, Stranger)
+    assert isinstance(seen, ForeignProcess)
     assert words in seen.what
 
 
@@ -688,14 +696,14 @@ def test_any_bytes_are_a_reply_or_none(spoken: bytes) -> None:
 
 def test_loading_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that has not yet listened, or still loads its data, is waited for however long the data takes."""
-    ready = Standing(7000, 1, "Valkey 9", is_loading=False)
-    loading = Standing(7000, 1, "Valkey 9", is_loading=True)
-    seen = iter([Nobody(), loading, loading, loading, ready])
+    ready = Running(7000, 1, "Valkey 9", is_loading=False)
+    loading = Running(7000, 1, "Valkey 9", is_loading=True)
+    seen = iter([NotRunning(), loading, loading, loading, ready])
     monkeypatch.setattr(embedded_server, "MUTE_SECONDS", 0.0)
-    monkeypatch.setattr(embedded_server, "look_at", lambda *_: next(seen))
+    monkeypatch.setattr(embedded_server, "probe_port", lambda *_: next(seen))
     monkeypatch.setattr("time.monotonic", iter(range(0, -10, -1)).__next__)
 
-    assert await_standing(7000, tmp_path, lambda: True, lambda: None) == ready
+    assert wait_until_running(7000, tmp_path, lambda: True, lambda: None) == ready
 
 
 def test_a_server_that_lives_but_is_mute_is_never_replaced(
@@ -848,9 +856,9 @@ async def test_a_cancel_while_it_starts_takes_the_start_back(
     """The process is ended, the locks are free, and the next open starts afresh."""
     waiting = trio.Event()
 
-    def nobody_yet(*_: object) -> Nobody:
+    def nobody_yet(*_: object) -> NotRunning:
         trio.from_thread.run_sync(waiting.set)
-        return Nobody()
+        return NotRunning()
 
     async def use() -> None:
         async with open_embedded(address):
@@ -858,7 +866,7 @@ async def test_a_cancel_while_it_starts_takes_the_start_back(
 
     with trio.fail_after(WAIT_SECONDS):
         with monkeypatch.context() as patched:
-            patched.setattr(embedded_server, "look_at", nobody_yet)
+            patched.setattr(embedded_server, "probe_port", nobody_yet)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(use)
                 await waiting.wait()

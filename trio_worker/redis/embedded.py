@@ -27,20 +27,20 @@ from trio_worker.redis.embedded_server import (
     EmbeddedError,
     EmbeddedServerFailed,
     EmbeddedUnavailable,
-    Nobody,
+    ForeignProcess,
+    NotRunning,
     Record,
-    Standing,
+    Running,
     StillStopping,
     Stopped,
-    Stranger,
-    await_standing,
     find_binary,
     is_alive,
-    look_at,
+    probe_port,
     read_record,
     remove_record,
     spawn_server,
     stop_server,
+    wait_until_running,
     why_not_free,
     write_record,
 )
@@ -211,12 +211,12 @@ def read_embedded(address: EmbeddedAddress) -> EmbeddedServer | None:
     record = read_record(directory)
     if record is None:
         return None
-    standing = look_at(record.port, directory)
-    if not isinstance(standing, Standing):
+    running = probe_port(record.port, directory)
+    if not isinstance(running, Running):
         return None
-    if address.port not in (None, standing.port):
-        raise EmbeddedPortDiffers(directory, address.port, standing.port)
-    return EmbeddedServer(standing.port, directory, standing.pid, started_by_us=False, version=standing.version)
+    if address.port not in (None, running.port):
+        raise EmbeddedPortDiffers(directory, address.port, running.port)
+    return EmbeddedServer(running.port, directory, running.pid, started_by_us=False, version=running.version)
 
 
 def _find_or_start(
@@ -226,27 +226,27 @@ def _find_or_start(
     is_alone = _try_lock(users, fcntl.LOCK_EX)
     _try_lock(users, fcntl.LOCK_SH)  # cannot fail: it is taken exclusively under start.lock only
     record = read_record(directory)
-    standing = None if record is None else _find(record, directory, check_cancelled)
-    if record is None or standing is None:
+    running = None if record is None else _find(record, directory, check_cancelled)
+    if record is None or running is None:
         return _start(directory, asked, record, check_cancelled)
-    if asked in (None, standing.port):
-        return _adopt(standing, record, directory)
+    if asked in (None, running.port):
+        return _adopt(running, record, directory)
     # On another port than asked: left over from a crash it may be replaced, in use it may not.
     if not is_alone or isinstance(stop_server(record, directory), StillStopping):
-        raise EmbeddedPortDiffers(directory, asked, standing.port)
+        raise EmbeddedPortDiffers(directory, asked, running.port)
     return _start(directory, asked, None, check_cancelled)
 
 
-def _find(record: Record, directory: Path, check_cancelled: Callable[[], None]) -> Standing | None:
+def _find(record: Record, directory: Path, check_cancelled: Callable[[], None]) -> Running | None:
     """Return the server of the record once it is ready, None if it is dead; a mute one is an error, never replaced."""
-    return await_standing(record.port, directory, lambda: is_alive(record, directory), check_cancelled)
+    return wait_until_running(record.port, directory, lambda: is_alive(record, directory), check_cancelled)
 
 
-def _adopt(standing: Standing, record: Record | None, directory: Path) -> EmbeddedServer:
+def _adopt(running: Running, record: Record | None, directory: Path) -> EmbeddedServer:
     """Use a server that somebody else started, and keep in ``server.json`` what it says of itself."""
-    if record is None or (record.port, record.pid) != (standing.port, standing.pid):
-        write_record(directory, Record(standing.port, standing.pid))
-    return EmbeddedServer(standing.port, directory, standing.pid, started_by_us=False, version=standing.version)
+    if record is None or (record.port, record.pid) != (running.port, running.pid):
+        write_record(directory, Record(running.port, running.pid))
+    return EmbeddedServer(running.port, directory, running.pid, started_by_us=False, version=running.version)
 
 
 def _start(
@@ -260,14 +260,14 @@ def _start(
         started = None if why else spawn_server(binary, port, directory, check_cancelled)
         if started is not None:
             return EmbeddedServer(port, directory, started.pid, started_by_us=True, version=started.version)
-        match look_at(port, directory):
-            case Standing(pid=pid):
+        match probe_port(port, directory):
+            case Running(pid=pid):
                 found = _find(Record(port, pid), directory, check_cancelled)
                 if found is not None:
                     return _adopt(found, None, directory)
-            case Stranger(what):
+            case ForeignProcess(what):
                 why = what
-            case Nobody():
+            case NotRunning():
                 why = why or "another program took it at the same moment"
             case other:
                 assert_never(other)

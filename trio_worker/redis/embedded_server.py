@@ -5,7 +5,7 @@ half-way leaves word of what it began, and it is removed by a clean stop. It is 
 as ours when it answers and says that it works in our directory. The server inherits no lock, and no signal of ours: it
 runs in a session of its own. It is never sent SIGKILL, since it may hold what is nowhere else.
 
-All of this but `look_at` and `read_record` is called under ``start.lock`` (embedded.py).
+All of this but `probe_port` and `read_record` is called under ``start.lock`` (embedded.py).
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Record:
 
 
 @frozen
-class Standing:
+class Running:
     """The server of our directory answers."""
 
     port: int
@@ -114,14 +114,14 @@ class Standing:
 
 
 @frozen
-class Stranger:
+class ForeignProcess:
     """Something else has the port, or it does not answer."""
 
     what: str
 
 
 @frozen
-class Nobody:
+class NotRunning:
     """Nothing listens."""
 
 
@@ -151,7 +151,7 @@ def why_not_free(port: int) -> str:
     return ""
 
 
-def spawn_server(binary: Path, port: int, directory: Path, check_cancelled: Callable[[], None]) -> Standing | None:
+def spawn_server(binary: Path, port: int, directory: Path, check_cancelled: Callable[[], None]) -> Running | None:
     """Start the server and wait until it is ready; None if the port was lost to another program meanwhile.
 
     When anything is raised (`EmbeddedServerFailed`, or what ``check_cancelled`` raises) the process has been ended.
@@ -164,14 +164,14 @@ def spawn_server(binary: Path, port: int, directory: Path, check_cancelled: Call
         process = _launch(binary, port, directory, output)
     try:
         write_record(directory, evolve(record, pid=process.pid))
-        standing = await_standing(port, directory, lambda: process.poll() is None, check_cancelled)
+        running = wait_until_running(port, directory, lambda: process.poll() is None, check_cancelled)
     except BaseException:
         _take_back(process, directory)
         raise
-    if standing is not None and standing.pid == process.pid:
+    if running is not None and running.pid == process.pid:
         # Somebody must collect its exit status, whoever stops it.
         threading.Thread(target=process.wait, name="embedded-valkey", daemon=True).start()
-        return standing
+        return running
     _take_back(process, directory)
     log_tail = _tail(log, log_begins)
     if "Failed listening on port" in log_tail:
@@ -220,8 +220,8 @@ def _take_back(process: subprocess.Popen[bytes], directory: Path) -> None:
 
 def stop_server(record: Record, directory: Path) -> Stopped | AlreadyGone | StillStopping:
     """Send SIGTERM and wait for the exit; we need not be its parent. ``start.lock`` and every user's lock are held."""
-    standing = look_at(record.port, directory)
-    running = evolve(record, pid=standing.pid) if isinstance(standing, Standing) else record
+    found = probe_port(record.port, directory)
+    running = evolve(record, pid=found.pid) if isinstance(found, Running) else record
     if not is_alive(running, directory):
         remove_record(directory)
         return AlreadyGone()
@@ -240,7 +240,7 @@ def is_alive(record: Record, directory: Path) -> bool:
     """Tell whether the process of the record still runs here. A number may have been given to another process since."""
     if sys.platform == "linux":
         return _is_same(f"/proc/{record.pid}/cwd", directory)  # a zombie has none
-    if isinstance(look_at(record.port, directory), Nobody):
+    if isinstance(probe_port(record.port, directory), NotRunning):
         return False  # a server closes its port last, when its data is on disk
     try:
         os.kill(record.pid, 0)
@@ -257,14 +257,14 @@ def _is_same(path: str, directory: Path) -> bool:
         return False
 
 
-def await_standing(
+def wait_until_running(
     port: int, directory: Path, is_alive: Callable[[], bool], check_cancelled: Callable[[], None]
-) -> Standing | None:
+) -> Running | None:
     """Wait until our server answers and has loaded its data; None when it does not answer and is not alive."""
     mute_since = time.monotonic()
     while True:
-        seen = look_at(port, directory)
-        if isinstance(seen, Standing):
+        seen = probe_port(port, directory)
+        if isinstance(seen, Running):
             if not seen.is_loading:
                 return seen
             mute_since = time.monotonic()
@@ -277,22 +277,22 @@ def await_standing(
         time.sleep(POLL_SECONDS)
 
 
-def look_at(port: int, directory: Path) -> Standing | Stranger | Nobody:
+def probe_port(port: int, directory: Path) -> Running | ForeignProcess | NotRunning:
     """Ask who listens on a port; only a server that works in our very directory is ours."""
     try:
         ping, setting, told = _ask(port)
     except ConnectionRefusedError:
-        return Nobody()
+        return NotRunning()
     except (OSError, ValueError):
-        return Stranger("a program has it that does not answer as Redis does")
+        return ForeignProcess("a program has it that does not answer as Redis does")
     facts = dict(line.partition(":")[::2] for line in told.splitlines())
     name = "valkey" if "valkey_version" in facts else "redis"
     version = f"{name.title()} {facts.get(f'{name}_version', '')}".strip()
     works_in = setting.removeprefix("dir\n")
     if not _is_same(works_in, directory):
         said = works_in if setting.startswith("-") else f"it works in {works_in}"
-        return Stranger(f"another {version} server has it ({said})")
-    return Standing(port, int(facts.get("process_id", 0)), version, is_loading=ping.startswith("-LOADING"))
+        return ForeignProcess(f"another {version} server has it ({said})")
+    return Running(port, int(facts.get("process_id", 0)), version, is_loading=ping.startswith("-LOADING"))
 
 
 def _ask(port: int) -> tuple[str, str, str]:
