@@ -44,11 +44,11 @@ from trio_worker.redis.embedded import (
 from trio_worker.redis.embedded_server import (
     ForeignProcess,
     NotRunning,
-    Record,
     Running,
+    ServerFile,
     probe_port,
     wait_until_running,
-    write_record,
+    write_server_file,
 )
 
 if TYPE_CHECKING:
@@ -525,7 +525,7 @@ def test_a_ctrl_c_ends_the_only_user_and_its_server(
 def test_a_starter_killed_before_it_noted_the_process_leaves_no_second_server(address: EmbeddedAddress) -> None:
     """The port is noted before the process is made, so its server is found and adopted by its directory."""
     first = acquire_embedded(address)
-    write_record(address.directory, Record(first.server.port, 0))
+    write_server_file(address.directory, ServerFile(first.server.port, 0))
     second = acquire_embedded(address)
     noted = json.loads((address.directory / "server.json").read_text())["pid"]
     release_embedded(first)
@@ -630,7 +630,7 @@ def test_a_foreign_server_on_the_recorded_port_is_not_mistaken_for_ours(
     """A record is only a hint: what answers must work in our directory."""
     foreign = acquire_embedded(EmbeddedAddress(tmp_path / "foreign"))
     address.directory.mkdir()
-    write_record(address.directory, Record(foreign.server.port, foreign.server.pid))
+    write_server_file(address.directory, ServerFile(foreign.server.port, foreign.server.pid))
     seen = read_embedded(address)
     hold = acquire_embedded(address)
     release_embedded(hold)
@@ -646,7 +646,7 @@ def test_a_record_that_names_a_foreign_process_stops_nobody(address: EmbeddedAdd
     hold = acquire_embedded(address)
     kill(hold.server.pid)
     with subprocess.Popen(CAT, stdin=subprocess.PIPE) as bystander:
-        write_record(address.directory, Record(hold.server.port, bystander.pid))
+        write_server_file(address.directory, ServerFile(hold.server.port, bystander.pid))
         released = release_embedded(hold)
         status = bystander.poll()
 
@@ -873,7 +873,7 @@ async def test_a_cancel_while_it_starts_takes_the_start_back(
                 pid = json.loads((address.directory / "server.json").read_text())["pid"]
                 nursery.cancel_scope.cancel()
         ended = has_ended(pid)
-        recorded = embedded_server.read_record(address.directory)
+        recorded = embedded_server.read_server_file(address.directory)
         async with open_embedded(address) as server:
             pass
 

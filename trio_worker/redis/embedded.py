@@ -29,20 +29,20 @@ from trio_worker.redis.embedded_server import (
     EmbeddedUnavailable,
     ForeignProcess,
     NotRunning,
-    Record,
     Running,
+    ServerFile,
     StillStopping,
     Stopped,
     find_binary,
     is_alive,
     probe_port,
-    read_record,
-    remove_record,
+    read_server_file,
+    remove_server_file,
     spawn_server,
     stop_server,
     wait_until_running,
     why_not_free,
-    write_record,
+    write_server_file,
 )
 from trio_worker.redis.url import EmbeddedAddress, EmbeddedAddressFault, parse_embedded
 
@@ -62,7 +62,7 @@ __all__ = [
     "EmbeddedServerFailed",
     "EmbeddedUnavailable",
     "LeftRunning",
-    "Released",
+    "ReleaseResult",
     "StillStopping",
     "Stopped",
     "acquire_embedded",
@@ -146,7 +146,7 @@ class LeftRunning:
     """Others use the server, or ``start.lock`` could not be had in ``STOP_SECONDS``."""
 
 
-Released = Stopped | LeftRunning | AlreadyGone | StillStopping
+ReleaseResult = Stopped | LeftRunning | AlreadyGone | StillStopping
 
 
 @asynccontextmanager
@@ -186,7 +186,7 @@ def acquire_embedded(address: EmbeddedAddress, check_cancelled: Callable[[], Non
             return EmbeddedHold(server, users)
 
 
-def release_embedded(hold: EmbeddedHold) -> Released:
+def release_embedded(hold: EmbeddedHold) -> ReleaseResult:
     """End one use of the server; its last user stops it and waits up to ``STOP_SECONDS`` for it to write its data.
 
     A second release of the same hold is a bug (ValueError).
@@ -197,8 +197,8 @@ def release_embedded(hold: EmbeddedHold) -> Released:
         # (start.lock taken for too long, the directory deleted under us).
         if not _try_lock(hold.users, fcntl.LOCK_EX):
             return LeftRunning()
-        record = read_record(directory)
-        return AlreadyGone() if record is None else stop_server(record, directory)
+        server_file = read_server_file(directory)
+        return AlreadyGone() if server_file is None else stop_server(server_file, directory)
     return LeftRunning()
 
 
@@ -208,10 +208,10 @@ def read_embedded(address: EmbeddedAddress) -> EmbeddedServer | None:
     It may be loading its data still, and its last user may stop it at any moment. Raises `EmbeddedPortDiffers`.
     """
     directory = _absolute(address.directory)
-    record = read_record(directory)
-    if record is None:
+    server_file = read_server_file(directory)
+    if server_file is None:
         return None
-    running = probe_port(record.port, directory)
+    running = probe_port(server_file.port, directory)
     if not isinstance(running, Running):
         return None
     if address.port not in (None, running.port):
@@ -225,44 +225,44 @@ def _find_or_start(
     """Return a server that is ready; ``start.lock`` is held, and ``users`` is locked shared on return."""
     is_alone = _try_lock(users, fcntl.LOCK_EX)
     _try_lock(users, fcntl.LOCK_SH)  # cannot fail: it is taken exclusively under start.lock only
-    record = read_record(directory)
-    running = None if record is None else _find(record, directory, check_cancelled)
-    if record is None or running is None:
-        return _start(directory, asked, record, check_cancelled)
+    server_file = read_server_file(directory)
+    running = None if server_file is None else _find(server_file, directory, check_cancelled)
+    if server_file is None or running is None:
+        return _start(directory, asked, server_file, check_cancelled)
     if asked in (None, running.port):
-        return _adopt(running, record, directory)
+        return _adopt(running, server_file, directory)
     # On another port than asked: left over from a crash it may be replaced, in use it may not.
-    if not is_alone or isinstance(stop_server(record, directory), StillStopping):
+    if not is_alone or isinstance(stop_server(server_file, directory), StillStopping):
         raise EmbeddedPortDiffers(directory, asked, running.port)
     return _start(directory, asked, None, check_cancelled)
 
 
-def _find(record: Record, directory: Path, check_cancelled: Callable[[], None]) -> Running | None:
-    """Return the server of the record once it is ready, None if it is dead; a mute one is an error, never replaced."""
-    return wait_until_running(record.port, directory, lambda: is_alive(record, directory), check_cancelled)
+def _find(server_file: ServerFile, directory: Path, check_cancelled: Callable[[], None]) -> Running | None:
+    """Return the server that ``server.json`` names once it is ready, None if it is dead; a silent one is an error."""
+    return wait_until_running(server_file.port, directory, lambda: is_alive(server_file, directory), check_cancelled)
 
 
-def _adopt(running: Running, record: Record | None, directory: Path) -> EmbeddedServer:
+def _adopt(running: Running, server_file: ServerFile | None, directory: Path) -> EmbeddedServer:
     """Use a server that somebody else started, and keep in ``server.json`` what it says of itself."""
-    if record is None or (record.port, record.pid) != (running.port, running.pid):
-        write_record(directory, Record(running.port, running.pid))
+    if server_file is None or (server_file.port, server_file.pid) != (running.port, running.pid):
+        write_server_file(directory, ServerFile(running.port, running.pid))
     return EmbeddedServer(running.port, directory, running.pid, started_by_us=False, version=running.version)
 
 
 def _start(
-    directory: Path, asked: int | None, record: Record | None, check_cancelled: Callable[[], None]
+    directory: Path, asked: int | None, server_file: ServerFile | None, check_cancelled: Callable[[], None]
 ) -> EmbeddedServer:
     """Start a server on the first port that can be had, or take the one that a starter killed half-way left there."""
     binary = find_binary()
     port, why = 0, ""
-    for port in _ports(asked, record):
+    for port in _ports(asked, server_file):
         why = why_not_free(port)
         started = None if why else spawn_server(binary, port, directory, check_cancelled)
         if started is not None:
             return EmbeddedServer(port, directory, started.pid, started_by_us=True, version=started.version)
         match probe_port(port, directory):
             case Running(pid=pid):
-                found = _find(Record(port, pid), directory, check_cancelled)
+                found = _find(ServerFile(port, pid), directory, check_cancelled)
                 if found is not None:
                     return _adopt(found, None, directory)
             case ForeignProcess(what):
@@ -271,17 +271,17 @@ def _start(
                 why = why or "another program took it at the same moment"
             case other:
                 assert_never(other)
-    remove_record(directory)
+    remove_server_file(directory)
     raise EmbeddedPortTaken(port, directory, why)
 
 
-def _ports(asked: int | None, record: Record | None) -> Iterator[int]:
+def _ports(asked: int | None, server_file: ServerFile | None) -> Iterator[int]:
     """Yield the ports to try: the one asked for and no other, else the last one used, the usual ones, any free one."""
     if asked is not None:
         yield asked
         return
-    # After a crash the clients of the old server look for it where it was. A clean stop leaves no record.
-    last_used = () if record is None else (record.port,)
+    # After a crash the clients of the old server look for it where it was. A clean stop removes the file.
+    last_used = () if server_file is None else (server_file.port,)
     yield from dict.fromkeys((*last_used, *USUAL_PORTS))
     with socket.socket() as chosen:
         chosen.bind((HOST, 0))

@@ -5,7 +5,7 @@ half-way leaves word of what it began, and it is removed by a clean stop. It is 
 as ours when it answers and says that it works in our directory. The server inherits no lock, and no signal of ours: it
 runs in a session of its own. It is never sent SIGKILL, since it may hold what is nowhere else.
 
-All of this but `probe_port` and `read_record` is called under ``start.lock`` (embedded.py).
+All of this but `probe_port` and `read_server_file` is called under ``start.lock`` (embedded.py).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class StillStopping:
 
 
 @frozen
-class Record:
+class ServerFile:
     """The content of ``server.json``: pid 0 while the process is made, ``since`` its start or takeover (RFC 3339)."""
 
     port: int
@@ -156,14 +156,14 @@ def spawn_server(binary: Path, port: int, directory: Path, check_cancelled: Call
 
     When anything is raised (`EmbeddedServerFailed`, or what ``check_cancelled`` raises) the process has been ended.
     """
-    record = Record(port, 0)
-    write_record(directory, record)
+    server_file = ServerFile(port, 0)
+    write_server_file(directory, server_file)
     log = directory / "valkey.log"
     with log.open("ab") as output:
         log_begins = output.tell()
         process = _launch(binary, port, directory, output)
     try:
-        write_record(directory, evolve(record, pid=process.pid))
+        write_server_file(directory, evolve(server_file, pid=process.pid))
         running = wait_until_running(port, directory, lambda: process.poll() is None, check_cancelled)
     except BaseException:
         _take_back(process, directory)
@@ -206,24 +206,24 @@ def _launch(binary: Path, port: int, directory: Path, output: IO[bytes]) -> subp
             env={**os.environ, "LC_ALL": "C"},  # Redis 7.2 refuses to start under a locale that is not installed
         )
     except OSError as error:
-        remove_record(directory)
+        remove_server_file(directory)
         raise EmbeddedServerFailed(directory, f"cannot be started: {binary}: {error.strerror}", "") from error
 
 
 def _take_back(process: subprocess.Popen[bytes], directory: Path) -> None:
-    """End a server that did not become one. If it will not end, its record stays and the next start meets it."""
+    """End a server that did not become ready. If it does not end, ``server.json`` stays and the next start finds it."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
-        remove_record(directory)
+        remove_server_file(directory)
 
 
-def stop_server(record: Record, directory: Path) -> Stopped | AlreadyGone | StillStopping:
+def stop_server(server_file: ServerFile, directory: Path) -> Stopped | AlreadyGone | StillStopping:
     """Send SIGTERM and wait for the exit; we need not be its parent. ``start.lock`` and every user's lock are held."""
-    found = probe_port(record.port, directory)
-    running = evolve(record, pid=found.pid) if isinstance(found, Running) else record
+    found = probe_port(server_file.port, directory)
+    running = evolve(server_file, pid=found.pid) if isinstance(found, Running) else server_file
     if not is_alive(running, directory):
-        remove_record(directory)
+        remove_server_file(directory)
         return AlreadyGone()
     began = time.monotonic()
     with suppress(ProcessLookupError):
@@ -232,21 +232,21 @@ def stop_server(record: Record, directory: Path) -> Stopped | AlreadyGone | Stil
         if time.monotonic() - began > STOP_SECONDS:
             return StillStopping(running.pid)
         time.sleep(POLL_SECONDS)
-    remove_record(directory)
+    remove_server_file(directory)
     return Stopped(time.monotonic() - began)
 
 
-def is_alive(record: Record, directory: Path) -> bool:
-    """Tell whether the process of the record still runs here. A number may have been given to another process since."""
+def is_alive(server_file: ServerFile, directory: Path) -> bool:
+    """Whether the process that ``server.json`` names still runs here; its pid may belong to another process by now."""
     if sys.platform == "linux":
-        return _is_same(f"/proc/{record.pid}/cwd", directory)  # a zombie has none
-    if isinstance(probe_port(record.port, directory), NotRunning):
+        return _is_same(f"/proc/{server_file.pid}/cwd", directory)  # a zombie has none
+    if isinstance(probe_port(server_file.port, directory), NotRunning):
         return False  # a server closes its port last, when its data is on disk
     try:
-        os.kill(record.pid, 0)
+        os.kill(server_file.pid, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    return record.pid > 0
+    return server_file.pid > 0
 
 
 def _is_same(path: str, directory: Path) -> bool:
@@ -325,22 +325,22 @@ def _read_string(replies: IO[bytes], header: str) -> str:
     return os.fsdecode(replies.read(length + len("\r\n"))[:length])
 
 
-def read_record(directory: Path) -> Record | None:
+def read_server_file(directory: Path) -> ServerFile | None:
     """Return what ``server.json`` says, None if there is none that can be read."""
     try:
-        return cattrs.structure(json.loads((directory / "server.json").read_bytes()), Record)
+        return cattrs.structure(json.loads((directory / "server.json").read_bytes()), ServerFile)
     except (OSError, ValueError, cattrs.BaseValidationError):
         return None
 
 
-def write_record(directory: Path, record: Record) -> None:
+def write_server_file(directory: Path, server_file: ServerFile) -> None:
     """Replace ``server.json`` in one step: readers take no lock."""
     unfinished = directory / "server.json.new"
-    unfinished.write_text(json.dumps(cattrs.unstructure(record)) + "\n")
+    unfinished.write_text(json.dumps(cattrs.unstructure(server_file)) + "\n")
     unfinished.replace(directory / "server.json")
 
 
-def remove_record(directory: Path) -> None:
+def remove_server_file(directory: Path) -> None:
     """Remove ``server.json``: nothing runs here."""
     (directory / "server.json").unlink(missing_ok=True)
 
