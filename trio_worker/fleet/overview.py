@@ -16,7 +16,7 @@ from trio_worker.queue.ages import SAMPLES, AgeBars, bars_of
 from trio_worker.queue.counts import Counts, counts_of
 from trio_worker.queue.history import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
 from trio_worker.queue.keys import keys_of
-from trio_worker.redis.client import Answer, RedisClient, Unavailable
+from trio_worker.redis.client import RedisAnswer, RedisClient, Unavailable
 from trio_worker.redis.server import ServerState, info_fields, read_server_state
 from trio_worker.telemetry.heartbeat import WorkerSeen, read_heartbeat
 from trio_worker.worker.events import QueueSeen
@@ -62,7 +62,7 @@ def overview_calls(minutes: int) -> Sequence[tuple[str, Sequence[int]]]:
     return [("inspect", ()), ("overview", (minutes, MOST_HEAD_BYTES))]
 
 
-def overview_of(answers: Sequence[Answer], minutes: int) -> Overview:
+def overview_of(answers: Sequence[RedisAnswer], minutes: int) -> Overview:
     """Read the answers to `overview_calls`."""
     counts = counts_of(answers[0])
     now, seen, samples, head, fine = answers[1]
@@ -105,7 +105,7 @@ def queue_seen(overview: Overview, look_seconds: float) -> QueueSeen:
     )
 
 
-def _worker(seen: Answer, now_ms: int) -> WorkerSeen | None:
+def _worker(seen: RedisAnswer, now_ms: int) -> WorkerSeen | None:
     _name, at_ms, wire = seen
     beat = read_heartbeat(wire)
     return None if beat is None else WorkerSeen(beat, max(0.0, (now_ms - float(at_ms)) / 1000))
@@ -135,7 +135,7 @@ class Lookout:
 
     async def look(
         self, minutes: int = HOUR_MINUTES, commands: Sequence[Sequence[bytes | str | float]] = ()
-    ) -> tuple[Overview, list[Answer]] | Unavailable:
+    ) -> tuple[Overview, list[RedisAnswer]] | Unavailable:
         """Look once; also return what ``commands``, run with it, answered."""
         now = trio.current_time()
         samples = self.is_close and now - self._sampled_at >= SAMPLE_SECONDS
@@ -159,7 +159,7 @@ class Lookout:
         return evolve(overview, ages=self._ages, server=self._server), rest
 
 
-def _bars(answer: Answer, overview: Overview) -> AgeBars:
+def _bars(answer: RedisAnswer, overview: Overview) -> AgeBars:
     waiting, found = answer
     now, popped = overview.counts.at, overview.counts.popped
     ages: list[tuple[float | None, bool]] = []

@@ -14,7 +14,7 @@ from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import Record, read_record
 from trio_worker.queue.settlement import Answered, Settling
-from trio_worker.redis.client import Answer, RedisClient, Unavailable
+from trio_worker.redis.client import RedisAnswer, RedisClient, Unavailable
 
 # At most so many jobs in one claim: a script must stay well under a millisecond, and ids carry three digits.
 CLAIM_LIMIT = 200
@@ -130,7 +130,7 @@ def new_id_prefix() -> str:
     return "".join([_ID_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5)])
 
 
-def _read_claims(answer: Answer, token: str, began: float) -> Claims:
+def _read_claims(answer: RedisAnswer, token: str, began: float) -> Claims:
     _state, now, jobs, next_ms, waiting, popped, recovered, crashed, held, too_large, paused, suspects = answer
     at = int(now) / 1000
     fresh = [job[3] for job in jobs].count(b"fresh")
@@ -150,7 +150,7 @@ def _read_claims(answer: Answer, token: str, began: float) -> Claims:
     )
 
 
-def _read_claim(job: Answer, token: str, at: float, began: float, blank: Record) -> Claim:
+def _read_claim(job: RedisAnswer, token: str, at: float, began: float, blank: Record) -> Claim:
     job_id, body, record, source, deliveries, place = job
     return Claim(  # by place: there is one for each mail, and names cost it half as much again
         job_id.decode("utf-8", "replace"),

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import Act, Tallies, act_name, read_tallies
-from trio_worker.redis.client import Answer, RedisClient, Unavailable
+from trio_worker.redis.client import RedisAnswer, RedisClient, Unavailable
 
 _NUMBER = re.compile(rb"-?[0-9]{1,19}")
 # How many jobs one round trip reads; a page of a list, not all of it.
@@ -68,7 +68,7 @@ async def count_jobs(client: RedisClient, name: str) -> Counts | Unavailable:
     return answer if isinstance(answer, Unavailable) else counts_of(answer)
 
 
-def counts_of(answer: Answer) -> Counts:
+def counts_of(answer: RedisAnswer) -> Counts:
     """Read what the script ``inspect`` answers."""
     now, *numbers, pause, _lease_head, delayed_head, pause_ms, totals = answer
     named = zip(totals[::2], totals[1::2], strict=True)

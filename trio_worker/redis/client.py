@@ -124,7 +124,7 @@ def read_scripts() -> dict[str, Script]:
 
 
 # What a script answers: numbers, bytes and lists of them.
-Answer: TypeAlias = Any
+RedisAnswer: TypeAlias = Any
 # A script's name and its arguments.
 ScriptCall: TypeAlias = tuple[str, Sequence[bytes | str | int]]
 # Told what a call was for (a script's name, or a command's first word), how many seconds it took, and its trouble.
@@ -151,19 +151,19 @@ class RedisClient:
     answered_at: float = -inf  # when Redis last did what was asked (local clock, seconds)
     on_call: OnCall | None = None  # told of each call that answers at once, if anybody measures
 
-    async def run_script(self, name: str, keys: Sequence[str], *args: bytes | str | int) -> Answer | Unavailable:
+    async def run_script(self, name: str, keys: Sequence[str], *args: bytes | str | int) -> RedisAnswer | Unavailable:
         """Run a script of the package; on NOSCRIPT (a restart, SCRIPT FLUSH) its text is sent instead."""
         return await self._run_script(call_inline, name, keys, args)
 
     async def run_script_breakably(
         self, name: str, keys: Sequence[str], *args: bytes | str | int
-    ) -> Answer | Unavailable:
+    ) -> RedisAnswer | Unavailable:
         """Run a script as `run_script` does, but a cancel breaks it off: only one whose reply may be lost."""
         return await self._run_script(call_breakable, name, keys, args)
 
     async def run_two_scripts(
         self, keys: Sequence[str], first: ScriptCall, second: ScriptCall
-    ) -> tuple[Answer | Unavailable, Answer | Unavailable]:
+    ) -> tuple[RedisAnswer | Unavailable, RedisAnswer | Unavailable]:
         """Run two scripts one after the other in one round trip; each has an answer of its own."""
         self.calls += 1
         began, words = trio.current_time(), []
@@ -180,7 +180,7 @@ class RedisClient:
             found.append(self._noted(told, name, began))
         return found[0], found[1]
 
-    async def command(self, *words: bytes | str | float) -> Answer | Unavailable:
+    async def command(self, *words: bytes | str | float) -> RedisAnswer | Unavailable:
         """Run one command that answers at once; redis-py makes values of some answers."""
         self.calls += 1
         began = trio.current_time()
@@ -189,7 +189,7 @@ class RedisClient:
 
     async def _run_script(
         self, call_by: Callable[..., Awaitable[Any]], name: str, keys: Sequence[str], args: Sequence[bytes | str | int]
-    ) -> Answer | Unavailable:
+    ) -> RedisAnswer | Unavailable:
         script = self.scripts[name]
         answer = await self._call(call_by, name, "EVALSHA", script.digest, len(keys), *keys, *args)
         if isinstance(answer, Unavailable) and answer.what.startswith("NOSCRIPT"):
@@ -198,14 +198,14 @@ class RedisClient:
 
     async def _call(
         self, call_by: Callable[..., Awaitable[Any]], doing: str, *words: bytes | str | float
-    ) -> Answer | Unavailable:
+    ) -> RedisAnswer | Unavailable:
         self.calls += 1
         began = trio.current_time()
         return self._noted(await _caught(call_by, _execute, self.client, *words), doing, began)
 
     async def pipeline(
         self, commands: Sequence[Sequence[bytes | str | float]], doing: str = "pipeline", may_fail: int = 0
-    ) -> list[Answer] | Unavailable:
+    ) -> list[RedisAnswer] | Unavailable:
         """Run commands in one round trip, not as a transaction; the first error spoils all.
 
         Of the last ``may_fail`` commands a refused one answers None and spoils nothing.
@@ -218,7 +218,7 @@ class RedisClient:
         answers = await _caught(call_inline, partial(batch.execute, raise_on_error=not may_fail))
         if not isinstance(answers, Unavailable) and may_fail:
             answers = _without_errors(answers, may_fail)
-        noted: list[Answer] | Unavailable = self._noted(answers, doing, began)
+        noted: list[RedisAnswer] | Unavailable = self._noted(answers, doing, began)
         return noted
 
     async def run_scripts(
@@ -227,7 +227,7 @@ class RedisClient:
         calls: Sequence[tuple[str, Sequence[bytes | str | int]]],
         commands: Sequence[Sequence[bytes | str | float]] = (),
         may_fail: int = 0,
-    ) -> list[Answer] | Unavailable:
+    ) -> list[RedisAnswer] | Unavailable:
         """Run scripts, each with its arguments, and then commands, all of it in one round trip; see `pipeline`.
 
         Where a script is not known yet, its text is sent, and all is run again: give it only what may be repeated.
@@ -257,7 +257,9 @@ class RedisClient:
         head = self._noted(await _caught(call_breakable, _execute, self.waiter, *words))
         return head if isinstance(head, Unavailable) else head is not None
 
-    def _noted(self, answer: Answer | Unavailable, doing: str = "", began: float = 0.0) -> Answer | Unavailable:
+    def _noted(
+        self, answer: RedisAnswer | Unavailable, doing: str = "", began: float = 0.0
+    ) -> RedisAnswer | Unavailable:
         unavailable = answer if isinstance(answer, Unavailable) else None
         now = trio.current_time()
         if unavailable is None:
@@ -406,7 +408,7 @@ async def _caught(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         return understand(error)
 
 
-def _without_errors(answers: list[Answer], may_fail: int) -> list[Answer] | Unavailable:
+def _without_errors(answers: list[RedisAnswer], may_fail: int) -> list[RedisAnswer] | Unavailable:
     """Return the answers, None for the errors among the last ``may_fail``; the first other error is all there is."""
     needed = len(answers) - may_fail
     for answer in answers[:needed]:

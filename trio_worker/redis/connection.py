@@ -15,7 +15,7 @@ from redis import exceptions
 from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 
 from trio_worker.bridge import call_trio
-from trio_worker.redis.primary import Ask, Node, Primary
+from trio_worker.redis.primary import AskNode, Node, Primary
 
 CONNECT_SECONDS = 5.0
 
@@ -170,7 +170,7 @@ class _Finding:
     host: str
     port: int
 
-    def __init__(self, *, primary: Primary, ask: Ask, **settings: Any) -> None:
+    def __init__(self, *, primary: Primary, ask: AskNode, **settings: Any) -> None:
         super().__init__(**settings)
         self._primary = primary
         self._ask = ask

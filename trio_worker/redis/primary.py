@@ -15,13 +15,13 @@ from redis.exceptions import RedisError
 
 Node: TypeAlias = tuple[str, int]
 # Ask one server one thing; raises what redis-py raises.
-Ask: TypeAlias = Callable[[Node, Sequence[str]], Awaitable[Any]]
+AskNode: TypeAlias = Callable[[Node, Sequence[str]], Awaitable[Any]]
 
 
 class Primary(Protocol):
     """Where the server that takes our writes is, as far as is known."""
 
-    async def locate(self, ask: Ask) -> Node:
+    async def locate(self, ask: AskNode) -> Node:
         """Return its address; raises a redis-py ConnectionError when nobody can tell."""
 
     async def check(self, command: Callable[[str], Awaitable[Any]], /) -> None:
@@ -42,7 +42,7 @@ class SentinelPrimary:
     sentinels: list[Node]
     service: str
 
-    async def locate(self, ask: Ask) -> Node:
+    async def locate(self, ask: AskNode) -> Node:
         troubles = []
         for sentinel in list(self.sentinels):
             try:
@@ -82,7 +82,7 @@ class ClusterPrimary:
     def __attrs_post_init__(self) -> None:
         self._known = list(self.nodes)
 
-    async def locate(self, ask: Ask) -> Node:
+    async def locate(self, ask: AskNode) -> Node:
         if self._owner is not None:
             return self._owner
         troubles = []
