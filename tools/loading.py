@@ -18,25 +18,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from trio_worker.cli.asking import Seconds
+from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
+from trio_worker.cli.exit_codes import MISCONFIGURED, OK, PARTLY, REFUSED, TIMED_OUT
+from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.mail import samples_of
 from trio_worker.cli.means import read_templates
-from trio_worker.cli.surroundings import (
-    MISCONFIGURED,
-    OK,
-    PARTLY,
-    REFUSED,
-    TIMED_OUT,
-    AsJson,
-    ConfigFile,
-    complain,
-    load_settings,
-    open_queue,
-    print_json,
-    redis_name,
-    refuse,
-    report_unavailable,
-)
+from trio_worker.cli.output import complain, print_json, redis_name, refuse, report_unavailable
 from trio_worker.jobs.address import AddressFault, parse_domain
 from trio_worker.jobs.job import TASK_TYPE, Json
 from trio_worker.queue.counts import Counts, count_jobs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Mapping, Sequence
 
-from trio_worker.cli.surroundings import complain
+from trio_worker.cli.output import complain
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings

@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from trio_worker.cli.asking import Seconds
-from trio_worker.cli.surroundings import NOTHING_MATCHED, complain, did_you_mean, report_unavailable
+from trio_worker.cli.exit_codes import NOTHING_MATCHED
+from trio_worker.cli.output import complain, did_you_mean, report_unavailable
 from trio_worker.fleet.orders import Order, Told, give_order, read_answers
 from trio_worker.fleet.overview import read_overview
 from trio_worker.redis.client import RedisClient, Unavailable

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from attrs import frozen
 from cyclopts import Parameter
 
-from trio_worker.cli.surroundings import complain
+from trio_worker.cli.output import complain
 
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,3})?")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}

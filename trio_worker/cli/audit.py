@@ -7,17 +7,12 @@ from typing import Annotated
 from attrs import asdict
 from cyclopts import Parameter
 
+from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
-from trio_worker.cli.surroundings import (
-    OK,
-    PARTLY,
-    AsJson,
-    ConfigFile,
-    load_settings,
-    open_queue,
-    print_json,
-    report_unavailable,
-)
+from trio_worker.cli.exit_codes import OK, PARTLY
+from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.output import print_json, report_unavailable
 from trio_worker.queue.audit import Stray, find_strays
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import Unavailable

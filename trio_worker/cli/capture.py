@@ -15,19 +15,10 @@ from trio_worker.capture.maildir import clear_caught, count_caught, list_caught,
 from trio_worker.capture.server import CatcherPortTaken
 from trio_worker.cli.acts import note_reveal
 from trio_worker.cli.documents import Document
-from trio_worker.cli.surroundings import (
-    MISCONFIGURED,
-    NOTHING_MATCHED,
-    OK,
-    REFUSED,
-    UNREACHABLE,
-    AsJson,
-    ConfigFile,
-    complain,
-    load_settings,
-    print_json,
-    refuse,
-)
+from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, REFUSED, UNREACHABLE
+from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.output import complain, print_json, refuse
 from trio_worker.privacy import mask_address
 from trio_worker.telemetry.words import counted
 

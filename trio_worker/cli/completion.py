@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from trio_worker.cli import app
-from trio_worker.cli.surroundings import OK
+from trio_worker.cli.exit_codes import OK
 
 Shell = Literal["bash", "zsh", "fish"]
 

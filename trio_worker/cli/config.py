@@ -10,19 +10,10 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from trio_worker.cli.documents import Document
-from trio_worker.cli.surroundings import (
-    MISCONFIGURED,
-    NOTHING_MATCHED,
-    OK,
-    REFUSED,
-    AsJson,
-    ConfigFile,
-    complain,
-    load_settings,
-    print_json,
-    refuse,
-    warnings_of,
-)
+from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, REFUSED
+from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.load_settings import load_settings, warnings_of
+from trio_worker.cli.output import complain, print_json, refuse
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
 from trio_worker.settings.reader import (

@@ -15,8 +15,9 @@ from cyclopts import Parameter
 
 from trio_worker.capture.host import write_chaos
 from trio_worker.capture.maildir import count_caught
+from trio_worker.cli.exit_codes import MISCONFIGURED, OK, PARTLY
+from trio_worker.cli.output import complain, refuse
 from trio_worker.cli.run import NoDashboard, print_line, run_worker
-from trio_worker.cli.surroundings import MISCONFIGURED, OK, PARTLY, complain, refuse
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import SettingFaults, read_settings
 from trio_worker.telemetry.words import counted

@@ -13,23 +13,12 @@ from typing import Annotated, TypeAlias
 import trio
 from cyclopts import Parameter
 
+from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
-from trio_worker.cli.surroundings import (
-    MISCONFIGURED,
-    NOTHING_MATCHED,
-    OK,
-    PARTLY,
-    REFUSED,
-    AsJson,
-    ConfigFile,
-    complain,
-    did_you_mean,
-    load_settings,
-    open_queue,
-    print_json,
-    refuse,
-    report_unavailable,
-)
+from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, PARTLY, REFUSED
+from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.output import complain, did_you_mean, print_json, refuse, report_unavailable
 from trio_worker.fleet.overview import read_overview
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import MESSAGE, TypeSpec

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from trio_worker.cli.surroundings import CONFIG_HELP
+from trio_worker.cli.flags import CONFIG_HELP
 from trio_worker.telemetry.probe import ask_workers
 
 

@@ -12,24 +12,14 @@ from cyclopts.validators import Number
 
 from trio_worker.cli.acts import note_reveal, who
 from trio_worker.cli.asking import Asking, agreed, is_expected
+from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
+from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, USAGE
+from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_text import describe, job_lines
-from trio_worker.cli.shelf import ASKING, Reveal
-from trio_worker.cli.surroundings import (
-    NOTHING_MATCHED,
-    OK,
-    PARTLY,
-    REFUSED,
-    USAGE,
-    AsJson,
-    ConfigFile,
-    complain,
-    load_settings,
-    open_queue,
-    print_json,
-    refuse,
-    report_unavailable,
-)
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.output import complain, print_json, refuse, report_unavailable
+from trio_worker.cli.shelf import ASKING
 from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import summarize
 from trio_worker.mail.composer import message_id_of

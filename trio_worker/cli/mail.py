@@ -17,18 +17,11 @@ from cyclopts import App, Group, Parameter
 from cyclopts.validators import mutually_exclusive
 
 from trio_worker.cli.documents import Document
+from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, REFUSED
+from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.means import Templates, read_templates
-from trio_worker.cli.surroundings import (
-    MISCONFIGURED,
-    NOTHING_MATCHED,
-    OK,
-    REFUSED,
-    AsJson,
-    ConfigFile,
-    load_settings,
-    print_json,
-    refuse,
-)
+from trio_worker.cli.output import print_json, refuse
 from trio_worker.jobs.email_type import MESSAGE
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import TASK_TYPE, Json, decode

@@ -7,7 +7,8 @@ import ssl
 
 from attrs import frozen
 
-from trio_worker.cli.surroundings import MISCONFIGURED, refuse
+from trio_worker.cli.exit_codes import MISCONFIGURED
+from trio_worker.cli.output import refuse
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer, ComposerFaults, open_composer

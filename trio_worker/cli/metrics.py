@@ -13,17 +13,10 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from trio_worker.cli.documents import Document
-from trio_worker.cli.surroundings import (
-    OK,
-    UNREACHABLE,
-    USAGE,
-    AsJson,
-    ConfigFile,
-    complain,
-    load_settings,
-    print_json,
-    refuse,
-)
+from trio_worker.cli.exit_codes import OK, UNREACHABLE, USAGE
+from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.output import complain, print_json, refuse
 from trio_worker.telemetry.http_server import split_address
 from trio_worker.telemetry.metric_table import TABLE
 from trio_worker.telemetry.probe import addresses_of, ask

@@ -13,24 +13,13 @@ from cyclopts.validators import Number
 
 from trio_worker.cli.acts import note_reveal, who
 from trio_worker.cli.asking import Span
+from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
+from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, TIMED_OUT, USAGE
+from trio_worker.cli.flags import AsJson, ConfigFile, QueueName, Reveal
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.output import complain, print_json, refuse, report_unavailable
 from trio_worker.cli.queue_moves import export, purge, release
-from trio_worker.cli.shelf import Reveal
-from trio_worker.cli.surroundings import (
-    NOTHING_MATCHED,
-    OK,
-    TIMED_OUT,
-    USAGE,
-    AsJson,
-    ConfigFile,
-    QueueName,
-    complain,
-    load_settings,
-    open_queue,
-    print_json,
-    refuse,
-    report_unavailable,
-)
 from trio_worker.fleet.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.jobs.summary import summarize
 from trio_worker.queue.ages import COLUMNS_SECONDS, AgeTable, sample_places

@@ -12,22 +12,12 @@ from cyclopts import Parameter
 
 from trio_worker.cli.acts import note_reveal, who
 from trio_worker.cli.asking import Asking, Span, is_expected, typed
+from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
-from trio_worker.cli.surroundings import (
-    NOTHING_MATCHED,
-    OK,
-    PARTLY,
-    REFUSED,
-    TIMED_OUT,
-    AsJson,
-    ConfigFile,
-    QueueName,
-    complain,
-    load_settings,
-    open_queue,
-    print_json,
-    report_unavailable,
-)
+from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT
+from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.output import complain, print_json, report_unavailable
 from trio_worker.queue.counts import Counts, count_act, count_jobs
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.pause import pause_queue

@@ -14,19 +14,12 @@ import trio
 from attrs import define, field
 from cyclopts import Parameter
 
+from trio_worker.cli.connect import connect_queue
+from trio_worker.cli.exit_codes import MISCONFIGURED, OK, UNREACHABLE
+from trio_worker.cli.flags import ConfigFile, OnlyAscii
+from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.means import Templates, read_templates, relay_of
-from trio_worker.cli.surroundings import (
-    MISCONFIGURED,
-    OK,
-    UNREACHABLE,
-    ConfigFile,
-    OnlyAscii,
-    complain,
-    connect_queue,
-    load_settings,
-    redis_name,
-    refuse,
-)
+from trio_worker.cli.output import complain, redis_name, refuse
 from trio_worker.dashboard.keyboard import Keyboard, open_keyboard
 from trio_worker.dashboard.status_line import status_line
 from trio_worker.dashboard.terminal import has_color, has_terminal, is_ascii_only, is_live, run_status_lines

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
-from trio_worker.cli.surroundings import MISCONFIGURED, OK, ConfigFile, load_settings, refuse
+from trio_worker.cli.exit_codes import MISCONFIGURED, OK
+from trio_worker.cli.flags import ConfigFile
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.output import refuse
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.json_schema import job_schema
 

@@ -12,10 +12,10 @@ from cyclopts import Parameter
 
 from trio_worker.bridge import open_bridge
 from trio_worker.cli.acts import note_act
+from trio_worker.cli.connect import exit_on_signals
 from trio_worker.cli.documents import Document
 from trio_worker.cli.enqueue import read_lines
-from trio_worker.cli.means import Templates, read_templates, relay_of
-from trio_worker.cli.surroundings import (
+from trio_worker.cli.exit_codes import (
     LOGIN_REFUSED,
     NOTHING_MATCHED,
     OK,
@@ -24,14 +24,11 @@ from trio_worker.cli.surroundings import (
     TIMED_OUT,
     UNREACHABLE,
     USAGE,
-    AsJson,
-    ConfigFile,
-    complain,
-    load_settings,
-    obey_signals,
-    print_json,
-    refuse,
 )
+from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.means import Templates, read_templates, relay_of
+from trio_worker.cli.output import complain, print_json, refuse
 from trio_worker.jobs.address import may_be_mailed
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import decode
@@ -82,7 +79,7 @@ async def send(file: _JobFile = "-", *, config: ConfigFile = None, as_json: AsJs
     job_id = f"{new_id_prefix()}000"
     mail = _made(lines[0], job_id, settings, read_templates(settings))
     note_act(settings, "Sends by hand", {"command": "send", "job": job_id})
-    async with obey_signals(), open_bridge(complain):
+    async with exit_on_signals(), open_bridge(complain):
         outcome = await _deliver(mail, settings)
     said = _said(outcome)
     refused = list(_refusals(outcome))

@@ -12,20 +12,14 @@ from cyclopts.validators import Number
 
 from trio_worker.cli.acts import note_reveal
 from trio_worker.cli.asking import Asking, Moment
+from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document, named
+from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK
+from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_text import describe, job_line, job_lines, time_of_day
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.output import complain, print_json, report_unavailable
 from trio_worker.cli.shelf_changes import Change, retry_jobs, undo_retry
-from trio_worker.cli.surroundings import (
-    NOTHING_MATCHED,
-    OK,
-    AsJson,
-    ConfigFile,
-    complain,
-    load_settings,
-    open_queue,
-    print_json,
-    report_unavailable,
-)
 from trio_worker.mail.composer import message_id_of
 from trio_worker.queue.counts import count_act, count_jobs
 from trio_worker.queue.dead_letters import Shelf, drop, find_shelved, walk_shelf
@@ -35,7 +29,6 @@ from trio_worker.queue.selection import Group, Grouping, Selection
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.telemetry.words import counted
 
-Reveal = Annotated[bool, Parameter(negative=(), help="Show addresses and the job itself. Mind who reads along.")]
 JobIds = Annotated[Sequence[str], Parameter(help="Ids of jobs; none with --all or a filter.")]
 Every = Annotated[bool, Parameter(name=["--all"], negative=(), help="All of them.")]
 

@@ -9,18 +9,9 @@ from attrs import define
 
 from trio_worker.cli.asking import Asking, agreed, is_expected, typed
 from trio_worker.cli.documents import Document
+from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT, USAGE
 from trio_worker.cli.job_text import job_line
-from trio_worker.cli.surroundings import (
-    NOTHING_MATCHED,
-    OK,
-    PARTLY,
-    REFUSED,
-    TIMED_OUT,
-    USAGE,
-    complain,
-    print_json,
-    report_unavailable,
-)
+from trio_worker.cli.output import complain, print_json, report_unavailable
 from trio_worker.queue.counts import count_act, count_jobs
 from trio_worker.queue.dead_letters import UNDO_SECONDS, Shelf, find_job, find_shelved, revive, undo_revive, walk_shelf
 from trio_worker.queue.operator_counts import Act

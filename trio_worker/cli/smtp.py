@@ -21,27 +21,13 @@ from trio_worker.bridge import open_bridge
 from trio_worker.capture.host import read_host
 from trio_worker.cli.addressees import LOOK_SECONDS, Patience, ask_workers, choose_workers
 from trio_worker.cli.asking import Span
+from trio_worker.cli.connect import exit_on_signals, open_queue
 from trio_worker.cli.documents import Document, named
+from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, OK, REFUSED, TIMED_OUT, UNREACHABLE, USAGE
+from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.means import relay_of
-from trio_worker.cli.surroundings import (
-    LOGIN_REFUSED,
-    MISCONFIGURED,
-    OK,
-    REFUSED,
-    TIMED_OUT,
-    UNREACHABLE,
-    USAGE,
-    AsJson,
-    ConfigFile,
-    complain,
-    load_settings,
-    obey_signals,
-    open_queue,
-    print_json,
-    redis_name,
-    refuse,
-    report_unavailable,
-)
+from trio_worker.cli.output import complain, print_json, redis_name, refuse, report_unavailable
 from trio_worker.fleet.orders import MOST_SECONDS, Trace, give_order
 from trio_worker.fleet.watch import Watch
 from trio_worker.jobs.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
@@ -131,7 +117,7 @@ async def check(
     began = time.perf_counter()
     # For the whole run of trio, which is this command.
     trio.socket.set_custom_hostname_resolver(TellingResolver(timer))
-    async with obey_signals(), open_bridge(complain):
+    async with exit_on_signals(), open_bridge(complain):
         opened = await open_session(relay, timer.note)
         ended: Outcome
         if isinstance(opened, Session):

@@ -8,18 +8,12 @@ from typing import Annotated
 from attrs import asdict
 from cyclopts import Parameter
 
+from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
-from trio_worker.cli.surroundings import (
-    OK,
-    AsJson,
-    ConfigFile,
-    QueueName,
-    load_settings,
-    open_queue,
-    print_json,
-    redis_name,
-    report_unavailable,
-)
+from trio_worker.cli.exit_codes import OK
+from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.output import print_json, redis_name, report_unavailable
 from trio_worker.fleet.watch import Watch
 from trio_worker.queue.counts import Counts
 from trio_worker.telemetry.alerts import Severity, alerts

@@ -12,17 +12,12 @@ from attrs import asdict
 from cyclopts import Parameter
 
 from trio_worker.cli.asking import Seconds
+from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document, named
-from trio_worker.cli.surroundings import (
-    OK,
-    ConfigFile,
-    QueueName,
-    complain,
-    load_settings,
-    open_queue,
-    redis_name,
-    report_unavailable,
-)
+from trio_worker.cli.exit_codes import OK
+from trio_worker.cli.flags import ConfigFile, QueueName
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.output import complain, redis_name, report_unavailable
 from trio_worker.fleet.watch import WATCH_SECONDS, Watch
 from trio_worker.telemetry.feed import OutcomeLine
 from trio_worker.telemetry.words import clock, duration, reason_words, recipients_words

@@ -12,23 +12,12 @@ from cyclopts import App, Parameter
 
 from trio_worker.cli.addressees import LOOK_SECONDS, Every, Name, Patience, ask_workers, choose_workers, missed
 from trio_worker.cli.asking import Span
+from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
-from trio_worker.cli.surroundings import (
-    NOTHING_MATCHED,
-    OK,
-    PARTLY,
-    TIMED_OUT,
-    USAGE,
-    AsJson,
-    ConfigFile,
-    QueueName,
-    complain,
-    load_settings,
-    open_queue,
-    print_json,
-    refuse,
-    report_unavailable,
-)
+from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, TIMED_OUT, USAGE
+from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.output import complain, print_json, refuse, report_unavailable
 from trio_worker.dashboard.lists import worker_state
 from trio_worker.fleet.orders import MOST_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, give_order
 from trio_worker.fleet.overview import read_overview

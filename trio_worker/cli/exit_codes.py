@@ -1,0 +1,14 @@
+"""Pure. The exit codes of all commands; docs/operations.md says when each is used.
+
+A module of its own, so that a command loads no more than it needs.
+"""
+
+OK = 0
+USAGE = 2
+NOTHING_MATCHED = 3
+REFUSED = 4
+PARTLY = 5
+UNREACHABLE = 69
+TIMED_OUT = 75
+LOGIN_REFUSED = 77
+MISCONFIGURED = 78

@@ -1,0 +1,60 @@
+"""Edge. Printing: complaints on standard error, JSON on standard output, and the exit code where Redis fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from trio_worker.cli.documents import Document, named
+from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, UNREACHABLE
+from trio_worker.redis.client import Unavailable
+from trio_worker.redis.url import shown_redis_url
+from trio_worker.settings.reader import Settings
+from trio_worker.settings.spelling import nearest
+
+
+def complain(what: str) -> None:
+    """Print to standard error."""
+    print(what, file=sys.stderr)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question that names what is written most alike, empty where nothing is."""
+    alike = nearest(word, known)
+    return f"; did you mean {alike}?" if alike else ""
+
+
+def refuse(code: int, *lines: str) -> NoReturn:
+    """Print on standard error why the command ends here, and exit."""
+    for line in lines:
+        complain(line)
+    raise SystemExit(code)
+
+
+def report_unavailable(unavailable: Unavailable, settings: Settings) -> int:
+    """Print that Redis did not do what was asked; return the exit code."""
+    complain(f"Redis at {redis_name(settings.redis.url)}: {unavailable.what}")
+    if unavailable.is_login:
+        return LOGIN_REFUSED
+    return MISCONFIGURED if unavailable.is_misconfigured else UNREACHABLE
+
+
+def redis_name(url: str) -> str:
+    """Return a Redis URL without its login and options, as a screen shows it."""
+    parts = urlsplit(url)
+    if parts.scheme == "embedded":
+        return f"embedded:{parts.path}"
+    return shown_redis_url(url)
+
+
+def print_json(kind: Document, document: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
+    """Print one JSON document, or a list of them, each with its ``schema``; stable in its keys."""
+    match document:
+        case Mapping():
+            whole: object = named(kind, document)
+        case _:
+            whole = [named(kind, each) for each in document]
+    print(json.dumps(whole, indent=2, ensure_ascii=False, sort_keys=False))
