@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from trio_worker.capture.host import Hosting, host_catcher, read_chaos, read_host, write_chaos
 from trio_worker.capture.maildir import clear_caught, count_caught, list_caught, read_caught
 from trio_worker.capture.server import CatcherPortTaken
-from trio_worker.cli.acts import note_reveal
+from trio_worker.cli.audit_log import note_reveal
 from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, REFUSED, UNREACHABLE
 from trio_worker.cli.flags import AsJson, ConfigFile

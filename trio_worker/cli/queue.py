@@ -11,8 +11,8 @@ import trio
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from trio_worker.cli.acts import note_reveal, who
 from trio_worker.cli.asking import Span
+from trio_worker.cli.audit_log import note_reveal, who
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, TIMED_OUT, USAGE

@@ -10,8 +10,8 @@ from typing import Annotated
 import trio
 from cyclopts import Parameter
 
-from trio_worker.cli.acts import note_reveal, who
 from trio_worker.cli.asking import Asking, Span, is_expected, typed
+from trio_worker.cli.audit_log import note_reveal, who
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from trio_worker.cli.acts import pause_words, resume_words
+from trio_worker.cli.pausing import pause_words, resume_words
 from trio_worker.dashboard.keyboard import Keyboard
 from trio_worker.dashboard.live import Dashboard
 from trio_worker.dashboard.screen import Screen

@@ -11,7 +11,7 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from trio_worker.bridge import open_bridge
-from trio_worker.cli.acts import note_act
+from trio_worker.cli.audit_log import note_act
 from trio_worker.cli.connect import exit_on_signals
 from trio_worker.cli.documents import Document
 from trio_worker.cli.enqueue import read_lines

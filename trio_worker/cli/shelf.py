@@ -10,8 +10,8 @@ from attrs import asdict, frozen
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from trio_worker.cli.acts import note_reveal
 from trio_worker.cli.asking import Asking, Moment
+from trio_worker.cli.audit_log import note_reveal
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document, named
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK

@@ -11,7 +11,6 @@ import trio
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from trio_worker.cli.acts import pause_words, resume_words
 from trio_worker.cli.asking import Seconds
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
@@ -19,6 +18,7 @@ from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import AsJson, ConfigFile, OnlyAscii, QueueName
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import print_json, redis_name, refuse, report_unavailable
+from trio_worker.cli.pausing import pause_words, resume_words
 from trio_worker.dashboard.frame import render_frame, render_svg
 from trio_worker.dashboard.keyboard import open_keyboard
 from trio_worker.dashboard.live import Dashboard

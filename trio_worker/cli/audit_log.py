@@ -1,4 +1,4 @@
-"""Trio. What a key on a dashboard or a command does to the queue, and the words for what became of it."""
+"""Edge. The audit log: who did what with a command, one line each in the log or else on standard error."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import getpass
 from collections.abc import Mapping, Sequence
 
 from trio_worker.cli.output import complain
-from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
-from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.logbook import open_logbook
-from trio_worker.telemetry.words import duration
 
 
 def who() -> str:
@@ -34,17 +31,3 @@ def note_act(settings: Settings, what: str, fields: Mapping[str, str]) -> None:
             logbook.audit(what, told)
     except OSError as error:
         complain(f"log.file: {settings.log.file}: {error.strerror}: {told}")
-
-
-async def pause_words(client: RedisClient, name: str, reason: str) -> str:
-    """Pause the queue for as long as nothing else is said, and say so."""
-    failed = await pause_queue(client, name, reason, who())
-    return f"not paused: {failed.what}" if failed else f"paused for {duration(PAUSE_SECONDS)}; p resumes"
-
-
-async def resume_words(client: RedisClient, name: str) -> str:
-    """End the queue's pause, and say so."""
-    was_paused = await resume_queue(client, name)
-    if isinstance(was_paused, Unavailable):
-        return f"not resumed: {was_paused.what}"
-    return "resumed" if was_paused else "the queue was not paused"

@@ -1,0 +1,25 @@
+"""Trio. Pauses and resumes the queue for a key of a dashboard, and returns the notice that the dashboard shows.
+
+A module of its own, because `run` and `top` share it and must not load each other.
+"""
+
+from __future__ import annotations
+
+from trio_worker.cli.audit_log import who
+from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
+from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.telemetry.words import duration
+
+
+async def pause_words(client: RedisClient, name: str, reason: str) -> str:
+    """Pause the queue for as long as nothing else is said, and say so."""
+    failed = await pause_queue(client, name, reason, who())
+    return f"not paused: {failed.what}" if failed else f"paused for {duration(PAUSE_SECONDS)}; p resumes"
+
+
+async def resume_words(client: RedisClient, name: str) -> str:
+    """End the queue's pause, and say so."""
+    was_paused = await resume_queue(client, name)
+    if isinstance(was_paused, Unavailable):
+        return f"not resumed: {was_paused.what}"
+    return "resumed" if was_paused else "the queue was not paused"
