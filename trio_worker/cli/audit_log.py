@@ -10,7 +10,7 @@ from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.logbook import open_logbook
 
 
-def who() -> str:
+def user_name() -> str:
     """Return the name of the person at this terminal, empty where the system knows none."""
     try:
         return getpass.getuser()
@@ -18,14 +18,14 @@ def who() -> str:
         return ""
 
 
-def note_reveal(settings: Settings, command: str, what: Sequence[str]) -> None:
+def log_reveal(settings: Settings, command: str, what: Sequence[str]) -> None:
     """Leave a line in the log, or else on standard error, that somebody was shown addresses or bodies."""
-    note_act(settings, "Revealed", {"command": command, "jobs": " ".join(what)})
+    log_action(settings, "Revealed", {"command": command, "jobs": " ".join(what)})
 
 
-def note_act(settings: Settings, what: str, fields: Mapping[str, str]) -> None:
+def log_action(settings: Settings, what: str, fields: Mapping[str, str]) -> None:
     """Leave a line in the log, or else on standard error, of what somebody did."""
-    told = {"who": who() or "unknown", **fields}
+    told = {"who": user_name() or "unknown", **fields}
     try:
         with open_logbook(settings.log, to_terminal=True) as logbook:
             logbook.audit(what, told)

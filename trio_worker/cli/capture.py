@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from trio_worker.capture.host import Hosting, host_catcher, read_chaos, read_host, write_chaos
 from trio_worker.capture.maildir import clear_caught, count_caught, list_caught, read_caught
 from trio_worker.capture.server import CatcherPortTaken
-from trio_worker.cli.audit_log import note_reveal
+from trio_worker.cli.audit_log import log_reveal
 from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, REFUSED, UNREACHABLE
 from trio_worker.cli.flags import AsJson, ConfigFile
@@ -68,7 +68,7 @@ def list_mails(
         for mail in shown
     ]
     if reveal:
-        note_reveal(settings, "capture ls", [mail.key for mail in shown])
+        log_reveal(settings, "capture ls", [mail.key for mail in shown])
     if as_json:
         print_json(Document.CAUGHT, {"caught": caught, "mails": rows})
         return OK
@@ -91,7 +91,7 @@ def show_mail(key: str, *, config: ConfigFile = None) -> int:
     content = read_caught(folder, key)
     if content is None:
         refuse(NOTHING_MATCHED, f"{key}: no such mail in {folder}")
-    note_reveal(settings, "capture show", [key])
+    log_reveal(settings, "capture show", [key])
     sys.stdout.flush()
     sys.stdout.buffer.write(content)
     return OK

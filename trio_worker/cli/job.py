@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from trio_worker.cli.asking import Asking, agreed, is_expected
-from trio_worker.cli.audit_log import note_reveal, who
+from trio_worker.cli.audit_log import log_reveal, user_name
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, USAGE
@@ -53,7 +53,7 @@ async def show_job(job_id: str, *, reveal: Reveal = False, config: ConfigFile = 
     state, shelved = found
     message_id = message_id_of(job_id, settings.mail)
     if reveal:
-        note_reveal(settings, "job show", [job_id])
+        log_reveal(settings, "job show", [job_id])
     if as_json:
         print_json(Document.JOB, {"state": state, **describe(shelved, reveal=reveal, message_id=message_id)})
     else:
@@ -119,7 +119,7 @@ async def cancel_job(
         counts = await count_jobs(client, name)
         if isinstance(counts, Unavailable):
             return report_unavailable(counts, settings)
-        done = await cancel(client, name, choice.delayed, choice.waiting, who(), counts.at)
+        done = await cancel(client, name, choice.delayed, choice.waiting, user_name(), counts.at)
         if isinstance(done, Unavailable):
             complain(f"some of the {choice.count} may be cancelled: trio-worker dead list --cause cancelled")
             return report_unavailable(done, settings)

@@ -5,19 +5,19 @@ A module of its own, because `run` and `top` share it and must not load each oth
 
 from __future__ import annotations
 
-from trio_worker.cli.audit_log import who
+from trio_worker.cli.audit_log import user_name
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.telemetry.words import duration
 
 
-async def pause_words(client: RedisClient, name: str, reason: str) -> str:
+async def pause_by_key(client: RedisClient, name: str, reason: str) -> str:
     """Pause the queue for as long as nothing else is said, and say so."""
-    failed = await pause_queue(client, name, reason, who())
+    failed = await pause_queue(client, name, reason, user_name())
     return f"not paused: {failed.what}" if failed else f"paused for {duration(PAUSE_SECONDS)}; p resumes"
 
 
-async def resume_words(client: RedisClient, name: str) -> str:
+async def resume_by_key(client: RedisClient, name: str) -> str:
     """End the queue's pause, and say so."""
     was_paused = await resume_queue(client, name)
     if isinstance(was_paused, Unavailable):

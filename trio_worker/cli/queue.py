@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from trio_worker.cli.asking import Span
-from trio_worker.cli.audit_log import note_reveal, who
+from trio_worker.cli.audit_log import log_reveal, user_name
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, TIMED_OUT, USAGE
@@ -95,7 +95,7 @@ async def peek(
     if isinstance(jobs, Unavailable):
         return report_unavailable(jobs, settings)
     if reveal:
-        note_reveal(settings, "queue peek", [counted(len(jobs), "job")])
+        log_reveal(settings, "queue peek", [counted(len(jobs), "job")])
     if as_json:
         print_json(Document.WAITING_JOB, [_peeked(place, raw, reveal=reveal) for place, raw in enumerate(jobs, 1)])
         return OK
@@ -228,7 +228,7 @@ async def pause(
         refuse(USAGE, "--for: must be more than nothing")
     name, seconds = settings.queue.name, None if math.isinf(for_) else for_
     async with open_queue(settings) as client:
-        failed = await pause_queue(client, name, reason, who() if by is None else by, seconds)
+        failed = await pause_queue(client, name, reason, user_name() if by is None else by, seconds)
         counts = failed or await count_jobs(client, name)
     if isinstance(counts, Unavailable):
         return report_unavailable(counts, settings)

@@ -11,7 +11,7 @@ import trio
 from cyclopts import Parameter
 
 from trio_worker.cli.asking import Asking, Span, is_expected, typed
-from trio_worker.cli.audit_log import note_reveal, who
+from trio_worker.cli.audit_log import log_reveal, user_name
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT
@@ -39,7 +39,7 @@ async def export(*, queue: QueueName = None, config: ConfigFile = None) -> int:
     """
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     name = settings.queue.name
-    note_reveal(settings, "queue export", [name])
+    log_reveal(settings, "queue export", [name])
     written = 0
     async with open_queue(settings) as client:
         counts = await count_jobs(client, name)
@@ -139,7 +139,7 @@ async def release(
         question = f"Pause {name} and put {back} back on its list (in their state stay: {stays})?"
         if not typed(question, name, yes=asking.yes, no_input=asking.no_input):
             return REFUSED
-        failed = await pause_queue(client, name, "queue release", who(), None)
+        failed = await pause_queue(client, name, "queue release", user_name(), None)
         if failed:
             return report_unavailable(failed, settings)
         is_idle = await _wait_until_idle(client, settings, wait)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from trio_worker.cli.pausing import pause_words, resume_words
+from trio_worker.cli.pausing import pause_by_key, resume_by_key
 from trio_worker.dashboard.keyboard import Keyboard
 from trio_worker.dashboard.live import Dashboard
 from trio_worker.dashboard.screen import Screen
@@ -25,9 +25,9 @@ def dashboard_of(worker: Worker, screen: Screen, keyboard: Keyboard | None, *, o
                     await count_act(worker.client, worker.options.queue.name, Act.WORKER_DRAIN)
                 return f"draining {len(worker.in_flight)}; Ctrl-C hurries"
             case Pause(reason):
-                return await pause_words(worker.client, worker.options.queue.name, reason)
+                return await pause_by_key(worker.client, worker.options.queue.name, reason)
             case Resume():
-                return await resume_words(worker.client, worker.options.queue.name)
+                return await resume_by_key(worker.client, worker.options.queue.name)
             case _:
                 assert_never(action)
 

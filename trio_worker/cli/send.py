@@ -11,7 +11,7 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from trio_worker.bridge import open_bridge
-from trio_worker.cli.audit_log import note_act
+from trio_worker.cli.audit_log import log_action
 from trio_worker.cli.connect import exit_on_signals
 from trio_worker.cli.documents import Document
 from trio_worker.cli.enqueue import read_lines
@@ -78,7 +78,7 @@ async def send(file: _JobFile = "-", *, config: ConfigFile = None, as_json: AsJs
         refuse(USAGE, f"{file}: one job is sent, and there are {len(lines)}; trio-worker enqueue takes many")
     job_id = f"{new_id_prefix()}000"
     mail = _made(lines[0], job_id, settings, read_templates(settings))
-    note_act(settings, "Sends by hand", {"command": "send", "job": job_id})
+    log_action(settings, "Sends by hand", {"command": "send", "job": job_id})
     async with exit_on_signals(), open_bridge(complain):
         outcome = await _deliver(mail, settings)
     said = _said(outcome)

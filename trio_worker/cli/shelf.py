@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from trio_worker.cli.asking import Asking, Moment
-from trio_worker.cli.audit_log import note_reveal
+from trio_worker.cli.audit_log import log_reveal
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document, named
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK
@@ -145,7 +145,7 @@ class ShelfCommands:
             return NOTHING_MATCHED
         message_id = message_id_of(job_id, settings.mail)
         if reveal:
-            note_reveal(settings, f"{shelf} show", [job_id])
+            log_reveal(settings, f"{shelf} show", [job_id])
         if as_json:
             print_json(Document.JOB, describe(jobs[0], reveal=reveal, message_id=message_id))
         else:
@@ -206,7 +206,7 @@ class ShelfCommands:
 
     async def export(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None) -> int:
         settings = load_settings(config)
-        note_reveal(settings, f"{self.wording.shelf} export", [str(filters.selection)])
+        log_reveal(settings, f"{self.wording.shelf} export", [str(filters.selection)])
         written = 0
         async with open_queue(settings) as client:
             async for page in walk_shelf(client, settings.queue.name, self.wording.shelf, with_bodies=True):

@@ -18,7 +18,7 @@ from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import AsJson, ConfigFile, OnlyAscii, QueueName
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import print_json, redis_name, refuse, report_unavailable
-from trio_worker.cli.pausing import pause_words, resume_words
+from trio_worker.cli.pausing import pause_by_key, resume_by_key
 from trio_worker.dashboard.frame import render_frame, render_svg
 from trio_worker.dashboard.keyboard import open_keyboard
 from trio_worker.dashboard.live import Dashboard
@@ -99,9 +99,9 @@ async def _show_live(watch: Watch, client: RedisClient, interval: float, *, only
                     case Drain():
                         raise AssertionError("no key may drain all workers")
                     case Pause(reason):
-                        return await pause_words(client, watch.queue_name, reason)
+                        return await pause_by_key(client, watch.queue_name, reason)
                     case Resume():
-                        return await resume_words(client, watch.queue_name)
+                        return await resume_by_key(client, watch.queue_name)
                     case _:
                         assert_never(action)
 
