@@ -1,0 +1,87 @@
+"""``doctor`` as it is sent along with a report: versions, origins, the relay and Redis, and nothing that is secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.server import open_catcher
+
+ROOT = Path(__file__).parents[2]
+SECRETS = ("hunter2", "ann.secret@example.org", "correct-horse")
+
+
+async def doctor(*words: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command on worker.toml."""
+    command = [sys.executable, "-m", "trio_worker", "doctor", "--config", "worker.toml", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with trio.fail_after(60):
+        return await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False, env=environment)
+
+
+async def test_a_report_names_versions_and_origins_and_no_secret(
+    work_folder: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files, variables and secret files by name; a relay that repeats an address is masked."""
+    (work_folder / "secret").write_text(f"{SECRETS[0]}\n")
+    (work_folder / "secret").chmod(0o600)
+    parsed = parse_faults(f"auth=535-5.7.8-{SECRETS[1]}_is_locked")
+    assert isinstance(parsed, Faults)
+    async with open_catcher(faults=parsed, credentials=("mailer", "else"), mechanisms=("CRAM-MD5",)) as relay:
+        config = work_folder / "worker.toml"
+        config.write_text(
+            f'[redis]\nurl = "{valkey_url.replace("://", f"://:{SECRETS[2]}@")}"\n'
+            f'[smtp]\nport = {relay.port}\ntls = "none"\nusername = "mailer"\npassword_file = "secret"\n'
+        )
+        monkeypatch.setenv("TRIO_WORKER__NUMBER_WORKERS", "20")
+        # Valkey lets everybody in: a password that it does not ask for is an error of its own, and told masked.
+        done = await doctor("--json")
+
+    findings = {each["what"]: each for each in json.loads(done.stdout) if each["sign"] != "warn"}
+    assert done.returncode == 77
+    assert "trio-worker " in findings["versions"]["says"]
+    assert "Python 3." in findings["versions"]["says"]
+    assert "worker.toml" in findings["configuration"]["says"]
+    assert "TRIO_WORKER__NUMBER_WORKERS" in findings["configuration"]["says"]
+    assert "secrets: smtp.password" in findings["configuration"]["says"]
+    assert "535 5.7.8" in findings["relay"]["says"]
+    for secret in SECRETS:
+        assert secret not in (done.stdout + done.stderr).decode()
+
+
+async def test_a_report_names_the_server(work_folder: Path, valkey_url: str) -> None:
+    """Its kind and its version."""
+    async with open_catcher() as relay:
+        (work_folder / "worker.toml").write_text(
+            f'[redis]\nurl = "{valkey_url}"\n[smtp]\nport = {relay.port}\ntls = "none"\n'
+        )
+        done = await doctor()
+
+    assert done.returncode == 0
+    assert "answers, valkey " in done.stdout.decode()
+
+
+async def test_a_type_of_which_no_mail_can_be_made_is_told(work_folder: Path, valkey_url: str) -> None:
+    """By its template and the reason, as `config check` does: each of its jobs would die."""
+    folder = work_folder / "templates" / "Own"
+    folder.mkdir(parents=True)
+    (folder / "fields.toml").write_text('says = "Is short."\n[fields.to]\nkind = "recipient"\nsample = "a@b"\n')
+    (folder / "subject.j2").write_text("Order\nshipped\n")
+    (folder / "text.j2").write_text("Hello.\n")
+    (work_folder / "worker.toml").write_text(
+        f'[mail]\ntemplate_dirs = ["templates"]\n[redis]\nurl = "{valkey_url}"\n[smtp]\nport = 9\ntls = "none"\n'
+    )
+
+    done = await doctor()
+
+    assert done.returncode == 78
+    assert "fail templates      Own/subject.j2: contains a control character, or is more than one line" in (
+        done.stdout.decode()
+    )

@@ -1,0 +1,111 @@
+"""What ``--help`` says: no flag that nobody wrote, no default that says nothing, every group's commands in one line."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cyclopts import App
+from loading import app as load_app
+from rich.console import Console
+
+from trio_worker.capture.chaos import STAGES
+from trio_worker.cli import app
+
+ROOT = Path(__file__).parents[2]
+HELPS = {"--help", "-h", "--version"}
+
+
+def commands(of: App, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command that does something, by its words."""
+    names = [name for name in of if name not in HELPS]
+    if not names:
+        yield path
+    for name in names:
+        yield from commands(of[name], (*path, name))
+
+
+def help_of(*words: str, of: App = app) -> str:
+    """The help of a command, on a screen that is wide enough for one line of each option."""
+    shown = io.StringIO()
+    of([*words, "--help"], console=Console(file=shown, width=400))
+    return shown.getvalue()
+
+
+COMMANDS = sorted(commands(app))
+
+
+def test_the_commands_are_found() -> None:
+    """What follows looks at all of them."""
+    assert {("status",), ("queue", "release"), ("dead", "retry"), ("health",)} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_shows_what_somebody_can_use(words: tuple[str, ...]) -> None:
+    """No --no-x and no --empty-x but those that were meant; durations by name; a default only where it tells."""
+    told = help_of(*words)
+
+    meant = {"--no-dashboard", "--no-input"}
+    assert set(re.findall(r"--(?:no|empty)-[a-z-]+", told)) <= meant
+    assert "FLOAT" not in told
+    assert not re.search(r"\[default: (False|None|inf|\"\"|\(\)|[0-9]+\.0)\]", told)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_breaks_lines_where_the_screen_does(words: tuple[str, ...]) -> None:
+    """A paragraph of a docstring is printed with its own line ends, which would cut lines anywhere; so it has none."""
+    told = help_of(*words).partition("╭")[0]
+
+    assert [paragraph for paragraph in told.strip().split("\n\n") if "\n" in paragraph] == []
+
+
+@pytest.mark.parametrize("noun", ["queue", "dead", "job", "worker", "config", "capture"])
+def test_the_line_of_a_group_names_all_of_its_commands(noun: str) -> None:
+    """Among all commands, and at the head of its own help."""
+    (line,) = re.findall(rf"^│ {noun} +(.*?) *│$", help_of(), re.MULTILINE)
+    own = help_of(noun).splitlines()[2]
+
+    for name in app[noun]:
+        if name not in HELPS:
+            assert re.search(rf"\b{name}\b", line), (noun, name)
+            assert re.search(rf"\b{name}\b", own), (noun, name)
+
+
+def test_help_of_chaos_has_its_words() -> None:
+    """Stages, actions and qualifiers, as docs/testing.md has them."""
+    told = help_of("capture", "chaos")
+    page = (ROOT / "docs" / "testing.md").read_text("utf-8")
+
+    for word in (
+        *STAGES,
+        "drop",
+        "stall",
+        "delay-50ms",
+        "accept-drop",
+        "20%",
+        "every5",
+        "first3",
+        "after5",
+        "550-5.1.1",
+    ):
+        assert re.search(rf"(?<![\w-]){word}(?![\w])", told), word
+        assert word in page, word
+
+
+def test_tools_say_what_they_do_before_they_install_anything(tmp_path: Path) -> None:
+    """In a fresh checkout nothing is made by asking for help, and each option of tools/load is named."""
+    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+
+    command = ["tools/load", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+
+    assert not (tmp_path / ".venv").exists()
+    assert done.stdout.startswith("Put a load on a queue")
+    for option in re.findall(r"^│ +(--[a-z-]+)", help_of(of=load_app), re.MULTILINE):
+        assert option in done.stdout or option in HELPS, option

@@ -1,0 +1,97 @@
+"""What ``status`` calls wrong, and what it calls the whole: a pause and a missing worker by their names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from attrs import evolve, fields
+
+from tests.support.snapshot import fleet
+from trio_worker.cli.status import Health, find_problems, health_of, print_status, troubles_of
+from trio_worker.queue.counts import Counts
+from trio_worker.telemetry.heartbeat import Suspended
+
+AT = 1_741_089_871.0  # 2025-03-04T12:04:31Z
+NOTHING: dict[str, Any] = {each.name: 0 for each in fields(Counts)}
+
+
+def counts(**changes: Any) -> Counts:
+    """An empty queue, but for what is said."""
+    return Counts(**{**NOTHING, "at": AT, "paused": "", "next_due_at": None, "pause_seconds_left": None, **changes})
+
+
+@pytest.mark.parametrize(
+    ("left", "until"),
+    [(1800.0, "until 2025-03-04T12:34:31Z (30m00s more)"), (None, "until it is resumed")],
+)
+def test_a_paused_queue_is_called_paused_and_no_worker_is_missed(left: float | None, until: str) -> None:
+    """Why, by whom, until when; jobs that are due or whose leases ran out wait for its end, not for a worker."""
+    paused = counts(
+        paused="relay maintenance (ana)", pause_seconds_left=left, due=3, delayed=3, leased=1, run_out=1,
+        bodies=4, leases=4, next_due_at=AT - 60,
+    )  # fmt: skip
+
+    problems = find_problems(paused, live=2, able=2)
+
+    assert problems[0] == f"paused: relay maintenance (ana), {until}"
+    assert problems[1:] == ["1 lease ran out: taken over when the queue is resumed"]
+
+
+@pytest.mark.parametrize("paused", ["", "relay maintenance (ana)"])
+def test_a_queue_that_is_down_for_want_of_a_worker_says_so(paused: str) -> None:
+    """DOWN is never said without a reason, and the reason names what to do."""
+    waiting, nobody = counts(waiting=1, paused=paused), evolve(fleet(), workers=())
+
+    problems = find_problems(waiting, live=0, able=0)
+
+    assert problems[-1] == "no worker is alive, and 1 job could be sent: start one with trio-worker run"
+    assert health_of(waiting, nobody, problems) is Health.DOWN
+
+
+def test_what_no_worker_that_is_alive_takes_is_told() -> None:
+    """Leases that ran out and a job that is long due, where nothing is paused."""
+    late = counts(due=1, delayed=1, leased=2, run_out=2, bodies=3, leases=3, next_due_at=AT - 75)
+
+    assert find_problems(late, live=1, able=1) == [
+        "2 leases ran out and nobody took over: see trio-worker worker list",
+        "a delayed job is due for 1m15s and nobody took it: see trio-worker worker list",
+    ]
+
+
+def test_a_calm_queue_has_no_problem() -> None:
+    """Nothing is said, with or without a worker: there is nothing to do."""
+    assert find_problems(counts(), live=0, able=0) == []
+
+
+def test_what_no_worker_may_take_is_not_missed() -> None:
+    """While all of them are quiet, or have no relay, that is the problem, and what is late follows from it."""
+    late = counts(due=1, delayed=1, leased=2, run_out=2, bodies=3, leases=3, next_due_at=AT - 75)
+
+    assert find_problems(late, live=2, able=0) == []
+
+
+def test_delayed_jobs_without_a_worker_are_told() -> None:
+    """They are not late yet, and nobody is there who would send them."""
+    delayed, nobody = counts(delayed=2, bodies=2, leases=2, next_due_at=AT + 60), evolve(fleet(), workers=())
+
+    problems = find_problems(delayed, live=0, able=0)
+
+    assert problems == ["no worker is alive, and 2 jobs will fall due: see trio-worker run"]
+    assert health_of(delayed, nobody, problems) is Health.DEGRADED
+
+
+@pytest.mark.parametrize("how", ["login", "greeting"])
+def test_suspended_connections_are_a_problem(how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Mail goes on over those that are left, and somebody should know; the screen names consumers and mails."""
+    told = Suspended(8, "refuses the login with 535 5.7.8 (no)", AT + 23, how)
+    calm = [evolve(each, beat=evolve(each.beat, version="1.2.3"), seen_seconds=1.0) for each in fleet().workers]
+    snapshot = evolve(fleet(), workers=tuple(calm), suspended=told)
+    problems = troubles_of(counts(), snapshot)
+
+    assert problems == ["suspended: 8 of 48 connections for 23s more: refuses the login with 535 5.7.8 (no)"]
+    assert health_of(counts(), snapshot, problems) is Health.DEGRADED
+    print_status("jobs @ cache", counts(), snapshot, problems, Health.DEGRADED)
+    printed = capsys.readouterr().out
+    assert "  now: 374 sent a second; consumers busy 42/48, 42 mails in flight; push to sent" in printed
+    assert printed.endswith(f"Problems\n  {problems[0]}\n")

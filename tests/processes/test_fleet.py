@@ -1,0 +1,338 @@
+"""Workers seen and steered from elsewhere, by commands, signals and keys: real processes, a real terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import sys
+import termios
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from attrs import define
+
+from tests.conftest import job_bytes
+from tests.processes.test_worker import Program, Programs, faults, patience, programs, push, relay
+from trio_worker.capture.catcher import Catcher
+from trio_worker.queue.keys import keys_of
+from trio_worker.redis.client import RedisClient
+from trio_worker.telemetry.heartbeat import Heartbeat, write_heartbeat
+from trio_worker.worker.events import Phase
+
+ROOT = Path(__file__).parents[2]
+SECRET = "ann.secret@example.org"
+__all__ = ["programs", "relay"]
+# A worker that tells how it is ten times as often as others do, so that nobody waits long to be heard.
+QUICK = """
+import sys
+from trio_worker.fleet import presence
+presence.BEAT_SECONDS /= 10
+sys.argv = ["trio-worker", *sys.argv[1:]]
+from trio_worker.__main__ import main
+main()
+"""
+
+
+async def told(programs: Programs, *words: str, code: int = 0) -> str:
+    """Run a command beside the worker and return what it printed."""
+    program = await programs.start(*words)
+    assert await program.end() == code, (words, program.printed, program.complained)
+    return program.printed
+
+
+async def running(programs: Programs) -> tuple[Program, str]:
+    """Start a worker; return it and its name once it is seen."""
+    worker = await programs.start_python(QUICK, "run", "--no-dashboard")
+    while True:
+        program = await programs.start("worker", "list", "--json")
+        await program.end()
+        workers = json.loads(program.printed)["workers"]
+        if workers:
+            return worker, workers[0]["worker"]
+
+
+async def test_worker_is_seen_and_steered_by_commands(
+    programs: Programs, real_redis: RedisClient, relay: Catcher
+) -> None:
+    """Listed, quieted, resumed and drained from another shell; every face says the same figures."""
+    with patience():
+        worker, name = await running(programs)
+        await push(real_redis, 5)
+        await relay.wait_for_mails(5)
+        top = json.loads(await told(programs, "top", "--json"))
+        status = json.loads(await told(programs, "status", "--json"))
+        assert top["schema"] == "trio-worker/snapshot/2"
+        assert top["jobs"]["waiting"] == status["counts"]["waiting"] == 0
+        assert [each["worker"] for each in top["workers"]] == [each["worker"] for each in status["workers"]] == [name]
+        assert status["health"] == "healthy"
+        assert "Registration" in status["workers"][0]["types"]
+        assert "Nothing: no job waits" in await told(programs, "why")
+
+        assert f"{name}: quiet" in await told(programs, "worker", "quiet", name)
+        await real_redis.command("RPUSH", "jobs", job_bytes(9))
+        assert f"{name}: claiming" in await told(programs, "worker", "resume", "--all")
+        await relay.wait_for_mails(6)
+        await told(programs, "worker", "quiet", "nobody:1", code=3)
+        assert f"{name}: gone" in await told(programs, "worker", "drain", name)
+        assert await worker.end() == 0
+    assert worker.ledger["sent"] == 6
+    await told(programs, "worker", "list", code=3)
+
+
+async def test_worker_is_looked_into_from_elsewhere(
+    programs: Programs, real_redis: RedisClient, relay: Catcher, work_folder: Path
+) -> None:
+    """Its tasks, a lower log level for a while, and what it says to the relay: asked from another shell, masked."""
+    with patience():
+        worker, name = await running(programs)
+
+        tasks = await told(programs, "worker", "tasks", name)
+        assert tasks.startswith(f"{name}: running, 0 in hand")
+        assert "Presence.run" in tasks
+        assert "  worker.py:" in tasks or "  presence.py:" in tasks
+        await told(programs, "worker", "tasks", "nobody:1", code=3)
+
+        assert f"{name}: debug" in await told(programs, "worker", "log-level", "debug", "--all", "--for", "5m")
+        await told(programs, "worker", "log-level", "loud", "--all", code=2)
+        await told(programs, "worker", "log-level", "debug", "--all", "--for", "forever", code=2)
+
+        # One that does not answer: what the other says is shown meanwhile.
+        silent = write_heartbeat(
+            Heartbeat("silent:1", "1.2.3", time.time(), Phase.RUNNING, number_workers=1, max_connections=1)
+        )
+        await real_redis.run_script("beat", keys_of("jobs"), "silent:1", silent, 60_000, 0)
+        trace = await programs.start("smtp", "trace", "--json", "--for", "1m", "--timeout", "600")
+        while "tracing" not in str(await real_redis.command("HVALS", "{jobs}:answers")):
+            pass
+        await real_redis.command("RPUSH", "jobs", job_bytes(1, SECRET))
+        await relay.wait_for_mails(1)
+        while "message of" not in str(await real_redis.command("XRANGE", "{jobs}:latest", "-", "+")):
+            pass
+        await trace.until_printed('"message of')
+        trace.process.send_signal(signal.SIGINT)
+        assert await trace.end() == 130
+        worker.process.send_signal(signal.SIGTERM)
+        assert await worker.end() == 0
+
+    said = [json.loads(line)["exchange"] for line in trace.printed.splitlines()]
+    assert [each["said"].split("<")[0] for each in said if each["connection_id"]][:2] == ["MAIL FROM:", "RCPT TO:"]
+    assert SECRET not in trace.printed
+    assert "a…t@example.org" in trace.printed
+    log = (work_folder / "logs" / "worker.log").read_text()
+    assert "Claimed job" in log
+
+
+async def test_outcomes_are_followed_from_elsewhere(
+    programs: Programs, real_redis: RedisClient, relay: Catcher
+) -> None:
+    """Tail sees what becomes of jobs, and no address in clear; rates are there line by line."""
+    with patience():
+        worker, name = await running(programs)
+        tail = await programs.start("tail", "--json", "--for", "30")
+        while not await real_redis.command("EXISTS", "{jobs}:watch"):
+            pass
+        sent = 0
+        while "worker" not in tail.printed:
+            # Until the worker has heard with a heartbeat that somebody watches.
+            await real_redis.command("RPUSH", "jobs", job_bytes(sent, SECRET))
+            sent += 1
+            with trio.move_on_after(0.3):
+                await tail.until_printed("worker")
+        line = json.loads(tail.printed.splitlines()[0])
+        assert (line["worker"], line["disposition"], line["email_type"]) == (name, "sent", "Registration")
+        assert SECRET not in tail.printed
+        tail.signal(signal.SIGINT)
+        assert await tail.end() == 130
+
+        assert "sent/s" in await told(programs, "stats", "--count", "1", "--interval", "1")
+        assert "uncertain" in await told(programs, "stats", "--last", "5")
+        worker.signal(signal.SIGTERM)
+        assert await worker.end() == 0
+
+
+async def test_signals_show_and_quiet(programs: Programs, real_redis: RedisClient, relay: Catcher) -> None:
+    """SIGUSR1 prints the tasks and the ledger; SIGUSR2 stops claiming, and again goes on."""
+    with patience():
+        worker, name = await running(programs)
+        worker.signal(signal.SIGUSR2)
+        await until(lambda: "Worker quiet" in programs.log)
+        await push(real_redis, 2)
+        assert json.loads(await told(programs, "status", "--json"))["counts"]["waiting"] == 2
+        worker.signal(signal.SIGUSR1)
+        assert worker.process.stderr is not None
+        worker.complained += (await worker.process.stderr.receive_some()).decode()
+        worker.signal(signal.SIGUSR2)
+        await relay.wait_for_mails(2)
+        worker.signal(signal.SIGTERM)
+        assert await worker.end() == 0
+
+    assert f"{name}: running, quiet, 0 in hand" in worker.complained
+    assert "gate.py:" in worker.complained
+    assert worker.ledger["sent"] == 2
+
+
+async def test_trial_decides_whether_the_rest_is_retried(
+    programs: Programs, real_redis: RedisClient, relay: Catcher
+) -> None:
+    """A relay that still refuses costs one mail; one that has been mended gets all."""
+    relay.faults = faults("rcpt=550")
+    with patience():
+        worker, _ = await running(programs)
+        await push(real_redis, 6)
+        await until_dead(programs, 6)
+        assert "5 were left" in (await complaint(programs, "dead", "retry", "--all", "--trial", "1", "--yes", code=5))
+        await until_dead(programs, 6)
+        relay.faults = faults("")
+        assert "6 dead letters are due again" in await told(programs, "dead", "retry", "--all", "--trial", "1", "--yes")
+        await relay.wait_for_mails(6)
+        worker.signal(signal.SIGTERM)
+        assert await worker.end() == 0
+
+
+async def until_dead(programs: Programs, count: int) -> None:
+    while json.loads(await told(programs, "status", "--json"))["counts"]["dead"] != count:
+        pass
+
+
+async def complaint(programs: Programs, *words: str, code: int) -> str:
+    program = await programs.start(*words)
+    assert await program.end() == code, (words, program.printed, program.complained)
+    return program.complained.replace("the other 5 were left", "5 were left")
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Look until it is so; the patience of the test bounds it."""
+    while not is_so():
+        await trio.lowlevel.checkpoint()
+
+
+@define
+class Window:
+    """A terminal of 80x24 with a program in it: what it shows, and keys for it."""
+
+    fd: int
+    seen: str = ""
+
+    async def until(self, word: str) -> None:
+        """Read the screen until the last frame holds that word."""
+        while word not in self.frame:
+            await trio.lowlevel.wait_readable(self.fd)
+            self.seen += os.read(self.fd, 65536).decode("utf-8", "replace")
+
+    async def read_on(self) -> None:
+        """Read what is shown for as long as the program is there."""
+        with suppress(OSError):
+            while True:
+                await trio.lowlevel.wait_readable(self.fd)
+                self.seen += os.read(self.fd, 65536).decode("utf-8", "replace")
+
+    @property
+    def frame(self) -> str:
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.seen.rpartition("\x1b[H")[2])
+
+    def press(self, keys: str) -> None:
+        os.write(self.fd, keys.encode())
+
+
+async def open_window(programs: Programs, *words: str) -> tuple[trio.Process, Window, list[Any]]:
+    inside, outside = pty.openpty()
+    ioctl(outside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    before = termios.tcgetattr(outside)
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "trio_worker", *words, "--config", str(programs.config)],
+        cwd=programs.folder,
+        stdin=outside,
+        stdout=outside,
+        stderr=outside,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "CI": "", "NO_COLOR": "1"},
+        preexec_fn=own_terminal,
+    )
+    programs.started.append(process)
+    os.set_blocking(inside, False)
+    return process, Window(inside), [outside, before]
+
+
+def own_terminal() -> None:
+    os.setsid()
+    ioctl(0, termios.TIOCSCTTY, 0)
+
+
+async def test_keys_of_a_running_worker(programs: Programs, real_redis: RedisClient, relay: Catcher) -> None:
+    """Pages, freezing, a pause that is typed, and q, which drains; the terminal is as before."""
+    with patience():
+        process, window, (outside, before) = await open_window(programs, "run")
+        await window.until("1-5 pages")
+        await push(real_redis, 3)
+        await window.until("sent      Registration")
+        window.press("?")
+        await window.until("leave; a worker drains first")
+        window.press("?4")
+        await window.until("FAILURES")
+        window.press("1 ")
+        await window.until("FROZEN")
+        window.press(" p")
+        await window.until("pause the queue for 15 minutes, because:")
+        window.press("relay maintenance\r")
+        await window.until("paused for 15m00s")
+        await window.until("PAUSED")
+        assert "relay maintenance" in str(await real_redis.command("GET", "{jobs}:pause"))
+        window.press("presume\r")
+        await window.until("resumed")
+        window.press("q")
+        assert await process.wait() == 0
+    assert termios.tcgetattr(outside) == before
+    os.close(outside)
+    os.close(window.fd)
+
+
+async def test_top_looks_and_does_not_touch(programs: Programs, real_redis: RedisClient, relay: Catcher) -> None:
+    """The same screen for all workers; the key that pauses only says how it could."""
+    with patience():
+        worker, name = await running(programs)
+        process, window, (outside, before) = await open_window(programs, "top")
+        await window.until("WORKERS")
+        await window.until(name.rpartition(":")[2])
+        window.press("p")
+        await window.until("only looks")
+        assert not await real_redis.command("EXISTS", "{jobs}:pause")
+        process.send_signal(signal.SIGTSTP)
+        await until(lambda: os.waitpid(process.pid, os.WNOHANG | os.WUNTRACED)[1] != 0)
+        assert termios.tcgetattr(outside)[3] == before[3]
+        process.send_signal(signal.SIGCONT)
+        window.seen = ""
+        await window.until("WORKERS")
+        window.press("q")
+        assert await process.wait() == 0
+        worker.signal(signal.SIGTERM)
+        assert await worker.end() == 0
+    assert termios.tcgetattr(outside) == before
+    os.close(outside)
+    os.close(window.fd)
+
+
+async def test_frame_is_written_as_a_picture(programs: Programs, real_redis: RedisClient, relay: Catcher) -> None:
+    """For a page or a bug report; a folder that is not there is told."""
+    with patience():
+        await told(programs, "top", "--svg", "frame.svg")
+        assert (programs.folder / "frame.svg").read_text("utf-8").startswith("<svg")
+        await told(programs, "top", "--svg", "no/such/frame.svg", code=2)
+        assert "no worker runs" in await told(programs, "top", "--once")
+
+
+@pytest.mark.parametrize("words", [("stats", "--json"), ("stats", "--last", "1440"), ("worker", "quiet")])
+async def test_wrong_usage_ends_with_2(
+    words: tuple[str, ...], programs: Programs, real_redis: RedisClient, relay: Catcher
+) -> None:
+    """What cannot be done is said at once."""
+    with patience():
+        await told(programs, *words, code=2)

@@ -1,0 +1,324 @@
+"""The journal: what Redis did not take is on disk, is told later, and is told by whoever comes next."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import WorkerMaker, job_bytes
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.cli.run import owner_of
+from trio_worker.queue import journal as journal_module
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal, read_journal
+from trio_worker.queue.settlement import Entry
+from trio_worker.redis.client import RedisClient, RedisOptions
+from trio_worker.settings.reader import Settings
+from trio_worker.worker.events import (
+    Disposition,
+    JournalFailed,
+    JournalReplayed,
+    RedisFailed,
+    SettlementsKept,
+)
+from trio_worker.worker.worker import ShutdownOptions, Worker
+
+OWNER = Owner("jobs", "localhost:6379")
+DONE = Entry("01abc", "r.1", "done", 0, "")
+DELAY = Entry("01abd", "r.1", "delay", 60_000, '{"born":1.0,"attempts":1}')
+entries = st.builds(
+    Entry,
+    st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1),
+    st.text(max_size=20),
+    st.sampled_from(["done", "delay", "hold", "bury"]),
+    st.integers(0, 2**40),
+    st.text(),
+)
+
+
+async def write(folder: Path, *batches: list[Entry]) -> Path:
+    """Write a journal and leave it as a crash would: the lock is free and the file is there."""
+    with open_journal(folder, OWNER) as journal:
+        for batch in batches:
+            assert await journal.append(batch) == ""
+        return journal.path
+
+
+def left_in(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+@given(batches=st.lists(st.lists(entries, max_size=4), max_size=4))
+def test_what_is_written_is_read_back(batches: list[list[Entry]], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In its order, whatever the text."""
+    folder = tmp_path_factory.mktemp("journal")
+    path = trio.run(write, folder, *batches)
+    wanted = tuple(entry for batch in batches for entry in batch)
+
+    assert path.exists() == bool(wanted)
+    if wanted:
+        assert read_journal(path.read_bytes(), path) == (OWNER, wanted)
+
+
+async def test_what_a_crash_tore_off_does_not_count_and_spoils_nothing(tmp_path: Path) -> None:
+    """Cut at any byte after the header, the whole lines before the cut are read."""
+    path = await write(tmp_path, [DONE], [DELAY])
+    content = path.read_bytes()
+    ends = [place + 1 for place, byte in enumerate(content) if byte == ord("\n")]
+
+    for cut in range(ends[0], len(content) + 1):
+        _, read = read_journal(content[:cut], path)
+        assert read == (DONE, DELAY)[: sum(end <= cut for end in ends) - 1]
+
+
+@given(place=st.integers(0, 10_000), mask=st.integers(1, 255))
+def test_a_damaged_journal_is_refused_with_its_place_and_a_way_out(place: int, mask: int) -> None:
+    """No flipped bit turns one settlement into another."""
+    path = Path("x.journal")
+    header = journal_module._line({"format": 1, "queue": "jobs", "redis": "localhost:6379"})
+    content = bytearray(
+        header
+        + journal_module._line(
+            {"job_id": "a", "token": "t", "what": "done", "delay_ms": 0, "record": "", "uncertain": 0}
+        )
+    )
+    whole = read_journal(bytes(content), path)
+    content[place % len(content)] ^= mask
+    is_last_newline = place % len(content) == len(content) - 1
+    if is_last_newline:
+        # Then the line was never finished.
+        assert read_journal(bytes(content), path) == (whole[0], ())
+        return
+    with pytest.raises(JournalUnusableError, match=r"x\.journal.*move it away"):
+        read_journal(bytes(content), path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}\n", b"\x00" * 100 + b"\n", b"00000000 {}\n"])
+async def test_a_file_that_is_no_journal_keeps_a_worker_from_claiming(content: bytes, tmp_path: Path) -> None:
+    """It is not deleted, not skipped, and named."""
+    (tmp_path / "1-a.journal").write_bytes(content)
+
+    with pytest.raises(JournalUnusableError, match=r"1-a\.journal"), open_journal(tmp_path, OWNER):
+        pass
+    assert [path.name for path in left_in(tmp_path)] == ["1-a.journal"]
+
+
+async def test_a_journal_that_goes_away_while_it_is_looked_for_is_no_matter(tmp_path: Path) -> None:
+    """Its process ended between the look and the opening; a link to nothing is the same to open."""
+    (tmp_path / "1-a.journal").symlink_to(tmp_path / "gone")
+
+    with open_journal(tmp_path, OWNER) as journal:
+        assert journal.orphaned == ()
+
+
+async def test_an_unwritable_folder_is_refused_with_its_reason(tmp_path: Path) -> None:
+    """At the start, before anything is claimed."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalUnusableError, match="file"), open_journal(tmp_path / "file" / "journal", OWNER):
+        pass
+
+
+async def test_the_journal_of_a_process_that_lives_is_left_alone(tmp_path: Path) -> None:
+    """Its own process tells Redis."""
+    with open_journal(tmp_path, OWNER) as first:
+        await first.append([DONE])
+        with open_journal(tmp_path, OWNER) as second:
+            assert second.orphaned == ()
+        assert left_in(tmp_path) == [first.path]
+    with open_journal(tmp_path, OWNER) as third:
+        assert third.orphaned == (DONE,)
+
+
+@pytest.mark.parametrize("owner", [Owner("other", "localhost:6379"), Owner("jobs", "elsewhere:6379")])
+async def test_the_journal_of_another_queue_is_left_alone(owner: Owner, tmp_path: Path) -> None:
+    """The same id may be another job there."""
+    path = await write(tmp_path, [DONE])
+    with open_journal(tmp_path, owner) as journal:
+        assert journal.orphaned == ()
+        journal.drop_orphaned()
+    assert path.exists()
+
+
+async def test_an_empty_journal_leaves_no_file(tmp_path: Path) -> None:
+    """Also when it was written and cleared."""
+    with open_journal(tmp_path, OWNER) as journal:
+        await journal.append([DONE])
+        await journal.clear()
+        assert journal.is_empty
+    assert left_in(tmp_path) == []
+
+
+async def test_a_process_that_was_killed_with_nothing_to_tell_leaves_no_file_for_ever(tmp_path: Path) -> None:
+    """The next one clears it away; that of another queue stays."""
+    for name, owner in (("1-left", OWNER), ("2-other", Owner("other", "localhost:6379"))):
+        with open_journal(tmp_path / "made", owner) as journal:
+            (tmp_path / f"{name}{journal.path.suffix}").write_bytes(journal.path.read_bytes())
+    (tmp_path / "made").rmdir()
+    with open_journal(tmp_path, OWNER) as journal:
+        assert journal.orphaned == ()
+    assert [path.stem for path in left_in(tmp_path)] == ["2-other"]
+
+
+async def test_a_write_that_fails_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is told, and what is written after it is read back whole."""
+    real = os.pwrite
+    with open_journal(tmp_path, OWNER) as journal:
+        await journal.append([DONE])
+
+        def full(file: int, content: bytes, at: int) -> int:
+            real(file, content[:5], at)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "pwrite", full)
+        assert await journal.append([DELAY]) == "No space left on device"
+        monkeypatch.setattr(os, "pwrite", real)
+        assert await journal.append([DELAY]) == ""
+        path = journal.path
+    assert read_journal(path.read_bytes(), path)[1] == (DONE, DELAY)
+
+
+def faults(text: str) -> Faults:
+    parsed = parse_faults(text)
+    assert isinstance(parsed, Faults)
+    return parsed
+
+
+@asynccontextmanager
+async def refusing_writes(client: RedisClient) -> AsyncIterator[None]:
+    """A Redis that has lost its replicas: it answers, and takes no write."""
+    await client.command("CONFIG", "SET", "min-replicas-to-write", "1")
+    try:
+        yield
+    finally:
+        await client.command("CONFIG", "SET", "min-replicas-to-write", "0")
+
+
+async def run(worker: Worker) -> int:
+    with trio.fail_after(60):
+        code = await worker.run()
+    assert worker.board.ledger.balances
+    return code
+
+
+def times_sent(catcher: Catcher) -> Counter[str]:
+    return Counter(recipient for mail in catcher.mails for recipient in mail.recipients)
+
+
+async def test_mails_whose_settlements_redis_did_not_take_are_settled_by_the_next_worker(
+    workers: WorkerMaker, catcher: Catcher, tmp_path: Path
+) -> None:
+    """The first one ends on time with them in its journal; the next tells Redis first, and no mail goes out twice."""
+    catcher.faults = faults("final=delay-200ms")
+    await workers.push(*(job_bytes(number) for number in range(30)))
+    options = workers.options(catcher.port, shutdown=ShutdownOptions(grace_seconds=1.0))
+    with open_journal(tmp_path, OWNER) as journal:
+        worker = workers.make(options, is_burst=False, journal=journal)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, worker)
+            with trio.fail_after(60):
+                await workers.wait_until(lambda: worker.board.ledger.claimed == 10)
+                async with refusing_writes(workers.client):
+                    await catcher.wait_for_mails(10)
+                    await workers.wait_until(
+                        lambda: any(isinstance(event, SettlementsKept) for event in workers.events)
+                    )
+                    worker.drain("SIGTERM")
+                    await workers.wait_until(lambda: worker.board.ledger.balances)
+        unsettled = worker.board.ledger.settled[Disposition.UNSETTLED]
+    assert unsettled == 10
+    assert len(left_in(tmp_path)) == 1
+
+    catcher.faults = faults("")
+    with open_journal(tmp_path, OWNER) as journal:
+        assert len(journal.orphaned) == 10
+        await run(workers.make(options, journal=journal))
+    assert set(times_sent(catcher).values()) == {1}
+    assert catcher.total == 30
+    assert [event for event in workers.events if isinstance(event, JournalReplayed)] == [JournalReplayed(10, 0)]
+    assert left_in(tmp_path) == []
+
+
+async def test_nothing_is_claimed_before_redis_knows_what_was_sent(
+    workers: WorkerMaker, catcher: Catcher, tmp_path: Path
+) -> None:
+    """Leases that ran out while Redis refused are not claimed again by the worker that had sent their mails."""
+    await workers.push(*(job_bytes(number) for number in range(40)))
+    options = workers.options(catcher.port)
+    with open_journal(tmp_path, OWNER) as journal:
+        worker = workers.make(options, is_burst=False, journal=journal)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, worker)
+            with trio.fail_after(60):
+                await catcher.wait_for_mails(5)
+                async with refusing_writes(workers.client):
+                    await workers.wait_until(lambda: any(isinstance(event, RedisFailed) for event in workers.events))
+                await catcher.wait_for_mails(40)
+            worker.drain("all sent")
+        assert journal.is_empty
+
+    assert set(times_sent(catcher).values()) == {1}
+    counted = await count_jobs(workers.client, "jobs")
+    assert isinstance(counted, Counts)
+    assert (counted.waiting, counted.known) == (0, 0)
+
+
+@pytest.mark.case("A5")
+async def test_nothing_is_sent_while_neither_redis_nor_the_journal_can_be_written(
+    workers: WorkerMaker, catcher: Catcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs in hand wait; when Redis answers they are sent, no attempt spent."""
+    catcher.faults = faults("final=delay-300ms")
+    await workers.push(*(job_bytes(number) for number in range(20)))
+    monkeypatch.setattr(journal_module, "_write_all", _refuse_after_header)
+    with open_journal(tmp_path, OWNER) as journal:
+        worker = workers.make(workers.options(catcher.port, number_workers=20), is_burst=False, journal=journal)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, worker)
+            with trio.fail_after(60):
+                await workers.wait_until(lambda: worker.board.ledger.claimed == 20)
+                async with refusing_writes(workers.client):
+                    await workers.wait_until(lambda: any(isinstance(event, JournalFailed) for event in workers.events))
+                    sent_by_then = catcher.total
+                    assert worker.snapshot().journal_trouble == "No space left on device"
+                    # Those on their way arrive; the others, which would need no longer, must not be begun.
+                    with trio.move_on_after(1.0):
+                        await catcher.wait_for_mails(20)
+                    assert sent_by_then <= catcher.total < 20
+                await catcher.wait_for_mails(20)
+            worker.drain("all sent")
+
+    assert set(times_sent(catcher).values()) == {1}
+    assert worker.snapshot().journal_trouble == ""
+
+
+def _refuse_after_header(file: int, content: bytes, at: int) -> None:
+    if at:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.pwrite(file, content, at)
+
+
+def test_one_embedded_server_is_one_owner(work_folder: Path) -> None:
+    """However its folder is written, what was left for it is found again; another folder is another server."""
+    (work_folder / "var").mkdir()
+    owners = [
+        owner_of(Settings(redis=RedisOptions(url=url)))
+        for url in (
+            "embedded:var/valkey",
+            "embedded:./var/../var/valkey?port=7000",
+            f"embedded:{work_folder}/var/valkey",
+        )
+    ]
+
+    assert len(set(owners)) == 1
+    assert owner_of(Settings(redis=RedisOptions(url="embedded:var/other"))) not in owners
+    assert owner_of(Settings(redis=RedisOptions(url="redis://a:secret@h:1/0"))) == Owner("jobs", "h:1")

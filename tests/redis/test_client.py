@@ -1,0 +1,224 @@
+"""The clients of Redis on a real server: what is broken off says so, and nothing is left behind."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+import trio
+import trustme
+from redis import exceptions
+
+from proving_ground import Valkey
+from tests.conftest import Complaints
+from trio_worker.bridge import call
+from trio_worker.redis.client import (
+    RedisOptions,
+    RedisUrlError,
+    Unavailable,
+    open_redis_client,
+)
+from trio_worker.redis.connection import TcpConnection
+
+
+async def test_a_write_on_a_connection_that_was_broken_off_fails_at_once(bridge: Complaints, valkey_url: str) -> None:
+    """No writer is left waiting for a closed socket, of which asyncio would complain (Python 3.12 and later)."""
+    async with open_redis_client(RedisOptions(url=valkey_url), 5.0) as client:
+
+        async def write_after_abort() -> None:
+            connection = await client.client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+            try:
+                connection.abort()
+                await connection.send_command("PING")
+            finally:
+                await client.client.connection_pool.release(connection)
+
+        with pytest.raises(exceptions.ConnectionError, match="broken off"):
+            await call(write_after_abort)
+        assert await client.command("PING") in (b"PONG", True)
+
+
+@asynccontextmanager
+async def deaf_server(deaf_from: bytes) -> AsyncIterator[str]:
+    """The URL of a server that answers OK to every command until it meets that word; then it reads nothing more."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async for chunk in stream:
+            if deaf_from in chunk:
+                await trio.sleep_forever()
+            await stream.send_all(b"+OK\r\n" * chunk.count(b"*"))
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        yield f"redis://127.0.0.1:{listeners[0].socket.getsockname()[1]}?protocol=2"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("words", [("GET", "a"), ("APPEND", "a", b"x" * 20_000_000)])
+async def test_a_server_that_goes_deaf_is_given_up_at_the_deadline(
+    bridge: Complaints, monkeypatch: pytest.MonkeyPatch, words: tuple[str | bytes, ...]
+) -> None:
+    """Whether it does not answer or does not even take what is written."""
+    monkeypatch.setattr("trio_worker.redis.client.CALL_SECONDS", 0.2)
+    async with deaf_server(str(words[0]).encode()) as url, open_redis_client(RedisOptions(url=url), 5.0) as client:
+        with trio.fail_after(4):
+            answer = await client.command(*words)
+
+    assert isinstance(answer, Unavailable)
+    assert not answer.is_refusal
+    assert "Timeout" in answer.what
+
+
+async def test_a_wait_is_broken_off_while_its_connection_is_being_opened(bridge: Complaints) -> None:
+    """A server that does not answer the first words holds nobody up."""
+    async with deaf_server(b"SETINFO") as url, open_redis_client(RedisOptions(url=url), 5.0) as client:
+        with trio.fail_after(4), trio.move_on_after(0.1) as scope:
+            await client.wait("jobs", 5.0)
+        assert scope.cancelled_caught
+
+
+async def test_a_connection_that_was_broken_off_costs_no_call(bridge: Complaints, valkey_url: str) -> None:
+    """The call right after it runs on a new connection."""
+    async with open_redis_client(RedisOptions(url=valkey_url), 5.0) as client:
+        assert await client.command("SET", "a", "1")
+        client.abort_calls()
+        assert await client.command("GET", "a") == b"1"
+
+
+async def test_a_connection_that_cannot_be_opened_keeps_no_call_from_one_that_is_open(
+    bridge: Complaints, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no file descriptor left, calls go over the connections that there are, and not to the one that is gone."""
+
+    async def no_descriptor(_connection: TcpConnection) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with open_redis_client(RedisOptions(url=valkey_url), 5.0) as client:
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(client.command, "BLPOP", "nothing", 0.05)
+        free: list[Any] = client.client.connection_pool._available_connections
+        assert len(free) == 2
+        free[-1].abort()
+        monkeypatch.setattr(TcpConnection, "_connect", no_descriptor)
+
+        assert [await client.command("PING") in (b"PONG", True) for _ in range(3)] == [True] * 3
+        # Two calls at once are one too many; neither of those that follow may pay for that.
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(client.command, "BLPOP", "nothing", 0.05)
+        assert [await client.command("PING") in (b"PONG", True) for _ in range(3)] == [True] * 3
+
+
+async def test_a_port_without_a_server_is_unavailable(bridge: Complaints) -> None:
+    """It is a value, not an exception, and it says what happened."""
+    async with open_redis_client(RedisOptions(url="redis://127.0.0.1:1"), 5.0) as client:
+        answer = await client.command("PING")
+
+    assert isinstance(answer, Unavailable)
+    assert not answer.is_refusal
+
+
+async def test_a_url_that_cannot_be_used_is_refused(bridge: Complaints) -> None:
+    """The message names the key and not the password."""
+    with pytest.raises(RedisUrlError, match=r"redis\.url") as refused:
+        async with open_redis_client(RedisOptions(url="http://:secret@127.0.0.1"), 5.0):
+            pass
+    assert "secret" not in str(refused.value)
+
+
+@asynccontextmanager
+async def tls_before(url: str, certificate: trustme.LeafCert) -> AsyncIterator[int]:
+    """A port where TLS is spoken before the server of a plain URL."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    host, port = urlsplit(url).hostname, urlsplit(url).port
+    assert host
+    assert port
+
+    async def forward(source: trio.abc.ReceiveStream, target: trio.abc.SendStream, over: trio.CancelScope) -> None:
+        async for chunk in source:
+            await target.send_all(chunk)
+        over.cancel()
+
+    async def serve(outside: trio.SSLStream[trio.SocketStream]) -> None:
+        try:
+            async with await trio.open_tcp_stream(host, port) as inside, trio.open_nursery() as both:
+                both.start_soon(forward, outside, inside, both.cancel_scope)
+                both.start_soon(forward, inside, outside, both.cancel_scope)
+        except* trio.BrokenResourceError:
+            pass  # the client did not like the certificate, or has left
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_ssl_over_tcp, serve, 0, context, host="127.0.0.1"))
+        yield listeners[0].transport_listener.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_tells_who_we_are_and_reads_no_file_for_it(
+    bridge: Complaints, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CLIENT INFO names redis-py and its version, which is known from the start."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda _name: pytest.fail("a file was read"))
+    async with open_redis_client(RedisOptions(url=valkey_url), 5.0) as client:
+        said = await client.command("CLIENT", "INFO")
+
+    assert f"lib-name=redis-py lib-ver={redis.__version__}" in str(said)
+
+
+async def test_a_rediss_url_speaks_tls_to_a_server_it_trusts(
+    bridge: Complaints, valkey_url: str, tmp_path: Path
+) -> None:
+    """redis.ca_file names the authority; scripts, calls and the blocking wait all go through it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with tls_before(valkey_url, authority.issue_cert("localhost")) as port:
+        options = RedisOptions(url=f"rediss://localhost:{port}", ca_file=str(tmp_path / "ca.pem"))
+        async with open_redis_client(options, 5.0) as client:
+            await client.command("FLUSHALL")
+            assert await client.command("RPUSH", "jobs", "x") == 1
+            assert await client.wait("jobs", 1.0) is True
+
+
+@pytest.mark.parametrize(("name", "is_trusted", "words"), [
+    ("elsewhere.example", True, "ostname mismatch"),
+    ("localhost", False, "certificate verify failed"),
+])  # fmt: skip
+async def test_a_rediss_server_that_is_not_trusted_is_refused(
+    bridge: Complaints, valkey_url: str, tmp_path: Path, name: str, words: str, *, is_trusted: bool
+) -> None:
+    """For another name, or by an authority that nobody named; the reason is told."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with tls_before(valkey_url, authority.issue_cert(name)) as port:
+        options = RedisOptions(url=f"rediss://localhost:{port}", ca_file=str(tmp_path / "ca.pem") if is_trusted else "")
+        async with open_redis_client(options, 5.0) as client:
+            answer = await client.command("PING")
+
+    assert isinstance(answer, Unavailable)
+    assert words in answer.what
+
+
+async def test_a_unix_url_speaks_through_a_socket(bridge: Complaints, tmp_path: Path) -> None:
+    """A server on this machine needs no port."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        server = Valkey(tmp_path / "v", taken.getsockname()[1], ("--unixsocket", "run.sock"))
+    server.start()
+    try:
+        async with open_redis_client(RedisOptions(url=f"unix://{tmp_path}/v/run.sock"), 5.0) as client:
+            assert await client.command("RPUSH", "jobs", "x") == 1
+            assert await client.wait("jobs", 1.0) is True
+    finally:
+        server.kill()

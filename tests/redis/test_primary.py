@@ -1,0 +1,380 @@
+"""Sentinels and a cluster: the primary is found, and found again, by real servers; nothing is lost on the way."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from attrs import define, evolve, field
+from redis import RedisError
+
+from proving_ground import Valkey
+from tests.conftest import Complaints, WorkerMaker, job_bytes
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.server import open_catcher
+from trio_worker.capture.store import MemoryStore
+from trio_worker.jobs.email_type import Catalogue
+from trio_worker.mail.composer import Composer
+from trio_worker.queue.audit import find_strays
+from trio_worker.queue.broker import QueueOptions
+from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client
+from trio_worker.redis.embedded_server import find_binary
+from trio_worker.worker.worker import Worker
+
+PATIENCE_SECONDS = 60.0
+QUEUE = QueueOptions(lease_seconds=1.0)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of which the one 10,000 above is free as well: nodes of a cluster talk there."""
+    found: list[int] = []
+    with ExitStack() as held:
+        while len(found) < count:
+            first, second = held.enter_context(socket.socket()), held.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 10_000))
+            except (OSError, OverflowError):
+                continue
+            found.append(port)
+    return found
+
+
+async def until(is_so: Callable[[], Any]) -> None:
+    """Ask a server again and again; it tells nobody when it changes."""
+    with trio.fail_after(PATIENCE_SECONDS):
+        while not is_so():  # noqa: ASYNC110  a server has no event for it
+            await trio.sleep(0.05)
+
+
+@define
+class Sentinels:
+    """Two servers, of which one is the primary of the other, and three Sentinels that watch them."""
+
+    servers: list[Valkey]
+    ports: list[int]
+    folder: Path
+    patience_ms: int  # after so much silence of the primary they take the replica for it
+    processes: list[subprocess.Popen[bytes]] = field(factory=list)
+
+    @property
+    def url(self) -> str:
+        return "redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in self.ports) + "/mail"
+
+    def start(self) -> None:
+        primary, replica = self.servers
+        primary.more = ("--repl-diskless-sync-delay", "0")
+        primary.start()
+        replica.more = ("--replicaof", "127.0.0.1", str(primary.port))
+        replica.start()
+        for port in self.ports:
+            conf = self.folder / f"sentinel-{port}.conf"
+            conf.write_text(
+                f"port {port}\nbind 127.0.0.1\ndir {self.folder}\nsentinel monitor mail 127.0.0.1 {primary.port} 2\n"
+                f"sentinel down-after-milliseconds mail {self.patience_ms}\nsentinel failover-timeout mail 5000\n"
+            )
+            command = [str(find_binary()), str(conf), "--sentinel"]
+            output = (self.folder / "log").open("ab")
+            self.processes.append(subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True))
+            output.close()
+
+    async def until_watched(self) -> None:
+        """Wait until every Sentinel knows the replica and the other Sentinels."""
+
+        def know_all() -> bool:
+            for port in self.ports:
+                with Valkey(self.folder, port).client() as client:
+                    try:
+                        told = client.execute_command("SENTINEL", "MASTER", "mail")
+                    except RedisError:  # it is still starting
+                        return False
+                seen = {_word(key): _word(told[key]) for key in told} if isinstance(told, dict) else {}
+                if (seen.get("num-slaves"), seen.get("num-other-sentinels")) != ("1", "2"):
+                    return False
+            return True
+
+        await until(know_all)
+
+        def is_in_step() -> bool:
+            with self.servers[1].client() as asked:
+                return bool(asked.info("replication").get("master_link_status") == "up")
+
+        await until(is_in_step)
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        for server in self.servers:
+            server.signal(signal.SIGCONT)
+            server.kill()
+
+
+def _word(word: Any) -> str:
+    return word.decode() if isinstance(word, bytes) else str(word)
+
+
+@pytest.fixture
+async def sentinels(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Sentinels]:
+    """Sentinels that watch a primary and its replica; a busy machine must not make them fail over by themselves."""
+    ports = free_ports(5)
+    servers = [Valkey(tmp_path / f"server-{port}", port) for port in ports[:2]]
+    made = Sentinels(servers, ports[2:], tmp_path, getattr(request, "param", 60_000))
+    try:
+        made.start()
+        await made.until_watched()
+        yield made
+    finally:
+        made.stop()
+
+
+@define
+class Cluster:
+    """Three nodes; the first owns every slot in the beginning."""
+
+    nodes: list[Valkey]
+
+    @property
+    def url(self) -> str:
+        # The owner is not named first: it has to be found.
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in reversed(self.nodes))
+
+    def ask(self, node: Valkey, *words: Any) -> Any:
+        with node.client() as client:
+            return client.execute_command(*words)
+
+    async def form(self) -> None:
+        for node in self.nodes:
+            node.start()
+        self.ask(self.nodes[0], "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        for node in self.nodes[1:]:
+            self.ask(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port)
+        await until(lambda: all(self._knows_all(node) for node in self.nodes))
+
+    def _knows_all(self, node: Valkey) -> bool:
+        state = _word(self.ask(node, "CLUSTER", "INFO"))
+        told = dict(line.partition(":")[::2] for line in state.splitlines()) if "\n" in state else {}
+        return told.get("cluster_state") == "ok" and told.get("cluster_known_nodes") == "3"
+
+    def name_of(self, node: Valkey) -> str:
+        return _word(self.ask(node, "CLUSTER", "MYID"))
+
+    def begin_move(self, slot: int, source: Valkey, target: Valkey) -> None:
+        """Mark a slot as moving; from now on its commands on many keys are refused with TRYAGAIN or ASK."""
+        self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.name_of(source))
+        self.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.name_of(target))
+
+    def end_move(self, slot: int, source: Valkey, target: Valkey) -> None:
+        """Move the keys and give the slot away."""
+        while keys := self.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
+            self.ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        for node in (target, source, *self.nodes):
+            self.ask(node, "CLUSTER", "SETSLOT", slot, "NODE", self.name_of(target))
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """A cluster of three primaries."""
+    more = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+    made = Cluster([Valkey(tmp_path / f"node-{port}", port, more) for port in free_ports(3)])
+    try:
+        await made.form()
+        yield made
+    finally:
+        for node in made.nodes:
+            node.kill()
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[Catcher]:
+    """A strict relay that keeps every mail."""
+    async with open_catcher(store=MemoryStore(most=100_000)) as opened:
+        yield opened
+    assert opened.violations == ()
+
+
+@define
+class Field:
+    """Workers through one client."""
+
+    client: RedisClient
+    makes: WorkerMaker
+
+    def worker(self, relay: Catcher) -> Worker:
+        return self.makes.make(evolve(self.makes.options(relay.port), queue=QUEUE), is_burst=False)
+
+
+@pytest.fixture
+def open_field(bridge: Complaints, composer: Composer, catalogue: Catalogue) -> Callable[[str], Any]:
+    """Open a client for a URL, with workers on it."""
+
+    @asynccontextmanager
+    async def opened(url: str) -> AsyncIterator[Field]:
+        async with open_redis_client(RedisOptions(url=url), 5.0) as client:
+            yield Field(client, WorkerMaker(client, composer, catalogue))
+
+    return opened
+
+
+async def push_until(client: RedisClient, accepted: set[str], numbers: Iterator[int], stop: trio.Event) -> None:
+    """Push a job every few milliseconds; what Redis answered for is accepted, what it did not is pushed again."""
+    for number in numbers:
+        email = f"user{number}@example.com"
+        while isinstance(await client.command("RPUSH", "jobs", job_bytes(number)), Unavailable):  # noqa: ASYNC110
+            await trio.sleep(0.05)
+        accepted.add(email)
+        if stop.is_set():
+            return
+        await trio.sleep(0.005)
+
+
+async def until_empty(client: RedisClient) -> None:
+    """Wait until no job waits, is leased or delayed."""
+    while True:
+        counted = await count_jobs(client, "jobs")
+        if isinstance(counted, Counts) and not (counted.waiting or counted.leased or counted.delayed):
+            return
+        await trio.sleep(0.1)
+
+
+def times_sent(relay: Catcher) -> Counter[str]:
+    return Counter(recipient for mail in relay.mails for recipient in mail.recipients)
+
+
+async def assert_clean(client: RedisClient) -> Counts:
+    counted = await count_jobs(client, "jobs")
+    assert isinstance(counted, Counts), counted
+    assert [stray async for stray in find_strays(client, "jobs")] == []
+    return counted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sentinels", [500], indirect=True)
+@pytest.mark.case("A9", "A11")
+async def test_mails_flow_again_after_a_failover(
+    sentinels: Sentinels,
+    open_field: Callable[[str], Any],
+    relay: Catcher,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """The primary stops under load; what the replica had is sent, and each possible duplicate is counted."""
+    primary, replica = sentinels.servers
+    accepted: set[str] = set()
+    stop = trio.Event()
+    async with open_field(sentinels.url) as field_, open_field(sentinels.url) as producer:
+        worker = field_.worker(relay)
+        with trio.fail_after(PATIENCE_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker.run)
+                nursery.start_soon(push_until, producer.client, accepted, iter(range(1_000_000)), stop)
+                await relay.wait_for_mails(100)
+                primary.signal(signal.SIGSTOP)
+                stopped_at, sent_before = trio.current_time(), relay.total
+                await relay.wait_until(lambda: relay.total > sent_before + 150)
+                back_seconds = trio.current_time() - stopped_at
+                stop.set()
+                await until_empty(field_.client)
+                worker.drain("the test is over")
+        with replica.client() as asked:
+            assert asked.execute_command("ROLE")[0] == b"master"
+        counted = await assert_clean(field_.client)
+    assert back_seconds < 20
+    assert worker.board.ledger.balances
+    assert sum(times_sent(relay).values()) - len(times_sent(relay)) <= counted.uncertain
+    # Replication is asynchronous: what the primary took in its last moment is gone, which is Redis' window.
+    lost = accepted - set(times_sent(relay))
+    assert len(lost) <= 20
+    record_property("figures", f"back after {back_seconds:.1f} s; accepted {len(accepted)}, lost by Redis {len(lost)}")
+
+
+@pytest.mark.case("A12")
+async def test_a_sentinel_that_names_a_replica_is_not_believed(
+    sentinels: Sentinels, open_field: Callable[[str], Any]
+) -> None:
+    """ROLE is asked after connecting, and the next Sentinel is asked instead."""
+    replica = sentinels.servers[1]
+
+    async def lie(stream: trio.SocketStream) -> None:
+        port = str(replica.port)
+        answer = f"*2\r\n$9\r\n127.0.0.1\r\n${len(port)}\r\n{port}\r\n".encode()
+        async for commands in stream:
+            # Each command begins with the count of its words; several may come together.
+            await stream.send_all(answer * len(re.findall(rb"\*\d+\r\n", commands)))
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, lie, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        url = sentinels.url.replace("//", f"//127.0.0.1:{port},")
+        async with open_field(f"{url}?protocol=2") as field_:
+            first = await field_.client.command("RPUSH", "jobs", "x")
+            assert isinstance(first, Unavailable)
+            assert "names a server that is a replica" in first.what
+            assert await field_.client.command("RPUSH", "jobs", "x") == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_any_sentinel_each_is_named_with_its_trouble(
+    bridge: Complaints, open_field: Callable[[str], Any]
+) -> None:
+    """An operator sees which address does not answer."""
+    async with open_field("redis+sentinel://127.0.0.1:1,127.0.0.1:2/mail") as field_:
+        answer = await field_.client.command("PING")
+    assert isinstance(answer, Unavailable)
+    assert "127.0.0.1:1" in answer.what
+    assert "127.0.0.1:2" in answer.what
+
+
+@pytest.mark.case("A23")
+async def test_a_slot_that_moves_to_another_node_takes_the_worker_along(
+    cluster: Cluster, open_field: Callable[[str], Any], relay: Catcher, record_property: Callable[[str, object], None]
+) -> None:
+    """While it moves Redis refuses and the worker waits; after it all jobs are sent from their new place."""
+    source, target = cluster.nodes[:2]
+    accepted: set[str] = set()
+    stop = trio.Event()
+    async with open_field(cluster.url) as field_, open_field(cluster.url) as producer:
+        worker = field_.worker(relay)
+        with trio.fail_after(PATIENCE_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker.run)
+                async with trio.open_nursery() as pushing:
+                    pushing.start_soon(push_until, producer.client, accepted, iter(range(1_000_000)), stop)
+                    await relay.wait_for_mails(50)
+                    cluster.begin_move(9631, source, target)
+                    await trio.sleep(0.3)
+                    cluster.end_move(9631, source, target)
+                    moved_at, before = trio.current_time(), relay.total
+                    await relay.wait_for_mails(before + 50)
+                    back_seconds = trio.current_time() - moved_at
+                    stop.set()
+                # Only now is it known what the last push came to.
+                await relay.wait_until(lambda: accepted <= set(times_sent(relay)))
+                worker.drain("the test is over")
+        assert cluster.ask(target, "CLUSTER", "COUNTKEYSINSLOT", 9631) > 0
+        counted = await assert_clean(field_.client)
+    record_property("figures", f"back after {back_seconds:.1f} s; accepted {len(accepted)}, lost 0")
+    assert set(times_sent(relay)) == accepted
+    assert sum(times_sent(relay).values()) - len(accepted) <= counted.uncertain
+    assert worker.board.ledger.balances
+
+
+async def test_a_cluster_whose_first_nodes_are_down_is_found_by_the_others(
+    cluster: Cluster, open_field: Callable[[str], Any]
+) -> None:
+    """The URL's nodes are asked one after another for the owner of our slot."""
+    async with open_field(cluster.url.replace("//", "//127.0.0.1:1,")) as field_:
+        assert await field_.client.command("RPUSH", "jobs", "x") == 1
+        assert await field_.client.wait("jobs", 1.0) is True
+    assert cluster.ask(cluster.nodes[0], "LLEN", "jobs") == 1
