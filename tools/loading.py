@@ -17,9 +17,9 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from trio_worker.cli.asking import Seconds
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
+from trio_worker.cli.durations import Seconds
 from trio_worker.cli.exit_codes import MISCONFIGURED, OK, PARTLY, REFUSED, TIMED_OUT
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.load_settings import load_settings

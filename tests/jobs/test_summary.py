@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import job_bytes
-from trio_worker.cli.asking import parse_span, span_text
+from trio_worker.cli.durations import duration_text, parse_duration
 from trio_worker.jobs.summary import JobSummary, summarize
 from trio_worker.queue.ages import COLUMNS_SECONDS, MOST_ROWS, OTHER, UNDATED, AgeTable, column_of, sample_places
 from trio_worker.queue.record import Cause, Record, ShelvedJob
@@ -66,13 +66,13 @@ def test_summary_has_the_type_and_the_domain() -> None:
 )
 def test_spans_are_read_as_people_type_them(text: str, seconds: float) -> None:
     """Units are written, and may follow each other."""
-    assert parse_span(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @given(st.floats(0, 999_999_999).map(lambda seconds: round(seconds, 3)) | st.just(math.inf))
 def test_spans_are_written_as_they_are_read(seconds: float) -> None:
     """What a help shows as a default can be typed."""
-    assert parse_span(span_text(seconds)) == pytest.approx(seconds, abs=0.002)
+    assert parse_duration(duration_text(seconds)) == pytest.approx(seconds, abs=0.002)
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_spans_are_written_as_they_are_read(seconds: float) -> None:
 )
 def test_spans_are_short(seconds: float, text: str) -> None:
     """A unit that is nothing is left out."""
-    assert span_text(seconds) == text
+    assert duration_text(seconds) == text
 
 
 @given(st.text(max_size=10) | st.sampled_from(["", "15", "-5m", "5 m", "m", "1e3s", "infs", "5y"]))
 def test_what_is_no_span_is_none(text: str) -> None:
     """No text raises; a number without a unit is not guessed at."""
-    seconds = parse_span(text)
+    seconds = parse_duration(text)
 
     assert seconds is None or seconds >= 0
     assert not text.strip().isdigit() or seconds is None

@@ -9,7 +9,7 @@ import trio
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from trio_worker.cli.asking import Seconds
+from trio_worker.cli.durations import Seconds
 from trio_worker.cli.exit_codes import NOTHING_MATCHED
 from trio_worker.cli.output import complain, did_you_mean, report_unavailable
 from trio_worker.fleet.orders import Order, Told, give_order, read_answers

@@ -10,8 +10,8 @@ from attrs import define, field, frozen
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from trio_worker.cli.asking import Asking, agreed, is_expected
 from trio_worker.cli.audit_log import log_reveal, user_name
+from trio_worker.cli.confirm import ASK, Confirmation
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, USAGE
@@ -19,7 +19,6 @@ from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_text import describe, job_lines
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, print_json, refuse, report_unavailable
-from trio_worker.cli.shelf import ASKING
 from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import summarize
 from trio_worker.mail.composer import message_id_of
@@ -95,7 +94,7 @@ async def cancel_job(
     *job_ids: Annotated[str, Parameter(name=["JOB-IDS"], help="Ids of delayed jobs, as tail and job find name them.")],
     producer_id: Annotated[str, Parameter(name="--id", help="The id that the producer gave it, wherever it is.")] = "",
     most: Annotated[int, Parameter(help="Look at so many jobs at the most.", validator=Number(gte=1))] = MOST_LOOKED_AT,
-    asking: Asking = ASKING,
+    confirmation: Confirmation = ASK,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
@@ -113,7 +112,7 @@ async def cancel_job(
             complain(line)
         if not choice.count:
             return REFUSED if choice.others else NOTHING_MATCHED
-        stop = _may_cancel(choice.count, name, asking)
+        stop = _may_cancel(choice.count, name, confirmation)
         if stop is not None:
             return stop
         counts = await count_jobs(client, name)
@@ -135,15 +134,15 @@ async def cancel_job(
     return OK if len(done) == choice.count and not choice.others else PARTLY
 
 
-def _may_cancel(count: int, name: str, asking: Asking) -> int | None:
+def _may_cancel(count: int, name: str, confirmation: Confirmation) -> int | None:
     """Return the exit code where this is not to be done, else None."""
-    if not is_expected(count, asking.expect, "jobs"):
+    if not confirmation.matches_expected(count, "jobs"):
         return REFUSED
     words = f"cancel {counted(count, 'job')} of {name}"
-    if asking.dry_run:
+    if confirmation.dry_run:
         print(f"would: {words}")
         return OK
-    if count > 1 and not agreed(f"{words.capitalize()}?", yes=asking.yes, no_input=asking.no_input):
+    if count > 1 and not confirmation.confirm(f"{words.capitalize()}?"):
         return REFUSED
     return None
 

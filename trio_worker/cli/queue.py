@@ -11,10 +11,10 @@ import trio
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from trio_worker.cli.asking import Span
 from trio_worker.cli.audit_log import log_reveal, user_name
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
+from trio_worker.cli.durations import Duration
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, TIMED_OUT, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName, Reveal
 from trio_worker.cli.load_settings import load_settings
@@ -215,7 +215,7 @@ def _print_ages(table: AgeTable, by: str, *, as_json: bool) -> None:
 async def pause(
     *,
     reason: Annotated[str, Parameter(help="Why; everybody who looks is shown it.")],
-    for_: Annotated[Span, Parameter(name="--for", help="How long: 30s, 15m, 2h, forever.")] = PAUSE_SECONDS,
+    for_: Annotated[Duration, Parameter(name="--for", help="How long: 30s, 15m, 2h, forever.")] = PAUSE_SECONDS,
     by: Annotated[str | None, Parameter(help="Who; else the user at this shell.")] = None,
     queue: QueueName = None,
     config: ConfigFile = None,
@@ -257,7 +257,7 @@ async def resume(*, queue: QueueName = None, config: ConfigFile = None) -> int:
 @queue.command(name="drain-wait")
 async def drain_wait(
     *,
-    timeout: Annotated[Span, Parameter(help="Give up after: 30s, 5m, forever.")] = math.inf,  # noqa: ASYNC109  its name
+    timeout: Annotated[Duration, Parameter(help="Give up after: 30s, 5m, forever.")] = math.inf,  # noqa: ASYNC109  its name
     queue: QueueName = None,
     config: ConfigFile = None,
 ) -> int:

@@ -10,10 +10,11 @@ from typing import Annotated
 import trio
 from cyclopts import Parameter
 
-from trio_worker.cli.asking import Asking, Span, is_expected, typed
 from trio_worker.cli.audit_log import log_reveal, user_name
+from trio_worker.cli.confirm import ASK, Confirmation
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
+from trio_worker.cli.durations import Duration
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.load_settings import load_settings
@@ -28,7 +29,6 @@ from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.words import counted
 
-ASKING = Asking()
 LOOK_SECONDS = 0.5
 
 
@@ -68,7 +68,7 @@ def _line(raw: bytes) -> str:
 
 
 async def purge(
-    *, asking: Asking = ASKING, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False
+    *, confirmation: Confirmation = ASK, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False
 ) -> int:
     """Delete the jobs that wait in the list, for good; those in every other state stay."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
@@ -77,18 +77,18 @@ async def purge(
         counts = await count_jobs(client, name)
         if isinstance(counts, Unavailable):
             return report_unavailable(counts, settings)
-        if not is_expected(counts.waiting, asking.expect, "waiting jobs"):
+        if not confirmation.matches_expected(counts.waiting, "waiting jobs"):
             return REFUSED
         if not counts.waiting:
             complain(f"nothing to do: no job waits in {name}")
             return NOTHING_MATCHED
         stays = f"{counts.leased:,} leased, {counts.delayed:,} delayed, {counts.held:,} held, {counts.dead:,} dead stay"
         waiting = counted(counts.waiting, "waiting job")
-        if asking.dry_run:
+        if confirmation.dry_run:
             print(f"{waiting} of {name} would be deleted; {stays}")
             return OK
         question = f"Delete {waiting} of {name} for good ({stays})?"
-        if not typed(question, name, yes=asking.yes, no_input=asking.no_input):
+        if not confirmation.confirm_by_typing(question, name):
             return REFUSED
         purged = await purge_jobs(client, name, counts.waiting)
         if not isinstance(purged, Unavailable):
@@ -106,8 +106,8 @@ async def release(
     *,
     held: Annotated[bool, Parameter(negative=(), help="Held jobs too: those that may have arrived.")] = False,
     dead: Annotated[bool, Parameter(negative=(), help="Dead letters too.")] = False,
-    wait: Annotated[Span, Parameter(help="How long to wait for jobs that workers have in hand.")] = 60.0,
-    asking: Asking = ASKING,
+    wait: Annotated[Duration, Parameter(help="How long to wait for jobs that workers have in hand.")] = 60.0,
+    confirmation: Confirmation = ASK,
     queue: QueueName = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -128,16 +128,16 @@ async def release(
         if isinstance(planned, Unavailable):
             return report_unavailable(planned, settings)
         wanted = planned.back
-        if not is_expected(wanted, asking.expect, "unfinished jobs"):
+        if not confirmation.matches_expected(wanted, "unfinished jobs"):
             return REFUSED
         partly = [f"{planned.partly:,} delivered to some of their recipients"] if planned.partly else []
         stays = ", ".join([*_staying(counts, held=held, dead=dead), *partly]) or "none"
         back = counted(wanted, "job")
-        if asking.dry_run:
+        if confirmation.dry_run:
             print(f"{name} would be paused and {back} put back on its list; in their state stay: {stays}")
             return OK
         question = f"Pause {name} and put {back} back on its list (in their state stay: {stays})?"
-        if not typed(question, name, yes=asking.yes, no_input=asking.no_input):
+        if not confirmation.confirm_by_typing(question, name):
             return REFUSED
         failed = await pause_queue(client, name, "queue release", user_name(), None)
         if failed:

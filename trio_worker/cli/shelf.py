@@ -10,10 +10,11 @@ from attrs import asdict, frozen
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from trio_worker.cli.asking import Asking, Moment
 from trio_worker.cli.audit_log import log_reveal
+from trio_worker.cli.confirm import ASK, Confirmation
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document, named
+from trio_worker.cli.durations import Timestamp
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK
 from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_text import describe, job_line, job_lines, time_of_day
@@ -42,8 +43,8 @@ class Filters:
     cause: Annotated[str, Parameter(help="Only this cause, as groups names it: refused, not_json, expired.")] = ""
     type_: Annotated[str, Parameter(name="--type", help="Only this email type.")] = ""
     match: Annotated[str, Parameter(help="Only jobs with this in the reason.")] = ""
-    since: Annotated[Moment, Parameter(help="Only those that came since: 2h (ago), or a time.")] = None
-    until: Annotated[Moment, Parameter(help="Only those that came until then.")] = None
+    since: Annotated[Timestamp, Parameter(help="Only those that came since: 2h (ago), or a time.")] = None
+    until: Annotated[Timestamp, Parameter(help="Only those that came until then.")] = None
 
     @property
     def selection(self) -> Selection:
@@ -67,7 +68,6 @@ class Pace:
 
 NO_FILTERS = Filters()
 AT_ONCE = Pace()
-ASKING = Asking()
 
 
 @frozen
@@ -159,7 +159,7 @@ class ShelfCommands:
         every: Every = False,
         filters: Filters = NO_FILTERS,
         pace: Pace = AT_ONCE,
-        asking: Asking = ASKING,
+        confirmation: Confirmation = ASK,
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> int:
@@ -168,7 +168,7 @@ class ShelfCommands:
         async with open_queue(settings) as client:
             if pace.undo is not None:
                 return await undo_retry(client, settings, pace.undo, as_json=as_json)
-            change = Change(client, settings, self.wording.shelf, one, many, asking, as_json)
+            change = Change(client, settings, self.wording.shelf, one, many, confirmation, as_json)
             chosen = await change.choose(job_ids, filters.selection, every=every)
             if isinstance(chosen, int):
                 return chosen
@@ -183,14 +183,14 @@ class ShelfCommands:
         *,
         every: Every = False,
         filters: Filters = NO_FILTERS,
-        asking: Asking = ASKING,
+        confirmation: Confirmation = ASK,
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> int:
         one, many = self.wording.one, self.wording.many
         settings = load_settings(config)
         async with open_queue(settings) as client:
-            change = Change(client, settings, self.wording.shelf, one, many, asking, as_json)
+            change = Change(client, settings, self.wording.shelf, one, many, confirmation, as_json)
             chosen = await change.choose(job_ids, filters.selection, every=every)
             if isinstance(chosen, int):
                 return chosen

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import trio
 from attrs import define
 
-from trio_worker.cli.asking import Asking, agreed, is_expected, typed
+from trio_worker.cli.confirm import Confirmation
 from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT, USAGE
 from trio_worker.cli.job_text import job_line
@@ -34,7 +34,7 @@ class Change:
     shelf: Shelf
     one: str
     many: str
-    asking: Asking
+    confirmation: Confirmation
     as_json: bool
     is_every: bool = False
     wanted: int = 0
@@ -58,7 +58,7 @@ class Change:
             if not job_ids:
                 complain(f"nothing to do: {selection} matches no {many} of {queue}")
             return NOTHING_MATCHED
-        return found if is_expected(len(found), self.asking.expect, many) else REFUSED
+        return found if self.confirmation.matches_expected(len(found), many) else REFUSED
 
     async def _ids(self, job_ids: Sequence[str], selection: Selection) -> list[str] | Unavailable:
         shelf, queue = self.shelf, self.settings.queue.name
@@ -75,13 +75,12 @@ class Change:
     def ask(self, question: str, *, always: bool) -> int | None:
         """Return the exit code where this is not to be done, else None."""
         words = question.format(jobs=counted(self.wanted, self.one, self.many), queue=self.settings.queue.name)
-        if self.asking.dry_run:
+        if self.confirmation.dry_run:
             print(f"would: {words.removesuffix('?')}")
             return OK
-        yes, no_input = self.asking.yes, self.asking.no_input
         if self.is_every:  # a filter says what is meant; who says everything must mean it
-            return None if typed(words, "all", yes=yes, no_input=no_input) else REFUSED
-        if (always or self.wanted > 1) and not agreed(words, yes=yes, no_input=no_input):
+            return None if self.confirmation.confirm_by_typing(words, "all") else REFUSED
+        if (always or self.wanted > 1) and not self.confirmation.confirm(words):
             return REFUSED
         return None
 

@@ -20,9 +20,9 @@ from cyclopts import App, Parameter
 from trio_worker.bridge import open_bridge
 from trio_worker.capture.host import read_host
 from trio_worker.cli.addressees import LOOK_SECONDS, Patience, ask_workers, choose_workers
-from trio_worker.cli.asking import Span
 from trio_worker.cli.connect import exit_on_signals, open_queue
 from trio_worker.cli.documents import Document, named
+from trio_worker.cli.durations import Duration
 from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, OK, REFUSED, TIMED_OUT, UNREACHABLE, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.load_settings import load_settings
@@ -143,7 +143,7 @@ async def check(
 @smtp.command(name="trace")
 async def trace(
     *names: Annotated[str, Parameter(help="Names of workers, as worker list shows them; all, if none is named.")],
-    for_seconds: Annotated[Span, Parameter(name="--for", help="End after so long.")] = 60.0,
+    for_seconds: Annotated[Duration, Parameter(name="--for", help="End after so long.")] = 60.0,
     patience: Patience = 10.0,
     config: ConfigFile = None,
     as_json: Annotated[bool, Parameter(name=["--json"], negative=(), help="One JSON object a line.")] = False,

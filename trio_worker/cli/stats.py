@@ -9,9 +9,9 @@ import trio
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from trio_worker.cli.asking import Seconds
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
+from trio_worker.cli.durations import Seconds
 from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.load_settings import load_settings

@@ -11,9 +11,9 @@ import trio
 from attrs import asdict
 from cyclopts import Parameter
 
-from trio_worker.cli.asking import Seconds
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document, named
+from trio_worker.cli.durations import Seconds
 from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import ConfigFile, QueueName
 from trio_worker.cli.load_settings import load_settings

@@ -11,9 +11,9 @@ from attrs import frozen
 from cyclopts import App, Parameter
 
 from trio_worker.cli.addressees import LOOK_SECONDS, Every, Name, Patience, ask_workers, choose_workers, missed
-from trio_worker.cli.asking import Span
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.documents import Document
+from trio_worker.cli.durations import Duration
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, TIMED_OUT, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.load_settings import load_settings
@@ -103,7 +103,7 @@ async def log_level(
     level: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Least level that is written.")],
     *names: Name,
     every: Every = False,
-    for_seconds: Annotated[Span, Parameter(name="--for", help="How long, at most a day.")] = 600.0,
+    for_seconds: Annotated[Duration, Parameter(name="--for", help="How long, at most a day.")] = 600.0,
     patience: Patience = 10.0,
     config: ConfigFile = None,
 ) -> int:

@@ -1,0 +1,58 @@
+"""Edge. Confirmation: the flags of commands that change many jobs, and the question at the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+from attrs import frozen
+from cyclopts import Parameter
+
+from trio_worker.cli.output import complain
+
+
+@Parameter(name="*")
+@frozen
+class Confirmation:
+    """Whether a command that changes many jobs asks, and what it must find."""
+
+    expect: Annotated[int | None, Parameter(help="Refuse unless it is exactly so many.")] = None
+    dry_run: Annotated[bool, Parameter(name=["--dry-run", "-n"], negative=(), help="Only say what would be done.")] = (
+        False
+    )
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Do not ask.")] = False
+    no_input: Annotated[
+        bool, Parameter(name=["--no-input"], negative=(), help="Never ask: refuse where one would be asked.")
+    ] = False
+
+    def confirm(self, question: str) -> bool:
+        """Ask, with no as the default answer."""
+        return self._ask(f"{question} [y/N] ", lambda answer: answer.lower() in {"y", "yes"})
+
+    def confirm_by_typing(self, question: str, word: str) -> bool:
+        """Ask for a word to be typed: for what cannot be undone."""
+        return self._ask(f"{question} Type {word} to go on: ", lambda answer: answer == word)
+
+    def matches_expected(self, found: int, what: str) -> bool:
+        """Return whether the number found is the one of --expect, if there is one; complain if not."""
+        if self.expect is None or found == self.expect:
+            return True
+        complain(f"refused: {found:,} {what}, not {self.expect:,}")
+        return False
+
+    def _ask(self, prompt: str, is_yes: Callable[[str], bool]) -> bool:
+        """Return the answer; without a terminal it is no, and the complaint names --yes."""
+        if self.yes:
+            return True
+        if self.no_input or not sys.stdin.isatty():
+            complain("refused: say --yes to do it without a question")
+            return False
+        if is_yes(input(prompt).strip()):
+            return True
+        complain("nothing was done")
+        return False
+
+
+ASK = Confirmation()
+"""The default of commands: they ask."""
