@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from trio_worker.cli.connect import open_queue
-from trio_worker.cli.documents import Document
 from trio_worker.cli.durations import Seconds
 from trio_worker.cli.exit_codes import MISCONFIGURED, OK, PARTLY, REFUSED, TIMED_OUT
 from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.mail import samples_of
-from trio_worker.cli.means import read_templates
 from trio_worker.cli.output import complain, print_json, redis_name, refuse, report_unavailable
+from trio_worker.cli.setup import read_mail_setup
 from trio_worker.jobs.address import AddressFault, parse_domain
 from trio_worker.jobs.job import TASK_TYPE, Json
 from trio_worker.queue.counts import Counts, count_jobs
@@ -302,11 +302,11 @@ def sample_jobs(samples: Sequence[Sample], domain: str, count: int) -> Iterator[
 
 def read_samples(settings: Settings, email_types: Sequence[str]) -> list[Sample]:
     """Return the samples of the types, or end the command with 3 for one that there is not."""
-    templates = read_templates(settings)
+    mail_setup = read_mail_setup(settings)
     found = []
     for email_type in email_types:
-        fields = samples_of(templates, email_type)
-        spec = templates.catalogue.types.get(email_type)
+        fields = samples_of(mail_setup, email_type)
+        spec = mail_setup.catalogue.types.get(email_type)
         named = () if spec is None else spec.fields
         found.append(Sample(email_type, fields, next((each.name for each in named if each.kind == "recipient"), "to")))
     return found

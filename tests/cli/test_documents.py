@@ -12,7 +12,7 @@ import pytest
 from tests.cli.test_help import COMMANDS, help_of
 from tests.cli.test_queue import CAUSES, Ask, ask, bury, push, run
 from tests.conftest import job_bytes
-from trio_worker.cli.documents import Document, named
+from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.telemetry.snapshot_json import SCHEMA
 
 __all__ = ["ask", "run"]
@@ -83,7 +83,7 @@ NOUNS = {"queue", "dead", "job", "worker", "config", "capture", "mail"}
 
 def test_a_name_comes_first_and_hides_nothing() -> None:
     """The document follows as it is."""
-    assert list(named(Document.STATUS, {"queue": "jobs"}).items()) == [
+    assert list(with_schema(Document.STATUS, {"queue": "jobs"}).items()) == [
         ("schema", "trio-worker/status/2"),
         ("queue", "jobs"),
     ]

@@ -10,7 +10,7 @@ import trio.testing
 
 from tests.conftest import WorkerMaker, job_bytes
 from trio_worker.capture.catcher import Catcher
-from trio_worker.cli.addressees import ask_workers
+from trio_worker.cli.target_workers import order_workers
 from trio_worker.fleet.orders import Drain, Order, Quiet, Resume, Told, Trace, give_order, read_answers, read_letters
 from trio_worker.fleet.overview import Overview, read_overview
 from trio_worker.fleet.presence import Presence, new_worker_name
@@ -110,7 +110,7 @@ async def test_who_could_not_be_told_is_named(redis: RedisClient, capsys: pytest
     settings = Settings()
 
     with trio.fail_after(30):
-        came = [each async for each in ask_workers(redis, settings, Quiet(), ["gone:9"], 60.0)]
+        came = [each async for each in order_workers(redis, settings, Quiet(), ["gone:9"], 60.0)]
 
     assert came == [("gone:9", None)]
     assert "gone:9: not told" in capsys.readouterr().err

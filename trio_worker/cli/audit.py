@@ -8,9 +8,9 @@ from attrs import asdict
 from cyclopts import Parameter
 
 from trio_worker.cli.connect import open_queue
-from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import OK, PARTLY
 from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import print_json, report_unavailable
 from trio_worker.queue.audit import Stray, find_strays

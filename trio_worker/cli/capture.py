@@ -14,9 +14,9 @@ from trio_worker.capture.host import Hosting, host_catcher, read_chaos, read_hos
 from trio_worker.capture.maildir import clear_caught, count_caught, list_caught, read_caught
 from trio_worker.capture.server import CatcherPortTaken
 from trio_worker.cli.audit_log import log_reveal
-from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, REFUSED, UNREACHABLE
 from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, print_json, refuse
 from trio_worker.privacy import mask_address

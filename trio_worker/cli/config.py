@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, REFUSED
 from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings, warnings_of
 from trio_worker.cli.output import complain, print_json, refuse
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
@@ -38,7 +38,7 @@ _URL_SECRET = re.compile(r"([?&][^=&]*(?:pass|secret|token|user)[^=&]*=)[^&#]*",
 
 
 @config_app.command(name="check")
-def check(
+def check_config(
     *,
     strict: Annotated[bool, Parameter(negative=(), help="Exit with 78 for a warning as well.")] = False,
     config: ConfigFile = None,
@@ -71,7 +71,7 @@ def check(
 
 
 @config_app.command(name="show")
-def show(
+def show_settings(
     *,
     origin: Annotated[bool, Parameter(negative=(), help="Say where each value comes from.")] = False,
     config: ConfigFile = None,
@@ -104,7 +104,7 @@ def explain_key(key: str) -> int:
 
 
 @config_app.command(name="init")
-def init(path: Path = Path("conf/production.toml")) -> int:
+def init_config(path: Path = Path("conf/production.toml")) -> int:
     """Write a commented production file; never over an existing one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def init(path: Path = Path("conf/production.toml")) -> int:
 
 
 @config_app.command(name="schema")
-def schema() -> int:
+def print_settings_schema() -> int:
     """Print the JSON Schema (draft 4, as Taplo wants it) of a configuration file, for editors."""
     print(schema_text(), end="")
     return OK

@@ -13,12 +13,12 @@ from attrs import asdict, evolve, frozen
 
 from trio_worker.capture.host import read_host
 from trio_worker.cli.connect import open_queue
-from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, OK, UNREACHABLE
 from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings, warnings_of
-from trio_worker.cli.means import relay_of
 from trio_worker.cli.output import print_json, redis_name
+from trio_worker.cli.setup import relay_of
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
 from trio_worker.privacy import mask_text

@@ -14,9 +14,9 @@ import trio
 from cyclopts import Parameter
 
 from trio_worker.cli.connect import open_queue
-from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, PARTLY, REFUSED
 from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, did_you_mean, print_json, refuse, report_unavailable
 from trio_worker.fleet.overview import read_overview

@@ -13,10 +13,10 @@ from cyclopts.validators import Number
 from trio_worker.cli.audit_log import log_reveal, user_name
 from trio_worker.cli.confirm import ASK, Confirmation
 from trio_worker.cli.connect import open_queue
-from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_text import describe, job_lines
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, print_json, refuse, report_unavailable
 from trio_worker.jobs.address import AddressFault, parse_mailbox
@@ -90,7 +90,7 @@ async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
 
 
 @job.command(name="cancel")
-async def cancel_job(
+async def cancel_jobs(
     *job_ids: Annotated[str, Parameter(name=["JOB-IDS"], help="Ids of delayed jobs, as tail and job find name them.")],
     producer_id: Annotated[str, Parameter(name="--id", help="The id that the producer gave it, wherever it is.")] = "",
     most: Annotated[int, Parameter(help="Look at so many jobs at the most.", validator=Number(gte=1))] = MOST_LOOKED_AT,
@@ -214,7 +214,7 @@ class _Wanted:
 
 
 @job.command(name="find")
-async def find(
+async def find_jobs(
     *,
     producer_id: Annotated[str, Parameter(name="--id", help="The id that the producer gave it.")] = "",
     to: Annotated[str, Parameter(help="An address that it goes to; it is compared, and never shown or kept.")] = "",

@@ -16,12 +16,12 @@ from attrs import frozen
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import mutually_exclusive
 
-from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, REFUSED
 from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.means import Templates, read_templates
 from trio_worker.cli.output import print_json, refuse
+from trio_worker.cli.setup import MailSetup, read_mail_setup
 from trio_worker.jobs.email_type import MESSAGE
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import TASK_TYPE, Json, decode
@@ -62,7 +62,7 @@ class Preview:
 
 
 @mail.command(name="preview")
-def preview(
+def preview_mail(
     email_type: Annotated[str, Parameter(help="Email type, such as Registration; yours too.")],
     /,
     *,
@@ -82,10 +82,10 @@ def preview(
     as_json: AsJson = False,
 ) -> int:
     """Print a mail of one type with sample data: its header and its text; nothing is sent, and no Redis is needed."""
-    templates = read_templates(load_settings(config))
-    samples = samples_of(templates, email_type)
+    mail_setup = read_mail_setup(load_settings(config))
+    samples = samples_of(mail_setup, email_type)
     fields = samples if data is None else _given(_read(data), email_type)
-    made = compose(templates, email_type, fields)
+    made = compose(mail_setup, email_type, fields)
     if isinstance(made, Malformed):
         refuse(MISCONFIGURED, *(f"{fault.path.removeprefix('$.data.data.')}: {fault.what}" for fault in made.faults))
     part = "html" if html else "raw" if raw else ""
@@ -102,13 +102,13 @@ def preview(
     return OK
 
 
-def compose(templates: Templates, email_type: str, fields: Mapping[str, Json]) -> Preview | Malformed:
+def compose(mail_setup: MailSetup, email_type: str, fields: Mapping[str, Json]) -> Preview | Malformed:
     """Make the mail of one job by the way of every job, and read it back as its reader does."""
     document = {"task_type": TASK_TYPE, "data": {"email_type": email_type, "data": fields}}
-    job = decode(json.dumps(document).encode(), templates.catalogue.types)
+    job = decode(json.dumps(document).encode(), mail_setup.catalogue.types)
     if isinstance(job, Malformed):
         return job
-    composed = templates.composer.compose(job, "preview", time.time())
+    composed = mail_setup.composer.compose(job, "preview", time.time())
     if isinstance(composed, Malformed):
         return composed
     raw = composed.content(eight_bit=True)
@@ -121,13 +121,13 @@ def _body(message: EmailMessage, subtype: str) -> str | None:
     return None if found is None else str(found.get_content()).replace("\r\n", "\n")
 
 
-def samples_of(templates: Templates, email_type: str) -> Mapping[str, Json]:
+def samples_of(mail_setup: MailSetup, email_type: str) -> Mapping[str, Json]:
     """Return the data of a sample job of a type, or end the command with 3."""
     if email_type == MESSAGE:
         return MESSAGE_SAMPLE
-    spec = templates.catalogue.types.get(email_type)
+    spec = mail_setup.catalogue.types.get(email_type)
     if spec is None:
-        known = sorted([*templates.catalogue.types, MESSAGE])
+        known = sorted([*mail_setup.catalogue.types, MESSAGE])
         close = nearest(email_type, known, 0.5)
         near = f". Did you mean {close}?" if close else ""
         refuse(NOTHING_MATCHED, f"{email_type}: no such email type{near}", f"There are {', '.join(known)}.")

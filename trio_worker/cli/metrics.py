@@ -12,9 +12,9 @@ from cyclopts import App, Parameter
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import OK, UNREACHABLE, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, print_json, refuse
 from trio_worker.telemetry.http_server import split_address
@@ -39,7 +39,7 @@ class Scrape:
 
 
 @metrics.command(name="show")
-def show(
+def show_metrics(
     *,
     list_: Annotated[bool, Parameter(name=["--list"], negative=(), help="All metrics there are; asks nobody.")] = False,
     address: Annotated[str, Parameter(help="Where to ask: HOST:PORT or unix:PATH; else metrics.listen.")] = "",

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from trio_worker.cli.documents import Document, named
 from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, UNREACHABLE
+from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.redis.client import Unavailable
 from trio_worker.redis.url import shown_redis_url
 from trio_worker.settings.reader import Settings
@@ -54,7 +54,7 @@ def print_json(kind: Document, document: Mapping[str, object] | Sequence[Mapping
     """Print one JSON document, or a list of them, each with its ``schema``; stable in its keys."""
     match document:
         case Mapping():
-            whole: object = named(kind, document)
+            whole: object = with_schema(kind, document)
         case _:
-            whole = [named(kind, each) for each in document]
+            whole = [with_schema(kind, each) for each in document]
     print(json.dumps(whole, indent=2, ensure_ascii=False, sort_keys=False))

@@ -12,21 +12,21 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from trio_worker.cli.audit_log import log_reveal, user_name
+from trio_worker.cli.bulk_queue import export_waiting, purge_queue, release_queue
 from trio_worker.cli.connect import open_queue
-from trio_worker.cli.documents import Document
 from trio_worker.cli.durations import Duration
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, TIMED_OUT, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName, Reveal
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, print_json, refuse, report_unavailable
-from trio_worker.cli.queue_moves import export, purge, release
 from trio_worker.fleet.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.jobs.summary import summarize
 from trio_worker.queue.ages import COLUMNS_SECONDS, AgeTable, sample_places
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.history import pushed_at
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
-from trio_worker.queue.waiting import peek as peek_jobs
+from trio_worker.queue.waiting import peek
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.telemetry.words import count, counted, duration, paused_words
 
@@ -40,13 +40,13 @@ queue = App(
     help="The queue: list, peek, age, pause, resume, drain-wait, export, purge, release.",
     help_format="plaintext",
 )
-queue.command(export)
-queue.command(purge)
-queue.command(release)
+queue.command(export_waiting, name="export")
+queue.command(purge_queue, name="purge")
+queue.command(release_queue, name="release")
 
 
 @queue.command(name="list")
-async def list_(*, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False) -> int:
+async def list_queue(*, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Show the queue in one line: jobs in each state, the age of the oldest, and its pause."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
@@ -79,8 +79,8 @@ def _state(counts: Counts) -> str:
     return f"PAUSED {'' if left is None else duration(left) + ' more'}: {counts.paused}".replace("  ", " ")
 
 
-@queue.command
-async def peek(
+@queue.command(name="peek")
+async def peek_queue(
     *,
     limit: Annotated[int, Parameter(help="How many.", validator=Number(gte=1, lte=1000))] = 10,
     reveal: Reveal = False,
@@ -91,7 +91,7 @@ async def peek(
     """Show the jobs that come next, without taking them; whom they are for and what they say only with --reveal."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
-        jobs = await peek_jobs(client, settings.queue.name, 0, limit)
+        jobs = await peek(client, settings.queue.name, 0, limit)
     if isinstance(jobs, Unavailable):
         return report_unavailable(jobs, settings)
     if reveal:
@@ -121,8 +121,8 @@ def _peeked(place: int, raw: bytes, *, reveal: bool) -> dict[str, Any]:
     return {**document, "job": raw.decode("utf-8", "backslashreplace")} if reveal else document
 
 
-@queue.command
-async def age(
+@queue.command(name="age")
+async def show_ages(
     *,
     by: Annotated[str, Parameter(help="type or domain: what the rows are.")] = "type",
     exact: Annotated[bool, Parameter(negative=(), help="Read every job instead of a sample.")] = False,
@@ -157,7 +157,7 @@ async def _age_table(client: RedisClient, name: str, by: str, *, exact: bool) ->
     wanted = next((samples for most, samples in _SAMPLES if waiting <= most), 0)
     if exact or waiting <= wanted:
         for first in range(0, waiting, _SAMPLES[0][1]):
-            page = await peek_jobs(client, name, first, _SAMPLES[0][1])
+            page = await peek(client, name, first, _SAMPLES[0][1])
             if isinstance(page, Unavailable):
                 return page
             _add(table, enumerate(page, first), by, overview)
@@ -211,7 +211,7 @@ def _print_ages(table: AgeTable, by: str, *, as_json: bool) -> None:
         )
 
 
-@queue.command
+@queue.command(name="pause")
 async def pause(
     *,
     reason: Annotated[str, Parameter(help="Why; everybody who looks is shown it.")],
@@ -242,7 +242,7 @@ def _time_in(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
 
 
-@queue.command
+@queue.command(name="resume")
 async def resume(*, queue: QueueName = None, config: ConfigFile = None) -> int:
     """End a pause: workers claim again within a second."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})

@@ -18,8 +18,8 @@ from trio_worker.cli.connect import connect_queue
 from trio_worker.cli.exit_codes import MISCONFIGURED, OK, UNREACHABLE
 from trio_worker.cli.flags import ConfigFile, OnlyAscii
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.means import Templates, read_templates, relay_of
 from trio_worker.cli.output import complain, redis_name, refuse
+from trio_worker.cli.setup import MailSetup, read_mail_setup, relay_of
 from trio_worker.dashboard.keyboard import Keyboard, open_keyboard
 from trio_worker.dashboard.status_line import status_line
 from trio_worker.dashboard.terminal import has_color, has_terminal, is_ascii_only, is_live, run_status_lines
@@ -93,7 +93,7 @@ async def run_worker(
     does, with a client of the same Redis; it may end the worker by draining it. Raises SystemExit when it cannot even
     begin.
     """
-    templates = read_templates(settings)
+    templates = read_mail_setup(settings)
     relay = relay_of(settings)
     is_screen = shows_dashboard and is_live(sys.stdout, os.environ)
     stage = _Stage(
@@ -131,7 +131,7 @@ class _Stage:
     """One run from its first to its last line."""
 
     settings: Settings
-    templates: Templates
+    templates: MailSetup
     relay: Relay
     is_burst: bool
     is_screen: bool

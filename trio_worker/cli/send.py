@@ -13,7 +13,6 @@ from cyclopts import Parameter
 from trio_worker.bridge import open_bridge
 from trio_worker.cli.audit_log import log_action
 from trio_worker.cli.connect import exit_on_signals
-from trio_worker.cli.documents import Document
 from trio_worker.cli.enqueue import read_lines
 from trio_worker.cli.exit_codes import (
     LOGIN_REFUSED,
@@ -26,9 +25,10 @@ from trio_worker.cli.exit_codes import (
     USAGE,
 )
 from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.means import Templates, read_templates, relay_of
 from trio_worker.cli.output import complain, print_json, refuse
+from trio_worker.cli.setup import MailSetup, read_mail_setup, relay_of
 from trio_worker.jobs.address import may_be_mailed
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import decode
@@ -77,7 +77,7 @@ async def send(file: _JobFile = "-", *, config: ConfigFile = None, as_json: AsJs
     if len(lines) != 1:
         refuse(USAGE, f"{file}: one job is sent, and there are {len(lines)}; trio-worker enqueue takes many")
     job_id = f"{new_id_prefix()}000"
-    mail = _made(lines[0], job_id, settings, read_templates(settings))
+    mail = _made(lines[0], job_id, settings, read_mail_setup(settings))
     log_action(settings, "Sends by hand", {"command": "send", "job": job_id})
     async with exit_on_signals(), open_bridge(complain):
         outcome = await _deliver(mail, settings)
@@ -95,10 +95,10 @@ async def send(file: _JobFile = "-", *, config: ConfigFile = None, as_json: AsJs
     return said.code
 
 
-def _made(line: bytes, job_id: str, settings: Settings, templates: Templates) -> Mail:
+def _made(line: bytes, job_id: str, settings: Settings, mail_setup: MailSetup) -> Mail:
     """Make the mail by the way of every job, or end the command with 4."""
     now = time.time()
-    job = decode(line, templates.catalogue.types)
+    job = decode(line, mail_setup.catalogue.types)
     if isinstance(job, Malformed):
         refuse(REFUSED, *map(str, job.faults))
     match admit(Record(now), job.not_before, job.expires_at, None, now):
@@ -109,7 +109,7 @@ def _made(line: bytes, job_id: str, settings: Settings, templates: Templates) ->
             refuse(REFUSED, str(cause))
         case None:
             pass
-    mail = templates.composer.compose(job, job_id, now)
+    mail = mail_setup.composer.compose(job, job_id, now)
     if isinstance(mail, Malformed):
         refuse(REFUSED, *map(str, mail.faults))
     if not may_be_mailed(settings.smtp.only_to, mail.recipients):

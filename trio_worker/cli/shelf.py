@@ -11,16 +11,16 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from trio_worker.cli.audit_log import log_reveal
+from trio_worker.cli.bulk_retry import BulkOperation, retry_jobs, undo_retry
 from trio_worker.cli.confirm import ASK, Confirmation
 from trio_worker.cli.connect import open_queue
-from trio_worker.cli.documents import Document, named
 from trio_worker.cli.durations import Timestamp
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK
 from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_text import describe, job_line, job_lines, time_of_day
+from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, print_json, report_unavailable
-from trio_worker.cli.shelf_changes import Change, retry_jobs, undo_retry
 from trio_worker.mail.composer import message_id_of
 from trio_worker.queue.counts import count_act, count_jobs
 from trio_worker.queue.dead_letters import Shelf, drop, find_shelved, walk_shelf
@@ -168,7 +168,7 @@ class ShelfCommands:
         async with open_queue(settings) as client:
             if pace.undo is not None:
                 return await undo_retry(client, settings, pace.undo, as_json=as_json)
-            change = Change(client, settings, self.wording.shelf, one, many, confirmation, as_json)
+            change = BulkOperation(client, settings, self.wording.shelf, one, many, confirmation, as_json)
             chosen = await change.choose(job_ids, filters.selection, every=every)
             if isinstance(chosen, int):
                 return chosen
@@ -190,7 +190,7 @@ class ShelfCommands:
         one, many = self.wording.one, self.wording.many
         settings = load_settings(config)
         async with open_queue(settings) as client:
-            change = Change(client, settings, self.wording.shelf, one, many, confirmation, as_json)
+            change = BulkOperation(client, settings, self.wording.shelf, one, many, confirmation, as_json)
             chosen = await change.choose(job_ids, filters.selection, every=every)
             if isinstance(chosen, int):
                 return chosen
@@ -213,7 +213,7 @@ class ShelfCommands:
                 if isinstance(page, Unavailable):
                     return report_unavailable(page, settings)
                 for job in filter(filters.selection.takes, page):
-                    print(json.dumps(named(Document.JOB, describe(job, reveal=True)), ensure_ascii=False))
+                    print(json.dumps(with_schema(Document.JOB, describe(job, reveal=True)), ensure_ascii=False))
                     written += 1
         complain(f"{counted(written, self.wording.one, self.wording.many)} written")
         return OK if written else NOTHING_MATCHED

@@ -28,8 +28,8 @@ from trio_worker.cli.connect import connect_queue
 from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import ConfigFile
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.means import relay_of
 from trio_worker.cli.output import complain, redis_name
+from trio_worker.cli.setup import relay_of
 from trio_worker.fleet.overview import Overview, read_overview
 from trio_worker.privacy import mask_text
 from trio_worker.queue.counts import Counts, count_jobs

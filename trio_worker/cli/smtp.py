@@ -19,15 +19,15 @@ from cyclopts import App, Parameter
 
 from trio_worker.bridge import open_bridge
 from trio_worker.capture.host import read_host
-from trio_worker.cli.addressees import LOOK_SECONDS, Patience, ask_workers, choose_workers
 from trio_worker.cli.connect import exit_on_signals, open_queue
-from trio_worker.cli.documents import Document, named
 from trio_worker.cli.durations import Duration
 from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, OK, REFUSED, TIMED_OUT, UNREACHABLE, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile
+from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.means import relay_of
 from trio_worker.cli.output import complain, print_json, redis_name, refuse, report_unavailable
+from trio_worker.cli.setup import relay_of
+from trio_worker.cli.target_workers import ANSWER_POLL_SECONDS, Patience, choose_workers, order_workers
 from trio_worker.fleet.orders import MOST_SECONDS, Trace, give_order
 from trio_worker.fleet.watch import Watch
 from trio_worker.jobs.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
@@ -100,7 +100,7 @@ class TellingResolver(trio.abc.HostnameResolver):
 
 
 @smtp.command(name="check")
-async def check(
+async def check_relay(
     *,
     to: Annotated[str | None, Parameter(help="Address to ask the relay about, as the recipient of a mail.")] = None,
     config: ConfigFile = None,
@@ -141,7 +141,7 @@ async def check(
 
 
 @smtp.command(name="trace")
-async def trace(
+async def trace_relay(
     *names: Annotated[str, Parameter(help="Names of workers, as worker list shows them; all, if none is named.")],
     for_seconds: Annotated[Duration, Parameter(name="--for", help="End after so long.")] = 60.0,
     patience: Patience = 10.0,
@@ -169,7 +169,7 @@ async def trace(
         async with trio.open_nursery() as following:
             # While a silent worker is waited for, the others are watched already.
             following.start_soon(partial(_follow, watch, order, wanted, as_json=as_json))
-            async for came in ask_workers(client, settings, order, wanted, patience):
+            async for came in order_workers(client, settings, order, wanted, patience):
                 if isinstance(came, Unavailable):
                     code = report_unavailable(came, settings)
                     following.cancel_scope.cancel()
@@ -197,10 +197,12 @@ async def _follow(watch: Watch, order: Trace, names: Sequence[str], *, as_json: 
         for line in watch.exchanges:
             if line.worker in names:
                 print(
-                    json.dumps(named(Document.TRACE, asdict(line)), ensure_ascii=False) if as_json else _line(line),
+                    json.dumps(with_schema(Document.TRACE, asdict(line)), ensure_ascii=False)
+                    if as_json
+                    else _line(line),
                     flush=True,
                 )
-        await trio.sleep(LOOK_SECONDS)
+        await trio.sleep(ANSWER_POLL_SECONDS)
 
 
 def _line(line: ExchangeLine) -> str:

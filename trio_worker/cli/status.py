@@ -9,9 +9,9 @@ from attrs import asdict
 from cyclopts import Parameter
 
 from trio_worker.cli.connect import open_queue
-from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import print_json, redis_name, report_unavailable
 from trio_worker.fleet.watch import Watch

@@ -12,10 +12,10 @@ from attrs import asdict
 from cyclopts import Parameter
 
 from trio_worker.cli.connect import open_queue
-from trio_worker.cli.documents import Document, named
 from trio_worker.cli.durations import Seconds
 from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import ConfigFile, QueueName
+from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, redis_name, report_unavailable
 from trio_worker.fleet.watch import WATCH_SECONDS, Watch
@@ -80,4 +80,4 @@ def _text(line: OutcomeLine) -> str:
 
 
 def _document(line: OutcomeLine) -> dict[str, Any]:
-    return named(Document.OUTCOME, {"at": line.at, "worker": line.worker, **asdict(line.settled)})
+    return with_schema(Document.OUTCOME, {"at": line.at, "worker": line.worker, **asdict(line.settled)})

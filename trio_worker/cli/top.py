@@ -12,10 +12,10 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from trio_worker.cli.connect import open_queue
-from trio_worker.cli.documents import Document
 from trio_worker.cli.durations import Seconds
 from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import AsJson, ConfigFile, OnlyAscii, QueueName
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import print_json, redis_name, refuse, report_unavailable
 from trio_worker.cli.pausing import pause_by_key, resume_by_key

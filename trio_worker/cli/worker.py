@@ -10,14 +10,22 @@ import trio
 from attrs import frozen
 from cyclopts import App, Parameter
 
-from trio_worker.cli.addressees import LOOK_SECONDS, Every, Name, Patience, ask_workers, choose_workers, missed
 from trio_worker.cli.connect import open_queue
-from trio_worker.cli.documents import Document
 from trio_worker.cli.durations import Duration
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, TIMED_OUT, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, print_json, refuse, report_unavailable
+from trio_worker.cli.target_workers import (
+    ANSWER_POLL_SECONDS,
+    AllWorkers,
+    Patience,
+    WorkerName,
+    choose_workers,
+    order_workers,
+    report_unreached,
+)
 from trio_worker.dashboard.lists import worker_state
 from trio_worker.fleet.orders import MOST_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, give_order
 from trio_worker.fleet.overview import read_overview
@@ -41,7 +49,7 @@ worker = App(name="worker", help="The workers that share the queue: list, quiet,
 
 
 @worker.command(name="list")
-async def list_(*, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False) -> int:
+async def list_workers(*, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """List the workers, what they do and how they are; one that is silent for 15 s is LOST."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
@@ -70,21 +78,27 @@ async def list_(*, queue: QueueName = None, config: ConfigFile = None, as_json: 
     return OK
 
 
-@worker.command
-async def quiet(*names: Name, every: Every = False, patience: Patience = 10.0, config: ConfigFile = None) -> int:
+@worker.command(name="quiet")
+async def quiet_workers(
+    *names: WorkerName, every: AllWorkers = False, patience: Patience = 10.0, config: ConfigFile = None
+) -> int:
     """Have workers claim nothing more, finish what is in hand, and stay up; worker resume undoes it."""
     return await _Telling(Quiet(), "quiet", lambda seen: seen.beat.is_quiet, patience).run(names, config, every=every)
 
 
-@worker.command
-async def resume(*names: Name, every: Every = False, patience: Patience = 10.0, config: ConfigFile = None) -> int:
+@worker.command(name="resume")
+async def resume_workers(
+    *names: WorkerName, every: AllWorkers = False, patience: Patience = 10.0, config: ConfigFile = None
+) -> int:
     """Have quiet workers claim again."""
     telling = _Telling(Resume(), "claiming", lambda seen: not seen.beat.is_quiet, patience)
     return await telling.run(names, config, every=every)
 
 
-@worker.command
-async def drain(*names: Name, every: Every = False, patience: Patience = 60.0, config: ConfigFile = None) -> int:
+@worker.command(name="drain")
+async def drain_workers(
+    *names: WorkerName, every: AllWorkers = False, patience: Patience = 60.0, config: ConfigFile = None
+) -> int:
     """Have workers finish what is in hand and end, as after SIGTERM; wait until they are gone.
 
     A supervisor that restarts whatever ends starts them again.
@@ -92,17 +106,19 @@ async def drain(*names: Name, every: Every = False, patience: Patience = 60.0, c
     return await _Telling(Drain(), "gone", lambda seen: seen.is_lost, patience).run(names, config, every=every)
 
 
-@worker.command
-async def tasks(*names: Name, every: Every = False, patience: Patience = 10.0, config: ConfigFile = None) -> int:
+@worker.command(name="tasks")
+async def show_tasks(
+    *names: WorkerName, every: AllWorkers = False, patience: Patience = 10.0, config: ConfigFile = None
+) -> int:
     """Print what workers are doing: figures, connections, and the tree of tasks with the place where each waits."""
     return await _ask(ShowTasks(), names, config, patience, every=every)
 
 
 @worker.command(name="log-level")
-async def log_level(
+async def set_log_level(
     level: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Least level that is written.")],
-    *names: Name,
-    every: Every = False,
+    *names: WorkerName,
+    every: AllWorkers = False,
     for_seconds: Annotated[Duration, Parameter(name="--for", help="How long, at most a day.")] = 600.0,
     patience: Patience = 10.0,
     config: ConfigFile = None,
@@ -123,7 +139,7 @@ async def _ask(order: Order, names: Sequence[str], config: Path | None, patience
         wanted = await choose_workers(client, settings, names, every=every)
         if isinstance(wanted, int):
             return wanted
-        async for came in ask_workers(client, settings, order, wanted, patience):
+        async for came in order_workers(client, settings, order, wanted, patience):
             if isinstance(came, Unavailable):
                 return report_unavailable(came, settings)
             name, answer = came
@@ -155,7 +171,7 @@ class _Telling:
             told = await give_order(client, settings.queue.name, self.order, wanted)
             if isinstance(told, Unavailable):
                 return report_unavailable(told, settings)
-            untold = missed(told, wanted)
+            untold = report_unreached(told, wanted)
             code = await self._wait(client, settings, set(told.worker_names))
             return PARTLY if untold and code == OK else code
 
@@ -171,7 +187,7 @@ class _Telling:
                             open_.discard(name)
                             print(f"{name}: {self.done if name in still or isinstance(self.order, Drain) else 'gone'}")
                 if open_:
-                    await trio.sleep(LOOK_SECONDS)
+                    await trio.sleep(ANSWER_POLL_SECONDS)
         for name in sorted(open_):
             complain(f"{name}: not yet {self.done}; it was told")
         return TIMED_OUT if open_ else OK

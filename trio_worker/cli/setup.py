@@ -17,14 +17,14 @@ from trio_worker.smtp.relay import Relay, tls_context
 
 
 @frozen
-class Templates:
+class MailSetup:
     """The email types and what composes them."""
 
     catalogue: Catalogue
     composer: Composer
 
 
-def read_templates(settings: Settings) -> Templates:
+def read_mail_setup(settings: Settings) -> MailSetup:
     """Read and compile all templates, or print every fault and end with 78."""
     catalogue = read_catalogue(settings.mail.template_dirs)
     if isinstance(catalogue, CatalogueFaults):
@@ -32,7 +32,7 @@ def read_templates(settings: Settings) -> Templates:
     composer = open_composer(settings.mail, catalogue)
     if isinstance(composer, ComposerFaults):
         refuse(MISCONFIGURED, *map(str, composer.faults))
-    return Templates(catalogue, composer)
+    return MailSetup(catalogue, composer)
 
 
 def relay_of(settings: Settings) -> Relay:

@@ -49,6 +49,6 @@ class Document(StrEnum):
     WORKERS = "trio-worker/workers/2"
 
 
-def named(kind: Document, document: Mapping[str, object]) -> dict[str, Any]:
+def with_schema(kind: Document, document: Mapping[str, object]) -> dict[str, Any]:
     """Return a document that begins with what it is."""
     return {"schema": str(kind), **document}

@@ -8,9 +8,9 @@ import trio
 from attrs import define
 
 from trio_worker.cli.confirm import Confirmation
-from trio_worker.cli.documents import Document
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT, USAGE
 from trio_worker.cli.job_text import job_line
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.output import complain, print_json, report_unavailable
 from trio_worker.queue.counts import count_act, count_jobs
 from trio_worker.queue.dead_letters import UNDO_SECONDS, Shelf, find_job, find_shelved, revive, undo_revive, walk_shelf
@@ -26,7 +26,7 @@ TRIAL_SECONDS = 120.0
 
 
 @define
-class Change:
+class BulkOperation:
     """One change of many jobs: which ones, the question, and the report."""
 
     client: RedisClient
@@ -93,7 +93,7 @@ class Change:
         return PARTLY if self.missing or moved < self.wanted else OK
 
 
-async def retry_jobs(change: Change, chosen: list[str], rate: float | None, trial: int) -> int:
+async def retry_jobs(change: BulkOperation, chosen: list[str], rate: float | None, trial: int) -> int:
     """Put jobs back, the oldest first: the trial ones alone, the others after them if all of those were sent."""
     client, settings, shelf = change.client, change.settings, change.shelf
     queue = settings.queue.name
@@ -122,7 +122,7 @@ async def retry_jobs(change: Change, chosen: list[str], rate: float | None, tria
     return change.report(moved, "\n".join(lines), Document.RETRY, document)
 
 
-async def _try(change: Change, tried: list[str]) -> int | None:
+async def _try(change: BulkOperation, tried: list[str]) -> int | None:
     """Put the first jobs back and wait what becomes of them; return an exit code unless all of them were sent."""
     client, settings, shelf = change.client, change.settings, change.shelf
     queue = settings.queue.name

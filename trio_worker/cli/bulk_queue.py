@@ -13,18 +13,16 @@ from cyclopts import Parameter
 from trio_worker.cli.audit_log import log_reveal, user_name
 from trio_worker.cli.confirm import ASK, Confirmation
 from trio_worker.cli.connect import open_queue
-from trio_worker.cli.documents import Document
 from trio_worker.cli.durations import Duration
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
+from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, print_json, report_unavailable
 from trio_worker.queue.counts import Counts, count_act, count_jobs
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.pause import pause_queue
-from trio_worker.queue.waiting import Released, walk_waiting
-from trio_worker.queue.waiting import purge as purge_jobs
-from trio_worker.queue.waiting import release as release_jobs
+from trio_worker.queue.waiting import Released, purge, release, walk_waiting
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.words import counted
@@ -32,7 +30,7 @@ from trio_worker.telemetry.words import counted
 LOOK_SECONDS = 0.5
 
 
-async def export(*, queue: QueueName = None, config: ConfigFile = None) -> int:
+async def export_waiting(*, queue: QueueName = None, config: ConfigFile = None) -> int:
     """Write the waiting jobs to standard output, one a line, as they were pushed; they stay in the list.
 
     A job that is not one line of JSON is written as {"base64": "..."}. enqueue --unchecked pushes all of it again.
@@ -67,7 +65,7 @@ def _line(raw: bytes) -> str:
     return json.dumps({"base64": base64.b64encode(raw).decode("ascii")})
 
 
-async def purge(
+async def purge_queue(
     *, confirmation: Confirmation = ASK, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False
 ) -> int:
     """Delete the jobs that wait in the list, for good; those in every other state stay."""
@@ -90,7 +88,7 @@ async def purge(
         question = f"Delete {waiting} of {name} for good ({stays})?"
         if not confirmation.confirm_by_typing(question, name):
             return REFUSED
-        purged = await purge_jobs(client, name, counts.waiting)
+        purged = await purge(client, name, counts.waiting)
         if not isinstance(purged, Unavailable):
             await count_act(client, name, Act.QUEUE_PURGE)
     if isinstance(purged, Unavailable):
@@ -102,7 +100,7 @@ async def purge(
     return OK
 
 
-async def release(
+async def release_queue(
     *,
     held: Annotated[bool, Parameter(negative=(), help="Held jobs too: those that may have arrived.")] = False,
     dead: Annotated[bool, Parameter(negative=(), help="Dead letters too.")] = False,
@@ -124,7 +122,7 @@ async def release(
         counts = await count_jobs(client, name)
         if isinstance(counts, Unavailable):
             return report_unavailable(counts, settings)
-        planned = await release_jobs(client, name, with_held=held, with_dead=dead, only_counts=True)
+        planned = await release(client, name, with_held=held, with_dead=dead, only_counts=True)
         if isinstance(planned, Unavailable):
             return report_unavailable(planned, settings)
         wanted = planned.back
@@ -145,7 +143,7 @@ async def release(
         is_idle = await _wait_until_idle(client, settings, wait)
         if isinstance(is_idle, Unavailable):
             return report_unavailable(is_idle, settings)
-        released = await release_jobs(client, name, with_held=held, with_dead=dead)
+        released = await release(client, name, with_held=held, with_dead=dead)
         if not isinstance(released, Unavailable):
             await count_act(client, name, Act.QUEUE_RELEASE)
     if isinstance(released, Unavailable):

@@ -17,10 +17,10 @@ from trio_worker.fleet.overview import read_overview
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings
 
-LOOK_SECONDS = 0.5
+ANSWER_POLL_SECONDS = 0.5
 
-Name = Annotated[str, Parameter(help="Names of workers, as worker list shows them; or --all.")]
-Every = Annotated[bool, Parameter(name=["--all"], negative=(), help="All workers.")]
+WorkerName = Annotated[str, Parameter(help="Names of workers, as worker list shows them; or --all.")]
+AllWorkers = Annotated[bool, Parameter(name=["--all"], negative=(), help="All workers.")]
 Patience = Annotated[Seconds, Parameter(name=["--timeout"], help="How long to wait for it.", validator=Number(gte=0))]
 
 
@@ -41,7 +41,7 @@ async def choose_workers(
     return NOTHING_MATCHED if is_partly or not wanted else wanted
 
 
-def missed(told: Told, names: Sequence[str]) -> list[str]:
+def report_unreached(told: Told, names: Sequence[str]) -> list[str]:
     """Return who could not be told: a worker that has left meanwhile, or has so much unheard that it hears nothing."""
     untold = sorted(set(names) - told.worker_names)
     for name in untold:
@@ -49,7 +49,7 @@ def missed(told: Told, names: Sequence[str]) -> list[str]:
     return untold
 
 
-async def ask_workers(
+async def order_workers(
     client: RedisClient, settings: Settings, order: Order, names: Sequence[str], timeout_seconds: float
 ) -> AsyncIterator[tuple[str, str | None] | Unavailable]:
     """Give an order, and then what came of it at each worker, as it answers; None for one that does not in time.
@@ -61,7 +61,7 @@ async def ask_workers(
     if isinstance(told, Unavailable):
         yield told
         return
-    for name in missed(told, names):
+    for name in report_unreached(told, names):
         yield name, None
     silent = set(told.worker_names)
     ends_at = trio.current_time() + timeout_seconds
@@ -76,6 +76,6 @@ async def ask_workers(
         if silent and trio.current_time() >= ends_at:
             break
         if silent:
-            await trio.sleep(LOOK_SECONDS)
+            await trio.sleep(ANSWER_POLL_SECONDS)
     for name in sorted(silent):
         yield name, None
