@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
-from trio_worker.cli.demo import sample_job
+from trio_worker.cli.demo import demo_job
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAOS = "every=delay-15ms,rcpt=451-4.7.1:6%,rcpt=550-5.1.1-No_such_user:1%,final=delay-900ms:3%"
@@ -105,7 +105,7 @@ def _push(folder: Path, seconds: float, rate: float) -> None:
         while time.monotonic() - began < seconds:
             wanted = int((time.monotonic() - began) * rate)
             if wanted > pushed:
-                queue.rpush("jobs", *(sample_job(number, dice) for number in range(pushed, wanted)))
+                queue.rpush("jobs", *(demo_job(number, dice) for number in range(pushed, wanted)))
                 pushed = wanted
             time.sleep(0.05)
 

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import job_bytes
-from trio_worker.cli.shell import shown
+from trio_worker.cli.shell import masked_text
 from trio_worker.privacy import mask_text
 
 ROOT = Path(__file__).parents[2]
@@ -231,7 +231,7 @@ def test_no_job_is_shown_whole(body: bytes, depth: int) -> None:
     for _ in range(depth):
         value = [value]
 
-    text = shown(value)
+    text = masked_text(value)
 
     assert text.strip("[]()") == mask_text(f"<{len(body):,} bytes: {body[:12]!r}…>")
 

@@ -26,7 +26,7 @@ from tests.support.snapshot import (
     without_redis,
     without_relay,
 )
-from trio_worker.dashboard.cell_text import in_ascii, printable, width_of
+from trio_worker.dashboard.cell_text import in_ascii, printable_cells, width_of
 from trio_worker.dashboard.frame import render_frame, render_svg
 from trio_worker.dashboard.status_line import status_line
 from trio_worker.dashboard.view import Drain, Page, Pause, Quit, Resume, Typing, View
@@ -676,7 +676,7 @@ def test_nothing_jumps(snapshot: Snapshot) -> None:
 @given(words)
 def test_printable_text_has_an_honest_width(text: str) -> None:
     """Every character left is one or two cells wide, so the sum is the width in every terminal."""
-    shown = printable(text)
+    shown = printable_cells(text)
 
     assert width_of(shown) == cell_len(shown)
     assert not any(unicodedata.category(character) in {"Cc", "Cf", "Mn", "Me"} for character in shown)

@@ -95,9 +95,9 @@ def test_a_line_with_words_beyond_ascii_opens_no_file() -> None:
     """The worker tells its troubles where no file descriptor is left, and a relay's words are of any script."""
     code = textwrap.dedent("""
         import resource
-        from trio_worker.dashboard.cell_text import printable
+        from trio_worker.dashboard.cell_text import printable_cells
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
-        print(printable("Zoë 中"))
+        print(printable_cells("Zoë 中"))
     """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
 

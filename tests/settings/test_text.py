@@ -9,7 +9,7 @@ import pytest
 
 from trio_worker.settings.reader import KEYS, Settings, read_settings
 from trio_worker.settings.schema import schema_text
-from trio_worker.settings.text import dev_text, production_text, reference_text
+from trio_worker.settings.text import dev_text, production_text, settings_reference
 from trio_worker.telemetry import metric_table
 
 ROOT = Path(__file__).parents[2]
@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
         ("conf/dev.toml", dev_text()),
         ("conf/production.toml", production_text()),
         ("conf/trio_worker.schema.json", schema_text()),
-        ("docs/configuration.md", reference_text()),
-        ("docs/metrics.md", metric_table.reference_text()),
+        ("docs/configuration.md", settings_reference()),
+        ("docs/metrics.md", metric_table.metrics_reference()),
     ],
 )
 def test_the_file_is_what_tools_write_docs_writes(name: str, text: str) -> None:
@@ -50,7 +50,7 @@ def test_every_key_stands_in_the_file_with_its_sentence_above_it(text: str) -> N
 
 def test_the_reference_names_every_key_and_variable() -> None:
     """With its default."""
-    reference = reference_text()
+    reference = settings_reference()
     for key in KEYS.values():
         name = key.dotted.rpartition(".")[2]
         assert any(f"| `{each}`" in reference for each in (name, f"{name}, {name}_file"))

@@ -27,7 +27,7 @@ from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.words import counted
 
-LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 async def export_waiting(*, queue: QueueName = None, config: ConfigFile = None) -> int:
@@ -165,7 +165,7 @@ async def _wait_until_idle(client: RedisClient, settings: Settings, seconds: flo
                 return counts
             if counts.leased <= counts.run_out:
                 return True
-            await trio.sleep(LOOK_SECONDS)
+            await trio.sleep(_POLL_SECONDS)
     return False
 
 

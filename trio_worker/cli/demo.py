@@ -26,7 +26,7 @@ from trio_worker.worker.worker import Worker
 
 # A relay that is a little slow and sometimes busy shows more of the worker than a perfect one.
 CHAOS = "every=delay-20ms rcpt=451:4%"
-TYPES = ("Registration", "ResetPassword", "EmailChange", "WeeklyRecap", "MonthlyRecap", "YearlyRecap")
+_TYPES = ("Registration", "ResetPassword", "EmailChange", "WeeklyRecap", "MonthlyRecap", "YearlyRecap")
 NAMES = ("ada", "bo", "chidi", "dalia", "emre", "fumiko", "gus", "hana")
 # How long the last picture stays on the screen.
 LAST_LOOK_SECONDS = 2.0
@@ -95,7 +95,7 @@ class _Pusher:
     async def run(self, worker: Worker, client: RedisClient) -> None:
         worker.sinks = [*worker.sinks, self.note]
         while self.pushed < self.jobs:
-            answer = await client.command("RPUSH", worker.options.queue.name, sample_job(self.pushed, self.dice))
+            answer = await client.command("RPUSH", worker.options.queue.name, demo_job(self.pushed, self.dice))
             if isinstance(answer, Unavailable):
                 complain(f"Redis: {answer.what}")
                 break
@@ -114,9 +114,9 @@ class _Pusher:
             self._changed.set()
 
 
-def sample_job(number: int, dice: random.Random) -> bytes:
+def demo_job(number: int, dice: random.Random) -> bytes:
     """Return one job as a producer pushes it."""
-    email_type = dice.choice(TYPES)
+    email_type = dice.choice(_TYPES)
     name = dice.choice(NAMES)
     fields: dict[str, object] = {"email": f"{name}.{number}@example.com", "username": name}
     if email_type.endswith("Recap"):

@@ -37,7 +37,7 @@ _PACKAGES = ("trio-worker", "trio", "trio-asyncio", "redis", "aiosmtplib")
 
 
 @frozen
-class Finding:
+class CheckResult:
     """One thing that was looked at; ``code`` is the exit code that it asks for, 0 for none."""
 
     what: str
@@ -54,7 +54,9 @@ async def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Look at the configuration, the templates, the journal, Redis and the relay; send nothing, claim nothing."""
     settings = load_settings(config)
     findings = [_look_at_versions(), _look_at_origins(settings)]
-    findings += [Finding("configuration", str(warning), is_warning=True) for warning in warnings_of(config, settings)]
+    findings += [
+        CheckResult("configuration", str(warning), is_warning=True) for warning in warnings_of(config, settings)
+    ]
     findings += [*_look_at_templates(settings), *_look_at_journal(settings)]
     async with open_queue(settings) as client:
         findings += [*await _look_at_redis(settings, client), await _look_at_relay(settings)]
@@ -68,59 +70,59 @@ async def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     return max(each.code for each in findings)
 
 
-def _look_at_versions() -> Finding:
+def _look_at_versions() -> CheckResult:
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     where = f"Python {platform.python_version()} on {platform.system()} {platform.release()} {platform.machine()}"
-    return Finding("versions", f"{packages}; {where}")
+    return CheckResult("versions", f"{packages}; {where}")
 
 
-def _look_at_origins(settings: Settings) -> Finding:
+def _look_at_origins(settings: Settings) -> CheckResult:
     """Say where values come from, and of secrets whether there are any; `config show --origin` has each key."""
     places = Counter(re.sub(r":[0-9]+$", "", place) for place in settings.origins.values())
     said = [f"{place} ({count})" if count > 1 else place for place, count in sorted(places.items())]
     secrets = [key for key, value, is_secret in effective(settings) if is_secret and value]
     held = f"secrets: {', '.join(secrets)}" if secrets else "no secrets"
-    return Finding("configuration", f"profile {settings.profile}, from {', '.join(said) or 'defaults'}; {held}")
+    return CheckResult("configuration", f"profile {settings.profile}, from {', '.join(said) or 'defaults'}; {held}")
 
 
-def _look_at_templates(settings: Settings) -> Iterator[Finding]:
+def _look_at_templates(settings: Settings) -> Iterator[CheckResult]:
     catalogue = read_catalogue(settings.mail.template_dirs)
     if isinstance(catalogue, CatalogueFaults):
-        yield from (Finding("templates", str(fault), MISCONFIGURED) for fault in catalogue.faults)
+        yield from (CheckResult("templates", str(fault), MISCONFIGURED) for fault in catalogue.faults)
         return
     composer = open_composer(settings.mail, catalogue)
     if isinstance(composer, ComposerFaults):
-        yield from (Finding("templates", str(fault), MISCONFIGURED) for fault in composer.faults)
+        yield from (CheckResult("templates", str(fault), MISCONFIGURED) for fault in composer.faults)
         return
-    yield Finding("templates", f"{counted(len(catalogue.types), 'email type')} compiled")
+    yield CheckResult("templates", f"{counted(len(catalogue.types), 'email type')} compiled")
 
 
-def _look_at_journal(settings: Settings) -> Iterator[Finding]:
+def _look_at_journal(settings: Settings) -> Iterator[CheckResult]:
     folder = settings.queue.journal_dir
     if not folder:
         promise = "a settlement that Redis does not take is lost with the worker, and its mail sent again"
-        yield Finding("journal", f"queue.journal_dir is empty: {promise}", is_warning=True)
+        yield CheckResult("journal", f"queue.journal_dir is empty: {promise}", is_warning=True)
         return
     try:
         with open_journal(Path(folder), Owner(settings.queue.name, redis_name(settings.redis.url))) as journal:
             waiting = len(journal.orphaned)
     except JournalUnusableError as error:
-        yield Finding("journal", str(error), MISCONFIGURED)
+        yield CheckResult("journal", str(error), MISCONFIGURED)
         return
-    yield Finding(
+    yield CheckResult(
         "journal",
         f"{folder} can be written; {counted(waiting, 'settlement waits', 'settlements wait')} there for a worker",
     )
 
 
-async def _look_at_redis(settings: Settings, client: RedisClient) -> list[Finding]:
+async def _look_at_redis(settings: Settings, client: RedisClient) -> list[CheckResult]:
     name = redis_name(settings.redis.url)
     risks = await check_durability(client)
     if isinstance(risks, Unavailable):
         code = LOGIN_REFUSED if risks.is_login else UNREACHABLE
-        return [Finding("redis", f"{name}: {risks.what}", code)]
-    found = [Finding("redis", str(each), MISCONFIGURED if each.breaks else OK, is_warning=True) for each in risks]
-    return [Finding("redis", f"{name} answers{await _server(client)}"), *found]
+        return [CheckResult("redis", f"{name}: {risks.what}", code)]
+    found = [CheckResult("redis", str(each), MISCONFIGURED if each.breaks else OK, is_warning=True) for each in risks]
+    return [CheckResult("redis", f"{name} answers{await _server(client)}"), *found]
 
 
 async def _server(client: RedisClient) -> str:
@@ -134,7 +136,7 @@ async def _server(client: RedisClient) -> str:
     return f", {kind} {version_told}" if version_told else ""
 
 
-async def _look_at_relay(settings: Settings) -> Finding:
+async def _look_at_relay(settings: Settings) -> CheckResult:
     name = f"{settings.smtp.host}:{settings.smtp.port}"
     opened = await open_session(relay_of(settings))
     if (
@@ -142,11 +144,13 @@ async def _look_at_relay(settings: Settings) -> Finding:
         and settings.capture.listen == name
         and read_host(Path(settings.capture.dir)) is None
     ):
-        return Finding("relay", f"{name} is the mail catcher, which nobody hosts now: `run` will", is_warning=True)
+        return CheckResult("relay", f"{name} is the mail catcher, which nobody hosts now: `run` will", is_warning=True)
     if isinstance(opened, Trouble):
-        return Finding("relay", f"{name}: {opened}", LOGIN_REFUSED if opened.how is FailureKind.LOGIN else UNREACHABLE)
+        return CheckResult(
+            "relay", f"{name}: {opened}", LOGIN_REFUSED if opened.how is FailureKind.LOGIN else UNREACHABLE
+        )
     await Connection(0, opened, settings.smtp_timeouts).close()
     offers = " ".join(opened.capabilities.keywords)
-    return Finding(
+    return CheckResult(
         "relay", f"{name} lets us in, {opened.tls or 'no TLS'}, {opened.seconds * 1000:.0f} ms; offers {offers}"
     )

@@ -201,10 +201,10 @@ def display(secrets: tuple[str, ...], value: object) -> None:
     if value is None:
         return
     vars(builtins)["_"] = value
-    print(shown(value, secrets))
+    print(masked_text(value, secrets))
 
 
-def shown(value: object, secrets: tuple[str, ...] = ()) -> str:
+def masked_text(value: object, secrets: tuple[str, ...] = ()) -> str:
     """Return the text of a value without secrets, addresses, links, and bytes beyond their beginning."""
     text = _BYTES_LITERAL.sub(_shortened, pformat(value, width=100, sort_dicts=False))
     for secret in secrets:

@@ -23,7 +23,7 @@ from trio_worker.telemetry.feed import OutcomeLine
 from trio_worker.telemetry.words import clock, duration, reason_words, recipients_words
 from trio_worker.worker.events import Disposition
 
-LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 async def tail(
@@ -50,7 +50,7 @@ async def tail(
                 for line in watch.outcomes:
                     if line.at >= since and _is_wanted(line, email_type, errors=errors):
                         print(json.dumps(_document(line), ensure_ascii=False) if as_json else _text(line), flush=True)
-                await trio.sleep(LOOK_SECONDS)
+                await trio.sleep(_POLL_SECONDS)
                 failed = await watch.look()
                 if bool(failed) is not is_away:
                     is_away = bool(failed)

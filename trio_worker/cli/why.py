@@ -16,7 +16,7 @@ from trio_worker.telemetry.bottleneck import Finding, find_bottleneck
 
 # Rates and the heading of the queue need a few looks; a person waits so long for an answer that is right.
 LOOKS = 4
-LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 async def why(*, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False) -> int:
@@ -26,7 +26,7 @@ async def why(*, queue: QueueName = None, config: ConfigFile = None, as_json: As
         watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), wants_outcomes=False)
         for number in range(LOOKS):
             if number:
-                await trio.sleep(LOOK_SECONDS)
+                await trio.sleep(_POLL_SECONDS)
             failed = await watch.look()
             if failed:
                 return report_unavailable(failed, settings)

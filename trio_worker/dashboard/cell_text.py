@@ -17,7 +17,7 @@ _ASCII = str.maketrans("…─●■▲▼▁▂▃▄▅▆▇█", "*-*#^v_.:-
 get_character_cell_size(CUT_MARK)
 
 
-def printable(text: str) -> str:
+def printable_cells(text: str) -> str:
     """Return text in which every character is one or two cells wide and none commands the terminal.
 
     Marks that combine are dropped: terminals do not agree on the width of what they make.
@@ -45,7 +45,7 @@ def width_of(text: str) -> int:
 
 def cut(text: str, width: int) -> str:
     """Return printable text of at most ``width`` cells; where it was longer it ends in an ellipsis."""
-    clean = printable(text)
+    clean = printable_cells(text)
     if width_of(clean) <= width:
         return clean
     if width <= 0:

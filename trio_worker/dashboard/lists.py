@@ -8,7 +8,7 @@ from __future__ import annotations
 from rich.segment import Segment
 from rich.style import Style
 
-from trio_worker.dashboard.cell_text import printable, width_of
+from trio_worker.dashboard.cell_text import printable_cells, width_of
 from trio_worker.dashboard.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, Line, blank, cell, row, rule
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.telemetry.feed import OutcomeLine
@@ -74,7 +74,7 @@ def connections_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
         tail = "" if is_closed and snapshot.scope is Scope.WORKER else tail
         tail, style = f", {snapshot.suspended.count:,} suspended{span}{tail}", CAUTION if is_closed else TROUBLE
     figures = f"{opened:,}/{snapshot.max_connections:,} open, {busy:,} busy{tail}"
-    lines = [rule("CONNECTIONS", width, figures, printable(snapshot.relay_name), style)]
+    lines = [rule("CONNECTIONS", width, figures, printable_cells(snapshot.relay_name), style)]
     heads = _connection_cells("id", "state", "for", "msgs", "age", "tls", "reply")
     lines.append(row([Segment(head.text, DIM) for head in heads], width))
     ordered = sorted(views, key=lambda view: (not view.is_busy, -view.state_seconds))
@@ -107,7 +107,7 @@ def _connection_cells(
         cell(age, 6, style, is_right=True),
         cell(tls, 7, style),
         # A relay's words may be long; where the panel ends the row is cut.
-        cell(reply, max(9, width_of(printable(reply))), style),
+        cell(reply, max(9, width_of(printable_cells(reply))), style),
     ]
 
 
@@ -270,5 +270,5 @@ def _full_outcome(outcome: OutcomeLine, *, has_ids: bool) -> list[Segment]:
 
 
 def _reason(outcome: OutcomeLine) -> Segment:
-    words = printable(reason_words(outcome.settled))
+    words = printable_cells(reason_words(outcome.settled))
     return Segment(words, PLAIN)

@@ -12,7 +12,7 @@ from attrs import evolve
 from rich.segment import Segment
 
 from trio_worker import __version__
-from trio_worker.dashboard.cell_text import printable, width_of
+from trio_worker.dashboard.cell_text import printable_cells, width_of
 from trio_worker.dashboard.cells import (
     BOLD,
     CAUTION,
@@ -143,9 +143,9 @@ def prompt_lines(view: View, width: int) -> list[Line]:
     if view.typing is None:
         return [[cell(view.notice, width, CAUTION)]]
     room = width - len(view.typing.value) - 1
-    typed = view.typed if width_of(printable(view.typed)) <= room else "…" + view.typed[-(room // 2) :]
-    rest = blank(max(0, room - width_of(printable(typed))))
-    prompt = [Segment(view.typing.value, BOLD), Segment(printable(typed), PLAIN), Segment("_", CURSOR), *rest]
+    typed = view.typed if width_of(printable_cells(view.typed)) <= room else "…" + view.typed[-(room // 2) :]
+    rest = blank(max(0, room - width_of(printable_cells(typed))))
+    prompt = [Segment(view.typing.value, BOLD), Segment(printable_cells(typed), PLAIN), Segment("_", CURSOR), *rest]
     return [[cell(_TYPING_HINT, width, DIM)], prompt]
 
 

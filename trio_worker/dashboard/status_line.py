@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trio_worker.dashboard.cell_text import printable
+from trio_worker.dashboard.cell_text import printable_cells
 from trio_worker.telemetry.alerts import alerts, state
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.telemetry.words import clock, count, duration, per_second
@@ -28,5 +28,5 @@ def status_words(snapshot: Snapshot) -> list[str]:
         f"  delayed {count(delayed)}",
         f"  dead {count(dead)}",
         f"  uncertain {count(snapshot.ledger.uncertain)}",
-        *(f"  ! {printable(alert.word.lower())}: {printable(alert.text)}" for alert in alerts(snapshot)),
+        *(f"  ! {printable_cells(alert.word.lower())}: {printable_cells(alert.text)}" for alert in alerts(snapshot)),
     ]

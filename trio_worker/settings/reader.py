@@ -28,7 +28,6 @@ from trio_worker.settings.record import (
 from trio_worker.settings.rules import faults_between, warnings_about
 from trio_worker.settings.sources import (
     CREDENTIALS,
-    PREFIX,
     RawValue,
     SettingFault,
     is_read_by_others,
@@ -255,7 +254,6 @@ def suggest_key(dotted: str) -> str:
 
 __all__ = [
     "KEYS",
-    "PREFIX",
     "SECTIONS",
     "TYPE_KEYS",
     "Key",

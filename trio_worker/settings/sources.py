@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-PREFIX = "TRIO_WORKER__"
+VARIABLE_PREFIX = "TRIO_WORKER__"
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 # A secret longer than this is a wrong file.
 SECRET_LIMIT_BYTES = 64 * 1024
@@ -81,9 +81,9 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, RawValue]:
     """
     found: dict[str, RawValue] = {}
     for name, value in environ.items():
-        if not name.startswith(PREFIX):
+        if not name.startswith(VARIABLE_PREFIX):
             continue
-        words = name.removeprefix(PREFIX).split("__")
+        words = name.removeprefix(VARIABLE_PREFIX).split("__")
         is_type = [word.lower() for word in words[:2]] == ["mail", "types"]
         keyed = [word if is_type and place == 2 else word.lower() for place, word in enumerate(words)]
         found[".".join(keyed)] = RawValue(value, name, is_text=True)
@@ -92,7 +92,7 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, RawValue]:
 
 def variable_of(key: str) -> str:
     """Return the environment variable of a dotted key."""
-    return PREFIX + "__".join(word if place == 2 and key.startswith("mail.types.") else word.upper()
+    return VARIABLE_PREFIX + "__".join(word if place == 2 and key.startswith("mail.types.") else word.upper()
                               for place, word in enumerate(key.split(".")))  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def explain(key: Key) -> str:
     return "\n".join(lines)
 
 
-def reference_text() -> str:
+def settings_reference() -> str:
     """Return docs/configuration.md."""
     rows = []
     for section in SECTIONS:

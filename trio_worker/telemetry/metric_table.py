@@ -251,7 +251,7 @@ TABLE: tuple[Metric, ...] = (
 )
 
 
-def reference_text() -> str:
+def metrics_reference() -> str:
     """Return docs/metrics.md."""
     lines = [
         "# Metrics",
