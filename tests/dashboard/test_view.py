@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.snapshot import busy
 from trio_worker.dashboard.keyboard import Keyboard, split_keys
-from trio_worker.dashboard.view import Action, Drain, Page, Pause, Quit, Resume, Typing, View, press, shown
+from trio_worker.dashboard.view import Action, Drain, Page, Pause, Quit, Resume, Typing, View, filtered, press
 from trio_worker.telemetry.snapshot import Snapshot
 
 ALL = frozenset({Quit, Pause, Resume, Drain})
@@ -94,7 +94,7 @@ def test_space_freezes_what_stood_on_the_screen() -> None:
 def test_filter_shows_matching_rows_and_leaves_figures() -> None:
     """A filter thins out lists; every figure stays that of all."""
     view, _ = typed(View(), "/resetpass\r")
-    found = shown(view, busy())
+    found = filtered(view, busy())
 
     assert {line.settled.email_type for line in found.latest} == {"ResetPassword"}
     assert found.ledger == busy().ledger
@@ -103,7 +103,7 @@ def test_filter_shows_matching_rows_and_leaves_figures() -> None:
 
 def test_errors_only_leaves_out_what_was_sent() -> None:
     """What was sent is not what one looks for at night."""
-    found = shown(typed(View(), "e")[0], busy())
+    found = filtered(typed(View(), "e")[0], busy())
 
     assert found.latest
     assert all(line.settled.disposition != "sent" for line in found.latest)

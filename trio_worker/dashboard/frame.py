@@ -35,7 +35,7 @@ from trio_worker.dashboard.panels import (
     time_panel,
 )
 from trio_worker.dashboard.status_line import status_words
-from trio_worker.dashboard.view import Page, View, shown
+from trio_worker.dashboard.view import Page, View, filtered
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 
 # More rows than this say nothing that the figures above them do not.
@@ -123,7 +123,7 @@ def frame_lines(snapshot: Snapshot, width: int, height: int, view: View = PLAIN_
     if width < 60 or height < 10:
         return [_one_line(snapshot, width)]
     inner = width - 2
-    now = shown(view, snapshot if view.frozen is None else view.frozen)
+    now = filtered(view, snapshot if view.frozen is None else view.frozen)
     frozen_seconds = None if view.frozen is None else max(0.0, snapshot.at - view.frozen.at)
     head = [header(now, inner, frozen_seconds)]
     if view.page is not Page.OVERVIEW:

@@ -142,7 +142,7 @@ def _type(view: View, typing: Typing, key: str) -> tuple[View, Action | None]:
             assert_never(typing)
 
 
-def shown(view: View, snapshot: Snapshot) -> Snapshot:
+def filtered(view: View, snapshot: Snapshot) -> Snapshot:
     """Return the snapshot as the view filters it: only the lists, never a figure."""
     if not view.filter and not view.only_errors:
         return snapshot
