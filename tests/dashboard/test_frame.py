@@ -29,7 +29,7 @@ from tests.support.snapshot import (
 from trio_worker.dashboard.cell_text import in_ascii, printable_cells, width_of
 from trio_worker.dashboard.frame import render_frame, render_svg
 from trio_worker.dashboard.status_line import status_line
-from trio_worker.dashboard.view import Drain, Page, Pause, Quit, Resume, Typing, View
+from trio_worker.dashboard.view import DrainKey, Page, PauseKey, QuitKey, ResumeKey, Typing, View
 from trio_worker.queue.claim import Source
 from trio_worker.queue.record import Cause
 from trio_worker.smtp.events import ConnectionView
@@ -102,7 +102,7 @@ def assert_golden(name: str, text: str) -> None:
     assert text + "\n" == path.read_text(encoding="utf-8")
 
 
-KEYS = View(has_keys=True, may=frozenset({Quit, Pause, Resume, Drain}))
+KEYS = View(has_keys=True, may=frozenset({QuitKey, PauseKey, ResumeKey, DrainKey}))
 _QUEUE = QueueSeen(12_431, 961, 64, 0, 7, due=12, oldest_seconds=30.2, is_estimate=True)
 VIEWED_FRAMES = {
     "fleet-80x24": (fleet(), 80, 24, KEYS),
@@ -145,7 +145,7 @@ def test_paused_queue_is_offered_to_be_resumed(size: tuple[int, int]) -> None:
     frame = plain(render_frame(snapshot, *size, KEYS))
     assert "p resume" in frame
     assert "p pause" not in frame
-    assert "p resume" not in plain(render_frame(snapshot, *size, evolve(KEYS, may=frozenset({Quit}))))
+    assert "p resume" not in plain(render_frame(snapshot, *size, evolve(KEYS, may=frozenset({QuitKey}))))
 
 
 def test_picture_is_the_frame() -> None:
@@ -638,7 +638,7 @@ looks = st.builds(
     filter=words,
     only_errors=st.booleans(),
     has_keys=st.booleans(),
-    may=st.sampled_from([frozenset({Quit}), frozenset({Quit, Pause, Resume, Drain})]),
+    may=st.sampled_from([frozenset({QuitKey}), frozenset({QuitKey, PauseKey, ResumeKey, DrainKey})]),
     frozen=st.sampled_from([None, busy()]),
     typing=st.none() | st.sampled_from(Typing),
     typed=words,

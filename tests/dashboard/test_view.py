@@ -13,14 +13,25 @@ from hypothesis import strategies as st
 
 from tests.support.snapshot import busy
 from trio_worker.dashboard.keyboard import Keyboard, split_keys
-from trio_worker.dashboard.view import Action, Drain, Page, Pause, Quit, Resume, Typing, View, filtered, press
+from trio_worker.dashboard.view import (
+    DrainKey,
+    KeyAction,
+    Page,
+    PauseKey,
+    QuitKey,
+    ResumeKey,
+    Typing,
+    View,
+    filtered,
+    press,
+)
 from trio_worker.telemetry.snapshot import Snapshot
 
-ALL = frozenset({Quit, Pause, Resume, Drain})
+ALL = frozenset({QuitKey, PauseKey, ResumeKey, DrainKey})
 keys = st.lists(st.sampled_from("q1235?e/pd+- \x1b\r\x7faresume") | st.characters(), max_size=40)
 
 
-def typed(view: View, text: str, snapshot: Snapshot | None = None) -> tuple[View, Action | None]:
+def typed(view: View, text: str, snapshot: Snapshot | None = None) -> tuple[View, KeyAction | None]:
     action = None
     for key in text:
         view, action = press(view, key, snapshot or busy())
@@ -40,7 +51,7 @@ def test_any_keys_give_a_view(pressed: list[str]) -> None:
     for key in pressed:
         was_typing = view.typing
         view, action = press(view, key, busy())
-        if action is not None and not isinstance(action, Quit):
+        if action is not None and not isinstance(action, QuitKey):
             assert was_typing is not None
             assert key in "\r\n"
 
@@ -48,18 +59,18 @@ def test_any_keys_give_a_view(pressed: list[str]) -> None:
 @pytest.mark.parametrize(
     ("keys", "snapshot", "action"),
     [
-        ("pmaintenance\r", busy(), Pause("maintenance")),
+        ("pmaintenance\r", busy(), PauseKey("maintenance")),
         ("p\r", busy(), None),
         ("pno\x1b", busy(), None),
-        ("presume\r", paused(), Resume()),
+        ("presume\r", paused(), ResumeKey()),
         ("pyes\r", paused(), None),
-        ("ddrain\r", busy(), Drain()),
+        ("ddrain\r", busy(), DrainKey()),
         ("dd\r", busy(), None),
-        ("ddrainx\x7f\r", busy(), Drain()),
-        ("q", busy(), Quit()),
+        ("ddrainx\x7f\r", busy(), DrainKey()),
+        ("q", busy(), QuitKey()),
     ],
 )
-def test_actions_have_to_be_typed(keys: str, snapshot: Snapshot, action: Action | None) -> None:
+def test_actions_have_to_be_typed(keys: str, snapshot: Snapshot, action: KeyAction | None) -> None:
     """A pause needs a reason, a resume and a drain their own word; anything else is no."""
     view, done = typed(View(may=ALL), keys, snapshot)
 
@@ -156,7 +167,7 @@ def test_terminal_is_given_back_as_it_was() -> None:
 
 def test_a_dashboard_of_all_workers_cannot_drain_them() -> None:
     """It says how one is drained, and does not claim that it may only look."""
-    view, action = press(View(may=frozenset({Quit, Pause, Resume})), "d", busy())
+    view, action = press(View(may=frozenset({QuitKey, PauseKey, ResumeKey})), "d", busy())
 
     assert action is None
     assert "worker drain NAME" in view.notice

@@ -8,7 +8,7 @@ from trio_worker.cli.pausing import pause_by_key, resume_by_key
 from trio_worker.dashboard.keyboard import Keyboard
 from trio_worker.dashboard.live import Dashboard
 from trio_worker.dashboard.screen import Screen
-from trio_worker.dashboard.view import Action, Drain, Pause, Quit, Resume, View
+from trio_worker.dashboard.view import DrainKey, KeyAction, PauseKey, QuitKey, ResumeKey, View
 from trio_worker.queue.counts import count_act
 from trio_worker.queue.operator_counts import Act
 from trio_worker.worker.worker import Worker
@@ -17,16 +17,16 @@ from trio_worker.worker.worker import Worker
 def dashboard_of(worker: Worker, screen: Screen, keyboard: Keyboard | None, *, only_ascii: bool) -> Dashboard:
     """Return what draws a worker on a screen; its keys drain the worker, pause and resume the queue."""
 
-    async def act(action: Action) -> str:
+    async def act(action: KeyAction) -> str:
         match action:
-            case Quit() | Drain():
+            case QuitKey() | DrainKey():
                 worker.drain("a key")
-                if isinstance(action, Drain):
+                if isinstance(action, DrainKey):
                     await count_act(worker.client, worker.options.queue.name, Act.WORKER_DRAIN)
                 return f"draining {len(worker.in_flight)}; Ctrl-C hurries"
-            case Pause(reason):
+            case PauseKey(reason):
                 return await pause_by_key(worker.client, worker.options.queue.name, reason)
-            case Resume():
+            case ResumeKey():
                 return await resume_by_key(worker.client, worker.options.queue.name)
             case _:
                 assert_never(action)
@@ -36,6 +36,6 @@ def dashboard_of(worker: Worker, screen: Screen, keyboard: Keyboard | None, *, o
         screen,
         keyboard,
         act,
-        View(may=frozenset({Quit, Pause, Resume, Drain})),
+        View(may=frozenset({QuitKey, PauseKey, ResumeKey, DrainKey})),
         ascii_only=only_ascii,
     )

@@ -24,7 +24,7 @@ from trio_worker.dashboard.keyboard import open_keyboard
 from trio_worker.dashboard.live import Dashboard
 from trio_worker.dashboard.screen import open_screen
 from trio_worker.dashboard.terminal import has_color, is_ascii_only, is_live
-from trio_worker.dashboard.view import Action, Drain, Pause, Quit, Resume, View
+from trio_worker.dashboard.view import DrainKey, KeyAction, PauseKey, QuitKey, ResumeKey, View
 from trio_worker.fleet.watch import Watch
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
@@ -91,21 +91,23 @@ async def _show_live(watch: Watch, client: RedisClient, interval: float, *, only
     with open_keyboard() as keyboard, open_screen(sys.stdout, color=has_color(os.environ)) as screen:
         async with trio.open_nursery() as nursery:
 
-            async def act(action: Action) -> str:
+            async def act(action: KeyAction) -> str:
                 match action:
-                    case Quit():
+                    case QuitKey():
                         nursery.cancel_scope.cancel()
                         return ""
-                    case Drain():
+                    case DrainKey():
                         raise AssertionError("no key may drain all workers")
-                    case Pause(reason):
+                    case PauseKey(reason):
                         return await pause_by_key(client, watch.queue_name, reason)
-                    case Resume():
+                    case ResumeKey():
                         return await resume_by_key(client, watch.queue_name)
                     case _:
                         assert_never(action)
 
-            may: frozenset[type[Action]] = frozenset({Quit, Pause, Resume}) if may_write else frozenset({Quit})
+            may: frozenset[type[KeyAction]] = (
+                frozenset({QuitKey, PauseKey, ResumeKey}) if may_write else frozenset({QuitKey})
+            )
             dashboard = Dashboard(
                 watch.snapshot,
                 screen,

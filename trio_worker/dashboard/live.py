@@ -15,7 +15,7 @@ from trio_worker.dashboard.frame import Frame
 from trio_worker.dashboard.keyboard import Keyboard
 from trio_worker.dashboard.screen import Screen
 from trio_worker.dashboard.terminal import next_tick
-from trio_worker.dashboard.view import Action, View, press
+from trio_worker.dashboard.view import KeyAction, View, press
 from trio_worker.telemetry.snapshot import Snapshot
 
 # Dragging a window's edge asks for a hundred frames a second; ten are enough for the eye and cost little.
@@ -35,7 +35,7 @@ class Dashboard:
     take_snapshot: Callable[[], Snapshot]
     screen: Screen
     keyboard: Keyboard | None = None
-    act: Callable[[Action], Awaitable[str]] | None = None
+    act: Callable[[KeyAction], Awaitable[str]] | None = None
     view: View = field(factory=View)
     ascii_only: bool = False
     _drawn: Snapshot | None = None

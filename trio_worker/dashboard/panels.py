@@ -31,7 +31,7 @@ from trio_worker.dashboard.cells import (
     rule_room,
     table,
 )
-from trio_worker.dashboard.view import Action, Drain, Pause, Resume, View
+from trio_worker.dashboard.view import DrainKey, KeyAction, PauseKey, ResumeKey, View
 from trio_worker.queue.ages import BAR_BOUNDS, AgeBars
 from trio_worker.redis.server import ServerState
 from trio_worker.telemetry.alerts import Severity, alerts, is_stale, outlook, state
@@ -58,15 +58,15 @@ _SEVERITY_STYLES = {Severity.CALM: GOOD, Severity.CAUTION: CAUTION, Severity.TRO
 _ODD_DISPOSITIONS = {Disposition.HELD, Disposition.FENCED, Disposition.UNSETTLED}
 _PAUSE_KEY, _RESUME_KEY, _DRAIN_KEY = "p pause", "p resume", "d drain"
 _TYPING_HINT = "Enter confirms, Esc leaves; every other key is text"
-_HELP: tuple[tuple[str, str, type[Action] | None], ...] = (
+_HELP: tuple[tuple[str, str, type[KeyAction] | None], ...] = (
     ("q", "leave; a worker drains first", None),
     ("1 to 5", "overview, workers, connections, failures, latest; again: back", None),
     ("space", "freeze, and go on", None),
     ("/", "only jobs, causes and workers with what is typed; Esc: all", None),
     ("e", "show only what was not sent", None),
     ("+ -", "look more or less often", None),
-    ("p", "pause the queue for 15 minutes, or resume a paused one", Pause),
-    ("d", "drain this worker", Drain),
+    ("p", "pause the queue for 15 minutes, or resume a paused one", PauseKey),
+    ("d", "drain this worker", DrainKey),
     ("", "", None),
     ("waiting", "in the producers' list; delayed: for later; due: it is time", None),
     ("leased", "a worker has it; held: nobody knows if it was delivered", None),
@@ -134,8 +134,8 @@ def _action_keys(snapshot: Snapshot, view: View) -> list[str]:
     if not view.has_keys:
         return []
     is_paused = snapshot.queue is not None and bool(snapshot.queue.paused)
-    keys = [_RESUME_KEY if is_paused else _PAUSE_KEY] if (Resume if is_paused else Pause) in view.may else []
-    return [*keys, *([_DRAIN_KEY] if Drain in view.may else [])]
+    keys = [_RESUME_KEY if is_paused else _PAUSE_KEY] if (ResumeKey if is_paused else PauseKey) in view.may else []
+    return [*keys, *([_DRAIN_KEY] if DrainKey in view.may else [])]
 
 
 def prompt_lines(view: View, width: int) -> list[Line]:

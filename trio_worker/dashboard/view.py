@@ -40,28 +40,28 @@ class Typing(Enum):
 
 
 @frozen
-class Quit:
+class QuitKey:
     """Leave; a run drains first."""
 
 
 @frozen
-class Pause:
+class PauseKey:
     """Pause the queue."""
 
     reason: str
 
 
 @frozen
-class Resume:
+class ResumeKey:
     """End the pause of the queue."""
 
 
 @frozen
-class Drain:
+class DrainKey:
     """Drain the worker."""
 
 
-Action: TypeAlias = Quit | Pause | Resume | Drain
+KeyAction: TypeAlias = QuitKey | PauseKey | ResumeKey | DrainKey
 
 
 @frozen
@@ -73,21 +73,21 @@ class View:
     only_errors: bool = False
     every_seconds: float = 1.0
     has_keys: bool = False
-    may: frozenset[type[Action]] = frozenset({Quit})
+    may: frozenset[type[KeyAction]] = frozenset({QuitKey})
     frozen: Snapshot | None = None
     typing: Typing | None = None
     typed: str = field(default="", repr=False)
     notice: str = ""  # what became of the last action
 
 
-def press(view: View, key: str, snapshot: Snapshot) -> tuple[View, Action | None]:
+def press(view: View, key: str, snapshot: Snapshot) -> tuple[View, KeyAction | None]:
     """Return the view after a key, and what is to be done; ``snapshot`` is what stood on the screen."""
     if view.typing is not None:
         return _type(view, view.typing, key)
     view = evolve(view, notice="")
     match key:
         case "q" | "Q":
-            return view, Quit()
+            return view, QuitKey()
         case "1" | "2" | "3" | "4" | "5" | "?":
             page = Page(key)
             return evolve(view, page=Page.OVERVIEW if view.page is page else page), None
@@ -105,22 +105,22 @@ def press(view: View, key: str, snapshot: Snapshot) -> tuple[View, Action | None
             return evolve(view, typing=Typing.FILTER, typed=view.filter), None
         case "p":
             is_paused = snapshot.queue is not None and bool(snapshot.queue.paused)
-            return _ask(view, Typing.RESUME if is_paused else Typing.PAUSE, Resume if is_paused else Pause), None
+            return _ask(view, Typing.RESUME if is_paused else Typing.PAUSE, ResumeKey if is_paused else PauseKey), None
         case "d":
-            return _ask(view, Typing.DRAIN, Drain), None
+            return _ask(view, Typing.DRAIN, DrainKey), None
         case _:
             return view, None
 
 
-def _ask(view: View, typing: Typing, action: type[Action]) -> View:
-    if action is Drain and Pause in view.may and Drain not in view.may:
+def _ask(view: View, typing: Typing, action: type[KeyAction]) -> View:
+    if action is DrainKey and PauseKey in view.may and DrainKey not in view.may:
         return evolve(view, notice="which one? trio-worker worker drain NAME")
     if action not in view.may:
         return evolve(view, notice="this dashboard only looks; start it with --write to act")
     return evolve(view, typing=typing, typed="")
 
 
-def _type(view: View, typing: Typing, key: str) -> tuple[View, Action | None]:
+def _type(view: View, typing: Typing, key: str) -> tuple[View, KeyAction | None]:
     if key == _ESCAPE:
         return evolve(view, typing=None, typed=""), None
     if key in _BACKSPACE:
@@ -133,11 +133,11 @@ def _type(view: View, typing: Typing, key: str) -> tuple[View, Action | None]:
         case Typing.FILTER:
             return evolve(done, filter=typed), None
         case Typing.PAUSE:
-            return (done, Pause(typed)) if typed else (evolve(done, notice="not paused: no reason given"), None)
+            return (done, PauseKey(typed)) if typed else (evolve(done, notice="not paused: no reason given"), None)
         case Typing.RESUME:
-            return (done, Resume()) if typed == "resume" else (evolve(done, notice="still paused"), None)
+            return (done, ResumeKey()) if typed == "resume" else (evolve(done, notice="still paused"), None)
         case Typing.DRAIN:
-            return (done, Drain()) if typed == "drain" else (evolve(done, notice="not drained"), None)
+            return (done, DrainKey()) if typed == "drain" else (evolve(done, notice="not drained"), None)
         case _:
             assert_never(typing)
 
