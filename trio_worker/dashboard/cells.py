@@ -17,7 +17,7 @@ from rich.style import Style
 from trio_worker.dashboard.cell_text import cut, width_of
 from trio_worker.telemetry.words import count
 
-Line: TypeAlias = list[Segment]
+CellLine: TypeAlias = list[Segment]
 
 PLAIN = Style()
 DIM = Style(dim=True)
@@ -51,14 +51,14 @@ def cell(text: str, width: int, style: Style = PLAIN, *, is_right: bool = False)
     return Segment(blank + fitted if is_right else fitted + blank, style)
 
 
-def blank(width: int) -> Line:
+def blank(width: int) -> CellLine:
     """Return an empty line."""
     return [Segment(" " * width, PLAIN)]
 
 
-def row(cells: Iterable[Segment], width: int) -> Line:
+def row(cells: Iterable[Segment], width: int) -> CellLine:
     """Return cells side by side, two blanks between them, in exactly ``width`` cells; the last ones are cut."""
-    line: Line = []
+    line: CellLine = []
     room = width
     for number, segment in enumerate(cells):
         text = ("  " if number else "") + segment.text
@@ -78,7 +78,7 @@ def rule_room(title: str, width: int, note: str = "") -> int:
     return width - len(title) - 4 - (len(note) + 3 if note else 0)
 
 
-def rule(title: str, width: int, aside: str = "", note: str = "", aside_style: Style = PLAIN) -> Line:
+def rule(title: str, width: int, aside: str = "", note: str = "", aside_style: Style = PLAIN) -> CellLine:
     """Return the line that opens a panel: title, what it says now, a rule, and what it speaks of."""
     room = rule_room(title, width)
     kept_note = note if len(aside) <= rule_room(title, width, note) else ""
@@ -89,7 +89,7 @@ def rule(title: str, width: int, aside: str = "", note: str = "", aside_style: S
     return [*left, Segment(" " + "─" * (width - used - 1), DIM), *right]
 
 
-def table(columns: Sequence[Column], width: int) -> list[Line]:
+def table(columns: Sequence[Column], width: int) -> list[CellLine]:
     """Return labels over values; the widths follow from the labels and ``width`` alone, so that nothing jumps."""
     minimums = [max(len(column.label), column.minimum_width) + 2 * bool(column.sign) for column in columns]
     share, rest = divmod(max(0, width - sum(minimums)), len(columns))
@@ -105,7 +105,9 @@ def _value_cell(column: Column, width: int) -> Segment:
     return cell(f"{text} {column.sign}" if column.sign else text, width, column.style, is_right=True)
 
 
-def beside(left: Sequence[Line], right: Sequence[Line], left_width: int, right_width: int, gap: int) -> list[Line]:
+def beside(
+    left: Sequence[CellLine], right: Sequence[CellLine], left_width: int, right_width: int, gap: int
+) -> list[CellLine]:
     """Return two blocks of lines side by side; the shorter one is filled with blanks."""
     pairs = zip_longest(left, right)
     return [[*(a or blank(left_width)), Segment(" " * gap, PLAIN), *(b or blank(right_width))] for a, b in pairs]

@@ -17,7 +17,7 @@ from rich.segment import Segment
 from rich.terminal_theme import SVG_EXPORT_THEME
 
 from trio_worker.dashboard.cell_text import cut, in_ascii, width_of
-from trio_worker.dashboard.cells import PLAIN, Line, beside, blank
+from trio_worker.dashboard.cells import PLAIN, CellLine, beside, blank
 from trio_worker.dashboard.lists import connections_panel, failures_panel, latest_panel, workers_panel
 from trio_worker.dashboard.panels import (
     ONE_LINE_WIDTH,
@@ -118,7 +118,7 @@ def open_console(screen: TextIO, width: int, height: int, *, color: bool, record
     )
 
 
-def frame_lines(snapshot: Snapshot, width: int, height: int, view: View = PLAIN_VIEW) -> list[Line]:
+def frame_lines(snapshot: Snapshot, width: int, height: int, view: View = PLAIN_VIEW) -> list[CellLine]:
     """Return the lines of a frame of any size; from 60x10 on one column at each side stays free."""
     if width < 60 or height < 10:
         return [_one_line(snapshot, width)]
@@ -141,7 +141,7 @@ def frame_lines(snapshot: Snapshot, width: int, height: int, view: View = PLAIN_
     return [[Segment(" ", PLAIN), *line] for line in lines[:height]]
 
 
-def _page(snapshot: Snapshot, head: list[Line], width: int, height: int, view: View) -> list[Line]:
+def _page(snapshot: Snapshot, head: list[CellLine], width: int, height: int, view: View) -> list[CellLine]:
     """Return one list as long as the screen, or the help."""
     lines = [*head, *hint_lines(snapshot, width, 1, view)]
     match view.page:
@@ -160,7 +160,7 @@ def _page(snapshot: Snapshot, head: list[Line], width: int, height: int, view: V
             assert_never(view.page)
 
 
-def _one_line(snapshot: Snapshot, width: int) -> Line:
+def _one_line(snapshot: Snapshot, width: int) -> CellLine:
     """Return as many whole parts of the status line as fit, at least the first one, cut if need be."""
     room = max(1, width - 1)
     words = status_words(snapshot)
@@ -169,7 +169,7 @@ def _one_line(snapshot: Snapshot, width: int) -> Line:
     return [Segment(cut("".join(words), room), PLAIN)]
 
 
-def _small(snapshot: Snapshot, head: list[Line], width: int, height: int, view: View) -> list[Line]:
+def _small(snapshot: Snapshot, head: list[CellLine], width: int, height: int, view: View) -> list[CellLine]:
     lines = [
         *head,
         *hint_lines(snapshot, width, 1, view),
@@ -180,7 +180,7 @@ def _small(snapshot: Snapshot, head: list[Line], width: int, height: int, view: 
     return lines + latest_panel(snapshot, width, height - len(lines) - 1)
 
 
-def _one_column(snapshot: Snapshot, head: list[Line], width: int, height: int, view: View) -> list[Line]:
+def _one_column(snapshot: Snapshot, head: list[CellLine], width: int, height: int, view: View) -> list[CellLine]:
     head = [*head, *hint_lines(snapshot, width, 1, view)]
     figures = [
         queue_panel(snapshot, width),
@@ -207,7 +207,7 @@ def _most_who_rows(snapshot: Snapshot) -> int:
     return min(CONNECTION_ROWS, max(1, snapshot.max_connections))
 
 
-def _who_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
+def _who_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
     """Return the panel of who sends: one worker's connections, or all workers."""
     panel = workers_panel if snapshot.scope is Scope.FLEET else connections_panel
     return panel(snapshot, width, rows)
@@ -224,7 +224,7 @@ def _shared(rows: int, *most: int) -> list[int]:
     return shares
 
 
-def _two_columns(snapshot: Snapshot, head: list[Line], width: int, height: int, view: View) -> list[Line]:
+def _two_columns(snapshot: Snapshot, head: list[CellLine], width: int, height: int, view: View) -> list[CellLine]:
     left_width = min(_LEFT_WIDTH, (width - _COLUMN_GAP) // 2)
     right_width = width - left_width - _COLUMN_GAP
     body = min(_BODY_LINES + (height - 32) // 2, _MOST_BODY_LINES)
@@ -245,7 +245,7 @@ def _two_columns(snapshot: Snapshot, head: list[Line], width: int, height: int, 
     return lines + latest_panel(snapshot, width, height - len(lines) - 1)
 
 
-def _figures_column(snapshot: Snapshot, width: int, height: int, *, has_server: bool) -> list[Line]:
+def _figures_column(snapshot: Snapshot, width: int, height: int, *, has_server: bool) -> list[CellLine]:
     gap = blank(width)
     above = [*queue_panel(snapshot, width), gap]
     below = [gap, *time_panel(snapshot, width), gap, *run_panel(snapshot, width)]
@@ -255,12 +255,12 @@ def _figures_column(snapshot: Snapshot, width: int, height: int, *, has_server: 
     return [*above, *flow, *chart_panel(snapshot, width, chart_lines), *below]
 
 
-def _lists_column(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+def _lists_column(snapshot: Snapshot, width: int, height: int) -> list[CellLine]:
     # A blank between the lists, their titles, the headings of the first, and the ages below another blank.
     rows = height - 4 - 1 - _AGE_LINES
     who_rows = min(_most_who_rows(snapshot), rows - _LEAST_FAILURE_ROWS)
     beside_rows = min(len(snapshot.workers), _MOST_OTHER_ROWS)
-    others: list[Line] = []
+    others: list[CellLine] = []
     if snapshot.scope is Scope.WORKER and len(snapshot.workers) > 1 and rows >= _ROOMY_ROWS:
         others = [blank(width), *workers_panel(snapshot, width, beside_rows)]
         who_rows = min(who_rows, rows - len(others) - _LEAST_FAILURE_ROWS)
@@ -276,7 +276,7 @@ def _lists_column(snapshot: Snapshot, width: int, height: int) -> list[Line]:
     ]
 
 
-def _trimmed(line: Line) -> Line:
+def _trimmed(line: CellLine) -> CellLine:
     """Return the line without the blanks at its end, which the screen clears by itself."""
     kept = list(line)
     while kept:

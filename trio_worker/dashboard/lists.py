@@ -9,7 +9,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from trio_worker.dashboard.cell_text import printable_cells, width_of
-from trio_worker.dashboard.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, Line, blank, cell, row, rule
+from trio_worker.dashboard.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, CellLine, blank, cell, row, rule
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.telemetry.feed import OutcomeLine
 from trio_worker.telemetry.heartbeat import DeathCount, WorkerSeen
@@ -56,7 +56,7 @@ _WORKER_HEADS = (
 )
 
 
-def connections_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
+def connections_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
     """Return CONNECTIONS: a rule, headings, and ``rows`` lines; the busy ones first, the longest in a state on top."""
     is_closed = isinstance(snapshot.breaker, Closed)
     views = snapshot.connections
@@ -111,7 +111,7 @@ def _connection_cells(
     ]
 
 
-def workers_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
+def workers_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
     """Return WORKERS: a rule, headings, and ``rows`` lines, those in trouble on top; more than fit are counted."""
     workers = snapshot.workers
     live = sum(not worker.is_lost for worker in workers)
@@ -168,7 +168,7 @@ def _worker_cells(words: tuple[str, ...], width: int, style: Style) -> list[Segm
     return cells + tail
 
 
-def failures_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
+def failures_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
     """Return FAILURES: a rule and ``rows`` lines, a cause each, the most frequent first; deaths stay in view."""
     total = sum(cause.count for cause in snapshot.causes)
     aside = f"{counted(total, 'job')}, {counted(len(snapshot.causes), 'cause')}" if total else "none"
@@ -203,7 +203,7 @@ def disposition_cell(disposition: Disposition) -> Segment:
     return cell(word, 9 if disposition is Disposition.UNSETTLED else 8, _DISPOSITION_STYLES[disposition])
 
 
-def latest_panel(snapshot: Snapshot, width: int, rows: int) -> list[Line]:
+def latest_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
     """Return LATEST: a rule, headings where they fit, and ``rows`` lines, newest last.
 
     At a hundred mails a second a failure would be gone before it is read: half of the rows are kept for what was not

@@ -22,8 +22,8 @@ from trio_worker.dashboard.cells import (
     GOOD,
     PLAIN,
     TROUBLE,
+    CellLine,
     Column,
-    Line,
     blank,
     cell,
     chart,
@@ -83,7 +83,7 @@ _HELP: tuple[tuple[str, str, type[KeyAction] | None], ...] = (
 _LEAST = {Disposition.SENT: 9, Disposition.DELAYED: 8, Disposition.DEAD: 6, Disposition.HELD: 5}
 
 
-def header(snapshot: Snapshot, width: int, frozen_seconds: float | None = None) -> Line:
+def header(snapshot: Snapshot, width: int, frozen_seconds: float | None = None) -> CellLine:
     """Return the first line: what runs where, how it is, since when, and the time; or that it stands still."""
     now = state(snapshot)
     tail = f"up {duration(snapshot.up_seconds):>6}  {clock(snapshot.at)}Z"
@@ -98,13 +98,13 @@ def header(snapshot: Snapshot, width: int, frozen_seconds: float | None = None) 
     return [Segment(name, BOLD), queue, Segment("  ", PLAIN), mark, Segment("  " + tail, PLAIN)]
 
 
-def alert_lines(snapshot: Snapshot, width: int, height: int, key: str = "") -> list[Line]:
+def alert_lines(snapshot: Snapshot, width: int, height: int, key: str = "") -> list[CellLine]:
     """Return exactly ``height`` lines: what an operator should know now, else blanks.
 
     Where alerts fill them all, the last one ends with ``key``, what can be pressed about them.
     """
     found = alerts(snapshot)
-    lines: list[Line] = []
+    lines: list[CellLine] = []
     for number, alert in enumerate(found[:height], start=1):
         hidden = len(found) - height
         is_last = number == height
@@ -115,7 +115,7 @@ def alert_lines(snapshot: Snapshot, width: int, height: int, key: str = "") -> l
     return lines + [blank(width)] * (height - len(lines))
 
 
-def hint_lines(snapshot: Snapshot, width: int, height: int, view: View) -> list[Line]:
+def hint_lines(snapshot: Snapshot, width: int, height: int, view: View) -> list[CellLine]:
     """Return the alerts; where there are fewer than lines, the last line says which keys there are."""
     actions = _action_keys(snapshot, view)
     resumes = _RESUME_KEY if _RESUME_KEY in actions and view.typing is None else ""
@@ -138,7 +138,7 @@ def _action_keys(snapshot: Snapshot, view: View) -> list[str]:
     return [*keys, *([_DRAIN_KEY] if DrainKey in view.may else [])]
 
 
-def prompt_lines(view: View, width: int) -> list[Line]:
+def prompt_lines(view: View, width: int) -> list[CellLine]:
     """Return the line that is being typed, below what ends it; or what became of the last one."""
     if view.typing is None:
         return [[cell(view.notice, width, CAUTION)]]
@@ -149,7 +149,7 @@ def prompt_lines(view: View, width: int) -> list[Line]:
     return [[cell(_TYPING_HINT, width, DIM)], prompt]
 
 
-def help_lines(view: View, width: int) -> list[Line]:
+def help_lines(view: View, width: int) -> list[CellLine]:
     """Return what each key does, and what the words on the screen mean."""
     lines = [blank(width)]
     for key, meaning, action in _HELP:
@@ -158,7 +158,7 @@ def help_lines(view: View, width: int) -> list[Line]:
     return lines
 
 
-def queue_panel(snapshot: Snapshot, width: int) -> list[Line]:
+def queue_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
     """Return QUEUE, three lines: how many jobs are in each state, and where the waiting list is heading."""
     queue, ahead = snapshot.queue, outlook(snapshot)
     stale = is_stale(snapshot)
@@ -182,7 +182,7 @@ def queue_panel(snapshot: Snapshot, width: int) -> list[Line]:
     return [rule("QUEUE", width, ahead.words, note, aside_style), *table(columns, width)]
 
 
-def flow_panel(snapshot: Snapshot, width: int, chart_lines: int) -> list[Line]:
+def flow_panel(snapshot: Snapshot, width: int, chart_lines: int) -> list[CellLine]:
     """Return FLOW: a rule, the rates on one line (two where it is narrow), and the chart of what was sent.
 
     The rule names the mails in flight too, where that leaves room for whose figures they are.
@@ -207,7 +207,7 @@ def flow_panel(snapshot: Snapshot, width: int, chart_lines: int) -> list[Line]:
     return lines + chart_panel(snapshot, width, chart_lines)
 
 
-def chart_panel(snapshot: Snapshot, width: int, height: int) -> list[Line]:
+def chart_panel(snapshot: Snapshot, width: int, height: int) -> list[CellLine]:
     """Return the chart of mails sent, one column a second, with its greatest value."""
     columns = width - 21
     most = max(snapshot.spark_sent[-columns:], default=0)
@@ -220,7 +220,7 @@ def chart_panel(snapshot: Snapshot, width: int, height: int) -> list[Line]:
     return lines
 
 
-def time_panel(snapshot: Snapshot, width: int) -> list[Line]:
+def time_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
     """Return TIME, four lines: how long things take, over the last five minutes."""
     is_estimate = snapshot.queue is not None and snapshot.queue.is_estimate
     size = min(11, (width - 18) // 4)
@@ -235,13 +235,13 @@ def time_panel(snapshot: Snapshot, width: int) -> list[Line]:
     return [[*title, *heads], *(_time_row(name, times, room, size, is_estimate=e) for name, times, e in rows)]
 
 
-def _time_row(name: str, times: Quantiles, room: int, size: int, *, is_estimate: bool) -> Line:
+def _time_row(name: str, times: Quantiles, room: int, size: int, *, is_estimate: bool) -> CellLine:
     figures = (times.p50, times.p95, times.p99, times.most)
     cells = [cell(duration(each, is_estimate=is_estimate), size, PLAIN, is_right=True) for each in figures]
     return [cell(f" {name}", room, DIM), *cells]
 
 
-def run_panel(snapshot: Snapshot, width: int) -> list[Line]:
+def run_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
     """Return THIS RUN: the ledger, whose figures add up: claimed is in hand and all that follows up to unsettled."""
     ledger = snapshot.ledger
     columns = [Column("claimed", ledger.claimed, minimum_width=9)]
@@ -259,7 +259,7 @@ def run_panel(snapshot: Snapshot, width: int) -> list[Line]:
     return [title, *table(even[:5], width), *table(even[5:], width)]
 
 
-def age_panel(snapshot: Snapshot, width: int) -> list[Line]:
+def age_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
     """Return AGE, six lines: how many of the waiting jobs were how old, from samples scaled to all of them."""
     ages = None if snapshot.queue is None else snapshot.queue.ages
     lines = [rule("AGE", width, _age_words(ages), "every 5 s")]
@@ -287,7 +287,7 @@ def _age_words(ages: AgeBars | None) -> str:
     return words + (f", {ages.undated:,} undated" if ages.undated else "")
 
 
-def redis_panel(snapshot: Snapshot, width: int) -> list[Line]:
+def redis_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
     """Return REDIS, three lines: the round trip, and how the server is, as far as it tells."""
     server = snapshot.queue.server if snapshot.queue is not None and snapshot.queue.server else ServerState()
     is_careless = server.policy not in ("", "noeviction")
@@ -306,7 +306,7 @@ def redis_panel(snapshot: Snapshot, width: int) -> list[Line]:
     return [rule("REDIS", width, "", "every 10 s"), *table(columns, width)]
 
 
-def summary_table(snapshot: Snapshot, width: int) -> list[Line]:
+def summary_table(snapshot: Snapshot, width: int) -> list[CellLine]:
     """Return two lines with the figures of this worker that matter most, for small screens."""
     rates, uncertain = snapshot.rates, snapshot.ledger.uncertain
     columns = [
@@ -334,6 +334,6 @@ def run_words(snapshot: Snapshot, room: int) -> str:
     return ", ".join(words)
 
 
-def _pad(cells: list[Segment], width: int) -> Line:
+def _pad(cells: list[Segment], width: int) -> CellLine:
     room = width - sum(width_of(segment.text) for segment in cells)
     return [*cells, Segment(" " * max(0, room), PLAIN)]
