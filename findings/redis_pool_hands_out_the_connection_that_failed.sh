@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # redis-py's asyncio pool hands out the connection that could not be opened, again and again, before one that is open.
 #
-# What most expect: a pool that has an open, idle connection uses it. A connection that cannot be opened costs one call
-# an error, and the next call goes over the open one.
-# What happens: connections lie on a stack, and one whose opening failed is put back on top like any other. While it
-# cannot be opened (a firewall or a server that takes no further client, no file descriptor left), every call takes it,
-# tries to open it, and fails; the open connection below it is not used until the other one can be opened.
-# Why it matters to somebody who sends mail: a queue worker that once needed a second connection, and could not have it,
-# settles nothing any more although Redis answers on the connection that it holds. Its mails are sent, and stay unsettled.
+# Most people expect: a pool uses an open, idle connection if it has one. A connection that cannot be opened makes one call
+# fail, and the next call goes over the open one.
+# What happens: idle connections are a stack, and one that failed to open is put back on top like any other. While it
+# cannot be opened (a firewall or a server that accepts no more clients, no file descriptor left), every call takes it,
+# tries to open it, and fails. The open connection below it stays unused until the other one can be opened.
+# Why it matters to a mail worker: once it needs a second connection and cannot open it, it settles no more jobs, although
+# Redis answers on its open connection. Its mails are sent, and stay unsettled.
 #
 # Guess written down before running: the second call after the failure succeeds over the open connection.
 set -euo pipefail
