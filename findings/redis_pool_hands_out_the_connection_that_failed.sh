@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # redis-py's asyncio pool hands out the connection that could not be opened, again and again, before one that is open.
 #
-# Most people expect: a pool uses an open, idle connection if it has one. A connection that cannot be opened makes one call
-# fail, and the next call goes over the open one.
+# Most people expect: a pool uses an open, idle connection if it has one. A connection that cannot be opened makes one
+# call fail, and the next call goes over the open one.
 # What happens: idle connections are a stack, and one that failed to open is put back on top like any other. While it
 # cannot be opened (a firewall or a server that accepts no more clients, no file descriptor left), every call takes it,
 # tries to open it, and fails. The open connection below it stays unused until the other one can be opened.
