@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.conftest import Complaints
+from tests.support.bridge import Complaints
 from trio_worker.bridge import call, call_abortable, call_breakable, call_inline, call_trio, open_bridge
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.test_help import COMMANDS, help_of
 from tests.cli.test_queue import CAUSES, Ask, ask, bury, push, run
-from tests.conftest import job_bytes
+from tests.support.jobs import job_bytes
 from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.telemetry.snapshot_json import SCHEMA
 

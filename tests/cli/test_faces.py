@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cli.test_queue import Ask, ask, push, run
-from tests.conftest import job_bytes
+from tests.support.jobs import job_bytes
 from trio_worker.queue.keys import keys_of
 from trio_worker.telemetry.heartbeat import Heartbeat, Suspended, Vitals, write_heartbeat
 from trio_worker.telemetry.quantiles import Window

@@ -14,7 +14,7 @@ import pytest
 import trio
 from attrs import evolve
 
-from tests.conftest import job_bytes
+from tests.support.jobs import job_bytes
 from trio_worker.bridge import open_bridge
 from trio_worker.cli import app
 from trio_worker.cli.enqueue import unknown_to_workers

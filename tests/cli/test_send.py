@@ -16,8 +16,8 @@ import pytest
 import trio
 from attrs import frozen
 
-from tests.conftest import job_bytes
 from tests.processes.test_worker import faults
+from tests.support.jobs import job_bytes
 from trio_worker.capture.server import open_catcher
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.conftest import job_bytes
+from tests.support.jobs import job_bytes
 from trio_worker.bridge import open_bridge
 from trio_worker.cli import app
 from trio_worker.cli.job_text import job_lines

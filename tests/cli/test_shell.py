@@ -21,7 +21,7 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import job_bytes
+from tests.support.jobs import job_bytes
 from trio_worker.cli.shell import masked_text
 from trio_worker.privacy import mask_text
 

@@ -8,7 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.conftest import WorkerMaker, job_bytes
+from tests.support.jobs import job_bytes
+from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.cli.target_workers import order_workers
 from trio_worker.fleet.orders import Drain, Order, Quiet, Resume, Told, Trace, give_order, read_answers, read_letters

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import job_bytes
+from tests.support.jobs import job_bytes
 from trio_worker.cli.durations import duration_text, parse_duration
 from trio_worker.jobs.summary import JobSummary, summarize
 from trio_worker.queue.ages import COLUMNS_SECONDS, MOST_ROWS, OTHER, UNDATED, AgeTable, column_of, sample_places

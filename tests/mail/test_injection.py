@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from tests.conftest import WorkerMaker
+from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.store import MemoryStore

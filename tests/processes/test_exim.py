@@ -17,7 +17,8 @@ import trio
 import trustme
 from attrs import define
 
-from tests.conftest import WorkerMaker, job_bytes
+from tests.support.jobs import job_bytes
+from tests.support.workers import WorkerMaker
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.worker.events import Disposition

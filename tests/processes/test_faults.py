@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.conftest import job_bytes
 from tests.processes.test_worker import (
     PATIENCE_SECONDS,
     Programs,
@@ -27,6 +26,7 @@ from tests.processes.test_worker import (
     relay,
     times_sent,
 )
+from tests.support.jobs import job_bytes
 from trio_worker.capture.catcher import Catcher
 from trio_worker.queue.dead_letters import read_shelf
 from trio_worker.redis.client import RedisClient

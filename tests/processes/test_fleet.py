@@ -21,8 +21,8 @@ import pytest
 import trio
 from attrs import define
 
-from tests.conftest import job_bytes
 from tests.processes.test_worker import Program, Programs, faults, patience, programs, push, relay
+from tests.support.jobs import job_bytes
 from trio_worker.capture.catcher import Catcher
 from trio_worker.queue.keys import keys_of
 from trio_worker.redis.client import RedisClient

@@ -16,7 +16,8 @@ import trio
 import trustme
 from attrs import define
 
-from tests.conftest import WorkerMaker, job_bytes
+from tests.support.jobs import job_bytes
+from tests.support.workers import WorkerMaker
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import read_shelf
 from trio_worker.smtp.pool import PoolOptions

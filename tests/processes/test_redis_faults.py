@@ -19,7 +19,9 @@ from attrs import define, evolve
 
 from nemesis import Proxy
 from proving_ground import Valkey
-from tests.conftest import Complaints, WorkerMaker, job_bytes
+from tests.support.bridge import Complaints
+from tests.support.jobs import job_bytes
+from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import Faults, parse_faults
 from trio_worker.jobs.email_type import Catalogue

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import trio
 
-from tests.conftest import job_bytes
 from tests.processes.test_worker import Program, Programs, faults, patience, programs, relay
+from tests.support.jobs import job_bytes
 from trio_worker.capture.catcher import Catcher
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry import probe

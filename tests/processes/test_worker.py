@@ -17,7 +17,7 @@ import pytest
 import trio
 from attrs import define, field
 
-from tests.conftest import job_bytes
+from tests.support.jobs import job_bytes
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import Faults, parse_faults
 from trio_worker.capture.server import open_catcher

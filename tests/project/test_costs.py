@@ -12,8 +12,9 @@ import pytest
 import trio
 from attrs import evolve
 
-from tests.conftest import WorkerMaker, job_bytes
+from tests.support.jobs import job_bytes
 from tests.support.relay import CHUNKED, FakeTransport, session_on
+from tests.support.workers import WorkerMaker
 from trio_worker import bridge
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.smtp.session import Session

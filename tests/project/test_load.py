@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.conftest import WorkerMaker
+from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import Faults, parse_faults
 

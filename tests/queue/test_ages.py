@@ -10,7 +10,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import Complaints, open_fake
+from tests.support.bridge import Complaints
+from tests.support.redis import open_fake
 from trio_worker.fleet.overview import SAMPLE_SECONDS, SERVER_SECONDS, Lookout, Overview
 from trio_worker.queue.ages import BAR_BOUNDS, bars_of
 from trio_worker.redis.client import RedisClient, Unavailable

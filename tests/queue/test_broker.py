@@ -7,7 +7,7 @@ import re
 import pytest
 import trio
 
-from tests.conftest import job_bytes
+from tests.support.jobs import job_bytes
 from trio_worker.queue import keys as keys_module
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import Broker, QueueOptions, new_id_prefix

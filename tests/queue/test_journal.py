@@ -14,7 +14,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import WorkerMaker, job_bytes
+from tests.support.jobs import job_bytes
+from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import Faults, parse_faults
 from trio_worker.cli.run import owner_of

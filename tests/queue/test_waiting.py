@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import job_bytes
+from tests.support.jobs import job_bytes
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.claim import Claim, Claims

@@ -21,7 +21,7 @@ import trustme
 from redis import exceptions
 
 from proving_ground import Valkey
-from tests.conftest import Complaints
+from tests.support.bridge import Complaints
 from trio_worker.bridge import call
 from trio_worker.redis.client import (
     RedisOptions,

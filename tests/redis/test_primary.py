@@ -19,7 +19,9 @@ from attrs import define, evolve, field
 from redis import RedisError
 
 from proving_ground import Valkey
-from tests.conftest import Complaints, WorkerMaker, job_bytes
+from tests.support.bridge import Complaints
+from tests.support.jobs import job_bytes
+from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.store import MemoryStore

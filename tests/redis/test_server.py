@@ -13,7 +13,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import WorkerMaker
+from tests.support.workers import WorkerMaker
 from trio_worker.cli import app
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.durability import check_durability

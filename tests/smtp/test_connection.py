@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from attrs import evolve
 
-from tests.conftest import Complaints
+from tests.support.bridge import Complaints
 from tests.support.relay import CHUNKED, FakeTransport, session_on
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import Faults, parse_faults

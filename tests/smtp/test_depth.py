@@ -11,8 +11,9 @@ import trio
 import trio.testing
 from attrs import evolve
 
-from tests.conftest import WorkerMaker, job_bytes
+from tests.support.jobs import job_bytes
 from tests.support.relay import CHUNKED, FakeTransport, accept_all, session_on
+from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import Faults, parse_faults
 from trio_worker.capture.server import open_catcher

@@ -16,7 +16,7 @@ import trio
 import trustme
 from attrs import evolve
 
-from tests.conftest import Complaints
+from tests.support.bridge import Complaints
 from trio_worker.capture.chaos import Faults, parse_faults
 from trio_worker.capture.offer import EXTENSIONS
 from trio_worker.capture.server import open_catcher

@@ -9,7 +9,8 @@ import pytest
 import trio
 from attrs import define, field
 
-from tests.conftest import WorkerMaker, job_bytes
+from tests.support.jobs import job_bytes
+from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import Broker, QueueOptions

@@ -13,7 +13,7 @@ from attrs import define, evolve, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import job_bytes
+from tests.support.jobs import job_bytes
 from tests.support.relay import FakeTransport, session_on
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer, MailOptions

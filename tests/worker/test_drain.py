@@ -7,7 +7,9 @@ import trio
 from attrs import evolve
 
 from nemesis import Proxy
-from tests.conftest import Complaints, WorkerMaker, job_bytes
+from tests.support.bridge import Complaints
+from tests.support.jobs import job_bytes
+from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import Faults, parse_faults
 from trio_worker.capture.server import open_catcher

@@ -10,7 +10,8 @@ import pytest
 import trio
 from attrs import evolve
 
-from tests.conftest import WorkerMaker, job_bytes, relay_at
+from tests.support.jobs import job_bytes
+from tests.support.workers import WorkerMaker, relay_at
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import Faults, parse_faults
 from trio_worker.capture.server import open_catcher
