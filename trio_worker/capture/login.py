@@ -13,8 +13,8 @@ from trio_worker.capture.offer import Offer, Reply, offered_now
 from trio_worker.capture.sasl import Ask, Claimed, Exchange, Unreadable, answer, begin
 
 if TYPE_CHECKING:
+    from trio_worker.capture.responder import Responder
     from trio_worker.capture.transaction import Transaction
-    from trio_worker.capture.voice import Voice
 
 _AUTH = re.compile(rb"([A-Za-z0-9_-]{1,20})(?: ([!-~]+))?")
 
@@ -23,7 +23,7 @@ _AUTH = re.compile(rb"([A-Za-z0-9_-]{1,20})(?: ([!-~]+))?")
 class Login:
     """Answers AUTH and what follows it; tells the transaction who has logged in."""
 
-    voice: Voice
+    responder: Responder
     offer: Offer
     transaction: Transaction
     exchange: Exchange | None = None
@@ -41,52 +41,54 @@ class Login:
         if "AUTH" not in self.transaction.offered or self.offer.credentials is None:
             self._refuse()
         elif self.transaction.user is not None or self.transaction.sender is not None:
-            self.voice.refuse(Reply(503, "5.5.1", "Not now"), "RFC 4954 4", "AUTH after a login or in a transaction")
+            self.responder.refuse(
+                Reply(503, "5.5.1", "Not now"), "RFC 4954 4", "AUTH after a login or in a transaction"
+            )
         elif found is None:
-            self.voice.refuse(Reply(501, "5.5.4", "Syntax: AUTH mechanism"), "RFC 4954 4", "malformed AUTH")
+            self.responder.refuse(Reply(501, "5.5.4", "Syntax: AUTH mechanism"), "RFC 4954 4", "malformed AUTH")
         elif mechanism not in self.offer.mechanisms:
             reply = Reply(504, "5.5.4", "Mechanism not offered")
-            self.voice.refuse(reply, "RFC 4954 4", "AUTH with a mechanism that was not offered")
+            self.responder.refuse(reply, "RFC 4954 4", "AUTH with a mechanism that was not offered")
         else:
             self.asked += 1
-            challenge = f"<{self.voice.connection_id}.{self.asked}@{self.offer.hostname}>".encode()
+            challenge = f"<{self.responder.connection_id}.{self.asked}@{self.offer.hostname}>".encode()
             self._go_on(begin(Exchange(mechanism, self.offer.credentials, challenge), found[2]))
 
     def take_answer(self, line: bytes) -> None:
         """Take the line that answers the challenge; a lone ``*`` cancels (RFC 4954 section 4)."""
         exchange, self.exchange = self.exchange, None
         if exchange is None or line == b"*":
-            self.voice.reply(Reply(501, "5.7.0", "Login cancelled"))
+            self.responder.reply(Reply(501, "5.7.0", "Login cancelled"))
         else:
             self._go_on(answer(exchange, line))
 
     def _refuse(self) -> None:
         if "AUTH" in offered_now(self.offer, tls=True) and not self.transaction.tls:
             reply = Reply(538, "5.7.11", "Encryption required for a login")
-            self.voice.refuse(reply, "RFC 4954 4", "AUTH in clear, where that is not allowed")
+            self.responder.refuse(reply, "RFC 4954 4", "AUTH in clear, where that is not allowed")
         else:
-            self.voice.refuse(Reply(502, "5.5.1", "AUTH is not offered"), "RFC 4954 4", "AUTH that was not offered")
+            self.responder.refuse(Reply(502, "5.5.1", "AUTH is not offered"), "RFC 4954 4", "AUTH that was not offered")
 
     def _go_on(self, step: Ask | Claimed | Unreadable) -> None:
         match step:
             case Ask(challenge, exchange):
                 self.exchange = exchange
-                self.voice.reply(Reply(334, "", base64.b64encode(challenge).decode()))
+                self.responder.reply(Reply(334, "", base64.b64encode(challenge).decode()))
             case Unreadable(what):
-                self.voice.refuse(Reply(501, "5.5.2", "Cannot read that"), "RFC 4954 4", what)
+                self.responder.refuse(Reply(501, "5.5.2", "Cannot read that"), "RFC 4954 4", what)
             case Claimed(user, is_true):
                 self._decide(user, is_true=is_true)
             case _:
                 assert_never(step)
 
     def _decide(self, user: str, *, is_true: bool) -> None:
-        late_seconds, fault = self.voice.draw("auth")
-        self.voice.act(LoginTried(user, is_true and fault is None))
-        self.voice.delay(late_seconds)
+        late_seconds, fault = self.responder.next_fault("auth")
+        self.responder.add(LoginTried(user, is_true and fault is None))
+        self.responder.delay(late_seconds)
         if fault is not None:
-            self.voice.commit(fault)
+            self.responder.apply_fault(fault)
         elif is_true:
             self.transaction.user = user
-            self.voice.reply(Reply(235, "2.7.0", "Welcome"))
+            self.responder.reply(Reply(235, "2.7.0", "Welcome"))
         else:
-            self.voice.reply(Reply(535, "5.7.8", "Wrong user or password"))
+            self.responder.reply(Reply(535, "5.7.8", "Wrong user or password"))

@@ -23,8 +23,8 @@ from trio_worker.capture.envelope import is_host_name
 from trio_worker.capture.intake import LINE_MOST, Cut, Intake
 from trio_worker.capture.login import Login
 from trio_worker.capture.offer import Offer, Reply, ehlo_reply, offered_now
+from trio_worker.capture.responder import Responder
 from trio_worker.capture.transaction import TOO_BIG, Chunk, Transaction
-from trio_worker.capture.voice import Voice
 
 Expecting: TypeAlias = Literal["command", "answer", "content", "chunk"]
 
@@ -57,7 +57,7 @@ class ServerSession:
     connection_id: int = 0
     tls: bool = False
     commands: deque[str] = field(factory=lambda: deque(maxlen=COMMANDS_LOGGED), init=False)
-    _voice: Voice = field(init=False)
+    _responder: Responder = field(init=False)
     _transaction: Transaction = field(init=False)
     _login: Login = field(init=False)
     _intake: Intake = field(factory=Intake, init=False)
@@ -68,40 +68,40 @@ class ServerSession:
     _has_quit: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._voice = Voice(self.chaos, self.connection_id)
+        self._responder = Responder(self.chaos, self.connection_id)
         self._begin_again(kept=0)
 
     def open(self) -> list[Action]:
         """Greet the client."""
-        if not self._voice.strike("every") and not self._voice.strike("connect"):
-            self._voice.say(f"220 {self.offer.hostname} ESMTP mail catcher\r\n".encode())
+        if not self._responder.inject_fault_at("every") and not self._responder.inject_fault_at("connect"):
+            self._responder.send(f"220 {self.offer.hostname} ESMTP mail catcher\r\n".encode())
         else:
             self._is_unwelcome = True
-        return self._voice.take()
+        return self._responder.take()
 
     def receive(self, received: bytes) -> list[Action]:
         """Take octets from the client; return what to do, in order."""
         if self._has_quit and received:
             self._has_quit = False
-            self._voice.blame("RFC 5321 4.1.1.10", "input after QUIT")
-        if not self._voice.has_ended:
+            self._responder.record_violation("RFC 5321 4.1.1.10", "input after QUIT")
+        if not self._responder.has_ended:
             self._intake.octets += received
-        while not self._voice.has_ended and self._advance():
+        while not self._responder.has_ended and self._advance():
             pass
-        if self._voice.has_ended:
+        if self._responder.has_ended:
             self._intake.octets.clear()
-        return self._voice.take()
+        return self._responder.take()
 
     def tls_started(self) -> None:
         """Begin again under TLS: what was said in clear counts no more (RFC 3207 section 4.2)."""
         self.tls = True
         self._is_greeted = False
-        self._voice.with_enhanced = False
+        self._responder.with_enhanced = False
         self._begin_again(kept=self._transaction.kept)
 
     def _begin_again(self, *, kept: int) -> None:
-        self._transaction = Transaction(self._voice, self.offer, tls=self.tls, kept=kept)
-        self._login = Login(self._voice, self.offer, self._transaction)
+        self._transaction = Transaction(self._responder, self.offer, tls=self.tls, kept=kept)
+        self._login = Login(self._responder, self.offer, self._transaction)
 
     def _advance(self) -> bool:
         """Take one line, message or chunk; False where more octets are needed."""
@@ -125,7 +125,7 @@ class ServerSession:
         elif not line.endswith(b"\r\n") or b"\r" in line[:-2]:
             self._expect_command()
             reply = Reply(500, "5.5.2", "Lines end in CRLF")
-            self._voice.refuse(reply, "RFC 5321 2.3.8", "a bare CR or LF in a command")
+            self._responder.refuse(reply, "RFC 5321 2.3.8", "a bare CR or LF in a command")
         elif self._expecting == "answer":
             self._take_answer(line[:-2])
         else:
@@ -133,13 +133,15 @@ class ServerSession:
         return True
 
     def _refuse_long_line(self) -> None:
-        self._voice.refuse(Reply(500, "5.5.2", "Line too long"), "RFC 5321 4.5.3.1.4", "a command line over its limit")
+        self._responder.refuse(
+            Reply(500, "5.5.2", "Line too long"), "RFC 5321 4.5.3.1.4", "a command line over its limit"
+        )
 
     def _take_answer(self, line: bytes) -> None:
         self._expecting = "command"
         if self._intake.octets:
             self._end_out_of_step("an answer of AUTH")
-        elif not self._voice.strike("every"):
+        elif not self._responder.inject_fault_at("every"):
             self._login.take_answer(line)
             self._expect_answer()
 
@@ -157,16 +159,16 @@ class ServerSession:
         if self._is_unfit(line, verb):
             return
         if self._is_unwelcome and verb != "QUIT":
-            self._voice.reply(Reply(503, "5.5.1", "No service here"))  # RFC 5321 section 3.1
+            self._responder.reply(Reply(503, "5.5.1", "No service here"))  # RFC 5321 section 3.1
         elif self._intake.octets and not self._may_be_followed(verb, argument):
             self._end_out_of_step(verb)
-        elif verb != "BDAT" and self._voice.strike("every"):
+        elif verb != "BDAT" and self._responder.inject_fault_at("every"):
             pass
         elif verb not in VERBS:
             reply = Reply(500, "5.5.1", "Command not recognised")
-            self._voice.refuse(reply, "RFC 5321 4.1.1", "an unknown command")
+            self._responder.refuse(reply, "RFC 5321 4.1.1", "an unknown command")
         elif not self._is_greeted and verb not in ALLOWED_BEFORE_EHLO:
-            self._voice.refuse(Reply(503, "5.5.1", "EHLO first"), "RFC 5321 4.1.4", f"{verb} before EHLO")
+            self._responder.refuse(Reply(503, "5.5.1", "EHLO first"), "RFC 5321 4.1.4", f"{verb} before EHLO")
         else:
             self._obey(verb, argument)
 
@@ -176,7 +178,7 @@ class ServerSession:
             return True
         if _CONTROL.search(line[:-2]) or not (line.isascii() or verb in {"MAIL", "RCPT"}):
             reply = Reply(500, "5.5.2", "Character not allowed in a command")
-            self._voice.refuse(reply, "RFC 5321 4.1.2", "a character that is not allowed in a command")
+            self._responder.refuse(reply, "RFC 5321 4.1.2", "a character that is not allowed in a command")
             return True
         return False
 
@@ -200,9 +202,9 @@ class ServerSession:
         return verb not in LAST_IN_GROUP
 
     def _end_out_of_step(self, after: str) -> None:
-        self._voice.blame("RFC 2920 3.1", f"input after {after}, before its reply")
-        self._voice.reply(Reply(554, "5.5.0", "Out of step: input before the reply it must wait for"))
-        self._voice.end(Close())
+        self._responder.record_violation("RFC 2920 3.1", f"input after {after}, before its reply")
+        self._responder.reply(Reply(554, "5.5.0", "Out of step: input before the reply it must wait for"))
+        self._responder.end(Close())
 
     def _obey(self, verb: str, argument: bytes) -> None:
         handlers = {
@@ -232,65 +234,67 @@ class ServerSession:
     def _greet(self, argument: bytes, offered: frozenset[str]) -> None:
         if not is_host_name(argument):
             reply = Reply(501, "5.5.4", "Syntax: EHLO domain or address literal")
-            self._voice.refuse(reply, "RFC 5321 4.1.1.1", "EHLO without a domain or address literal")
+            self._responder.refuse(reply, "RFC 5321 4.1.1.1", "EHLO without a domain or address literal")
             return
-        if self._voice.strike("ehlo"):
+        if self._responder.inject_fault_at("ehlo"):
             return
         self._is_greeted = True
         self._transaction.reset()
         self._transaction.offered = offered
-        self._voice.with_enhanced = "ENHANCEDSTATUSCODES" in offered
-        self._voice.say(ehlo_reply(self.offer, offered))
+        self._responder.with_enhanced = "ENHANCEDSTATUSCODES" in offered
+        self._responder.send(ehlo_reply(self.offer, offered))
 
     def _starttls(self, argument: bytes) -> None:
         if self._intake.octets:
             self._intake.octets.clear()
-            self._voice.blame("RFC 3207 4", "input in clear after STARTTLS, discarded")
+            self._responder.record_violation("RFC 3207 4", "input in clear after STARTTLS, discarded")
         if "STARTTLS" not in self._transaction.offered:
             reply = Reply(503, "5.5.1", "STARTTLS is not offered now")
-            self._voice.refuse(reply, "RFC 3207 4", "STARTTLS that was not offered")
+            self._responder.refuse(reply, "RFC 3207 4", "STARTTLS that was not offered")
         elif argument:
-            self._voice.refuse(Reply(501, "5.5.4", "No parameters"), "RFC 3207 4", "STARTTLS with parameters")
-        elif not self._voice.strike("starttls"):
-            self._voice.reply(Reply(220, "2.0.0", "Ready to start TLS"))
-            self._voice.act(StartTls())
+            self._responder.refuse(Reply(501, "5.5.4", "No parameters"), "RFC 3207 4", "STARTTLS with parameters")
+        elif not self._responder.inject_fault_at("starttls"):
+            self._responder.reply(Reply(220, "2.0.0", "Ready to start TLS"))
+            self._responder.add(StartTls())
 
     def _auth(self, argument: bytes) -> None:
         self._login.start(argument)
         self._expect_answer()
 
     def _rset(self, argument: bytes) -> None:
-        if self._has_no_argument("RSET", argument) and not self._voice.strike("rset"):
+        if self._has_no_argument("RSET", argument) and not self._responder.inject_fault_at("rset"):
             self._transaction.reset()
-            self._voice.reply(Reply(250, "2.0.0", "Ok"))
+            self._responder.reply(Reply(250, "2.0.0", "Ok"))
 
     def _noop(self, _argument: bytes) -> None:
-        self._voice.reply(Reply(250, "2.0.0", "Ok"))
+        self._responder.reply(Reply(250, "2.0.0", "Ok"))
 
     def _help(self, _argument: bytes) -> None:
-        self._voice.reply(Reply(214, "2.0.0", "RFC 5321"))
+        self._responder.reply(Reply(214, "2.0.0", "RFC 5321"))
 
     def _vrfy(self, argument: bytes) -> None:
         if argument:
-            self._voice.reply(Reply(252, "2.0.0", "Send some mail, it will be kept"))
+            self._responder.reply(Reply(252, "2.0.0", "Send some mail, it will be kept"))
         else:
-            self._voice.refuse(Reply(501, "5.5.4", "Syntax: VRFY string"), "RFC 5321 4.1.1.6", "VRFY without a string")
+            self._responder.refuse(
+                Reply(501, "5.5.4", "Syntax: VRFY string"), "RFC 5321 4.1.1.6", "VRFY without a string"
+            )
 
     def _quit(self, argument: bytes) -> None:
         if not self._has_no_argument("QUIT", argument):
             return
         if self._intake.octets:
-            self._voice.blame("RFC 5321 4.1.1.10", "input after QUIT")
+            self._responder.record_violation("RFC 5321 4.1.1.10", "input after QUIT")
         else:
             self._has_quit = True
-        if not self._voice.strike("quit"):
-            self._voice.reply(Reply(221, "2.0.0", "Bye"))
-        if not self._voice.has_ended:
-            self._voice.end(Close())
+        if not self._responder.inject_fault_at("quit"):
+            self._responder.reply(Reply(221, "2.0.0", "Bye"))
+        if not self._responder.has_ended:
+            self._responder.end(Close())
 
     def _has_no_argument(self, verb: str, argument: bytes) -> bool:
         if argument:
-            self._voice.refuse(Reply(501, "5.5.4", "No parameters"), "RFC 5321 4.1.1", f"{verb} with parameters")
+            self._responder.refuse(Reply(501, "5.5.4", "No parameters"), "RFC 5321 4.1.1", f"{verb} with parameters")
         return not argument
 
     def _data(self, argument: bytes) -> None:
@@ -301,16 +305,18 @@ class ServerSession:
         if not self._intake.octets:
             return False
         self._transaction.begin_body()
-        transferred = None if self._voice.has_ended else self._intake.take_content(self._transaction.size_limit_bytes)
+        transferred = (
+            None if self._responder.has_ended else self._intake.take_content(self._transaction.size_limit_bytes)
+        )
         if transferred is None:
             return False
         self._expecting = "command"
         if self._intake.octets and "PIPELINING" not in self._transaction.offered:
             self._end_out_of_step("the final dot")
-        elif self._voice.strike("every"):
+        elif self._responder.inject_fault_at("every"):
             self._transaction.reset()
         elif isinstance(transferred, Cut):
-            self._voice.refuse(TOO_BIG, "RFC 1870 6.1", "content over the announced limit")
+            self._responder.refuse(TOO_BIG, "RFC 1870 6.1", "content over the announced limit")
             self._transaction.reset()
         else:
             self._transaction.finish(unstuff(transferred), stuffing_flaws(transferred), used_bdat=False)
@@ -320,11 +326,13 @@ class ServerSession:
         """Take BDAT. Where its octets cannot be told from commands, nothing is safe but to close."""
         found = _BDAT.fullmatch(argument)
         if "CHUNKING" not in self._transaction.offered:
-            self._voice.refuse(Reply(502, "5.5.1", "BDAT is not offered"), "RFC 3030 2", "BDAT that was not offered")
-            self._voice.end(Close())
+            self._responder.refuse(
+                Reply(502, "5.5.1", "BDAT is not offered"), "RFC 3030 2", "BDAT that was not offered"
+            )
+            self._responder.end(Close())
         elif found is None:
-            self._voice.refuse(Reply(501, "5.5.4", "Syntax: BDAT octets [LAST]"), "RFC 3030 2", "malformed BDAT")
-            self._voice.end(Close())
+            self._responder.refuse(Reply(501, "5.5.4", "Syntax: BDAT octets [LAST]"), "RFC 3030 2", "malformed BDAT")
+            self._responder.end(Close())
         else:
             self._chunk = self._transaction.begin_chunk(int(found[1]), is_last=found[2] is not None)
             self._expecting = "chunk"
@@ -339,11 +347,11 @@ class ServerSession:
         chunk.octets_due -= len(taken)
         if chunk.refusal is None:
             self._transaction.chunks += taken
-        if chunk.octets_due or self._voice.has_ended:
+        if chunk.octets_due or self._responder.has_ended:
             return False
         self._expecting = "command"
         if self._intake.octets and "PIPELINING" not in self._transaction.offered:
             self._end_out_of_step("the octets of BDAT")
         else:
-            self._transaction.end_chunk(chunk, is_answered=self._voice.strike("every"))
+            self._transaction.end_chunk(chunk, is_answered=self._responder.inject_fault_at("every"))
         return True

@@ -16,11 +16,11 @@ from trio_worker.capture.chaos import AcceptThenDrop, Act, Refuse, Stage, StallN
 from trio_worker.capture.content import Flaw, content_flaws
 from trio_worker.capture.envelope import Misread, read_mail, read_rcpt
 from trio_worker.capture.offer import Reply
-from trio_worker.capture.voice import SERVICE_CLOSES
+from trio_worker.capture.responder import SERVICE_CLOSES
 
 if TYPE_CHECKING:
     from trio_worker.capture.offer import Offer
-    from trio_worker.capture.voice import Voice
+    from trio_worker.capture.responder import Responder
 
 # RFC 5321 section 4.5.3.1.8 wants at least 100; this is as many as common servers take.
 RECIPIENTS_MOST = 1000
@@ -45,7 +45,7 @@ class Chunk:
 class Transaction:
     """The transaction that stands on a connection; ``sender`` is None where none does."""
 
-    voice: Voice
+    responder: Responder
     offer: Offer
     offered: frozenset[str] = frozenset()
     user: str | None = None
@@ -78,27 +78,27 @@ class Transaction:
     def mail(self, argument: bytes) -> None:
         """Answer MAIL."""
         if self.chunk_was_refused:
-            self.voice.refuse(_RSET_FIRST, "RFC 3030 2", "MAIL after a refused BDAT, without RSET")
+            self.responder.refuse(_RSET_FIRST, "RFC 3030 2", "MAIL after a refused BDAT, without RSET")
             return
         if self.sender is not None:
             nested = Reply(503, "5.5.1", "Nested MAIL")
-            self.voice.refuse(nested, "RFC 5321 4.1.4", "MAIL while a transaction stands")
+            self.responder.refuse(nested, "RFC 5321 4.1.4", "MAIL while a transaction stands")
             return
         self.mail_was_tried, self.rcpt_was_tried = True, False
         envelope = read_mail(argument, self.offered)
         if isinstance(envelope, Misread):
-            self.voice.refuse(envelope.reply, envelope.rule, envelope.what)
+            self.responder.refuse(envelope.reply, envelope.rule, envelope.what)
             return
         if self._is_over_limit(int(envelope.parameters.get("SIZE", 0))):
-            self.voice.refuse(TOO_BIG, "RFC 1870 6.1", "MAIL with a SIZE over the announced limit")
+            self.responder.refuse(TOO_BIG, "RFC 1870 6.1", "MAIL with a SIZE over the announced limit")
             return
         if self.offer.require_auth and self.user is None:
-            self.voice.reply(Reply(530, "5.7.0", "Authentication required"))
+            self.responder.reply(Reply(530, "5.7.0", "Authentication required"))
             return
-        if self.voice.strike("mail"):
+        if self.responder.inject_fault_at("mail"):
             return
         self.sender, self.parameters = envelope.address, envelope.parameters
-        self.voice.reply(Reply(250, "2.1.0", "Sender ok"))
+        self.responder.reply(Reply(250, "2.1.0", "Sender ok"))
 
     def rcpt(self, argument: bytes) -> None:
         """Answer RCPT."""
@@ -108,26 +108,26 @@ class Transaction:
             )
             return
         if self.bdat_was_seen:
-            self.voice.refuse(_RSET_FIRST, "RFC 3030 2", "RCPT after BDAT, in the same transaction")
+            self.responder.refuse(_RSET_FIRST, "RFC 3030 2", "RCPT after BDAT, in the same transaction")
             return
         self.rcpt_was_tried = True
         envelope = read_rcpt(argument, utf8="SMTPUTF8" in self.parameters)
         if isinstance(envelope, Misread):
-            self.voice.refuse(envelope.reply, envelope.rule, envelope.what)
+            self.responder.refuse(envelope.reply, envelope.rule, envelope.what)
             return
         if len(self.recipients) >= RECIPIENTS_MOST:
-            self.voice.reply(Reply(452, "4.5.3", "Too many recipients"))
+            self.responder.reply(Reply(452, "4.5.3", "Too many recipients"))
             return
         scripted = scripted_fault(envelope.address)
-        if scripted is not None and scripted.stage == "rcpt" and self.voice.commit(scripted.act):
+        if scripted is not None and scripted.stage == "rcpt" and self.responder.apply_fault(scripted.act):
             return
-        if self.voice.strike("rcpt"):
+        if self.responder.inject_fault_at("rcpt"):
             return
         if scripted is not None:
             self.scripted[scripted.stage] = scripted.act
         self.recipients.append(envelope.address)
         self.last_was_refused = False
-        self.voice.reply(Reply(250, "2.1.5", "Recipient ok"))
+        self.responder.reply(Reply(250, "2.1.5", "Recipient ok"))
 
     def data(self) -> bool:
         """Answer DATA; True where content follows."""
@@ -137,62 +137,62 @@ class Transaction:
             )
             return False
         if self.bdat_was_seen:
-            self.voice.refuse(_RSET_FIRST, "RFC 3030 2", "DATA after BDAT, in the same transaction")
+            self.responder.refuse(_RSET_FIRST, "RFC 3030 2", "DATA after BDAT, in the same transaction")
             return False
         if not self.recipients and not (self.offer.accepts_data_without_recipients and self.rcpt_was_tried):
             what = "DATA without an accepted RCPT"
             self._refuse_unless_pipelined(_NO_RECIPIENTS, "RFC 5321 4.1.1.4", what, excused=self.rcpt_was_tried)
             return False
-        late_seconds, act = self._draw("data")
-        self.voice.delay(late_seconds)
-        if act is not None and self.voice.commit(act):
+        late_seconds, act = self._next_fault("data")
+        self.responder.delay(late_seconds)
+        if act is not None and self.responder.apply_fault(act):
             return False
-        self.voice.reply(Reply(354, "", "Go ahead, end with a dot on a line of its own"))
+        self.responder.reply(Reply(354, "", "Go ahead, end with a dot on a line of its own"))
         return True
 
     def begin_chunk(self, octets: int, *, is_last: bool) -> Chunk:
-        """Take a BDAT whose octets follow; its reply is due after them. The voice may have ended: then none is."""
+        """Take a BDAT whose octets follow; its reply is due after them. The responder may have ended: then none is."""
         chunk = Chunk(octets, is_last, self._chunk_refusal(octets))
         self.bdat_was_seen = True
         if chunk.refusal is not None:
             return chunk
-        chunk.late_seconds, act = self._draw("data")
+        chunk.late_seconds, act = self._next_fault("data")
         match act:
             case None:
                 pass
             case Refuse(reply) if reply.code != SERVICE_CLOSES:
                 chunk.refusal = reply
             case _:
-                self.voice.commit(act)
+                self.responder.apply_fault(act)
         return chunk
 
     def begin_body(self) -> None:
-        """Notice the first octets of content of a transaction: the stage ``body``. The voice may end."""
+        """Notice the first octets of content of a transaction: the stage ``body``. The responder may end."""
         if self.body_has_begun:
             return
         self.body_has_begun = True
-        late_seconds, act = self._draw("body")
-        self.voice.delay(late_seconds)
+        late_seconds, act = self._next_fault("body")
+        self.responder.delay(late_seconds)
         match act:
             case None:
                 pass
             case Refuse(reply):
-                self.voice.reply(reply)
-                if not self.voice.has_ended:
-                    self.voice.end(Close())
+                self.responder.reply(reply)
+                if not self.responder.has_ended:
+                    self.responder.end(Close())
             case StallNow():
-                self.voice.end(Stall(reads=False))
+                self.responder.end(Stall(reads=False))
             case _:
-                self.voice.commit(act)
+                self.responder.apply_fault(act)
 
     def end_chunk(self, chunk: Chunk, *, is_answered: bool) -> None:
         """Answer a BDAT whose octets are all here, unless a fault has done so already (``is_answered``)."""
-        self.voice.delay(chunk.late_seconds)
+        self.responder.delay(chunk.late_seconds)
         if chunk.refusal is None and not is_answered:
             self._accept_chunk(chunk)
             return
         if chunk.refusal is not None and not is_answered:
-            self.voice.reply(chunk.refusal)
+            self.responder.reply(chunk.refusal)
         self.chunk_was_refused = True
         if chunk.is_last:
             self._forget_after_refused_last()
@@ -201,26 +201,26 @@ class Transaction:
         if chunk.is_last:
             self.finish(bytes(self.chunks), [], used_bdat=True)
         else:
-            self.voice.reply(Reply(250, "2.0.0", "Chunk ok"))
+            self.responder.reply(Reply(250, "2.0.0", "Chunk ok"))
 
     def finish(self, content: bytes, flaws: list[Flaw], *, used_bdat: bool) -> None:
         """Judge a whole message and answer for it; ``flaws`` are those found in how it was transferred."""
         refusal = self._content_refusal(content, flaws)
-        late_seconds, act = (0.0, None) if refusal is not None else self._draw("final")
-        self.voice.delay(late_seconds)
+        late_seconds, act = (0.0, None) if refusal is not None else self._next_fault("final")
+        self.responder.delay(late_seconds)
         if isinstance(act, Refuse):
             refusal = act.reply
         elif isinstance(act, AcceptThenDrop):
             self._keep(content, used_bdat=used_bdat)
-            self.voice.end(Drop())
+            self.responder.end(Drop())
             return
-        elif act is not None and self.voice.commit(act):
+        elif act is not None and self.responder.apply_fault(act):
             return
         if refusal is None:
             self._keep(content, used_bdat=used_bdat)
-            self.voice.reply(Reply(250, "2.0.0", f"Kept as {self.voice.connection_id}-{self.kept}"))
+            self.responder.reply(Reply(250, "2.0.0", f"Kept as {self.responder.connection_id}-{self.kept}"))
         else:
-            self.voice.reply(refusal)
+            self.responder.reply(refusal)
         if used_bdat and refusal is not None:
             self._forget_after_refused_last()
         else:
@@ -235,63 +235,63 @@ class Transaction:
             parameters=self.parameters,
             user=self.user,
             tls=self.tls,
-            connection_id=self.voice.connection_id,
+            connection_id=self.responder.connection_id,
             used_bdat=used_bdat,
         )
-        self.voice.act(Keep(mail))
+        self.responder.add(Keep(mail))
 
     def _chunk_refusal(self, octets: int) -> Reply | None:
         if self.sender is None:
             what = "BDAT without a transaction, or after LAST"
-            self._blame_unless_pipelined("RFC 3030 2", what, excused=self.mail_was_tried)
+            self._record_violation_unless_pipelined("RFC 3030 2", what, excused=self.mail_was_tried)
             return _MAIL_FIRST
         if self.last_was_refused:
-            self.voice.blame("RFC 3030 2", "BDAT after LAST, without a new transaction")
+            self.responder.record_violation("RFC 3030 2", "BDAT after LAST, without a new transaction")
             return _RSET_FIRST
         if self.chunk_was_refused:
             what = "BDAT after a refused BDAT, without RSET"
-            self._blame_unless_pipelined("RFC 3030 2", what, excused=True)
+            self._record_violation_unless_pipelined("RFC 3030 2", what, excused=True)
             return _RSET_FIRST
         if not self.recipients:
             what = "BDAT without an accepted RCPT"
-            self._blame_unless_pipelined("RFC 3030 2", what, excused=self.rcpt_was_tried)
+            self._record_violation_unless_pipelined("RFC 3030 2", what, excused=self.rcpt_was_tried)
             return Reply(503, "5.5.1", "No valid recipients")
         if self._is_over_limit(len(self.chunks) + octets):
-            self.voice.blame("RFC 1870 6.1", "content over the announced limit")
+            self.responder.record_violation("RFC 1870 6.1", "content over the announced limit")
             return TOO_BIG
         return None
 
     def _content_refusal(self, content: bytes, flaws: list[Flaw]) -> Reply | None:
         if self._is_over_limit(len(content)):
-            self.voice.blame("RFC 1870 6.1", "content over the announced limit")
+            self.responder.record_violation("RFC 1870 6.1", "content over the announced limit")
             return TOO_BIG
         if not self.recipients:
             return _NO_RECIPIENTS
         if "SIZE" in self.parameters and len(content) > int(self.parameters["SIZE"]):
-            self.voice.blame("RFC 1870 6.3", "content over the SIZE that MAIL declared")
+            self.responder.record_violation("RFC 1870 6.3", "content over the SIZE that MAIL declared")
             return TOO_BIG
         eight_bit = self.parameters.get("BODY", "").upper() == "8BITMIME"
         flaws = flaws + content_flaws(content, eight_bit=eight_bit, utf8="SMTPUTF8" in self.parameters)
         for flaw in flaws:
-            self.voice.blame(flaw.rule, flaw.what)
+            self.responder.record_violation(flaw.rule, flaw.what)
         return Reply(554, "5.6.0", f"Refused: {flaws[0].what}") if flaws else None
 
-    def _draw(self, stage: Stage) -> tuple[float, Act | None]:
+    def _next_fault(self, stage: Stage) -> tuple[float, Act | None]:
         """Draw the fault of a stage; one that a recipient asked for goes before."""
-        late_seconds, act = self.voice.draw(stage)
+        late_seconds, act = self.responder.next_fault(stage)
         return late_seconds, self.scripted.get(stage, act)
 
     def _is_over_limit(self, octets: int) -> bool:
         return 0 < self.size_limit_bytes < octets
 
     def _refuse_unless_pipelined(self, reply: Reply, rule: str, what: str, *, excused: bool) -> None:
-        self._blame_unless_pipelined(rule, what, excused=excused)
-        self.voice.reply(reply)
+        self._record_violation_unless_pipelined(rule, what, excused=excused)
+        self.responder.reply(reply)
 
-    def _blame_unless_pipelined(self, rule: str, what: str, *, excused: bool) -> None:
+    def _record_violation_unless_pipelined(self, rule: str, what: str, *, excused: bool) -> None:
         """Blame a client that must have known; one that may pipeline is excused by what it tried in the same group."""
         if not (excused and "PIPELINING" in self.offered):
-            self.voice.blame(rule, what)
+            self.responder.record_violation(rule, what)
 
     def _forget_after_refused_last(self) -> None:
         self._forget_recipients()

@@ -17,7 +17,7 @@ SERVICE_CLOSES = 421
 
 
 @define
-class Voice:
+class Responder:
     """Collects the actions of one connection; replies that follow each other become one `Send`.
 
     ``has_ended`` says that nothing more will be answered: the connection closes, is dropped or stalls.
@@ -32,26 +32,26 @@ class Voice:
     _late_seconds: float = field(default=0.0, init=False)
     _reached: Counter[Stage] = field(factory=Counter, init=False)
 
-    def say(self, payload: bytes) -> None:
+    def send(self, payload: bytes) -> None:
         """Send these octets."""
         self._unsent += payload
 
     def reply(self, reply: Reply) -> None:
         """Send one reply; a 421 also closes the connection (RFC 5321 section 3.8)."""
-        self.say(reply.encode(with_enhanced=self.with_enhanced))
+        self.send(reply.encode(with_enhanced=self.with_enhanced))
         if reply.code == SERVICE_CLOSES:
             self.end(Close())
 
-    def blame(self, rule: str, what: str) -> None:
+    def record_violation(self, rule: str, what: str) -> None:
         """Record that the client broke a rule."""
-        self.act(Violation(rule, what, self.connection_id))
+        self.add(Violation(rule, what, self.connection_id))
 
     def refuse(self, reply: Reply, rule: str, what: str) -> None:
         """Record the broken rule, and answer."""
-        self.blame(rule, what)
+        self.record_violation(rule, what)
         self.reply(reply)
 
-    def act(self, action: Action) -> None:
+    def add(self, action: Action) -> None:
         """Add one action after what was said before it."""
         if self._unsent:
             self._actions.append(Send(bytes(self._unsent)))
@@ -60,27 +60,27 @@ class Voice:
 
     def end(self, action: Close | Drop | Stall) -> None:
         """Add the last action."""
-        self.act(action)
+        self.add(action)
         self.has_ended = True
 
     def delay(self, seconds: float) -> None:
         """Make what follows late, counted from the reading of this input: the longest delay of a group counts alone."""
         if seconds > self._late_seconds:
             self._late_seconds = seconds
-            self.act(Delay(seconds))
+            self.add(Delay(seconds))
 
-    def draw(self, stage: Stage) -> tuple[float, Act | None]:
+    def next_fault(self, stage: Stage) -> tuple[float, Act | None]:
         """Count that ``stage`` was reached; return the delay in seconds and the act that its faults decide."""
         self._reached[stage] += 1
         return self.chaos.decide(stage, self._reached[stage])
 
-    def strike(self, stage: Stage) -> bool:
+    def inject_fault_at(self, stage: Stage) -> bool:
         """Commit the fault due at ``stage``; True where it takes the place of the normal reply."""
-        late_seconds, act = self.draw(stage)
+        late_seconds, act = self.next_fault(stage)
         self.delay(late_seconds)
-        return act is not None and self.commit(act)
+        return act is not None and self.apply_fault(act)
 
-    def commit(self, act: Act) -> bool:
+    def apply_fault(self, act: Act) -> bool:
         """Commit one fault; True where it takes the place of the normal reply."""
         match act:
             case Refuse(reply):
