@@ -17,10 +17,10 @@ from typing import Literal, TypeAlias, assert_never
 from attrs import define, field
 
 from trio_worker.capture.actions import Action, Close, StartTls
+from trio_worker.capture.buffer import LINE_MOST, ReceiveBuffer, Truncated
 from trio_worker.capture.chaos import Chaos
 from trio_worker.capture.content import stuffing_flaws, unstuff
 from trio_worker.capture.envelope import is_host_name
-from trio_worker.capture.intake import LINE_MOST, Cut, Intake
 from trio_worker.capture.login import Login
 from trio_worker.capture.offer import Offer, Reply, ehlo_reply, offered_now
 from trio_worker.capture.responder import Responder
@@ -60,7 +60,7 @@ class ServerSession:
     _responder: Responder = field(init=False)
     _transaction: Transaction = field(init=False)
     _login: Login = field(init=False)
-    _intake: Intake = field(factory=Intake, init=False)
+    _buffer: ReceiveBuffer = field(factory=ReceiveBuffer, init=False)
     _expecting: Expecting = field(default="command", init=False)
     _chunk: Chunk = field(factory=lambda: Chunk(0, is_last=False), init=False)
     _is_greeted: bool = field(default=False, init=False)
@@ -85,11 +85,11 @@ class ServerSession:
             self._has_quit = False
             self._responder.record_violation("RFC 5321 4.1.1.10", "input after QUIT")
         if not self._responder.has_ended:
-            self._intake.octets += received
+            self._buffer.octets += received
         while not self._responder.has_ended and self._advance():
             pass
         if self._responder.has_ended:
-            self._intake.octets.clear()
+            self._buffer.octets.clear()
         return self._responder.take()
 
     def tls_started(self) -> None:
@@ -116,10 +116,10 @@ class ServerSession:
                 assert_never(self._expecting)
 
     def _take_line(self) -> bool:
-        line = self._intake.take_line()
+        line = self._buffer.take_line()
         if line is None:
             return False
-        if isinstance(line, Cut):
+        if isinstance(line, Truncated):
             self._expect_command()
             self._refuse_long_line()
         elif not line.endswith(b"\r\n") or b"\r" in line[:-2]:
@@ -139,7 +139,7 @@ class ServerSession:
 
     def _take_answer(self, line: bytes) -> None:
         self._expecting = "command"
-        if self._intake.octets:
+        if self._buffer.octets:
             self._end_out_of_step("an answer of AUTH")
         elif not self._responder.inject_fault_at("every"):
             self._login.take_answer(line)
@@ -160,7 +160,7 @@ class ServerSession:
             return
         if self._is_unwelcome and verb != "QUIT":
             self._responder.reply(Reply(503, "5.5.1", "No service here"))  # RFC 5321 section 3.1
-        elif self._intake.octets and not self._may_be_followed(verb, argument):
+        elif self._buffer.octets and not self._may_be_followed(verb, argument):
             self._end_out_of_step(verb)
         elif verb != "BDAT" and self._responder.inject_fault_at("every"):
             pass
@@ -245,8 +245,8 @@ class ServerSession:
         self._responder.send(ehlo_reply(self.offer, offered))
 
     def _starttls(self, argument: bytes) -> None:
-        if self._intake.octets:
-            self._intake.octets.clear()
+        if self._buffer.octets:
+            self._buffer.octets.clear()
             self._responder.record_violation("RFC 3207 4", "input in clear after STARTTLS, discarded")
         if "STARTTLS" not in self._transaction.offered:
             reply = Reply(503, "5.5.1", "STARTTLS is not offered now")
@@ -283,7 +283,7 @@ class ServerSession:
     def _quit(self, argument: bytes) -> None:
         if not self._has_no_argument("QUIT", argument):
             return
-        if self._intake.octets:
+        if self._buffer.octets:
             self._responder.record_violation("RFC 5321 4.1.1.10", "input after QUIT")
         else:
             self._has_quit = True
@@ -302,20 +302,20 @@ class ServerSession:
             self._expecting = "content"
 
     def _take_content(self) -> bool:
-        if not self._intake.octets:
+        if not self._buffer.octets:
             return False
         self._transaction.begin_body()
         transferred = (
-            None if self._responder.has_ended else self._intake.take_content(self._transaction.size_limit_bytes)
+            None if self._responder.has_ended else self._buffer.take_content(self._transaction.size_limit_bytes)
         )
         if transferred is None:
             return False
         self._expecting = "command"
-        if self._intake.octets and "PIPELINING" not in self._transaction.offered:
+        if self._buffer.octets and "PIPELINING" not in self._transaction.offered:
             self._end_out_of_step("the final dot")
         elif self._responder.inject_fault_at("every"):
             self._transaction.reset()
-        elif isinstance(transferred, Cut):
+        elif isinstance(transferred, Truncated):
             self._responder.refuse(TOO_BIG, "RFC 1870 6.1", "content over the announced limit")
             self._transaction.reset()
         else:
@@ -339,18 +339,18 @@ class ServerSession:
 
     def _take_chunk(self) -> bool:
         chunk = self._chunk
-        if chunk.octets_due and not self._intake.octets:
+        if chunk.octets_due and not self._buffer.octets:
             return False
         if chunk.octets_due and chunk.refusal is None:
             self._transaction.begin_body()
-        taken = self._intake.take_octets(chunk.octets_due)
+        taken = self._buffer.take_octets(chunk.octets_due)
         chunk.octets_due -= len(taken)
         if chunk.refusal is None:
             self._transaction.chunks += taken
         if chunk.octets_due or self._responder.has_ended:
             return False
         self._expecting = "command"
-        if self._intake.octets and "PIPELINING" not in self._transaction.offered:
+        if self._buffer.octets and "PIPELINING" not in self._transaction.offered:
             self._end_out_of_step("the octets of BDAT")
         else:
             self._transaction.end_chunk(chunk, is_answered=self._responder.inject_fault_at("every"))

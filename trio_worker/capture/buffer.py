@@ -10,7 +10,7 @@ from attrs import define, field
 LINE_MOST = 12288
 
 
-class Cut(Enum):
+class Truncated(Enum):
     """What was over its limit, so that only its end was kept."""
 
     TOO_LONG = "a line over LINE_MOST"
@@ -18,43 +18,43 @@ class Cut(Enum):
 
 
 @define
-class Intake:
+class ReceiveBuffer:
     """A buffer that searches each octet about once, however the octets were cut."""
 
     octets: bytearray = field(factory=bytearray)
     _searched: int = field(default=0, init=False)
-    _was_cut: bool = field(default=False, init=False)
+    _was_truncated: bool = field(default=False, init=False)
 
-    def take_line(self) -> bytes | Cut | None:
+    def take_line(self) -> bytes | Truncated | None:
         """Return the next line up to its LF, or None until it is whole."""
         end = self.octets.find(b"\n", self._searched)
         if end < 0:
             if len(self.octets) >= LINE_MOST:
-                self._was_cut = True
+                self._was_truncated = True
                 self.octets.clear()
             self._searched = len(self.octets)
             return None
         line = self._take(end + 1)
-        return Cut.TOO_LONG if self._forget_cut() or len(line) > LINE_MOST else line
+        return Truncated.TOO_LONG if self._forget_truncation() or len(line) > LINE_MOST else line
 
-    def take_content(self, limit_bytes: int) -> bytes | Cut | None:
+    def take_content(self, limit_bytes: int) -> bytes | Truncated | None:
         """Return the content up to its final dot, without it, or None until it is whole.
 
         Beyond ``limit_bytes`` (0: no limit) no more is kept than can still be accepted: the dots doubled for
         transparency at most double the octets on their way.
         """
-        is_empty = self.octets.startswith(b".\r\n") and not self._was_cut
+        is_empty = self.octets.startswith(b".\r\n") and not self._was_truncated
         end = -2 if is_empty else self.octets.find(b"\r\n.\r\n", self._searched)
         if end == -1:
             if limit_bytes and len(self.octets) > 2 * limit_bytes + LINE_MOST:
-                self._was_cut = True
-            if self._was_cut:
+                self._was_truncated = True
+            if self._was_truncated:
                 del self.octets[:-4]
             self._searched = max(0, len(self.octets) - 4)  # a part of the five octets may be here
             return None
         content = self._take(end + 2)
         del self.octets[:3]
-        return Cut.TOO_BIG if self._forget_cut() else content
+        return Truncated.TOO_BIG if self._forget_truncation() else content
 
     def take_octets(self, most: int) -> bytes:
         """Return as many octets as are here, at most ``most``."""
@@ -66,6 +66,6 @@ class Intake:
         self._searched = 0
         return taken
 
-    def _forget_cut(self) -> bool:
-        was_cut, self._was_cut = self._was_cut, False
-        return was_cut
+    def _forget_truncation(self) -> bool:
+        was_truncated, self._was_truncated = self._was_truncated, False
+        return was_truncated
