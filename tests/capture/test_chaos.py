@@ -23,7 +23,7 @@ from trio_worker.capture.chaos import (
     parse_faults,
     scripted_fault,
 )
-from trio_worker.capture.offer import Reply
+from trio_worker.capture.server_profile import Reply
 
 REFUSALS = st.builds(
     lambda code, subject, text: Refuse(Reply(code, f"{code // 100}.{subject}.1", text)),

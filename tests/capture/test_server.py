@@ -16,8 +16,8 @@ from attrs import define
 from trio_worker.capture.actions import CaughtMail
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import Faults, parse_faults
-from trio_worker.capture.offer import EXTENSIONS
 from trio_worker.capture.server import CatcherPortTaken, open_catcher
+from trio_worker.capture.server_profile import EXTENSIONS
 from trio_worker.capture.store import MemoryStore
 
 PATIENCE_SECONDS = 60

@@ -25,7 +25,7 @@ from trio_worker.capture.actions import (
     Violation,
 )
 from trio_worker.capture.chaos import Chaos, Faults, parse_faults
-from trio_worker.capture.offer import EXTENSIONS, Offer
+from trio_worker.capture.server_profile import EXTENSIONS, ServerProfile
 from trio_worker.capture.session import ServerSession
 
 PLAIN_TEXT = b"Subject: hello\r\n\r\none line\r\n"
@@ -33,10 +33,12 @@ START = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\n"
 EHLO = b"EHLO client.example\r\n"
 
 
-def session(faults: str = "", offer: Offer | None = None, *, tls: bool = False) -> ServerSession:
+def session(faults: str = "", profile: ServerProfile | None = None, *, tls: bool = False) -> ServerSession:
     parsed = parse_faults(faults)
     assert isinstance(parsed, Faults)
-    return ServerSession(Offer() if offer is None else offer, Chaos(lambda: 0.0, parsed), connection_id=7, tls=tls)
+    return ServerSession(
+        ServerProfile() if profile is None else profile, Chaos(lambda: 0.0, parsed), connection_id=7, tls=tls
+    )
 
 
 def joined(actions: list[Action]) -> list[Action]:
@@ -259,7 +261,7 @@ OFFERED_LESS: dict[str, tuple[str, bytes, int, str]] = {
 @pytest.mark.parametrize(("keyword", "said", "code", "rule"), OFFERED_LESS.values(), ids=OFFERED_LESS)
 def test_what_was_not_offered_is_refused(keyword: str, said: bytes, code: int, rule: str) -> None:
     """An extension that EHLO did not name may not be used."""
-    server = session(offer=Offer(extensions=EXTENSIONS - {keyword}))
+    server = session(profile=ServerProfile(extensions=EXTENSIONS - {keyword}))
 
     actions = talk(server, EHLO, said)
 
@@ -269,7 +271,7 @@ def test_what_was_not_offered_is_refused(keyword: str, said: bytes, code: int, r
 
 def test_bdat_that_was_not_offered_ends_the_connection() -> None:
     """Without CHUNKING the octets after BDAT cannot be told from commands: 502, then the connection is closed."""
-    actions = talk(session(offer=Offer(extensions=EXTENSIONS - {"CHUNKING"})), EHLO, START, bdat(PLAIN_TEXT))
+    actions = talk(session(profile=ServerProfile(extensions=EXTENSIONS - {"CHUNKING"})), EHLO, START, bdat(PLAIN_TEXT))
 
     assert replies(actions)[-1] == 502
     assert rules(actions) == ["RFC 3030 2"]
@@ -287,7 +289,7 @@ def test_after_helo_nothing_is_offered() -> None:
 
 def test_without_pipelining_each_step_waits() -> None:
     """A client that waits for each reply is welcome without PIPELINING, BDAT with its octets included."""
-    server = session(offer=Offer(extensions=EXTENSIONS - {"PIPELINING"}))
+    server = session(profile=ServerProfile(extensions=EXTENSIONS - {"PIPELINING"}))
     steps = [*START.splitlines(keepends=True), bdat(PLAIN_TEXT), *START.splitlines(keepends=True), b"DATA\r\n"]
 
     actions = talk(server, EHLO, *steps, stuffed(PLAIN_TEXT), b"QUIT\r\n")
@@ -299,7 +301,7 @@ def test_without_pipelining_each_step_waits() -> None:
 @pytest.mark.parametrize("final", [bdat(PLAIN_TEXT), stuffed(PLAIN_TEXT)])
 def test_without_pipelining_input_after_the_content_is_out_of_step(final: bytes) -> None:
     """Without PIPELINING nothing may follow the content before its reply; the mail is not kept."""
-    server = session(offer=Offer(extensions=EXTENSIONS - {"PIPELINING"}))
+    server = session(profile=ServerProfile(extensions=EXTENSIONS - {"PIPELINING"}))
     opening = [] if final.startswith(b"BDAT") else [b"DATA\r\n"]
 
     actions = talk(server, EHLO, *START.splitlines(keepends=True), *opening, final + b"RSET\r\n")
@@ -375,7 +377,7 @@ def test_the_end_of_data_clears_the_transaction_whatever_its_reply() -> None:
 
 def test_a_relay_may_go_ahead_without_recipients_and_keeps_nothing() -> None:
     """A relay that says 354 although all recipients were refused refuses the lone dot, without blame."""
-    server = session("rcpt=550", Offer(accepts_data_without_recipients=True))
+    server = session("rcpt=550", ServerProfile(accepts_data_without_recipients=True))
 
     actions = talk(server, EHLO, START + b"DATA\r\n", b".\r\n")
 
@@ -387,7 +389,7 @@ def test_a_relay_may_go_ahead_without_recipients_and_keeps_nothing() -> None:
 @pytest.mark.parametrize("cut", [1, 50, 100_000])
 def test_content_over_the_limit_is_refused_and_not_hoarded(cut: int) -> None:
     """Content over the announced limit gets 552, however large and however cut; the session goes on."""
-    server = session(offer=Offer(size_limit_bytes=100))
+    server = session(profile=ServerProfile(size_limit_bytes=100))
     content = stuffed(b"x" * 70 + b"\r\n" + b"y" * 70 + b"\r\n" + (b"z" * 70 + b"\r\n") * 300)
     pieces_of_content = [content[begin : begin + cut] for begin in range(0, len(content), cut)]
 
@@ -442,13 +444,13 @@ def test_questions_are_answered() -> None:
 
 # TLS and logins.
 
-WITH_LOGIN = Offer(credentials=("ann", "secret"))
+WITH_LOGIN = ServerProfile(credentials=("ann", "secret"))
 RIGHT = base64.b64encode(b"\0ann\0secret")
 
 
 def test_starttls_forgets_what_was_said_in_clear() -> None:
     """Input after STARTTLS is discarded and blamed; after the handshake EHLO is needed again and offers AUTH."""
-    server = session(offer=evolve(WITH_LOGIN, has_tls=True, auth_in_clear=False))
+    server = session(profile=evolve(WITH_LOGIN, has_tls=True, auth_in_clear=False))
 
     before = talk(server, EHLO, b"STARTTLS\r\nMAIL FROM:<evil@x>\r\n")
     server.tls_started()
@@ -465,7 +467,7 @@ def test_starttls_forgets_what_was_said_in_clear() -> None:
 
 def test_starttls_takes_no_parameters() -> None:
     """STARTTLS with parameters gets 501, and with a fault its fault; neither starts TLS."""
-    server = session("starttls=454", offer=Offer(has_tls=True))
+    server = session("starttls=454", profile=ServerProfile(has_tls=True))
 
     actions = talk(server, EHLO, b"STARTTLS now\r\n", b"STARTTLS\r\n")
 
@@ -475,7 +477,7 @@ def test_starttls_takes_no_parameters() -> None:
 
 def test_a_login_in_clear_is_refused_where_tls_is_to_be_had() -> None:
     """AUTH before STARTTLS gets 538 and is a violation."""
-    server = session(offer=evolve(WITH_LOGIN, has_tls=True, auth_in_clear=False))
+    server = session(profile=evolve(WITH_LOGIN, has_tls=True, auth_in_clear=False))
 
     actions = talk(server, EHLO, b"AUTH PLAIN " + RIGHT + b"\r\n")
 
@@ -494,7 +496,7 @@ def test_a_login_in_clear_is_refused_where_tls_is_to_be_had() -> None:
 )
 def test_a_right_login_is_known_to_its_mails(steps: list[bytes]) -> None:
     """PLAIN and LOGIN, with or without an initial response, end in 235, and the mail knows its user."""
-    server = session(offer=evolve(WITH_LOGIN, require_auth=True), tls=True)
+    server = session(profile=evolve(WITH_LOGIN, require_auth=True), tls=True)
 
     actions = talk(server, EHLO, *(step + b"\r\n" for step in steps), START + bdat(PLAIN_TEXT))
 
@@ -507,7 +509,7 @@ def test_a_right_login_is_known_to_its_mails(steps: list[bytes]) -> None:
 @pytest.mark.parametrize(("password", "code"), [(b"secret", 235), (b"wrong", 535)])
 def test_cram_md5_proves_the_password(password: bytes, code: int) -> None:
     """CRAM-MD5 accepts the digest of its challenge under the right password only."""
-    server = session(offer=WITH_LOGIN)
+    server = session(profile=WITH_LOGIN)
     asked = talk(server, EHLO, b"AUTH CRAM-MD5\r\n")[-1]
     assert isinstance(asked, Send)
     challenge = base64.b64decode(asked.payload.splitlines()[-1].removeprefix(b"334 "))
@@ -539,7 +541,7 @@ def test_cram_md5_proves_the_password(password: bytes, code: int) -> None:
 )
 def test_a_wrong_login_is_refused(said: list[bytes], code: int, rule: str) -> None:
     """Wrong passwords are refused, wrong exchanges are refused and named."""
-    actions = talk(session(offer=WITH_LOGIN), EHLO, *(line + b"\r\n" for line in said))
+    actions = talk(session(profile=WITH_LOGIN), EHLO, *(line + b"\r\n" for line in said))
 
     assert replies(actions)[-1] == code
     assert rules(actions) == ([rule] if rule else [])
@@ -547,7 +549,7 @@ def test_a_wrong_login_is_refused(said: list[bytes], code: int, rule: str) -> No
 
 def test_auth_plain_in_one_message_may_be_followed() -> None:
     """AUTH PLAIN with its initial response may stand in a group, as RFC 4954 allows."""
-    actions = talk(session(offer=WITH_LOGIN), EHLO, b"AUTH PLAIN " + RIGHT + b"\r\n" + START + bdat(PLAIN_TEXT))
+    actions = talk(session(profile=WITH_LOGIN), EHLO, b"AUTH PLAIN " + RIGHT + b"\r\n" + START + bdat(PLAIN_TEXT))
 
     assert replies(actions) == [250, 235, 250, 250, 250]
     assert rules(actions) == []
@@ -555,7 +557,7 @@ def test_auth_plain_in_one_message_may_be_followed() -> None:
 
 def test_mail_without_a_required_login_is_refused() -> None:
     """A relay that requires a login says 530 to MAIL; that is no violation."""
-    actions = talk(session(offer=evolve(WITH_LOGIN, require_auth=True)), EHLO, START)
+    actions = talk(session(profile=evolve(WITH_LOGIN, require_auth=True)), EHLO, START)
 
     assert replies(actions) == [250, 530, 503]
     assert rules(actions) == []
@@ -678,7 +680,7 @@ def test_a_login_can_be_refused_for_a_while() -> None:
 
 def test_a_fault_for_every_reply_ends_a_login() -> None:
     """every=454 instead of the verdict on a login leaves the session ready for commands."""
-    server = session(offer=WITH_LOGIN)
+    server = session(profile=WITH_LOGIN)
     talk(server, EHLO, b"AUTH LOGIN\r\n")
     faults = parse_faults("every=454:first1")
     assert isinstance(faults, Faults)
@@ -691,7 +693,7 @@ def test_a_fault_for_every_reply_ends_a_login() -> None:
 
 def test_the_log_of_commands_holds_verbs_only() -> None:
     """The log names verbs, nothing else that a client says."""
-    server = session(offer=WITH_LOGIN)
+    server = session(profile=WITH_LOGIN)
 
     talk(server, EHLO, b"auth plain " + RIGHT + b"\r\n", b"secret word\r\n", b"QUIT\r\n")
 

@@ -19,8 +19,8 @@ from attrs import frozen
 
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import Faults, parse_faults
-from trio_worker.capture.offer import EXTENSIONS
 from trio_worker.capture.server import open_catcher
+from trio_worker.capture.server_profile import EXTENSIONS
 
 ROOT = Path(__file__).parents[2]
 SECRET = "ann.secret@example.org"

@@ -10,7 +10,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_worker.capture.offer import EXTENSIONS
+from trio_worker.capture.server_profile import EXTENSIONS
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
 from trio_worker.smtp.conversation import Conversation, Envelope, Transaction, dot_stuffed
 from trio_worker.smtp.outcome import Accepted, FailureKind, NotSent, Outcome, Refused, Uncertain, Unsendable

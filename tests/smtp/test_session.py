@@ -18,8 +18,8 @@ from attrs import evolve
 
 from tests.support.bridge import Complaints
 from trio_worker.capture.chaos import Faults, parse_faults
-from trio_worker.capture.offer import EXTENSIONS
 from trio_worker.capture.server import open_catcher
+from trio_worker.capture.server_profile import EXTENSIONS
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.conversation import Envelope
 from trio_worker.smtp.outcome import Accepted, FailureKind, Trouble

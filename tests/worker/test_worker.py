@@ -340,7 +340,7 @@ async def test_a_login_refused_beside_working_connections_is_told_and_a_mended_o
             nursery.start_soon(run, worker)
             with trio.fail_after(20):
                 await workers.wait_until(lambda: logins_that_worked(workers) == 2)
-                catcher.offer = evolve(catcher.offer, credentials=("u", "new"))
+                catcher.profile = evolve(catcher.profile, credentials=("u", "new"))
                 catcher.faults = faults("final=delay-100ms")
                 await workers.push(*(job_bytes(number) for number in range(300)))
                 while watch.snapshot().suspended is None:

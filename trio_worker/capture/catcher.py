@@ -11,7 +11,7 @@ from attrs import define, field
 from trio_worker.capture.actions import Action, CaughtMail, Keep, LoginTried, Violation
 from trio_worker.capture.chaos import Chaos, Faults
 from trio_worker.capture.connection import Connection
-from trio_worker.capture.offer import Offer
+from trio_worker.capture.server_profile import ServerProfile
 from trio_worker.capture.store import Store
 
 VIOLATIONS_KEPT = 1000
@@ -28,7 +28,7 @@ class Catcher:
 
     host: str
     port: int
-    offer: Offer
+    profile: ServerProfile
     store: Store
     chaos: Chaos
     connections_opened: int = field(default=0, init=False)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never, get_args
 
 from attrs import define, field, frozen
 
-from trio_worker.capture.offer import Reply
+from trio_worker.capture.server_profile import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from functools import cache
 
 from attrs import frozen
 
-from trio_worker.capture.offer import Reply
+from trio_worker.capture.server_profile import Reply
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
 _QUOTED = r'"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"'

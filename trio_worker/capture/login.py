@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, assert_never
 from attrs import define
 
 from trio_worker.capture.actions import LoginTried
-from trio_worker.capture.offer import Offer, Reply, offered_now
 from trio_worker.capture.sasl import Ask, Claimed, Exchange, Unreadable, answer, begin
+from trio_worker.capture.server_profile import Reply, ServerProfile, offered_now
 
 if TYPE_CHECKING:
     from trio_worker.capture.responder import Responder
@@ -24,7 +24,7 @@ class Login:
     """Answers AUTH and what follows it; tells the transaction who has logged in."""
 
     responder: Responder
-    offer: Offer
+    profile: ServerProfile
     transaction: Transaction
     exchange: Exchange | None = None
     asked: int = 0
@@ -38,7 +38,7 @@ class Login:
         """Answer AUTH."""
         found = _AUTH.fullmatch(argument)
         mechanism = found[1].decode().upper() if found is not None else ""
-        if "AUTH" not in self.transaction.offered or self.offer.credentials is None:
+        if "AUTH" not in self.transaction.offered or self.profile.credentials is None:
             self._refuse()
         elif self.transaction.user is not None or self.transaction.sender is not None:
             self.responder.refuse(
@@ -46,13 +46,13 @@ class Login:
             )
         elif found is None:
             self.responder.refuse(Reply(501, "5.5.4", "Syntax: AUTH mechanism"), "RFC 4954 4", "malformed AUTH")
-        elif mechanism not in self.offer.mechanisms:
+        elif mechanism not in self.profile.mechanisms:
             reply = Reply(504, "5.5.4", "Mechanism not offered")
             self.responder.refuse(reply, "RFC 4954 4", "AUTH with a mechanism that was not offered")
         else:
             self.asked += 1
-            challenge = f"<{self.responder.connection_id}.{self.asked}@{self.offer.hostname}>".encode()
-            self._go_on(begin(Exchange(mechanism, self.offer.credentials, challenge), found[2]))
+            challenge = f"<{self.responder.connection_id}.{self.asked}@{self.profile.hostname}>".encode()
+            self._go_on(begin(Exchange(mechanism, self.profile.credentials, challenge), found[2]))
 
     def take_answer(self, line: bytes) -> None:
         """Take the line that answers the challenge; a lone ``*`` cancels (RFC 4954 section 4)."""
@@ -63,7 +63,7 @@ class Login:
             self._go_on(answer(exchange, line))
 
     def _refuse(self) -> None:
-        if "AUTH" in offered_now(self.offer, tls=True) and not self.transaction.tls:
+        if "AUTH" in offered_now(self.profile, tls=True) and not self.transaction.tls:
             reply = Reply(538, "5.7.11", "Encryption required for a login")
             self.responder.refuse(reply, "RFC 4954 4", "AUTH in clear, where that is not allowed")
         else:

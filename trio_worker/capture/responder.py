@@ -11,7 +11,7 @@ from trio_worker.capture.actions import Action, Close, Delay, Drop, Send, Stall,
 from trio_worker.capture.chaos import AcceptThenDrop, Act, Chaos, DropNow, Late, Refuse, Stage, StallNow
 
 if TYPE_CHECKING:
-    from trio_worker.capture.offer import Reply
+    from trio_worker.capture.server_profile import Reply
 
 SERVICE_CLOSES = 421
 

@@ -26,7 +26,7 @@ from trio_worker.capture.actions import (
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import NO_FAULTS, Chaos, Dice, Faults
 from trio_worker.capture.connection import Connection
-from trio_worker.capture.offer import EXTENSIONS, MECHANISMS, Offer
+from trio_worker.capture.server_profile import EXTENSIONS, MECHANISMS, ServerProfile
 from trio_worker.capture.session import ServerSession
 from trio_worker.capture.store import MemoryStore, Store
 
@@ -77,7 +77,7 @@ async def open_catcher(  # noqa: PLR0913 - each names one property of the relay 
     """
     if implicit_tls and tls is None:
         raise ValueError("implicit_tls needs a tls context")
-    offer = Offer(
+    profile = ServerProfile(
         extensions=extensions,
         size_limit_bytes=size_limit_bytes,
         has_tls=tls is not None,
@@ -90,7 +90,7 @@ async def open_catcher(  # noqa: PLR0913 - each names one property of the relay 
     listeners = await _listen(host, port)
     chaos = Chaos(Dice(seed).roll, faults)
     bound_port = listeners[0].socket.getsockname()[1]
-    catcher = Catcher(host, bound_port, offer, MemoryStore() if store is None else store, chaos)
+    catcher = Catcher(host, bound_port, profile, MemoryStore() if store is None else store, chaos)
     async with trio.open_nursery() as connections:
         door = _Door(catcher, tls, implicit_tls, before_input, connections)
         connections.start_soon(trio.serve_listeners, door.serve, listeners)
@@ -126,7 +126,7 @@ class _Door:
         """Serve one client to its end; a client that vanishes is no error."""
         catcher = self.catcher
         catcher.connections_opened += 1
-        session = ServerSession(catcher.offer, catcher.chaos, catcher.connections_opened, tls=self.implicit_tls)
+        session = ServerSession(catcher.profile, catcher.chaos, catcher.connections_opened, tls=self.implicit_tls)
         connection = Connection(tcp, session, self.writers)
         catcher.admit(connection)
         try:

@@ -1,11 +1,12 @@
-"""Pure. One SMTP session as a strict server sees it: octets in, actions out.
+"""Pure. One SMTP session on the server's side, strict: octets in, actions out.
 
-The rules are those of RFC 5321 with the extensions of `offer.EXTENSIONS`. Who breaks one gets the reply the RFC names,
-and a `Violation` is recorded. What a client could not know yet is no violation: after a group that was pipelined
-legally, RCPT without a sender or DATA without a recipient is refused only.
+The rules are those of RFC 5321 with the extensions of `server_profile.EXTENSIONS`. A client that breaks one gets the
+reply that the RFC names, and a `Violation` is recorded. A command that failed for a reason the client could not know
+yet is no violation: after a group that was pipelined legally, RCPT without a sender or DATA without a recipient is only
+refused.
 
-Octets may come cut anywhere: the actions, joined, are the same. One rule needs the cuts: whether a client waited for a
-reply shows only in what has been read together with the command.
+The octets may be split anywhere: the actions, joined, are the same. One rule depends on the splits: whether a client
+waited for a reply is seen only from what was read together with the command.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from trio_worker.capture.chaos import Chaos
 from trio_worker.capture.content import stuffing_flaws, unstuff
 from trio_worker.capture.envelope import is_host_name
 from trio_worker.capture.login import Login
-from trio_worker.capture.offer import Offer, Reply, ehlo_reply, offered_now
 from trio_worker.capture.responder import Responder
+from trio_worker.capture.server_profile import Reply, ServerProfile, ehlo_reply, offered_now
 from trio_worker.capture.transaction import TOO_BIG, Chunk, Transaction
 
 Expecting: TypeAlias = Literal["command", "answer", "content", "chunk"]
@@ -52,7 +53,7 @@ class ServerSession:
     ``commands`` are the latest verbs, for tests and displays.
     """
 
-    offer: Offer
+    profile: ServerProfile
     chaos: Chaos
     connection_id: int = 0
     tls: bool = False
@@ -74,7 +75,7 @@ class ServerSession:
     def open(self) -> list[Action]:
         """Greet the client."""
         if not self._responder.inject_fault_at("every") and not self._responder.inject_fault_at("connect"):
-            self._responder.send(f"220 {self.offer.hostname} ESMTP mail catcher\r\n".encode())
+            self._responder.send(f"220 {self.profile.hostname} ESMTP mail catcher\r\n".encode())
         else:
             self._is_unwelcome = True
         return self._responder.take()
@@ -100,8 +101,8 @@ class ServerSession:
         self._begin_again(kept=self._transaction.kept)
 
     def _begin_again(self, *, kept: int) -> None:
-        self._transaction = Transaction(self._responder, self.offer, tls=self.tls, kept=kept)
-        self._login = Login(self._responder, self.offer, self._transaction)
+        self._transaction = Transaction(self._responder, self.profile, tls=self.tls, kept=kept)
+        self._login = Login(self._responder, self.profile, self._transaction)
 
     def _advance(self) -> bool:
         """Take one line, message or chunk; False where more octets are needed."""
@@ -226,7 +227,7 @@ class ServerSession:
         handlers[verb](argument)
 
     def _ehlo(self, argument: bytes) -> None:
-        self._greet(argument, offered_now(self.offer, tls=self.tls))
+        self._greet(argument, offered_now(self.profile, tls=self.tls))
 
     def _helo(self, argument: bytes) -> None:
         self._greet(argument, frozenset())
@@ -242,7 +243,7 @@ class ServerSession:
         self._transaction.reset()
         self._transaction.offered = offered
         self._responder.with_enhanced = "ENHANCEDSTATUSCODES" in offered
-        self._responder.send(ehlo_reply(self.offer, offered))
+        self._responder.send(ehlo_reply(self.profile, offered))
 
     def _starttls(self, argument: bytes) -> None:
         if self._buffer.octets:

@@ -15,12 +15,12 @@ from trio_worker.capture.actions import CaughtMail, Close, Drop, Keep, Stall
 from trio_worker.capture.chaos import AcceptThenDrop, Act, Refuse, Stage, StallNow, scripted_fault
 from trio_worker.capture.content import Flaw, content_flaws
 from trio_worker.capture.envelope import Misread, read_mail, read_rcpt
-from trio_worker.capture.offer import Reply
 from trio_worker.capture.responder import SERVICE_CLOSES
+from trio_worker.capture.server_profile import Reply
 
 if TYPE_CHECKING:
-    from trio_worker.capture.offer import Offer
     from trio_worker.capture.responder import Responder
+    from trio_worker.capture.server_profile import ServerProfile
 
 # RFC 5321 section 4.5.3.1.8 wants at least 100; this is as many as common servers take.
 RECIPIENTS_MOST = 1000
@@ -46,7 +46,7 @@ class Transaction:
     """The transaction that stands on a connection; ``sender`` is None where none does."""
 
     responder: Responder
-    offer: Offer
+    profile: ServerProfile
     offered: frozenset[str] = frozenset()
     user: str | None = None
     tls: bool = False
@@ -66,7 +66,7 @@ class Transaction:
     @property
     def size_limit_bytes(self) -> int:
         """The announced limit of a message, 0 where none is."""
-        return self.offer.size_limit_bytes if "SIZE" in self.offered else 0
+        return self.profile.size_limit_bytes if "SIZE" in self.offered else 0
 
     def reset(self) -> None:
         """Forget the transaction."""
@@ -92,7 +92,7 @@ class Transaction:
         if self._is_over_limit(int(envelope.parameters.get("SIZE", 0))):
             self.responder.refuse(TOO_BIG, "RFC 1870 6.1", "MAIL with a SIZE over the announced limit")
             return
-        if self.offer.require_auth and self.user is None:
+        if self.profile.require_auth and self.user is None:
             self.responder.reply(Reply(530, "5.7.0", "Authentication required"))
             return
         if self.responder.inject_fault_at("mail"):
@@ -139,7 +139,7 @@ class Transaction:
         if self.bdat_was_seen:
             self.responder.refuse(_RSET_FIRST, "RFC 3030 2", "DATA after BDAT, in the same transaction")
             return False
-        if not self.recipients and not (self.offer.accepts_data_without_recipients and self.rcpt_was_tried):
+        if not self.recipients and not (self.profile.accepts_data_without_recipients and self.rcpt_was_tried):
             what = "DATA without an accepted RCPT"
             self._refuse_unless_pipelined(_NO_RECIPIENTS, "RFC 5321 4.1.1.4", what, excused=self.rcpt_was_tried)
             return False

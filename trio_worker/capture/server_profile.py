@@ -25,7 +25,7 @@ class Reply:
 
 
 @frozen
-class Offer:
+class ServerProfile:
     """The relay that is being played.
 
     ``extensions`` are the EHLO keywords it may name; STARTTLS is named only where ``has_tls``, AUTH only where there
@@ -45,18 +45,18 @@ class Offer:
     accepts_data_without_recipients: bool = False
 
 
-def offered_now(offer: Offer, *, tls: bool) -> frozenset[str]:
+def offered_now(profile: ServerProfile, *, tls: bool) -> frozenset[str]:
     """Return the extensions in force on a connection that has, or has not, TLS."""
-    offered = offer.extensions
-    if tls or not offer.has_tls:
+    offered = profile.extensions
+    if tls or not profile.has_tls:
         offered -= {"STARTTLS"}
-    if offer.credentials is None or not (tls or offer.auth_in_clear):
+    if profile.credentials is None or not (tls or profile.auth_in_clear):
         offered -= {"AUTH"}
     return offered
 
 
-def ehlo_reply(offer: Offer, offered: frozenset[str]) -> bytes:
+def ehlo_reply(profile: ServerProfile, offered: frozenset[str]) -> bytes:
     """Return the whole reply to EHLO, of several lines where anything is offered."""
-    values = {"SIZE": str(offer.size_limit_bytes), "AUTH": " ".join(offer.mechanisms)}
-    lines = [offer.hostname, *(f"{keyword} {values.get(keyword, '')}".rstrip() for keyword in sorted(offered))]
+    values = {"SIZE": str(profile.size_limit_bytes), "AUTH": " ".join(profile.mechanisms)}
+    lines = [profile.hostname, *(f"{keyword} {values.get(keyword, '')}".rstrip() for keyword in sorted(offered))]
     return "".join(f"250{'-' if line is not lines[-1] else ' '}{line}\r\n" for line in lines).encode()
