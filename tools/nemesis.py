@@ -39,7 +39,7 @@ from proving_ground import (
     write_config,
 )
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 
 RELAY_FAULTS = (
@@ -173,7 +173,7 @@ class Ground:
 
     def put_faults(self, text: str) -> None:
         parsed = parse_faults(text)
-        if not isinstance(parsed, Faults):
+        if not isinstance(parsed, InjectedFaults):
             raise TypeError(text)
         self.relay.faults = parsed
 

@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_worker.capture.chaos import (
-    STAGES,
+    FAULT_STAGES,
     AcceptThenDrop,
-    Act,
     Chaos,
-    Dice,
+    Delayed,
     DropNow,
-    Fault,
-    Faults,
+    FaultAction,
     FaultSyntax,
-    Late,
+    InjectedFault,
+    InjectedFaults,
     Refuse,
+    SeededDice,
     StallNow,
     faults_text,
     parse_faults,
@@ -31,28 +31,28 @@ REFUSALS = st.builds(
     st.integers(0, 999),
     st.from_regex(r"[A-Za-z][A-Za-z0-9 .=/()-]{0,20}", fullmatch=True),
 )
-DELAYS = st.builds(lambda microseconds: Late(microseconds / 1_000_000), st.integers(0, 10**11))
-ACTS: st.SearchStrategy[Act] = REFUSALS | DELAYS | st.just(DropNow()) | st.just(StallNow())
+DELAYS = st.builds(lambda microseconds: Delayed(microseconds / 1_000_000), st.integers(0, 10**11))
+FAULT_ACTIONS: st.SearchStrategy[FaultAction] = REFUSALS | DELAYS | st.just(DropNow()) | st.just(StallNow())
 PERCENTS = st.integers(0, 10**8).map(lambda millionths: millionths / 10**6)
 FAULTS = st.builds(
-    Fault,
-    st.sampled_from(STAGES),
-    ACTS,
+    InjectedFault,
+    st.sampled_from(FAULT_STAGES),
+    FAULT_ACTIONS,
     PERCENTS,
     st.integers(0, 9),
     st.integers(0, 9),
     st.integers(0, 9),
-) | st.builds(Fault, st.just("final"), st.just(AcceptThenDrop()))
+) | st.builds(InjectedFault, st.just("final"), st.just(AcceptThenDrop()))
 
 
-def parsed(text: str) -> Faults:
+def parsed(text: str) -> InjectedFaults:
     faults = parse_faults(text)
-    assert isinstance(faults, Faults)
+    assert isinstance(faults, InjectedFaults)
     return faults
 
 
-@given(st.lists(FAULTS, max_size=4).map(lambda faults: Faults(tuple(faults))))
-def test_faults_survive_their_words(faults: Faults) -> None:
+@given(st.lists(FAULTS, max_size=4).map(lambda faults: InjectedFaults(tuple(faults))))
+def test_faults_survive_their_words(faults: InjectedFaults) -> None:
     """Faults written as text are read back as the same faults."""
     assert parse_faults(faults_text(faults)) == faults
 
@@ -62,28 +62,31 @@ def test_any_text_is_faults_or_a_problem_with_its_place(text: str) -> None:
     """No text raises: it is faults, or a problem and the offset of the word at fault."""
     result = parse_faults(text)
 
-    assert isinstance(result, Faults) or 0 <= result.place < len(text)
+    assert isinstance(result, InjectedFaults) or 0 <= result.place < len(text)
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("rcpt=451:20%", Fault("rcpt", Refuse(Reply(451, "4.3.0", "Refused on purpose")), percent=20)),
-        ("rcpt=550-5.1.1", Fault("rcpt", Refuse(Reply(550, "5.1.1", "Refused on purpose")))),
-        ("rcpt=550-5.1.1-No_such_user", Fault("rcpt", Refuse(Reply(550, "5.1.1", "No such user")))),
-        ("mail=431-Slow_down", Fault("mail", Refuse(Reply(431, "4.0.0", "Slow down")))),
-        ("data=drop", Fault("data", DropNow())),
-        ("final=accept-drop", Fault("final", AcceptThenDrop())),
-        ("final=stall:every5", Fault("final", StallNow(), every=5)),
-        ("auth=535:first3", Fault("auth", Refuse(Reply(535, "5.7.8", "Refused on purpose")), first=3)),
-        ("mail=421:after5:50%", Fault("mail", Refuse(Reply(421, "4.3.2", "Refused on purpose")), percent=50, after=5)),
-        ("every=delay-50ms", Fault("every", Late(0.05))),
-        ("quit=delay-2s", Fault("quit", Late(2))),
+        ("rcpt=451:20%", InjectedFault("rcpt", Refuse(Reply(451, "4.3.0", "Refused on purpose")), percent=20)),
+        ("rcpt=550-5.1.1", InjectedFault("rcpt", Refuse(Reply(550, "5.1.1", "Refused on purpose")))),
+        ("rcpt=550-5.1.1-No_such_user", InjectedFault("rcpt", Refuse(Reply(550, "5.1.1", "No such user")))),
+        ("mail=431-Slow_down", InjectedFault("mail", Refuse(Reply(431, "4.0.0", "Slow down")))),
+        ("data=drop", InjectedFault("data", DropNow())),
+        ("final=accept-drop", InjectedFault("final", AcceptThenDrop())),
+        ("final=stall:every5", InjectedFault("final", StallNow(), every=5)),
+        ("auth=535:first3", InjectedFault("auth", Refuse(Reply(535, "5.7.8", "Refused on purpose")), first=3)),
+        (
+            "mail=421:after5:50%",
+            InjectedFault("mail", Refuse(Reply(421, "4.3.2", "Refused on purpose")), percent=50, after=5),
+        ),
+        ("every=delay-50ms", InjectedFault("every", Delayed(0.05))),
+        ("quit=delay-2s", InjectedFault("quit", Delayed(2))),
     ],
 )
-def test_words_mean_what_they_say(text: str, fault: Fault) -> None:
+def test_words_mean_what_they_say(text: str, fault: InjectedFault) -> None:
     """Each form of the language is read as described."""
-    assert parse_faults(f" {text} , ") == Faults((fault,))
+    assert parse_faults(f" {text} , ") == InjectedFaults((fault,))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +157,7 @@ def test_new_faults_count_from_the_start() -> None:
 @given(st.integers(), st.integers(1, 50))
 def test_dice_are_fair_enough_and_repeat_with_their_seed(seed: int, rolls: int) -> None:
     """The same seed gives the same rolls, each in [0, 1)."""
-    one, other = Dice(seed), Dice(seed)
+    one, other = SeededDice(seed), SeededDice(seed)
 
     first = [one.roll() for _ in range(rolls)]
 
@@ -164,7 +167,7 @@ def test_dice_are_fair_enough_and_repeat_with_their_seed(seed: int, rolls: int) 
 
 def test_dice_hit_about_their_share() -> None:
     """Of ten thousand rolls a fifth is below 0.2, give or take one in a hundred."""
-    dice = Dice(0)
+    dice = SeededDice(0)
 
     hits = sum(dice.roll() < 0.2 for _ in range(10_000))
 

@@ -15,7 +15,7 @@ from attrs import define
 
 from trio_worker.capture.actions import CaughtMail
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import CatcherPortTaken, open_catcher
 from trio_worker.capture.server_profile import EXTENSIONS
 from trio_worker.capture.store import MemoryStore
@@ -32,9 +32,9 @@ def patience() -> Iterator[None]:
         yield
 
 
-def faults(text: str) -> Faults:
+def faults(text: str) -> InjectedFaults:
     parsed = parse_faults(text)
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     return parsed
 
 

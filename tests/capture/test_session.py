@@ -24,7 +24,7 @@ from trio_worker.capture.actions import (
     StartTls,
     Violation,
 )
-from trio_worker.capture.chaos import Chaos, Faults, parse_faults
+from trio_worker.capture.chaos import Chaos, InjectedFaults, parse_faults
 from trio_worker.capture.server_profile import EXTENSIONS, ServerProfile
 from trio_worker.capture.session import ServerSession
 
@@ -35,7 +35,7 @@ EHLO = b"EHLO client.example\r\n"
 
 def session(faults: str = "", profile: ServerProfile | None = None, *, tls: bool = False) -> ServerSession:
     parsed = parse_faults(faults)
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     return ServerSession(
         ServerProfile() if profile is None else profile, Chaos(lambda: 0.0, parsed), connection_id=7, tls=tls
     )
@@ -631,11 +631,11 @@ def test_a_fault_for_every_reply_refuses_without_keeping(way: str) -> None:
     server = session()
     talk(server, EHLO, START + (b"DATA\r\n" if way == "data" else b""))
     faults = parse_faults("every=451")
-    assert isinstance(faults, Faults)
+    assert isinstance(faults, InjectedFaults)
 
     server.chaos.put_in_force(faults)
     refused = server.receive(b"first\r\n.\r\n" if way == "data" else bdat(b"first\r\n"))
-    server.chaos.put_in_force(Faults())
+    server.chaos.put_in_force(InjectedFaults())
     second = server.receive(b"RSET\r\n" + START + bdat(b"second\r\n"))
 
     assert mails(refused) == []
@@ -667,7 +667,7 @@ def test_a_recipient_can_ask_for_its_fault(recipient: str, expected: list[int]) 
 def test_a_login_can_be_refused_for_a_while() -> None:
     """auth=535:first2 refuses two logins, however right they are, and counts over connections."""
     parsed = parse_faults("auth=535:first2")
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     chaos = Chaos(lambda: 0.0, parsed)
 
     codes = [
@@ -683,7 +683,7 @@ def test_a_fault_for_every_reply_ends_a_login() -> None:
     server = session(profile=WITH_LOGIN)
     talk(server, EHLO, b"AUTH LOGIN\r\n")
     faults = parse_faults("every=454:first1")
-    assert isinstance(faults, Faults)
+    assert isinstance(faults, InjectedFaults)
 
     server.chaos.put_in_force(faults)
     actions = server.receive(base64.b64encode(b"ann") + b"\r\n") + server.receive(b"NOOP\r\n")

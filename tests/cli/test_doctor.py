@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ async def test_a_report_names_versions_and_origins_and_no_secret(
     (work_folder / "secret").write_text(f"{SECRETS[0]}\n")
     (work_folder / "secret").chmod(0o600)
     parsed = parse_faults(f"auth=535-5.7.8-{SECRETS[1]}_is_locked")
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     async with open_catcher(faults=parsed, credentials=("mailer", "else"), mechanisms=("CRAM-MD5",)) as relay:
         config = work_folder / "worker.toml"
         config.write_text(

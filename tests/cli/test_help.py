@@ -14,7 +14,7 @@ from cyclopts import App
 from loading import app as load_app
 from rich.console import Console
 
-from trio_worker.capture.chaos import STAGES
+from trio_worker.capture.chaos import FAULT_STAGES
 from trio_worker.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ def test_help_of_chaos_has_its_words() -> None:
     page = (ROOT / "docs" / "testing.md").read_text("utf-8")
 
     for word in (
-        *STAGES,
+        *FAULT_STAGES,
         "drop",
         "stall",
         "delay-50ms",

@@ -18,7 +18,7 @@ import trustme
 from attrs import frozen
 
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.server_profile import EXTENSIONS
 
@@ -59,9 +59,9 @@ def check(work_folder: Path) -> Check:
     return run
 
 
-def faults(text: str) -> Faults:
+def faults(text: str) -> InjectedFaults:
     parsed = parse_faults(text)
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     return parsed
 
 

@@ -23,7 +23,7 @@ from tests.support.bridge import Complaints
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.queue.audit import find_strays
@@ -42,9 +42,9 @@ from trio_worker.worker.worker import ShutdownOptions, Worker
 QUEUE = QueueOptions(lease_seconds=1.0)
 
 
-def faults(text: str) -> Faults:
+def faults(text: str) -> InjectedFaults:
     parsed = parse_faults(text)
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     return parsed
 
 

@@ -19,7 +19,7 @@ from attrs import define, field
 
 from tests.support.jobs import job_bytes
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.counts import Counts, count_jobs
@@ -33,9 +33,9 @@ LEDGER = re.compile(
 PATIENCE_SECONDS = 90
 
 
-def faults(text: str) -> Faults:
+def faults(text: str) -> InjectedFaults:
     parsed = parse_faults(text)
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     return parsed
 
 

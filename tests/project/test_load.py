@@ -18,7 +18,7 @@ import trio
 
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 
 LOAD = Path(__file__).parents[2] / "tools" / "loading.py"
 Done = subprocess.CompletedProcess[bytes]
@@ -70,7 +70,7 @@ async def test_a_load_of_every_type_is_sent_and_counted(workers: WorkerMaker, ca
 async def test_what_is_not_sent_is_told(workers: WorkerMaker, catcher: Catcher, load: Load) -> None:
     """Delays and deaths are those of this load, and the exit code is 5."""
     parsed = parse_faults("rcpt=550:first3 final=451:first2")
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     catcher.faults = parsed
     async with working(workers, catcher):
         done = await load("--jobs", "20", "--domain", "example.org")

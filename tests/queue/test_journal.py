@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.cli.run import owner_of
 from trio_worker.queue import journal as journal_module
 from trio_worker.queue.counts import Counts, count_jobs
@@ -188,9 +188,9 @@ async def test_a_write_that_fails_leaves_nothing_half(tmp_path: Path, monkeypatc
     assert read_journal(path.read_bytes(), path)[1] == (DONE, DELAY)
 
 
-def faults(text: str) -> Faults:
+def faults(text: str) -> InjectedFaults:
     parsed = parse_faults(text)
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     return parsed
 
 

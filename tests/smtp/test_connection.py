@@ -12,7 +12,7 @@ from attrs import evolve
 from tests.support.bridge import Complaints
 from tests.support.relay import CHUNKED, FakeTransport, session_on
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.connection import Connection
@@ -28,9 +28,9 @@ PATIENCE = Timeouts(5, 5, 5)
 MODES = ["PIPELINING,CHUNKING", "PIPELINING", "CHUNKING", ""]
 
 
-def faults(text: str) -> Faults:
+def faults(text: str) -> InjectedFaults:
     parsed = parse_faults(text)
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     return parsed
 
 

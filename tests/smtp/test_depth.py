@@ -15,7 +15,7 @@ from tests.support.jobs import job_bytes
 from tests.support.relay import CHUNKED, FakeTransport, accept_all, session_on
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.store import MemoryStore
 from trio_worker.queue.broker import Broker
@@ -34,9 +34,9 @@ JOBS = 300
 MODES = [(), ("CHUNKING",), ("PIPELINING",), ("CHUNKING", "PIPELINING")]
 
 
-def faults(text: str) -> Faults:
+def faults(text: str) -> InjectedFaults:
     parsed = parse_faults(text)
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     return parsed
 
 

@@ -17,7 +17,7 @@ import trustme
 from attrs import evolve
 
 from tests.support.bridge import Complaints
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.server_profile import EXTENSIONS
 from trio_worker.smtp.connection import Connection
@@ -63,9 +63,9 @@ def login(**changes: Any) -> dict[str, Any]:
     return {"username": LOGIN[0], "password": LOGIN[1], **changes}
 
 
-def faults(text: str) -> Faults:
+def faults(text: str) -> InjectedFaults:
     parsed = parse_faults(text)
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     return parsed
 
 

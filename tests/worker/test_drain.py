@@ -11,7 +11,7 @@ from tests.support.bridge import Complaints
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.store import MemoryStore
 from trio_worker.jobs.email_type import Catalogue
@@ -110,7 +110,7 @@ async def test_a_drain_does_not_wait_for_a_redis_that_has_stopped(
 async def test_a_relay_that_has_fallen_silent_gets_no_more_than_the_grace_and_a_second(workers: WorkerMaker) -> None:
     """Neither for its final reply nor for its answers to QUIT."""
     parsed = parse_faults("quit=stall")
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     async with open_catcher(faults=parsed) as relay:
         options = workers.options(relay.port, pool=PoolOptions(min_idle=10), shutdown=ShutdownOptions(1.0))
         worker = workers.make(options, is_burst=False)
@@ -120,7 +120,7 @@ async def test_a_relay_that_has_fallen_silent_gets_no_more_than_the_grace_and_a_
                 await workers.push(*(job_bytes(number) for number in range(30)))
                 await relay.wait_for_mails(30)
                 stalling = parse_faults("quit=stall,final=stall")
-                assert isinstance(stalling, Faults)
+                assert isinstance(stalling, InjectedFaults)
                 relay.faults = stalling
                 await workers.push(job_bytes(30))
                 await relay.wait_until(lambda: str(relay.commands).count("BDAT") == 31)

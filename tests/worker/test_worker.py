@@ -13,7 +13,7 @@ from attrs import evolve
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker, relay_at
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.cli.status import Health, health_of
 from trio_worker.fleet.watch import Watch
@@ -35,9 +35,9 @@ from trio_worker.worker.verdict import RetryPolicy
 from trio_worker.worker.worker import ShutdownOptions, Worker
 
 
-def faults(text: str) -> Faults:
+def faults(text: str) -> InjectedFaults:
     parsed = parse_faults(text)
-    assert isinstance(parsed, Faults)
+    assert isinstance(parsed, InjectedFaults)
     return parsed
 
 

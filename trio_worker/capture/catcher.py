@@ -9,7 +9,7 @@ import trio
 from attrs import define, field
 
 from trio_worker.capture.actions import Action, CaughtMail, Keep, LoginTried, Violation
-from trio_worker.capture.chaos import Chaos, Faults
+from trio_worker.capture.chaos import Chaos, InjectedFaults
 from trio_worker.capture.connection import Connection
 from trio_worker.capture.server_profile import ServerProfile
 from trio_worker.capture.store import Store
@@ -65,12 +65,12 @@ class Catcher:
         return {connection_id: tuple(verbs) for connection_id, verbs in self._command_logs.items()}
 
     @property
-    def faults(self) -> Faults:
+    def faults(self) -> InjectedFaults:
         """The faults in force; setting them starts their counts again."""
         return self.chaos.faults
 
     @faults.setter
-    def faults(self, faults: Faults) -> None:
+    def faults(self, faults: InjectedFaults) -> None:
         self.chaos.put_in_force(faults)
 
     async def wait_until(self, is_so: Callable[[], bool]) -> None:

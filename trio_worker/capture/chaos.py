@@ -32,7 +32,7 @@ from trio_worker.capture.server_profile import Reply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Stage: TypeAlias = Literal[
+FaultStage: TypeAlias = Literal[
     "connect",
     "ehlo",
     "starttls",
@@ -46,7 +46,7 @@ Stage: TypeAlias = Literal[
     "quit",
     "every",
 ]
-STAGES: tuple[Stage, ...] = get_args(Stage)
+FAULT_STAGES: tuple[FaultStage, ...] = get_args(FaultStage)
 
 
 @frozen
@@ -72,21 +72,21 @@ class StallNow:
 
 
 @frozen
-class Late:
+class Delayed:
     """Answer this much later."""
 
     seconds: float
 
 
-Act: TypeAlias = Refuse | DropNow | AcceptThenDrop | StallNow | Late
+FaultAction: TypeAlias = Refuse | DropNow | AcceptThenDrop | StallNow | Delayed
 
 
 @frozen
-class Fault:
+class InjectedFault:
     """One fault: where, what, and when. 0 in ``every``, ``first`` and ``after`` means that it does not matter."""
 
-    stage: Stage
-    act: Act
+    stage: FaultStage
+    action: FaultAction
     percent: float = 100.0
     every: int = 0
     first: int = 0
@@ -94,10 +94,10 @@ class Fault:
 
 
 @frozen
-class Faults:
+class InjectedFaults:
     """The faults in force, in the order written."""
 
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[InjectedFault, ...] = ()
 
 
 @frozen
@@ -108,7 +108,7 @@ class FaultSyntax:
     place: int
 
 
-NO_FAULTS = Faults()
+NO_FAULTS = InjectedFaults()
 
 # What a relay would add to a bare code (RFC 3463); others get the general n.0.0.
 _ENHANCED = {
@@ -134,7 +134,7 @@ _SCRIPTED = re.compile(r"(rcpt|data|body|final)-([^+@]+)(?:\+[^@]*)?@.*", re.DOT
 _DEFAULT_TEXT = "Refused on purpose"
 
 
-def parse_faults(text: str) -> Faults | FaultSyntax:
+def parse_faults(text: str) -> InjectedFaults | FaultSyntax:
     """Read faults from the words in which the head of this module describes them; no words are no faults."""
     faults = []
     for word in re.finditer(r"[^\s,]+", text):
@@ -142,15 +142,15 @@ def parse_faults(text: str) -> Faults | FaultSyntax:
         if isinstance(fault, str):
             return FaultSyntax(fault, word.start())
         faults.append(fault)
-    return Faults(tuple(faults))
+    return InjectedFaults(tuple(faults))
 
 
-def faults_text(faults: Faults) -> str:
+def faults_text(faults: InjectedFaults) -> str:
     """Write faults so that `parse_faults` reads the same."""
     return " ".join(_fault_text(fault) for fault in faults.faults)
 
 
-def scripted_fault(address: str) -> Fault | None:
+def scripted_fault(address: str) -> InjectedFault | None:
     """Return the fault that a recipient asks for in its local part: ``rcpt-451@...``, ``final-550-5.7.1+tag@...``."""
     found = _SCRIPTED.fullmatch(address)
     if found is None:
@@ -159,17 +159,17 @@ def scripted_fault(address: str) -> Fault | None:
     return None if isinstance(fault, str) else fault
 
 
-def _parse_fault(word: str) -> Fault | str:
+def _parse_fault(word: str) -> InjectedFault | str:
     stage, equals, rest = word.partition("=")
     if not equals:
         return f"{word!r} is not of the form stage=action"
-    if stage not in STAGES:
-        return f"no stage {stage!r}; there are {', '.join(STAGES)}"
-    action, *qualifiers = rest.split(":")
-    act = _parse_act(action)
-    if isinstance(act, str):
-        return act
-    if isinstance(act, AcceptThenDrop) and stage != "final":
+    if stage not in FAULT_STAGES:
+        return f"no stage {stage!r}; there are {', '.join(FAULT_STAGES)}"
+    action_text, *qualifiers = rest.split(":")
+    action = _parse_action(action_text)
+    if isinstance(action, str):
+        return action
+    if isinstance(action, AcceptThenDrop) and stage != "final":
         return "accept-drop belongs to final, where there is a mail to accept"
     found: dict[str, float] = {}
     for qualifier in qualifiers:
@@ -177,9 +177,9 @@ def _parse_fault(word: str) -> Fault | str:
         if known is None or known[0] in found:
             return f"qualifier {qualifier!r} is repeated or none of 20%, every5, first3, after5"
         found[known[0]] = known[1]
-    return Fault(
+    return InjectedFault(
         stage,
-        act,
+        action,
         found.get("percent", 100.0),
         int(found.get("every", 0)),
         int(found.get("first", 0)),
@@ -187,15 +187,15 @@ def _parse_fault(word: str) -> Fault | str:
     )
 
 
-def _parse_act(action: str) -> Act | str:
-    plain: dict[str, Act] = {"drop": DropNow(), "accept-drop": AcceptThenDrop(), "stall": StallNow()}
-    if action in plain:
-        return plain[action]
-    if late := _DELAY.fullmatch(action):
-        return Late(round(float(late[1]) / (1 if late[2] == "s" else 1000), 6))
-    found = _CODE.fullmatch(action)
+def _parse_action(action_text: str) -> FaultAction | str:
+    plain: dict[str, FaultAction] = {"drop": DropNow(), "accept-drop": AcceptThenDrop(), "stall": StallNow()}
+    if action_text in plain:
+        return plain[action_text]
+    if late := _DELAY.fullmatch(action_text):
+        return Delayed(round(float(late[1]) / (1 if late[2] == "s" else 1000), 6))
+    found = _CODE.fullmatch(action_text)
     if found is None:
-        return f"action {action!r} is none of 400 to 599, drop, accept-drop, stall, delay-50ms"
+        return f"action {action_text!r} is none of 400 to 599, drop, accept-drop, stall, delay-50ms"
     code = int(found["code"])
     enhanced = found["enhanced"] or _ENHANCED.get(code, f"{code // 100}.0.0")
     if enhanced[0] != found["code"][0]:
@@ -212,18 +212,18 @@ def _parse_qualifier(qualifier: str) -> tuple[str, float] | None:
     return "percent", float(percent[1])
 
 
-def _fault_text(fault: Fault) -> str:
+def _fault_text(fault: InjectedFault) -> str:
     counts = "".join(
         f":{name}{count}"
         for name, count in (("every", fault.every), ("first", fault.first), ("after", fault.after))
         if count
     )
     share = "" if fault.percent == 100 else f":{fault.percent:.6f}%"
-    return f"{fault.stage}={_act_text(fault.act)}{share}{counts}"
+    return f"{fault.stage}={_action_text(fault.action)}{share}{counts}"
 
 
-def _act_text(act: Act) -> str:
-    match act:
+def _action_text(action: FaultAction) -> str:
+    match action:
         case Refuse(reply):
             return f"{reply.code}-{reply.enhanced}-{reply.text.replace(' ', '_')}"
         case DropNow():
@@ -232,14 +232,14 @@ def _act_text(act: Act) -> str:
             return "accept-drop"
         case StallNow():
             return "stall"
-        case Late(seconds):
+        case Delayed(seconds):
             return f"delay-{seconds:.6f}s"
         case _:
-            assert_never(act)
+            assert_never(action)
 
 
 @define
-class Dice:
+class SeededDice:
     """Fair rolls in [0, 1) that the same ``seed`` repeats, on every Python."""
 
     seed: int
@@ -257,29 +257,29 @@ class Chaos:
     """The faults in force on every connection of one catcher; ``roll`` gives numbers in [0, 1)."""
 
     roll: Callable[[], float]
-    faults: Faults = NO_FAULTS
-    counts: Counter[Stage] = field(factory=Counter)
+    faults: InjectedFaults = NO_FAULTS
+    counts: Counter[FaultStage] = field(factory=Counter)
 
-    def put_in_force(self, faults: Faults) -> None:
+    def put_in_force(self, faults: InjectedFaults) -> None:
         """Replace the faults; what is counted over all connections starts again."""
         self.faults = faults
         self.counts.clear()
 
-    def decide(self, stage: Stage, nth_here: int) -> tuple[float, Act | None]:
-        """Return the delay in seconds and the act due at ``stage``, reached ``nth_here`` times on this connection."""
+    def decide(self, stage: FaultStage, nth_here: int) -> tuple[float, FaultAction | None]:
+        """Return the delay in seconds and the action due at ``stage``, reached ``nth_here`` times on a connection."""
         self.counts[stage] += 1
         delay_seconds = 0.0
-        due: Act | None = None
+        due: FaultAction | None = None
         for fault in self.faults.faults:
             if fault.stage != stage or not self._applies(fault, self.counts[stage], nth_here):
                 continue
-            if isinstance(fault.act, Late):
-                delay_seconds = max(delay_seconds, fault.act.seconds)
+            if isinstance(fault.action, Delayed):
+                delay_seconds = max(delay_seconds, fault.action.seconds)
             elif due is None:
-                due = fault.act
+                due = fault.action
         return delay_seconds, due
 
-    def _applies(self, fault: Fault, nth: int, nth_here: int) -> bool:
+    def _applies(self, fault: InjectedFault, nth: int, nth_here: int) -> bool:
         if fault.every and nth % fault.every:
             return False
         if fault.first and nth > fault.first:

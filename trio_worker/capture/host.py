@@ -18,7 +18,7 @@ import trio
 from attrs import define, field, frozen
 
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import Faults, FaultSyntax, parse_faults
+from trio_worker.capture.chaos import FaultSyntax, InjectedFaults, parse_faults
 from trio_worker.capture.maildir import make_maildir
 from trio_worker.capture.options import CaptureOptions, split_listen
 from trio_worker.capture.server import CatcherPortTaken, open_catcher
@@ -149,7 +149,7 @@ class _ChaosFile:
     """Follows the chaos file of a folder; one that cannot be read as faults changes nothing."""
 
     folder: Path
-    put_in_force: Callable[[Faults], None]
+    put_in_force: Callable[[InjectedFaults], None]
     _seen: tuple[int, int, int] | None = None
 
     def follow(self) -> None:
@@ -163,7 +163,7 @@ class _ChaosFile:
             return
         self._seen = seen
         faults = parse_faults(read_chaos(self.folder))
-        if isinstance(faults, Faults):
+        if isinstance(faults, InjectedFaults):
             self.put_in_force(faults)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 from attrs import define, field
 
 from trio_worker.capture.actions import Action, Close, Delay, Drop, Send, Stall, Violation
-from trio_worker.capture.chaos import AcceptThenDrop, Act, Chaos, DropNow, Late, Refuse, Stage, StallNow
+from trio_worker.capture.chaos import AcceptThenDrop, Chaos, Delayed, DropNow, FaultAction, FaultStage, Refuse, StallNow
 
 if TYPE_CHECKING:
     from trio_worker.capture.server_profile import Reply
@@ -30,7 +30,7 @@ class Responder:
     _actions: list[Action] = field(factory=list, init=False)
     _unsent: bytearray = field(factory=bytearray, init=False)
     _late_seconds: float = field(default=0.0, init=False)
-    _reached: Counter[Stage] = field(factory=Counter, init=False)
+    _reached: Counter[FaultStage] = field(factory=Counter, init=False)
 
     def send(self, payload: bytes) -> None:
         """Send these octets."""
@@ -69,31 +69,31 @@ class Responder:
             self._late_seconds = seconds
             self.add(Delay(seconds))
 
-    def next_fault(self, stage: Stage) -> tuple[float, Act | None]:
-        """Count that ``stage`` was reached; return the delay in seconds and the act that its faults decide."""
+    def next_fault(self, stage: FaultStage) -> tuple[float, FaultAction | None]:
+        """Count that ``stage`` was reached; return the delay in seconds and the action that its faults decide."""
         self._reached[stage] += 1
         return self.chaos.decide(stage, self._reached[stage])
 
-    def inject_fault_at(self, stage: Stage) -> bool:
+    def inject_fault_at(self, stage: FaultStage) -> bool:
         """Commit the fault due at ``stage``; True where it takes the place of the normal reply."""
-        late_seconds, act = self.next_fault(stage)
+        late_seconds, action = self.next_fault(stage)
         self.delay(late_seconds)
-        return act is not None and self.apply_fault(act)
+        return action is not None and self.apply_fault(action)
 
-    def apply_fault(self, act: Act) -> bool:
+    def apply_fault(self, action: FaultAction) -> bool:
         """Commit one fault; True where it takes the place of the normal reply."""
-        match act:
+        match action:
             case Refuse(reply):
                 self.reply(reply)
             case DropNow() | AcceptThenDrop():
                 self.end(Drop())
             case StallNow():
                 self.end(Stall())
-            case Late(seconds):
+            case Delayed(seconds):
                 self.delay(seconds)
                 return False
             case _:
-                assert_never(act)
+                assert_never(action)
         return True
 
     def take(self) -> list[Action]:

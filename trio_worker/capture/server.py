@@ -24,7 +24,7 @@ from trio_worker.capture.actions import (
     Violation,
 )
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import NO_FAULTS, Chaos, Dice, Faults
+from trio_worker.capture.chaos import NO_FAULTS, Chaos, InjectedFaults, SeededDice
 from trio_worker.capture.connection import Connection
 from trio_worker.capture.server_profile import EXTENSIONS, MECHANISMS, ServerProfile
 from trio_worker.capture.session import ServerSession
@@ -53,7 +53,7 @@ async def open_catcher(  # noqa: PLR0913 - each names one property of the relay 
     host: str = "127.0.0.1",
     port: int = 0,
     store: Store | None = None,
-    faults: Faults = NO_FAULTS,
+    faults: InjectedFaults = NO_FAULTS,
     extensions: frozenset[str] = EXTENSIONS,
     size_limit_bytes: int = SIZE_LIMIT_BYTES,
     tls: ssl.SSLContext | None = None,
@@ -88,7 +88,7 @@ async def open_catcher(  # noqa: PLR0913 - each names one property of the relay 
         accepts_data_without_recipients=accepts_data_without_recipients,
     )
     listeners = await _listen(host, port)
-    chaos = Chaos(Dice(seed).roll, faults)
+    chaos = Chaos(SeededDice(seed).roll, faults)
     bound_port = listeners[0].socket.getsockname()[1]
     catcher = Catcher(host, bound_port, profile, MemoryStore() if store is None else store, chaos)
     async with trio.open_nursery() as connections:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from trio_worker.capture.actions import CaughtMail, Close, Drop, Keep, Stall
-from trio_worker.capture.chaos import AcceptThenDrop, Act, Refuse, Stage, StallNow, scripted_fault
+from trio_worker.capture.chaos import AcceptThenDrop, FaultAction, FaultStage, Refuse, StallNow, scripted_fault
 from trio_worker.capture.content import Flaw, content_flaws
 from trio_worker.capture.envelope import Misread, read_mail, read_rcpt
 from trio_worker.capture.responder import SERVICE_CLOSES
@@ -55,7 +55,7 @@ class Transaction:
     parameters: dict[str, str] = field(factory=dict)
     recipients: list[str] = field(factory=list)
     chunks: bytearray = field(factory=bytearray)
-    scripted: dict[Stage, Act] = field(factory=dict)
+    scripted: dict[FaultStage, FaultAction] = field(factory=dict)
     mail_was_tried: bool = False
     rcpt_was_tried: bool = False
     bdat_was_seen: bool = False
@@ -119,12 +119,12 @@ class Transaction:
             self.responder.reply(Reply(452, "4.5.3", "Too many recipients"))
             return
         scripted = scripted_fault(envelope.address)
-        if scripted is not None and scripted.stage == "rcpt" and self.responder.apply_fault(scripted.act):
+        if scripted is not None and scripted.stage == "rcpt" and self.responder.apply_fault(scripted.action):
             return
         if self.responder.inject_fault_at("rcpt"):
             return
         if scripted is not None:
-            self.scripted[scripted.stage] = scripted.act
+            self.scripted[scripted.stage] = scripted.action
         self.recipients.append(envelope.address)
         self.last_was_refused = False
         self.responder.reply(Reply(250, "2.1.5", "Recipient ok"))
@@ -143,9 +143,9 @@ class Transaction:
             what = "DATA without an accepted RCPT"
             self._refuse_unless_pipelined(_NO_RECIPIENTS, "RFC 5321 4.1.1.4", what, excused=self.rcpt_was_tried)
             return False
-        late_seconds, act = self._next_fault("data")
+        late_seconds, action = self._next_fault("data")
         self.responder.delay(late_seconds)
-        if act is not None and self.responder.apply_fault(act):
+        if action is not None and self.responder.apply_fault(action):
             return False
         self.responder.reply(Reply(354, "", "Go ahead, end with a dot on a line of its own"))
         return True
@@ -156,14 +156,14 @@ class Transaction:
         self.bdat_was_seen = True
         if chunk.refusal is not None:
             return chunk
-        chunk.late_seconds, act = self._next_fault("data")
-        match act:
+        chunk.late_seconds, action = self._next_fault("data")
+        match action:
             case None:
                 pass
             case Refuse(reply) if reply.code != SERVICE_CLOSES:
                 chunk.refusal = reply
             case _:
-                self.responder.apply_fault(act)
+                self.responder.apply_fault(action)
         return chunk
 
     def begin_body(self) -> None:
@@ -171,9 +171,9 @@ class Transaction:
         if self.body_has_begun:
             return
         self.body_has_begun = True
-        late_seconds, act = self._next_fault("body")
+        late_seconds, action = self._next_fault("body")
         self.responder.delay(late_seconds)
-        match act:
+        match action:
             case None:
                 pass
             case Refuse(reply):
@@ -183,7 +183,7 @@ class Transaction:
             case StallNow():
                 self.responder.end(Stall(reads=False))
             case _:
-                self.responder.apply_fault(act)
+                self.responder.apply_fault(action)
 
     def end_chunk(self, chunk: Chunk, *, is_answered: bool) -> None:
         """Answer a BDAT whose octets are all here, unless a fault has done so already (``is_answered``)."""
@@ -206,15 +206,15 @@ class Transaction:
     def finish(self, content: bytes, flaws: list[Flaw], *, used_bdat: bool) -> None:
         """Judge a whole message and answer for it; ``flaws`` are those found in how it was transferred."""
         refusal = self._content_refusal(content, flaws)
-        late_seconds, act = (0.0, None) if refusal is not None else self._next_fault("final")
+        late_seconds, action = (0.0, None) if refusal is not None else self._next_fault("final")
         self.responder.delay(late_seconds)
-        if isinstance(act, Refuse):
-            refusal = act.reply
-        elif isinstance(act, AcceptThenDrop):
+        if isinstance(action, Refuse):
+            refusal = action.reply
+        elif isinstance(action, AcceptThenDrop):
             self._keep(content, used_bdat=used_bdat)
             self.responder.end(Drop())
             return
-        elif act is not None and self.responder.apply_fault(act):
+        elif action is not None and self.responder.apply_fault(action):
             return
         if refusal is None:
             self._keep(content, used_bdat=used_bdat)
@@ -276,10 +276,10 @@ class Transaction:
             self.responder.record_violation(flaw.rule, flaw.what)
         return Reply(554, "5.6.0", f"Refused: {flaws[0].what}") if flaws else None
 
-    def _next_fault(self, stage: Stage) -> tuple[float, Act | None]:
+    def _next_fault(self, stage: FaultStage) -> tuple[float, FaultAction | None]:
         """Draw the fault of a stage; one that a recipient asked for goes before."""
-        late_seconds, act = self.responder.next_fault(stage)
-        return late_seconds, self.scripted.get(stage, act)
+        late_seconds, action = self.responder.next_fault(stage)
+        return late_seconds, self.scripted.get(stage, action)
 
     def _is_over_limit(self, octets: int) -> bool:
         return 0 < self.size_limit_bytes < octets
