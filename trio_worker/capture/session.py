@@ -18,10 +18,10 @@ from typing import Literal, TypeAlias, assert_never
 from attrs import define, field
 
 from trio_worker.capture.actions import Action, Close, StartTls
+from trio_worker.capture.arguments import is_host_name
 from trio_worker.capture.buffer import LINE_MOST, ReceiveBuffer, Truncated
 from trio_worker.capture.chaos import Chaos
 from trio_worker.capture.content import stuffing_flaws, unstuff
-from trio_worker.capture.envelope import is_host_name
 from trio_worker.capture.login import Login
 from trio_worker.capture.responder import Responder
 from trio_worker.capture.server_profile import Reply, ServerProfile, ehlo_reply, offered_now

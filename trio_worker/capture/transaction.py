@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from trio_worker.capture.actions import CaughtMail, Close, Drop, Keep, Stall
+from trio_worker.capture.arguments import RefusedArgument, read_mail, read_rcpt
 from trio_worker.capture.chaos import AcceptThenDrop, FaultAction, FaultStage, Refuse, StallNow, scripted_fault
 from trio_worker.capture.content import Flaw, content_flaws
-from trio_worker.capture.envelope import Misread, read_mail, read_rcpt
 from trio_worker.capture.responder import SERVICE_CLOSES
 from trio_worker.capture.server_profile import Reply
 
@@ -85,11 +85,11 @@ class Transaction:
             self.responder.refuse(nested, "RFC 5321 4.1.4", "MAIL while a transaction stands")
             return
         self.mail_was_tried, self.rcpt_was_tried = True, False
-        envelope = read_mail(argument, self.offered)
-        if isinstance(envelope, Misread):
-            self.responder.refuse(envelope.reply, envelope.rule, envelope.what)
+        arguments = read_mail(argument, self.offered)
+        if isinstance(arguments, RefusedArgument):
+            self.responder.refuse(arguments.reply, arguments.rule, arguments.what)
             return
-        if self._is_over_limit(int(envelope.parameters.get("SIZE", 0))):
+        if self._is_over_limit(int(arguments.parameters.get("SIZE", 0))):
             self.responder.refuse(TOO_BIG, "RFC 1870 6.1", "MAIL with a SIZE over the announced limit")
             return
         if self.profile.require_auth and self.user is None:
@@ -97,7 +97,7 @@ class Transaction:
             return
         if self.responder.inject_fault_at("mail"):
             return
-        self.sender, self.parameters = envelope.address, envelope.parameters
+        self.sender, self.parameters = arguments.address, arguments.parameters
         self.responder.reply(Reply(250, "2.1.0", "Sender ok"))
 
     def rcpt(self, argument: bytes) -> None:
@@ -111,21 +111,21 @@ class Transaction:
             self.responder.refuse(_RSET_FIRST, "RFC 3030 2", "RCPT after BDAT, in the same transaction")
             return
         self.rcpt_was_tried = True
-        envelope = read_rcpt(argument, utf8="SMTPUTF8" in self.parameters)
-        if isinstance(envelope, Misread):
-            self.responder.refuse(envelope.reply, envelope.rule, envelope.what)
+        arguments = read_rcpt(argument, utf8="SMTPUTF8" in self.parameters)
+        if isinstance(arguments, RefusedArgument):
+            self.responder.refuse(arguments.reply, arguments.rule, arguments.what)
             return
         if len(self.recipients) >= RECIPIENTS_MOST:
             self.responder.reply(Reply(452, "4.5.3", "Too many recipients"))
             return
-        scripted = scripted_fault(envelope.address)
+        scripted = scripted_fault(arguments.address)
         if scripted is not None and scripted.stage == "rcpt" and self.responder.apply_fault(scripted.action):
             return
         if self.responder.inject_fault_at("rcpt"):
             return
         if scripted is not None:
             self.scripted[scripted.stage] = scripted.action
-        self.recipients.append(envelope.address)
+        self.recipients.append(arguments.address)
         self.last_was_refused = False
         self.responder.reply(Reply(250, "2.1.5", "Recipient ok"))
 

@@ -46,7 +46,7 @@ _SECTIONS = {"SIZE": "RFC 1870 4", "BODY": "RFC 6152 2", "SMTPUTF8": "RFC 6531 3
 
 
 @frozen
-class Envelope:
+class MailArguments:
     """What MAIL or RCPT named: an address (empty for the null sender) and its parameters, keys in capitals."""
 
     address: str
@@ -54,7 +54,7 @@ class Envelope:
 
 
 @frozen
-class Misread:
+class RefusedArgument:
     """Why an argument was refused, and the rule it broke."""
 
     reply: Reply
@@ -67,31 +67,31 @@ def is_host_name(name: bytes) -> bool:
     return name.isascii() and _NAME.fullmatch(name.decode("ascii")) is not None
 
 
-def read_mail(argument: bytes, offered: frozenset[str]) -> Envelope | Misread:
+def read_mail(argument: bytes, offered: frozenset[str]) -> MailArguments | RefusedArgument:
     """Read what follows ``MAIL``; ``offered`` are the extensions in force."""
     text = _text(argument)
     found = _path(_FROM).fullmatch(text) if text is not None else None
     if found is None:
-        return Misread(Reply(501, "5.1.7", "Syntax: MAIL FROM:<address>"), "RFC 5321 4.1.1.2", "malformed MAIL")
+        return RefusedArgument(Reply(501, "5.1.7", "Syntax: MAIL FROM:<address>"), "RFC 5321 4.1.1.2", "malformed MAIL")
     parameters = _parameters(found["rest"])
-    if isinstance(parameters, Misread):
+    if isinstance(parameters, RefusedArgument):
         return parameters
     wrong = _wrong_parameter(parameters, offered) or _too_long(found, "5.1.7")
     if wrong is not None:
         return wrong
     if not found["address"].isascii() and "SMTPUTF8" not in parameters:
         return _NOT_ASCII
-    return Envelope(found["address"], parameters)
+    return MailArguments(found["address"], parameters)
 
 
-def read_rcpt(argument: bytes, *, utf8: bool) -> Envelope | Misread:
+def read_rcpt(argument: bytes, *, utf8: bool) -> MailArguments | RefusedArgument:
     """Read what follows ``RCPT``; ``utf8`` says that MAIL carried SMTPUTF8."""
     text = _text(argument)
     found = _path(_TO).fullmatch(text) if text is not None else None
     if found is None:
-        return Misread(Reply(501, "5.1.3", "Syntax: RCPT TO:<address>"), "RFC 5321 4.1.1.3", "malformed RCPT")
+        return RefusedArgument(Reply(501, "5.1.3", "Syntax: RCPT TO:<address>"), "RFC 5321 4.1.1.3", "malformed RCPT")
     if found["rest"]:
-        return Misread(
+        return RefusedArgument(
             Reply(555, "5.5.4", "No parameters of RCPT are known here"),
             "RFC 5321 4.1.1.11",
             "RCPT with a parameter that was not offered",
@@ -101,10 +101,10 @@ def read_rcpt(argument: bytes, *, utf8: bool) -> Envelope | Misread:
         return wrong
     if not found["address"].isascii() and not utf8:
         return _NOT_ASCII
-    return Envelope(found["address"], {})
+    return MailArguments(found["address"], {})
 
 
-_NOT_ASCII = Misread(
+_NOT_ASCII = RefusedArgument(
     Reply(553, "5.6.7", "Address needs SMTPUTF8"),
     "RFC 6531 3.4",
     "an address that is not ASCII, without SMTPUTF8 on MAIL",
@@ -118,7 +118,7 @@ def _text(argument: bytes) -> str | None:
         return None
 
 
-def _too_long(found: re.Match[str], enhanced: str) -> Misread | None:
+def _too_long(found: re.Match[str], enhanced: str) -> RefusedArgument | None:
     local, domain = found["local"] or "", found["domain"] or ""
     if (
         len(local.encode()) <= LOCAL_PART_MOST
@@ -126,15 +126,17 @@ def _too_long(found: re.Match[str], enhanced: str) -> Misread | None:
         and len(found["address"].encode()) + 2 <= PATH_MOST
     ):
         return None
-    return Misread(Reply(501, enhanced, "Address too long"), "RFC 5321 4.5.3.1", "an address over its length limit")
+    return RefusedArgument(
+        Reply(501, enhanced, "Address too long"), "RFC 5321 4.5.3.1", "an address over its length limit"
+    )
 
 
-def _parameters(rest: str) -> dict[str, str] | Misread:
+def _parameters(rest: str) -> dict[str, str] | RefusedArgument:
     parameters: dict[str, str] = {}
     for word in rest.split(" ")[1:]:
         found = _PARAMETER.fullmatch(word)
         if found is None or found[1].upper() in parameters:
-            return Misread(
+            return RefusedArgument(
                 Reply(501, "5.5.4", "Malformed or repeated parameter"),
                 "RFC 5321 4.1.2",
                 "a malformed or repeated parameter",
@@ -143,16 +145,16 @@ def _parameters(rest: str) -> dict[str, str] | Misread:
     return parameters
 
 
-def _wrong_parameter(parameters: dict[str, str], offered: frozenset[str]) -> Misread | None:
+def _wrong_parameter(parameters: dict[str, str], offered: frozenset[str]) -> RefusedArgument | None:
     for keyword, value in parameters.items():
         if _BROUGHT_BY.get(keyword) not in offered:
-            return Misread(
+            return RefusedArgument(
                 Reply(555, "5.5.4", f"Parameter {keyword[:20]} is not offered"),
                 "RFC 5321 4.1.1.11",
                 f"MAIL with {keyword[:20]}, which was not offered",
             )
         if _VALUES[keyword].fullmatch(value) is None:
-            return Misread(
+            return RefusedArgument(
                 Reply(501, "5.5.4", f"Bad value of {keyword}"),
                 _SECTIONS[keyword],
                 f"a bad value of {keyword}",
