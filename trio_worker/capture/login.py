@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 from attrs import define
 
 from trio_worker.capture.actions import LoginTried
-from trio_worker.capture.sasl import Ask, Claimed, Exchange, Unreadable, answer, begin
+from trio_worker.capture.sasl import CredentialsChecked, MalformedResponse, SaslExchange, SendChallenge, answer, begin
 from trio_worker.capture.server_profile import Reply, ServerProfile, offered_now
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Login:
     responder: Responder
     profile: ServerProfile
     transaction: Transaction
-    exchange: Exchange | None = None
+    exchange: SaslExchange | None = None
     asked: int = 0
 
     @property
@@ -52,7 +52,7 @@ class Login:
         else:
             self.asked += 1
             challenge = f"<{self.responder.connection_id}.{self.asked}@{self.profile.hostname}>".encode()
-            self._go_on(begin(Exchange(mechanism, self.profile.credentials, challenge), found[2]))
+            self._go_on(begin(SaslExchange(mechanism, self.profile.credentials, challenge), found[2]))
 
     def take_answer(self, line: bytes) -> None:
         """Take the line that answers the challenge; a lone ``*`` cancels (RFC 4954 section 4)."""
@@ -69,14 +69,14 @@ class Login:
         else:
             self.responder.refuse(Reply(502, "5.5.1", "AUTH is not offered"), "RFC 4954 4", "AUTH that was not offered")
 
-    def _go_on(self, step: Ask | Claimed | Unreadable) -> None:
+    def _go_on(self, step: SendChallenge | CredentialsChecked | MalformedResponse) -> None:
         match step:
-            case Ask(challenge, exchange):
+            case SendChallenge(challenge, exchange):
                 self.exchange = exchange
                 self.responder.reply(Reply(334, "", base64.b64encode(challenge).decode()))
-            case Unreadable(what):
+            case MalformedResponse(what):
                 self.responder.refuse(Reply(501, "5.5.2", "Cannot read that"), "RFC 4954 4", what)
-            case Claimed(user, is_true):
+            case CredentialsChecked(user, is_true):
                 self._decide(user, is_true=is_true)
             case _:
                 assert_never(step)

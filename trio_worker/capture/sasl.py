@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 
 
 @frozen
-class Exchange:
+class SaslExchange:
     """A login under way: its mechanism, the challenge of CRAM-MD5, and what LOGIN has told so far."""
 
     mechanism: str
@@ -20,15 +20,15 @@ class Exchange:
 
 
 @frozen
-class Ask:
+class SendChallenge:
     """Send this challenge, go on with this exchange."""
 
     challenge: bytes
-    exchange: Exchange
+    exchange: SaslExchange
 
 
 @frozen
-class Claimed:
+class CredentialsChecked:
     """The client has said who it is, and whether that is true."""
 
     user: str
@@ -36,50 +36,50 @@ class Claimed:
 
 
 @frozen
-class Unreadable:
+class MalformedResponse:
     """The client's words do not fit the mechanism."""
 
     what: str
 
 
-def begin(exchange: Exchange, initial: bytes | None) -> Ask | Claimed | Unreadable:
+def begin(exchange: SaslExchange, initial: bytes | None) -> SendChallenge | CredentialsChecked | MalformedResponse:
     """Begin with the initial response of AUTH, still in base64, or None where there was none (RFC 4954 section 4)."""
     if initial is None:
         opening = {"PLAIN": b"", "LOGIN": b"Username:", "CRAM-MD5": exchange.challenge}
-        return Ask(opening[exchange.mechanism], exchange)
+        return SendChallenge(opening[exchange.mechanism], exchange)
     if exchange.mechanism == "CRAM-MD5":
-        return Unreadable("an initial response to CRAM-MD5, where the server speaks first")
+        return MalformedResponse("an initial response to CRAM-MD5, where the server speaks first")
     return answer(exchange, b"" if initial == b"=" else initial)
 
 
-def answer(exchange: Exchange, response: bytes) -> Ask | Claimed | Unreadable:
+def answer(exchange: SaslExchange, response: bytes) -> SendChallenge | CredentialsChecked | MalformedResponse:
     """Take the client's answer, still in base64."""
     try:
         words = base64.b64decode(response, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
-        return Unreadable("an answer that is not base64 of UTF-8")
+        return MalformedResponse("an answer that is not base64 of UTF-8")
     match exchange.mechanism:
         case "PLAIN":
             return _plain(exchange, words)
         case "CRAM-MD5":
             return _cram_md5(exchange, words)
         case _ if exchange.user is None:
-            return Ask(b"Password:", evolve(exchange, user=words))
+            return SendChallenge(b"Password:", evolve(exchange, user=words))
         case _:
-            return Claimed(exchange.user, (exchange.user, words) == exchange.credentials)
+            return CredentialsChecked(exchange.user, (exchange.user, words) == exchange.credentials)
 
 
-def _plain(exchange: Exchange, words: str) -> Claimed | Unreadable:
+def _plain(exchange: SaslExchange, words: str) -> CredentialsChecked | MalformedResponse:
     """RFC 4616 section 2: an optional identity, NUL, the user, NUL, the password."""
     parts = words.split("\0")
     if len(parts) != 3:
-        return Unreadable("a PLAIN message without exactly two NULs")
-    return Claimed(parts[1], (parts[1], parts[2]) == exchange.credentials)
+        return MalformedResponse("a PLAIN message without exactly two NULs")
+    return CredentialsChecked(parts[1], (parts[1], parts[2]) == exchange.credentials)
 
 
-def _cram_md5(exchange: Exchange, words: str) -> Claimed:
+def _cram_md5(exchange: SaslExchange, words: str) -> CredentialsChecked:
     """RFC 2195 section 2: the user, a space, the keyed digest of the challenge in lower-case hexadecimal."""
     user, _, digest = words.rpartition(" ")
     expected_user, password = exchange.credentials
     expected = hmac.new(password.encode(), exchange.challenge, "md5").hexdigest()
-    return Claimed(user, user == expected_user and hmac.compare_digest(digest.encode(), expected.encode()))
+    return CredentialsChecked(user, user == expected_user and hmac.compare_digest(digest.encode(), expected.encode()))
