@@ -23,10 +23,10 @@ from trio_worker.capture.chaos import (
     parse_faults,
     scripted_fault,
 )
-from trio_worker.capture.server_profile import Reply
+from trio_worker.capture.server_profile import ServerReply
 
 REFUSALS = st.builds(
-    lambda code, subject, text: Refuse(Reply(code, f"{code // 100}.{subject}.1", text)),
+    lambda code, subject, text: Refuse(ServerReply(code, f"{code // 100}.{subject}.1", text)),
     st.integers(400, 599),
     st.integers(0, 999),
     st.from_regex(r"[A-Za-z][A-Za-z0-9 .=/()-]{0,20}", fullmatch=True),
@@ -68,17 +68,17 @@ def test_any_text_is_faults_or_a_problem_with_its_place(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("rcpt=451:20%", InjectedFault("rcpt", Refuse(Reply(451, "4.3.0", "Refused on purpose")), percent=20)),
-        ("rcpt=550-5.1.1", InjectedFault("rcpt", Refuse(Reply(550, "5.1.1", "Refused on purpose")))),
-        ("rcpt=550-5.1.1-No_such_user", InjectedFault("rcpt", Refuse(Reply(550, "5.1.1", "No such user")))),
-        ("mail=431-Slow_down", InjectedFault("mail", Refuse(Reply(431, "4.0.0", "Slow down")))),
+        ("rcpt=451:20%", InjectedFault("rcpt", Refuse(ServerReply(451, "4.3.0", "Refused on purpose")), percent=20)),
+        ("rcpt=550-5.1.1", InjectedFault("rcpt", Refuse(ServerReply(550, "5.1.1", "Refused on purpose")))),
+        ("rcpt=550-5.1.1-No_such_user", InjectedFault("rcpt", Refuse(ServerReply(550, "5.1.1", "No such user")))),
+        ("mail=431-Slow_down", InjectedFault("mail", Refuse(ServerReply(431, "4.0.0", "Slow down")))),
         ("data=drop", InjectedFault("data", DropNow())),
         ("final=accept-drop", InjectedFault("final", AcceptThenDrop())),
         ("final=stall:every5", InjectedFault("final", StallNow(), every=5)),
-        ("auth=535:first3", InjectedFault("auth", Refuse(Reply(535, "5.7.8", "Refused on purpose")), first=3)),
+        ("auth=535:first3", InjectedFault("auth", Refuse(ServerReply(535, "5.7.8", "Refused on purpose")), first=3)),
         (
             "mail=421:after5:50%",
-            InjectedFault("mail", Refuse(Reply(421, "4.3.2", "Refused on purpose")), percent=50, after=5),
+            InjectedFault("mail", Refuse(ServerReply(421, "4.3.2", "Refused on purpose")), percent=50, after=5),
         ),
         ("every=delay-50ms", InjectedFault("every", Delayed(0.05))),
         ("quit=delay-2s", InjectedFault("quit", Delayed(2))),

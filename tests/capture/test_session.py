@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_worker.capture.actions import (
-    Action,
     CaughtMail,
     Close,
-    Delay,
+    DelayReplies,
     Drop,
     Keep,
     LoginTried,
     Send,
+    ServerAction,
     Stall,
     StartTls,
     Violation,
@@ -41,9 +41,9 @@ def session(faults: str = "", profile: ServerProfile | None = None, *, tls: bool
     )
 
 
-def joined(actions: list[Action]) -> list[Action]:
+def joined(actions: list[ServerAction]) -> list[ServerAction]:
     """Join sends that follow each other, as a stream does."""
-    result: list[Action] = []
+    result: list[ServerAction] = []
     for action in actions:
         if result and isinstance(action, Send) and isinstance(last := result[-1], Send):
             result[-1] = Send(last.payload + action.payload)
@@ -52,7 +52,7 @@ def joined(actions: list[Action]) -> list[Action]:
     return result
 
 
-def talk(server: ServerSession, *groups: bytes) -> list[Action]:
+def talk(server: ServerSession, *groups: bytes) -> list[ServerAction]:
     """Greet, then give the server one group after another, each in one piece."""
     actions = server.open()
     for group in groups:
@@ -60,17 +60,17 @@ def talk(server: ServerSession, *groups: bytes) -> list[Action]:
     return joined(actions)
 
 
-def replies(actions: list[Action]) -> list[int]:
+def replies(actions: list[ServerAction]) -> list[int]:
     """Return the codes of all replies, in order, without the greeting."""
     sent = b"".join(action.payload for action in actions if isinstance(action, Send))
     return [int(line[:3]) for line in sent.decode().splitlines() if line[3] == " "][1:]
 
 
-def mails(actions: list[Action]) -> list[CaughtMail]:
+def mails(actions: list[ServerAction]) -> list[CaughtMail]:
     return [action.mail for action in actions if isinstance(action, Keep)]
 
 
-def rules(actions: list[Action]) -> list[str]:
+def rules(actions: list[ServerAction]) -> list[str]:
     return [action.rule for action in actions if isinstance(action, Violation)]
 
 
@@ -569,7 +569,7 @@ def test_mail_without_a_required_login_is_refused() -> None:
 @pytest.mark.parametrize("stage", ["connect", "ehlo", "mail", "rcpt", "data", "body", "final", "rset", "quit"])
 @pytest.mark.parametrize(("act", "last"), [("drop", Drop()), ("stall", Stall()), ("421", Close())])
 @pytest.mark.parametrize("way", ["data", "bdat"])
-def test_a_fault_at_any_stage_ends_the_connection(stage: str, act: str, last: Action, way: str) -> None:
+def test_a_fault_at_any_stage_ends_the_connection(stage: str, act: str, last: ServerAction, way: str) -> None:
     """Drop, stall and 421 at each stage end the conversation there, and the mail is kept only if it was accepted."""
     mail = [START + bdat(PLAIN_TEXT)] if way == "bdat" else [START + b"DATA\r\n", stuffed(PLAIN_TEXT)]
     if stage == "body" and act == "stall":
@@ -611,7 +611,7 @@ def test_a_group_is_late_once() -> None:
     """Commands that come in one group are late together, those of the next group anew."""
     actions = talk(session("every=delay-50ms"), EHLO, START + bdat(PLAIN_TEXT), b"QUIT\r\n")
 
-    assert [action.seconds for action in actions if isinstance(action, Delay)] == [0.05] * 4
+    assert [action.seconds for action in actions if isinstance(action, DelayReplies)] == [0.05] * 4
 
 
 def test_a_late_bdat_is_late_from_its_last_octets() -> None:
@@ -622,7 +622,7 @@ def test_a_late_bdat_is_late_from_its_last_octets() -> None:
     talk(server, EHLO, START + command)
     actions = server.receive(content)
 
-    assert Delay(1.0) in actions
+    assert DelayReplies(1.0) in actions
 
 
 @pytest.mark.parametrize("way", ["data", "bdat"])

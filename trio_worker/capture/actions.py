@@ -42,7 +42,7 @@ class Send:
 
 
 @frozen
-class Delay:
+class DelayReplies:
     """Let what follows leave no sooner than ``seconds`` after the input that led to it was read."""
 
     seconds: float
@@ -85,4 +85,4 @@ class Stall:
     reads: bool = True
 
 
-Action: TypeAlias = Send | Delay | Keep | Violation | LoginTried | StartTls | Close | Drop | Stall
+ServerAction: TypeAlias = Send | DelayReplies | Keep | Violation | LoginTried | StartTls | Close | Drop | Stall

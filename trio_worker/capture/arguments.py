@@ -7,7 +7,7 @@ from functools import cache
 
 from attrs import frozen
 
-from trio_worker.capture.server_profile import Reply
+from trio_worker.capture.server_profile import ServerReply
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
 _QUOTED = r'"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"'
@@ -57,7 +57,7 @@ class MailArguments:
 class RefusedArgument:
     """Why an argument was refused, and the rule it broke."""
 
-    reply: Reply
+    reply: ServerReply
     rule: str
     what: str
 
@@ -72,7 +72,9 @@ def read_mail(argument: bytes, offered: frozenset[str]) -> MailArguments | Refus
     text = _text(argument)
     found = _path(_FROM).fullmatch(text) if text is not None else None
     if found is None:
-        return RefusedArgument(Reply(501, "5.1.7", "Syntax: MAIL FROM:<address>"), "RFC 5321 4.1.1.2", "malformed MAIL")
+        return RefusedArgument(
+            ServerReply(501, "5.1.7", "Syntax: MAIL FROM:<address>"), "RFC 5321 4.1.1.2", "malformed MAIL"
+        )
     parameters = _parameters(found["rest"])
     if isinstance(parameters, RefusedArgument):
         return parameters
@@ -89,10 +91,12 @@ def read_rcpt(argument: bytes, *, utf8: bool) -> MailArguments | RefusedArgument
     text = _text(argument)
     found = _path(_TO).fullmatch(text) if text is not None else None
     if found is None:
-        return RefusedArgument(Reply(501, "5.1.3", "Syntax: RCPT TO:<address>"), "RFC 5321 4.1.1.3", "malformed RCPT")
+        return RefusedArgument(
+            ServerReply(501, "5.1.3", "Syntax: RCPT TO:<address>"), "RFC 5321 4.1.1.3", "malformed RCPT"
+        )
     if found["rest"]:
         return RefusedArgument(
-            Reply(555, "5.5.4", "No parameters of RCPT are known here"),
+            ServerReply(555, "5.5.4", "No parameters of RCPT are known here"),
             "RFC 5321 4.1.1.11",
             "RCPT with a parameter that was not offered",
         )
@@ -105,7 +109,7 @@ def read_rcpt(argument: bytes, *, utf8: bool) -> MailArguments | RefusedArgument
 
 
 _NOT_ASCII = RefusedArgument(
-    Reply(553, "5.6.7", "Address needs SMTPUTF8"),
+    ServerReply(553, "5.6.7", "Address needs SMTPUTF8"),
     "RFC 6531 3.4",
     "an address that is not ASCII, without SMTPUTF8 on MAIL",
 )
@@ -127,7 +131,7 @@ def _too_long(found: re.Match[str], enhanced: str) -> RefusedArgument | None:
     ):
         return None
     return RefusedArgument(
-        Reply(501, enhanced, "Address too long"), "RFC 5321 4.5.3.1", "an address over its length limit"
+        ServerReply(501, enhanced, "Address too long"), "RFC 5321 4.5.3.1", "an address over its length limit"
     )
 
 
@@ -137,7 +141,7 @@ def _parameters(rest: str) -> dict[str, str] | RefusedArgument:
         found = _PARAMETER.fullmatch(word)
         if found is None or found[1].upper() in parameters:
             return RefusedArgument(
-                Reply(501, "5.5.4", "Malformed or repeated parameter"),
+                ServerReply(501, "5.5.4", "Malformed or repeated parameter"),
                 "RFC 5321 4.1.2",
                 "a malformed or repeated parameter",
             )
@@ -149,13 +153,13 @@ def _wrong_parameter(parameters: dict[str, str], offered: frozenset[str]) -> Ref
     for keyword, value in parameters.items():
         if _BROUGHT_BY.get(keyword) not in offered:
             return RefusedArgument(
-                Reply(555, "5.5.4", f"Parameter {keyword[:20]} is not offered"),
+                ServerReply(555, "5.5.4", f"Parameter {keyword[:20]} is not offered"),
                 "RFC 5321 4.1.1.11",
                 f"MAIL with {keyword[:20]}, which was not offered",
             )
         if _VALUES[keyword].fullmatch(value) is None:
             return RefusedArgument(
-                Reply(501, "5.5.4", f"Bad value of {keyword}"),
+                ServerReply(501, "5.5.4", f"Bad value of {keyword}"),
                 _SECTIONS[keyword],
                 f"a bad value of {keyword}",
             )

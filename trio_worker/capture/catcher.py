@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 import trio
 from attrs import define, field
 
-from trio_worker.capture.actions import Action, CaughtMail, Keep, LoginTried, Violation
+from trio_worker.capture.actions import CaughtMail, Keep, LoginTried, ServerAction, Violation
 from trio_worker.capture.chaos import Chaos, InjectedFaults
-from trio_worker.capture.connection import Connection
+from trio_worker.capture.connection import ClientConnection
 from trio_worker.capture.server_profile import ServerProfile
 from trio_worker.capture.store import Store
 
@@ -34,7 +34,7 @@ class Catcher:
     connections_opened: int = field(default=0, init=False)
     logins_tried: int = field(default=0, init=False)
     problem: OSError | None = field(default=None, init=False)
-    _open: dict[int, Connection] = field(factory=dict, init=False)
+    _open: dict[int, ClientConnection] = field(factory=dict, init=False)
     _violations: deque[Violation] = field(factory=lambda: deque(maxlen=VIOLATIONS_KEPT), init=False)
     _command_logs: dict[int, deque[str]] = field(factory=dict, init=False)
     _watchers: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -89,7 +89,7 @@ class Catcher:
         for connection in tuple(self._open.values()):
             connection.reset()
 
-    def admit(self, connection: Connection) -> None:
+    def admit(self, connection: ClientConnection) -> None:
         """For the server: a client has come."""
         connection_id = connection.session.connection_id
         self._open[connection_id] = connection
@@ -98,12 +98,12 @@ class Catcher:
             del self._command_logs[next(iter(self._command_logs))]
         self._watchers.unpark_all()
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         """For the server: a client has gone."""
         del self._open[connection.session.connection_id]
         self._watchers.unpark_all()
 
-    async def note(self, actions: list[Action]) -> bool:
+    async def note(self, actions: list[ServerAction]) -> bool:
         """For the server: keep the mails, count the rest, before any reply goes out; False where the store failed."""
         self._violations.extend(action for action in actions if isinstance(action, Violation))
         self.logins_tried += sum(isinstance(action, LoginTried) for action in actions)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never, get_args
 
 from attrs import define, field, frozen
 
-from trio_worker.capture.server_profile import Reply
+from trio_worker.capture.server_profile import ServerReply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ FAULT_STAGES: tuple[FaultStage, ...] = get_args(FaultStage)
 class Refuse:
     """Answer with this reply instead."""
 
-    reply: Reply
+    reply: ServerReply
 
 
 @frozen
@@ -200,7 +200,7 @@ def _parse_action(action_text: str) -> FaultAction | str:
     enhanced = found["enhanced"] or _ENHANCED.get(code, f"{code // 100}.0.0")
     if enhanced[0] != found["code"][0]:
         return f"enhanced code {enhanced} contradicts {code}: their first digits are the same"
-    return Refuse(Reply(code, enhanced, (found["text"] or _DEFAULT_TEXT).replace("_", " ")))
+    return Refuse(ServerReply(code, enhanced, (found["text"] or _DEFAULT_TEXT).replace("_", " ")))
 
 
 def _parse_qualifier(qualifier: str) -> tuple[str, float] | None:

@@ -24,7 +24,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @define(eq=False)
-class Connection:
+class ClientConnection:
     """A client's connection and its session.
 
     ``stream`` is the TLS stream once there is one, ``tcp`` what is below. A reply that is due later waits in the

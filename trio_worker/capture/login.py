@@ -10,11 +10,11 @@ from attrs import define
 
 from trio_worker.capture.actions import LoginTried
 from trio_worker.capture.sasl import CredentialsChecked, MalformedResponse, SaslExchange, SendChallenge, answer, begin
-from trio_worker.capture.server_profile import Reply, ServerProfile, offered_now
+from trio_worker.capture.server_profile import ServerProfile, ServerReply, offered_now
 
 if TYPE_CHECKING:
     from trio_worker.capture.responder import Responder
-    from trio_worker.capture.transaction import Transaction
+    from trio_worker.capture.transaction import MailTransaction
 
 _AUTH = re.compile(rb"([A-Za-z0-9_-]{1,20})(?: ([!-~]+))?")
 
@@ -25,7 +25,7 @@ class Login:
 
     responder: Responder
     profile: ServerProfile
-    transaction: Transaction
+    transaction: MailTransaction
     exchange: SaslExchange | None = None
     asked: int = 0
 
@@ -42,12 +42,12 @@ class Login:
             self._refuse()
         elif self.transaction.user is not None or self.transaction.sender is not None:
             self.responder.refuse(
-                Reply(503, "5.5.1", "Not now"), "RFC 4954 4", "AUTH after a login or in a transaction"
+                ServerReply(503, "5.5.1", "Not now"), "RFC 4954 4", "AUTH after a login or in a transaction"
             )
         elif found is None:
-            self.responder.refuse(Reply(501, "5.5.4", "Syntax: AUTH mechanism"), "RFC 4954 4", "malformed AUTH")
+            self.responder.refuse(ServerReply(501, "5.5.4", "Syntax: AUTH mechanism"), "RFC 4954 4", "malformed AUTH")
         elif mechanism not in self.profile.mechanisms:
-            reply = Reply(504, "5.5.4", "Mechanism not offered")
+            reply = ServerReply(504, "5.5.4", "Mechanism not offered")
             self.responder.refuse(reply, "RFC 4954 4", "AUTH with a mechanism that was not offered")
         else:
             self.asked += 1
@@ -58,24 +58,26 @@ class Login:
         """Take the line that answers the challenge; a lone ``*`` cancels (RFC 4954 section 4)."""
         exchange, self.exchange = self.exchange, None
         if exchange is None or line == b"*":
-            self.responder.reply(Reply(501, "5.7.0", "Login cancelled"))
+            self.responder.reply(ServerReply(501, "5.7.0", "Login cancelled"))
         else:
             self._go_on(answer(exchange, line))
 
     def _refuse(self) -> None:
         if "AUTH" in offered_now(self.profile, tls=True) and not self.transaction.tls:
-            reply = Reply(538, "5.7.11", "Encryption required for a login")
+            reply = ServerReply(538, "5.7.11", "Encryption required for a login")
             self.responder.refuse(reply, "RFC 4954 4", "AUTH in clear, where that is not allowed")
         else:
-            self.responder.refuse(Reply(502, "5.5.1", "AUTH is not offered"), "RFC 4954 4", "AUTH that was not offered")
+            self.responder.refuse(
+                ServerReply(502, "5.5.1", "AUTH is not offered"), "RFC 4954 4", "AUTH that was not offered"
+            )
 
     def _go_on(self, step: SendChallenge | CredentialsChecked | MalformedResponse) -> None:
         match step:
             case SendChallenge(challenge, exchange):
                 self.exchange = exchange
-                self.responder.reply(Reply(334, "", base64.b64encode(challenge).decode()))
+                self.responder.reply(ServerReply(334, "", base64.b64encode(challenge).decode()))
             case MalformedResponse(what):
-                self.responder.refuse(Reply(501, "5.5.2", "Cannot read that"), "RFC 4954 4", what)
+                self.responder.refuse(ServerReply(501, "5.5.2", "Cannot read that"), "RFC 4954 4", what)
             case CredentialsChecked(user, is_true):
                 self._decide(user, is_true=is_true)
             case _:
@@ -89,6 +91,6 @@ class Login:
             self.responder.apply_fault(fault)
         elif is_true:
             self.transaction.user = user
-            self.responder.reply(Reply(235, "2.7.0", "Welcome"))
+            self.responder.reply(ServerReply(235, "2.7.0", "Welcome"))
         else:
-            self.responder.reply(Reply(535, "5.7.8", "Wrong user or password"))
+            self.responder.reply(ServerReply(535, "5.7.8", "Wrong user or password"))

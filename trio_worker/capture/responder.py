@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, assert_never
 
 from attrs import define, field
 
-from trio_worker.capture.actions import Action, Close, Delay, Drop, Send, Stall, Violation
+from trio_worker.capture.actions import Close, DelayReplies, Drop, Send, ServerAction, Stall, Violation
 from trio_worker.capture.chaos import AcceptThenDrop, Chaos, Delayed, DropNow, FaultAction, FaultStage, Refuse, StallNow
 
 if TYPE_CHECKING:
-    from trio_worker.capture.server_profile import Reply
+    from trio_worker.capture.server_profile import ServerReply
 
 SERVICE_CLOSES = 421
 
@@ -27,7 +27,7 @@ class Responder:
     connection_id: int
     with_enhanced: bool = False
     has_ended: bool = False
-    _actions: list[Action] = field(factory=list, init=False)
+    _actions: list[ServerAction] = field(factory=list, init=False)
     _unsent: bytearray = field(factory=bytearray, init=False)
     _late_seconds: float = field(default=0.0, init=False)
     _reached: Counter[FaultStage] = field(factory=Counter, init=False)
@@ -36,7 +36,7 @@ class Responder:
         """Send these octets."""
         self._unsent += payload
 
-    def reply(self, reply: Reply) -> None:
+    def reply(self, reply: ServerReply) -> None:
         """Send one reply; a 421 also closes the connection (RFC 5321 section 3.8)."""
         self.send(reply.encode(with_enhanced=self.with_enhanced))
         if reply.code == SERVICE_CLOSES:
@@ -46,12 +46,12 @@ class Responder:
         """Record that the client broke a rule."""
         self.add(Violation(rule, what, self.connection_id))
 
-    def refuse(self, reply: Reply, rule: str, what: str) -> None:
+    def refuse(self, reply: ServerReply, rule: str, what: str) -> None:
         """Record the broken rule, and answer."""
         self.record_violation(rule, what)
         self.reply(reply)
 
-    def add(self, action: Action) -> None:
+    def add(self, action: ServerAction) -> None:
         """Add one action after what was said before it."""
         if self._unsent:
             self._actions.append(Send(bytes(self._unsent)))
@@ -67,7 +67,7 @@ class Responder:
         """Make what follows late, counted from the reading of this input: the longest delay of a group counts alone."""
         if seconds > self._late_seconds:
             self._late_seconds = seconds
-            self.add(Delay(seconds))
+            self.add(DelayReplies(seconds))
 
     def next_fault(self, stage: FaultStage) -> tuple[float, FaultAction | None]:
         """Count that ``stage`` was reached; return the delay in seconds and the action that its faults decide."""
@@ -96,7 +96,7 @@ class Responder:
                 assert_never(action)
         return True
 
-    def take(self) -> list[Action]:
+    def take(self) -> list[ServerAction]:
         """Return the actions collected since the last time, and forget them and their delays."""
         if self._unsent:
             self._actions.append(Send(bytes(self._unsent)))

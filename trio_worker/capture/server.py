@@ -12,20 +12,20 @@ import trio
 from attrs import define
 
 from trio_worker.capture.actions import (
-    Action,
     Close,
-    Delay,
+    DelayReplies,
     Drop,
     Keep,
     LoginTried,
     Send,
+    ServerAction,
     Stall,
     StartTls,
     Violation,
 )
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import NO_FAULTS, Chaos, InjectedFaults, SeededDice
-from trio_worker.capture.connection import Connection
+from trio_worker.capture.connection import ClientConnection
 from trio_worker.capture.server_profile import EXTENSIONS, MECHANISMS, ServerProfile
 from trio_worker.capture.session import ServerSession
 from trio_worker.capture.store import MemoryStore, Store
@@ -127,7 +127,7 @@ class _Door:
         catcher = self.catcher
         catcher.connections_opened += 1
         session = ServerSession(catcher.profile, catcher.chaos, catcher.connections_opened, tls=self.implicit_tls)
-        connection = Connection(tcp, session, self.writers)
+        connection = ClientConnection(tcp, session, self.writers)
         catcher.admit(connection)
         try:
             with connection.scope, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -136,7 +136,7 @@ class _Door:
             connection.close_nowait()
             catcher.forget(connection)
 
-    async def _converse(self, connection: Connection) -> None:
+    async def _converse(self, connection: ClientConnection) -> None:
         if self.implicit_tls:
             await connection.start_tls(self._certified())
         self.before_input()
@@ -148,7 +148,7 @@ class _Door:
             self.before_input()
             actions = connection.session.receive(received)
 
-    async def _perform(self, connection: Connection, actions: list[Action]) -> bool:
+    async def _perform(self, connection: ClientConnection, actions: list[ServerAction]) -> bool:
         """Do what the session asks, in order; False at the end of the conversation."""
         read_at = due = trio.current_time()
         if not await self.catcher.note(actions):
@@ -158,7 +158,7 @@ class _Door:
             match action:
                 case Send(payload):
                     await connection.send(payload, due)
-                case Delay(seconds):
+                case DelayReplies(seconds):
                     due = max(due, read_at + seconds)
                 case Keep() | Violation() | LoginTried():
                     pass
@@ -169,7 +169,7 @@ class _Door:
                     assert_never(action)
         return True
 
-    async def _turn(self, connection: Connection, action: StartTls | Close | Drop | Stall) -> bool:
+    async def _turn(self, connection: ClientConnection, action: StartTls | Close | Drop | Stall) -> bool:
         """Start TLS, or end the connection; False where it ended."""
         match action:
             case StartTls():

@@ -11,7 +11,7 @@ MECHANISMS = ("CRAM-MD5", "LOGIN", "PLAIN")
 
 
 @frozen
-class Reply:
+class ServerReply:
     """One reply of one line. ``enhanced`` may be empty: 3yz replies, for one, have none (RFC 2034 section 4)."""
 
     code: int

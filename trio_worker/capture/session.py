@@ -17,15 +17,15 @@ from typing import Literal, TypeAlias, assert_never
 
 from attrs import define, field
 
-from trio_worker.capture.actions import Action, Close, StartTls
+from trio_worker.capture.actions import Close, ServerAction, StartTls
 from trio_worker.capture.arguments import is_host_name
 from trio_worker.capture.buffer import LINE_MOST, ReceiveBuffer, Truncated
 from trio_worker.capture.chaos import Chaos
 from trio_worker.capture.content import stuffing_flaws, unstuff
 from trio_worker.capture.login import Login
 from trio_worker.capture.responder import Responder
-from trio_worker.capture.server_profile import Reply, ServerProfile, ehlo_reply, offered_now
-from trio_worker.capture.transaction import TOO_BIG, Chunk, Transaction
+from trio_worker.capture.server_profile import ServerProfile, ServerReply, ehlo_reply, offered_now
+from trio_worker.capture.transaction import TOO_BIG, Chunk, MailTransaction
 
 Expecting: TypeAlias = Literal["command", "answer", "content", "chunk"]
 
@@ -59,7 +59,7 @@ class ServerSession:
     tls: bool = False
     commands: deque[str] = field(factory=lambda: deque(maxlen=COMMANDS_LOGGED), init=False)
     _responder: Responder = field(init=False)
-    _transaction: Transaction = field(init=False)
+    _transaction: MailTransaction = field(init=False)
     _login: Login = field(init=False)
     _buffer: ReceiveBuffer = field(factory=ReceiveBuffer, init=False)
     _expecting: Expecting = field(default="command", init=False)
@@ -72,7 +72,7 @@ class ServerSession:
         self._responder = Responder(self.chaos, self.connection_id)
         self._begin_again(kept=0)
 
-    def open(self) -> list[Action]:
+    def open(self) -> list[ServerAction]:
         """Greet the client."""
         if not self._responder.inject_fault_at("every") and not self._responder.inject_fault_at("connect"):
             self._responder.send(f"220 {self.profile.hostname} ESMTP mail catcher\r\n".encode())
@@ -80,7 +80,7 @@ class ServerSession:
             self._is_unwelcome = True
         return self._responder.take()
 
-    def receive(self, received: bytes) -> list[Action]:
+    def receive(self, received: bytes) -> list[ServerAction]:
         """Take octets from the client; return what to do, in order."""
         if self._has_quit and received:
             self._has_quit = False
@@ -101,7 +101,7 @@ class ServerSession:
         self._begin_again(kept=self._transaction.kept)
 
     def _begin_again(self, *, kept: int) -> None:
-        self._transaction = Transaction(self._responder, self.profile, tls=self.tls, kept=kept)
+        self._transaction = MailTransaction(self._responder, self.profile, tls=self.tls, kept=kept)
         self._login = Login(self._responder, self.profile, self._transaction)
 
     def _advance(self) -> bool:
@@ -125,7 +125,7 @@ class ServerSession:
             self._refuse_long_line()
         elif not line.endswith(b"\r\n") or b"\r" in line[:-2]:
             self._expect_command()
-            reply = Reply(500, "5.5.2", "Lines end in CRLF")
+            reply = ServerReply(500, "5.5.2", "Lines end in CRLF")
             self._responder.refuse(reply, "RFC 5321 2.3.8", "a bare CR or LF in a command")
         elif self._expecting == "answer":
             self._take_answer(line[:-2])
@@ -135,7 +135,7 @@ class ServerSession:
 
     def _refuse_long_line(self) -> None:
         self._responder.refuse(
-            Reply(500, "5.5.2", "Line too long"), "RFC 5321 4.5.3.1.4", "a command line over its limit"
+            ServerReply(500, "5.5.2", "Line too long"), "RFC 5321 4.5.3.1.4", "a command line over its limit"
         )
 
     def _take_answer(self, line: bytes) -> None:
@@ -160,16 +160,16 @@ class ServerSession:
         if self._is_unfit(line, verb):
             return
         if self._is_unwelcome and verb != "QUIT":
-            self._responder.reply(Reply(503, "5.5.1", "No service here"))  # RFC 5321 section 3.1
+            self._responder.reply(ServerReply(503, "5.5.1", "No service here"))  # RFC 5321 section 3.1
         elif self._buffer.octets and not self._may_be_followed(verb, argument):
             self._end_out_of_step(verb)
         elif verb != "BDAT" and self._responder.inject_fault_at("every"):
             pass
         elif verb not in VERBS:
-            reply = Reply(500, "5.5.1", "Command not recognised")
+            reply = ServerReply(500, "5.5.1", "Command not recognised")
             self._responder.refuse(reply, "RFC 5321 4.1.1", "an unknown command")
         elif not self._is_greeted and verb not in ALLOWED_BEFORE_EHLO:
-            self._responder.refuse(Reply(503, "5.5.1", "EHLO first"), "RFC 5321 4.1.4", f"{verb} before EHLO")
+            self._responder.refuse(ServerReply(503, "5.5.1", "EHLO first"), "RFC 5321 4.1.4", f"{verb} before EHLO")
         else:
             self._obey(verb, argument)
 
@@ -178,7 +178,7 @@ class ServerSession:
             self._refuse_long_line()
             return True
         if _CONTROL.search(line[:-2]) or not (line.isascii() or verb in {"MAIL", "RCPT"}):
-            reply = Reply(500, "5.5.2", "Character not allowed in a command")
+            reply = ServerReply(500, "5.5.2", "Character not allowed in a command")
             self._responder.refuse(reply, "RFC 5321 4.1.2", "a character that is not allowed in a command")
             return True
         return False
@@ -204,7 +204,7 @@ class ServerSession:
 
     def _end_out_of_step(self, after: str) -> None:
         self._responder.record_violation("RFC 2920 3.1", f"input after {after}, before its reply")
-        self._responder.reply(Reply(554, "5.5.0", "Out of step: input before the reply it must wait for"))
+        self._responder.reply(ServerReply(554, "5.5.0", "Out of step: input before the reply it must wait for"))
         self._responder.end(Close())
 
     def _obey(self, verb: str, argument: bytes) -> None:
@@ -234,7 +234,7 @@ class ServerSession:
 
     def _greet(self, argument: bytes, offered: frozenset[str]) -> None:
         if not is_host_name(argument):
-            reply = Reply(501, "5.5.4", "Syntax: EHLO domain or address literal")
+            reply = ServerReply(501, "5.5.4", "Syntax: EHLO domain or address literal")
             self._responder.refuse(reply, "RFC 5321 4.1.1.1", "EHLO without a domain or address literal")
             return
         if self._responder.inject_fault_at("ehlo"):
@@ -250,12 +250,12 @@ class ServerSession:
             self._buffer.octets.clear()
             self._responder.record_violation("RFC 3207 4", "input in clear after STARTTLS, discarded")
         if "STARTTLS" not in self._transaction.offered:
-            reply = Reply(503, "5.5.1", "STARTTLS is not offered now")
+            reply = ServerReply(503, "5.5.1", "STARTTLS is not offered now")
             self._responder.refuse(reply, "RFC 3207 4", "STARTTLS that was not offered")
         elif argument:
-            self._responder.refuse(Reply(501, "5.5.4", "No parameters"), "RFC 3207 4", "STARTTLS with parameters")
+            self._responder.refuse(ServerReply(501, "5.5.4", "No parameters"), "RFC 3207 4", "STARTTLS with parameters")
         elif not self._responder.inject_fault_at("starttls"):
-            self._responder.reply(Reply(220, "2.0.0", "Ready to start TLS"))
+            self._responder.reply(ServerReply(220, "2.0.0", "Ready to start TLS"))
             self._responder.add(StartTls())
 
     def _auth(self, argument: bytes) -> None:
@@ -265,20 +265,20 @@ class ServerSession:
     def _rset(self, argument: bytes) -> None:
         if self._has_no_argument("RSET", argument) and not self._responder.inject_fault_at("rset"):
             self._transaction.reset()
-            self._responder.reply(Reply(250, "2.0.0", "Ok"))
+            self._responder.reply(ServerReply(250, "2.0.0", "Ok"))
 
     def _noop(self, _argument: bytes) -> None:
-        self._responder.reply(Reply(250, "2.0.0", "Ok"))
+        self._responder.reply(ServerReply(250, "2.0.0", "Ok"))
 
     def _help(self, _argument: bytes) -> None:
-        self._responder.reply(Reply(214, "2.0.0", "RFC 5321"))
+        self._responder.reply(ServerReply(214, "2.0.0", "RFC 5321"))
 
     def _vrfy(self, argument: bytes) -> None:
         if argument:
-            self._responder.reply(Reply(252, "2.0.0", "Send some mail, it will be kept"))
+            self._responder.reply(ServerReply(252, "2.0.0", "Send some mail, it will be kept"))
         else:
             self._responder.refuse(
-                Reply(501, "5.5.4", "Syntax: VRFY string"), "RFC 5321 4.1.1.6", "VRFY without a string"
+                ServerReply(501, "5.5.4", "Syntax: VRFY string"), "RFC 5321 4.1.1.6", "VRFY without a string"
             )
 
     def _quit(self, argument: bytes) -> None:
@@ -289,13 +289,15 @@ class ServerSession:
         else:
             self._has_quit = True
         if not self._responder.inject_fault_at("quit"):
-            self._responder.reply(Reply(221, "2.0.0", "Bye"))
+            self._responder.reply(ServerReply(221, "2.0.0", "Bye"))
         if not self._responder.has_ended:
             self._responder.end(Close())
 
     def _has_no_argument(self, verb: str, argument: bytes) -> bool:
         if argument:
-            self._responder.refuse(Reply(501, "5.5.4", "No parameters"), "RFC 5321 4.1.1", f"{verb} with parameters")
+            self._responder.refuse(
+                ServerReply(501, "5.5.4", "No parameters"), "RFC 5321 4.1.1", f"{verb} with parameters"
+            )
         return not argument
 
     def _data(self, argument: bytes) -> None:
@@ -328,11 +330,13 @@ class ServerSession:
         found = _BDAT.fullmatch(argument)
         if "CHUNKING" not in self._transaction.offered:
             self._responder.refuse(
-                Reply(502, "5.5.1", "BDAT is not offered"), "RFC 3030 2", "BDAT that was not offered"
+                ServerReply(502, "5.5.1", "BDAT is not offered"), "RFC 3030 2", "BDAT that was not offered"
             )
             self._responder.end(Close())
         elif found is None:
-            self._responder.refuse(Reply(501, "5.5.4", "Syntax: BDAT octets [LAST]"), "RFC 3030 2", "malformed BDAT")
+            self._responder.refuse(
+                ServerReply(501, "5.5.4", "Syntax: BDAT octets [LAST]"), "RFC 3030 2", "malformed BDAT"
+            )
             self._responder.end(Close())
         else:
             self._chunk = self._transaction.begin_chunk(int(found[1]), is_last=found[2] is not None)

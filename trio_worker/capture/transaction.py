@@ -16,7 +16,7 @@ from trio_worker.capture.arguments import RefusedArgument, read_mail, read_rcpt
 from trio_worker.capture.chaos import AcceptThenDrop, FaultAction, FaultStage, Refuse, StallNow, scripted_fault
 from trio_worker.capture.content import Flaw, content_flaws
 from trio_worker.capture.responder import SERVICE_CLOSES
-from trio_worker.capture.server_profile import Reply
+from trio_worker.capture.server_profile import ServerReply
 
 if TYPE_CHECKING:
     from trio_worker.capture.responder import Responder
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 # RFC 5321 section 4.5.3.1.8 wants at least 100; this is as many as common servers take.
 RECIPIENTS_MOST = 1000
 
-_MAIL_FIRST = Reply(503, "5.5.1", "MAIL first")
-_RSET_FIRST = Reply(503, "5.5.1", "RSET first")
-_NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
-TOO_BIG = Reply(552, "5.3.4", "Message too big")
+_MAIL_FIRST = ServerReply(503, "5.5.1", "MAIL first")
+_RSET_FIRST = ServerReply(503, "5.5.1", "RSET first")
+_NO_RECIPIENTS = ServerReply(554, "5.5.1", "No valid recipients")
+TOO_BIG = ServerReply(552, "5.3.4", "Message too big")
 
 
 @define
@@ -37,12 +37,12 @@ class Chunk:
 
     octets_due: int
     is_last: bool
-    refusal: Reply | None = None
+    refusal: ServerReply | None = None
     late_seconds: float = 0.0
 
 
 @define
-class Transaction:
+class MailTransaction:
     """The transaction that stands on a connection; ``sender`` is None where none does."""
 
     responder: Responder
@@ -81,7 +81,7 @@ class Transaction:
             self.responder.refuse(_RSET_FIRST, "RFC 3030 2", "MAIL after a refused BDAT, without RSET")
             return
         if self.sender is not None:
-            nested = Reply(503, "5.5.1", "Nested MAIL")
+            nested = ServerReply(503, "5.5.1", "Nested MAIL")
             self.responder.refuse(nested, "RFC 5321 4.1.4", "MAIL while a transaction stands")
             return
         self.mail_was_tried, self.rcpt_was_tried = True, False
@@ -93,12 +93,12 @@ class Transaction:
             self.responder.refuse(TOO_BIG, "RFC 1870 6.1", "MAIL with a SIZE over the announced limit")
             return
         if self.profile.require_auth and self.user is None:
-            self.responder.reply(Reply(530, "5.7.0", "Authentication required"))
+            self.responder.reply(ServerReply(530, "5.7.0", "Authentication required"))
             return
         if self.responder.inject_fault_at("mail"):
             return
         self.sender, self.parameters = arguments.address, arguments.parameters
-        self.responder.reply(Reply(250, "2.1.0", "Sender ok"))
+        self.responder.reply(ServerReply(250, "2.1.0", "Sender ok"))
 
     def rcpt(self, argument: bytes) -> None:
         """Answer RCPT."""
@@ -116,7 +116,7 @@ class Transaction:
             self.responder.refuse(arguments.reply, arguments.rule, arguments.what)
             return
         if len(self.recipients) >= RECIPIENTS_MOST:
-            self.responder.reply(Reply(452, "4.5.3", "Too many recipients"))
+            self.responder.reply(ServerReply(452, "4.5.3", "Too many recipients"))
             return
         scripted = scripted_fault(arguments.address)
         if scripted is not None and scripted.stage == "rcpt" and self.responder.apply_fault(scripted.action):
@@ -127,7 +127,7 @@ class Transaction:
             self.scripted[scripted.stage] = scripted.action
         self.recipients.append(arguments.address)
         self.last_was_refused = False
-        self.responder.reply(Reply(250, "2.1.5", "Recipient ok"))
+        self.responder.reply(ServerReply(250, "2.1.5", "Recipient ok"))
 
     def data(self) -> bool:
         """Answer DATA; True where content follows."""
@@ -147,7 +147,7 @@ class Transaction:
         self.responder.delay(late_seconds)
         if action is not None and self.responder.apply_fault(action):
             return False
-        self.responder.reply(Reply(354, "", "Go ahead, end with a dot on a line of its own"))
+        self.responder.reply(ServerReply(354, "", "Go ahead, end with a dot on a line of its own"))
         return True
 
     def begin_chunk(self, octets: int, *, is_last: bool) -> Chunk:
@@ -201,7 +201,7 @@ class Transaction:
         if chunk.is_last:
             self.finish(bytes(self.chunks), [], used_bdat=True)
         else:
-            self.responder.reply(Reply(250, "2.0.0", "Chunk ok"))
+            self.responder.reply(ServerReply(250, "2.0.0", "Chunk ok"))
 
     def finish(self, content: bytes, flaws: list[Flaw], *, used_bdat: bool) -> None:
         """Judge a whole message and answer for it; ``flaws`` are those found in how it was transferred."""
@@ -218,7 +218,7 @@ class Transaction:
             return
         if refusal is None:
             self._keep(content, used_bdat=used_bdat)
-            self.responder.reply(Reply(250, "2.0.0", f"Kept as {self.responder.connection_id}-{self.kept}"))
+            self.responder.reply(ServerReply(250, "2.0.0", f"Kept as {self.responder.connection_id}-{self.kept}"))
         else:
             self.responder.reply(refusal)
         if used_bdat and refusal is not None:
@@ -240,7 +240,7 @@ class Transaction:
         )
         self.responder.add(Keep(mail))
 
-    def _chunk_refusal(self, octets: int) -> Reply | None:
+    def _chunk_refusal(self, octets: int) -> ServerReply | None:
         if self.sender is None:
             what = "BDAT without a transaction, or after LAST"
             self._record_violation_unless_pipelined("RFC 3030 2", what, excused=self.mail_was_tried)
@@ -255,13 +255,13 @@ class Transaction:
         if not self.recipients:
             what = "BDAT without an accepted RCPT"
             self._record_violation_unless_pipelined("RFC 3030 2", what, excused=self.rcpt_was_tried)
-            return Reply(503, "5.5.1", "No valid recipients")
+            return ServerReply(503, "5.5.1", "No valid recipients")
         if self._is_over_limit(len(self.chunks) + octets):
             self.responder.record_violation("RFC 1870 6.1", "content over the announced limit")
             return TOO_BIG
         return None
 
-    def _content_refusal(self, content: bytes, flaws: list[Flaw]) -> Reply | None:
+    def _content_refusal(self, content: bytes, flaws: list[Flaw]) -> ServerReply | None:
         if self._is_over_limit(len(content)):
             self.responder.record_violation("RFC 1870 6.1", "content over the announced limit")
             return TOO_BIG
@@ -274,7 +274,7 @@ class Transaction:
         flaws = flaws + content_flaws(content, eight_bit=eight_bit, utf8="SMTPUTF8" in self.parameters)
         for flaw in flaws:
             self.responder.record_violation(flaw.rule, flaw.what)
-        return Reply(554, "5.6.0", f"Refused: {flaws[0].what}") if flaws else None
+        return ServerReply(554, "5.6.0", f"Refused: {flaws[0].what}") if flaws else None
 
     def _next_fault(self, stage: FaultStage) -> tuple[float, FaultAction | None]:
         """Draw the fault of a stage; one that a recipient asked for goes before."""
@@ -284,7 +284,7 @@ class Transaction:
     def _is_over_limit(self, octets: int) -> bool:
         return 0 < self.size_limit_bytes < octets
 
-    def _refuse_unless_pipelined(self, reply: Reply, rule: str, what: str, *, excused: bool) -> None:
+    def _refuse_unless_pipelined(self, reply: ServerReply, rule: str, what: str, *, excused: bool) -> None:
         self._record_violation_unless_pipelined(rule, what, excused=excused)
         self.responder.reply(reply)
 
