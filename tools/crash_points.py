@@ -1,7 +1,7 @@
-"""Kill a worker at its first, second, third ... system call that sends, then at each that receives.
+"""Kill a worker at its first, second, third ... system call that sends, and then at each one that receives.
 
-strace counts the calls of the worker's process and kills it on entry to the chosen one; another worker then finishes.
-The first run that survives has passed every point.
+strace counts the system calls of the worker and kills it on entry to the chosen one; another worker finishes the jobs.
+The first run without a kill has passed every point.
 """
 
 from __future__ import annotations

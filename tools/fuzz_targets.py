@@ -1,6 +1,6 @@
-"""What must hold for any bytes: the checks that `tools/fuzz` runs for hours and every test run repeats on the corpus.
+"""The fuzz targets: checks that must pass for any bytes. `tools/fuzz` runs them for hours, each test run on the corpus.
 
-A target takes bytes and raises AssertionError, or anything else, when something does not hold.
+A target takes bytes, and raises an exception if a check fails.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run the targets of fuzz_targets.py under atheris, each in a process of its own; tell how many inputs were tried."""
+"""Run the targets of fuzz_targets.py with atheris, each in its own process, and print the number of inputs tried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Push sample jobs of any type, in bulk or at a rate, and tell from the totals of the queue what became of them."""
+"""Push sample jobs of any type, at once or at a rate, and report their outcomes from the totals of the queue."""
 
 from __future__ import annotations
 

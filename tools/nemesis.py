@@ -1,7 +1,7 @@
-"""Random faults against several workers on one queue, for minutes, from a seed; then the sums.
+"""Inject random faults, from a seed, into several workers on one queue for minutes; then print the sums.
 
-Kills and stops workers and Redis, cuts their connections, swallows replies, and makes the relay misbehave. In the end
-everything is healed and the queue is waited empty.
+It kills and stops workers and Redis, cuts their connections, drops replies, and makes the relay misbehave. At the end
+it repairs everything and waits until the queue is empty.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Takes pictures of the dashboard: what a worker in a real terminal of that size drew last, as SVG.
+"""Make SVG pictures of the dashboard: the last frame that a worker drew in a real terminal of a given size.
 
-The worker runs on an embedded Valkey and a catcher with chaos: some recipients are greylisted, some unknown, some
-replies come late.
+The worker uses an embedded Valkey and a catcher with faults: some recipients are greylisted, some unknown, and some
+replies are late.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the proofs by fault share: a Valkey that can be killed, a relay that counts, workers as processes, the sums."""
+"""The test bed of the crash proofs: a Valkey that can be killed, a relay that counts, worker processes, the sums."""
 
 from __future__ import annotations
 

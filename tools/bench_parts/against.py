@@ -1,8 +1,9 @@
-"""Two versions of trio_worker beside each other: the same runs on one sink and one Valkey, in turn, and their ratios.
+"""Compare two versions of trio_worker: the same runs in turn, with one sink and one Valkey, and their ratios.
 
-CPU seconds are those that the processes used between the first and the last tenth of a run's mails, from /proc, read
-by the sink with the mails that bound them. To subtract a run of a single mail instead would take the start of one
-process from that of another, in another minute of the machine, and leave to the mails what only the first of them cost.
+CPU seconds are from /proc: what the processes used between the first and the last tenth of a run's mails. The sink
+reads
+them with the mail at each bound. Subtracting a run of a single mail would be less exact: it subtracts the start of
+another process, measured in another minute of the machine, and charges all mails for costs of the first one.
 """
 
 from __future__ import annotations

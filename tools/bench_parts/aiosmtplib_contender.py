@@ -1,7 +1,7 @@
-"""What people write without a mail worker: BLPOP in some asyncio tasks, one aiosmtplib connection each or per mail.
+"""A contender, as people write it without a mail worker: asyncio tasks with BLPOP and aiosmtplib connections.
 
-Run as ``aiosmtplib_contender.py pool|each REDIS_PORT SMTP_PORT CONNECTIONS tls|plain``; it ends when a BLPOP finds
-nothing.
+Run as ``aiosmtplib_contender.py pool|each REDIS_PORT SMTP_PORT CONNECTIONS tls|plain``. ``pool`` keeps one connection
+for each task, ``each`` opens one for each mail. It ends when a BLPOP finds no job.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measure trio_worker beside what people use instead: one sink, one Valkey, interleaved runs, medians and ratios."""
+"""Measure trio_worker beside other ways to send mail: one sink, one Valkey, interleaved runs, medians and ratios."""
 
 from __future__ import annotations
 

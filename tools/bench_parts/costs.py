@@ -1,4 +1,4 @@
-"""The costs that must not grow: a claim beside a million jobs, memory over many mails, a worker with nothing to do."""
+"""Measure costs that must not grow: a claim beside a million jobs, memory over many mails, an idle worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What it costs to be watched, and how long commands take to start."""
+"""Measure the cost of metrics and the dashboard, and how long commands take to start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where contenders run: the sink, the Valkey, and each contender as a process with what it needs."""
+"""The test bed of the benchmark: the sink, the Valkey, and each contender as a process in its environment."""
 
 from __future__ import annotations
 

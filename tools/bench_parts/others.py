@@ -1,11 +1,11 @@
-"""What people use instead of a mail worker: the usual job queues of Python, set up as their manuals say.
+"""Contenders: the usual job queues of Python, set up as their manuals say.
 
 Run as ``others.py arq|SAQ|dramatiq|Celery push|work REDIS_PORT SMTP_PORT CONNECTIONS tls|plain COUNT``, in a virtual
 environment that has that library and aiosmtplib.
 
-arq and SAQ run coroutines, as many as there are connections, and borrow one of so many aiosmtplib connections for each
-mail. dramatiq and Celery run threads, each with an smtplib connection of its own that stays open. Results are not kept
-anywhere. The first three end when nothing is left; Celery, which has no such end, when it is told to.
+arq and SAQ run as many coroutines as there are connections, and borrow one of the aiosmtplib connections for each mail.
+dramatiq and Celery run threads; each thread keeps its own smtplib connection open. No results are stored. The first
+three end when no job is left. Celery has no such end, so it is stopped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draws the benchmark: mails a second against the round trip to the relay, as SVG of our own few lines."""
+"""Draw the benchmark as SVG: mails a second against the round trip to the relay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 760, 420
 LEFT, TOP, RIGHT, BOTTOM = 70, 50, 240, 50
-# Told apart without red against green; ours are the dark ones, drawn thicker.
+# Distinct without red against green; trio_worker's lines are dark and thicker.
 COLOURS = ("#999999", "#e69f00", "#56b4e9", "#cc79a7", "#d55e00", "#f0a030", "#7f7f00", "#0072b2", "#000000", "#009e73")
 
 

@@ -1,6 +1,6 @@
-"""Runs: the mails of a queue sent by one contender, from the push to the end of its processes, and what that took.
+"""Runs of one contender: from the push of all jobs to the end of its processes, with rates and costs.
 
-Beside them the time that a mail to an idle worker takes, and what the sink could take at most.
+Also the latency of an idle worker, and the most mails a second that the sink can take.
 """
 
 from __future__ import annotations

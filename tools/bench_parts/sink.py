@@ -1,8 +1,9 @@
-"""A relay that does nothing but answer, as fast as Python can, after a round trip that it plays.
+"""A relay that only answers, as fast as Python can, after a simulated round trip.
 
-Run as ``sink.py PORT ROUND_TRIP_MS [CERT KEY]``. Each line on standard input is a request, answered by a line of JSON
-on standard output: ``clear N`` forgets all and expects N mails, ``watch PID...`` names the processes that send them,
-``count`` tells how many came, ``report`` tells all of them: not while they come, for it takes time.
+Run as ``sink.py PORT ROUND_TRIP_MS [CERT KEY]``. Each line on standard input is a request; the answer is a line of JSON
+on standard output. ``clear N`` forgets all mails and expects N new ones, ``watch PID...`` names the processes that send
+them, ``count`` returns the number of mails, and ``report`` returns all mails. Do not use ``report`` during a run: it is
+slow.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a process has used until now, from Linux's /proc. Needs nothing else, for the sink looks as well."""
+"""What a process has used until now, from Linux's /proc. Imports only the standard library, as the sink does."""
 
 from __future__ import annotations
 

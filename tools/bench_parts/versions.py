@@ -1,4 +1,4 @@
-"""The versions of trio_worker that are measured: the one that this tool belongs to, and any commit beside it."""
+"""The versions of trio_worker to measure: the version of this tool, and any other commit."""
 
 from __future__ import annotations
 
