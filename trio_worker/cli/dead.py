@@ -1,11 +1,267 @@
-"""Trio. ``dead`` and ``held``: jobs that are not sent, why, and how to send them after all.
+"""Trio. ``dead`` and ``held``: list, groups, show, retry, drop and export of dead letters and of held jobs.
 
-A person who finds that a held mail arrived drops it; one who finds that it did not retries it.
+To hold a mail means to send it no more, because it may have arrived. A person who finds that it arrived drops the job;
+one who finds that it did not retries it.
 """
 
 from __future__ import annotations
 
-from trio_worker.cli.shelf import Wording, shelf_app
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
+
+from attrs import asdict, frozen
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from trio_worker.cli.audit_log import log_reveal
+from trio_worker.cli.bulk_retry import BulkOperation, retry_jobs, undo_retry
+from trio_worker.cli.confirm import ASK, Confirmation
+from trio_worker.cli.connect import open_queue
+from trio_worker.cli.durations import PointInTime
+from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK
+from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
+from trio_worker.cli.job_text import describe, job_line, job_lines, time_of_day
+from trio_worker.cli.json_documents import Document, with_schema
+from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.output import complain, print_json, report_unavailable
+from trio_worker.mail.composer import message_id_of
+from trio_worker.queue.counts import count_act, count_jobs
+from trio_worker.queue.dead_letters import Shelf, drop, find_shelved, walk_shelf
+from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.record import ShelvedJob
+from trio_worker.queue.selection import Group, Grouping, Selection
+from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.telemetry.words import counted
+
+JobIds = Annotated[Sequence[str], Parameter(help="Ids of jobs; none with --all or a filter.")]
+AllJobs = Annotated[bool, Parameter(name=["--all"], negative=(), help="All of them.")]
+
+
+@Parameter(name="*")
+@frozen
+class Filters:
+    """Which jobs are meant."""
+
+    code: Annotated[str, Parameter(help="Only this reply: 550, or 5 for all of 5xx, or '550 5.1.1'.")] = ""
+    cause: Annotated[str, Parameter(help="Only this cause, as groups names it: refused, not_json, expired.")] = ""
+    type_: Annotated[str, Parameter(name="--type", help="Only this email type.")] = ""
+    match: Annotated[str, Parameter(help="Only jobs with this in the reason.")] = ""
+    since: Annotated[PointInTime, Parameter(help="Only those that came since: 2h (ago), or a time.")] = None
+    until: Annotated[PointInTime, Parameter(help="Only those that came until then.")] = None
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(self.code, self.cause, self.type_, self.match, self.since, self.until)
+
+
+@Parameter(name="*")
+@frozen
+class Pace:
+    """How jobs are put back."""
+
+    rate: Annotated[
+        float | None,
+        Parameter(metavar="NUMBER", help="At most so many a second, instead of all at once.", validator=Number(gt=0)),
+    ] = None
+    trial: Annotated[
+        int, Parameter(help="First so many; go on only if all of them are sent.", validator=Number(gte=0, lte=100))
+    ] = 0
+    undo: Annotated[str | None, Parameter(help="Take back a retry: the batch that it named.")] = None
+
+
+NO_FILTERS = Filters()
+AT_ONCE = Pace()
+
+
+@frozen
+class Wording:
+    """How the commands speak of one shelf."""
+
+    shelf: Shelf
+    one: str
+    many: str
+
+
+@frozen
+class ShelfCommands:
+    """The commands of one shelf."""
+
+    wording: Wording
+
+    async def list_(
+        self,
+        *,
+        limit: Annotated[int, Parameter(help="How many, newest first.", validator=Number(gte=1))] = 20,
+        filters: Filters = NO_FILTERS,
+        config: ConfigFile = None,
+        as_json: AsJson = False,
+    ) -> int:
+        shelf, many = self.wording.shelf, self.wording.many
+        settings = load_settings(config)
+        async with open_queue(settings) as client:
+            counts = await count_jobs(client, settings.queue.name)
+            jobs = await _first(client, settings.queue.name, shelf, filters.selection, limit)
+        if isinstance(counts, Unavailable):
+            return report_unavailable(counts, settings)
+        if isinstance(jobs, Unavailable):
+            return report_unavailable(jobs, settings)
+        total = counts.dead if shelf == "dead" else counts.held
+        if as_json:
+            print_json(Document.SHELF, {shelf: total, "jobs": [describe(job, reveal=False) for job in jobs]})
+            return OK
+        if not total:
+            complain(f"no {many}")
+            return OK
+        for job in jobs:
+            print(job_line(job))
+        more = f" More of one: trio-worker {shelf} show ID" if jobs else ""
+        print(f"{len(jobs):,} of {counted(total, self.wording.one, many)}.{more}")
+        return OK
+
+    async def groups(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None, as_json: AsJson = False) -> int:
+        settings = load_settings(config)
+        grouping = Grouping()
+        async with open_queue(settings) as client:
+            async for page in walk_shelf(client, settings.queue.name, self.wording.shelf):
+                if isinstance(page, Unavailable):
+                    return report_unavailable(page, settings)
+                grouping.add(job for job in page if filters.selection.takes(job))
+        if as_json:
+            print_json(
+                Document.GROUPS, {"shelf": self.wording.shelf, "groups": [asdict(group) for group in grouping.groups]}
+            )
+            return OK
+        _print_groups(grouping.groups, self.wording.many)
+        return OK if grouping.groups else NOTHING_MATCHED
+
+    async def show(
+        self, job_id: str, *, reveal: Reveal = False, config: ConfigFile = None, as_json: AsJson = False
+    ) -> int:
+        shelf = self.wording.shelf
+        settings = load_settings(config)
+        async with open_queue(settings) as client:
+            jobs = await find_shelved(client, settings.queue.name, shelf, [job_id], with_bodies=True)
+        if isinstance(jobs, Unavailable):
+            return report_unavailable(jobs, settings)
+        if not jobs:
+            complain(f"{job_id}: no such {self.wording.one}")
+            return NOTHING_MATCHED
+        message_id = message_id_of(job_id, settings.mail)
+        if reveal:
+            log_reveal(settings, f"{shelf} show", [job_id])
+        if as_json:
+            print_json(Document.JOB, describe(jobs[0], reveal=reveal, message_id=message_id))
+        else:
+            print("\n".join(job_lines(jobs[0], shelf, reveal=reveal, message_id=message_id)))
+        return OK
+
+    async def retry(
+        self,
+        job_ids: JobIds = (),
+        *,
+        every: AllJobs = False,
+        filters: Filters = NO_FILTERS,
+        pace: Pace = AT_ONCE,
+        confirmation: Confirmation = ASK,
+        config: ConfigFile = None,
+        as_json: AsJson = False,
+    ) -> int:
+        one, many = self.wording.one, self.wording.many
+        settings = load_settings(config)
+        async with open_queue(settings) as client:
+            if pace.undo is not None:
+                return await undo_retry(client, settings, pace.undo, as_json=as_json)
+            change = BulkOperation(client, settings, self.wording.shelf, one, many, confirmation, as_json)
+            chosen = await change.choose(job_ids, filters.selection, every=every)
+            if isinstance(chosen, int):
+                return chosen
+            order = f", {pace.rate:g} a second" if pace.rate else ""
+            first = f", {min(pace.trial, len(chosen))} first as a trial" if pace.trial else ""
+            stop = change.ask(f"Put {{jobs}} back on {{queue}}{order}{first}?", always=False)
+            return stop if stop is not None else await retry_jobs(change, chosen, pace.rate, pace.trial)
+
+    async def drop(
+        self,
+        job_ids: JobIds = (),
+        *,
+        every: AllJobs = False,
+        filters: Filters = NO_FILTERS,
+        confirmation: Confirmation = ASK,
+        config: ConfigFile = None,
+        as_json: AsJson = False,
+    ) -> int:
+        one, many = self.wording.one, self.wording.many
+        settings = load_settings(config)
+        async with open_queue(settings) as client:
+            change = BulkOperation(client, settings, self.wording.shelf, one, many, confirmation, as_json)
+            chosen = await change.choose(job_ids, filters.selection, every=every)
+            if isinstance(chosen, int):
+                return chosen
+            stop = change.ask("Delete {jobs} of {queue} for good?", always=True)
+            if stop is not None:
+                return stop
+            dropped = await drop(client, settings.queue.name, self.wording.shelf, chosen)
+            if isinstance(dropped, Unavailable):
+                return report_unavailable(dropped, settings)
+            await count_act(client, settings.queue.name, Act(f"{self.wording.shelf}_drop"))
+            did = counted(len(dropped), f"{one} of {settings.queue.name} was", f"{many} of {settings.queue.name} were")
+            return change.report(len(dropped), f"{did} deleted", Document.DROP, {"dropped": sorted(dropped)})
+
+    async def export(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None) -> int:
+        settings = load_settings(config)
+        log_reveal(settings, f"{self.wording.shelf} export", [str(filters.selection)])
+        written = 0
+        async with open_queue(settings) as client:
+            async for page in walk_shelf(client, settings.queue.name, self.wording.shelf, with_bodies=True):
+                if isinstance(page, Unavailable):
+                    return report_unavailable(page, settings)
+                for job in filter(filters.selection.takes, page):
+                    print(json.dumps(with_schema(Document.JOB, describe(job, reveal=True)), ensure_ascii=False))
+                    written += 1
+        complain(f"{counted(written, self.wording.one, self.wording.many)} written")
+        return OK if written else NOTHING_MATCHED
+
+
+def shelf_app(wording: Wording, says: str) -> App:
+    """Return the commands of one shelf."""
+    app = App(name=wording.shelf, help=says, help_format="plaintext")
+    commands, many = ShelfCommands(wording), wording.many
+    app.command(commands.list_, name="list", help=f"List {many}, newest first.")
+    app.command(commands.groups, name="groups", help=f"Count {many} by cause.")
+    app.command(commands.show, name="show", help=f"Show one of the {many}: why it is there, and its attempts.")
+    again = f"Put {many} back: due now, with new attempts and a new age, and the same Message-ID."
+    app.command(commands.retry, name="retry", help=again)
+    app.command(commands.drop, name="drop", help=f"Delete {many} for good, with their original bytes.")
+    app.command(commands.export, name="export", help=f"Write {many} as lines of JSON, with their original bytes.")
+    return app
+
+
+async def _first(
+    client: RedisClient, name: str, shelf: Shelf, selection: Selection, limit: int
+) -> list[ShelvedJob] | Unavailable:
+    """Return the newest jobs that are meant."""
+    found: list[ShelvedJob] = []
+    pages: AsyncIterator[list[ShelvedJob] | Unavailable] = walk_shelf(client, name, shelf)
+    async for page in pages:
+        if isinstance(page, Unavailable):
+            return page
+        found += filter(selection.takes, page)
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
+def _print_groups(groups: Sequence[Group], many: str) -> None:
+    if not groups:
+        complain(f"no {many}")
+        return
+    print(f"{'count':>8}  {'code':<10}  {'cause':<14}  {'type':<14}  {'first':<20}  {'last':<20}  example")
+    for group in groups:
+        first, last = time_of_day(group.first_at), time_of_day(group.last_at)
+        words = f"{group.codes or '-':<10}  {group.word:<14}  {group.email_type or '-':<14}"
+        print(f"{group.count:>8,}  {words}  {first:<20}  {last:<20}  {group.example}")
+
 
 dead = shelf_app(
     Wording("dead", "dead letter", "dead letters"), "Dead letters: what they are, why they died, and back with them."

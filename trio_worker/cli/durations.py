@@ -71,4 +71,4 @@ def _seconds_of(_hint: Any, tokens: Any) -> float:
 
 Duration = Annotated[float, Parameter(converter=_duration_of, metavar="DURATION", show_default=duration_text)]
 Seconds = Annotated[float, Parameter(converter=_seconds_of, metavar="DURATION", show_default=duration_text)]
-Timestamp = Annotated[float | None, Parameter(converter=_timestamp_of, metavar="DURATION|TIME")]
+PointInTime = Annotated[float | None, Parameter(converter=_timestamp_of, metavar="DURATION|TIME")]

@@ -45,7 +45,7 @@ from trio_worker.telemetry.words import clock
 _LABELS = {Stage.CONNECT: "connect", Stage.GREETING: "greeting"}
 
 # How a check ends: with the reply that decided, with what kept it from asking, or with trouble on the way.
-Outcome: TypeAlias = Reply | Unsendable | Trouble
+CheckEnd: TypeAlias = Reply | Unsendable | Trouble
 
 smtp = App(name="smtp", help="The relay: check, trace.", help_format="plaintext")
 
@@ -119,7 +119,7 @@ async def check_relay(
     trio.socket.set_custom_hostname_resolver(TellingResolver(timer))
     async with exit_on_signals(), open_bridge(complain):
         opened = await open_session(relay, timer.note)
-        ended: Outcome
+        ended: CheckEnd
         if isinstance(opened, Session):
             # Before the end: what the transport knows of TLS goes with it.
             session = _session(opened)
@@ -229,11 +229,11 @@ def _parties(settings: Settings, to: str | None) -> tuple[Mailbox, Mailbox | Non
 
 async def _try(
     opened: Session, settings: Settings, sender: Mailbox, recipient: Mailbox | None, timer: StepTimer
-) -> Outcome:
+) -> CheckEnd:
     """Try the envelope, and leave with QUIT; a session in trouble, or that is given up, is broken off."""
     parties = [sender] if recipient is None else [sender, recipient]
     is_wide = any(each.needs_smtputf8 for each in parties)
-    ended: Outcome
+    ended: CheckEnd
     try:
         if is_wide and not opened.capabilities.smtputf8:
             ended = Unsendable("an address is not ASCII and the relay does not offer SMTPUTF8")
@@ -253,7 +253,7 @@ async def _try(
     return ended
 
 
-def _code(ended: Outcome) -> int:
+def _code(ended: CheckEnd) -> int:
     match ended:
         case Reply():
             return OK if ended.is_positive else REFUSED
@@ -265,7 +265,7 @@ def _code(ended: Outcome) -> int:
             assert_never(ended)
 
 
-def _problem(ended: Outcome, settings: Settings) -> str:
+def _problem(ended: CheckEnd, settings: Settings) -> str:
     """Say what went wrong, and what an operator may not think of."""
     if isinstance(ended, Reply):
         return mask_text(f"{ended.stage.upper()} was refused: {ended}")
