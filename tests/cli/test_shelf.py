@@ -37,7 +37,10 @@ def run(work_folder: Path, valkey_url: str) -> Callable[..., int]:
     config.write_text(f'profile = "production"\n[redis]\nurl = "{valkey_url}"\n')
 
     def command(*words: str) -> int:
-        code = app([*words, "--config", str(config)])
+        try:
+            code = app([*words, "--config", str(config)])
+        except SystemExit as left:
+            code = left.code
         return 0 if code is None else int(code)
 
     return command

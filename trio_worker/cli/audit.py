@@ -12,10 +12,9 @@ from trio_worker.cli.exit_codes import OK, PARTLY
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import print_json, report_unavailable
+from trio_worker.cli.output import answer_or_exit, print_json
 from trio_worker.queue.audit import Stray, find_strays
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.redis.client import Unavailable
 from trio_worker.telemetry.words import counted
 
 # A broken queue may have as many strays as jobs; a screen shows the first of them.
@@ -33,15 +32,12 @@ async def audit(
     strays: list[Stray] = []
     found = 0
     async with open_queue(settings) as client:
-        counts = await count_jobs(client, settings.queue.name)
-        if isinstance(counts, Unavailable):
-            return report_unavailable(counts, settings)
+        counts = answer_or_exit(await count_jobs(client, settings.queue.name), settings)
         if deep:
             async for stray in find_strays(client, settings.queue.name):
-                if isinstance(stray, Unavailable):
-                    return report_unavailable(stray, settings)
+                known = answer_or_exit(stray, settings)
                 found += 1
-                strays += [stray] if len(strays) < STRAYS_SHOWN and stray not in strays else []
+                strays += [known] if len(strays) < STRAYS_SHOWN and known not in strays else []
     balances = counts.balances and not found
     if as_json:
         document = {"balances": balances, "deep": deep, "counts": asdict(counts), "strays": [asdict(s) for s in strays]}

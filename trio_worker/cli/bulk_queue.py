@@ -18,12 +18,12 @@ from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIM
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import complain, print_json, report_unavailable
+from trio_worker.cli.output import answer_or_exit, complain, print_json
 from trio_worker.queue.counts import Counts, count_act, count_jobs
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.pause import pause_queue
 from trio_worker.queue.waiting import Released, purge, release, walk_waiting
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.words import counted
 
@@ -40,13 +40,9 @@ async def export_waiting(*, queue: QueueName = None, config: ConfigFile = None) 
     log_reveal(settings, "queue export", [name])
     written = 0
     async with open_queue(settings) as client:
-        counts = await count_jobs(client, name)
-        if isinstance(counts, Unavailable):
-            return report_unavailable(counts, settings)
+        counts = answer_or_exit(await count_jobs(client, name), settings)
         async for page in walk_waiting(client, name, counts.waiting):
-            if isinstance(page, Unavailable):
-                return report_unavailable(page, settings)
-            for raw in page:
+            for raw in answer_or_exit(page, settings):
                 sys.stdout.write(_line(raw) + "\n")
                 written += 1
     sys.stdout.flush()
@@ -72,9 +68,7 @@ async def purge_queue(
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     name = settings.queue.name
     async with open_queue(settings) as client:
-        counts = await count_jobs(client, name)
-        if isinstance(counts, Unavailable):
-            return report_unavailable(counts, settings)
+        counts = answer_or_exit(await count_jobs(client, name), settings)
         if not confirmation.matches_expected(counts.waiting, "waiting jobs"):
             return REFUSED
         if not counts.waiting:
@@ -88,11 +82,8 @@ async def purge_queue(
         question = f"Delete {waiting} of {name} for good ({stays})?"
         if not confirmation.confirm_by_typing(question, name):
             return REFUSED
-        purged = await purge(client, name, counts.waiting)
-        if not isinstance(purged, Unavailable):
-            await count_act(client, name, Act.QUEUE_PURGE)
-    if isinstance(purged, Unavailable):
-        return report_unavailable(purged, settings)
+        purged = answer_or_exit(await purge(client, name, counts.waiting), settings)
+        await count_act(client, name, Act.QUEUE_PURGE)
     if as_json:
         print_json(Document.PURGE, {"purged": purged})
     else:
@@ -119,12 +110,10 @@ async def release_queue(
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     name = settings.queue.name
     async with open_queue(settings) as client:
-        counts = await count_jobs(client, name)
-        if isinstance(counts, Unavailable):
-            return report_unavailable(counts, settings)
-        planned = await release(client, name, with_held=held, with_dead=dead, only_counts=True)
-        if isinstance(planned, Unavailable):
-            return report_unavailable(planned, settings)
+        counts = answer_or_exit(await count_jobs(client, name), settings)
+        planned = answer_or_exit(
+            await release(client, name, with_held=held, with_dead=dead, only_counts=True), settings
+        )
         wanted = planned.back
         if not confirmation.matches_expected(wanted, "unfinished jobs"):
             return REFUSED
@@ -137,17 +126,10 @@ async def release_queue(
         question = f"Pause {name} and put {back} back on its list (in their state stay: {stays})?"
         if not confirmation.confirm_by_typing(question, name):
             return REFUSED
-        failed = await pause_queue(client, name, "queue release", user_name(), None)
-        if failed:
-            return report_unavailable(failed, settings)
-        is_idle = await _wait_until_idle(client, settings, wait)
-        if isinstance(is_idle, Unavailable):
-            return report_unavailable(is_idle, settings)
-        released = await release(client, name, with_held=held, with_dead=dead)
-        if not isinstance(released, Unavailable):
-            await count_act(client, name, Act.QUEUE_RELEASE)
-    if isinstance(released, Unavailable):
-        return report_unavailable(released, settings)
+        answer_or_exit(await pause_queue(client, name, "queue release", user_name(), None), settings)
+        await _wait_until_idle(client, settings, wait)
+        released = answer_or_exit(await release(client, name, with_held=held, with_dead=dead), settings)
+        await count_act(client, name, Act.QUEUE_RELEASE)
     return _report(name, released, as_json=as_json)
 
 
@@ -156,17 +138,14 @@ def _staying(counts: Counts, *, held: bool, dead: bool) -> list[str]:
     return [f"{number:,} {state}" for state, number, goes in states if number and not goes]
 
 
-async def _wait_until_idle(client: RedisClient, settings: Settings, seconds: float) -> bool | Unavailable:
-    """Wait until no lease is live; leases that have run out belong to nobody."""
+async def _wait_until_idle(client: RedisClient, settings: Settings, seconds: float) -> None:
+    """Wait until no worker has a lease, but no longer than this; a lease that has expired belongs to no worker."""
     with trio.move_on_after(seconds):
         while True:
-            counts = await count_jobs(client, settings.queue.name)
-            if isinstance(counts, Unavailable):
-                return counts
+            counts = answer_or_exit(await count_jobs(client, settings.queue.name), settings)
             if counts.leased <= counts.run_out:
-                return True
+                return
             await trio.sleep(_POLL_SECONDS)
-    return False
 
 
 def _report(name: str, released: Released, *, as_json: bool) -> int:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import trio
-from attrs import define
+from attrs import define, frozen
 
 from trio_worker.cli.confirm import Confirmation
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT, USAGE
 from trio_worker.cli.job_text import job_line
 from trio_worker.cli.json_documents import Document
-from trio_worker.cli.output import complain, print_json, report_unavailable
+from trio_worker.cli.output import answer_or_exit, complain, print_json, refuse
 from trio_worker.queue.counts import count_act, count_jobs
 from trio_worker.queue.dead_letters import UNDO_SECONDS, Shelf, find_job, find_shelved, revive, undo_revive, walk_shelf
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.selection import Selection
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.words import counted, paused_words
 
@@ -25,67 +25,75 @@ TRIAL_LOOK_SECONDS = 0.2
 TRIAL_SECONDS = 120.0
 
 
-@define
-class BulkOperation:
-    """One change of many jobs: which ones, the question, and the report."""
+@frozen
+class Wording:
+    """One shelf, and how commands name its jobs: ``one`` of them, and ``many``."""
 
-    client: RedisClient
-    settings: Settings
     shelf: Shelf
     one: str
     many: str
+
+
+@define
+class BulkOperation:
+    """One operation on many jobs of a shelf: chooses them, asks for a confirmation, reports what was done."""
+
+    client: RedisClient
+    settings: Settings
+    wording: Wording
     confirmation: Confirmation
     as_json: bool
     is_every: bool = False
     wanted: int = 0
     missing: int = 0
 
-    async def choose(self, job_ids: Sequence[str], selection: Selection, *, every: bool) -> list[str] | int:
-        """Return the ids that are meant, or the exit code: one names jobs, or filters, or says --all."""
-        many, queue = self.many, self.settings.queue.name
+    async def choose(self, job_ids: Sequence[str], selection: Selection, *, every: bool) -> list[str]:
+        """Return the ids of the jobs that are named, or that a filter takes, or of all; exit where there are none."""
+        one, many, queue = self.wording.one, self.wording.many, self.settings.queue.name
         if bool(job_ids) + (not selection.is_everything) + every != 1:
-            complain(f"name the {many}, or a filter, or --all")
-            return USAGE
+            refuse(USAGE, f"name the {many}, or a filter, or --all")
         self.is_every = every
         found = await self._ids(job_ids, selection)
-        if isinstance(found, Unavailable):
-            return report_unavailable(found, self.settings)
         self.wanted = len(found)
         self.missing = len(set(job_ids)) - len(found) if job_ids else 0
         if self.missing:
-            complain(f"{self.missing:,} of {len(set(job_ids)):,} {'is' if self.missing == 1 else 'are'} no {self.one}")
+            complain(f"{self.missing:,} of {len(set(job_ids)):,} {'is' if self.missing == 1 else 'are'} no {one}")
         if not found:
-            if not job_ids:
-                complain(f"nothing to do: {selection} matches no {many} of {queue}")
-            return NOTHING_MATCHED
-        return found if self.confirmation.matches_expected(len(found), many) else REFUSED
-
-    async def _ids(self, job_ids: Sequence[str], selection: Selection) -> list[str] | Unavailable:
-        shelf, queue = self.shelf, self.settings.queue.name
-        if job_ids:
-            jobs = await find_shelved(self.client, queue, shelf, list(dict.fromkeys(job_ids)))
-            return jobs if isinstance(jobs, Unavailable) else [job.job_id for job in jobs]
-        found: list[str] = []
-        async for page in walk_shelf(self.client, queue, shelf):
-            if isinstance(page, Unavailable):
-                return page
-            found += [job.job_id for job in page if selection.takes(job)]
+            refuse(NOTHING_MATCHED, *([] if job_ids else [f"nothing to do: {selection} matches no {many} of {queue}"]))
+        if not self.confirmation.matches_expected(len(found), many):
+            raise SystemExit(REFUSED)
         return found
 
-    def ask(self, question: str, *, always: bool) -> int | None:
-        """Return the exit code where this is not to be done, else None."""
-        words = question.format(jobs=counted(self.wanted, self.one, self.many), queue=self.settings.queue.name)
+    async def _ids(self, job_ids: Sequence[str], selection: Selection) -> list[str]:
+        shelf, queue = self.wording.shelf, self.settings.queue.name
+        if job_ids:
+            jobs = await find_shelved(self.client, queue, shelf, list(dict.fromkeys(job_ids)))
+            return [job.job_id for job in answer_or_exit(jobs, self.settings)]
+        found: list[str] = []
+        async for page in walk_shelf(self.client, queue, shelf):
+            found += [job.job_id for job in answer_or_exit(page, self.settings) if selection.takes(job)]
+        return found
+
+    def confirm_or_exit(self, question: str, *, always: bool) -> None:
+        """Ask, and exit unless the answer is yes; a dry run prints what would be done and exits.
+
+        One job alone is only asked about if ``always``. With --all a word must be typed: a filter says what is meant,
+        but all is easily said.
+        """
+        jobs = counted(self.wanted, self.wording.one, self.wording.many)
+        text = question.format(jobs=jobs, queue=self.settings.queue.name)
         if self.confirmation.dry_run:
-            print(f"would: {words.removesuffix('?')}")
-            return OK
-        if self.is_every:  # a filter says what is meant; who says everything must mean it
-            return None if self.confirmation.confirm_by_typing(words, "all") else REFUSED
-        if (always or self.wanted > 1) and not self.confirmation.confirm(words):
-            return REFUSED
-        return None
+            print(f"would: {text.removesuffix('?')}")
+            raise SystemExit(OK)
+        if self.is_every:
+            is_confirmed = self.confirmation.confirm_by_typing(text, "all")
+        else:
+            is_confirmed = (self.wanted == 1 and not always) or self.confirmation.confirm(text)
+        if not is_confirmed:
+            raise SystemExit(REFUSED)
 
     def report(self, moved: int, did: str, kind: Document, document: Mapping[str, object]) -> int:
-        """Say what was done; return the exit code."""
+        """Print what was done; return the exit code."""
         if self.as_json:
             print_json(kind, {**document, "missing": self.missing})
         else:
@@ -93,25 +101,21 @@ class BulkOperation:
         return PARTLY if self.missing or moved < self.wanted else OK
 
 
-async def retry_jobs(change: BulkOperation, chosen: list[str], rate: float | None, trial: int) -> int:
+async def retry_jobs(operation: BulkOperation, chosen: list[str], rate: float | None, trial: int) -> int:
     """Put jobs back, the oldest first: the trial ones alone, the others after them if all of those were sent."""
-    client, settings, shelf = change.client, change.settings, change.shelf
+    client, settings, shelf = operation.client, operation.settings, operation.wording.shelf
     queue = settings.queue.name
     chosen.reverse()  # the oldest first
     tried, rest = chosen[:trial], chosen[trial:]
     if tried:
-        code = await _try(change, tried)
+        code = await _try(operation, tried)
         if code is not None:
             return code
-    counts = await count_jobs(client, queue)
-    if isinstance(counts, Unavailable):
-        return report_unavailable(counts, settings)
-    batch = await revive(client, queue, shelf, rest, counts.at, 1 / rate if rate else 0.0)
-    if isinstance(batch, Unavailable):
-        return report_unavailable(batch, settings)
+    counts = answer_or_exit(await count_jobs(client, queue), settings)
+    batch = answer_or_exit(await revive(client, queue, shelf, rest, counts.at, 1 / rate if rate else 0.0), settings)
     await count_act(client, queue, Act(f"{shelf}_retry"))
     moved = len(tried) + len(batch.job_ids)
-    again = counted(moved, f"{change.one} is", f"{change.many} are")
+    again = counted(moved, f"{operation.wording.one} is", f"{operation.wording.many} are")
     lines = [f"{again} due again on {queue}, each with its old Message-ID"]
     if rate and rest:
         lines.append(f"the last of them in {len(rest) / rate:.0f} s")
@@ -119,36 +123,30 @@ async def retry_jobs(change: BulkOperation, chosen: list[str], rate: float | Non
         hours = UNDO_SECONDS // 3600
         lines.append(f"to undo, within {hours} hours: trio-worker {shelf} retry --undo {batch.batch_id}")
     document = {"retried": sorted({*tried, *batch.job_ids}), "batch": batch.batch_id or None}
-    return change.report(moved, "\n".join(lines), Document.RETRY, document)
+    return operation.report(moved, "\n".join(lines), Document.RETRY, document)
 
 
-async def _try(change: BulkOperation, tried: list[str]) -> int | None:
+async def _try(operation: BulkOperation, tried: list[str]) -> int | None:
     """Put the first jobs back and wait what becomes of them; return an exit code unless all of them were sent."""
-    client, settings, shelf = change.client, change.settings, change.shelf
+    client, settings, shelf = operation.client, operation.settings, operation.wording.shelf
     queue = settings.queue.name
-    counts = await count_jobs(client, queue)
-    if isinstance(counts, Unavailable):
-        return report_unavailable(counts, settings)
+    counts = answer_or_exit(await count_jobs(client, queue), settings)
     if counts.paused:
         why = paused_words(counts.paused, counts.at, counts.pause_seconds_left)
         complain(f"refused: {queue} is paused: {why}; nothing is tried meanwhile: trio-worker queue resume")
         return REFUSED
-    batch = await revive(client, queue, shelf, tried, counts.at)
-    if isinstance(batch, Unavailable):
-        return report_unavailable(batch, settings)
+    answer_or_exit(await revive(client, queue, shelf, tried, counts.at), settings)
     with trio.move_on_after(TRIAL_SECONDS):
         for job_id in tried:
             while True:
-                found = await find_job(client, queue, job_id)
-                if isinstance(found, Unavailable):
-                    return report_unavailable(found, settings)
+                found = answer_or_exit(await find_job(client, queue, job_id), settings)
                 if found is None:
                     complain(f"trial {job_id}: sent")
                     break
                 state, job = found
                 if state in {"dead", "held"} or job.record.attempts:
                     complain(f"trial {job_id}: {state} again, {job_line(job).partition(job_id)[2].strip()}")
-                    complain(f"the other {change.wanted - len(tried)} were left where they are")
+                    complain(f"the other {operation.wanted - len(tried)} were left where they are")
                     return PARTLY
                 await trio.sleep(TRIAL_LOOK_SECONDS)
         return None
@@ -158,9 +156,7 @@ async def _try(change: BulkOperation, tried: list[str]) -> int | None:
 
 async def undo_retry(client: RedisClient, settings: Settings, batch_id: str, *, as_json: bool) -> int:
     """Take back a retry and say what came of it; return the exit code."""
-    undone = await undo_revive(client, settings.queue.name, batch_id)
-    if isinstance(undone, Unavailable):
-        return report_unavailable(undone, settings)
+    undone = answer_or_exit(await undo_revive(client, settings.queue.name, batch_id), settings)
     if undone is None:
         complain(f"no batch {batch_id}: it is older than a day, was too large, or never was")
         return NOTHING_MATCHED

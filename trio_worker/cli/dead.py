@@ -7,7 +7,7 @@ one who finds that it did not retries it.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 from attrs import asdict, frozen
@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from trio_worker.cli.audit_log import log_reveal
-from trio_worker.cli.bulk_retry import BulkOperation, retry_jobs, undo_retry
+from trio_worker.cli.bulk_retry import BulkOperation, Wording, retry_jobs, undo_retry
 from trio_worker.cli.confirm import ASK, Confirmation
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.durations import PointInTime
@@ -24,14 +24,15 @@ from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_text import describe, job_line, job_lines, time_of_day
 from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import complain, print_json, report_unavailable
+from trio_worker.cli.output import answer_or_exit, complain, print_json
 from trio_worker.mail.composer import message_id_of
 from trio_worker.queue.counts import count_act, count_jobs
 from trio_worker.queue.dead_letters import Shelf, drop, find_shelved, walk_shelf
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.selection import Group, Grouping, Selection
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient
+from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.words import counted
 
 JobIds = Annotated[Sequence[str], Parameter(help="Ids of jobs; none with --all or a filter.")]
@@ -75,15 +76,6 @@ AT_ONCE = Pace()
 
 
 @frozen
-class Wording:
-    """How the commands speak of one shelf."""
-
-    shelf: Shelf
-    one: str
-    many: str
-
-
-@frozen
 class ShelfCommands:
     """The commands of one shelf."""
 
@@ -100,12 +92,8 @@ class ShelfCommands:
         shelf, many = self.wording.shelf, self.wording.many
         settings = load_settings(config)
         async with open_queue(settings) as client:
-            counts = await count_jobs(client, settings.queue.name)
-            jobs = await _first(client, settings.queue.name, shelf, filters.selection, limit)
-        if isinstance(counts, Unavailable):
-            return report_unavailable(counts, settings)
-        if isinstance(jobs, Unavailable):
-            return report_unavailable(jobs, settings)
+            counts = answer_or_exit(await count_jobs(client, settings.queue.name), settings)
+            jobs = await _first(client, settings, shelf, filters.selection, limit)
         total = counts.dead if shelf == "dead" else counts.held
         if as_json:
             print_json(Document.SHELF, {shelf: total, "jobs": [describe(job, reveal=False) for job in jobs]})
@@ -124,9 +112,7 @@ class ShelfCommands:
         grouping = Grouping()
         async with open_queue(settings) as client:
             async for page in walk_shelf(client, settings.queue.name, self.wording.shelf):
-                if isinstance(page, Unavailable):
-                    return report_unavailable(page, settings)
-                grouping.add(job for job in page if filters.selection.takes(job))
+                grouping.add(job for job in answer_or_exit(page, settings) if filters.selection.takes(job))
         if as_json:
             print_json(
                 Document.GROUPS, {"shelf": self.wording.shelf, "groups": [asdict(group) for group in grouping.groups]}
@@ -141,9 +127,9 @@ class ShelfCommands:
         shelf = self.wording.shelf
         settings = load_settings(config)
         async with open_queue(settings) as client:
-            jobs = await find_shelved(client, settings.queue.name, shelf, [job_id], with_bodies=True)
-        if isinstance(jobs, Unavailable):
-            return report_unavailable(jobs, settings)
+            jobs = answer_or_exit(
+                await find_shelved(client, settings.queue.name, shelf, [job_id], with_bodies=True), settings
+            )
         if not jobs:
             complain(f"{job_id}: no such {self.wording.one}")
             return NOTHING_MATCHED
@@ -167,19 +153,16 @@ class ShelfCommands:
         config: ConfigFile = None,
         as_json: AsJson = False,
     ) -> int:
-        one, many = self.wording.one, self.wording.many
         settings = load_settings(config)
         async with open_queue(settings) as client:
             if pace.undo is not None:
                 return await undo_retry(client, settings, pace.undo, as_json=as_json)
-            change = BulkOperation(client, settings, self.wording.shelf, one, many, confirmation, as_json)
-            chosen = await change.choose(job_ids, filters.selection, every=every)
-            if isinstance(chosen, int):
-                return chosen
+            operation = BulkOperation(client, settings, self.wording, confirmation, as_json)
+            chosen = await operation.choose(job_ids, filters.selection, every=every)
             order = f", {pace.rate:g} a second" if pace.rate else ""
             first = f", {min(pace.trial, len(chosen))} first as a trial" if pace.trial else ""
-            stop = change.ask(f"Put {{jobs}} back on {{queue}}{order}{first}?", always=False)
-            return stop if stop is not None else await retry_jobs(change, chosen, pace.rate, pace.trial)
+            operation.confirm_or_exit(f"Put {{jobs}} back on {{queue}}{order}{first}?", always=False)
+            return await retry_jobs(operation, chosen, pace.rate, pace.trial)
 
     async def drop(
         self,
@@ -194,19 +177,13 @@ class ShelfCommands:
         one, many = self.wording.one, self.wording.many
         settings = load_settings(config)
         async with open_queue(settings) as client:
-            change = BulkOperation(client, settings, self.wording.shelf, one, many, confirmation, as_json)
-            chosen = await change.choose(job_ids, filters.selection, every=every)
-            if isinstance(chosen, int):
-                return chosen
-            stop = change.ask("Delete {jobs} of {queue} for good?", always=True)
-            if stop is not None:
-                return stop
-            dropped = await drop(client, settings.queue.name, self.wording.shelf, chosen)
-            if isinstance(dropped, Unavailable):
-                return report_unavailable(dropped, settings)
+            operation = BulkOperation(client, settings, self.wording, confirmation, as_json)
+            chosen = await operation.choose(job_ids, filters.selection, every=every)
+            operation.confirm_or_exit("Delete {jobs} of {queue} for good?", always=True)
+            dropped = answer_or_exit(await drop(client, settings.queue.name, self.wording.shelf, chosen), settings)
             await count_act(client, settings.queue.name, Act(f"{self.wording.shelf}_drop"))
             did = counted(len(dropped), f"{one} of {settings.queue.name} was", f"{many} of {settings.queue.name} were")
-            return change.report(len(dropped), f"{did} deleted", Document.DROP, {"dropped": sorted(dropped)})
+            return operation.report(len(dropped), f"{did} deleted", Document.DROP, {"dropped": sorted(dropped)})
 
     async def export(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None) -> int:
         settings = load_settings(config)
@@ -214,9 +191,7 @@ class ShelfCommands:
         written = 0
         async with open_queue(settings) as client:
             async for page in walk_shelf(client, settings.queue.name, self.wording.shelf, with_bodies=True):
-                if isinstance(page, Unavailable):
-                    return report_unavailable(page, settings)
-                for job in filter(filters.selection.takes, page):
+                for job in filter(filters.selection.takes, answer_or_exit(page, settings)):
                     print(json.dumps(with_schema(Document.JOB, describe(job, reveal=True)), ensure_ascii=False))
                     written += 1
         complain(f"{counted(written, self.wording.one, self.wording.many)} written")
@@ -238,15 +213,12 @@ def shelf_app(wording: Wording, says: str) -> App:
 
 
 async def _first(
-    client: RedisClient, name: str, shelf: Shelf, selection: Selection, limit: int
-) -> list[ShelvedJob] | Unavailable:
-    """Return the newest jobs that are meant."""
+    client: RedisClient, settings: Settings, shelf: Shelf, selection: Selection, limit: int
+) -> list[ShelvedJob]:
+    """Return the newest jobs that the selection takes."""
     found: list[ShelvedJob] = []
-    pages: AsyncIterator[list[ShelvedJob] | Unavailable] = walk_shelf(client, name, shelf)
-    async for page in pages:
-        if isinstance(page, Unavailable):
-            return page
-        found += filter(selection.takes, page)
+    async for page in walk_shelf(client, settings.queue.name, shelf):
+        found += filter(selection.takes, answer_or_exit(page, settings))
         if len(found) >= limit:
             break
     return found[:limit]

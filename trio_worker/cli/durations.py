@@ -47,7 +47,7 @@ def _duration_of(_hint: Any, tokens: Any) -> float:
     return seconds
 
 
-def _timestamp_of(_hint: Any, tokens: Any) -> float:
+def _point_in_time_of(_hint: Any, tokens: Any) -> float:
     """Read a time of day, or how long ago; epoch seconds."""
     text: str = tokens[0].value
     seconds = parse_duration(text)
@@ -71,4 +71,4 @@ def _seconds_of(_hint: Any, tokens: Any) -> float:
 
 Duration = Annotated[float, Parameter(converter=_duration_of, metavar="DURATION", show_default=duration_text)]
 Seconds = Annotated[float, Parameter(converter=_seconds_of, metavar="DURATION", show_default=duration_text)]
-PointInTime = Annotated[float | None, Parameter(converter=_timestamp_of, metavar="DURATION|TIME")]
+PointInTime = Annotated[float | None, Parameter(converter=_point_in_time_of, metavar="DURATION|TIME")]

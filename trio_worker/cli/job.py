@@ -18,12 +18,12 @@ from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_text import describe, job_lines
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import complain, print_json, refuse, report_unavailable
+from trio_worker.cli.output import answer_or_exit, complain, print_json, refuse, report_unavailable
 from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import summarize
 from trio_worker.mail.composer import message_id_of
 from trio_worker.queue.counts import count_act, count_jobs
-from trio_worker.queue.dead_letters import Waiting, cancel, find_job, hasten, revive
+from trio_worker.queue.dead_letters import Shelf, Waiting, cancel, find_job, hasten, revive
 from trio_worker.queue.operator_counts import Act
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.waiting import walk_bodies, walk_waiting
@@ -43,9 +43,7 @@ async def show_job(job_id: str, *, reveal: Reveal = False, config: ConfigFile = 
     """Show a job: its state, its attempts with the stage and code of each, and what it waits for."""
     settings = load_settings(config)
     async with open_queue(settings) as client:
-        found = await find_job(client, settings.queue.name, job_id)
-    if isinstance(found, Unavailable):
-        return report_unavailable(found, settings)
+        found = answer_or_exit(await find_job(client, settings.queue.name, job_id), settings)
     if found is None:
         complain(f"{job_id}: no such job: it was sent, or it still waits in the list and has no id yet")
         return NOTHING_MATCHED
@@ -66,9 +64,7 @@ async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
     settings = load_settings(config)
     name = settings.queue.name
     async with open_queue(settings) as client:
-        found = await find_job(client, name, job_id)
-        if isinstance(found, Unavailable):
-            return report_unavailable(found, settings)
+        found = answer_or_exit(await find_job(client, name, job_id), settings)
         if found is None:
             complain(f"{job_id}: no such job: it was sent, or it still waits in the list and has no id yet")
             return NOTHING_MATCHED
@@ -77,14 +73,11 @@ async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
             complain(f"{job_id}: a worker has it now")
             return REFUSED
         if state == "delayed":
-            done = await hasten(client, name, [job_id])
+            done = answer_or_exit(await hasten(client, name, [job_id]), settings)
         else:
-            batch = await revive(client, name, "held" if state == "held" else "dead", [job_id], time.time())
-            done = batch if isinstance(batch, Unavailable) else batch.job_ids
-        if not isinstance(done, Unavailable):
-            await count_act(client, name, Act.JOB_RETRY)
-    if isinstance(done, Unavailable):
-        return report_unavailable(done, settings)
+            shelf: Shelf = "held" if state == "held" else "dead"
+            done = answer_or_exit(await revive(client, name, shelf, [job_id], time.time()), settings).job_ids
+        await count_act(client, name, Act.JOB_RETRY)
     print(f"{job_id}: was {state}, is due now, attempt {shelved.record.attempts + 1 if state == 'delayed' else 1}")
     return OK if done else PARTLY
 
@@ -105,9 +98,7 @@ async def cancel_jobs(
     name = settings.queue.name
     async with open_queue(settings) as client:
         choice = _Choice(client, name)
-        failed = await (choice.by_ids(job_ids) if job_ids else choice.by_producer(producer_id, most))
-        if failed:
-            return report_unavailable(failed, settings)
+        answer_or_exit(await (choice.by_ids(job_ids) if job_ids else choice.by_producer(producer_id, most)), settings)
         for line in choice.others:
             complain(line)
         if not choice.count:
@@ -115,9 +106,7 @@ async def cancel_jobs(
         stop = _may_cancel(choice.count, name, confirmation)
         if stop is not None:
             return stop
-        counts = await count_jobs(client, name)
-        if isinstance(counts, Unavailable):
-            return report_unavailable(counts, settings)
+        counts = answer_or_exit(await count_jobs(client, name), settings)
         done = await cancel(client, name, choice.delayed, choice.waiting, user_name(), counts.at)
         if isinstance(done, Unavailable):
             complain(f"some of the {choice.count} may be cancelled: trio-worker dead list --cause cancelled")
@@ -233,12 +222,11 @@ async def find_jobs(
     looked_at = 0
     async with open_queue(settings) as client:
         async for page in _bodies(client, settings.queue.name, most, message_id):
-            if isinstance(page, Unavailable):
-                return report_unavailable(page, settings)
-            looked_at += len(page)
+            jobs = answer_or_exit(page, settings)
+            looked_at += len(jobs)
             found += [
                 {"job_id": job_id or None, "place": place, "email_type": summarize(raw).email_type}
-                for job_id, place, raw in page
+                for job_id, place, raw in jobs
                 if wanted.takes(raw)
             ]
     if as_json:

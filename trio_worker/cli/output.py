@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, UNREACHABLE
@@ -14,6 +14,8 @@ from trio_worker.redis.client import Unavailable
 from trio_worker.redis.url import shown_redis_url
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.spelling import nearest
+
+T = TypeVar("T")
 
 
 def complain(what: str) -> None:
@@ -40,6 +42,13 @@ def report_unavailable(unavailable: Unavailable, settings: Settings) -> int:
     if unavailable.is_login:
         return LOGIN_REFUSED
     return MISCONFIGURED if unavailable.is_misconfigured else UNREACHABLE
+
+
+def answer_or_exit(answer: T | Unavailable, settings: Settings) -> T:
+    """Return what Redis answered; where it did not, print why and exit with 69, 77 or 78."""
+    if isinstance(answer, Unavailable):
+        raise SystemExit(report_unavailable(answer, settings))
+    return answer
 
 
 def redis_name(url: str) -> str:

@@ -19,7 +19,7 @@ from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, TIMED_OUT, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName, Reveal
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import complain, print_json, refuse, report_unavailable
+from trio_worker.cli.output import answer_or_exit, complain, print_json, refuse
 from trio_worker.fleet.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.jobs.summary import summarize
 from trio_worker.queue.ages import COLUMNS_SECONDS, AgeTable, sample_places
@@ -50,9 +50,7 @@ async def list_queue(*, queue: QueueName = None, config: ConfigFile = None, as_j
     """Show the queue in one line: jobs in each state, the age of the oldest, and its pause."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
-        seen = await read_overview(client, settings.queue.name)
-    if isinstance(seen, Unavailable):
-        return report_unavailable(seen, settings)
+        seen = answer_or_exit(await read_overview(client, settings.queue.name), settings)
     counts = seen.counts
     live = sum(not worker.is_lost for worker in seen.workers)
     if as_json:
@@ -91,9 +89,7 @@ async def peek_queue(
     """Show the jobs that come next, without taking them; whom they are for and what they say only with --reveal."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
-        jobs = await peek(client, settings.queue.name, 0, limit)
-    if isinstance(jobs, Unavailable):
-        return report_unavailable(jobs, settings)
+        jobs = answer_or_exit(await peek(client, settings.queue.name, 0, limit), settings)
     if reveal:
         log_reveal(settings, "queue peek", [counted(len(jobs), "job")])
     if as_json:
@@ -139,9 +135,7 @@ async def show_ages(
         return USAGE
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
-        table = await _age_table(client, settings.queue.name, by, exact=exact)
-    if isinstance(table, Unavailable):
-        return report_unavailable(table, settings)
+        table = answer_or_exit(await _age_table(client, settings.queue.name, by, exact=exact), settings)
     if table is None:
         refuse(USAGE, "the list is too long to sample without holding up Redis: say --exact to read every job")
     _print_ages(table, by, as_json=as_json)
@@ -228,10 +222,8 @@ async def pause(
         refuse(USAGE, "--for: must be more than nothing")
     name, seconds = settings.queue.name, None if math.isinf(for_) else for_
     async with open_queue(settings) as client:
-        failed = await pause_queue(client, name, reason, user_name() if by is None else by, seconds)
-        counts = failed or await count_jobs(client, name)
-    if isinstance(counts, Unavailable):
-        return report_unavailable(counts, settings)
+        answer_or_exit(await pause_queue(client, name, reason, user_name() if by is None else by, seconds), settings)
+        counts = answer_or_exit(await count_jobs(client, name), settings)
     ends = "until it is resumed" if seconds is None else f"for {duration(seconds)}, until {_time_in(seconds)}"
     print(f"paused {name} {ends}; {counted(counts.leased, 'job')} in hand will be finished")
     print("to resume: trio-worker queue resume")
@@ -247,9 +239,7 @@ async def resume(*, queue: QueueName = None, config: ConfigFile = None) -> int:
     """End a pause: workers claim again within a second."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
-        was_paused = await resume_queue(client, settings.queue.name)
-    if isinstance(was_paused, Unavailable):
-        return report_unavailable(was_paused, settings)
+        was_paused = answer_or_exit(await resume_queue(client, settings.queue.name), settings)
     print(f"resumed {settings.queue.name}" if was_paused else f"{settings.queue.name} was not paused")
     return OK if was_paused else NOTHING_MATCHED
 
@@ -267,9 +257,7 @@ async def drain_wait(
     async with open_queue(settings) as client:
         with trio.move_on_after(timeout):
             while True:
-                counts = await count_jobs(client, settings.queue.name)
-                if isinstance(counts, Unavailable):
-                    return report_unavailable(counts, settings)
+                counts = answer_or_exit(await count_jobs(client, settings.queue.name), settings)
                 if not (counts.waiting or counts.leased or counts.due):
                     print(f"{settings.queue.name} is drained: {counts.delayed:,} delayed, {counts.dead:,} dead")
                     return OK

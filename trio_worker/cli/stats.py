@@ -15,11 +15,11 @@ from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import print_json, redis_name, refuse, report_unavailable
+from trio_worker.cli.output import answer_or_exit, print_json, redis_name, refuse
 from trio_worker.fleet.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.fleet.watch import Watch
 from trio_worker.queue.history import MINUTE_SECONDS, MinuteFigures, figures_of
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.telemetry.snapshot_json import document_of
@@ -61,17 +61,13 @@ async def stats(
 
 async def _print_live(client: RedisClient, settings: Settings, interval: float, lines: int, *, as_json: bool) -> int:
     watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), wants_outcomes=False)
-    failed = await watch.look()
-    if failed:
-        return report_unavailable(failed, settings)
+    answer_or_exit(await watch.look(), settings)
     documents: list[dict[str, Any]] = []
     printed = 0
     while not lines or printed < lines:
         before = watch.last
         await trio.sleep(interval)
-        failed = await watch.look()
-        if failed:
-            return report_unavailable(failed, settings)
+        answer_or_exit(await watch.look(), settings)
         snapshot = watch.snapshot()
         if as_json:
             documents.append(document_of(snapshot))
@@ -113,9 +109,7 @@ def _live_row(snapshot: Snapshot, arrived: float) -> str:
 
 
 async def _print_past(client: RedisClient, settings: Settings, minutes: int, *, as_json: bool) -> int:
-    seen = await read_overview(client, settings.queue.name, minutes + 1)
-    if isinstance(seen, Unavailable):
-        return report_unavailable(seen, settings)
+    seen = answer_or_exit(await read_overview(client, settings.queue.name, minutes + 1), settings)
     past = figures_of(seen.minutes)
     if as_json:
         print_json(Document.MINUTES, {"queue": settings.queue.name, "minutes": [_past_document(each) for each in past]})

@@ -17,7 +17,7 @@ from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import complain, redis_name, report_unavailable
+from trio_worker.cli.output import answer_or_exit, complain, redis_name
 from trio_worker.fleet.watch import WATCH_SECONDS, Watch
 from trio_worker.telemetry.feed import OutcomeLine
 from trio_worker.telemetry.words import clock, duration, reason_words, recipients_words
@@ -39,9 +39,7 @@ async def tail(
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
         watch = Watch(client, settings.queue.name, redis_name(settings.redis.url))
-        failed = await watch.look()
-        if failed:
-            return report_unavailable(failed, settings)
+        answer_or_exit(await watch.look(), settings)
         # What earlier watchers were told still stands in Redis: it is not what happens now.
         since = time.time() - WATCH_SECONDS
         is_away = False

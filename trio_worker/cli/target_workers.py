@@ -11,7 +11,7 @@ from cyclopts.validators import Number
 
 from trio_worker.cli.durations import Seconds
 from trio_worker.cli.exit_codes import NOTHING_MATCHED
-from trio_worker.cli.output import complain, did_you_mean, report_unavailable
+from trio_worker.cli.output import answer_or_exit, complain, did_you_mean
 from trio_worker.fleet.orders import Order, Told, give_order, read_answers
 from trio_worker.fleet.overview import read_overview
 from trio_worker.redis.client import RedisClient, Unavailable
@@ -28,9 +28,7 @@ async def choose_workers(
     client: RedisClient, settings: Settings, names: Sequence[str], *, every: bool
 ) -> list[str] | int:
     """Return the names of the live workers that are meant, or the exit code where one of them is not there."""
-    seen = await read_overview(client, settings.queue.name)
-    if isinstance(seen, Unavailable):
-        return report_unavailable(seen, settings)
+    seen = answer_or_exit(await read_overview(client, settings.queue.name), settings)
     known = [each.beat.worker for each in seen.workers if not each.is_lost]
     for name in sorted(set(names) - set(known)):
         complain(f"no worker {name} runs{did_you_mean(name, known)}")

@@ -17,7 +17,7 @@ from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import AsJson, ConfigFile, OnlyAscii, QueueName
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import print_json, redis_name, refuse, report_unavailable
+from trio_worker.cli.output import answer_or_exit, print_json, redis_name, refuse
 from trio_worker.cli.pausing import pause_by_key, resume_by_key
 from trio_worker.dashboard.frame import render_frame, render_svg
 from trio_worker.dashboard.keyboard import open_keyboard
@@ -59,9 +59,7 @@ async def top(
 
 
 async def _show_once(watch: Watch, settings: Settings, svg: Path | None, *, only_ascii: bool, as_json: bool) -> int:
-    failed = await watch.look()
-    if failed:
-        return report_unavailable(failed, settings)
+    answer_or_exit(await watch.look(), settings)
     await trio.sleep(_RATE_SECONDS)
     await watch.look()
     snapshot = watch.snapshot()

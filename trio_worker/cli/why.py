@@ -10,7 +10,7 @@ from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import print_json, redis_name, report_unavailable
+from trio_worker.cli.output import answer_or_exit, print_json, redis_name
 from trio_worker.fleet.watch import Watch
 from trio_worker.telemetry.bottleneck import Finding, find_bottleneck
 
@@ -27,9 +27,7 @@ async def why(*, queue: QueueName = None, config: ConfigFile = None, as_json: As
         for number in range(LOOKS):
             if number:
                 await trio.sleep(_POLL_SECONDS)
-            failed = await watch.look()
-            if failed:
-                return report_unavailable(failed, settings)
+            answer_or_exit(await watch.look(), settings)
     finding = find_bottleneck(watch.snapshot())
     if as_json:
         print_json(Document.BOTTLENECK, asdict(finding))

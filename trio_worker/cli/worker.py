@@ -16,7 +16,7 @@ from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, TIMED_OUT, U
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import complain, print_json, refuse, report_unavailable
+from trio_worker.cli.output import answer_or_exit, complain, print_json, refuse
 from trio_worker.cli.target_workers import (
     ANSWER_POLL_SECONDS,
     AllWorkers,
@@ -53,9 +53,7 @@ async def list_workers(*, queue: QueueName = None, config: ConfigFile = None, as
     """List the workers, what they do and how they are; one that is silent for 15 s is LOST."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
-        seen = await read_overview(client, settings.queue.name)
-    if isinstance(seen, Unavailable):
-        return report_unavailable(seen, settings)
+        seen = answer_or_exit(await read_overview(client, settings.queue.name), settings)
     workers = sorted(seen.workers, key=lambda each: each.beat.worker)
     if as_json:
         print_json(
@@ -140,9 +138,7 @@ async def _ask(order: Order, names: Sequence[str], config: Path | None, patience
         if isinstance(wanted, int):
             return wanted
         async for came in order_workers(client, settings, order, wanted, patience):
-            if isinstance(came, Unavailable):
-                return report_unavailable(came, settings)
-            name, answer = came
+            name, answer = answer_or_exit(came, settings)
             if answer is None:
                 complain(f"{name}: no answer within {patience:g} s")
                 code = TIMED_OUT
@@ -168,9 +164,7 @@ class _Telling:
             wanted = await choose_workers(client, settings, names, every=every)
             if isinstance(wanted, int):
                 return wanted
-            told = await give_order(client, settings.queue.name, self.order, wanted)
-            if isinstance(told, Unavailable):
-                return report_unavailable(told, settings)
+            told = answer_or_exit(await give_order(client, settings.queue.name, self.order, wanted), settings)
             untold = report_unreached(told, wanted)
             code = await self._wait(client, settings, set(told.worker_names))
             return PARTLY if untold and code == OK else code
