@@ -162,8 +162,6 @@ async def trace_relay(
         if failed:
             return report_unavailable(failed, settings)
         wanted = await choose_workers(client, settings, names, every=not names)
-        if isinstance(wanted, int):
-            return wanted
         order, code = Trace(for_seconds), OK
         heard_at: float | None = None
         async with trio.open_nursery() as following:

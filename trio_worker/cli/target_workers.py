@@ -24,10 +24,8 @@ AllWorkers = Annotated[bool, Parameter(name=["--all"], negative=(), help="All wo
 Patience = Annotated[Seconds, Parameter(name=["--timeout"], help="How long to wait for it.", validator=Number(gte=0))]
 
 
-async def choose_workers(
-    client: RedisClient, settings: Settings, names: Sequence[str], *, every: bool
-) -> list[str] | int:
-    """Return the names of the live workers that are meant, or the exit code where one of them is not there."""
+async def choose_workers(client: RedisClient, settings: Settings, names: Sequence[str], *, every: bool) -> list[str]:
+    """Return the names of the live workers that are named, or of all; exit with 3 where one of them does not run."""
     seen = answer_or_exit(await read_overview(client, settings.queue.name), settings)
     known = [each.beat.worker for each in seen.workers if not each.is_lost]
     for name in sorted(set(names) - set(known)):
@@ -35,8 +33,9 @@ async def choose_workers(
     if every and not known:
         complain("no worker runs")
     wanted = [name for name in known if every or name in names]
-    is_partly = bool(names) and len(wanted) < len(set(names))
-    return NOTHING_MATCHED if is_partly or not wanted else wanted
+    if not wanted or len(wanted) < len(set(names)):
+        raise SystemExit(NOTHING_MATCHED)
+    return wanted
 
 
 def report_unreached(told: Told, names: Sequence[str]) -> list[str]:

@@ -135,8 +135,6 @@ async def _ask(order: Order, names: Sequence[str], config: Path | None, patience
     code = OK
     async with open_queue(settings) as client:
         wanted = await choose_workers(client, settings, names, every=every)
-        if isinstance(wanted, int):
-            return wanted
         async for came in order_workers(client, settings, order, wanted, patience):
             name, answer = answer_or_exit(came, settings)
             if answer is None:
@@ -162,8 +160,6 @@ class _Telling:
             refuse(USAGE, "name workers, or say --all")
         async with open_queue(settings) as client:
             wanted = await choose_workers(client, settings, names, every=every)
-            if isinstance(wanted, int):
-                return wanted
             told = answer_or_exit(await give_order(client, settings.queue.name, self.order, wanted), settings)
             untold = report_unreached(told, wanted)
             code = await self._wait(client, settings, set(told.worker_names))
