@@ -1,9 +1,8 @@
 """Compare two versions of trio_worker: the same runs in turn, with one sink and one Valkey, and their ratios.
 
 CPU seconds are from /proc: what the processes used between the first and the last tenth of a run's mails. The sink
-reads
-them with the mail at each bound. Subtracting a run of a single mail would be less exact: it subtracts the start of
-another process, measured in another minute of the machine, and charges all mails for costs of the first one.
+reads them with the mail at each bound. Subtracting a run of a single mail would be less exact: it subtracts the start
+of another process, measured in another minute of the machine, and charges all mails for costs of the first one.
 """
 
 from __future__ import annotations
