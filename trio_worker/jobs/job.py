@@ -13,7 +13,7 @@ from trio_worker.jobs.email_type import MESSAGE, FieldSpec, TypeSpec, fault_of_v
 from trio_worker.jobs.fault import Fault, Malformed, Reason, malformed, safe_name, step
 from trio_worker.jobs.message import Attachment, Message, decode_message
 from trio_worker.jobs.strict_json import Json, read_json
-from trio_worker.jobs.structure import OneLine, Timestamp, register, register_record, structure, text_of
+from trio_worker.jobs.structure import DateTime, OneLine, register, register_record, structure, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,9 +72,9 @@ class JobHeader:
     """The optional keys of a job beside its ``task_type`` and ``data``."""
 
     id: OneLine | None = None
-    enqueued_at: Timestamp | None = None
-    not_before: Timestamp | None = None
-    expires_at: Timestamp | None = None
+    enqueued_at: DateTime | None = None
+    not_before: DateTime | None = None
+    expires_at: DateTime | None = None
     traceparent: TraceParent | None = None
 
 

@@ -24,7 +24,7 @@ from trio_worker.jobs.message import (
     Message,
     Recipients,
 )
-from trio_worker.jobs.structure import JSON_NAME, OneLine, Text, Timestamp
+from trio_worker.jobs.structure import JSON_NAME, DateTime, OneLine, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,7 +122,7 @@ def _shape(declared: Any) -> JsonSchema:
         OneLine: _LINE,
         Text: {"type": "string"},
         Mailbox: _MAILBOX,
-        Timestamp: {"type": "string", "format": "date-time", "description": "RFC 3339, with a zone."},
+        DateTime: {"type": "string", "format": "date-time", "description": "RFC 3339, with a zone."},
         TraceParent: {"type": "string", "description": "W3C Trace Context; ignored where it cannot be read."},
         Recipients: {"anyOf": [_MAILBOX, {"type": "array", "items": _MAILBOX, "maxItems": MOST_RECIPIENTS}]},
         Headers: {

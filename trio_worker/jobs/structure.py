@@ -23,7 +23,7 @@ RecordT = TypeVar("RecordT")
 # What a field of a record may hold. Each has one hook, here or beside its record, and one shape in json_schema.py.
 OneLine = Annotated[str, "line"]
 Text = Annotated[str, "text"]
-Timestamp = Annotated[float, "timestamp"]
+DateTime = Annotated[float, "date-time"]
 
 JSON_NAME = "json_name"
 """Key of an attrs field's metadata: its name in JSON, where that is not its name in Python."""
@@ -135,7 +135,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _timestamp(value: Any) -> float:
+def _date_time(value: Any) -> float:
     read = _RFC_3339.fullmatch(text_of(value))
     if read is None:
         raise FlawError("must be a time with a zone, such as 2030-01-31T12:00:00Z (RFC 3339)")
@@ -161,5 +161,5 @@ def _timestamp(value: Any) -> float:
 
 register(OneLine, _line)
 register(Text, _text)
-register(Timestamp, _timestamp)
+register(DateTime, _date_time)
 CONVERTER.register_structure_hook(Mailbox, lambda value, _: mailbox_of(value))
