@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.faults import faults
 from trio_worker.capture.chaos import (
     FAULT_STAGES,
     AcceptThenDrop,
@@ -19,7 +22,6 @@ from trio_worker.capture.chaos import (
     Refuse,
     SeededDice,
     StallNow,
-    faults_text,
     parse_faults,
     scripted_fault,
 )
@@ -45,16 +47,41 @@ FAULTS = st.builds(
 ) | st.builds(InjectedFault, st.just("final"), st.just(AcceptThenDrop()))
 
 
-def parsed(text: str) -> InjectedFaults:
-    faults = parse_faults(text)
-    assert isinstance(faults, InjectedFaults)
-    return faults
+def faults_text(written: InjectedFaults) -> str:
+    """Write faults so that `parse_faults` reads the same."""
+    return " ".join(fault_text(fault) for fault in written.faults)
 
 
-@given(st.lists(FAULTS, max_size=4).map(lambda faults: InjectedFaults(tuple(faults))))
-def test_faults_survive_their_words(faults: InjectedFaults) -> None:
+def fault_text(fault: InjectedFault) -> str:
+    counts = "".join(
+        f":{name}{count}"
+        for name, count in (("every", fault.every), ("first", fault.first), ("after", fault.after))
+        if count
+    )
+    share = "" if fault.percent == 100 else f":{fault.percent:.6f}%"
+    return f"{fault.stage}={action_text(fault.action)}{share}{counts}"
+
+
+def action_text(action: FaultAction) -> str:
+    match action:
+        case Refuse(reply):
+            return f"{reply.code}-{reply.enhanced}-{reply.text.replace(' ', '_')}"
+        case DropNow():
+            return "drop"
+        case AcceptThenDrop():
+            return "accept-drop"
+        case StallNow():
+            return "stall"
+        case Delayed(seconds):
+            return f"delay-{seconds:.6f}s"
+        case _:
+            assert_never(action)
+
+
+@given(st.lists(FAULTS, max_size=4).map(lambda each: InjectedFaults(tuple(each))))
+def test_faults_survive_their_words(written: InjectedFaults) -> None:
     """Faults written as text are read back as the same faults."""
-    assert parse_faults(faults_text(faults)) == faults
+    assert parse_faults(faults_text(written)) == written
 
 
 @given(st.text() | st.text(st.sampled_from("rcptdafinl=451:%@-,. ")))
@@ -114,7 +141,7 @@ def test_a_mistake_is_named_with_its_place(text: str, place: int, problem: str) 
 
 
 def struck(text: str, nths_here: list[int]) -> list[bool]:
-    chaos = Chaos(lambda: 0.5, parsed(text))
+    chaos = Chaos(lambda: 0.5, faults(text))
     return [chaos.decide("mail", nth_here)[1] is not None for nth_here in nths_here]
 
 
@@ -138,7 +165,7 @@ def test_a_fault_strikes_when_its_qualifiers_apply(text: str, nths_here: list[in
 
 def test_the_first_fault_wins_and_the_longest_delay_counts() -> None:
     """Of several faults at a stage the first that applies is committed, delays besides."""
-    chaos = Chaos(lambda: 0.0, parsed("mail=delay-1s mail=drop:first1 mail=stall mail=delay-3s"))
+    chaos = Chaos(lambda: 0.0, faults("mail=delay-1s mail=drop:first1 mail=stall mail=delay-3s"))
 
     assert chaos.decide("mail", 1) == (3, DropNow())
     assert chaos.decide("mail", 2) == (3, StallNow())
@@ -146,10 +173,10 @@ def test_the_first_fault_wins_and_the_longest_delay_counts() -> None:
 
 def test_new_faults_count_from_the_start() -> None:
     """Putting faults in force begins their counts again."""
-    chaos = Chaos(lambda: 0.0, parsed("mail=451:first1"))
+    chaos = Chaos(lambda: 0.0, faults("mail=451:first1"))
     chaos.decide("mail", 1)
 
-    chaos.put_in_force(parsed("mail=451:first1"))
+    chaos.put_in_force(faults("mail=451:first1"))
 
     assert chaos.decide("mail", 2)[1] is not None
 

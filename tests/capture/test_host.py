@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import NO_FAULTS, FaultSyntax, faults_text
+from trio_worker.capture.chaos import NO_FAULTS, FaultSyntax
 from trio_worker.capture.host import host_catcher, read_chaos, read_host, write_chaos
 from trio_worker.capture.maildir import list_caught
 from trio_worker.capture.options import CaptureOptions, split_listen
@@ -221,7 +221,7 @@ async def test_chaos_written_before_the_host_comes_counts(options: CaptureOption
             assert "451" in await converse(options)
             (folder / "chaos").unlink()
             assert "451" not in await converse(options)
-            assert faults_text(hosting.catcher.faults) == ""
+            assert hosting.catcher.faults == NO_FAULTS
 
 
 async def test_a_chaos_file_that_makes_no_sense_changes_nothing(options: CaptureOptions) -> None:

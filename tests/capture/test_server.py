@@ -13,9 +13,9 @@ import trio
 import trustme
 from attrs import define
 
+from tests.support.faults import faults
 from trio_worker.capture.actions import CaughtMail
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import CatcherPortTaken, open_catcher
 from trio_worker.capture.server_profile import EXTENSIONS
 from trio_worker.capture.store import MemoryStore
@@ -30,12 +30,6 @@ MAIL = START + b"BDAT %d LAST\r\n" % len(CONTENT) + CONTENT
 def patience() -> Iterator[None]:
     with trio.fail_after(PATIENCE_SECONDS):
         yield
-
-
-def faults(text: str) -> InjectedFaults:
-    parsed = parse_faults(text)
-    assert isinstance(parsed, InjectedFaults)
-    return parsed
 
 
 @define

@@ -16,7 +16,7 @@ import pytest
 import trio
 from attrs import frozen
 
-from tests.processes.test_worker import faults
+from tests.support.faults import faults
 from tests.support.jobs import job_bytes
 from trio_worker.capture.server import open_catcher
 

@@ -17,8 +17,8 @@ import trio
 import trustme
 from attrs import frozen
 
+from tests.support.faults import faults
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.server_profile import EXTENSIONS
 
@@ -57,12 +57,6 @@ def check(work_folder: Path) -> Check:
         return Checked(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
-
-
-def faults(text: str) -> InjectedFaults:
-    parsed = parse_faults(text)
-    assert isinstance(parsed, InjectedFaults)
-    return parsed
 
 
 def verbs(catcher: Catcher) -> tuple[str, ...]:

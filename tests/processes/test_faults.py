@@ -19,13 +19,13 @@ from tests.processes.test_worker import (
     PATIENCE_SECONDS,
     Programs,
     assert_clean,
-    faults,
     patience,
     programs,
     push,
     relay,
     times_sent,
 )
+from tests.support.faults import faults
 from tests.support.jobs import job_bytes
 from trio_worker.capture.catcher import Catcher
 from trio_worker.queue.dead_letters import read_shelf

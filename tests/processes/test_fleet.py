@@ -21,7 +21,8 @@ import pytest
 import trio
 from attrs import define
 
-from tests.processes.test_worker import Program, Programs, faults, patience, programs, push, relay
+from tests.processes.test_worker import Program, Programs, patience, programs, push, relay
+from tests.support.faults import faults
 from tests.support.jobs import job_bytes
 from trio_worker.capture.catcher import Catcher
 from trio_worker.queue.keys import keys_of

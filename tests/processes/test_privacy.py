@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from tests.processes.test_fleet import open_window, told
-from tests.processes.test_worker import Programs, faults, patience, programs, relay
+from tests.processes.test_worker import Programs, patience, programs, relay
+from tests.support.faults import faults
 from trio_worker.capture.actions import CaughtMail
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.store import MaildirStore

@@ -20,10 +20,10 @@ from attrs import define, evolve
 from nemesis import Proxy
 from proving_ground import Valkey
 from tests.support.bridge import Complaints
+from tests.support.faults import faults
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.queue.audit import find_strays
@@ -40,12 +40,6 @@ from trio_worker.worker.worker import ShutdownOptions, Worker
 
 # Short, so that a claim whose reply was lost is recovered while the test waits.
 QUEUE = QueueOptions(lease_seconds=1.0)
-
-
-def faults(text: str) -> InjectedFaults:
-    parsed = parse_faults(text)
-    assert isinstance(parsed, InjectedFaults)
-    return parsed
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import trio
 
-from tests.processes.test_worker import Program, Programs, faults, patience, programs, relay
+from tests.processes.test_worker import Program, Programs, patience, programs, relay
+from tests.support.faults import faults
 from tests.support.jobs import job_bytes
 from trio_worker.capture.catcher import Catcher
 from trio_worker.redis.client import RedisClient

@@ -17,9 +17,9 @@ import pytest
 import trio
 from attrs import define, field
 
+from tests.support.faults import faults
 from tests.support.jobs import job_bytes
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.counts import Counts, count_jobs
@@ -31,12 +31,6 @@ LEDGER = re.compile(
     r"(?P<unsettled>[\d,]+) unsettled; (?P<uncertain>[\d,]+) uncertain"
 )
 PATIENCE_SECONDS = 90
-
-
-def faults(text: str) -> InjectedFaults:
-    parsed = parse_faults(text)
-    assert isinstance(parsed, InjectedFaults)
-    return parsed
 
 
 @define

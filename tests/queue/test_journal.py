@@ -14,10 +14,10 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.faults import faults
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.cli.run import owner_of
 from trio_worker.queue import journal as journal_module
 from trio_worker.queue.counts import Counts, count_jobs
@@ -186,12 +186,6 @@ async def test_a_write_that_fails_leaves_nothing_half(tmp_path: Path, monkeypatc
         assert await journal.append([DELAY]) == ""
         path = journal.path
     assert read_journal(path.read_bytes(), path)[1] == (DONE, DELAY)
-
-
-def faults(text: str) -> InjectedFaults:
-    parsed = parse_faults(text)
-    assert isinstance(parsed, InjectedFaults)
-    return parsed
 
 
 @asynccontextmanager

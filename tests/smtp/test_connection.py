@@ -10,9 +10,9 @@ import trio.testing
 from attrs import evolve
 
 from tests.support.bridge import Complaints
+from tests.support.faults import faults
 from tests.support.relay import CHUNKED, FakeTransport, session_on
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.connection import Connection
@@ -26,12 +26,6 @@ AWAITING = evolve(MAIL, awaits_recipients=True)
 LARGE = evolve(MAIL, content=b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n" + b"z" * 900 + b"\r\n" * 4_000_000)
 PATIENCE = Timeouts(5, 5, 5)
 MODES = ["PIPELINING,CHUNKING", "PIPELINING", "CHUNKING", ""]
-
-
-def faults(text: str) -> InjectedFaults:
-    parsed = parse_faults(text)
-    assert isinstance(parsed, InjectedFaults)
-    return parsed
 
 
 async def connect(

@@ -11,11 +11,11 @@ import trio
 import trio.testing
 from attrs import evolve
 
+from tests.support.faults import faults
 from tests.support.jobs import job_bytes
 from tests.support.relay import CHUNKED, FakeTransport, accept_all, session_on
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.store import MemoryStore
 from trio_worker.queue.broker import Broker
@@ -32,12 +32,6 @@ from trio_worker.worker.worker import ShutdownOptions, Worker
 MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\nhello\r\n")
 JOBS = 300
 MODES = [(), ("CHUNKING",), ("PIPELINING",), ("CHUNKING", "PIPELINING")]
-
-
-def faults(text: str) -> InjectedFaults:
-    parsed = parse_faults(text)
-    assert isinstance(parsed, InjectedFaults)
-    return parsed
 
 
 def deep_worker(workers: WorkerMaker, relay: Catcher, ignored: tuple[str, ...] = (), **changes: Any) -> Worker:

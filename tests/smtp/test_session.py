@@ -17,7 +17,7 @@ import trustme
 from attrs import evolve
 
 from tests.support.bridge import Complaints
-from trio_worker.capture.chaos import InjectedFaults, parse_faults
+from tests.support.faults import faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.server_profile import EXTENSIONS
 from trio_worker.smtp.connection import Connection
@@ -61,12 +61,6 @@ def relay(port: int, tls: str, context: ssl.SSLContext | None = None, **changes:
 
 def login(**changes: Any) -> dict[str, Any]:
     return {"username": LOGIN[0], "password": LOGIN[1], **changes}
-
-
-def faults(text: str) -> InjectedFaults:
-    parsed = parse_faults(text)
-    assert isinstance(parsed, InjectedFaults)
-    return parsed
 
 
 async def session_of(to: Relay) -> Session:

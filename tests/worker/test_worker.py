@@ -10,10 +10,10 @@ import pytest
 import trio
 from attrs import evolve
 
+from tests.support.faults import faults
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker, relay_at
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.cli.status import Health, health_of
 from trio_worker.fleet.watch import Watch
@@ -33,12 +33,6 @@ from trio_worker.worker.breaker import Open
 from trio_worker.worker.events import BreakerChanged, Claimed, Disposition, Event, Settled, SettledJob
 from trio_worker.worker.verdict import RetryPolicy
 from trio_worker.worker.worker import ShutdownOptions, Worker
-
-
-def faults(text: str) -> InjectedFaults:
-    parsed = parse_faults(text)
-    assert isinstance(parsed, InjectedFaults)
-    return parsed
 
 
 async def run(worker: Worker, seconds: float = 60.0) -> int:

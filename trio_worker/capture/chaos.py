@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from attrs import define, field, frozen
 
@@ -145,11 +145,6 @@ def parse_faults(text: str) -> InjectedFaults | FaultSyntax:
     return InjectedFaults(tuple(faults))
 
 
-def faults_text(faults: InjectedFaults) -> str:
-    """Write faults so that `parse_faults` reads the same."""
-    return " ".join(_fault_text(fault) for fault in faults.faults)
-
-
 def scripted_fault(address: str) -> InjectedFault | None:
     """Return the fault that a recipient asks for in its local part: ``rcpt-451@...``, ``final-550-5.7.1+tag@...``."""
     found = _SCRIPTED.fullmatch(address)
@@ -210,32 +205,6 @@ def _parse_qualifier(qualifier: str) -> tuple[str, float] | None:
     if percent is None or float(percent[1]) > 100:
         return None
     return "percent", float(percent[1])
-
-
-def _fault_text(fault: InjectedFault) -> str:
-    counts = "".join(
-        f":{name}{count}"
-        for name, count in (("every", fault.every), ("first", fault.first), ("after", fault.after))
-        if count
-    )
-    share = "" if fault.percent == 100 else f":{fault.percent:.6f}%"
-    return f"{fault.stage}={_action_text(fault.action)}{share}{counts}"
-
-
-def _action_text(action: FaultAction) -> str:
-    match action:
-        case Refuse(reply):
-            return f"{reply.code}-{reply.enhanced}-{reply.text.replace(' ', '_')}"
-        case DropNow():
-            return "drop"
-        case AcceptThenDrop():
-            return "accept-drop"
-        case StallNow():
-            return "stall"
-        case Delayed(seconds):
-            return f"delay-{seconds:.6f}s"
-        case _:
-            assert_never(action)
 
 
 @define
