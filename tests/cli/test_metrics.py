@@ -71,7 +71,7 @@ async def test_without_a_worker_to_ask_there_is_the_table(
     assert text.returncode == 0
     said = " ".join(text.stdout.split())
     for metric in TABLE:
-        assert f"{metric.exported} {metric.kind.value} {metric.says}" in said
+        assert f"{metric.exported} {metric.kind.value} {metric.help_text}" in said
         assert metric.label_words in said
     assert [each["name"] for each in told] == [metric.exported for metric in TABLE]
     assert told[0].keys() == {"schema", "name", "type", "labels", "says"}

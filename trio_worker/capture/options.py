@@ -11,8 +11,12 @@ from trio_worker.option import option
 class CaptureOptions:
     """The mail catcher: where it listens and what it keeps."""
 
-    listen: str = option("", "Address and port of the mail catcher, such as 127.0.0.1:1025; empty: no catcher.")
-    dir: str = option("var/capture", "Folder of the mail catcher: a Maildir of what it caught, and its chaos settings.")
+    listen: str = option(
+        "", "Address and port of the mail catcher, for example 127.0.0.1:1025; empty: no mail catcher."
+    )
+    dir: str = option(
+        "var/capture", "Folder of the mail catcher, with the caught mails as a Maildir, and its chaos settings."
+    )
 
 
 def split_listen(listen: str) -> tuple[str, int]:

@@ -122,13 +122,13 @@ def _show_table(*, as_json: bool) -> int:
         print_json(
             Document.METRIC,
             [
-                {"name": each.exported, "type": each.kind.value, "labels": each.labels, "says": each.says}
+                {"name": each.exported, "type": each.kind.value, "labels": each.labels, "says": each.help_text}
                 for each in TABLE
             ],
         )
         return OK
     for each in TABLE:
         print(f"{each.exported}  {each.kind.value}")
-        for text in filter(None, (each.says, each.label_words)):
+        for text in filter(None, (each.help_text, each.label_words)):
             print(textwrap.fill(text, 78, initial_indent="  ", subsequent_indent="  "))
     return OK

@@ -36,10 +36,14 @@ class TypeOptions:
     """What the configuration may say of one email type (``[mail.types.<type>]``)."""
 
     max_age_seconds: float | None = option(
-        None, "Age at which a mail of this type is dead, because its link is by then.", minimum=1
+        None,
+        "Maximum age of a mail of this type, for example until its link expires. An older mail is dead.",
+        minimum=1,
     )
     on_uncertain: str = option(
-        "", "As mail.on_uncertain, for this type; empty: as there.", choices=("", "retry", "hold")
+        "",
+        "As mail.on_uncertain, for this email type; empty: the value of mail.on_uncertain.",
+        choices=("", "retry", "hold"),
     )
 
 
@@ -54,13 +58,20 @@ _TYPES = {
 class MailOptions:
     """What the mails say of their sender, and where they lead (``[mail]``)."""
 
-    sender: str = option("DimDim Health <no-reply@example.com>", "The From header: Name <address>.", key="from")
-    envelope_from: str = option("", "Address that bounces go to; empty: the address of mail.from.")
-    frontend_url: str = option("http://localhost:8081", "Where the links in the mails lead, without a final slash.")
-    message_id_domain: str = option("", "Domain of the Message-IDs; empty: the domain of mail.from.")
-    template_dirs: tuple[str, ...] = option((), "Folders with templates of yours; later ones win, all win over ours.")
+    sender: str = option(
+        "DimDim Health <no-reply@example.com>", "From header of all mails: Name <address>.", key="from"
+    )
+    envelope_from: str = option("", "Envelope sender address, which gets the bounces; empty: the address of mail.from.")
+    frontend_url: str = option("http://localhost:8081", "Base URL of the links in mails, without a final slash.")
+    message_id_domain: str = option("", "Domain of the Message-ID headers; empty: the domain of mail.from.")
+    template_dirs: tuple[str, ...] = option(
+        (),
+        "Folders of your own templates. They override the built-in ones, and later folders earlier ones.",
+    )
     on_uncertain: str = option(
-        "retry", "What to do when nobody can tell whether a mail was accepted.", choices=("retry", "hold")
+        "retry",
+        "Action for a mail that may have been accepted: retry sends it again, hold leaves it to a person.",
+        choices=("retry", "hold"),
     )
     types: dict[str, TypeOptions] = field(
         factory=_TYPES.copy, metadata={METADATA_KEY: Option("What differs for single email types.")}

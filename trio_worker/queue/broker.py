@@ -26,19 +26,27 @@ _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # sorts as it counts; no lett
 class QueueOptions:
     """The queue and its limits (config section ``[queue]``)."""
 
-    name: str = option("jobs", "Name of the Redis list that producers push to.")
+    name: str = option("jobs", "Name of the Redis list that producers push jobs to.")
     lease_seconds: float = option(
-        60.0, "How long a job belongs to a worker that stops renewing; then another one takes it over.", minimum=1
+        60.0,
+        "Duration of a lease. If it is not renewed for this long, another worker takes the job over.",
+        minimum=1,
     )
     max_deliveries: int = option(
-        5, "Times a job is given out without a settlement before it is dead as crashed.", minimum=1
+        5,
+        "Maximum number of claims without a settlement. Then a job becomes a dead letter (crashed).",
+        minimum=1,
     )
-    max_job_bytes: int = option(1048576, "Size over which a job goes to the dead letters unread.", minimum=1)
+    max_job_bytes: int = option(
+        1048576, "Maximum size of a job. A larger job becomes a dead letter without being parsed.", minimum=1
+    )
     dead_limit: int = option(
-        0, "Dead letters at which claiming stops; 0 for no limit. Nothing is ever trimmed.", minimum=0
+        0,
+        "Number of dead letters at which claiming stops; 0: no limit. None is ever deleted automatically.",
+        minimum=0,
     )
     journal_dir: str = option(
-        "var/journal", "Folder on a local disk for settlements that Redis does not take; empty for none."
+        "var/journal", "Folder on a local disk for settlements that Redis did not accept; empty: no journal."
     )
 
 

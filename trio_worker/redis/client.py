@@ -72,11 +72,11 @@ class RedisOptions:
 
     url: str = option(
         "embedded:var/valkey",
-        "Where Redis is: redis[s]:// unix:// redis+sentinel://HOSTS/NAME redis+cluster://HOSTS embedded:DIR.",
+        "Redis URL: redis[s]://, unix://, redis+sentinel://HOSTS/NAME, redis+cluster://HOSTS, embedded:DIR.",
     )
-    username: str = option("", "User of the Redis ACL; empty for the default user.")
-    password: str = option("", "Password for Redis; better in a file named by password_file.", secret=True)
-    ca_file: str = option("", "Certificate authorities that rediss:// trusts; empty for those of the system.")
+    username: str = option("", "User name for Redis; empty: the default user.")
+    password: str = option("", "Password for Redis. It is safer in a file that password_file names.", secret=True)
+    ca_file: str = option("", "File with the certificate authorities for rediss://; empty: those of the system.")
 
 
 @frozen

@@ -38,13 +38,13 @@ class Settings:
 
     number_workers: int = option(
         10,
-        "Consumer tasks: each sends over one connection; jobs at work are at most this times pipeline_depth.",
+        "Number of consumer tasks. Each sends over one connection, up to pipeline_depth mails at once.",
         minimum=1,
         maximum=10_000,
     )
     profile: str = option(
         "dev",
-        "dev refuses relays that are not on this machine, production the embedded server and the catcher.",
+        "dev refuses a relay on another machine; production refuses the embedded server and the mail catcher.",
         choices=("dev", "production"),
     )
     queue: QueueOptions = field(factory=QueueOptions)

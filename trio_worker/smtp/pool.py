@@ -44,19 +44,25 @@ CLOSE_SECONDS = 2.0
 class PoolOptions:
     """How many connections, and how long each lives (config section ``[smtp.pool]``)."""
 
-    max_size: int = option(10, "Most connections to the relay that this process opens.", minimum=1)
-    min_idle: int = option(2, "Connections kept open while there is nothing to send.", minimum=0)
+    max_size: int = option(10, "Maximum number of connections to the relay that this process opens.", minimum=1)
+    min_idle: int = option(2, "Number of connections that stay open while there is nothing to send.", minimum=0)
     pipeline_depth: int = option(
         1,
-        "Messages in flight at once on one connection; more hide the round trip to a distant relay.",
+        "Maximum number of mails in flight on one connection. More than 1 is faster with a distant relay.",
         minimum=1,
         maximum=1000,
     )
-    idle_seconds: float = option(60.0, "Rest after which a connection beyond min_idle is closed.", minimum=0)
-    max_lifetime_seconds: float = option(300.0, "Age at which a connection is closed.", minimum=1)
-    max_messages: int = option(1000, "Messages after which a connection is closed.", minimum=1)
+    idle_seconds: float = option(
+        60.0, "Idle time after which a connection is closed, unless only min_idle connections are open.", minimum=0
+    )
+    max_lifetime_seconds: float = option(
+        300.0, "Maximum age of a connection. An older connection is closed.", minimum=1
+    )
+    max_messages: int = option(
+        1000, "Maximum number of mails over one connection. Then the connection is closed.", minimum=1
+    )
     max_uncertain: int = option(
-        64, "Most messages that one lost connection may leave uncertain; bounds pipeline_depth.", minimum=1
+        64, "Maximum number of mails that are uncertain if a connection is lost. Limits pipeline_depth.", minimum=1
     )
 
     @property

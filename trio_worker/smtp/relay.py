@@ -13,21 +13,32 @@ from trio_worker.option import option
 class RelayOptions:
     """The relay that takes the mail (config section ``[smtp]``)."""
 
-    host: str = option("127.0.0.1", "Name or address of the relay.")
-    port: int = option(1025, "Port of the relay: 587 for starttls, 465 for implicit.", minimum=1, maximum=65535)
+    host: str = option("127.0.0.1", "Host name or IP address of the relay.")
+    port: int = option(
+        1025, "Port of the relay, usually 587 for starttls and 465 for implicit.", minimum=1, maximum=65535
+    )
     tls: str = option(
         "starttls",
-        "Encryption: starttls, implicit, or none for a relay on this machine.",
+        "TLS mode: starttls, implicit, or none for a relay on this machine.",
         choices=("starttls", "implicit", "none"),
     )
-    username: str = option("", "Login at the relay; empty for none.")
-    password: str = option("", "Password for the login; better in a file named by password_file.", secret=True)
-    ca_file: str = option("", "Certificate authorities that the relay's certificate is checked against; empty: system.")
-    ignore_ehlo: tuple[str, ...] = option((), "Extensions not to use even if offered, such as CHUNKING or PIPELINING.")
-    allow_real_relay: bool = option(
-        default=False, help_text="Whether the dev profile may send to a relay that is not on this machine."
+    username: str = option("", "User name for the login at the relay; empty: no login.")
+    password: str = option(
+        "", "Password for the login at the relay. It is safer in a file that password_file names.", secret=True
     )
-    only_to: str = option("", "Regular expression that a recipient must match in full to be mailed; empty: everybody.")
+    ca_file: str = option(
+        "", "File with the certificate authorities for the relay's certificate; empty: those of the system."
+    )
+    ignore_ehlo: tuple[str, ...] = option(
+        (), "SMTP extensions that are not used even if the relay offers them, for example CHUNKING or PIPELINING."
+    )
+    allow_real_relay: bool = option(
+        default=False, help_text="Whether profile dev may send to a relay that is not on this machine."
+    )
+    only_to: str = option(
+        "",
+        "Regular expression that the whole recipient address must match to get a mail; empty: all get mail.",
+    )
 
     @property
     def login(self) -> tuple[str, str] | None:
@@ -40,13 +51,13 @@ class Timeouts:
     """How long the relay may take (config section ``[smtp.timeouts]``)."""
 
     connect_seconds: float = option(
-        30.0, "Time for opening a connection: name, TCP, TLS, greeting and login together.", minimum=0.001
+        30.0, "Timeout for opening a connection: DNS lookup, TCP, TLS, greeting and login together.", minimum=0.001
     )
     command_seconds: float = option(
-        60.0, "Time for the reply to each command, or for a part of the content.", minimum=0.001
+        60.0, "Timeout for the reply to a command, and for sending a part of a mail.", minimum=0.001
     )
     final_reply_seconds: float = option(
-        300.0, "Time for the reply to a whole message; giving up earlier risks a duplicate.", minimum=0.001
+        300.0, "Timeout for the reply after a whole mail. A short timeout can cause duplicates.", minimum=0.001
     )
 
 

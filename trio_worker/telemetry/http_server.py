@@ -39,7 +39,7 @@ class MetricsOptions:
     """Where metrics and health are served (config section ``[metrics]``)."""
 
     listen: str = option(
-        "", "Address of /metrics and health, such as 127.0.0.1:9464 or unix:PATH; port 0: any; empty: none."
+        "", "Address of /metrics and health checks: HOST:PORT or unix:PATH; port 0: any free port; empty: none."
     )
 
 

@@ -44,11 +44,11 @@ _GATHER_SECONDS = 0.02
 class LogOptions:
     """Where the log goes and how much of it (config section ``[log]``)."""
 
-    file: str = option("logs/worker.log", "File of the log; empty for standard error.")
-    level: str = option("info", "Least level that is written.", choices=LEVELS)
+    file: str = option("logs/worker.log", "Log file; empty: standard error.")
+    level: str = option("info", "Lowest level of messages that are logged.", choices=LEVELS)
     format: str = option(
         "auto",
-        "Lines for people (console) or JSON; auto: console in a file and on a terminal, else JSON.",
+        "Format of log lines: console, json, or auto: console in a file or on a terminal, else json.",
         choices=("auto", "console", "json"),
     )
 

@@ -1,7 +1,7 @@
 """Pure. The list of all metrics: what each is called, what it means, and the values that its labels can have.
 
-Labels are few and closed: no host, no address, no domain, no job. Times are timestamps, from which whoever asks makes
-ages.
+Labels are few and closed: no host, no address, no domain, no job. Points in time are timestamps, from which a query
+computes ages.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CODES = (
     *("500", "501", "503", "521", "530", "534", "535", "550", "551", "552", "553", "554", "556", "4xx", "5xx"),
 )
 OTHER = "other"
-# Why jobs were buried: by the relay, by time, by the job itself, by what it did to its workers.
+# Causes of dead letters: by the relay, by time, by the job itself, by what it did to its workers.
 DEATHS = (
     *("refused", "exhausted", "too_old", "expired", "unfit", "not_allowed", "broke"),
     *get_args(Reason),
@@ -81,11 +81,11 @@ class Metric:
 
     name: str
     kind: Kind
-    says: str
+    help_text: str
     labels: Mapping[str, tuple[str, ...]] = field(factory=dict)
     buckets: tuple[float, ...] = ()
-    is_always_there: bool = True  # absent while its value is not known, otherwise
-    is_tally: bool = False  # counted in Redis, by everybody, since the queue began
+    is_always_there: bool = True  # otherwise absent while its value is not known
+    is_tally: bool = False  # counted in Redis, by all workers and commands, since the queue was created
 
     @property
     def exported(self) -> str:
@@ -100,150 +100,190 @@ class Metric:
         return "; ".join(f"{name}: {', '.join(values)}" for name, values in self.labels.items())
 
 
-def _counter(name: str, says: str, **labels: tuple[str, ...]) -> Metric:
-    return Metric(name, Kind.COUNTER, says, labels)
+def _counter(name: str, help_text: str, **labels: tuple[str, ...]) -> Metric:
+    return Metric(name, Kind.COUNTER, help_text, labels)
 
 
-def _gauge(name: str, says: str, **labels: tuple[str, ...]) -> Metric:
-    return Metric(name, Kind.GAUGE, says, labels)
+def _gauge(name: str, help_text: str, **labels: tuple[str, ...]) -> Metric:
+    return Metric(name, Kind.GAUGE, help_text, labels)
 
 
-def _gauge_if_known(name: str, says: str, **labels: tuple[str, ...]) -> Metric:
-    return Metric(name, Kind.GAUGE, says, labels, is_always_there=False)
+def _gauge_if_known(name: str, help_text: str, **labels: tuple[str, ...]) -> Metric:
+    return Metric(name, Kind.GAUGE, help_text, labels, is_always_there=False)
 
 
-def _histogram(name: str, says: str, buckets: tuple[float, ...], **labels: tuple[str, ...]) -> Metric:
-    return Metric(name, Kind.HISTOGRAM, says, labels, buckets)
+def _histogram(name: str, help_text: str, buckets: tuple[float, ...], **labels: tuple[str, ...]) -> Metric:
+    return Metric(name, Kind.HISTOGRAM, help_text, labels, buckets)
 
 
-def _tally(name: str, says: str, **labels: tuple[str, ...]) -> Metric:
-    says += "; since the queue began, and every worker says the same: use max; absent before the first look."
-    return Metric(name, Kind.COUNTER, says, labels, is_always_there=False, is_tally=True)
+def _tally(name: str, help_text: str, **labels: tuple[str, ...]) -> Metric:
+    help_text += (
+        "; since the queue was created. All workers report the same value: use max; absent before the first poll."
+    )
+    return Metric(name, Kind.COUNTER, help_text, labels, is_always_there=False, is_tally=True)
 
 
 TABLE: tuple[Metric, ...] = (
     _counter("jobs_claimed_total", "Jobs that this worker claimed.", source=tuple(map(str, Source))),
-    _counter("jobs_settled_total", "Claimed jobs, by what became of them.", outcome=tuple(map(str, Disposition))),
-    _counter("jobs_uncertain_total", "Mails that may have been delivered without anybody knowing."),
-    _counter("jobs_broken_total", "Jobs whose handling raised: a bug, or a template of yours."),
-    _counter("dead_letters_total", "Jobs that this worker buried, by cause.", cause=DEATHS),
-    _tally("dead_letters_removed_total", "Dead letters that left, by how", reason=tuple(map(str, Removal))),
-    _counter("jobs_delayed_total", "Jobs that are to be tried later, by cause.", cause=DELAYS),
-    _counter("jobs_released_total", "Jobs that went back as they were, by cause.", cause=RELEASES),
-    _counter("clock_skew_total", "Jobs whose producer says that they were pushed after they were claimed."),
-    _counter("leases_expired_total", "Leases of other workers that had run out and were taken over."),
-    _counter("leases_lost_total", "Jobs in hand that somebody else had taken over."),
+    _counter("jobs_settled_total", "Jobs that this worker settled, by outcome.", outcome=tuple(map(str, Disposition))),
+    _counter("jobs_uncertain_total", "Mails whose outcome is unknown: they may have been delivered."),
+    _counter("jobs_broken_total", "Jobs that raised an exception: a bug, or a fault in your own template."),
+    _counter("dead_letters_total", "Jobs that this worker made dead letters, by cause.", cause=DEATHS),
+    _tally("dead_letters_removed_total", "Dead letters that were removed, by reason", reason=tuple(map(str, Removal))),
+    _counter("jobs_delayed_total", "Jobs that were delayed for a later attempt, by cause.", cause=DELAYS),
+    _counter("jobs_released_total", "Jobs that were given back to the queue unchanged, by cause.", cause=RELEASES),
+    _counter("clock_skew_total", "Jobs whose push time, as the producer wrote it, is later than their claim."),
+    _counter("leases_expired_total", "Expired leases of other workers that this worker took over."),
+    _counter("leases_lost_total", "Leases that this worker lost because another worker had taken the job over."),
     _counter(
         "hands_busy_seconds_total",
-        "Seconds that jobs were in hand, from claim to settlement, summed up. How busy consumers are: idle_ratio.",
+        "Sum of the seconds from claim to settlement of all jobs. For the load of the consumers see idle_ratio.",
     ),
-    _counter("smtp_attempts_total", "Mails tried at the relay, by how that went.", result=tuple(map(str, Result))),
+    _counter("smtp_attempts_total", "Delivery attempts, by result.", result=tuple(map(str, Result))),
     _counter(
         "recipients_total",
-        "Recipients of mails that were tried, by what the relay decided.",
+        "Recipients in delivery attempts, by the decision of the relay.",
         result=("accepted", "deferred", "refused"),
     ),
-    _counter("smtp_refusals_total", "Refusals of mails and connections by the reply.", stage=STAGES, code=CODES),
+    _counter(
+        "smtp_refusals_total",
+        "Mails and connections that the relay refused, by stage and reply code.",
+        stage=STAGES,
+        code=CODES,
+    ),
     _counter("smtp_accepted_bytes_total", "Bytes of the mails that the relay accepted."),
     _counter("smtp_connections_opened_total", "Connections to the relay that were opened."),
     _counter(
         "smtp_connections_failed_total",
-        "Connections that could not be opened, by how.",
+        "Connections to the relay that could not be opened, by kind of failure.",
         how=tuple(map(str, FailureKind)),
     ),
-    _counter("smtp_connections_closed_total", "Connections that ended, by why.", reason=CLOSINGS),
+    _counter("smtp_connections_closed_total", "Connections to the relay that were closed, by reason.", reason=CLOSINGS),
     _counter(
         "smtp_suspensions_total",
-        "Times that connections were suspended because no more could be opened though others worked, by how; each try "
-        "that failed afterwards is one more.",
+        "Connections that were suspended because they could not be opened while others worked, by kind of "
+        "failure. Each further failed try counts again.",
         how=tuple(map(str, FailureKind)),
     ),
-    _counter("breaker_opened_total", "Times that claiming stopped because the relay was in trouble."),
+    _counter(
+        "breaker_opened_total",
+        "Number of times that the circuit breaker opened and claiming stopped, because the relay was in trouble.",
+    ),
     _counter(
         "redis_requests_total",
-        "Calls to Redis that answer at once, by what they are for; refused: it said no, error: no answer.",
+        "Non-blocking calls to Redis, by operation and result. refused: Redis returned an error; error: no answer.",
         op=REDIS_OPS,
         result=("ok", "refused", "error"),
     ),
-    _counter("redis_recoveries_total", "Times that Redis answered again."),
-    _counter("journal_settlements_total", "Settlements that Redis did not take, written to the journal."),
+    _counter("redis_recoveries_total", "Number of times that Redis answered again after a failure."),
+    _counter("journal_settlements_total", "Settlements written to the journal because Redis did not accept them."),
     _counter(
         "journal_replayed_total",
-        "Settlements of processes that are gone, told to Redis.",
+        "Settlements of ended processes that were sent to Redis from the journal, by result.",
         result=("settled", "refused"),
     ),
-    _counter("loop_complaints_total", "Things that the asyncio loop under the libraries complained of."),
-    _counter("log_messages_total", "Lines of the log.", level=LEVELS),
-    _counter("log_lines_dropped_total", "Log lines that found the disk too slow or gone."),
-    _tally("admin_actions_total", "What people changed by a command or a key", action=tuple(map(str, Act))),
-    _counter("config_reloads_total", "Times that SIGHUP had login and limits read anew.", result=("ok", "fault")),
-    _gauge("queue_jobs", "Jobs of the queue by state; every worker says the same: use max.", state=QUEUE_STATES),
-    _gauge("queue_due_jobs", "Delayed jobs whose time has come."),
+    _counter("loop_complaints_total", "Errors reported by the asyncio loop that the libraries run on."),
+    _counter("log_messages_total", "Log lines, by level.", level=LEVELS),
+    _counter("log_lines_dropped_total", "Log lines that were dropped because the disk was too slow or failed."),
+    _tally(
+        "admin_actions_total",
+        "Changes that people made with a command or a key, by action",
+        action=tuple(map(str, Act)),
+    ),
+    _counter("config_reloads_total", "Reloads of the configuration after SIGHUP, by result.", result=("ok", "fault")),
+    _gauge(
+        "queue_jobs", "Jobs in the queue, by state. All workers report the same value: use max.", state=QUEUE_STATES
+    ),
+    _gauge("queue_due_jobs", "Delayed jobs that are due."),
     _gauge_if_known(
         "queue_oldest_timestamp_seconds",
-        "When the job at the head of the list was pushed; absent if unknown, or if the last look is too old.",
+        "Time at which the job at the head of the list was pushed; absent if unknown, or if the last poll is too old.",
     ),
-    _gauge_if_known("queue_next_due_timestamp_seconds", "When the first delayed job is due; absent without one."),
+    _gauge_if_known(
+        "queue_next_due_timestamp_seconds", "Time at which the first delayed job is due; absent if no job is delayed."
+    ),
     _gauge("queue_paused", "1 while the queue is paused."),
-    _gauge_if_known("queue_pause_until_timestamp_seconds", "When the pause ends by itself; absent if it does not."),
-    _gauge_if_known("dead_letters_limit", "Dead letters at which claiming stops; absent without a limit."),
-    _gauge_if_known("queue_seen_timestamp_seconds", "When the queue was last looked at; absent before the first look."),
+    _gauge_if_known(
+        "queue_pause_until_timestamp_seconds", "Time at which the pause ends by itself; absent if it does not."
+    ),
+    _gauge_if_known(
+        "dead_letters_limit", "Number of dead letters at which workers stop claiming; absent without a limit."
+    ),
+    _gauge_if_known(
+        "queue_seen_timestamp_seconds", "Time of the last poll of the queue; absent before the first poll."
+    ),
     _gauge("workers", "Workers with a heartbeat."),
-    _gauge("worker_state", "1 for the phase that this worker is in.", state=tuple(map(str, Phase))),
-    _gauge("worker_quiet", "1 while somebody wants this worker to claim nothing."),
+    _gauge("worker_state", "1 for the phase that this worker is in, 0 for the others.", state=tuple(map(str, Phase))),
+    _gauge("worker_quiet", "1 while this worker is quiet: an operator has ordered it to claim no jobs."),
     _gauge("jobs_in_hand", "Jobs that this worker has claimed and not settled."),
-    _gauge("jobs_at_work", "Of those, the ones that do not only wait to be settled."),
-    _gauge("mails_in_flight", "Mails on connections whose outcome is not known yet."),
+    _gauge(
+        "jobs_at_work",
+        "Jobs that this worker is processing: its jobs_in_hand without those that only wait for their settlement.",
+    ),
+    _gauge("mails_in_flight", "Mails that are being sent: their outcome is not known yet."),
     _gauge(
         "jobs_at_work_limit",
-        "Most of them at once: number_workers times smtp.pool.pipeline_depth, or max_uncertain where that is less.",
+        "Maximum of jobs_at_work: number_workers times the smaller one of smtp.pool.pipeline_depth and max_uncertain.",
     ),
-    _gauge("consumers", "Consumer tasks (number_workers): each sends over one connection at a time."),
-    _gauge("consumers_busy", "Of those, the ones that have a job."),
-    _gauge("idle_ratio", "Part of the consumers that had no job, over the last minute; 1 before the first job."),
-    _gauge("tasks", "Tasks of the loop."),
+    _gauge("consumers", "Number of consumer tasks (number_workers). Each sends over one connection at a time."),
+    _gauge("consumers_busy", "Consumer tasks that have a job."),
+    _gauge(
+        "idle_ratio",
+        "Fraction of the consumer tasks that had no job, averaged over the last minute; 1 before the first job.",
+    ),
+    _gauge("tasks", "Trio tasks in this process."),
     _gauge(
         "smtp_connections",
-        "Connections to the relay; backoff: suspended, which are left closed for a while because no more could be "
-        "opened though others work.",
+        "Connections to the relay, by state. backoff: suspended for a while, because they could not be "
+        "opened while others work.",
         state=("connecting", "idle", "busy", "backoff"),
     ),
     _gauge_if_known(
         "smtp_suspended_until_timestamp_seconds",
-        "When a suspended connection is tried again; absent while none is suspended.",
+        "Time at which a suspended connection is tried again; absent while none is suspended.",
     ),
-    _gauge("smtp_connections_limit", "Most of them (smtp.pool.max_size)."),
-    _gauge("relay_breaker_state", "1 for the state that the breaker is in.", state=BREAKERS),
+    _gauge("smtp_connections_limit", "Maximum number of connections to the relay (smtp.pool.max_size)."),
+    _gauge("relay_breaker_state", "1 for the state that the circuit breaker is in, 0 for the others.", state=BREAKERS),
     _gauge_if_known(
         "smtp_certificate_expiry_timestamp_seconds",
-        "When the relay's certificate ends, as of the last connection; absent without TLS.",
+        "Time at which the certificate of the relay expires, as of the last connection; absent without TLS.",
     ),
-    _gauge_if_known("last_sent_timestamp_seconds", "When the last mail was sent; absent before the first."),
-    _gauge_if_known("last_claimed_timestamp_seconds", "When the last job was claimed; absent before the first."),
+    _gauge_if_known("last_sent_timestamp_seconds", "Time at which the last mail was sent; absent before the first."),
+    _gauge_if_known(
+        "last_claimed_timestamp_seconds", "Time at which the last job was claimed; absent before the first."
+    ),
     _gauge("redis_up", "1 while Redis answers."),
     _gauge_if_known(
-        "redis_round_trip_seconds", "The last heartbeat's; absent before the first and while Redis is away."
+        "redis_round_trip_seconds",
+        "Round-trip time to Redis, as of the last heartbeat; absent before the first, and while Redis does not answer.",
     ),
-    _gauge_if_known("redis_inspect_seconds", "What the last look at the queue took; absent before the first."),
-    _gauge("build_info", "1; what runs.", version=(__version__,), python=(platform.python_version(),)),
-    _gauge_if_known("config_info", "1; the profile, and digits that tell settings from others.", profile=(), digest=()),
-    _histogram("job_wait_seconds", "From push to claim, deliberate delays left out.", _PATIENT),
-    _histogram("job_latency_seconds", "From push to settled as sent.", _PATIENT),
-    _histogram("job_attempts", "Attempts of jobs that were sent or died.", _ATTEMPTS),
-    _histogram("message_bytes", "Size of the mails that were tried.", _BYTES),
-    _histogram("compose_seconds", "From the decoded job to the composed mail.", _BRIEF),
-    _histogram("smtp_borrow_seconds", "Wait of a composed mail for a connection with room.", _QUICK),
-    _histogram("smtp_transaction_seconds", "From MAIL to the deciding reply.", _QUICK),
-    _histogram("smtp_connect_seconds", "From the first packet to a connection that is ready for mail.", _QUICK),
+    _gauge_if_known("redis_inspect_seconds", "Duration of the last poll of the queue; absent before the first poll."),
+    _gauge(
+        "build_info",
+        "1, with the versions of trio_worker and Python as labels.",
+        version=(__version__,),
+        python=(platform.python_version(),),
+    ),
+    _gauge_if_known(
+        "config_info", "1, with the profile and a digest of the settings as labels.", profile=(), digest=()
+    ),
+    _histogram("job_wait_seconds", "Time from push to claim, without deliberate delays.", _PATIENT),
+    _histogram("job_latency_seconds", "Time from push to settlement, of jobs that were sent.", _PATIENT),
+    _histogram("job_attempts", "Number of attempts of jobs that were sent or became dead letters.", _ATTEMPTS),
+    _histogram("message_bytes", "Size of the mails in delivery attempts.", _BYTES),
+    _histogram("compose_seconds", "Time to compose the mail of a decoded job.", _BRIEF),
+    _histogram("smtp_borrow_seconds", "Time that a composed mail waits for a free place on a connection.", _QUICK),
+    _histogram("smtp_transaction_seconds", "Time from the MAIL command to the reply that decides.", _QUICK),
     _histogram(
-        "redis_request_seconds", "Calls to Redis that answer at once, by what they are for.", _REDIS, op=REDIS_OPS
+        "smtp_connect_seconds", "Time to open a connection, from the first packet until it is ready for mail.", _QUICK
     ),
-    _histogram("loop_lag_seconds", "How late the loop wakes, measured twice a second.", _LAG),
+    _histogram("redis_request_seconds", "Time of non-blocking calls to Redis, by operation.", _REDIS, op=REDIS_OPS),
+    _histogram("loop_lag_seconds", "Delay with which the event loop wakes up, measured twice a second.", _LAG),
     Metric(
         "drain_seconds",
         Kind.HISTOGRAM,
-        "From the end of claiming to the last settlement, of workers that drained; since the queue began, and every "
-        "worker says the same: use max; absent before the first look.",
+        "Time from the end of claiming to the last settlement, of workers that drained; since the queue "
+        "was created. All workers report the same value: use max; absent before the first poll.",
         buckets=DRAIN_BOUNDS,
         is_always_there=False,
         is_tally=True,
@@ -256,18 +296,18 @@ def metrics_reference() -> str:
     lines = [
         "# Metrics",
         "",
-        "What `/metrics` says when `metrics.listen` is set; written by `tools/write_docs`. Every metric has the label",
-        "`queue`; further labels are named with their values. All label sets are there at 0 from the start, but for",
-        "what is called absent. `trio-worker metrics show` prints what a running worker says, with `--list` this",
-        "table.",
+        "The metrics that `/metrics` serves if `metrics.listen` is set. `tools/write_docs` writes this page. Every",
+        "metric has the label `queue`; further labels are listed with their values. All series exist with the value 0",
+        "from the start, except those that are called absent. `trio-worker metrics show` prints the metrics of a",
+        "running worker; with `--list` it prints this table.",
         "",
         "| metric | type | labels | meaning |",
         "| --- | --- | --- | --- |",
     ]
-    lines += [f"| `{each.exported}` | {each.kind.value} | {each.label_words} | {each.says} |" for each in TABLE]
+    lines += [f"| `{each.exported}` | {each.kind.value} | {each.label_words} | {each.help_text} |" for each in TABLE]
     lines += [
         "",
-        "Beside them stand the `process_*` and `python_gc_*` metrics of the Prometheus client.",
+        "The `process_*` and `python_gc_*` metrics of the Prometheus client are served as well.",
         "",
         "## Buckets",
         "",

@@ -123,7 +123,7 @@ class Metrics:
 
     def _make_gauge(self, metric: Metric) -> None:
         names = ("queue", *metric.labels)
-        made = Gauge(metric.exported, metric.says, names, registry=self.registry)
+        made = Gauge(metric.exported, metric.help_text, names, registry=self.registry)
         if not metric.is_always_there:
             self._children[metric.name, "maker"] = made
             return
@@ -375,12 +375,12 @@ class _CountsShown(Collector):
                 continue
             labels = ("queue", *metric.labels)
             if metric.kind is Kind.COUNTER:
-                count = CounterMetricFamily(metric.exported, metric.says, labels=labels)
+                count = CounterMetricFamily(metric.exported, metric.help_text, labels=labels)
                 for values in product(*metric.labels.values()):
                     count.add_metric((self.queue_name, *values), self.children[metric.name, *values].value)
                 yield count
                 continue
-            histogram = HistogramMetricFamily(metric.exported, metric.says, labels=labels)
+            histogram = HistogramMetricFamily(metric.exported, metric.help_text, labels=labels)
             for values in product(*metric.labels.values()):
                 made: _Buckets = self.children[metric.name, *values]
                 buckets = _as_exported(metric.buckets, made.counts)
@@ -410,12 +410,12 @@ class _TalliesShown(Collector):
         for name, numbers in counts:
             metric = by_name[name]
             (label,) = metric.labels
-            family = CounterMetricFamily(metric.exported, metric.says, labels=("queue", label))
+            family = CounterMetricFamily(metric.exported, metric.help_text, labels=("queue", label))
             for value in metric.labels[label]:
                 family.add_metric((self.queue_name, value), numbers.get(value, 0))
             yield family
         metric = by_name["drain_seconds"]
-        histogram = HistogramMetricFamily(metric.exported, metric.says, labels=("queue",))
+        histogram = HistogramMetricFamily(metric.exported, metric.help_text, labels=("queue",))
         buckets = _as_exported(metric.buckets, tallies.drains)
         histogram.add_metric((self.queue_name,), buckets=buckets, sum_value=tallies.drain_seconds)
         yield histogram

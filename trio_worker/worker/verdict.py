@@ -69,10 +69,18 @@ _HINT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 class RetryPolicy:
     """How often, how far apart and how long a refused mail is tried again (config section ``[retry]``)."""
 
-    max_attempts: int = option(30, "Attempts a mail has before it is dead.", minimum=1)
-    base_seconds: float = option(60.0, "Wait before the second attempt; it doubles for each further one.", minimum=0)
-    cap_seconds: float = option(3600.0, "The longest wait between two attempts.", minimum=0)
-    max_age_seconds: float = option(86400.0, "Age at which a mail that was refused for now is dead.", minimum=1)
+    max_attempts: int = option(
+        30, "Maximum number of delivery attempts. After the last one a mail becomes a dead letter.", minimum=1
+    )
+    base_seconds: float = option(
+        60.0, "Delay before the second attempt. It doubles for each further attempt.", minimum=0
+    )
+    cap_seconds: float = option(3600.0, "Maximum delay between two attempts.", minimum=0)
+    max_age_seconds: float = option(
+        86400.0,
+        "Maximum age of a mail that the relay refuses temporarily. An older mail becomes a dead letter.",
+        minimum=1,
+    )
 
 
 @frozen

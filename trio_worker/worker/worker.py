@@ -68,7 +68,7 @@ LOOKS_MISSED = 2.5
 class ShutdownOptions:
     """How the worker stops (config section ``[shutdown]``)."""
 
-    grace_seconds: float = option(30.0, "Time that mails in flight have to finish after SIGTERM or Ctrl-C.", minimum=0)
+    grace_seconds: float = option(30.0, "Time for mails in flight to finish after SIGTERM or Ctrl-C.", minimum=0)
 
 
 @frozen
