@@ -45,8 +45,12 @@ from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.telemetry.words import ago, count, duration, per_second, trouble_words
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import Claimed, Disposition, Phase, QueueSeen, Settled, SettledJob
+from trio_worker.worker.state import WorkerState
 
 # Set it to write the frames anew; then look at the difference.
+STATE = WorkerState(number_workers=4, max_connections=4, depth=1)
+
+
 REWRITE = os.environ.get("REWRITE_FRAMES") == "1"
 FRAMES = Path(__file__).parent / "frames"
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
@@ -215,13 +219,13 @@ def test_shown_ledger_balances(snapshot: Snapshot) -> None:
 @given(st.lists(st.one_of(st.just(None), st.sampled_from(Disposition)), max_size=60))
 def test_shown_ledger_balances_after_any_events(fates: list[Disposition | None]) -> None:
     """Whatever becomes of the jobs, the figures on the screen account for each of them."""
-    board = Board("jobs", "redis", "relay:25", number_workers=4, max_connections=4, started_at=0.0)
+    board = Board("jobs", "redis", "relay:25", started_at=0.0)
     for number, fate in enumerate(fates):
         board.note(Claimed(((f"id{number}", Source.FRESH, 1),)), float(number), 0.0)
         if fate is not None:
             board.note(Settled((SettledJob(f"id{number}", fate, cause=Cause("refused", "550")),)), float(number), 0.0)
 
-    assert_run_balances(board.snapshot(60.0, 0.0))
+    assert_run_balances(board.snapshot(60.0, 0.0, STATE))
 
 
 @given(st.integers(0, 640), st.integers(0, 640), st.none() | st.integers(0, 10))
@@ -281,7 +285,7 @@ seconds_between = st.floats(0, 400)
 @given(st.lists(st.tuples(seconds_between, st.sampled_from(["451", "550"])), max_size=30), seconds_between)
 def test_failures_are_those_of_the_last_fifteen_minutes(gaps: list[tuple[float, str]], later: float) -> None:
     """By the minute, as heartbeats tell them: none that is older than that is shown, none that is younger left out."""
-    board = Board("jobs", "redis", "relay:25", number_workers=4, max_connections=4, started_at=0.0)
+    board = Board("jobs", "redis", "relay:25", started_at=0.0)
     now, ends = 0.0, []
     for gap, code in gaps:
         now += gap
@@ -289,19 +293,19 @@ def test_failures_are_those_of_the_last_fifteen_minutes(gaps: list[tuple[float, 
         board.note(Settled((SettledJob("id", Disposition.DELAYED, cause=Cause("refused", code)),)), now, now)
     now += later
 
-    counted = sum(cause.count for cause in board.snapshot(now, now).causes)
+    counted = sum(cause.count for cause in board.snapshot(now, now, STATE).causes)
     assert sum(now - end < 14 * 60 for end in ends) <= counted <= sum(now - end <= 15 * 60 for end in ends)
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.sampled_from(["sent", "dead", "look"])), max_size=60), st.floats(0, 3))
 def test_settlements_show_in_their_second_whenever_anybody_looks(gaps: list[tuple[float, str]], later: float) -> None:
     """The chart, the rates, the times and the latest outcomes count each once, with looks between them and without."""
-    board = Board("jobs", "redis", "relay:25", number_workers=4, max_connections=4, started_at=0.0)
+    board = Board("jobs", "redis", "relay:25", started_at=0.0)
     now, sent, ends = 0.0, [], []
     for number, (gap, what) in enumerate(gaps):
         now += gap
         if what == "look":
-            board.snapshot(now, now)
+            board.snapshot(now, now, STATE)
             continue
         settled = SettledJob(f"{number}", Disposition(what), waited_seconds=1.0, smtp_seconds=0.5, total_seconds=2.0)
         board.note(Settled((settled,)), now, now)
@@ -309,7 +313,7 @@ def test_settlements_show_in_their_second_whenever_anybody_looks(gaps: list[tupl
         if what == "sent":
             sent.append(now)
     now += later
-    snapshot = board.snapshot(now, now)
+    snapshot = board.snapshot(now, now, STATE)
 
     assert list(snapshot.spark_sent) == [
         sum(int(end) == int(now) - ago for end in sent) for ago in range(len(snapshot.spark_sent), 0, -1)
@@ -322,7 +326,7 @@ def test_settlements_show_in_their_second_whenever_anybody_looks(gaps: list[tupl
 
 def test_failures_are_those_of_all_workers() -> None:
     """What the others tell is added to what this worker knows; what it has told itself is not counted twice."""
-    board = Board("jobs", "redis", "relay:25", 4, 4, started_at=0.0, worker_name="here:1")
+    board = Board("jobs", "redis", "relay:25", started_at=0.0, worker_name="here:1")
     board.note(Settled((SettledJob("id", Disposition.DELAYED, cause=Cause("refused", "451")),)), 1.0, 1001.0)
     told = (DeathCount("451", "refused", Disposition.DELAYED, 5, 1003.0),)
     workers = [
@@ -331,7 +335,7 @@ def test_failures_are_those_of_all_workers() -> None:
         for beat in [fleet().workers[0].beat]
     ]
 
-    (cause,) = board.snapshot(2.0, 1004.0, workers=workers).causes
+    (cause,) = board.snapshot(2.0, 1004.0, STATE, workers).causes
     assert (cause.count, cause.last_at) == (6, 1003.0)
 
 

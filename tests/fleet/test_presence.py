@@ -195,24 +195,24 @@ async def test_look_sends_scripts_that_redis_does_not_know(redis: RedisClient) -
 async def test_outcomes_are_told_only_while_somebody_watches(any_workers: WorkerMaker, catcher: Catcher) -> None:
     """A watcher sees what becomes of jobs at any worker, masked; without one nothing is written."""
     client = any_workers.client
-    worker = any_workers.make(any_workers.options(catcher.port), is_burst=False)
+    reporter = any_workers.make(any_workers.options(catcher.port), is_burst=False)
     watch = Watch(client, "jobs", "cache")
     await any_workers.push(job_bytes(1))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(worker.run)
+        nursery.start_soon(reporter.run)
         with trio.fail_after(60):
-            await any_workers.wait_until(lambda: worker.board.ledger.settled.total() == 1)
+            await any_workers.wait_until(lambda: reporter.board.ledger.settled.total() == 1)
             assert await client.command("EXISTS", KEYS.latest) == 0
             assert await watch.look() is None
-            while not worker._presence._is_watched:
+            while not reporter.presence._is_watched:
                 await watch.look()
             await any_workers.push(job_bytes(2))
             while not watch.fleet.snapshot(0, 0).latest:
                 await watch.look()
-        worker.drain("test")
+        reporter.worker.drain("test")
 
     (line,) = watch.fleet.snapshot(0, 0).latest
-    assert line.worker == worker.name
+    assert line.worker == reporter.name
     assert "user2" not in str(await client.command("XRANGE", KEYS.latest, "-", "+"))
 
 
@@ -220,22 +220,22 @@ async def test_outcomes_are_told_only_while_somebody_watches(any_workers: Worker
 async def test_worker_obeys_from_elsewhere(any_workers: WorkerMaker, catcher: Catcher) -> None:
     """Quiet: nothing is claimed; resume: it goes on; drain: it ends with a ledger that balances, then is gone."""
     client = any_workers.client
-    worker = any_workers.make(any_workers.options(catcher.port), is_burst=False)
+    reporter = any_workers.make(any_workers.options(catcher.port), is_burst=False)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(worker.run)
+        nursery.start_soon(reporter.run)
         with trio.fail_after(60):
             while not await client.command("ZCARD", KEYS.workers):
                 pass
-            await give_order(client, "jobs", Quiet(), [worker.name])
-            await any_workers.wait_until(lambda: worker.is_quiet)
+            await give_order(client, "jobs", Quiet(), [reporter.name])
+            await any_workers.wait_until(lambda: reporter.worker.is_quiet)
             await any_workers.push(job_bytes(1))
             await wait_for_beats(client, 2)
-            assert worker.board.ledger.claimed == 0
-            await give_order(client, "jobs", Resume(), [worker.name])
+            assert reporter.board.ledger.claimed == 0
+            await give_order(client, "jobs", Resume(), [reporter.name])
             await catcher.wait_for_mails(1)
-            await give_order(client, "jobs", Drain(), [worker.name])
+            await give_order(client, "jobs", Drain(), [reporter.name])
 
-    assert worker.board.ledger.balances
+    assert reporter.board.ledger.balances
     assert [event.is_quiet for event in any_workers.events if isinstance(event, QuietChanged)] == [True, False]
     seen = await overview(client)
     assert seen.workers == ()
@@ -341,13 +341,13 @@ def test_vitals_are_of_this_process() -> None:
 
 async def test_longer_trace_is_not_cut_off_by_a_shorter_one(any_workers: WorkerMaker, catcher: Catcher) -> None:
     """Two who trace the same worker see it for as long as each of them asked."""
-    worker = any_workers.make(any_workers.options(catcher.port))
+    reporter = any_workers.make(any_workers.options(catcher.port))
 
     for seconds in (500.0, 1.0):
-        worker._obey(Trace(seconds))
+        reporter._carry_out(Trace(seconds))
 
-    assert worker._traces_until is not None
-    assert worker._traces_until > trio.current_time() + 400
+    assert reporter._traces_until is not None
+    assert reporter._traces_until > trio.current_time() + 400
 
 
 async def test_watch_passes_over_what_was_told_before(redis: RedisClient) -> None:

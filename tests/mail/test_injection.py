@@ -92,12 +92,12 @@ async def test_no_field_becomes_a_command_a_header_or_a_second_message(
     async with open_catcher(store=MemoryStore(most=10_000)) as relay:
         await workers.push(*jobs)
         options = workers.options(relay.port)
-        worker = workers.make(
+        reporter = workers.make(
             evolve(options, relay=evolve(options.relay, options=_ignoring(options.relay.options, ignored)))
         )
-        assert await worker.run() == 0
+        assert await reporter.run() == 0
 
-        ledger = worker.board.ledger
+        ledger = reporter.board.ledger
         sent, dead = ledger.settled[Disposition.SENT], ledger.settled[Disposition.DEAD]
         assert sent + dead == ledger.claimed == len(jobs)
         assert relay.total == sent > len(PIECES)

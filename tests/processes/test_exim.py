@@ -182,12 +182,12 @@ async def send(
     relay = Relay(options, Timeouts(), tls_context(options), "client.example.org")
     await workers.push(*(job_bytes(number) for number in range(JOBS)))
     pool = PoolOptions(max_size=5, pipeline_depth=depth)
-    worker = workers.make(workers.options(exim.port, relay=relay, pool=pool, number_workers=12))
+    reporter = workers.make(workers.options(exim.port, relay=relay, pool=pool, number_workers=12))
     with trio.fail_after(90):
-        assert await worker.run() == 0
-    assert worker.board.ledger.balances
-    assert worker.board.ledger.uncertain == 0
-    return dict(worker.board.ledger.settled)
+        assert await reporter.run() == 0
+    assert reporter.board.ledger.balances
+    assert reporter.board.ledger.uncertain == 0
+    return dict(reporter.board.ledger.settled)
 
 
 @pytest.mark.parametrize("depth", [1, 16])

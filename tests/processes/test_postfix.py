@@ -18,13 +18,13 @@ from attrs import define
 
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
+from trio_worker.fleet.report import Reporter
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import read_shelf
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.worker.events import BreakerChanged, Disposition
 from trio_worker.worker.verdict import RetryPolicy
-from trio_worker.worker.worker import Worker
 
 POSTFIX = shutil.which("postfix", path="/usr/sbin:/usr/bin:/sbin:/bin")
 pytestmark = [
@@ -144,10 +144,10 @@ def relay_of(postfix: Postfix, tls: str = "none", **options: object) -> Relay:
     return Relay(made, Timeouts(), tls_context(made), "client.example.org")
 
 
-async def run(worker: Worker) -> None:
+async def run(reporter: Reporter) -> None:
     with trio.fail_after(90):
-        assert await worker.run() == 0
-    assert worker.board.ledger.balances
+        assert await reporter.run() == 0
+    assert reporter.board.ledger.balances
 
 
 async def until_delivered(postfix: Postfix, count: int) -> None:
@@ -167,14 +167,14 @@ async def test_every_mail_is_taken_once_and_postfix_has_no_complaint(
     postfix = start_postfix()
     await workers.push(*(job_bytes(number) for number in range(200)))
     relay, pool = relay_of(postfix, tls, ignore_ehlo=ignored), PoolOptions(pipeline_depth=depth)
-    worker = workers.make(workers.options(postfix.port, relay=relay, pool=pool, number_workers=12))
-    await run(worker)
+    reporter = workers.make(workers.options(postfix.port, relay=relay, pool=pool, number_workers=12))
+    await run(reporter)
     await until_delivered(postfix, 200)
 
     assert postfix.delivered() == Counter(f"user{number}@example.com" for number in range(200))
     assert postfix.complaints == []
-    assert worker.board.ledger.opened <= 10
-    assert worker.board.ledger.settled == {Disposition.SENT: 200}
+    assert reporter.board.ledger.opened <= 10
+    assert reporter.board.ledger.settled == {Disposition.SENT: 200}
 
 
 async def test_recipients_that_postfix_refuses_die_or_wait_and_nobody_else_does(
@@ -207,14 +207,17 @@ async def test_a_refusal_among_many_in_flight_hits_nobody_else(
     )
     await workers.push(*(job_bytes(number) for number in range(200)))
     pool = PoolOptions(max_size=3, pipeline_depth=16)
-    worker = workers.make(workers.options(postfix.port, relay=relay_of(postfix), pool=pool, number_workers=12))
-    await run(worker)
+    reporter = workers.make(workers.options(postfix.port, relay=relay_of(postfix), pool=pool, number_workers=12))
+    await run(reporter)
     expected = Counter(f"user{number}@example.com" for number in range(200) if number % 7)
     await until_delivered(postfix, expected.total())
 
     assert postfix.delivered() == expected
     assert postfix.complaints == []
-    assert worker.board.ledger.settled == {Disposition.SENT: expected.total(), Disposition.DEAD: 200 - expected.total()}
+    assert reporter.board.ledger.settled == {
+        Disposition.SENT: expected.total(),
+        Disposition.DEAD: 200 - expected.total(),
+    }
 
 
 async def test_a_mail_over_the_size_that_postfix_takes_is_dead_before_it_is_sent(
@@ -252,20 +255,20 @@ async def test_a_postfix_that_restarts_in_the_middle_costs_nothing(
     """Claiming stops while it is away and goes on by itself; each mail arrives, and what may be twice is counted."""
     postfix = start_postfix()
     await workers.push(*(job_bytes(number) for number in range(300)))
-    worker = workers.make(workers.options(postfix.port, relay=relay_of(postfix)), is_burst=False)
+    reporter = workers.make(workers.options(postfix.port, relay=relay_of(postfix)), is_burst=False)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, worker)
+        nursery.start_soon(run, reporter)
         with trio.fail_after(60):
-            await workers.wait_until(lambda: worker.board.ledger.settled[Disposition.SENT] > 50)
+            await workers.wait_until(lambda: reporter.board.ledger.settled[Disposition.SENT] > 50)
             await trio.to_thread.run_sync(postfix.control, "stop")
             await workers.wait_until(lambda: any(isinstance(event, BreakerChanged) for event in workers.events))
             await trio.to_thread.run_sync(postfix.control, "start")
-            await workers.wait_until(lambda: worker.board.ledger.settled[Disposition.SENT] == 300)
-        worker.drain("all sent")
+            await workers.wait_until(lambda: reporter.board.ledger.settled[Disposition.SENT] == 300)
+        reporter.worker.drain("all sent")
     await until_delivered(postfix, 300)
 
     counted = await count_jobs(workers.client, "jobs")
     assert isinstance(counted, Counts)
     assert counted.known == 0
-    assert sum(postfix.delivered().values()) - 300 <= worker.board.ledger.uncertain
+    assert sum(postfix.delivered().values()) - 300 <= reporter.board.ledger.uncertain
     assert len(postfix.delivered()) == 300

@@ -96,7 +96,7 @@ async def test_nothing_that_is_shown_names_anybody(programs: Programs, real_redi
         heartbeats = await real_redis.command("HVALS", keys_of("jobs").heartbeats)
         outcomes = await real_redis.command("XRANGE", keys_of("jobs").latest, "-", "+")
         worker.send_signal(signal.SIGUSR1)
-        await window.until("SIGUSR1: what goes on here is in ")
+        await window.until("SIGUSR1: state and tasks are in ")
         worker.send_signal(signal.SIGTERM)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(window.read_on)

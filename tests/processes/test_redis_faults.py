@@ -24,6 +24,7 @@ from tests.support.faults import faults
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
+from trio_worker.fleet.report import Reporter
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.queue.audit import find_strays
@@ -36,7 +37,7 @@ from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, ope
 from trio_worker.smtp.events import ConnectionOpened
 from trio_worker.worker import consumer, delivery
 from trio_worker.worker.events import Claimed, Disposition, JobBroke, RedisFailed, RedisRecovered
-from trio_worker.worker.worker import ShutdownOptions, Worker
+from trio_worker.worker.worker import ShutdownOptions
 
 # Short, so that a claim whose reply was lost is recovered while the test waits.
 QUEUE = QueueOptions(lease_seconds=1.0)
@@ -69,7 +70,7 @@ class Field:
     def push(self, count: int) -> None:
         self.do("RPUSH", "jobs", *(job_bytes(number) for number in range(count)))
 
-    def worker(self, relay: Catcher, **changes: Any) -> Worker:
+    def reporter(self, relay: Catcher, **changes: Any) -> Reporter:
         options = evolve(self.workers.options(relay.port), queue=QUEUE, **changes)
         return self.workers.make(options, is_burst=False)
 
@@ -90,14 +91,14 @@ async def field(bridge: Complaints, valkey: Valkey, composer: Composer, catalogu
 
 
 @asynccontextmanager
-async def running(worker: Worker, seconds: float = 90.0) -> AsyncIterator[None]:
+async def running(reporter: Reporter, seconds: float = 90.0) -> AsyncIterator[None]:
     """Run a worker beside the block, then drain it; its ledger must balance."""
     with trio.fail_after(seconds):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(worker.run)
+            nursery.start_soon(reporter.run)
             yield
-            worker.drain("the test is over")
-    assert worker.board.ledger.balances, str(worker.board.ledger)
+            reporter.worker.drain("the test is over")
+    assert reporter.board.ledger.balances, str(reporter.board.ledger)
 
 
 def times_sent(relay: Catcher) -> Counter[str]:
@@ -122,7 +123,7 @@ async def test_a_claim_whose_reply_is_lost_strands_no_job(field: Field, catcher:
     """Redis gave the jobs, nobody heard of it; when their leases run out they are sent, each once."""
     field.proxy.swallows_replies_to = read_script("claim").digest.encode()
     field.push(20)
-    async with running(field.worker(catcher)):
+    async with running(field.reporter(catcher)):
         with trio.fail_after(60):
             while not field.do("ZCARD", "{jobs}:leased"):  # noqa: ASYNC110  the server is another program
                 await trio.sleep(0.01)
@@ -142,8 +143,8 @@ async def test_a_settlement_whose_reply_is_lost_is_repeated_and_no_mail_goes_twi
     """The second telling finds the first applied."""
     field.push(10)
     catcher.faults = faults("final=delay-300ms")
-    worker = field.worker(catcher)
-    async with running(worker):
+    reporter = field.reporter(catcher)
+    async with running(reporter):
         await catcher.wait_until(lambda: catcher.connections_opened >= 10)
         field.proxy.swallows_replies_to = read_script("settle").digest.encode()
         await catcher.wait_for_mails(10)
@@ -152,9 +153,9 @@ async def test_a_settlement_whose_reply_is_lost_is_repeated_and_no_mail_goes_twi
                 await trio.sleep(0.01)
         field.proxy.swallows_replies_to = b""
         field.proxy.cut()
-        await field.workers.wait_until(lambda: worker.board.ledger.settled.total() == worker.board.ledger.claimed)
+        await field.workers.wait_until(lambda: reporter.board.ledger.settled.total() == reporter.board.ledger.claimed)
 
-    assert worker.board.ledger.settled[Disposition.SENT] == 10
+    assert reporter.board.ledger.settled[Disposition.SENT] == 10
     assert set(times_sent(catcher).values()) == {1}
     await assert_all_sent(field, catcher, 10)
 
@@ -166,7 +167,7 @@ async def test_a_redis_that_is_killed_and_comes_back_loses_nothing_it_had_answer
     """Settlements wait in memory, claiming goes on by itself, and no mail goes twice uncounted."""
     catcher.faults = faults("every=delay-10ms")
     field.push(200)
-    async with running(field.worker(catcher)):
+    async with running(field.reporter(catcher)):
         await catcher.wait_for_mails(40)
         field.valkey.kill()
         await field.workers.wait_until(lambda: any(isinstance(event, RedisFailed) for event in field.workers.events))
@@ -182,7 +183,7 @@ async def test_a_redis_that_is_killed_and_comes_back_loses_nothing_it_had_answer
 @pytest.mark.case("A9", "A10")
 async def test_a_demotion_is_waited_out(field: Field, catcher: Catcher) -> None:
     """A waiting worker is unblocked, a claim is refused with READONLY; when the server is primary again mails flow."""
-    async with running(field.worker(catcher)):
+    async with running(field.reporter(catcher)):
         field.push(1)
         await catcher.wait_for_mails(1)
         field.do("REPLICAOF", "127.0.0.1", "1")
@@ -207,7 +208,7 @@ async def test_a_state_of_redis_that_passes_is_waited_out(state: str, field: Fie
     if state == "MASTERDOWN":
         field.do("REPLICAOF", "127.0.0.1", "1")
     field.do("CONFIG", "SET", key, wrong)
-    async with running(field.worker(catcher)):
+    async with running(field.reporter(catcher)):
         await field.workers.wait_until(lambda: any(isinstance(event, RedisFailed) for event in field.workers.events))
         assert catcher.total == 0
         field.do("CONFIG", "SET", key, right)
@@ -244,7 +245,7 @@ async def test_a_busy_redis_is_waited_out(field: Field, catcher: Catcher) -> Non
                     if "BUSY" in str(error):
                         break
                 await trio.sleep(0.01)
-        async with running(field.worker(catcher)):
+        async with running(field.reporter(catcher)):
             await field.workers.wait_until(
                 lambda: any(isinstance(event, RedisFailed) for event in field.workers.events)
             )
@@ -260,7 +261,7 @@ async def test_a_redis_with_no_room_for_clients_is_waited_out(field: Field, catc
     field.push(10)
     with field.valkey.client() as guard:
         guard.execute_command("CONFIG", "SET", "maxclients", "1")
-        async with running(field.worker(catcher)):
+        async with running(field.reporter(catcher)):
             await field.workers.wait_until(
                 lambda: any(isinstance(event, RedisFailed) for event in field.workers.events)
             )
@@ -273,7 +274,7 @@ async def test_a_redis_with_no_room_for_clients_is_waited_out(field: Field, catc
 @pytest.mark.case("A17")
 async def test_a_password_that_is_changed_under_a_worker_is_told_as_such(field: Field, catcher: Catcher) -> None:
     """It keeps trying without haste, and works again with the old one."""
-    async with running(field.worker(catcher)):
+    async with running(field.reporter(catcher)):
         field.push(1)
         await catcher.wait_for_mails(1)
         with field.valkey.client() as guard:
@@ -303,7 +304,7 @@ async def test_a_redis_that_is_stopped_is_given_up_and_nothing_is_claimed_twice(
     field.push(100)
     async with open_redis_client(RedisOptions(url=url), 1.0) as client:
         hasty = evolve(field, workers=evolve(field.workers, client=client))
-        async with running(hasty.worker(catcher)):
+        async with running(hasty.reporter(catcher)):
             await catcher.wait_for_mails(20)
             field.valkey.signal(signal.SIGSTOP)
             await hasty.workers.wait_until(
@@ -321,10 +322,11 @@ async def test_a_redis_that_is_stopped_is_given_up_and_nothing_is_claimed_twice(
 async def test_an_idle_worker_leaves_a_redis_that_is_stopped(field: Field, catcher: Catcher) -> None:
     """Not told of by anything yet: neither the last look nor the farewell waits for a call's deadline."""
     options = evolve(field.workers.options(catcher.port), queue=QueueOptions())
-    worker = evolve(field.workers.make(options, is_burst=False), look_seconds=60.0)
+    reporter = field.workers.make(options, is_burst=False)
+    reporter.poll_seconds = 60.0
     field.push(1)
-    async with running(worker):
-        await field.workers.wait_until(lambda: worker.board.ledger.balances and len(catcher.mails) == 1)
+    async with running(reporter):
+        await field.workers.wait_until(lambda: reporter.board.ledger.balances and len(catcher.mails) == 1)
         await trio.testing.wait_all_tasks_blocked(0.1)  # no call is under way
         field.valkey.signal(signal.SIGSTOP)
         began = trio.current_time()
@@ -442,15 +444,15 @@ async def test_a_redis_that_is_emptied_while_mails_are_sent_does_not_stop_the_wo
     """They are sent and told as fenced, for nobody knows their jobs any more; new jobs are sent."""
     catcher.faults = faults("final=delay-300ms")
     await workers.push(*(job_bytes(number) for number in range(5)))
-    worker = workers.make(workers.options(catcher.port), is_burst=False)
-    async with running(worker):
+    reporter = workers.make(workers.options(catcher.port), is_burst=False)
+    async with running(reporter):
         await catcher.wait_until(lambda: catcher.connections_opened >= 5)
         await workers.client.command("FLUSHALL")
         await catcher.wait_for_mails(5)
         await workers.push(job_bytes(7))
         await catcher.wait_for_mails(6)
 
-    assert worker.board.ledger.settled[Disposition.FENCED] >= 1
+    assert reporter.board.ledger.settled[Disposition.FENCED] >= 1
 
 
 @pytest.mark.case("A30")
@@ -458,7 +460,7 @@ async def test_an_element_larger_than_redis_would_take_from_us_never_loops(field
     """It is moved inside Redis: no bytes of it travel back."""
     field.do("RPUSH", "jobs", b"x" * 2_000_000, job_bytes(0))
     field.do("CONFIG", "SET", "proto-max-bulk-len", str(1024 * 1024))
-    async with running(field.worker(catcher)):
+    async with running(field.reporter(catcher)):
         await catcher.wait_for_mails(1)
         with trio.fail_after(60):
             while field.do("ZCARD", "{jobs}:dead") < 1:  # noqa: ASYNC110  the server is another program
@@ -474,18 +476,18 @@ async def test_a_drain_while_a_claim_is_under_way_gives_its_jobs_back(field: Fie
     """What Redis gave is settled; nothing waits for a lease to run out."""
     field.proxy.swallows_replies_to = read_script("claim").digest.encode()
     field.push(5)
-    worker = field.worker(catcher, shutdown=ShutdownOptions(grace_seconds=5))
-    async with running(worker):
+    reporter = field.reporter(catcher, shutdown=ShutdownOptions(grace_seconds=5))
+    async with running(reporter):
         with trio.fail_after(60):
             while not field.do("ZCARD", "{jobs}:leased"):  # noqa: ASYNC110  the server is another program
                 await trio.sleep(0.01)
-        worker.drain("SIGTERM")
+        reporter.worker.drain("SIGTERM")
         field.proxy.swallows_replies_to = b""
         field.proxy.cut()
 
     left = field.do("LLEN", "jobs") + field.do("ZCARD", "{jobs}:leased") + field.do("ZCARD", "{jobs}:delayed")
     assert left + catcher.total == 5
-    assert catcher.total == worker.board.ledger.settled[Disposition.SENT]
+    assert catcher.total == reporter.board.ledger.settled[Disposition.SENT]
 
 
 @pytest.mark.case("B1")
@@ -493,44 +495,47 @@ async def test_what_a_claim_brings_after_the_signal_is_given_back_unsent(
     workers: WorkerMaker, catcher: Catcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where connections stand ready: a drain sends nothing that was not in hand when it began."""
-    worker = workers.make(workers.options(catcher.port), is_burst=False)
+    reporter = workers.make(workers.options(catcher.port), is_burst=False)
     original = Broker.claim
     is_open, is_claimed = trio.Event(), trio.Event()
 
     async def claim(self: Broker, limit: int, **more: bool) -> Claims | Unavailable:
         claims = await original(self, limit, **more)
         if isinstance(claims, Claims) and claims.jobs:
-            worker.drain("SIGTERM")
+            reporter.worker.drain("SIGTERM")
             is_claimed.set()
         return claims
 
     monkeypatch.setattr(Broker, "claim", claim)
-    worker.sinks = [*worker.sinks, lambda event: is_open.set() if isinstance(event, ConnectionOpened) else None]
-    async with running(worker):
+    reporter.worker.sinks = [
+        *reporter.worker.sinks,
+        lambda event: is_open.set() if isinstance(event, ConnectionOpened) else None,
+    ]
+    async with running(reporter):
         await is_open.wait()
         await workers.push(*(job_bytes(number) for number in range(5)))
         await is_claimed.wait()
 
     assert catcher.total == 0
-    assert worker.board.ledger.settled == {Disposition.RELEASED: worker.board.ledger.claimed}
+    assert reporter.board.ledger.settled == {Disposition.RELEASED: reporter.board.ledger.claimed}
 
 
 @pytest.mark.case("B1")
 async def test_the_grace_runs_from_the_signal(workers: WorkerMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not from the end of a claim that is waited for: with a Redis that is stopped that is ten seconds later."""
-    worker = workers.make(workers.options(1, shutdown=ShutdownOptions(grace_seconds=7.0)), is_burst=False)
+    reporter = workers.make(workers.options(1, shutdown=ShutdownOptions(grace_seconds=7.0)), is_burst=False)
     original = Broker.claim
     left: list[float | None] = []
 
     async def claim(self: Broker, limit: int, **more: bool) -> Claims | Unavailable:
-        left.append(worker.snapshot().grace_seconds_left)
-        worker.drain("SIGTERM")
-        left.append(worker.snapshot().grace_seconds_left)
+        left.append(reporter.snapshot().grace_seconds_left)
+        reporter.worker.drain("SIGTERM")
+        left.append(reporter.snapshot().grace_seconds_left)
         return await original(self, limit, **more)
 
     monkeypatch.setattr(Broker, "claim", claim)
     with trio.fail_after(60):
-        await worker.run()
+        await reporter.run()
 
     assert left == [None, pytest.approx(7.0, abs=0.5)]
 
@@ -553,12 +558,12 @@ async def test_a_worker_whose_clock_is_wrong_sends_once(
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 3600 * hours)
     await workers.push(*(job_bytes(number) for number in range(50)))
-    worker = workers.make(workers.options(catcher.port, queue=QUEUE))
+    reporter = workers.make(workers.options(catcher.port, queue=QUEUE))
     with trio.fail_after(60):
-        assert await worker.run() == 0
+        assert await reporter.run() == 0
 
     assert set(times_sent(catcher).values()) == {1}
-    assert worker.board.ledger.uncertain == 0
+    assert reporter.board.ledger.uncertain == 0
 
 
 @pytest.mark.case("E2", "E12")
@@ -567,8 +572,8 @@ async def test_a_worker_that_slept_longer_than_its_lease_does_not_send_what_anot
 ) -> None:
     """The lease is confirmed before the bytes go out when it is older than half its length."""
     field.push(1)
-    worker = field.worker(catcher)
-    compose = worker.composer.compose
+    reporter = field.reporter(catcher)
+    compose = reporter.worker.composer.compose
 
     def slow(*words: Any) -> Any:
         # The whole loop stands still, as under SIGSTOP, and meanwhile another worker takes the job over.
@@ -580,9 +585,9 @@ async def test_a_worker_that_slept_longer_than_its_lease_does_not_send_what_anot
             client.hset("{jobs}:lease", job_id, "another|2|")
         return compose(*words)
 
-    worker.composer = _Composer(slow)  # type: ignore[assignment]  # all that a worker calls
-    async with running(worker):
-        await field.workers.wait_until(lambda: worker.board.ledger.settled[Disposition.FENCED] == 1)
+    reporter.worker.composer = _Composer(slow)  # type: ignore[assignment]  # all that a worker calls
+    async with running(reporter):
+        await field.workers.wait_until(lambda: reporter.board.ledger.settled[Disposition.FENCED] == 1)
 
     assert catcher.total == 0
     assert [event for event in field.workers.events if isinstance(event, Claimed)]
@@ -605,8 +610,8 @@ async def test_a_job_whose_composing_raises_dies_alone(
 ) -> None:
     """The traceback is told, the job is dead, the next one is sent."""
     await workers.push(*(job_bytes(number) for number in range(3)))
-    worker = workers.make(workers.options(catcher.port))
-    compose = worker.composer.compose
+    reporter = workers.make(workers.options(catcher.port))
+    compose = reporter.worker.composer.compose
 
     numbers = iter(range(3))
 
@@ -615,9 +620,9 @@ async def test_a_job_whose_composing_raises_dies_alone(
             raise error
         return compose(*words)
 
-    worker.composer = _Composer(broken)  # type: ignore[assignment]  # all that a worker calls
+    reporter.worker.composer = _Composer(broken)  # type: ignore[assignment]  # all that a worker calls
     with trio.fail_after(60):
-        assert await worker.run() == 0
+        assert await reporter.run() == 0
 
     assert catcher.total == 2
     dead = await read_shelf(workers.client, "jobs", "dead", 5, with_bodies=True)
@@ -632,7 +637,7 @@ async def test_a_job_whose_delivery_raises_dies_alone(
 ) -> None:
     """Before its first byte and after its last reply alike; the place comes back and the next mails go."""
     await workers.push(*(job_bytes(number) for number in range(5)))
-    worker = workers.make(workers.options(catcher.port))
+    reporter = workers.make(workers.options(catcher.port))
     original = getattr(module, function)
     numbers = iter(range(5))
 
@@ -643,11 +648,11 @@ async def test_a_job_whose_delivery_raises_dies_alone(
 
     monkeypatch.setattr(module, function, broken)
     with trio.fail_after(60):
-        assert await worker.run() == 0
+        assert await reporter.run() == 0
 
     assert catcher.total == (3 if function == "envelope_of" else 5)
-    assert worker._pool is not None
-    assert worker._pool.borrowed == 0
+    assert reporter.worker.pool is not None
+    assert reporter.worker.pool.borrowed == 0
     dead = await read_shelf(workers.client, "jobs", "dead", 5, with_bodies=True)
     assert isinstance(dead, list)
     assert [job.cause.word for job in dead] == ["broke", "broke"]

@@ -16,9 +16,9 @@ from tests.support.jobs import job_bytes
 from tests.support.relay import CHUNKED, FakeTransport, session_on
 from tests.support.workers import WorkerMaker
 from trio_worker import bridge
+from trio_worker.fleet.report import Reporter
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.smtp.session import Session
-from trio_worker.worker.worker import Worker
 
 MAILS = 600
 
@@ -39,14 +39,14 @@ class Relay:
         return sum(len(transport.written) for transport in self.transports)
 
 
-async def loaded(workers: WorkerMaker, relay: Relay, depth: int, number_workers: int) -> Worker:
+async def loaded(workers: WorkerMaker, relay: Relay, depth: int, number_workers: int) -> Reporter:
     """A worker before a full queue."""
     for start in range(0, MAILS, 100):
         await workers.push(*(job_bytes(number) for number in range(start, start + 100)))
     pool = PoolOptions(max_size=5, min_idle=0, pipeline_depth=depth)
-    worker = workers.make(evolve(workers.options(1), number_workers=number_workers, pool=pool))
-    worker.open_with = relay.open
-    return worker
+    reporter = workers.make(evolve(workers.options(1), number_workers=number_workers, pool=pool))
+    reporter.worker.open_with = relay.open
+    return reporter
 
 
 @pytest.mark.parametrize(("depth", "number_workers", "writes"), [(1, 20, 1.0), (8, 10, 0.5)])
@@ -67,10 +67,10 @@ async def test_a_mail_costs_few_calls_to_redis_and_one_write_to_the_relay_or_les
     for place in ("trio_worker.redis.client.call_inline", "trio_worker.bridge.call_inline"):
         monkeypatch.setattr(place, counted)
     relay = Relay()
-    worker = await loaded(workers, relay, depth, number_workers)
+    reporter = await loaded(workers, relay, depth, number_workers)
     calls_before, crossings_before = workers.client.calls, crossings
     with trio.fail_after(60):
-        assert await worker.run() == 0
+        assert await reporter.run() == 0
 
     quits = len(relay.transports)
     assert (workers.client.calls - calls_before) / MAILS <= 0.15
@@ -81,7 +81,7 @@ async def test_a_mail_costs_few_calls_to_redis_and_one_write_to_the_relay_or_les
 async def test_a_mail_costs_a_bounded_number_of_python_calls(workers: WorkerMaker) -> None:
     """From its claim to its settlement, everything in between included."""
     relay = Relay()
-    worker = await loaded(workers, relay, 8, 10)
+    reporter = await loaded(workers, relay, 8, 10)
     calls = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:
@@ -90,7 +90,7 @@ async def test_a_mail_costs_a_bounded_number_of_python_calls(workers: WorkerMake
 
     sys.setprofile(count)
     try:
-        await worker.run()
+        await reporter.run()
     finally:
         sys.setprofile(None)
     assert calls / MAILS <= 220

@@ -45,11 +45,11 @@ def load(valkey_url: str, tmp_path: Path) -> Load:
 @asynccontextmanager
 async def working(workers: WorkerMaker, catcher: Catcher) -> AsyncIterator[None]:
     """A worker for the length of a block."""
-    worker = workers.make(workers.options(catcher.port), is_burst=False)
+    reporter = workers.make(workers.options(catcher.port), is_burst=False)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(worker.run)
+        nursery.start_soon(reporter.run)
         yield
-        worker.drain("the test is over")
+        reporter.worker.drain("the test is over")
 
 
 async def test_a_load_of_every_type_is_sent_and_counted(workers: WorkerMaker, catcher: Catcher, load: Load) -> None:

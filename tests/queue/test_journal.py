@@ -19,6 +19,7 @@ from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.cli.run import owner_of
+from trio_worker.fleet.report import Reporter
 from trio_worker.queue import journal as journal_module
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal, read_journal
@@ -32,7 +33,7 @@ from trio_worker.worker.events import (
     RedisFailed,
     SettlementsKept,
 )
-from trio_worker.worker.worker import ShutdownOptions, Worker
+from trio_worker.worker.worker import ShutdownOptions
 
 OWNER = Owner("jobs", "localhost:6379")
 DONE = Entry("01abc", "r.1", "done", 0, "")
@@ -198,10 +199,10 @@ async def refusing_writes(client: RedisClient) -> AsyncIterator[None]:
         await client.command("CONFIG", "SET", "min-replicas-to-write", "0")
 
 
-async def run(worker: Worker) -> int:
+async def run(reporter: Reporter) -> int:
     with trio.fail_after(60):
-        code = await worker.run()
-    assert worker.board.ledger.balances
+        code = await reporter.run()
+    assert reporter.board.ledger.balances
     return code
 
 
@@ -217,19 +218,19 @@ async def test_mails_whose_settlements_redis_did_not_take_are_settled_by_the_nex
     await workers.push(*(job_bytes(number) for number in range(30)))
     options = workers.options(catcher.port, shutdown=ShutdownOptions(grace_seconds=1.0))
     with open_journal(tmp_path, OWNER) as journal:
-        worker = workers.make(options, is_burst=False, journal=journal)
+        reporter = workers.make(options, is_burst=False, journal=journal)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker)
+            nursery.start_soon(run, reporter)
             with trio.fail_after(60):
-                await workers.wait_until(lambda: worker.board.ledger.claimed == 10)
+                await workers.wait_until(lambda: reporter.board.ledger.claimed == 10)
                 async with refusing_writes(workers.client):
                     await catcher.wait_for_mails(10)
                     await workers.wait_until(
                         lambda: any(isinstance(event, SettlementsKept) for event in workers.events)
                     )
-                    worker.drain("SIGTERM")
-                    await workers.wait_until(lambda: worker.board.ledger.balances)
-        unsettled = worker.board.ledger.settled[Disposition.UNSETTLED]
+                    reporter.worker.drain("SIGTERM")
+                    await workers.wait_until(lambda: reporter.board.ledger.balances)
+        unsettled = reporter.board.ledger.settled[Disposition.UNSETTLED]
     assert unsettled == 10
     assert len(left_in(tmp_path)) == 1
 
@@ -250,15 +251,15 @@ async def test_nothing_is_claimed_before_redis_knows_what_was_sent(
     await workers.push(*(job_bytes(number) for number in range(40)))
     options = workers.options(catcher.port)
     with open_journal(tmp_path, OWNER) as journal:
-        worker = workers.make(options, is_burst=False, journal=journal)
+        reporter = workers.make(options, is_burst=False, journal=journal)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker)
+            nursery.start_soon(run, reporter)
             with trio.fail_after(60):
                 await catcher.wait_for_mails(5)
                 async with refusing_writes(workers.client):
                     await workers.wait_until(lambda: any(isinstance(event, RedisFailed) for event in workers.events))
                 await catcher.wait_for_mails(40)
-            worker.drain("all sent")
+            reporter.worker.drain("all sent")
         assert journal.is_empty
 
     assert set(times_sent(catcher).values()) == {1}
@@ -276,24 +277,24 @@ async def test_nothing_is_sent_while_neither_redis_nor_the_journal_can_be_writte
     await workers.push(*(job_bytes(number) for number in range(20)))
     monkeypatch.setattr(journal_module, "_write_all", _refuse_after_header)
     with open_journal(tmp_path, OWNER) as journal:
-        worker = workers.make(workers.options(catcher.port, number_workers=20), is_burst=False, journal=journal)
+        reporter = workers.make(workers.options(catcher.port, number_workers=20), is_burst=False, journal=journal)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker)
+            nursery.start_soon(run, reporter)
             with trio.fail_after(60):
-                await workers.wait_until(lambda: worker.board.ledger.claimed == 20)
+                await workers.wait_until(lambda: reporter.board.ledger.claimed == 20)
                 async with refusing_writes(workers.client):
                     await workers.wait_until(lambda: any(isinstance(event, JournalFailed) for event in workers.events))
                     sent_by_then = catcher.total
-                    assert worker.snapshot().journal_trouble == "No space left on device"
+                    assert reporter.snapshot().journal_trouble == "No space left on device"
                     # Those on their way arrive; the others, which would need no longer, must not be begun.
                     with trio.move_on_after(1.0):
                         await catcher.wait_for_mails(20)
                     assert sent_by_then <= catcher.total < 20
                 await catcher.wait_for_mails(20)
-            worker.drain("all sent")
+            reporter.worker.drain("all sent")
 
     assert set(times_sent(catcher).values()) == {1}
-    assert worker.snapshot().journal_trouble == ""
+    assert reporter.snapshot().journal_trouble == ""
 
 
 def _refuse_after_header(file: int, content: bytes, at: int) -> None:

@@ -25,6 +25,7 @@ from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.store import MemoryStore
+from trio_worker.fleet.report import Reporter
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.queue.audit import find_strays
@@ -32,7 +33,6 @@ from trio_worker.queue.broker import QueueOptions
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client
 from trio_worker.redis.embedded_server import find_binary
-from trio_worker.worker.worker import Worker
 
 PATIENCE_SECONDS = 60.0
 QUEUE = QueueOptions(lease_seconds=1.0)
@@ -214,7 +214,7 @@ class Field:
     client: RedisClient
     makes: WorkerMaker
 
-    def worker(self, relay: Catcher) -> Worker:
+    def reporter(self, relay: Catcher) -> Reporter:
         return self.makes.make(evolve(self.makes.options(relay.port), queue=QUEUE), is_burst=False)
 
 
@@ -276,10 +276,10 @@ async def test_mails_flow_again_after_a_failover(
     accepted: set[str] = set()
     stop = trio.Event()
     async with open_field(sentinels.url) as field_, open_field(sentinels.url) as producer:
-        worker = field_.worker(relay)
+        reporter = field_.reporter(relay)
         with trio.fail_after(PATIENCE_SECONDS):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(worker.run)
+                nursery.start_soon(reporter.run)
                 nursery.start_soon(push_until, producer.client, accepted, iter(range(1_000_000)), stop)
                 await relay.wait_for_mails(100)
                 primary.signal(signal.SIGSTOP)
@@ -288,12 +288,12 @@ async def test_mails_flow_again_after_a_failover(
                 back_seconds = trio.current_time() - stopped_at
                 stop.set()
                 await until_empty(field_.client)
-                worker.drain("the test is over")
+                reporter.worker.drain("the test is over")
         with replica.client() as asked:
             assert asked.execute_command("ROLE")[0] == b"master"
         counted = await assert_clean(field_.client)
     assert back_seconds < 20
-    assert worker.board.ledger.balances
+    assert reporter.board.ledger.balances
     assert sum(times_sent(relay).values()) - len(times_sent(relay)) <= counted.uncertain
     # Replication is asynchronous: what the primary took in its last moment is gone, which is Redis' window.
     lost = accepted - set(times_sent(relay))
@@ -347,10 +347,10 @@ async def test_a_slot_that_moves_to_another_node_takes_the_worker_along(
     accepted: set[str] = set()
     stop = trio.Event()
     async with open_field(cluster.url) as field_, open_field(cluster.url) as producer:
-        worker = field_.worker(relay)
+        reporter = field_.reporter(relay)
         with trio.fail_after(PATIENCE_SECONDS):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(worker.run)
+                nursery.start_soon(reporter.run)
                 async with trio.open_nursery() as pushing:
                     pushing.start_soon(push_until, producer.client, accepted, iter(range(1_000_000)), stop)
                     await relay.wait_for_mails(50)
@@ -363,13 +363,13 @@ async def test_a_slot_that_moves_to_another_node_takes_the_worker_along(
                     stop.set()
                 # Only now is it known what the last push came to.
                 await relay.wait_until(lambda: accepted <= set(times_sent(relay)))
-                worker.drain("the test is over")
+                reporter.worker.drain("the test is over")
         assert cluster.ask(target, "CLUSTER", "COUNTKEYSINSLOT", 9631) > 0
         counted = await assert_clean(field_.client)
     record_property("figures", f"back after {back_seconds:.1f} s; accepted {len(accepted)}, lost 0")
     assert set(times_sent(relay)) == accepted
     assert sum(times_sent(relay).values()) - len(accepted) <= counted.uncertain
-    assert worker.board.ledger.balances
+    assert reporter.board.ledger.balances
 
 
 async def test_a_cluster_whose_first_nodes_are_down_is_found_by_the_others(

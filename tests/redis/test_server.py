@@ -104,12 +104,12 @@ async def test_a_worker_tells_at_its_start_what_is_weak(workers: WorkerMaker) ->
     """The embedded server is sound; one that may evict jobs is not."""
     assert await check_durability(workers.client) == []
     async with configured(workers.client, "maxmemory-policy", "allkeys-lru"):
-        worker = workers.make(workers.options(1), is_burst=False)
+        reporter = workers.make(workers.options(1), is_burst=False)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(worker.run)
+            nursery.start_soon(reporter.run)
             with trio.fail_after(60):
                 await workers.wait_until(lambda: any(isinstance(event, RedisWeak) for event in workers.events))
-            worker.drain("told")
+            reporter.worker.drain("told")
     (weak,) = [event for event in workers.events if isinstance(event, RedisWeak)]
     assert "allkeys-lru" in weak.risk.what
 

@@ -75,13 +75,13 @@ async def test_a_pool_that_is_resized_has_as_many_places_as_it_says(
 
 async def test_a_worker_takes_other_limits_while_it_runs(workers: WorkerMaker) -> None:
     """Its consumers, its pool, its claims and its figures know of them at once."""
-    worker = workers.make(workers.options(1))
-    options = worker.options
-    worker.use_limits(
+    reporter = workers.make(workers.options(1))
+    options = reporter.worker.options
+    reporter.worker.use_limits(
         7, evolve(options.queue, dead_limit=3), PoolOptions(max_size=4), evolve(options.retry, max_attempts=2)
     )
 
-    assert worker.in_flight.limit == 7
-    assert worker.broker.options.dead_limit == 3
-    assert worker.snapshot().number_workers == 7
-    assert worker.snapshot().max_connections == 4
+    assert reporter.worker.in_flight.limit == 7
+    assert reporter.worker.broker.options.dead_limit == 3
+    assert reporter.snapshot().number_workers == 7
+    assert reporter.snapshot().max_connections == 4

@@ -18,6 +18,7 @@ from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.store import MemoryStore
+from trio_worker.fleet.report import Reporter
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.counts import Counts, count_jobs
@@ -27,14 +28,14 @@ from trio_worker.smtp.outcome import Accepted, Refused
 from trio_worker.smtp.pool import PoolOptions, open_pool
 from trio_worker.smtp.relay import Timeouts
 from trio_worker.worker.events import Disposition
-from trio_worker.worker.worker import ShutdownOptions, Worker
+from trio_worker.worker.worker import ShutdownOptions
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\nhello\r\n")
 JOBS = 300
 MODES = [(), ("CHUNKING",), ("PIPELINING",), ("CHUNKING", "PIPELINING")]
 
 
-def deep_worker(workers: WorkerMaker, relay: Catcher, ignored: tuple[str, ...] = (), **changes: Any) -> Worker:
+def deep_worker(workers: WorkerMaker, relay: Catcher, ignored: tuple[str, ...] = (), **changes: Any) -> Reporter:
     """A worker with three connections and 16 messages on each."""
     options = workers.options(relay.port, number_workers=6, pool=PoolOptions(max_size=3, pipeline_depth=16))
     own = evolve(options.relay, options=evolve(options.relay.options, ignore_ehlo=ignored))
@@ -61,20 +62,20 @@ async def test_every_mail_goes_once_whatever_is_refused_beside_it(
     """No refusal is taken for a neighbour's, no sender is left standing, and the strict relay has nothing to say."""
     await workers.push(*(job_bytes(number) for number in range(JOBS)))
     async with open_catcher(store=MemoryStore(most=2 * JOBS), faults=faults(text), seed=3) as relay:
-        worker = deep_worker(workers, relay, ignored)
+        reporter = deep_worker(workers, relay, ignored)
         with trio.fail_after(60):
-            assert await worker.run() == 0
+            assert await reporter.run() == 0
 
         assert relay.violations == ()
         sent = times_sent(relay)
-        dead = worker.board.ledger.settled[Disposition.DEAD]
+        dead = reporter.board.ledger.settled[Disposition.DEAD]
         assert set(sent.values()) == {1}
         # A burst ends when nothing is due; what was refused once more waits for its time.
         left = await count_jobs(workers.client, "jobs")
         assert isinstance(left, Counts)
         assert len(sent) + dead + left.delayed == JOBS
         assert (dead > 0) == ("rcpt=550" in text)
-        assert worker.board.ledger.uncertain == 0
+        assert reporter.board.ledger.uncertain == 0
 
 
 async def test_mails_of_held_types_are_confirmed_by_the_window_and_none_is_given_back(
@@ -92,12 +93,12 @@ async def test_mails_of_held_types_are_confirmed_by_the_window_and_none_is_given
     await workers.push(*(job_bytes(number) for number in range(JOBS)))
     async with open_catcher(store=MemoryStore(most=2 * JOBS)) as relay:
         options = workers.options(relay.port, number_workers=8, pool=PoolOptions(max_size=4, pipeline_depth=16))
-        worker = workers.make(evolve(options, mail=evolve(options.mail, on_uncertain="hold")))
+        reporter = workers.make(evolve(options, mail=evolve(options.mail, on_uncertain="hold")))
         with trio.fail_after(60):
-            assert await worker.run() == 0
+            assert await reporter.run() == 0
 
         assert set(times_sent(relay).values()) == {1}
-    settled = worker.board.ledger.settled
+    settled = reporter.board.ledger.settled
     assert (settled[Disposition.SENT], settled[Disposition.RELEASED]) == (JOBS, 0)
     assert sum(calls) == JOBS
     assert len(calls) < JOBS / 2
@@ -122,15 +123,15 @@ async def test_what_still_waits_when_the_grace_is_over_is_given_back(
             shutdown=ShutdownOptions(grace_seconds=0.2),
         )
         options = evolve(options, mail=evolve(options.mail, on_uncertain="hold"))
-        worker = workers.make(options, is_burst=False)
+        reporter = workers.make(options, is_burst=False)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(worker.run)
-            await workers.wait_until(lambda: len(worker.in_flight) == 4 * 8)
+            nursery.start_soon(reporter.run)
+            await workers.wait_until(lambda: len(reporter.worker.in_flight) == 4 * 8)
             await trio.testing.wait_all_tasks_blocked(0.05)
-            worker.drain("SIGTERM")
+            reporter.worker.drain("SIGTERM")
 
         assert relay.mails == ()
-    ledger = worker.board.ledger
+    ledger = reporter.board.ledger
     assert ledger.settled == {Disposition.RELEASED: ledger.claimed}
     assert ledger.claimed >= 4 * 8
 
@@ -141,15 +142,15 @@ async def test_one_lost_connection_leaves_few_mails_uncertain(workers: WorkerMak
     async with open_catcher(faults=faults("final=stall:after40")) as relay:
         options = workers.options(relay.port, number_workers=4)
         pool = PoolOptions(max_size=2, pipeline_depth=32, max_uncertain=5)
-        worker = workers.make(evolve(options, pool=pool, shutdown=ShutdownOptions(grace_seconds=0.2)), is_burst=False)
+        reporter = workers.make(evolve(options, pool=pool, shutdown=ShutdownOptions(grace_seconds=0.2)), is_burst=False)
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(worker.run)
+                nursery.start_soon(reporter.run)
                 await relay.wait_for_mails(80)
                 await trio.testing.wait_all_tasks_blocked(0.2)
-                worker.drain("the test")
-        assert worker.board.ledger.balances
-        assert 2 <= worker.board.ledger.uncertain <= 10
+                reporter.worker.drain("the test")
+        assert reporter.board.ledger.balances
+        assert 2 <= reporter.board.ledger.uncertain <= 10
 
 
 async def test_the_window_grows_with_each_accepted_mail_and_falls_with_a_refusal_for_now(

@@ -8,16 +8,16 @@ from typing import Any
 import trio
 from attrs import define, evolve, field
 
+from trio_worker.fleet.report import Reporter
 from trio_worker.jobs.email_type import Catalogue
-from trio_worker.mail.composer import Composer, MailOptions
-from trio_worker.queue.broker import QueueOptions
+from trio_worker.mail.composer import Composer
 from trio_worker.queue.journal import Journal
 from trio_worker.redis.client import RedisClient
-from trio_worker.smtp.pool import PoolOptions
+from trio_worker.settings.reader import Settings, worker_options
 from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
 from trio_worker.worker.events import Event, Settled, SettledJob
 from trio_worker.worker.verdict import RetryPolicy
-from trio_worker.worker.worker import ShutdownOptions, Worker, WorkerOptions
+from trio_worker.worker.worker import Worker, WorkerOptions
 
 
 def relay_at(port: int, username: str = "", password: str = "") -> Relay:
@@ -50,19 +50,11 @@ class WorkerMaker:
             await self._changed.wait()
 
     def options(self, port: int, **changes: Any) -> WorkerOptions:
-        made = WorkerOptions(
-            number_workers=10,
-            queue=QueueOptions(),
-            relay=relay_at(port),
-            pool=PoolOptions(),
-            retry=RetryPolicy(base_seconds=0.05, cap_seconds=0.2),
-            mail=MailOptions(),
-            shutdown=ShutdownOptions(),
-        )
-        return evolve(made, **changes)
+        settings = Settings(retry=RetryPolicy(base_seconds=0.05, cap_seconds=0.2))
+        return evolve(worker_options(settings, relay_at(port)), **changes)
 
-    def make(self, options: WorkerOptions, *, is_burst: bool = True, journal: Journal | None = None) -> Worker:
-        return Worker(
+    def make(self, options: WorkerOptions, *, is_burst: bool = True, journal: Journal | None = None) -> Reporter:
+        worker = Worker(
             options=options,
             client=self.client,
             composer=self.composer,
@@ -71,6 +63,7 @@ class WorkerMaker:
             is_burst=is_burst,
             journal=journal,
         )
+        return Reporter(worker)
 
     async def push(self, *jobs: bytes) -> None:
         await self.client.command("RPUSH", "jobs", *jobs)

@@ -46,6 +46,7 @@ from trio_worker.worker.events import (
     Settled,
     SettledJob,
 )
+from trio_worker.worker.state import WorkerState
 
 # Words that would tell who or where; `state`, `stage` and so on are closed lists.
 FORBIDDEN_LABELS = {"host", "instance", "pod", "domain", "recipient", "job", "job_id", "worker", "address"}
@@ -397,8 +398,9 @@ def test_suspended_connections_are_counted_and_say_until_when() -> None:
 
 def test_limit_of_jobs_at_work_is_that_of_all_windows() -> None:
     """So many consumers, each with so many mails on its connection."""
-    board = Board("jobs", "redis", "relay:25", number_workers=10, max_connections=10, started_at=0.0, depth=64)
-    found = scraped(Metrics(lambda: board.snapshot(1.0, 1.0)))
+    board = Board("jobs", "redis", "relay:25", started_at=0.0)
+    state = WorkerState(number_workers=10, max_connections=10, depth=64)
+    found = scraped(Metrics(lambda: board.snapshot(1.0, 1.0, state)))
 
     assert (found["consumers{}"], found["jobs_at_work_limit{}"]) == (10, 640)
 

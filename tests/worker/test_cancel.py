@@ -112,22 +112,22 @@ async def drained_at(step: int, workers: WorkerMaker, relay: Catcher) -> bool:
     """Drain a worker with five jobs at one step of any of its tasks; return whether it had that many steps."""
     await workers.client.command("FLUSHALL")
     await workers.push(*(job_bytes(number) for number in range(5)))
-    worker = workers.make(workers.options(relay.port), is_burst=True)
+    reporter = workers.make(workers.options(relay.port), is_burst=True)
     sent_before = relay.total
-    instrument = AtStep(step, lambda: worker.drain("the test"))
+    instrument = AtStep(step, lambda: reporter.worker.drain("the test"))
     trio.lowlevel.add_instrument(instrument)
     try:
         with trio.fail_after(20):
-            await worker.run()
+            await reporter.run()
     finally:
         trio.lowlevel.remove_instrument(instrument)
-    ledger = worker.board.ledger
+    ledger = reporter.board.ledger
     after = await counted(workers.client)
     assert ledger.balances, f"step {step}: {ledger}"
     assert ledger.uncertain == 0, f"step {step}: {ledger}"
     assert after.leased == 0, f"step {step}: {after}"
     assert after.waiting + after.delayed + relay.total - sent_before == 5, f"step {step}: {after}, {ledger}"
-    pool = worker._pool
+    pool = reporter.worker.pool
     assert pool is not None
     assert (pool.borrowed, pool.kept) == (0, pool.size), f"step {step}: {pool!r}"
     return instrument.steps >= step

@@ -14,6 +14,7 @@ from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.store import MemoryStore
+from trio_worker.fleet.report import Reporter
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.queue.broker import QueueOptions
@@ -21,22 +22,22 @@ from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
 from trio_worker.smtp.pool import PoolOptions
 from trio_worker.worker.events import Disposition
-from trio_worker.worker.worker import ShutdownOptions, Worker
+from trio_worker.worker.worker import ShutdownOptions
 
 GRACE_SECONDS = 5.0
 JOBS = 3000
 
 
-async def drained(worker: Worker, relay: Catcher, *, hurries: bool) -> tuple[float, int]:
+async def drained(reporter: Reporter, relay: Catcher, *, hurries: bool) -> tuple[float, int]:
     """Run a worker into its load and drain it; return the seconds that took, and the jobs in hand when it began."""
     with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(worker.run)
+            nursery.start_soon(reporter.run)
             await relay.wait_for_mails(100)
-            began, in_hand = trio.current_time(), len(worker.in_flight)
-            worker.drain("SIGTERM")
+            began, in_hand = trio.current_time(), len(reporter.worker.in_flight)
+            reporter.worker.drain("SIGTERM")
             if hurries:
-                worker.hurry()
+                reporter.worker.hurry()
     return trio.current_time() - began, in_hand
 
 
@@ -61,14 +62,14 @@ async def test_a_drain_under_load_ends_within_its_grace(
             for start in range(0, JOBS, 500):
                 await workers.push(*(job_bytes(number) for number in range(start, start + 500)))
             options = workers.options(relay.port, shutdown=ShutdownOptions(GRACE_SECONDS))
-            worker = workers.make(evolve(options, pool=PoolOptions(pipeline_depth=depth)), is_burst=False)
-            seconds, in_hand = await drained(worker, relay, hurries=depth == 64)
+            reporter = workers.make(evolve(options, pool=PoolOptions(pipeline_depth=depth)), is_burst=False)
+            seconds, in_hand = await drained(reporter, relay, hurries=depth == 64)
 
-            ledger = worker.board.ledger
+            ledger = reporter.board.ledger
             assert seconds <= GRACE_SECONDS + 1
             assert ledger.balances, str(ledger)
             # A claim that was under way at the signal brings at most what there was room for.
-            assert ledger.settled[Disposition.RELEASED] <= in_hand + worker.in_flight.limit
+            assert ledger.settled[Disposition.RELEASED] <= in_hand + reporter.worker.in_flight.limit
             assert ledger.settled[Disposition.UNSETTLED] == 0
             left = await count_jobs(client, "jobs")
             assert isinstance(left, Counts)
@@ -90,19 +91,19 @@ async def test_a_drain_does_not_wait_for_a_redis_that_has_stopped(
             options = made.options(
                 catcher.port, shutdown=ShutdownOptions(grace_seconds=1.0), queue=QueueOptions(lease_seconds=30)
             )
-            worker = made.make(options, is_burst=False)
+            reporter = made.make(options, is_burst=False)
             with trio.fail_after(30):
                 async with trio.open_nursery() as running:
-                    running.start_soon(worker.run)
+                    running.start_soon(reporter.run)
                     await workers.push(job_bytes())
                     await catcher.wait_for_mails(1)
                     proxy.swallows_replies_to = b"EVALSHA"
                     await workers.push(*(job_bytes(number) for number in range(50)))
                     await proxy.has_swallowed.wait()
                     began = trio.current_time()
-                    worker.drain("SIGTERM")
+                    reporter.worker.drain("SIGTERM")
             assert trio.current_time() - began <= 1.0 + 3.0
-            assert worker.board.ledger.balances
+            assert reporter.board.ledger.balances
         nursery.cancel_scope.cancel()
 
 
@@ -113,10 +114,10 @@ async def test_a_relay_that_has_fallen_silent_gets_no_more_than_the_grace_and_a_
     assert isinstance(parsed, InjectedFaults)
     async with open_catcher(faults=parsed) as relay:
         options = workers.options(relay.port, pool=PoolOptions(min_idle=10), shutdown=ShutdownOptions(1.0))
-        worker = workers.make(options, is_burst=False)
+        reporter = workers.make(options, is_burst=False)
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(worker.run)
+                nursery.start_soon(reporter.run)
                 await workers.push(*(job_bytes(number) for number in range(30)))
                 await relay.wait_for_mails(30)
                 stalling = parse_faults("quit=stall,final=stall")
@@ -125,8 +126,8 @@ async def test_a_relay_that_has_fallen_silent_gets_no_more_than_the_grace_and_a_
                 await workers.push(job_bytes(30))
                 await relay.wait_until(lambda: str(relay.commands).count("BDAT") == 31)
                 began = trio.current_time()
-                worker.drain("SIGTERM")
+                reporter.worker.drain("SIGTERM")
 
     assert 1.0 <= trio.current_time() - began <= 2.0
-    assert worker.board.ledger.balances
-    assert worker.board.ledger.uncertain == 1
+    assert reporter.board.ledger.balances
+    assert reporter.board.ledger.uncertain == 1

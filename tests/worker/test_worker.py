@@ -16,6 +16,7 @@ from tests.support.workers import WorkerMaker, relay_at
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.server import open_catcher
 from trio_worker.cli.status import Health, health_of
+from trio_worker.fleet.report import Reporter
 from trio_worker.fleet.watch import Watch
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import QueueOptions
@@ -32,13 +33,13 @@ from trio_worker.worker import breaker
 from trio_worker.worker.breaker import Open
 from trio_worker.worker.events import BreakerChanged, Claimed, Disposition, Event, Settled, SettledJob
 from trio_worker.worker.verdict import RetryPolicy
-from trio_worker.worker.worker import ShutdownOptions, Worker
+from trio_worker.worker.worker import ShutdownOptions
 
 
-async def run(worker: Worker, seconds: float = 60.0) -> int:
+async def run(reporter: Reporter, seconds: float = 60.0) -> int:
     with trio.fail_after(seconds):
-        code = await worker.run()
-    assert worker.board.ledger.balances, str(worker.board.ledger)
+        code = await reporter.run()
+    assert reporter.board.ledger.balances, str(reporter.board.ledger)
     return code
 
 
@@ -67,26 +68,26 @@ def settled(workers: WorkerMaker, disposition: Disposition) -> list[SettledJob]:
 async def test_every_pushed_job_becomes_one_mail(any_workers: WorkerMaker, catcher: Catcher) -> None:
     """A hundred jobs, a hundred mails, each once, over at most ten connections; then the burst is over."""
     await any_workers.push(*(job_bytes(number) for number in range(100)))
-    worker = any_workers.make(any_workers.options(catcher.port))
+    reporter = any_workers.make(any_workers.options(catcher.port))
 
-    assert await run(worker) == 0
+    assert await run(reporter) == 0
 
     assert catcher.total == 100
     assert set(recipients(catcher).values()) == {1}
     assert catcher.connections_opened <= 10
     after = await counts(any_workers.client)
     assert (after.waiting, after.known) == (0, 0)
-    assert worker.board.ledger.settled == {Disposition.SENT: 100}
+    assert reporter.board.ledger.settled == {Disposition.SENT: 100}
 
 
 async def test_no_more_jobs_are_at_work_than_may_be(workers: WorkerMaker, catcher: Catcher) -> None:
     """What only waits to be settled is in hand beside them, and is no work."""
     await workers.push(*(job_bytes(number) for number in range(100)))
-    worker = workers.make(workers.options(catcher.port))
+    reporter = workers.make(workers.options(catcher.port))
     seen: list[Snapshot] = []
-    worker.sinks = [*worker.sinks, lambda _: seen.append(worker.snapshot())]
+    reporter.worker.sinks = [*reporter.worker.sinks, lambda _: seen.append(reporter.snapshot())]
 
-    await run(worker)
+    await run(reporter)
 
     assert all(each.at_work <= min(each.at_work_limit, each.in_hand) for each in seen)
     assert all(each.busy_consumers is not None and each.busy_consumers <= each.number_workers for each in seen)
@@ -96,14 +97,14 @@ async def test_no_more_jobs_are_at_work_than_may_be(workers: WorkerMaker, catche
 
 async def test_a_waiting_worker_sends_a_job_when_it_is_pushed(workers: WorkerMaker, catcher: Catcher) -> None:
     """It waits in Redis, not by polling, and a drain ends the wait at once."""
-    worker = workers.make(workers.options(catcher.port), is_burst=False)
+    reporter = workers.make(workers.options(catcher.port), is_burst=False)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, worker)
+        nursery.start_soon(run, reporter)
         with trio.fail_after(30):
             await catcher.wait_until(lambda: catcher.connections_opened == 2)
             await workers.push(job_bytes())
             await catcher.wait_for_mails(1)
-            worker.drain("the test is over")
+            reporter.worker.drain("the test is over")
 
     assert workers.client.calls < 15
 
@@ -112,7 +113,7 @@ async def test_a_worker_that_has_taken_all_there_was_waits_and_does_not_claim_ag
     workers: WorkerMaker, catcher: Catcher
 ) -> None:
     """A mail to an idle worker costs the end of a wait, a claim and a settlement."""
-    worker = workers.make(workers.options(catcher.port), is_burst=False)
+    reporter = workers.make(workers.options(catcher.port), is_burst=False)
     done: list[str] = []
     is_settled = trio.Event()
 
@@ -122,14 +123,14 @@ async def test_a_worker_that_has_taken_all_there_was_waits_and_does_not_claim_ag
         elif isinstance(event, Settled):
             is_settled.set()
 
-    worker.sinks = [*worker.sinks, note]
+    reporter.worker.sinks = [*reporter.worker.sinks, note]
     workers.client.on_call = lambda doing, *_: done.append(doing)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, worker)
+        nursery.start_soon(run, reporter)
         with trio.fail_after(30):
             await workers.push(job_bytes())
             await is_settled.wait()
-            worker.drain("the test is over")
+            reporter.worker.drain("the test is over")
 
     assert "settle" in done
     assert "claim" not in done
@@ -203,13 +204,13 @@ async def test_mails_refused_for_now_are_sent_later(workers: WorkerMaker, catche
     first = workers.make(workers.options(catcher.port))
     await run(first)
     assert first.board.ledger.settled[Disposition.DELAYED] > 0
-    worker = workers.make(workers.options(catcher.port), is_burst=False)
+    reporter = workers.make(workers.options(catcher.port), is_burst=False)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, worker)
+        nursery.start_soon(run, reporter)
         with trio.fail_after(30):
             await catcher.wait_for_mails(30)
-        worker.drain("all sent")
+        reporter.worker.drain("all sent")
 
     assert set(recipients(catcher).values()) == {1}
     assert (await counts(workers.client)).known == 0
@@ -232,12 +233,12 @@ async def test_of_two_recipients_each_gets_the_mail_once(workers: WorkerMaker, c
     catcher.faults = faults("rcpt=452:first1")
     message = {"to": ["a@example.org", "b@example.org"], "subject": "hi", "text": "hello"}
     await workers.push(json.dumps({"task_type": "Email", "data": {"email_type": "Message", "data": message}}).encode())
-    worker = workers.make(workers.options(catcher.port), is_burst=False)
+    reporter = workers.make(workers.options(catcher.port), is_burst=False)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, worker)
+        nursery.start_soon(run, reporter)
         with trio.fail_after(30):
             await catcher.wait_for_mails(2)
-        worker.drain("all sent")
+        reporter.worker.drain("all sent")
 
     assert recipients(catcher) == {"a@example.org": 1, "b@example.org": 1}
 
@@ -287,16 +288,16 @@ async def test_a_login_that_is_refused_before_any_job_came_stops_claiming(worker
     """The connection that the pool keeps ready is evidence too: a job pushed later is not even claimed."""
     async with open_catcher(credentials=("u", "p"), faults=faults("auth=535")) as catcher:
         relay = relay_at(catcher.port, username="u", password="p")
-        worker = workers.make(workers.options(catcher.port, relay=relay), is_burst=False)
+        reporter = workers.make(workers.options(catcher.port, relay=relay), is_burst=False)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker)
+            nursery.start_soon(run, reporter)
             with trio.fail_after(30):
                 await workers.wait_until(lambda: any(isinstance(event, BreakerChanged) for event in workers.events))
             await workers.push(job_bytes())
             # Long enough for a claim that is wrongly made to be seen; the right one has nothing to be waited for.
             with trio.move_on_after(0.3):
                 await workers.wait_until(lambda: any(isinstance(event, Claimed) for event in workers.events))
-            worker.drain("seen enough")
+            reporter.worker.drain("seen enough")
 
         assert catcher.logins_tried == 1
     assert (await counts(workers.client)).waiting == 1
@@ -306,17 +307,17 @@ async def test_a_login_that_was_mended_is_tried_at_once(workers: WorkerMaker) ->
     """Mail does not wait for the rest of a back-off of a minute; the same wrong login is not tried again."""
     async with open_catcher(credentials=("u", "right")) as catcher:
         relay = relay_at(catcher.port, username="u", password="wrong")
-        worker = workers.make(workers.options(catcher.port, relay=relay), is_burst=False)
+        reporter = workers.make(workers.options(catcher.port, relay=relay), is_burst=False)
         await workers.push(job_bytes())
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker)
+            nursery.start_soon(run, reporter)
             with trio.fail_after(30):
-                await workers.wait_until(lambda: worker.is_login_refused)
-                worker.use_login("u", "wrong")
-                assert worker.is_login_refused
-                worker.use_login("u", "right")
+                await workers.wait_until(lambda: reporter.worker.is_login_refused)
+                reporter.worker.use_login("u", "wrong")
+                assert reporter.worker.is_login_refused
+                reporter.worker.use_login("u", "right")
                 await catcher.wait_for_mails(1)
-            worker.drain("seen")
+            reporter.worker.drain("seen")
 
         assert {event.attempt for event in settled(workers, Disposition.SENT)} == {1}
 
@@ -328,10 +329,10 @@ async def test_a_login_refused_beside_working_connections_is_told_and_a_mended_o
     """Two connections go on; the others are suspended, in the relay's words, until the secret is the right one."""
     async with open_catcher(credentials=("u", "old")) as catcher:
         relay = relay_at(catcher.port, username="u", password="old")
-        worker = workers.make(workers.options(catcher.port, relay=relay), is_burst=False)
+        reporter = workers.make(workers.options(catcher.port, relay=relay), is_burst=False)
         watch = Watch(workers.client, "jobs", "redis")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker)
+            nursery.start_soon(run, reporter)
             with trio.fail_after(20):
                 await workers.wait_until(lambda: logins_that_worked(workers) == 2)
                 catcher.profile = evolve(catcher.profile, credentials=("u", "new"))
@@ -341,9 +342,9 @@ async def test_a_login_refused_beside_working_connections_is_told_and_a_mended_o
                     await trio.sleep(0.1)
                     assert await watch.look() is None
                 tried = catcher.logins_tried
-                worker.use_login("u", "old")  # what was refused is not tried again
+                reporter.worker.use_login("u", "old")  # what was refused is not tried again
 
-                for seen in (worker.snapshot(), watch.snapshot()):
+                for seen in (reporter.snapshot(), watch.snapshot()):
                     assert seen.suspended is not None
                     assert (seen.suspended.count, seen.suspended.how) == (8, "login")
                     (alert,) = alerts(seen)
@@ -352,11 +353,11 @@ async def test_a_login_refused_beside_working_connections_is_told_and_a_mended_o
                 assert watch.last is not None
                 assert health_of(watch.last.counts, watch.snapshot(), []) is Health.DEGRADED
 
-                worker.use_login("u", "new")
-                assert worker.snapshot().suspended is None
+                reporter.worker.use_login("u", "new")
+                assert reporter.snapshot().suspended is None
                 await workers.wait_until(lambda: logins_that_worked(workers) == 10)
                 await catcher.wait_for_mails(300)
-            worker.drain("all sent")
+            reporter.worker.drain("all sent")
 
         assert catcher.logins_tried == tried + 8
     assert not any(isinstance(event, BreakerChanged) for event in workers.events)
@@ -387,13 +388,13 @@ async def test_a_drain_finishes_what_is_in_flight_and_releases_the_rest(workers:
     """In the middle of 200 jobs at a slow relay: out in time, nothing sent twice, a second run sends the rest."""
     async with open_catcher(faults=faults("every=delay-50ms")) as catcher:
         await workers.push(*(job_bytes(number) for number in range(200)))
-        worker = workers.make(workers.options(catcher.port), is_burst=False)
+        reporter = workers.make(workers.options(catcher.port), is_burst=False)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker)
+            nursery.start_soon(run, reporter)
             with trio.fail_after(30):
                 await catcher.wait_for_mails(60)
-            worker.drain("SIGTERM")
-        sent = worker.board.ledger.settled[Disposition.SENT]
+            reporter.worker.drain("SIGTERM")
+        sent = reporter.board.ledger.settled[Disposition.SENT]
         assert sent == catcher.total < 200
         after = await counts(workers.client)
         assert after.waiting + after.delayed == 200 - sent
@@ -410,32 +411,32 @@ async def test_a_mail_whose_final_reply_never_comes_is_uncertain_when_the_grace_
     async with open_catcher(faults=faults("final=stall")) as catcher:
         await workers.push(job_bytes())
         options = workers.options(catcher.port, shutdown=ShutdownOptions(grace_seconds=0.3))
-        worker = workers.make(options, is_burst=False)
+        reporter = workers.make(options, is_burst=False)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker, 30.0)
+            nursery.start_soon(run, reporter, 30.0)
             with trio.fail_after(30):
                 await catcher.wait_until(lambda: "BDAT" in str(catcher.commands))
             began = trio.current_time()
-            worker.drain("SIGTERM")
+            reporter.worker.drain("SIGTERM")
         assert trio.current_time() - began < 15
 
-    assert worker.board.ledger.uncertain == 1
-    assert worker.board.ledger.settled == {Disposition.DELAYED: 1}
+    assert reporter.board.ledger.uncertain == 1
+    assert reporter.board.ledger.settled == {Disposition.DELAYED: 1}
 
 
 async def test_consumers_that_a_signal_starts_can_open_connections(workers: WorkerMaker) -> None:
     """Signals are received outside of the asyncio loop, and a task begins in the context of whoever starts it."""
     async with open_catcher(faults=faults("final=delay-100ms")) as catcher:
-        worker = workers.make(workers.options(catcher.port, number_workers=1), is_burst=False)
+        reporter = workers.make(workers.options(catcher.port, number_workers=1), is_burst=False)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker)
+            nursery.start_soon(run, reporter)
             with trio.fail_after(20):
                 await workers.push(*(job_bytes(number) for number in range(10)))
                 await catcher.wait_for_mails(1)
-                options = worker.options
-                Context().run(worker.use_limits, 5, options.queue, options.pool, options.retry)
+                options = reporter.worker.options
+                Context().run(reporter.worker.use_limits, 5, options.queue, options.pool, options.retry)
                 await catcher.wait_for_mails(10)
-            worker.drain("all sent")
+            reporter.worker.drain("all sent")
 
     assert catcher.connections_opened == 5
 
@@ -446,19 +447,19 @@ async def test_a_drain_gives_back_at_once_what_no_consumer_has_begun(workers: Wo
         options = workers.options(
             catcher.port, number_workers=1, pool=PoolOptions(pipeline_depth=8), shutdown=ShutdownOptions(300)
         )
-        worker = workers.make(options, is_burst=False)
+        reporter = workers.make(options, is_burst=False)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker)
+            nursery.start_soon(run, reporter)
             with trio.fail_after(20):
                 await workers.push(job_bytes())
                 await catcher.wait_until(lambda: "BDAT" in str(catcher.commands))
                 await workers.push(*(job_bytes(number) for number in range(1, 8)))
-                await workers.wait_until(lambda: worker.board.ledger.claimed == 8)
-                worker.drain("SIGTERM")
+                await workers.wait_until(lambda: reporter.board.ledger.claimed == 8)
+                reporter.worker.drain("SIGTERM")
                 await workers.wait_until(lambda: len(settled(workers, Disposition.RELEASED)) == 7)
-            worker.hurry()
+            reporter.worker.hurry()
 
-    assert worker.board.ledger.uncertain == 1
+    assert reporter.board.ledger.uncertain == 1
 
 
 async def test_a_hurried_drain_shortens_the_grace(workers: WorkerMaker) -> None:
@@ -466,15 +467,15 @@ async def test_a_hurried_drain_shortens_the_grace(workers: WorkerMaker) -> None:
     async with open_catcher(faults=faults("final=stall")) as catcher:
         await workers.push(job_bytes())
         options = workers.options(catcher.port, shutdown=ShutdownOptions(grace_seconds=300))
-        worker = workers.make(options, is_burst=False)
+        reporter = workers.make(options, is_burst=False)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker, 30.0)
+            nursery.start_soon(run, reporter, 30.0)
             with trio.fail_after(30):
                 await catcher.wait_until(lambda: "BDAT" in str(catcher.commands))
-            worker.drain("SIGTERM")
-            worker.hurry()
+            reporter.worker.drain("SIGTERM")
+            reporter.worker.hurry()
 
-    assert worker.board.ledger.uncertain == 1
+    assert reporter.board.ledger.uncertain == 1
 
 
 async def test_a_type_that_is_held_when_uncertain_goes_to_held(workers: WorkerMaker) -> None:
@@ -495,13 +496,13 @@ async def test_a_crashed_workers_jobs_are_sent_by_another(workers: WorkerMaker, 
     await workers.push(*(job_bytes(number) for number in range(10)))
     short = workers.options(catcher.port, queue=QueueOptions(lease_seconds=1.0))
     crashed = workers.make(short)
-    await crashed.broker.claim(10)
+    await crashed.worker.broker.claim(10)
 
-    worker = workers.make(short)
-    await run(worker)
+    reporter = workers.make(short)
+    await run(reporter)
 
     assert catcher.total == 10
-    assert (worker.board.ledger.recovered, worker.board.ledger.uncertain) == (10, 10)
+    assert (reporter.board.ledger.recovered, reporter.board.ledger.uncertain) == (10, 10)
 
 
 async def test_leases_are_renewed_while_a_mail_takes_longer_than_one(workers: WorkerMaker) -> None:
@@ -535,9 +536,9 @@ async def test_two_workers_share_one_queue(workers: WorkerMaker, catcher: Catche
 async def test_jobs_come_back_when_redis_forgets_the_scripts(workers: WorkerMaker, catcher: Catcher) -> None:
     """A flush of all scripts in the middle is not noticed."""
     await workers.push(*(job_bytes(number) for number in range(100)))
-    worker = workers.make(workers.options(catcher.port))
+    reporter = workers.make(workers.options(catcher.port))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, worker)
+        nursery.start_soon(run, reporter)
         for _ in range(20):
             await workers.client.command("SCRIPT", "FLUSH")
 
@@ -548,15 +549,15 @@ async def test_jobs_come_back_when_redis_forgets_the_scripts(workers: WorkerMake
 async def test_killed_redis_connections_lose_nothing(workers: WorkerMaker, catcher: Catcher) -> None:
     """Replies are lost with them: claims are left to their leases, settlements are repeated."""
     await workers.push(*(job_bytes(number) for number in range(200)))
-    worker = workers.make(workers.options(catcher.port, queue=QueueOptions(lease_seconds=1.0)))
+    reporter = workers.make(workers.options(catcher.port, queue=QueueOptions(lease_seconds=1.0)))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, worker)
+        nursery.start_soon(run, reporter)
         for _ in range(10):
             await workers.client.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
             await trio.sleep(0.01)
 
     assert len(recipients(catcher)) == 200
-    assert catcher.total - 200 <= worker.board.ledger.uncertain
+    assert catcher.total - 200 <= reporter.board.ledger.uncertain
     assert (await counts(workers.client)).known == 0
 
 
@@ -588,12 +589,12 @@ async def test_a_mail_is_dead_when_its_attempts_are_used_up(workers: WorkerMaker
     catcher.faults = faults("final=451")
     await workers.push(job_bytes())
     options = workers.options(catcher.port, retry=RetryPolicy(max_attempts=3, base_seconds=0.01, cap_seconds=0.01))
-    worker = workers.make(options, is_burst=False)
+    reporter = workers.make(options, is_burst=False)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run, worker)
+        nursery.start_soon(run, reporter)
         with trio.fail_after(30):
-            await workers.wait_until(lambda: worker.board.ledger.settled[Disposition.DEAD] == 1)
-        worker.drain("done")
+            await workers.wait_until(lambda: reporter.board.ledger.settled[Disposition.DEAD] == 1)
+        reporter.worker.drain("done")
 
     (letter,) = await dead(workers.client)
     assert (letter.cause.word, letter.record.attempts, len(letter.record.timeline)) == ("deferred", 3, 3)
@@ -609,13 +610,13 @@ async def test_one_mail_that_the_relay_cannot_bear_does_not_stop_the_others(work
         options = workers.options(
             catcher.port, number_workers=1, retry=RetryPolicy(base_seconds=1000, cap_seconds=1000)
         )
-        worker = workers.make(options, is_burst=False)
+        reporter = workers.make(options, is_burst=False)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, worker)
+            nursery.start_soon(run, reporter)
             with trio.fail_after(60):
                 await catcher.wait_for_mails(9)
-            worker.drain("the test")
+            reporter.worker.drain("the test")
         after = await count_jobs(workers.client, "jobs")
     assert isinstance(after, Counts)
     assert after.delayed == 1
-    assert worker.board.ledger.settled[Disposition.DEAD] == 0
+    assert reporter.board.ledger.settled[Disposition.DEAD] == 0

@@ -17,7 +17,8 @@ from trio_worker.capture.host import write_chaos
 from trio_worker.capture.maildir import count_caught
 from trio_worker.cli.exit_codes import MISCONFIGURED, OK, PARTLY
 from trio_worker.cli.output import complain, refuse
-from trio_worker.cli.run import NoDashboard, print_line, run_worker
+from trio_worker.cli.run import NoDashboard, run_worker
+from trio_worker.cli.run_display import print_line
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import SettingFaults, read_settings
 from trio_worker.telemetry.words import counted
@@ -72,7 +73,7 @@ async def _demo_in(folder: Path, jobs: int, rate: float, *, shows_dashboard: boo
     before = count_caught(caught)
     pusher = _Pusher(jobs, rate)
     code = await run_worker(
-        settings, lambda: settings, is_burst=False, shows_dashboard=shows_dashboard, beside=pusher.run
+        settings, lambda: settings, is_burst=False, shows_dashboard=shows_dashboard, alongside=pusher.run
     )
     found = count_caught(caught) - before
     print_line(f"{counted(pusher.pushed, 'job')} pushed, {counted(found, 'mail')} caught")

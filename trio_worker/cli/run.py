@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -19,15 +19,23 @@ from trio_worker.cli.exit_codes import MISCONFIGURED, OK, UNREACHABLE
 from trio_worker.cli.flags import ConfigFile, OnlyAscii
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, redis_name, refuse
+from trio_worker.cli.run_display import Display, display_for, print_line
+from trio_worker.cli.run_reload import ReadSettings, Reload
 from trio_worker.cli.setup import MailSetup, read_mail_setup, relay_of
-from trio_worker.dashboard.keyboard import Keyboard, open_keyboard
 from trio_worker.dashboard.status_line import status_line
-from trio_worker.dashboard.terminal import has_color, has_terminal, is_ascii_only, is_live, run_status_lines
+from trio_worker.dashboard.terminal import has_terminal
+from trio_worker.fleet.report import Reporter
 from trio_worker.queue.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.url import EmbeddedAddress, parse_embedded
-from trio_worker.settings.reader import SettingFaults, Settings, config_path, digest_of, read_settings
-from trio_worker.settings.reload import reread
+from trio_worker.settings.reader import (
+    SettingFaults,
+    Settings,
+    config_path,
+    digest_of,
+    read_settings,
+    worker_options,
+)
 from trio_worker.smtp.relay import Relay
 from trio_worker.telemetry.http_server import (
     ListenTakenError,
@@ -36,26 +44,23 @@ from trio_worker.telemetry.http_server import (
     tell_address,
 )
 from trio_worker.telemetry.logbook import Logbook, open_logbook
-from trio_worker.worker.events import LoopComplained, SettingsRead
-from trio_worker.worker.signals import climb, signals_to_obey
+from trio_worker.worker.events import LoopComplained
+from trio_worker.worker.signals import handle_signals, handled_signals
 from trio_worker.worker.systemd import Supervisor, find_supervisor
 from trio_worker.worker.task_tree import task_tree
-from trio_worker.worker.worker import Worker, WorkerOptions
+from trio_worker.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from trio_worker.dashboard.live import Dashboard
-    from trio_worker.dashboard.screen import Screen
     from trio_worker.telemetry.metrics import Metrics
 
 # How often the queue is counted for the screen, and for the lines of a run without one.
-SCREEN_LOOK_SECONDS = 1.0
-LINES_LOOK_SECONDS = 10.0
+SCREEN_POLL_SECONDS = 1.0
+LINES_POLL_SECONDS = 10.0
 # And for metrics, which are usually read every 10 to 30 seconds.
-METRICS_LOOK_SECONDS = 5.0
-# How often the settings are read anew while the relay refuses the login.
-LOGIN_LOOK_SECONDS = 2.0
+METRICS_POLL_SECONDS = 5.0
 
-Beside: TypeAlias = Callable[[Worker, RedisClient], Awaitable[None]]
+# What runs as long as the worker does, with a client of its Redis; it may end the worker by draining it.
+Alongside: TypeAlias = Callable[[Worker, RedisClient], Awaitable[None]]
 
 NoDashboard = Annotated[bool, Parameter(name=["--no-dashboard"], negative=(), help="Lines of text, no live screen.")]
 
@@ -72,51 +77,47 @@ async def run(
     flags = {} if queue is None else {"queue.name": queue}
     settings = load_settings(config, flags)
 
-    def reread() -> Settings | SettingFaults:
+    def read_again() -> Settings | SettingFaults:
         return read_settings(config_path(config, os.environ), os.environ, flags)
 
-    return await run_worker(settings, reread, is_burst=burst, shows_dashboard=not no_dashboard, only_ascii=only_ascii)
+    shows = not no_dashboard
+    return await run_worker(settings, read_again, is_burst=burst, shows_dashboard=shows, only_ascii=only_ascii)
 
 
 async def run_worker(
     settings: Settings,
-    reread: Callable[[], Settings | SettingFaults],
+    read_again: ReadSettings,
     *,
     is_burst: bool,
     shows_dashboard: bool,
     only_ascii: bool = False,
-    beside: Beside | None = None,
+    alongside: Alongside | None = None,
 ) -> int:
     """Run one worker with everything around it and print its ledger; return the exit code.
 
-    ``reread`` reads the settings anew, for a login or limits that were changed. ``beside`` runs as long as the worker
-    does, with a client of the same Redis; it may end the worker by draining it. Raises SystemExit when it cannot even
-    begin.
+    ``read_again`` reads the settings again, for a login or limits that were changed. Raises SystemExit when the run
+    cannot even begin.
     """
-    templates = read_mail_setup(settings)
-    relay = relay_of(settings)
-    is_screen = shows_dashboard and is_live(sys.stdout, os.environ)
-    stage = _Stage(
+    run = _Run(
         settings,
-        templates,
-        relay,
+        read_mail_setup(settings),
+        relay_of(settings),
+        read_again,
+        display_for(shows_dashboard=shows_dashboard, only_ascii=only_ascii),
         is_burst=is_burst,
-        is_screen=is_screen,
-        only_ascii=only_ascii or is_ascii_only(sys.stdout, os.environ),
-        beside=beside,
-        reread=reread,
+        alongside=alongside,
     )
-    _calm_collector()
+    _tune_gc()
     # Before anything of asyncio: a KeyboardInterrupt inside its code would hang.
-    with trio.open_signal_receiver(*signals_to_obey()) as signals:
-        code = await stage.run(signals)
-    if stage.worker is not None:
-        ledger = stage.worker.board.ledger
+    with trio.open_signal_receiver(*handled_signals()) as signals:
+        code = await run.run(signals)
+    if run.reporter is not None:
+        ledger = run.reporter.board.ledger
         print_line(f"{ledger}; {ledger.uncertain:,} uncertain")
     return code
 
 
-def _calm_collector() -> None:
+def _tune_gc() -> None:
     """Keep modules and templates out of the garbage collector's rounds: there are 100,000 of their objects by now.
 
     A mail leaves few cycles behind, so young objects are looked through less often, too.
@@ -127,24 +128,21 @@ def _calm_collector() -> None:
 
 
 @define(eq=False)
-class _Stage:
-    """One run from its first to its last line."""
+class _Run:
+    """One ``run``: opens everything around a worker in order, closes it in the reverse order, and obeys signals."""
 
     settings: Settings
-    templates: MailSetup
+    mail_setup: MailSetup
     relay: Relay
+    read_again: ReadSettings
+    display: Display
     is_burst: bool
-    is_screen: bool
-    only_ascii: bool
-    beside: Beside | None
-    reread: Callable[[], Settings | SettingFaults]
+    alongside: Alongside | None
     had_terminal: bool = field(factory=has_terminal)
-    worker: Worker | None = None
+    reporter: Reporter | None = None  # once the worker is made
     supervisor: Supervisor | None = None
-    metrics: Metrics | None = None
-    screen: Screen | None = None
-    dashboard: Dashboard | None = None
-    keyboard: Keyboard | None = None
+    reload: Reload | None = None
+    _everything: trio.CancelScope = field(factory=trio.CancelScope)
 
     async def run(self, signals: AsyncIterator[int]) -> int:
         code = OK
@@ -157,91 +155,84 @@ class _Stage:
                 logbook = stack.enter_context(open_logbook(options, to_terminal=sys.stderr.isatty()))
             except OSError as error:
                 refuse(MISCONFIGURED, f"log.file: {options.file}: {error.strerror}")
-            async with trio.open_nursery() as around:
-                around.start_soon(
-                    climb,
-                    signals,
-                    lambda why: self._drain(why, around),
-                    self._hurry,
-                    self._leave,
-                    self._hang_up,
-                    self._show_state,
-                    self._toggle_quiet,
-                )
-                code = await self._work(logbook)
-                around.cancel_scope.cancel()
+            with self._everything:
+                async with trio.open_nursery() as signals_nursery:
+                    signals_nursery.start_soon(handle_signals, signals, self)
+                    code = await self._work(logbook)
+                    signals_nursery.cancel_scope.cancel()
         if logbook.lost_lines:
             complain(f"{logbook.lost_lines} log lines were lost: the log could not be written")
         return code
 
     async def _work(self, logbook: Logbook) -> int:
-        settings = self.settings
         async with AsyncExitStack() as stack:
             try:
-                client = await self._open_around(stack)
+                client = await self._open_redis(stack)
             except SystemExit as refusal:  # explained by who refused; a nursery would wrap it
                 return int(refusal.code or OK)
             # A signal that came while something was opened cancels this task; the worker must not begin under that, for
             # it would claim, and could settle nothing. Once there is a worker, a signal drains it instead.
             await trio.lowlevel.checkpoint_if_cancelled()
             journal = self._open_journal(stack)
-            if journal is None and settings.queue.journal_dir:
+            if journal is None and self.settings.queue.journal_dir:
                 return MISCONFIGURED
-            self.worker = Worker(
-                options=WorkerOptions(
-                    number_workers=settings.number_workers,
-                    queue=settings.queue,
-                    relay=self.relay,
-                    pool=settings.smtp_pool,
-                    retry=settings.retry,
-                    mail=settings.mail,
-                    shutdown=settings.shutdown,
-                ),
-                client=client,
-                composer=self.templates.composer,
-                types=self.templates.catalogue.types,
-                # Between two frames a log line would tear the screen.
-                sinks=[] if self.is_screen and not settings.log.file else [logbook.note],
-                is_burst=self.is_burst,
-                look_seconds=self._look_seconds(),
-                looks_closely=self.is_screen,
-                config=digest_of(settings),
-                redis_name=redis_name(settings.redis.url),
-                journal=journal,
-                set_log_level=None if self.is_screen and not settings.log.file else logbook.set_level,
-            )
+            self.reporter = reporter = self._report_on(client, journal, logbook)
+            self.reload = reload = Reload(self.settings, reporter, self.read_again, self.display.say)
             try:
-                await self._open_metrics(stack, self.worker, logbook)
+                reload.metrics = await self._open_metrics(stack, reporter, logbook)
             except ListenTakenError as error:  # by a worker that is about to end, perhaps: starting again may help
                 complain(f"metrics.listen: {error}")
                 return UNREACHABLE
             except OSError as error:
-                complain(f"metrics.listen: {settings.metrics.listen}: {error.strerror or error}")
+                complain(f"metrics.listen: {self.settings.metrics.listen}: {error.strerror or error}")
                 return MISCONFIGURED
             if self.supervisor is not None:
-                self.worker.sinks = [*self.worker.sinks, self.supervisor.note]
-            return await self._work_watched(self.worker, client)
+                reporter.worker.sinks = [*reporter.worker.sinks, self.supervisor.note]
+            return await self._show_work(reporter, client, reload)
 
-    async def _open_metrics(self, stack: AsyncExitStack, worker: Worker, logbook: Logbook) -> None:
-        """Serve metrics and health until the drain is over, if they are wanted."""
+    def _report_on(self, client: RedisClient, journal: Journal | None, logbook: Logbook) -> Reporter:
+        """Make the worker and what reports on it."""
+        settings = self.settings
+        # Between two frames a log line would tear the screen.
+        keeps_log = bool(settings.log.file) or not self.display.is_screen
+        worker = Worker(
+            options=worker_options(settings, self.relay),
+            client=client,
+            composer=self.mail_setup.composer,
+            types=self.mail_setup.catalogue.types,
+            sinks=[logbook.note] if keeps_log else [],
+            is_burst=self.is_burst,
+            journal=journal,
+        )
+        return Reporter(
+            worker,
+            redis_name=redis_name(settings.redis.url),
+            config=digest_of(settings),
+            poll_seconds=self._poll_seconds(),
+            polls_closely=self.display.is_screen,
+            set_log_level=logbook.set_level if keeps_log else None,
+        )
+
+    async def _open_metrics(self, stack: AsyncExitStack, reporter: Reporter, logbook: Logbook) -> Metrics | None:
+        """Serve metrics and health until the drain is over, if there is an address for them."""
         listen = self.settings.metrics.listen
         if not listen:
-            return
+            return None
         # The library costs 80 ms of the start, and most runs on a developer's machine do without.
         from trio_worker.cli.run_pages import metrics_of, pages_of  # noqa: PLC0415
 
-        self.metrics = metrics_of(worker, logbook, self.settings)
-        address = await stack.enter_async_context(serve_pages(listen, pages_of(worker, self.metrics)))
+        metrics = metrics_of(reporter, logbook, self.settings)
+        address = await stack.enter_async_context(serve_pages(listen, pages_of(reporter, metrics)))
         folder = self.settings.queue.journal_dir
         if has_chosen_port(listen) and folder:
             stack.enter_context(tell_address(Path(folder), address))
-        if not self.is_screen:
-            print_line(f"metrics and health on {address}")
+        self.display.say(f"metrics and health on {address}")
+        return metrics
 
-    def _look_seconds(self) -> float:
-        if self.is_screen:
-            return SCREEN_LOOK_SECONDS
-        return METRICS_LOOK_SECONDS if self.settings.metrics.listen else LINES_LOOK_SECONDS
+    def _poll_seconds(self) -> float:
+        if self.display.is_screen:
+            return SCREEN_POLL_SECONDS
+        return METRICS_POLL_SECONDS if self.settings.metrics.listen else LINES_POLL_SECONDS
 
     def _open_journal(self, stack: AsyncExitStack) -> Journal | None:
         """Open the journal if there is to be one; say why when it cannot be: then nothing may be claimed."""
@@ -254,7 +245,8 @@ class _Stage:
             complain(f"queue.journal_dir: {error}")
             return None
 
-    async def _open_around(self, stack: AsyncExitStack) -> RedisClient:
+    async def _open_redis(self, stack: AsyncExitStack) -> RedisClient:
+        """Open the catcher, where this process hosts it, and a client of the queue's Redis."""
         if self.settings.capture.listen:
             # The catcher costs 60 ms of the start, and no worker in production has one.
             from trio_worker.capture.host import host_catcher  # noqa: PLC0415
@@ -266,141 +258,66 @@ class _Stage:
                 refuse(UNREACHABLE, f"capture.listen: {error}")
         return await stack.enter_async_context(connect_queue(self.settings, self._note_loop))
 
-    async def _work_watched(self, worker: Worker, client: RedisClient) -> int:
-        """Run the worker while a face shows it; the face goes when the worker is done."""
-        code = OK
-        with self._open_face(worker) as dashboard:
-            async with trio.open_nursery() as faces:
-                if dashboard is not None:
-                    faces.start_soon(dashboard.run)
-                else:
-                    faces.start_soon(run_status_lines, worker.snapshot, print_line)
-                faces.start_soon(self._follow_login, worker)
+    async def _show_work(self, reporter: Reporter, client: RedisClient, reload: Reload) -> int:
+        """Run the worker while the display shows it; the display goes when the worker is done."""
+        with self.display.open(reporter):
+            async with trio.open_nursery() as displays:
+                displays.start_soon(self.display.run, reporter)
+                displays.start_soon(reload.follow_login)
                 if self.supervisor is not None:
-                    faces.start_soon(self.supervisor.run, lambda: status_line(worker.snapshot()))
-                if self.beside is not None:
-                    faces.start_soon(self.beside, worker, client)
-                code = await worker.run()
-                faces.cancel_scope.cancel()
-        if dashboard is None:
-            print_line(status_line(worker.snapshot()))
+                    displays.start_soon(self.supervisor.run, lambda: status_line(reporter.snapshot()))
+                if self.alongside is not None:
+                    displays.start_soon(self.alongside, reporter.worker, client)
+                code = await reporter.run()
+                displays.cancel_scope.cancel()
         return code
 
-    @contextmanager
-    def _open_face(self, worker: Worker) -> Iterator[Dashboard | None]:
-        if not self.is_screen:
-            yield None
-            return
-        # What draws costs a twentieth of the start, and a service has no screen.
-        from trio_worker.cli.run_screen import dashboard_of  # noqa: PLC0415
-        from trio_worker.dashboard.screen import open_screen  # noqa: PLC0415
-
-        with open_keyboard() as self.keyboard, open_screen(sys.stdout, color=has_color(os.environ)) as self.screen:
-            self.dashboard = dashboard_of(worker, self.screen, self.keyboard, only_ascii=self.only_ascii)
-            yield self.dashboard
-
     def _note_loop(self, what: str) -> None:
-        if self.worker is not None:
-            self.worker.publish(LoopComplained(what))
+        if self.reporter is not None:
+            self.reporter.worker.publish(LoopComplained(what))
 
-    def _drain(self, why: str, around: trio.Nursery) -> None:
-        if self.worker is None:
+    def drain(self, why: str) -> None:
+        if self.reporter is None:
             # Nothing was claimed yet: leave what is being opened.
-            around.cancel_scope.cancel()
+            self._everything.cancel()
             return
-        self.worker.drain(why)
+        worker = self.reporter.worker
+        worker.drain(why)
         grace = self.settings.shutdown.grace_seconds
-        self._say(f"draining {len(self.worker.in_flight)}, up to {grace:g} s; press again to hurry")
+        self.display.say(f"draining {len(worker.in_flight)}, up to {grace:g} s; press again to hurry")
 
-    def _hang_up(self) -> None:
-        if self.worker is None:
+    def hurry(self) -> None:
+        if self.reporter is not None:
+            self.reporter.worker.hurry()
+
+    def leave(self) -> None:
+        self.display.restore_terminal()
+
+    def hang_up(self) -> None:
+        if self.reporter is None or self.reload is None:
             return
         if self.had_terminal and not has_terminal():
-            self.worker.drain("SIGHUP")
-        else:
-            if self.supervisor is not None:
-                self.supervisor.begin_reload()
-            self._reread(self.worker)
-            if self.supervisor is not None:
-                self.supervisor.end_reload()
-
-    async def _follow_login(self, worker: Worker) -> None:
-        """While the relay refuses the login, look whether it was changed: mail then waits no longer than needed."""
-        while True:
-            await trio.sleep(LOGIN_LOOK_SECONDS)
-            if worker.is_login_refused:
-                self._read_login(worker)
-
-    def _reread(self, worker: Worker) -> None:
-        """Read the settings anew and take over the login and the limits; with any fault, nothing."""
-        after = self.reread()
-        if isinstance(after, SettingFaults):
-            faults = tuple(map(str, after.faults))
-            worker.publish(SettingsRead(faults=faults))
-            self._say(*(f"settings not taken: {fault}" for fault in faults))
+            self.reporter.worker.drain("SIGHUP")
             return
-        found = reread(self.settings, after)
-        self.settings = settings = found.settings
-        worker.use_login(settings.smtp.username, settings.smtp.password)
-        worker.config = digest_of(settings)
-        if self.metrics is not None:
-            self.metrics.note_config(worker.config)
-        worker.use_limits(settings.number_workers, settings.queue, settings.smtp_pool, settings.retry)
-        worker.publish(SettingsRead(found.taken, found.waiting))
-        self._say(f"settings read: {'; '.join(found.taken) or 'nothing new'}")
-        if found.waiting:
-            self._say(f"with the next start: {'; '.join(found.waiting)}")
+        if self.supervisor is not None:
+            self.supervisor.begin_reload()
+        self.reload.reload()
+        if self.supervisor is not None:
+            self.supervisor.end_reload()
 
-    def _say(self, *lines: str) -> None:
-        """Print lines, unless a screen is in their way."""
-        if not self.is_screen:
-            for line in lines:
-                print_line(line)
+    def show_state(self) -> None:
+        state = "the worker has not begun" if self.reporter is None else self.reporter.describe()
+        log_file = self.settings.log.file
+        self.display.show_report(f"{state}\n{task_tree()}", Path(log_file).parent if log_file else Path())
 
-    def _read_login(self, worker: Worker) -> None:
-        """Have the worker use the login that the settings name now, if they can be read."""
-        settings = self.reread()
-        if isinstance(settings, Settings):
-            worker.use_login(settings.smtp.username, settings.smtp.password)
-
-    def _show_state(self) -> None:
-        """Print what goes on to standard error, or, where a screen is drawn on it, into the log's folder."""
-        words = self.worker.describe() if self.worker is not None else "the worker has not begun"
-        report = f"{words}\n{task_tree()}"
-        if self.screen is None or not self.screen.is_on:
-            complain(report)
+    def toggle_quiet(self) -> None:
+        if self.reporter is None:
             return
-        folder = Path(self.settings.log.file).parent if self.settings.log.file else Path()
-        path = folder / f"state-{os.getpid()}.txt"
-        try:
-            path.write_text(report + "\n", encoding="utf-8")
-        except OSError as error:
-            self._tell(f"SIGUSR1: cannot write {path}: {error.strerror}")
+        worker = self.reporter.worker
+        if worker.is_quiet:
+            worker.resume("SIGUSR2")
         else:
-            self._tell(f"SIGUSR1: what goes on here is in {path}")
-
-    def _tell(self, words: str) -> None:
-        """Say something on the screen, if there is one."""
-        if self.dashboard is not None:
-            self.dashboard.tell(words)
-
-    def _toggle_quiet(self) -> None:
-        if self.worker is None:
-            return
-        if self.worker.is_quiet:
-            self.worker.resume("SIGUSR2")
-        else:
-            self.worker.quiet("SIGUSR2")
-
-    def _hurry(self) -> None:
-        if self.worker is not None:
-            self.worker.hurry()
-
-    def _leave(self) -> None:
-        if self.screen is not None:
-            self.screen.restore()
-        if self.keyboard is not None:
-            self.keyboard.give_back()
+            worker.quiet("SIGUSR2")
 
 
 def owner_of(settings: Settings) -> Owner:
@@ -409,11 +326,3 @@ def owner_of(settings: Settings) -> Owner:
     if isinstance(address, EmbeddedAddress):
         return Owner(settings.queue.name, f"embedded:{address.directory.expanduser().resolve()}")
     return Owner(settings.queue.name, redis_name(settings.redis.url))
-
-
-def print_line(line: str) -> None:
-    """Print a line; when nobody reads standard output any more, print to nowhere from then on."""
-    try:
-        print(line, flush=True)
-    except OSError:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  it stays open to the end

@@ -9,13 +9,14 @@ from trio_worker.dashboard.keyboard import Keyboard
 from trio_worker.dashboard.live import Dashboard
 from trio_worker.dashboard.screen import Screen
 from trio_worker.dashboard.view import DrainKey, KeyAction, PauseKey, QuitKey, ResumeKey, View
+from trio_worker.fleet.report import Reporter
 from trio_worker.queue.counts import count_act
 from trio_worker.queue.operator_counts import Act
-from trio_worker.worker.worker import Worker
 
 
-def dashboard_of(worker: Worker, screen: Screen, keyboard: Keyboard | None, *, only_ascii: bool) -> Dashboard:
+def dashboard_of(reporter: Reporter, screen: Screen, keyboard: Keyboard | None, *, only_ascii: bool) -> Dashboard:
     """Return what draws a worker on a screen; its keys drain the worker, pause and resume the queue."""
+    worker = reporter.worker
 
     async def act(action: KeyAction) -> str:
         match action:
@@ -32,7 +33,7 @@ def dashboard_of(worker: Worker, screen: Screen, keyboard: Keyboard | None, *, o
                 assert_never(action)
 
     return Dashboard(
-        worker.snapshot,
+        reporter.snapshot,
         screen,
         keyboard,
         act,

@@ -55,8 +55,8 @@ class Presence:
     client: RedisClient
     queue_name: str
     worker_name: str
-    take_beat: Callable[[Vitals], Heartbeat]
-    obey: Callable[[Order], str]  # returns what came of it
+    make_heartbeat: Callable[[Vitals], Heartbeat]
+    carry_out: Callable[[Order], str]  # returns what came of it
     meter: VitalsMeter = field(factory=VitalsMeter)
     vitals: Vitals = field(factory=Vitals)
     _redis_seconds: float | None = None
@@ -79,7 +79,7 @@ class Presence:
             self._outcomes += [OutcomeLine(now, job, self.worker_name) for job in event.jobs[-TOLD_AT_ONCE:]]
             self._has_news.set()
 
-    def note_exchange(self, exchange: TraceLine) -> None:
+    def note_trace(self, exchange: TraceLine) -> None:
         """Keep what was said on a connection for those who trace; beyond what travels at once it is left out."""
         if len(self._exchanges) < EXCHANGES_AT_ONCE:
             self._exchanges.append(ExchangeLine(time.time(), self.worker_name, exchange))
@@ -108,11 +108,11 @@ class Presence:
     async def _beat(self) -> bool:
         """Tell how the worker is, and obey what is wanted of it; return whether anything was."""
         async with self._beating:
-            return False if self._has_left else await self._tell_and_obey()
+            return False if self._has_left else await self._exchange_with_redis()
 
-    async def _tell_and_obey(self) -> bool:
+    async def _exchange_with_redis(self) -> bool:
         self.vitals = self.meter.read(self._redis_seconds)
-        words = (self.worker_name, write_heartbeat(self.take_beat(self.vitals)), _FORGET_MS, 0)
+        words = (self.worker_name, write_heartbeat(self.make_heartbeat(self.vitals)), _FORGET_MS, 0)
         began = trio.current_time()
         answer = await self.client.run_script("beat", keys_of(self.queue_name), *words)
         if isinstance(answer, Unavailable):
@@ -123,7 +123,7 @@ class Presence:
         self._is_watched = bool(watched)
         letters = read_letters(orders)
         for letter in letters:
-            came_of_it = self.obey(letter.order)[:ANSWER_CHARS]
+            came_of_it = self.carry_out(letter.order)[:ANSWER_CHARS]
             keys = keys_of(self.queue_name)
             await self.client.run_script("answer", keys, letter.answer_id, self.worker_name, came_of_it)
         return bool(letters)

@@ -24,6 +24,7 @@ from trio_worker.settings.record import (
     Settings,
     digest_of,
     value_of,
+    worker_options,
 )
 from trio_worker.settings.rules import faults_between, warnings_about
 from trio_worker.settings.sources import (
@@ -264,4 +265,5 @@ __all__ = [
     "digest_of",
     "read_settings",
     "value_of",
+    "worker_options",
 ]

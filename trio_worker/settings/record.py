@@ -19,11 +19,11 @@ from trio_worker.queue.broker import QueueOptions
 from trio_worker.redis.client import RedisOptions
 from trio_worker.settings.sources import SettingFault, variable_of
 from trio_worker.smtp.pool import PoolOptions
-from trio_worker.smtp.relay import RelayOptions, Timeouts
+from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts
 from trio_worker.telemetry.http_server import MetricsOptions
 from trio_worker.telemetry.logbook import LogOptions
 from trio_worker.worker.verdict import RetryPolicy
-from trio_worker.worker.worker import ShutdownOptions
+from trio_worker.worker.worker import ShutdownOptions, WorkerOptions
 
 TYPES = "mail.types"
 
@@ -127,6 +127,19 @@ KEYS: dict[str, Key] = {
     key.dotted: key for section, (_, record) in SECTIONS.items() for key in _keys_of(section, record)
 }
 TYPE_KEYS: dict[str, Key] = {key.name: key for key in _keys_of(f"{TYPES}.*", TypeOptions)}
+
+
+def worker_options(settings: Settings, relay: Relay) -> WorkerOptions:
+    """Return what a worker with these settings is told; ``relay`` is theirs, its certificates read."""
+    return WorkerOptions(
+        number_workers=settings.number_workers,
+        queue=settings.queue,
+        relay=relay,
+        pool=settings.smtp_pool,
+        retry=settings.retry,
+        mail=settings.mail,
+        shutdown=settings.shutdown,
+    )
 
 
 def digest_of(settings: Settings) -> str:

@@ -30,6 +30,16 @@ class ConnectionView:
 
 
 @frozen
+class Suspension:
+    """Why places stay empty for a while though other connections work; ``until`` is on the local clock (seconds)."""
+
+    trouble: Trouble
+    until: float
+    failures: int = 1  # openings that failed in a row
+    places: int = 0
+
+
+@frozen
 class ConnectionOpened:
     """A connection to the relay is ready for mail."""
 

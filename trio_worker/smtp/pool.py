@@ -26,12 +26,13 @@ from trio_worker.smtp.events import (
     PlacesRestored,
     PlacesSuspended,
     PublishConnectionEvent,
+    Suspension,
 )
 from trio_worker.smtp.opener import Opener, OpenSession
 from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.relay import Timeouts
 
-# How often the keeper looks at the places that lie in the channel: closing one a second late harms nobody.
+# FailureKind often the keeper looks at the places that lie in the channel: closing one a second late harms nobody.
 SWEEP_SECONDS = 1.0
 # For how long places stay empty after a connection could not be opened though others work: most often it is the
 # relay's limit on connections. A refused login waits as long as the breaker would make it.
@@ -42,7 +43,7 @@ CLOSE_SECONDS = 2.0
 
 @frozen
 class PoolOptions:
-    """How many connections, and how long each lives (config section ``[smtp.pool]``)."""
+    """FailureKind many connections, and how long each lives (config section ``[smtp.pool]``)."""
 
     max_size: int = option(10, "Maximum number of connections to the relay that this process opens.", minimum=1)
     min_idle: int = option(2, "Number of connections that stay open while there is nothing to send.", minimum=0)
@@ -93,16 +94,6 @@ OnTrouble: TypeAlias = Callable[[Trouble], object]
 StandingTrouble: TypeAlias = Callable[[], Trouble | None]
 # What the keeper has places for.
 _Work: TypeAlias = Literal["opening", "closing", "suspended", "closed"]
-
-
-@frozen
-class Suspension:
-    """Why places stay empty for a while though other connections work; ``until`` is on the local clock (seconds)."""
-
-    trouble: Trouble
-    until: float
-    failures: int = 1  # openings that failed in a row
-    places: int = 0
 
 
 @define(eq=False)

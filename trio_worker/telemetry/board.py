@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from itertools import pairwise
 from typing import TypeAlias
@@ -11,7 +11,6 @@ from typing import TypeAlias
 from attrs import define, field
 
 from trio_worker.queue.record import Cause
-from trio_worker.smtp.events import ConnectionView
 from trio_worker.telemetry.feed import OutcomeLine
 from trio_worker.telemetry.heartbeat import CAUSES_TOLD, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
 from trio_worker.telemetry.ledger import Ledger
@@ -33,6 +32,7 @@ from trio_worker.worker.events import (
     SettledJob,
     SettlementsKept,
 )
+from trio_worker.worker.state import WorkerState
 
 # Rates are counted over this many whole seconds.
 RATE_SECONDS = 10
@@ -54,24 +54,17 @@ _Causes: TypeAlias = dict[tuple[str, str, Disposition], tuple[int, float]]
 
 @define
 class Board:
-    """Events come in, snapshots go out; ``started_at`` is on the local clock (seconds) that ``note`` is given.
+    """Events come in, figures go out; ``started_at`` is on the local clock (seconds) that ``note`` is given.
 
-    No event tells that a job waits for nothing but its settlement, or that a consumer has a job: ``count_at_work`` and
-    ``count_busy`` say how many do, ``idle_share`` which part of the consumers had none over the last minute.
+    What no event tells is handed in as the `WorkerState` of the moment.
     """
 
     queue_name: str
     redis_name: str
     relay_name: str
-    number_workers: int
-    max_connections: int
     started_at: float
     stale_after_seconds: float = 5.0
-    depth: int = 1
-    worker_name: str = ""  # that we have among ``workers``
-    count_at_work: Callable[[], int] | None = None
-    count_busy: Callable[[], int] = lambda: 0
-    idle_share: Callable[[float], float | None] = lambda _now: None
+    worker_name: str = ""  # among the ``workers`` of a snapshot, and of a heartbeat
     ledger: Ledger = field(factory=Ledger)
     _phase: PhaseChanged = field(factory=lambda: PhaseChanged(Phase.STARTING))
     _queue: tuple[float, QueueSeen] | None = None
@@ -94,6 +87,16 @@ class Board:
     @property
     def phase(self) -> Phase:
         return self._phase.phase
+
+    @property
+    def breaker_name(self) -> str:
+        """The breaker's state in one word."""
+        return type(self._breaker).__name__.lower()
+
+    @property
+    def is_redis_failing(self) -> bool:
+        """Whether Redis did not answer the last call."""
+        return self._redis_failed is not None
 
     def note(self, event: Event, now: float, wall: float) -> None:
         """Add one event; ``now`` is the local clock, ``wall`` the time of day in epoch seconds."""
@@ -127,8 +130,7 @@ class Board:
         self,
         now: float,
         wall: float,
-        connections: Iterable[ConnectionView] = (),
-        grace_ends_at: float | None = None,
+        state: WorkerState,
         workers: Iterable[WorkerSeen] = (),
         vitals: Vitals = _NO_VITALS,
     ) -> Snapshot:
@@ -149,8 +151,8 @@ class Board:
             queue_seen_seconds=now - self._queue[0] if self._queue else None,
             ledger=deepcopy(self.ledger),
             in_hand=self.ledger.in_hand,
-            at_work=self._at_work(),
-            number_workers=self.number_workers,
+            at_work=state.at_work,
+            number_workers=state.number_workers,
             rates=self._rates(now),
             waiting_slope=self._slope(now),
             spark_sent=self._spark(now),
@@ -158,9 +160,9 @@ class Board:
             smtp=self._smtp.tally(now).quantiles(),
             total=self._total.tally(now).quantiles(),
             latency=self._latency.tally(now).quantiles(),
-            idle_share=self.idle_share(now),
-            connections=tuple(connections),
-            max_connections=self.max_connections,
+            idle_share=state.idle_share,
+            connections=state.connections,
+            max_connections=state.max_connections,
             breaker=breaker,
             breaker_seconds=0.0 if probe_at is None else max(0.0, probe_at - now),
             causes=summed_causes([self._cause_counts(now), *others]),
@@ -168,47 +170,37 @@ class Board:
             redis_down_seconds=now - self._redis_failed[0] if self._redis_failed else None,
             redis_trouble=self._redis_failed[1] if self._redis_failed else "",
             journal_trouble=self._journal_trouble,
-            grace_seconds_left=None if grace_ends_at is None else max(0.0, grace_ends_at - now),
+            grace_seconds_left=None if state.grace_ends_at is None else max(0.0, state.grace_ends_at - now),
             stale_after_seconds=self.stale_after_seconds,
             is_quiet=self._is_quiet,
             workers=workers,
             vitals=vitals,
             redis_recoveries=self._redis_recoveries,
-            busy_consumers=self.count_busy(),
-            at_work_limit=self.number_workers * self.depth,
+            connecting=state.connecting,
+            mails_in_flight=state.mails_in_flight,
+            busy_consumers=state.busy_consumers,
+            at_work_limit=state.number_workers * state.depth,
         )
 
-    def heartbeat(
-        self,
-        worker: str,
-        version: str,
-        now: float,
-        wall: float,
-        *,
-        vitals: Vitals,
-        config: str,
-        trouble: str,
-        connections: Iterable[ConnectionView] = (),
-    ) -> Heartbeat:
-        """Return what this worker tells of itself; ``trouble`` is the relay's, in words that name nobody."""
+    def heartbeat(self, now: float, wall: float, state: WorkerState, version: str, vitals: Vitals) -> Heartbeat:
+        """Return what this worker tells of itself, as far as events and its state say it."""
         self._add_gathered()
-        ledger, views = self.ledger, tuple(connections)
+        ledger, views = self.ledger, state.connections
         return Heartbeat(
-            worker=worker,
+            worker=self.worker_name,
             version=version,
             started_at=wall - (now - self.started_at),
             phase=self._phase.phase,
-            number_workers=self.number_workers,
-            max_connections=self.max_connections,
-            depth=self.depth,
+            number_workers=state.number_workers,
+            max_connections=state.max_connections,
+            depth=state.depth,
             why=self._phase.why,
             is_quiet=self._is_quiet,
             in_hand=ledger.in_hand,
-            at_work=self._at_work(),
+            at_work=state.at_work,
             connections=sum(view.state != "closed" for view in views),
             busy_connections=sum(view.is_busy for view in views),
-            breaker=type(self._breaker).__name__.lower(),
-            trouble=trouble,
+            breaker=self.breaker_name,
             rates=self._rates(now),
             claimed=ledger.claimed,
             settled={str(disposition): ledger.settled[disposition] for disposition in Disposition},
@@ -216,19 +208,16 @@ class Board:
             recovered=ledger.recovered,
             opened=ledger.opened,
             opening_seconds=round(ledger.opening_seconds, 3),
-            idle_share=self.idle_share(now),
+            idle_share=state.idle_share,
             wait=self._wait.tally(now),
             smtp=self._smtp.tally(now),
             total=self._total.tally(now),
             latency=self._latency.tally(now),
             causes=self._cause_counts(now)[:CAUSES_TOLD],
             vitals=vitals,
-            config=config,
-            busy_consumers=self.count_busy(),
+            busy_consumers=state.busy_consumers,
+            mails_in_flight=state.mails_in_flight,
         )
-
-    def _at_work(self) -> int:
-        return self.ledger.in_hand if self.count_at_work is None else self.count_at_work()
 
     def _note_settled(self, jobs: Sequence[SettledJob], now: float, wall: float) -> None:
         second = int(now)

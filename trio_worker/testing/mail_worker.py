@@ -24,6 +24,7 @@ from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import FaultSyntax, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.store import MemoryStore
+from trio_worker.fleet.report import Reporter
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import TypeSpec
 from trio_worker.jobs.job import TASK_TYPE, Json
@@ -34,12 +35,12 @@ from trio_worker.queue.record import UNKNOWN, ShelvedJob
 from trio_worker.redis.client import RedisClient, Unavailable, open_redis_client
 from trio_worker.redis.embedded import EmbeddedAddress, EmbeddedError, open_embedded, parse_embedded
 from trio_worker.redis.url import shown_redis_url
-from trio_worker.settings.reader import SettingFaults, Settings, read_settings
+from trio_worker.settings.reader import SettingFaults, Settings, read_settings, worker_options
 from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.telemetry.words import counted, duration, trouble_words
 from trio_worker.worker.claiming import LONGEST_WAIT_SECONDS
 from trio_worker.worker.events import Event
-from trio_worker.worker.worker import Worker, WorkerOptions
+from trio_worker.worker.worker import Worker
 
 FAKE = "fake"
 """In place of a Redis URL: fakeredis, which lives in this process only."""
@@ -278,12 +279,14 @@ async def open_mail_worker(
         catcher = await stack.enter_async_context(open_catcher(store=MemoryStore(_MAILS_KEPT)))
         await stack.enter_async_context(open_bridge(_complain))
         client = await stack.enter_async_context(_open_client(read, server))
-        worker = Worker(options=_options(read, catcher.port), client=client, composer=composer, types=types)
+        options = worker_options(read, _relay(read, catcher.port))
+        reporter = Reporter(Worker(options=options, client=client, composer=composer, types=types))
+        worker = reporter.worker
         made = MailWorker(worker, read, client, catcher, connect)
         stack.callback(made.close)
-        worker.sinks = [made.note]
+        worker.sinks = [*worker.sinks, made.note]
         async with trio.open_nursery() as working:
-            working.start_soon(worker.run)
+            working.start_soon(reporter.run)
             try:
                 yield made
             finally:
@@ -321,17 +324,9 @@ def _wrong(what: str, faults: Iterable[object]) -> MailWorkerError:
     return MailWorkerError("\n  ".join((f"the {what} are wrong:", *map(str, faults))))
 
 
-def _options(settings: Settings, port: int) -> WorkerOptions:
+def _relay(settings: Settings, port: int) -> Relay:
     smtp = evolve(settings.smtp, port=port)
-    return WorkerOptions(
-        number_workers=settings.number_workers,
-        queue=settings.queue,
-        relay=Relay(smtp, settings.smtp_timeouts, tls_context(smtp)),
-        pool=settings.smtp_pool,
-        retry=settings.retry,
-        mail=settings.mail,
-        shutdown=settings.shutdown,
-    )
+    return Relay(smtp, settings.smtp_timeouts, tls_context(smtp))
 
 
 def _complain(what: str) -> None:
