@@ -1,4 +1,4 @@
-"""Fixtures: a real Valkey and a fake one behind the same client, the asyncio bridge, the strict catcher."""
+"""Fixtures: a real Valkey and a fake one behind the same client, the asyncio bridge, the strict catcher, workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+pytest.register_assert_rewrite("tests.support")
+
 from tests.support.bridge import Complaints
+from tests.support.processes import Programs
 from tests.support.redis import open_fake, open_real
 from tests.support.workers import WorkerMaker
 from trio_worker.bridge import open_bridge
@@ -108,3 +111,28 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder that the test runs in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[Catcher]:
+    """A strict relay that keeps many mails."""
+    async with open_catcher() as catcher:
+        yield catcher
+    assert catcher.violations == ()
+
+
+@pytest.fixture
+def programs(real_redis: RedisClient, valkey_url: str, relay: Catcher, tmp_path: Path) -> Iterator[Programs]:
+    """Workers with a short lease on the real Valkey and that relay."""
+    config = tmp_path / "worker.toml"
+    config.write_text(
+        f'profile = "production"\n[redis]\nurl = "{valkey_url}"\n[queue]\nlease_seconds = 2\n'
+        f'[smtp]\nport = {relay.port}\ntls = "none"\n[retry]\nbase_seconds = 0.1\ncap_seconds = 0.2\n'
+    )
+    made = Programs(tmp_path, config)
+    yield made
+    for process in made.started:
+        if process.poll() is None:
+            process.kill()
+            process._proc.wait()
+        assert process.poll() is not None  # which closes its descriptor too

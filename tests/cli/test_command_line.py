@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.paths import ROOT
 from trio_worker.__main__ import COMMON_OPTIONS, behind_command
 from trio_worker.cli import app
 
-ROOT = Path(__file__).parents[2]
 WORDS = st.sampled_from(["--config", "--config=F", "--json", "-n", "--", "status", "F", "--html", "-h", ""])
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.support.paths import ROOT
 from trio_worker.cli import app
 
-ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 60
 
 

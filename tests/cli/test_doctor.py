@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.support.paths import ROOT
 from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 
-ROOT = Path(__file__).parents[2]
 SECRETS = ("hunter2", "ann.secret@example.org", "correct-horse")
 
 

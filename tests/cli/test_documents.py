@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_help import COMMANDS, help_of
-from tests.cli.test_queue import CAUSES, Ask, ask, bury, push, run
+from tests.support.commands import CAUSES, COMMANDS, Ask, bury, help_of, push
 from tests.support.jobs import job_bytes
+from tests.support.paths import ROOT
 from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.telemetry.snapshot_json import SCHEMA
 
-__all__ = ["ask", "run"]
-PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 TABLE = dict(re.findall(r"^\| `(trio-worker/[a-z-]+/\d+)` \| (.*) \|$", PAGE, re.MULTILINE))
 SAFE = (
     ("status",),

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_queue import Ask, ask, push, run
+from tests.support.commands import Ask, push
 from tests.support.jobs import job_bytes
 from trio_worker.queue.keys import keys_of
 from trio_worker.telemetry.heartbeat import Heartbeat, Suspended, Vitals, write_heartbeat
 from trio_worker.telemetry.quantiles import Window
 from trio_worker.worker.events import Phase
 
-__all__ = ["ask", "run"]
 WHY = "refuses the login with 535 5.7.8 (Wrong user or password)"
 
 

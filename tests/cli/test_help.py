@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cyclopts import App
 from loading import app as load_app
-from rich.console import Console
 
+from tests.support.commands import COMMANDS, HELPS, help_of
+from tests.support.paths import ROOT
 from trio_worker.capture.chaos import FAULT_STAGES
 from trio_worker.cli import app
-
-ROOT = Path(__file__).parents[2]
-HELPS = {"--help", "-h", "--version"}
-
-
-def commands(of: App, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every command that does something, by its words."""
-    names = [name for name in of if name not in HELPS]
-    if not names:
-        yield path
-    for name in names:
-        yield from commands(of[name], (*path, name))
-
-
-def help_of(*words: str, of: App = app) -> str:
-    """The help of a command, on a screen that is wide enough for one line of each option."""
-    shown = io.StringIO()
-    of([*words, "--help"], console=Console(file=shown, width=400))
-    return shown.getvalue()
-
-
-COMMANDS = sorted(commands(app))
 
 
 def test_the_commands_are_found() -> None:

@@ -6,94 +6,21 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trio
 from attrs import evolve
 
+from tests.support.commands import CAUSES, SECRET, Ask, bury, counts, push
 from tests.support.jobs import job_bytes
-from trio_worker.bridge import open_bridge
-from trio_worker.cli import app
 from trio_worker.cli.enqueue import unknown_to_workers
 from trio_worker.fleet.overview import DAY_MINUTES
-from trio_worker.queue.broker import Broker, QueueOptions
-from trio_worker.queue.claim import Claims
-from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.history import MinuteSample, write_sample
 from trio_worker.queue.keys import keys_of
-from trio_worker.queue.record import Cause, Record
-from trio_worker.queue.settlement import Bury, Settlement
-from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
 from trio_worker.telemetry.feed import OutcomeLine, write_outcome
 from trio_worker.telemetry.heartbeat import Heartbeat, WorkerSeen, write_heartbeat
 from trio_worker.worker.events import Disposition, Phase, SettledJob
-
-SECRET = "ann.secret@example.org"
-CAUSES = [Cause("refused", "550 5.1.1", "rcpt", f"{SECRET} unknown")] * 3 + [Cause("malformed", text="$.data: missing")]
-
-
-@pytest.fixture
-def run(work_folder: Path, valkey_url: str) -> Callable[..., int]:
-    """Run one command against the real Valkey, its queue empty at first, and return its exit code."""
-    config = work_folder / "worker.toml"
-    config.write_text(f'profile = "production"\n[redis]\nurl = "{valkey_url}"\n[log]\nfile = "worker.log"\n')
-
-    def command(*words: str) -> int:
-        try:
-            code = app([*words, "--config", str(config)])
-        except SystemExit as left:
-            code = left.code
-        return 0 if code is None else int(code)
-
-    return command
-
-
-@pytest.fixture
-def ask(valkey_url: str) -> Callable[[Callable[[RedisClient], Awaitable[Any]]], Any]:
-    """Do something with a client of the real Valkey."""
-
-    async def with_client(do: Callable[[RedisClient], Awaitable[Any]]) -> Any:
-        async with open_bridge(print), open_redis_client(RedisOptions(url=valkey_url), 5.0) as client:
-            return await do(client)
-
-    def asked(do: Callable[[RedisClient], Awaitable[Any]]) -> Any:
-        return trio.run(with_client, do)
-
-    asked(lambda client: client.command("FLUSHALL"))
-    return asked
-
-
-Ask = Callable[[Callable[[RedisClient], Awaitable[Any]]], Any]
-
-
-def push(ask: Ask, *jobs: bytes) -> None:
-    ask(lambda client: client.command("RPUSH", "jobs", *jobs))
-
-
-def counts(ask: Ask) -> Counts:
-    found = ask(lambda client: count_jobs(client, "jobs"))
-    assert isinstance(found, Counts)
-    return found
-
-
-def bury(ask: Ask, causes: list[Cause]) -> list[str]:
-    """Bury a job for each cause; return their ids."""
-
-    async def put(client: RedisClient) -> list[str]:
-        await client.command("RPUSH", "jobs", *(job_bytes(number, SECRET) for number in range(len(causes))))
-        broker = Broker(client, QueueOptions())
-        claims = await broker.claim(len(causes))
-        assert isinstance(claims, Claims)
-        for job, cause in zip(claims.jobs, causes, strict=True):
-            record = Record(claims.at, "Registration", attempts=2, cause=cause)
-            await broker.settle([Settlement(job, Bury(record, cause)).entry])
-        return [job.job_id for job in claims.jobs]
-
-    found: list[str] = ask(put)
-    return found
 
 
 def test_queue_is_one_line(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,9 +18,9 @@ from attrs import frozen
 
 from tests.support.faults import faults
 from tests.support.jobs import job_bytes
+from tests.support.paths import ROOT
 from trio_worker.capture.server import open_catcher
 
-ROOT = Path(__file__).parents[2]
 SECRET = "ann.secret@example.org"
 
 

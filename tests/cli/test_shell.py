@@ -22,10 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.jobs import job_bytes
+from tests.support.paths import ROOT
 from trio_worker.cli.shell import masked_text
 from trio_worker.privacy import mask_text
 
-ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 90
 SECRET = "correct-horse"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r")

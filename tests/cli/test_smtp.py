@@ -18,11 +18,11 @@ import trustme
 from attrs import frozen
 
 from tests.support.faults import faults
+from tests.support.paths import ROOT
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.server_profile import EXTENSIONS
 
-ROOT = Path(__file__).parents[2]
 SECRET = "ann.secret@example.org"
 LOGIN = ("mailer@example.com", "correct horse")
 

@@ -29,6 +29,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from tests.support.paths import ROOT
 from tests.support.snapshot import busy
 from trio_worker.dashboard.frame import Frame, render_frame
 from trio_worker.dashboard.live import Dashboard
@@ -488,7 +489,6 @@ def start_child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
         ours, theirs = pty.openpty()
         window = Window(ours)
         window.resize(80, 24)
-        root = Path(__file__).parents[2]
         process = subprocess.Popen(
             [sys.executable, "-c", CHILD.format(before=before, then=then, every_seconds=every_seconds)],
             stdin=theirs,
@@ -496,7 +496,7 @@ def start_child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
             stderr=theirs,
             start_new_session=True,
             cwd=tmp_path,  # SIGQUIT may leave a core file
-            env=os.environ | TERMINAL | {"PYTHONPATH": str(root)},
+            env=os.environ | TERMINAL | {"PYTHONPATH": str(ROOT)},
         )
         os.close(theirs)
         children.append(Child(process, window))

@@ -15,25 +15,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.processes.test_worker import (
-    PATIENCE_SECONDS,
-    Programs,
-    assert_clean,
-    patience,
-    programs,
-    push,
-    relay,
-    times_sent,
-)
+from tests.support.catcher import times_sent
 from tests.support.faults import faults
 from tests.support.jobs import job_bytes
+from tests.support.paths import ROOT
+from tests.support.processes import PATIENCE_SECONDS, Programs, assert_clean, patience, push
 from trio_worker.capture.catcher import Catcher
 from trio_worker.queue.dead_letters import read_shelf
 from trio_worker.redis.client import RedisClient
-
-__all__ = ["programs", "relay"]  # fixtures
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.case("B9")

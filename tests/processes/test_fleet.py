@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import re
 import signal
-import struct
-import sys
 import termios
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from fcntl import ioctl
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
-from attrs import define
 
-from tests.processes.test_worker import Program, Programs, patience, programs, push, relay
 from tests.support.faults import faults
 from tests.support.jobs import job_bytes
+from tests.support.processes import Program, Programs, patience, push, told
+from tests.support.terminal import open_window
 from trio_worker.capture.catcher import Catcher
 from trio_worker.queue.keys import keys_of
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry.heartbeat import Heartbeat, write_heartbeat
 from trio_worker.worker.events import Phase
 
-ROOT = Path(__file__).parents[2]
 SECRET = "ann.secret@example.org"
-__all__ = ["programs", "relay"]
 # A worker that tells how it is ten times as often as others do, so that nobody waits long to be heard.
 QUICK = """
 import sys
@@ -42,13 +33,6 @@ sys.argv = ["trio-worker", *sys.argv[1:]]
 from trio_worker.__main__ import main
 main()
 """
-
-
-async def told(programs: Programs, *words: str, code: int = 0) -> str:
-    """Run a command beside the worker and return what it printed."""
-    program = await programs.start(*words)
-    assert await program.end() == code, (words, program.printed, program.complained)
-    return program.printed
 
 
 async def running(programs: Programs) -> tuple[Program, str]:
@@ -215,57 +199,6 @@ async def until(is_so: Callable[[], bool]) -> None:
     """Look until it is so; the patience of the test bounds it."""
     while not is_so():
         await trio.lowlevel.checkpoint()
-
-
-@define
-class Window:
-    """A terminal of 80x24 with a program in it: what it shows, and keys for it."""
-
-    fd: int
-    seen: str = ""
-
-    async def until(self, word: str) -> None:
-        """Read the screen until the last frame holds that word."""
-        while word not in self.frame:
-            await trio.lowlevel.wait_readable(self.fd)
-            self.seen += os.read(self.fd, 65536).decode("utf-8", "replace")
-
-    async def read_on(self) -> None:
-        """Read what is shown for as long as the program is there."""
-        with suppress(OSError):
-            while True:
-                await trio.lowlevel.wait_readable(self.fd)
-                self.seen += os.read(self.fd, 65536).decode("utf-8", "replace")
-
-    @property
-    def frame(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.seen.rpartition("\x1b[H")[2])
-
-    def press(self, keys: str) -> None:
-        os.write(self.fd, keys.encode())
-
-
-async def open_window(programs: Programs, *words: str) -> tuple[trio.Process, Window, list[Any]]:
-    inside, outside = pty.openpty()
-    ioctl(outside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    before = termios.tcgetattr(outside)
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "trio_worker", *words, "--config", str(programs.config)],
-        cwd=programs.folder,
-        stdin=outside,
-        stdout=outside,
-        stderr=outside,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "CI": "", "NO_COLOR": "1"},
-        preexec_fn=own_terminal,
-    )
-    programs.started.append(process)
-    os.set_blocking(inside, False)
-    return process, Window(inside), [outside, before]
-
-
-def own_terminal() -> None:
-    os.setsid()
-    ioctl(0, termios.TIOCSCTTY, 0)
 
 
 async def test_keys_of_a_running_worker(programs: Programs, real_redis: RedisClient, relay: Catcher) -> None:

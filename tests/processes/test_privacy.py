@@ -10,17 +10,15 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from tests.processes.test_fleet import open_window, told
-from tests.processes.test_worker import Programs, patience, programs, relay
 from tests.support.faults import faults
+from tests.support.processes import Programs, patience, told
+from tests.support.terminal import open_window
 from trio_worker.capture.actions import CaughtMail
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.store import MaildirStore
 from trio_worker.queue.keys import keys_of
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry import probe
-
-__all__ = ["programs", "relay"]
 
 LOCAL, TOKEN, BODY, NAME = (
     "margarete.vogelsang",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from attrs import define, evolve
 from nemesis import Proxy
 from proving_ground import Valkey
 from tests.support.bridge import Complaints
+from tests.support.catcher import times_sent
 from tests.support.faults import faults
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
@@ -99,10 +99,6 @@ async def running(reporter: Reporter, seconds: float = 90.0) -> AsyncIterator[No
             yield
             reporter.worker.drain("the test is over")
     assert reporter.board.ledger.balances, str(reporter.board.ledger)
-
-
-def times_sent(relay: Catcher) -> Counter[str]:
-    return Counter(recipient for mail in relay.mails for recipient in mail.recipients)
 
 
 async def assert_all_sent(field: Field, relay: Catcher, count: int) -> None:

@@ -7,20 +7,17 @@ import signal
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import trio
 
-from tests.processes.test_worker import Program, Programs, patience, programs, relay
 from tests.support.faults import faults
 from tests.support.jobs import job_bytes
+from tests.support.paths import ROOT
+from tests.support.processes import Program, Programs, patience
 from trio_worker.capture.catcher import Catcher
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry import probe
 
-__all__ = ["programs", "relay"]  # fixtures
-
-ROOT = Path(__file__).resolve().parents[2]
 RECORDED = textwrap.dedent("""
     import sys
     from trio_worker.__main__ import main

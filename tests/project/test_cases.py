@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 ROW = re.compile(r"^\| (?P<case>[A-E]\d+) \| (?P<fault>[^|]+) \| (?P<state>[^|]+) \| (?P<what>[^|]+) \|$", re.MULTILINE)
 COUNTS = {"A": 30, "B": 14, "C": 33, "D": 6, "E": 15}
 

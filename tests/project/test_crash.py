@@ -6,11 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).parents[2] / "tools"
+from tests.support.paths import ROOT
+
+TOOLS = ROOT / "tools"
 ROW = re.compile(
     r"^(?P<call>\w+) +(?P<points>\d+) +(?P<lost>\d+) +(?P<duplicated>\d+) +(?P<uncertain>\d+)$", re.MULTILINE
 )

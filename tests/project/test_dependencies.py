@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-ADVISORIES = tomllib.loads((Path(__file__).parents[2] / "tools" / "advisories.toml").read_text("utf-8"))["packages"]
+from tests.support.paths import ROOT
+
+ADVISORIES = tomllib.loads((ROOT / "tools" / "advisories.toml").read_text("utf-8"))["packages"]
 
 
 def installed_with(name: str, found: dict[str, Version] | None = None) -> dict[str, Version]:

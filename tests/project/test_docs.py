@@ -17,6 +17,7 @@ import pytest
 import trio
 from cyclopts.exceptions import MissingArgumentError
 
+from tests.support.paths import ROOT
 from trio_worker.bridge import open_bridge
 from trio_worker.cli import app
 from trio_worker.jobs.email_type import KINDS, FieldSpec
@@ -24,7 +25,6 @@ from trio_worker.jobs.job import Job, decode
 from trio_worker.redis.client import RedisOptions, open_redis_client
 from trio_worker.settings.reader import KEYS, TYPE_KEYS
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.support.paths import ROOT
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import InjectedFaults, parse_faults
 
-LOAD = Path(__file__).parents[2] / "tools" / "loading.py"
+LOAD = ROOT / "tools" / "loading.py"
 Done = subprocess.CompletedProcess[bytes]
 Load = Callable[..., Awaitable[Done]]
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.paths import ROOT
 from trio_worker.cli import app
 from trio_worker.settings.reader import KEYS, read_settings
 from trio_worker.settings.reader import Settings as AllSettings
 from trio_worker.settings.sources import variable_of
 from trio_worker.telemetry.metric_table import TABLE, Kind
 
-ROOT = Path(__file__).parents[2]
 OPS = ROOT / "conf" / "ops"
 GRACE_SECONDS = AllSettings().shutdown.grace_seconds
 UNITS = sorted((OPS / "systemd").glob("*.service"))

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.jobs import job_bytes
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 # Run by .ci/run itself, for they make environments.
 RUN_BY_CI = {

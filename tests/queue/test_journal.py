@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.catcher import times_sent
 from tests.support.faults import faults
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
@@ -204,10 +204,6 @@ async def run(reporter: Reporter) -> int:
         code = await reporter.run()
     assert reporter.board.ledger.balances
     return code
-
-
-def times_sent(catcher: Catcher) -> Counter[str]:
-    return Counter(recipient for mail in catcher.mails for recipient in mail.recipients)
 
 
 async def test_mails_whose_settlements_redis_did_not_take_are_settled_by_the_next_worker(

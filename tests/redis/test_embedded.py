@@ -22,6 +22,7 @@ from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.paths import ROOT
 from trio_worker.redis import embedded, embedded_server
 from trio_worker.redis.embedded import (
     AlreadyGone,
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc and waits on pidfds")
 
-ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 60.0
 CAT = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 

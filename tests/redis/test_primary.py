@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import subprocess
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -20,6 +19,7 @@ from redis import RedisError
 
 from proving_ground import Valkey
 from tests.support.bridge import Complaints
+from tests.support.catcher import times_sent
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
@@ -249,10 +249,6 @@ async def until_empty(client: RedisClient) -> None:
         if isinstance(counted, Counts) and not (counted.waiting or counted.leased or counted.delayed):
             return
         await trio.sleep(0.1)
-
-
-def times_sent(relay: Catcher) -> Counter[str]:
-    return Counter(recipient for mail in relay.mails for recipient in mail.recipients)
 
 
 async def assert_clean(client: RedisClient) -> Counts:

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from attrs import evolve
 
-from tests.smtp.test_pool import Opener, send, several
+from tests.support.pool import Opener, send, several
 from tests.support.workers import WorkerMaker
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.reload import reread

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft4Validator
 
+from tests.support.paths import ROOT
 from trio_worker.cli import app
 from trio_worker.settings.reader import KEYS, SettingFaults, read_settings
 from trio_worker.settings.schema import SCHEMA_FILE, settings_schema
 from trio_worker.settings.text import production_text
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = ROOT / "conf"
 SCHEMA = settings_schema()
 VALIDATOR = Draft4Validator(SCHEMA)
 # Keywords of later drafts are passed over by readers of draft 4, and then check nothing.

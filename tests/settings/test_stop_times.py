@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.paths import ROOT
 from trio_worker.cli import app
 from trio_worker.settings.stop_times import StopTime, find_stop_times, seconds_of
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from trio_worker.settings.reader import KEYS, Settings, read_settings
 from trio_worker.settings.schema import schema_text
 from trio_worker.settings.text import dev_text, production_text, settings_reference
 from trio_worker.telemetry import metric_table
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import trio
 import trio.testing
 from attrs import evolve
 
+from tests.support.catcher import times_sent
 from tests.support.faults import faults
 from tests.support.jobs import job_bytes
 from tests.support.relay import CHUNKED, FakeTransport, accept_all, session_on
@@ -40,10 +40,6 @@ def deep_worker(workers: WorkerMaker, relay: Catcher, ignored: tuple[str, ...] =
     options = workers.options(relay.port, number_workers=6, pool=PoolOptions(max_size=3, pipeline_depth=16))
     own = evolve(options.relay, options=evolve(options.relay.options, ignore_ehlo=ignored))
     return workers.make(evolve(options, relay=own, **changes))
-
-
-def times_sent(relay: Catcher) -> Counter[str]:
-    return Counter(recipient for mail in relay.mails for recipient in mail.recipients)
 
 
 @pytest.mark.parametrize("ignored", MODES)

@@ -13,9 +13,9 @@ from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.pool import MAIL, Opener, send, several
 from tests.support.relay import FakeTransport, session_on
 from trio_worker.smtp.connection import IDLE_SECONDS, Connection
-from trio_worker.smtp.conversation import Envelope
 from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionFailed,
@@ -24,65 +24,20 @@ from trio_worker.smtp.events import (
     PlacesSuspended,
 )
 from trio_worker.smtp.opener import PROVEN_SECONDS
-from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome, Trouble, Uncertain
+from trio_worker.smtp.outcome import Accepted, FailureKind, Trouble, Uncertain
 from trio_worker.smtp.pool import SUSPENDED_SECONDS, Pool, PoolClosed, PoolOptions, open_pool
 from trio_worker.smtp.relay import Timeouts
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Session
 from trio_worker.worker.events import Event
 
-MAIL = Envelope("us@example.com", ("a@example.org",), b"x\r\n")
 REFUSED = Trouble(FailureKind.CONNECT, Stage.CONNECT, "nobody listens")
 SMALL = PoolOptions(max_size=2, min_idle=0)
-
-
-@define
-class Opener:
-    """Opens fake sessions, one second each, or fails as told."""
-
-    troubles: list[Trouble | None] = field(factory=list)
-    transports: list[FakeTransport] = field(factory=list)
-    opening: int = 0
-    most_at_once: int = 0
-    tries: int = 0
-
-    async def __call__(self) -> Session | Trouble:
-        self.tries += 1
-        self.opening += 1
-        self.most_at_once = max(self.most_at_once, self.opening)
-        try:
-            await trio.sleep(1)
-        finally:
-            self.opening -= 1
-        trouble = self.troubles.pop(0) if self.troubles else None
-        if trouble is not None:
-            return trouble
-        self.transports.append(FakeTransport())
-        return session_on(self.transports[-1])
 
 
 def is_whole(pool: Pool) -> bool:
     """Whether each place has come back to the channel."""
     return (pool.free, pool.borrowed, pool.kept) == (pool.size, 0, 0) and pool.size == pool.options.max_size
-
-
-async def send(pool: Pool) -> Outcome | Trouble | PoolClosed:
-    async with pool.borrow() as lane:
-        if not isinstance(lane, Connection):
-            return lane
-        return await lane.deliver(MAIL)
-
-
-async def several(pool: Pool, count: int) -> list[Outcome | Trouble | PoolClosed]:
-    found: list[Outcome | Trouble | PoolClosed] = []
-
-    async def one() -> None:
-        found.append(await send(pool))
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(count):
-            nursery.start_soon(one)
-    return found
 
 
 async def test_nothing_is_opened_while_trouble_stands() -> None:

@@ -17,7 +17,8 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.processes.test_worker import Programs, patience, programs, push, relay
+from tests.support.paths import ROOT
+from tests.support.processes import Programs, patience, push
 from tests.support.snapshot import busy, draining, fresh, without_redis, without_relay
 from trio_worker.capture.catcher import Catcher
 from trio_worker.cli import app
@@ -39,12 +40,10 @@ from trio_worker.telemetry.http_server import (
 )
 from trio_worker.telemetry.snapshot import Snapshot
 
-__all__ = ["programs", "relay"]
 PAGES: Pages = {
     "/livez": lambda: page_of_text(200, "ok\n"),
     "/readyz": lambda: page_of_json(503, {"ready": False}),
 }
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
+from tests.support.paths import ROOT
 from trio_worker.testing import (
     BlockingMails,
     BlockingMailWorker,
@@ -25,7 +26,7 @@ from trio_worker.testing import (
 )
 from trio_worker.trio_thread import TrioThreadOverError
 
-PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "testing.md").read_text("utf-8")
 EXAMPLES = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
 JOB = mail_job("Registration", email="ann@example.com", username="Ann", token="abc")
 PATIENCE_SECONDS = 90

@@ -13,13 +13,11 @@ import pytest
 import trio
 import trio.testing
 
-from tests.processes.test_worker import Programs, patience, programs, push, relay
+from tests.support.processes import Programs, patience, push
 from trio_worker.capture.catcher import Catcher
 from trio_worker.redis.client import RedisClient
 from trio_worker.worker.events import Phase, PhaseChanged
 from trio_worker.worker.systemd import Supervisor, find_supervisor
-
-__all__ = ["programs", "relay"]
 
 
 @pytest.fixture(params=["path", "abstract"])
