@@ -314,7 +314,7 @@ def test_content_has_no_line_end_but_crlf(before: bytes, at_once: int, chunking:
     is_sound = re.fullmatch(rb"(?:[^\r\n]|\r\n)*", content) is not None
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("trio_worker.smtp.conversation._LOOKED_AT_ONCE", at_once)
+        patched.setattr("trio_worker.smtp.conversation._CHECKED_OCTETS", at_once)
         transaction = conversation.begin(envelope)
 
     assert (transaction.outcome is None) == is_sound

@@ -1,4 +1,4 @@
-"""Pure. How long a relay in trouble is left alone before it is tried again."""
+"""Pure. Backoff times for a relay in trouble. A module by itself, because the breaker and the pool both use it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from attrs import frozen
 
 @frozen
 class BackOff:
-    """Waits between probes: doubling from ``first_seconds`` to ``cap_seconds``."""
+    """Exponential backoff: the waits double from ``first_seconds`` up to ``cap_seconds``."""
 
     first_seconds: float
     cap_seconds: float
 
 
-# A refused login is tried rarely: relays lock an account that fails often, and only a human mends a password.
+# After a refused login tries are rare: relays lock an account that fails often, and only an operator can correct it.
 LOGIN_BACKOFF = BackOff(60.0, 900.0)
-# Anything else may mend itself in a moment; a minute is the longest that mail then waits for nothing.
+# Other trouble may end by itself at any moment; mail then waits a minute at most.
 OTHER_BACKOFF = BackOff(1.0, 60.0)

@@ -1,4 +1,4 @@
-"""Pure. What a relay offers in its EHLO reply."""
+"""Pure. Capabilities of a relay: the extensions that it offers in its EHLO reply."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from attrs import frozen
 
 @frozen
 class Capabilities:
-    """What the relay offered in its EHLO reply, less what the operator told us to ignore."""
+    """The extensions that the relay offered in its EHLO reply, without those in ``smtp.ignore_ehlo``."""
 
     pipelining: bool = False
     chunking: bool = False
@@ -17,17 +17,17 @@ class Capabilities:
     smtputf8: bool = False
     starttls: bool = False
     has_size: bool = False
-    size_limit_bytes: int = 0  # 0: no limit was named
+    size_limit_bytes: int = 0  # 0: no limit given
     auth: frozenset[str] = frozenset()
     keywords: tuple[str, ...] = ()
 
 
 def read_ehlo(text: str, ignored: Iterable[str] = ()) -> Capabilities:
-    """Read the lines of an EHLO reply (RFC 5321 4.1.1.1): the first is a greeting, each other one an extension."""
+    """Read the lines of an EHLO reply (RFC 5321 4.1.1.1): the first is a greeting, every other one an extension."""
     ignored_words = {word.upper() for word in ignored}
     offered: dict[str, list[str]] = {}
     for line in text.splitlines()[1:]:
-        # Some relays write AUTH=LOGIN beside the standard form for clients of the last century.
+        # Some relays also write AUTH=LOGIN, the form before the standard, for very old clients.
         word, *arguments = line.upper().replace("AUTH=", "AUTH ", 1).split() or [""]
         if word and word not in ignored_words:
             offered.setdefault(word, []).extend(arguments)

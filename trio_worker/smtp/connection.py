@@ -1,4 +1,4 @@
-"""Trio. One open connection to the relay: it drives a conversation over a transport and owns its end."""
+"""Trio. One open connection to the relay: runs the SMTP conversation over a transport, and closes it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Session
 from trio_worker.smtp.trace import TraceLine, trace_line_of
 
-# A connection that was idle for longer may have died unseen: its next message waits for the replies to RCPT.
+# A connection that was idle for longer may be dead without our knowing: its next message waits for the replies to RCPT.
 IDLE_SECONDS = 5.0
-# QUIT is a courtesy: a relay that does not answer it in this time is left without. At the end of a drain that, and the
-# settlements after it, must fit into the second that a worker may take beyond its grace.
+# How long to wait for the reply to QUIT, which is a courtesy. At the end of a drain this, and the settlements after it,
+# must fit into the second that a worker may take beyond its grace.
 QUIT_SECONDS = 0.5
-# A message of that size is worth more writes, which cost some microseconds each, for fewer copies.
+# From this size on a message is written in pieces: more writes, some microseconds each, but fewer copies.
 LARGE_BYTES = 262_144
 
 
@@ -33,7 +33,7 @@ OnTrace: TypeAlias = Callable[[TraceLine], object]
 
 
 class _Wire(asyncio.Protocol):
-    """What asyncio tells of the transport, handed straight on: its callbacks run in the trio thread."""
+    """The asyncio protocol of a connection; its callbacks run in the trio thread and are passed on at once."""
 
     def __init__(self, received: Callable[[bytes], None], ended: Callable[[FailureKind, str], None]) -> None:
         self._received, self._ended = received, ended
@@ -53,14 +53,14 @@ class _Wire(asyncio.Protocol):
 
 @define(eq=False)
 class Connection:
-    """One connection, and the messages in flight on it; one task has it at a time.
+    """One connection, and the messages in flight on it; one task uses it at a time.
 
-    That task begins messages, writes them with `flush`, and waits with `outcomes` for what became of them. ``window``
-    is how many messages in flight the connection has earned: one at first, one more for each message that was accepted,
-    and one again when the relay refuses something for now.
+    That task begins messages, writes them with `flush`, and waits with `outcomes` for their outcomes. ``window`` is the
+    number of messages that may be in flight: one at first, one more for each message that was accepted, and one again
+    after a transient refusal.
 
-    `close` or `abort` ends it and is the owner's to call; after either, or once `end` is set, it is never used again.
-    `watch` must run beside it: without it a relay that falls silent is waited for without an end.
+    The owner ends it with `close` or `abort`; after either, or once `end` is set, it is never used again. `watch` must
+    run in the background: without it a silent relay would be waited for without a time limit.
     """
 
     connection_id: int
@@ -74,7 +74,7 @@ class Connection:
     _waiting: trio.lowlevel.Task | None = None  # for outcomes
     _over: trio.Event = field(factory=trio.Event)
     _quiet: trio.Event = field(factory=trio.Event)
-    _taken_bytes: int = 0  # of all that was written, by the kernel, when the connection was last looked at
+    _taken_bytes: int = 0  # of the bytes written, how many the kernel had taken at the last check
     _progress_at: float = field(factory=trio.current_time)
     _state_since: float = field(factory=trio.current_time)
     _on_trace: OnTrace | None = None
@@ -94,7 +94,7 @@ class Connection:
 
     @property
     def in_flight(self) -> int:
-        """Messages whose outcome nobody has been told yet."""
+        """Messages whose outcome has not been returned to the owner yet."""
         return self.conversation.in_flight + len(self._decided)
 
     @property
@@ -103,9 +103,9 @@ class Connection:
         return not self.delivered or trio.current_time() - self.used_at > IDLE_SECONDS
 
     def room(self, depth: int, in_flight: int) -> int:
-        """Return how many more messages may go beside those ``in_flight``, with ``depth`` of them at the most.
+        """Return how many more messages may be sent besides those ``in_flight``, ``depth`` in all at the most.
 
-        That is what the connection has earned, and what the relay's extensions allow.
+        The limits are the connection's ``window`` and what the relay's extensions allow.
         """
         if self.conversation.end is not None:
             return 0
@@ -115,14 +115,14 @@ class Connection:
         elif capabilities.chunking:
             most = min(self.window, depth)
         else:
-            # With DATA the envelope of the next message rides with the content of the one before, and nothing further.
+            # With DATA only the envelope of the next message can be written together with the content of this one.
             most = min(self.window, depth, 2)
         return max(0, most - in_flight)
 
     def begin(self, envelope: Envelope, now: float) -> Transaction:
-        """Begin one message; `flush` writes all that have begun together, `outcomes` returns each. Never awaits.
+        """Begin one message; `flush` writes all messages that have begun, `outcomes` returns each. Never awaits.
 
-        One that this relay cannot take has its outcome at once. ``now`` is the local clock.
+        A message that this relay cannot take has its outcome at once. ``now`` is the local clock.
         """
         transaction = self.conversation.begin(envelope)
         transaction.began = now
@@ -131,17 +131,18 @@ class Connection:
         return transaction
 
     def flush(self, now: float) -> None:
-        """Write what has begun, in one write as far as the relay's extensions allow it. Never awaits."""
+        """Write the messages that have begun, in as few writes as the relay's extensions allow. Never awaits."""
         if self.conversation.awaited is None:
-            self._progress_at = now  # the relay owes us nothing before this
+            self._progress_at = now  # until now no reply was due
         self._flush(now)
 
     async def outcomes(self) -> list[Transaction]:
-        """Wait until the outcome of one message or more is known; return those, each once; none after a `nudge`.
+        """Wait until at least one outcome is known; return those messages, each once; none after a `nudge`.
 
-        Only final replies, `watch` and `abort` decide; something must be in flight. There is no checkpoint where an
-        outcome is known already. A cancel aborts the connection: what is not out yet was not sent, what waits for its
-        final reply is uncertain. Both are returned; the caller has told them before its next checkpoint.
+        Outcomes come from final replies, `watch` and `abort`; at least one message must be in flight. If an outcome is
+        known already there is no checkpoint. A cancel aborts the connection: a message that was not written in full is
+        `NotSent`, one that waits for its final reply is `Uncertain`. Both are returned, and the caller must record them
+        before its next checkpoint.
         """
         if not self._decided:
             self._waiting = trio.lowlevel.current_task()
@@ -154,18 +155,18 @@ class Connection:
         return decided
 
     def nudge(self) -> None:
-        """Wake whoever waits for outcomes: there is something else to see to. Never awaits."""
+        """Wake the task that waits for outcomes, because there is something else to do. Never awaits."""
         if self._waiting is not None:
             trio.lowlevel.reschedule(self._waiting)
             self._waiting = None
 
     def nudge_if_silent(self, since: float) -> None:
-        """Wake whoever waits for outcomes if the relay has answered nothing after ``since``. Never awaits."""
+        """Wake the task that waits for outcomes if the relay has not replied after ``since``. Never awaits."""
         if self._progress_at < since:
             self.nudge()
 
     async def deliver(self, envelope: Envelope) -> Outcome:
-        """Send one message over a connection with nothing in flight, and return what became of it; see `outcomes`."""
+        """Send one message over a connection with none in flight, and return its outcome; see `outcomes`."""
         now = trio.current_time()
         transaction = self.begin(envelope, now)
         self.flush(now)
@@ -174,11 +175,11 @@ class Connection:
         return transaction.outcome
 
     async def watch(self) -> None:
-        """End the connection when the relay, owing us something, is silent for too long; return when it is over.
+        """End the connection if a reply is due and the relay is silent for too long; return when it is over.
 
-        A complete reply is a sign of life, and so is a kernel that goes on taking what we wrote.
+        Signs of life are a complete reply, and a kernel that still takes bytes from our buffer.
         """
-        # A message that is sent while this sleeps has at least that much time.
+        # A message that is sent while this task sleeps has at least this long.
         soonest = min(self.timeouts.command_seconds, self.timeouts.final_reply_seconds)
         due = trio.current_time() + soonest
         while not self.end:
@@ -195,7 +196,7 @@ class Connection:
                 self.lose(FailureKind.TIMEOUT, f"no answer within {self._patience_seconds():g} s")
 
     async def close(self) -> None:
-        """Say QUIT, wait for its answer a moment, and end the connection, whatever happens."""
+        """Say QUIT, wait `QUIT_SECONDS` for its reply, and end the connection in any case."""
         try:
             if not self.end and not self.conversation.in_flight:
                 self.conversation.quit()
@@ -211,11 +212,11 @@ class Connection:
             await self._quiet.wait()
 
     def abort(self) -> None:
-        """End the connection at once; what it had not handed to the kernel is dropped. Never awaits."""
+        """End the connection at once; bytes that the kernel has not taken are dropped. Never awaits."""
         self.lose(FailureKind.CANCELLED, "we ended it")
 
     def lose(self, how: FailureKind, what: str) -> None:
-        """Note the end of the connection and make sure of it."""
+        """Record why the connection ended, and abort the transport."""
         self.conversation.lose(how, what, unsent_bytes(self.session.transport))
         self._tell_decided()
 
@@ -245,7 +246,7 @@ class Connection:
             self._on_trace(trace_line_of(stage, transaction, reply, seconds, self.connection_id))
 
     def _give_up(self, _raise_cancel: object) -> trio.lowlevel.Abort:
-        """Decide everything at the moment of the cancel: no more of a message may leave between it and the end."""
+        """Decide all outcomes at the moment of the cancel: after it no more bytes of a message may leave."""
         if self.conversation.end is None:
             self.lose(FailureKind.CANCELLED, "given up before the relay answered")
         return trio.lowlevel.Abort.FAILED
@@ -280,11 +281,11 @@ class Connection:
             self.session.transport.write(b"".join(pieces))
             return
         for piece in pieces:
-            # What the kernel does not take at once is copied by asyncio; a view keeps that from being done twice.
+            # asyncio copies what the kernel does not take at once; with a view it is copied once, not twice.
             self.session.transport.write(memoryview(piece))
 
     def _tell_decided(self) -> None:
-        """Wake whoever waits for what is decided now; make sure of the connection's end once it is over."""
+        """Wake the task that waits for outcomes, if there are any; abort the transport if the connection is over."""
         decided = self.conversation.take_decided()
         if decided:
             now = self.used_at = trio.current_time()

@@ -1,6 +1,6 @@
-"""Pure. The client's side of an SMTP session after its opening: mails and reply bytes in, bytes and outcomes out.
+"""Pure. The client's side of an SMTP session after the handshake: mails and reply bytes in, bytes and outcomes out.
 
-How a transaction travels depends on what EHLO offered:
+How a transaction is written depends on what EHLO offered:
 
 =====================  ==================================================  ===========
 offered                written together                                    round trips
@@ -15,12 +15,13 @@ neither                one command at a time                               4 or 
 The rules that make this safe:
 
 * Success is decided by the final reply alone.
-* Count and class of the replies are invariants. One too many, or one of a class that the command cannot earn, ends the
-  conversation: it is never resynchronised by guessing.
-* A MAIL that is written while an earlier outcome is open, or after a transaction that may still stand, is preceded by
-  RSET in the same write: a refused BDAT can leave the old sender standing, and the next message would go out under it.
-* Content is one single ``BDAT n LAST`` (RFC 3030): other chunks are delayed or mishandled by known relays.
-* QUIT is never written in a group with anything else.
+* Number and class of the replies are invariants. One reply too many, or one of a class that the command cannot have,
+  ends the conversation: there is no guessing which reply belongs to which command.
+* A MAIL that is written while an earlier outcome is open, or while the relay may still have an earlier transaction, has
+  RSET before it in the same write: after a refused BDAT the old sender may remain, and the next message would go out
+  under it.
+* The content is one single ``BDAT n LAST`` (RFC 3030): known relays delay or mishandle other chunks.
+* QUIT is never written together with anything else.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ from trio_worker.smtp.outcome import (
 )
 from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
 
-# What a path may not hold on the wire: controls, space, DEL and the brackets that would end it (RFC 5321 4.1.2).
+# Not allowed in a path on the wire: controls, space, DEL and the brackets that would end it (RFC 5321 4.1.2).
 _UNSAFE_IN_PATH = re.compile(r"[\x00-\x20\x7f<>]")
 
-# Octets of a large content that are turned into text at once, for their line ends.
-_LOOKED_AT_ONCE = 65_536
+# A large content is checked for its line ends in pieces of this many octets.
+_CHECKED_OCTETS = 65_536
 
-# The first digits that each command can earn (RFC 5321 4.3.2). DATA alone is answered by 3xx, and never by 2xx.
+# The first digits that a reply to each command can have (RFC 5321 4.3.2). Only DATA has 3xx, and it never has 2xx.
 _CLASSES: dict[Stage, frozenset[int]] = {
     Stage.MAIL: frozenset({2, 4, 5}),
     Stage.RCPT: frozenset({2, 4, 5}),
@@ -67,7 +68,7 @@ _CLOSING_CODE = 421
 
 @frozen
 class Envelope:
-    """One message ready for the wire: bare addresses and canonical content (CRLF ends every line, the last too).
+    """One message ready to be sent: bare addresses and canonical content (every line ends with CRLF, the last one too).
 
     ``awaits_recipients`` makes the content wait for the replies to RCPT, so that a connection that ends before them
     proves that nothing was accepted.
@@ -83,17 +84,16 @@ class Envelope:
 
 @define(eq=False)
 class Transaction:
-    """One message on its way; ``outcome`` is None until it is decided, then it never changes.
+    """One message in flight; ``outcome`` is None until it is decided, then it never changes.
 
-    ``began`` and ``seconds``, from MAIL to the deciding reply, are set by whoever drives the conversation: it has no
-    clock.
+    ``began`` and ``seconds``, from MAIL to the deciding reply, are set by the connection: a conversation has no clock.
     """
 
     envelope: Envelope
     outcome: Outcome | None = None
     began: float = 0.0
     seconds: float = 0.0
-    end_offset_bytes: int | None = None  # of the connection's written bytes, where this message is complete
+    end_offset_bytes: int | None = None  # the connection's ``written_bytes`` when this message was complete
     mail_accepted: bool = False
     sender_refusal: Reply | None = None
     rcpts_answered: int = 0
@@ -105,7 +105,7 @@ class Transaction:
 
     @property
     def refused_so_far(self) -> Refused | None:
-        """The refusal of the sender or of every recipient, if that is what the replies so far amount to."""
+        """The refusal, if the replies so far have refused the sender or every recipient."""
         if self.sender_refusal is not None:
             return Refused(self.sender_refusal)
         if self.refusals and self.rcpts_answered == len(self.envelope.recipients) == len(self.refusals):
@@ -113,60 +113,60 @@ class Transaction:
         return None
 
     def refused(self, reply: Reply) -> Refused:
-        """Name the refusal that decided: an earlier one, which ``reply`` then only follows from, else ``reply``."""
+        """Return the refusal that decided: an earlier one, of which ``reply`` is only a consequence, else ``reply``."""
         return self.refused_so_far or Refused(reply, tuple(self.refusals))
 
 
 @define(eq=False)
 class _Step:
-    """What is written together: commands with the replies that they earn, or a content; all of one transaction."""
+    """Bytes that are written together: commands and the stages of their replies, or a content; of one transaction."""
 
     stages: tuple[Stage, ...]
     transaction: Transaction | None
     wire: bytes
-    waits: bool = False  # for every earlier reply
-    content: bytes = b""  # follows the commands, as it is
+    waits: bool = False  # until all earlier replies have come
+    content: bytes = b""  # written after the commands, unchanged
 
 
 @define
 class Conversation:
-    """A session with one relay, from the first MAIL to QUIT; no sockets, no clock.
+    """The SMTP dialogue with one relay, from the first MAIL to QUIT; it has no socket and no clock.
 
-    ``begin`` and ``quit`` queue what is to be said, ``receive`` takes what was answered; after one or more such calls
-    ``take_outgoing`` gives the bytes to write now, and the transactions carry what was decided. ``lose`` ends the
-    conversation when the connection did. Once ``end`` is set the connection is to be aborted and never used again.
+    ``begin`` and ``quit`` queue commands, ``receive`` takes replies; after one or more such calls ``take_outgoing``
+    returns the bytes to write now, and the transactions have the outcomes that were decided. Call ``lose`` when the
+    connection ended. Once ``end`` is set the connection must be aborted and never used again.
     """
 
     capabilities: Capabilities
     delivered: int = 0
     end: Loss | None = None
-    replies: int = 0  # complete ones so far: the progress that a deadline waits for
+    replies: int = 0  # complete ones so far; the connection's timeout starts again with each
     written_bytes: int = 0
     last_reply: Reply | None = None
-    # Told of each reply, before it is taken: for whoever traces the connection.
+    # Called with each reply before it is processed, while the connection is traced.
     on_reply: Callable[[Stage, Transaction | None, Reply], object] | None = None
     _todo: deque[_Step] = field(factory=deque)
-    _expected: deque[_Step] = field(factory=deque)  # written, and not answered in full
-    _answered: int = 0  # replies to the first of them
-    _open: dict[Transaction, None] = field(factory=dict)  # in the order of their beginning
+    _expected: deque[_Step] = field(factory=deque)  # written, and not all of their replies have come
+    _answered: int = 0  # number of replies to the first of them so far
+    _open: dict[Transaction, None] = field(factory=dict)  # in the order in which they began
     _decided: list[Transaction] = field(factory=list)
     _reader: ReplyReader = field(factory=ReplyReader)
     _outgoing: list[bytes] = field(factory=list)
-    _awaits_go_ahead: bool = False  # DATA is out: nothing may follow before its reply (RFC 2920 3.1)
-    _stands: bool = False  # a transaction may be open at the relay where the next MAIL arrives
+    _awaits_go_ahead: bool = False  # DATA is written: nothing may follow before its reply (RFC 2920 3.1)
+    _stands: bool = False  # the relay may have an open transaction when the next MAIL arrives
 
     @property
     def in_flight(self) -> int:
-        """Messages whose outcome is open."""
+        """Messages whose outcome is not known yet."""
         return len(self._open)
 
     @property
     def awaited(self) -> Stage | None:
-        """The stage of the reply that is due next; None while the relay owes us nothing."""
+        """The stage of the next reply; None while no reply is due."""
         return self._expected[0].stages[self._answered] if self._expected else None
 
     def begin(self, envelope: Envelope) -> Transaction:
-        """Queue one message; a mail that this relay cannot take is decided at once, without a byte written."""
+        """Queue one message; a mail that this relay cannot take is decided at once, and nothing is written."""
         transaction = Transaction(envelope)
         if self.end is not None:
             transaction.outcome = NotSent(self.end)
@@ -180,30 +180,30 @@ class Conversation:
         return transaction
 
     def quit(self) -> None:
-        """Queue QUIT; only for a conversation with nothing in flight."""
+        """Queue QUIT; only if no message is in flight."""
         self._todo.append(_Step((Stage.QUIT,), None, b"QUIT\r\n", waits=True))
 
     def is_complete(self, transaction: Transaction, unsent_bytes: int) -> bool:
-        """Whether all of a message was written and may be out, when so many of the last bytes surely are not."""
+        """Whether a message was written in full and may have been sent; the last ``unsent_bytes`` were surely not."""
         sent_bytes = self.written_bytes - sum(map(len, self._outgoing)) - unsent_bytes
         return transaction.end_offset_bytes is not None and transaction.end_offset_bytes <= sent_bytes
 
     def take_decided(self) -> list[Transaction]:
-        """Return the messages that were decided since the last time, but for those that `begin` decided."""
+        """Return the messages that were decided since the last call, without those that `begin` decided."""
         decided, self._decided = self._decided, []
         return decided
 
     def take_outgoing(self) -> list[bytes]:
-        """Return what is to be written now; the caller has then written it or lost the connection.
+        """Return the bytes to write now; the caller must write them or end the connection.
 
-        It comes in pieces, so that a large content need not be copied.
+        They are in pieces, so that a large content is not copied.
         """
         self._pump()
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
 
     def receive(self, received: bytes) -> None:
-        """Take bytes from the relay, cut anywhere."""
+        """Take bytes from the relay, in whatever pieces they arrive."""
         self._reader.put(received)
         while self.end is None:
             if self._accept_at_once():
@@ -217,14 +217,14 @@ class Conversation:
                     self._finish(FailureKind.GARBLED, what)
 
     def lose(self, how: FailureKind, what: str, unsent_bytes: int = 0) -> None:
-        """End the conversation with the connection; ``unsent_bytes`` of the last writes provably never left us."""
+        """End the conversation because the connection ended; the last ``unsent_bytes`` written were never sent."""
         if self.end is None:
             self._finish(how, what, unsent_bytes=unsent_bytes)
 
-    # What follows decides; nothing in it awaits.
+    # The methods below decide the outcomes; none of them awaits.
 
     def _steps(self, transaction: Transaction) -> list[_Step]:
-        """Return MAIL, every RCPT, and DATA or BDAT with the content, cut where something must wait for replies."""
+        """Return MAIL, every RCPT, and DATA or BDAT with the content, as steps between which replies are awaited."""
         envelope, offers = transaction.envelope, self.capabilities
         commands = [_mail_command(envelope, offers), "RCPT TO:<" + ">\r\nRCPT TO:<".join(envelope.recipients) + ">\r\n"]
         content, last = b"", Stage.DATA
@@ -247,7 +247,7 @@ class Conversation:
         return steps
 
     def _pump(self) -> None:
-        """Move to the wire whatever need not wait for a reply."""
+        """Write all steps that need not wait for a reply."""
         while self._todo and not self._awaits_go_ahead:
             if self._todo[0].waits and self._expected:
                 return
@@ -267,15 +267,15 @@ class Conversation:
         self._awaits_go_ahead = last is Stage.DATA
         if last is Stage.FINAL and step.transaction is not None:
             step.transaction.end_offset_bytes = self.written_bytes
-            # The dot clears a transaction whatever its reply (RFC 5321 4.1.1.4); a refused BDAT may not.
+            # The final dot ends a transaction whatever the reply is (RFC 5321 4.1.1.4); a refused BDAT may not.
             self._stands = self.capabilities.chunking
 
     def _accept_at_once(self) -> bool:
-        """Take all replies to a message that went in one step, if all of them say yes and have come."""
+        """Process all replies to a message that was written in one step at once, if all have come and are 2xx."""
         step = self._expected[0] if self._expected and not self._answered else None
         if step is None or step.transaction is None or len(step.stages) < 3 or step.stages[-1] is not Stage.FINAL:
             return False
-        # Whoever traces is told of each reply by itself.
+        # A trace needs each reply by itself.
         raw = self._reader.read_acceptances(len(step.stages)) if self.on_reply is None else None
         if raw is None:
             return False
@@ -339,7 +339,7 @@ class Conversation:
             transaction.refusals.append(Refusal(recipient, reply))
 
     def _drop_if_refused(self, transaction: Transaction) -> None:
-        """Decide a refused transaction early if all that is left of it is still unwritten."""
+        """Decide a refused transaction early, if none of its written commands waits for a reply."""
         refused = transaction.refused_so_far
         if refused is None or any(step.transaction is transaction for step in self._expected):
             return
@@ -351,21 +351,21 @@ class Conversation:
         if reply.code // 100 != 3:
             self._decide(transaction, transaction.refused(reply))
             return
-        # With nobody to receive it, only the dot is owed: the relay must then take nothing (RFC 2920 3.1).
+        # If no recipient was accepted, send only the dot: the relay must then refuse (RFC 2920 3.1).
         content = b"" if transaction.accepted_recipients == 0 else dot_stuffed(transaction.envelope.content)
         self._todo.appendleft(_Step((Stage.FINAL,), transaction, content, content=b".\r\n"))
 
     def _note_final(self, transaction: Transaction, reply: Reply) -> None:
         is_lone_dot = not self.capabilities.chunking and transaction.accepted_recipients == 0
         if is_lone_dot or not reply.is_positive:
-            # 2xx to the lone dot of a message that nobody was to receive says no more than that it was read.
+            # A 2xx to the lone dot of a message without recipients does not mean that a mail was accepted.
             self._decide(transaction, transaction.refused(reply))
             return
         self.delivered += 1
         self._stands = bool(self._expected) and self._stands
         self._decide(transaction, Accepted(reply, tuple(transaction.refusals)))
         if transaction.refused_so_far is not None:
-            # Accepted for whom? The relay's state is not ours: believe the final reply, trust nothing after it.
+            # Accepted for whom? The relay's state differs from ours: believe the final reply, trust nothing after it.
             self._finish(FailureKind.GARBLED, "a message was accepted whose sender or recipients were refused", reply)
 
     def _decide(self, transaction: Transaction, outcome: Outcome) -> None:
@@ -374,7 +374,7 @@ class Conversation:
         self._decided.append(transaction)
 
     def _finish(self, how: FailureKind, what: str, reply: Reply | None = None, *, unsent_bytes: int = 0) -> None:
-        """End everything: each open message learns whether it can have been accepted."""
+        """End the conversation, and decide for each open message whether it may have been accepted."""
         stage = self.awaited or Stage.CONNECT
         had_delivered = self.delivered > 0
         self.end = Loss(how, stage, what, reply, had_delivered=had_delivered)
@@ -391,14 +391,14 @@ class Conversation:
         refused = transaction.refused_so_far
         if refused is not None and loss.how is not FailureKind.GARBLED:
             return refused
-        # After 421 the relay reads no further command, so what it has not answered it has not taken (RFC 5321 3.8).
+        # After 421 the relay reads no further command: a message without a reply was not accepted (RFC 5321 3.8).
         if loss.how is FailureKind.CLOSING or not self.is_complete(transaction, unsent_bytes):
             return NotSent(loss)
         return Uncertain(loss)
 
 
 def dot_stuffed(content: bytes) -> bytes:
-    """Double each dot that begins a line (RFC 5321 4.5.2), the first line's too."""
+    """Double the dot at the beginning of each line (RFC 5321 4.5.2), the first line too."""
     stuffed = content.replace(b"\r\n.", b"\r\n..")
     return b"." + stuffed if stuffed.startswith(b".") else stuffed
 
@@ -411,22 +411,22 @@ def _mail_command(envelope: Envelope, capabilities: Capabilities) -> str:
 
 
 def _has_only_crlf(content: bytes) -> bool:
-    """Whether each CR is followed by an LF, and each LF follows a CR, in octets that end with CRLF.
+    """Whether all line ends are CRLF, in octets that end with CRLF.
 
-    What notes line ends for text files needs a fourth of the time of counting them, and one pass.
+    Python's decoder for the line ends of text files needs a quarter of the time of counting them, and one pass.
     """
-    notes = io.IncrementalNewlineDecoder(None, translate=False)
-    for start in range(0, len(content), _LOOKED_AT_ONCE):
-        notes.decode(content[start : start + _LOOKED_AT_ONCE].decode("latin-1"))
-    return notes.newlines == "\r\n"
+    decoder = io.IncrementalNewlineDecoder(None, translate=False)
+    for start in range(0, len(content), _CHECKED_OCTETS):
+        decoder.decode(content[start : start + _CHECKED_OCTETS].decode("latin-1"))
+    return decoder.newlines == "\r\n"
 
 
 def _why_unsendable(envelope: Envelope, capabilities: Capabilities) -> str:
-    """Say why this relay cannot take this message, or nothing.
+    """Return why this relay cannot take this message, "" if it can.
 
-    The last checks repeat what composing has promised: nothing that could end a command or a message early may reach
-    the wire, whatever went wrong above. Behind BDAT its length alone ends a message (RFC 3030, 2), but who forwards it
-    may do so by DATA.
+    The last checks repeat what the composer guarantees: whatever went wrong there, nothing that could end a command or
+    a message early may be written. With BDAT only its length ends a message (RFC 3030, 2), but the relay may forward
+    it with DATA.
     """
     size_bytes = len(envelope.content)
     if capabilities.size_limit_bytes and size_bytes > capabilities.size_limit_bytes:

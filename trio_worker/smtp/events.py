@@ -1,4 +1,4 @@
-"""Pure. What happens to connections: the events that the pool publishes, and what is shown of each one."""
+"""Pure. Events of connections, which the pool publishes, and the state of a connection as a dashboard shows it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trio_worker.smtp.outcome import Trouble
 
 @frozen
 class ConnectionView:
-    """What a dashboard shows of a connection."""
+    """The state of one connection, as a dashboard shows it."""
 
     connection_id: int
     state: str
@@ -25,7 +25,7 @@ class ConnectionView:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a mail is under way on it."""
+        """Whether a mail is being sent over it."""
         return self.state not in {"idle", "closed"}
 
 
@@ -55,12 +55,12 @@ class ConnectionFailed:
     """A connection to the relay could not be opened."""
 
     trouble: Trouble
-    ceiling: int | None = None  # the pool's new limit, where others work and it shrank
+    ceiling: int | None = None  # connections that work; None if there is no other
 
 
 @frozen
 class PlacesSuspended:
-    """The pool does without some connections for ``seconds``: none more can be opened, though others work."""
+    """The pool leaves places empty for ``seconds``: a connection could not be opened while others work."""
 
     trouble: Trouble
     seconds: float

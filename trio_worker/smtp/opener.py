@@ -1,4 +1,4 @@
-"""Trio. Opens sessions with the relay for the pool, one at a time while nothing proves that the relay lets us in."""
+"""Trio. Opens sessions for the pool: one at a time, until one has shown that the relay accepts our login."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trio_worker.smtp.events import ConnectionFailed, PublishConnectionEvent
 from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.session import Session
 
-# A good opening proves for so long that the relay lets us in, and several may be opened at once.
+# After a successful opening several sessions may be opened at the same time for this long.
 PROVEN_SECONDS = 10.0
 
 OpenSession: TypeAlias = Callable[[], Awaitable[Session | Trouble]]
@@ -21,21 +21,21 @@ OpenSession: TypeAlias = Callable[[], Awaitable[Session | Trouble]]
 
 @define(eq=False)
 class Opener:
-    """Opens sessions; one that fails speaks for all that waited behind it.
+    """Opens sessions; if one fails, all callers that waited for their turn get the same trouble.
 
-    ``count_working`` counts the connections that work: a failure beside them is most often the relay's own limit.
+    ``count_working`` counts the connections that work: while there are some, a failure is most often the relay's limit.
     """
 
     open_session: OpenSession
     publish: PublishConnectionEvent
     count_working: Callable[[], int]
     connecting: int = 0  # sessions that are being opened
-    trouble: Trouble | None = None  # of the last opening; None after a good one
-    _opened_at: float = -math.inf  # the last good opening (local clock); no other has failed since
+    trouble: Trouble | None = None  # of the last opening; None if it succeeded
+    _opened_at: float = -math.inf  # time of the last success (local clock), -inf after a failure
     _single_flight: trio.Lock = field(factory=trio.Lock)
 
     async def open(self) -> Session | Trouble:
-        """Open one session; a relay that refuses the login sees one try, not one for each that wants a connection."""
+        """Open one session; a relay that refuses the login sees one try, not one for each waiting caller."""
         trouble_before = self.trouble
         if not self._is_proven:
             async with self._single_flight:

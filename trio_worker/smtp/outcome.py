@@ -1,4 +1,4 @@
-"""Pure. What became of one attempt to deliver one mail: a closed set."""
+"""Pure. Outcomes of one delivery attempt of one mail: a closed set; and why a connection ended or could not open."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from trio_worker.smtp.reply import Reply, Stage
 
 
 class FailureKind(StrEnum):
-    """How a connection ended, or why none could be had."""
+    """Why a connection ended, or why none could be opened."""
 
     CLOSING = "closing"  # the relay said 421
-    EOF = "eof"  # the relay closed without a word
+    EOF = "eof"  # the relay closed without a reply
     RESET = "reset"  # the network or the kernel broke the connection
-    TIMEOUT = "timeout"  # a deadline of ours passed
-    GARBLED = "garbled"  # replies that no command of ours can have earned
-    CANCELLED = "cancelled"  # we gave up: a drain, or the end of its grace
+    TIMEOUT = "timeout"  # a timeout of ours passed
+    GARBLED = "garbled"  # replies that fit no command of ours
+    CANCELLED = "cancelled"  # we ended it: a drain, or the end of its grace
     RESOLVE = "resolve"  # the relay's name has no address
-    CONNECT = "connect"  # nobody listens there, or no route
-    TLS = "tls"  # no encryption: not offered, refused, or a bad certificate
+    CONNECT = "connect"  # nothing listens there, or there is no route
+    TLS = "tls"  # no TLS: not offered, refused, or a bad certificate
     GREETING = "greeting"  # the relay greeted with a refusal
     LOGIN = "login"  # the relay refused the login
     LOCAL = "local"  # our own machine: out of file descriptors
@@ -29,10 +29,10 @@ class FailureKind(StrEnum):
 
 @frozen
 class Loss:
-    """The end of a connection as one mail saw it.
+    """The end of a connection while a mail was in flight on it.
 
-    ``had_delivered`` tells whether the connection had worked before; ``mail_accepted`` whether the relay had taken
-    this mail's sender when it ended.
+    ``had_delivered``: whether the connection had delivered a mail before. ``mail_accepted``: whether the relay had
+    accepted this mail's MAIL command.
     """
 
     how: FailureKind
@@ -48,7 +48,7 @@ class Loss:
 
 @frozen
 class Trouble:
-    """Why no connection could be opened: the relay's trouble or ours, never that of a mail."""
+    """Why no connection could be opened: a fault of the relay or of our side, never of a mail."""
 
     how: FailureKind
     stage: Stage
@@ -61,7 +61,7 @@ class Trouble:
 
 @frozen
 class Refusal:
-    """One recipient that the relay refused at RCPT, with its own reply."""
+    """One recipient that the relay refused at RCPT, with the reply."""
 
     recipient: str
     reply: Reply
@@ -69,7 +69,7 @@ class Refusal:
 
 @frozen
 class Accepted:
-    """The relay answered the end of the message with 2xx: it must never be sent again to the accepted recipients."""
+    """The final reply was 2xx: the mail must never be sent again to the recipients that were accepted."""
 
     reply: Reply
     refusals: tuple[Refusal, ...] = ()
@@ -77,10 +77,10 @@ class Accepted:
 
 @frozen
 class Refused:
-    """The relay took the message for nobody.
+    """The relay accepted the mail for no recipient.
 
-    ``reply.stage`` says where. At RCPT every recipient stands in ``refusals``; at MAIL, DATA or FINAL ``reply`` is
-    meant for all recipients that ``refusals`` does not name.
+    ``reply.stage`` says at which command. At RCPT, ``refusals`` has every recipient; at MAIL, DATA or FINAL, ``reply``
+    is for all recipients that are not in ``refusals``.
     """
 
     reply: Reply
@@ -89,28 +89,28 @@ class Refused:
 
 @frozen
 class NotSent:
-    """The connection ended and it is certain that nothing was accepted."""
+    """The connection ended, and it is certain that the mail was not accepted."""
 
     loss: Loss
 
 
 @frozen
 class Uncertain:
-    """Every byte of the message went out and no final reply came: it may have been delivered (RFC 1047)."""
+    """The whole message was written and no final reply came: it may have been delivered (RFC 1047)."""
 
     loss: Loss
 
 
 @frozen
 class Unsendable:
-    """The mail cannot go over this relay as it is: over its SIZE, or in need of an extension it lacks."""
+    """The mail cannot go over this relay: it is larger than SIZE allows, or needs an extension that is not offered."""
 
     why: str
 
 
 @frozen
 class Unopened:
-    """No connection could be opened, so nothing was tried with this mail."""
+    """No connection could be opened, so the mail was not tried."""
 
     trouble: Trouble
 

@@ -1,8 +1,9 @@
-"""Trio. The pool: a memory channel of places, each an open connection to the relay or a vacancy.
+"""Trio. The connection pool: a memory channel of places, each an open connection to the relay or a vacancy.
 
 There are ``max_size`` places, and at every moment each has exactly one owner: the channel, a borrower, or the pool's
-keeper. A borrower receives a place and has its connection alone; it gives it back with `send_nowait`, which can neither
-block nor be cancelled, since there are never more places than the channel holds. So no place can leak.
+keeper (the background task of the pool). A borrower takes a place out of the channel and is the only user of its
+connection. It puts the place back with `send_nowait`, which can neither block nor be cancelled, since there are never
+more places than the channel holds. So no place can leak.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ from trio_worker.smtp.opener import Opener, OpenSession
 from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.relay import Timeouts
 
-# FailureKind often the keeper looks at the places that lie in the channel: closing one a second late harms nobody.
+# How often the keeper checks the places in the channel: a connection that is closed a second late does no harm.
 SWEEP_SECONDS = 1.0
-# For how long places stay empty after a connection could not be opened though others work: most often it is the
-# relay's limit on connections. A refused login waits as long as the breaker would make it.
+# How long places stay empty after a connection could not be opened while others work: the usual cause is the relay's
+# limit on connections. After a refused login they stay empty as long as the circuit breaker would wait.
 SUSPENDED_SECONDS = 30.0
-# All QUITs at the end share this time.
+# At the end all connections say QUIT at the same time, and all together have this long.
 CLOSE_SECONDS = 2.0
 
 
 @frozen
 class PoolOptions:
-    """FailureKind many connections, and how long each lives (config section ``[smtp.pool]``)."""
+    """Size of the connection pool and lifetime of a connection (config section ``[smtp.pool]``)."""
 
     max_size: int = option(10, "Maximum number of connections to the relay that this process opens.", minimum=1)
     min_idle: int = option(2, "Number of connections that stay open while there is nothing to send.", minimum=0)
@@ -68,18 +69,18 @@ class PoolOptions:
 
     @property
     def depth(self) -> int:
-        """Messages in flight at once on one connection, at the most."""
+        """The most messages in flight at once on one connection."""
         return min(self.pipeline_depth, self.max_uncertain)
 
 
 @frozen
 class Vacancy:
-    """A place without a connection: whoever has it may open one."""
+    """A place without a connection: its owner may open one."""
 
 
 @frozen
 class PoolClosed:
-    """The pool lends nothing more: the worker drains."""
+    """The pool is closed and hands out no more connections: the worker drains."""
 
 
 Ts = TypeVarTuple("Ts")
@@ -88,17 +89,17 @@ VACANCY = Vacancy()
 POOL_CLOSED = PoolClosed()
 
 Place: TypeAlias = Connection | Vacancy
-# Called when a connection that no mail asked for could not be opened, and no other one works.
+# Called when a connection for min_idle could not be opened, and no other connection works.
 OnTrouble: TypeAlias = Callable[[Trouble], object]
-# Says why no connection may be opened now; None when one may.
+# Returns why no connection may be opened now; None when one may.
 StandingTrouble: TypeAlias = Callable[[], Trouble | None]
-# What the keeper has places for.
+# What the keeper owns a place for.
 _Work: TypeAlias = Literal["opening", "closing", "suspended", "closed"]
 
 
 @define(eq=False)
 class Pool:
-    """Connections to one relay. Made by `open_pool`, which keeps it and closes every connection in the end."""
+    """The connections to one relay. Made by `open_pool`, which also runs its keeper and closes every connection."""
 
     options: PoolOptions
     timeouts: Timeouts
@@ -106,22 +107,22 @@ class Pool:
     _open_session: OpenSession
     _on_trouble: OnTrouble
     _standing_trouble: StandingTrouble
-    _tasks: trio.Nursery  # where connections are watched, opened ahead, and say QUIT when they are over
+    _tasks: trio.Nursery  # for the tasks that watch connections, open them ahead and close them
     is_closed: bool = False
     depth: int = field(init=False)
-    size: int = field(init=False)  # places there are: max_size, and more while places too many are out
+    size: int = field(init=False)  # number of places: max_size, or more until a surplus has come back
     borrowed: int = 0  # places that are out with borrowers
-    waiting: int = 0  # who waits for a place
+    waiting: int = 0  # tasks that wait for a place
     _kept: dict[_Work, int] = field(factory=lambda: {"opening": 0, "closing": 0, "suspended": 0, "closed": 0})
     _opener: Opener = field(init=False)
     _send: trio.MemorySendChannel[Place] = field(init=False)
     _receive: trio.MemoryReceiveChannel[Place] = field(init=False)
-    _open: dict[Connection, None] = field(factory=dict)  # for whoever looks or traces; limits nothing
+    _open: dict[Connection, None] = field(factory=dict)  # in the order of opening; for views and traces, limits nothing
     _opened_ever: int = 0
-    _openings: set[trio.CancelScope] = field(factory=set)  # that borrowers wait for
+    _openings: set[trio.CancelScope] = field(factory=set)  # of openings that borrowers wait for
     _suspension: Suspension | None = None
     _on_trace: OnTrace | None = None
-    _context: Context = field(factory=copy_context)  # in which each task of the keeper starts
+    _context: Context = field(factory=copy_context)  # each task of the keeper starts in it
 
     def __attrs_post_init__(self) -> None:
         self.depth = self.options.depth
@@ -142,47 +143,46 @@ class Pool:
 
     @property
     def mails_in_flight(self) -> int:
-        """Mails on connections whose outcome is not known yet."""
+        """Mails on the connections whose outcome is not known yet."""
         return sum(connection.conversation.in_flight for connection in self._open)
 
     @property
     def kept(self) -> int:
-        """Places that the keeper has: it opens or closes their connections, or leaves them empty for a while."""
+        """Places that the keeper owns: their connections are being opened or closed, or they are suspended."""
         return sum(self._kept.values())
 
     @property
     def connecting(self) -> int:
-        """Connections that are being opened."""
+        """Connections that are being opened now."""
         return self._opener.connecting
 
     @property
     def suspension(self) -> Suspension | None:
-        """The places that stay empty for a while, and why; None where there are none."""
+        """How many places are suspended, and why; None if no place is."""
         if self._suspension is None or not self._kept["suspended"]:
             return None
         return evolve(self._suspension, places=self._kept["suspended"])
 
     def views(self) -> tuple[ConnectionView, ...]:
-        """Return what a dashboard shows of each connection."""
+        """Return the state of each connection, as a dashboard shows it."""
         return tuple(connection.view() for connection in self._open)
 
     def borrow(self) -> Borrowed:
-        """Return what an ``async with`` waits with for a place and a connection, first come first served.
+        """Return a context manager that waits for a connection, first come first served, and gives it back.
 
-        The block is given `Trouble` when a connection would have to be opened and cannot be, `PoolClosed` when the pool
-        was closed before there was one. The place goes back at the end of the block. A cancel while waiting gives
-        nothing and keeps nothing. There is no checkpoint where nothing has to be waited for.
+        Its ``as`` value is a `Connection`, `Trouble` if one had to be opened and could not be, or `PoolClosed`. A
+        cancel during the wait leaves the pool as it was. If a connection is free at once there is no checkpoint.
         """
         return Borrowed(self)
 
     async def acquire(self) -> Connection | Trouble | PoolClosed:
-        """Wait for a connection, the most recently used one that is free; what is returned goes to `give_back`."""
+        """Wait for a connection, the most recently used one that is free; pass the result to `give_back` afterwards."""
         while not self.is_closed:
             try:
                 place = self._next_place() or await self._wait_for_place()
-            except trio.ClosedResourceError:  # the pool is closed, or has a larger channel now
+            except trio.ClosedResourceError:  # the pool was closed, or has a new, larger channel
                 continue
-            if self.is_closed:  # while the place was on its way to us
+            if self.is_closed:  # while the place was on its way to this task
                 self._put(place)
                 break
             self.borrowed += 1
@@ -190,7 +190,7 @@ class Pool:
                 opened = await self._fill_vacancy()
                 if opened is not None:
                     return opened
-                # No connection for this place, though others work: the keeper has it, and one of them must do.
+                # No connection for this place while others work: the keeper owns it now; wait for one of the others.
             elif not self._why_over(place):
                 return place
             else:
@@ -198,13 +198,13 @@ class Pool:
         return POOL_CLOSED
 
     def give_back(self, borrowed: Connection | Trouble | PoolClosed) -> None:
-        """Take back what was borrowed. Never awaits, cannot fail."""
+        """Give back what `acquire` returned. Never awaits, cannot fail."""
         if isinstance(borrowed, Connection):
             self.borrowed -= 1
             self._put(borrowed)
 
     def room(self, connection: Connection) -> int:
-        """Return how many more messages may go over a borrowed connection now; 0 also when it is to be given back."""
+        """Return how many more messages a borrowed connection may take now; 0 also if it must be given back."""
         if self.is_closed or self._why_over(connection):
             return 0
         in_flight = connection.in_flight
@@ -212,13 +212,13 @@ class Pool:
         return max(0, min(left, connection.room(self.depth, in_flight)))
 
     def resize(self, options: PoolOptions) -> None:
-        """Keep to other options from now on; mails in flight are seen through, connections too many end when idle."""
+        """Use other options from now on; mails in flight are finished, surplus connections are closed when idle."""
         self.options, self.depth = options, options.depth
         if self.is_closed:
             return
         places = self._take_all()
         if options.max_size > self.size:
-            # A memory channel cannot grow. Whoever waits at the old one goes to the new one.
+            # A memory channel cannot grow. The tasks that wait at the old one go on to the new one.
             self._receive.close()
             self._send, self._receive = trio.open_memory_channel[Place](options.max_size)
             places += [VACANCY] * (options.max_size - self.size)
@@ -236,12 +236,12 @@ class Pool:
             connection.trace(on_trace)
 
     def try_suspended(self) -> None:
-        """Let suspended places be tried at once: what kept them empty may just have been mended."""
+        """End a suspension at once, for example after the settings changed: its cause may be gone."""
         self._restore()
         self._opener.trouble = None
 
     def close(self) -> None:
-        """Lend nothing more: whoever waits for a place or a connection gets `PoolClosed` at once. Never awaits."""
+        """Hand out no more connections: every task that waits gets `PoolClosed` at once. Never awaits."""
         if self.is_closed:
             return
         self.is_closed = True
@@ -250,10 +250,10 @@ class Pool:
         for scope in self._openings:
             scope.cancel()
         for connection in self._open:
-            connection.nudge()  # whoever has more to send over it gives that back
+            connection.nudge()  # its borrower gives back the mails that have not begun
 
     def _put(self, place: Place) -> None:
-        """Put a place where the next one finds it, or to the keeper if its connection is over; drop one too many."""
+        """Put a place into the channel, or give it to the keeper to close its connection; drop a surplus place."""
         if isinstance(place, Connection):
             why = self._why_over(place)
             if place.end:
@@ -272,11 +272,11 @@ class Pool:
 
     @property
     def _has_too_many(self) -> bool:
-        """Whether ``max_size`` was lowered, and places are still to go."""
+        """Whether ``max_size`` was lowered and there are still more places than that."""
         return self.size > self.options.max_size and not self.is_closed
 
     def _keep(self, what: _Work, work: Callable[[*Ts], Awaitable[Place | None]], *args: *Ts) -> None:
-        """Have the keeper work on a place that is its own until then; ``work`` returns it, or None to suspend it."""
+        """Let the keeper own a place while ``work`` runs; that returns the place to put back, or None to suspend it."""
 
         async def run() -> None:
             place: Place | None = VACANCY
@@ -290,11 +290,11 @@ class Pool:
                     self._put(place)
 
         self._kept[what] += 1
-        # Whoever gives other options may have another context: that of the signals knows no asyncio loop.
+        # `resize` may be called in another context: that of the signal handler knows no asyncio loop.
         self._context.run(self._tasks.start_soon, run)
 
     def _next_place(self) -> Place | None:
-        """Take the best of the places that lie in the channel; None where there is none."""
+        """Take the best place out of the channel; None if it is empty."""
         try:
             first = self._receive.receive_nowait()
         except trio.WouldBlock:
@@ -302,7 +302,7 @@ class Pool:
         return self._best(first)
 
     async def _wait_for_place(self) -> Place:
-        """Wait for the next place that comes back."""
+        """Wait for the next place that is put into the channel."""
         self.waiting += 1
         try:
             return await self._receive.receive()
@@ -310,9 +310,9 @@ class Pool:
             self.waiting -= 1
 
     def _best(self, first: Place) -> Place:
-        """Keep the most recently used connection of a place and what else lies in the channel, put the others back.
+        """Return the most recently used of ``first`` and the places in the channel; put the others back.
 
-        To take them in turn would touch every connection and let each go stale.
+        Using the connections in turn would keep each of them just long enough to be stale.
         """
         others = self._take_all()
         if not others:
@@ -325,7 +325,7 @@ class Pool:
         return best
 
     def _take_all(self) -> list[Place]:
-        """Take whatever lies in the channel."""
+        """Take all places out of the channel."""
         return [self._receive.receive_nowait() for _ in range(self.free)]
 
     def _why_over(self, connection: Connection) -> str:
@@ -333,7 +333,7 @@ class Pool:
             return connection.end
         if connection.conversation.delivered >= self.options.max_messages:
             return "max_messages"
-        # As of its last mail: what the clock says is asked once a second, by the keeper.
+        # Its age as of its last mail: the keeper checks the clock once a second.
         is_old = connection.used_at - connection.opened_at >= self.options.max_lifetime_seconds
         return "max_lifetime" if is_old else ""
 
@@ -344,10 +344,10 @@ class Pool:
         return self._count_working() > 0
 
     async def _fill_vacancy(self) -> Connection | Trouble | None:
-        """Open a connection for a place just borrowed; None when the keeper has the place now, or the pool was closed.
+        """Open a connection for a vacancy just borrowed; None if the keeper owns the place now, or the pool was closed.
 
-        With trouble the place is back in the channel. Nothing is opened while trouble stands: a mail that was claimed
-        before it came must not try again, for a login that is refused often is locked.
+        If `Trouble` is returned, the place is back in the channel. While there is a standing trouble nothing is opened:
+        a mail that was claimed before it must not cause another try, since relays lock a login that fails often.
         """
         found = self._standing_trouble()
         if found is not None:
@@ -356,7 +356,7 @@ class Pool:
             return found
         opened: Connection | Trouble | None = None
         is_suspended = False
-        with trio.CancelScope() as scope:  # for `close` to cancel
+        with trio.CancelScope() as scope:  # so that `close` can cancel it
             self._openings.add(scope)
             try:
                 opened = self._suspended_trouble() or await self._open_one()
@@ -365,7 +365,7 @@ class Pool:
                 if not isinstance(opened, Connection):
                     self.borrowed -= 1
                     is_suspended = self._vacate(opened)
-        # What keeps one place empty keeps nobody waiting who can have another.
+        # If only this place is suspended, the caller can wait for another one.
         return None if opened is None or (isinstance(opened, Trouble) and is_suspended) else opened
 
     def _suspended_trouble(self) -> Trouble | None:
@@ -374,7 +374,7 @@ class Pool:
         return None if self._suspension is None else self._suspension.trouble
 
     def _vacate(self, trouble: Trouble | None) -> bool:
-        """Put an empty place back; suspend it, which is returned, after trouble that other connections do not have."""
+        """Put an empty place back, or suspend it after trouble that other connections do not have; return which."""
         if trouble is None or self.is_closed or not self._has_working():
             self._put(VACANCY)
             return False
@@ -384,7 +384,7 @@ class Pool:
         return True
 
     def _suspend(self, trouble: Trouble, failures: int) -> None:
-        """Leave every empty place alone for a while: openings that fail in a row look like an attack."""
+        """Open nothing for any empty place for a while: openings that fail in a row look like an attack."""
         seconds = SUSPENDED_SECONDS
         if trouble.how is FailureKind.LOGIN:
             seconds = min(LOGIN_BACKOFF.cap_seconds, LOGIN_BACKOFF.first_seconds * 2.0 ** min(failures - 1, 20))
@@ -397,7 +397,7 @@ class Pool:
         self.publish(PlacesSuspended(trouble, seconds))
 
     def _restore(self, tried: int = 0) -> None:
-        """Put suspended places back into the channel; so many ``tried`` ones come back by themselves."""
+        """Put suspended places back into the channel; ``tried`` others come back by themselves and are only counted."""
         if self._suspension is None:
             return
         self._suspension = None
@@ -428,12 +428,12 @@ class Pool:
 
     def _note_closed(self, connection: Connection, why: str) -> None:
         if connection not in self._open:
-            return  # closed with all others while it said QUIT
+            return  # `close_connections` has closed it while it said QUIT
         del self._open[connection]
         age_seconds = trio.current_time() - connection.opened_at
         self.publish(ConnectionClosed(connection.connection_id, why, connection.delivered, age_seconds))
         if not self._has_working():
-            self._restore()  # with no connection left there is nothing to do with fewer of
+            self._restore()  # a suspension makes sense only while other connections work
 
     async def keep(self) -> None:
         """Close connections that were idle or lived too long, and keep ``min_idle`` of them open, until a cancel."""
@@ -446,7 +446,7 @@ class Pool:
             return
         now = trio.current_time()
         for connection in self._open:
-            # What waits behind its mails may have a faster way over another one.
+            # Mails that wait for this connection may be sent faster over another one.
             connection.nudge_if_silent(now - SWEEP_SECONDS)
         spare = len(self._open) - self._kept["closing"] - self.options.min_idle
         for place in sorted(self._take_all(), key=_last_used):
@@ -464,7 +464,7 @@ class Pool:
         self._open_ahead()
 
     def _look_at_suspension(self, now: float) -> None:
-        """When its time is over try one place, whether or not a mail waits: what is told of it stays true."""
+        """Try one suspended place when the time is over, even if no mail waits, so that the figures shown stay true."""
         suspension = self._suspension
         is_due = suspension is not None and now >= suspension.until and not self._kept["opening"]
         if suspension is None or not is_due or self._standing_trouble() is not None:
@@ -484,7 +484,7 @@ class Pool:
         return opened if isinstance(opened, Connection) else VACANCY
 
     def _open_ahead(self) -> None:
-        """Open what is missing to ``min_idle``: not after a failure, for each try may count as a failed login."""
+        """Open connections up to ``min_idle``; not after a failure, since each try may count as a failed login."""
         coming = max(self.connecting, self._kept["opening"])
         missing = self.options.min_idle - (len(self._open) - self._kept["closing"]) - coming
         if self._opener.trouble is not None or self._standing_trouble() is not None:
@@ -508,7 +508,7 @@ class Pool:
         return VACANCY
 
     async def _retire(self, connection: Connection, why: str) -> Place:
-        """Say QUIT on a connection that is used no more; its place is empty when it is closed, and not before."""
+        """Close a connection with QUIT; its place becomes a vacancy when it is closed, not before."""
         try:
             await connection.close()
         finally:
@@ -516,7 +516,7 @@ class Pool:
         return VACANCY
 
     async def close_connections(self) -> None:
-        """Say QUIT on every connection, all at once, and end them."""
+        """Say QUIT on all connections at the same time, and close them."""
         self.close()
         whys = {connection: connection.end or "drained" for connection in self._open}
         with trio.move_on_after(CLOSE_SECONDS):
@@ -534,7 +534,7 @@ def _last_used(place: Place) -> float:
 
 @define(eq=False)
 class Borrowed:
-    """One place of a pool and its connection, for an ``async with`` block; see `Pool.borrow`."""
+    """A place borrowed from a pool for an ``async with`` block; see `Pool.borrow`."""
 
     _pool: Pool
     _borrowed: Connection | Trouble | PoolClosed = POOL_CLOSED
@@ -556,12 +556,12 @@ async def open_pool(
     on_trouble: OnTrouble = lambda _: None,
     standing_trouble: StandingTrouble = lambda: None,
 ) -> AsyncIterator[Pool]:
-    """Open a pool and keep it for the block; all connections are closed at its end, also on a cancel.
+    """Open a pool for the block; all connections are closed at its end, also on a cancel.
 
-    ``open_session`` opens one connection to the relay. ``on_trouble`` is called with the trouble of one that the pool
-    opened for its own sake. While ``standing_trouble`` returns some, none is opened.
+    ``open_session`` opens one session with the relay. ``on_trouble`` is called if a connection for ``min_idle`` cannot
+    be opened and no other works. While ``standing_trouble`` returns a trouble, no connection is opened.
 
-    No message may be in flight when the block ends: the tasks that borrow live in a nursery inside it.
+    No message may be in flight when the block ends: run the tasks that borrow in a nursery inside it.
     """
     async with trio.open_nursery() as keeping:
         pool = Pool(options, timeouts, publish, open_session, on_trouble, standing_trouble, keeping)

@@ -1,4 +1,4 @@
-"""Edge. One relay: its options, its time limits, and the TLS that it is talked to with; awaits nothing."""
+"""Edge. The relay to send to: its options, timeouts and TLS context; awaits nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trio_worker.option import option
 
 @frozen
 class RelayOptions:
-    """The relay that takes the mail (config section ``[smtp]``)."""
+    """The relay that accepts the mail (config section ``[smtp]``)."""
 
     host: str = option("127.0.0.1", "Host name or IP address of the relay.")
     port: int = option(
@@ -42,13 +42,13 @@ class RelayOptions:
 
     @property
     def login(self) -> tuple[str, str] | None:
-        """User and password, or None where there is no login."""
+        """User and password, or None without a login."""
         return (self.username, self.password) if self.username else None
 
 
 @frozen
 class Timeouts:
-    """How long the relay may take (config section ``[smtp.timeouts]``)."""
+    """Timeouts of the SMTP client (config section ``[smtp.timeouts]``)."""
 
     connect_seconds: float = option(
         30.0, "Timeout for opening a connection: DNS lookup, TCP, TLS, greeting and login together.", minimum=0.001
@@ -63,7 +63,7 @@ class Timeouts:
 
 @frozen
 class Relay:
-    """One relay, ready to be connected to; ``local_name`` is what EHLO says we are."""
+    """What is needed to connect to one relay; ``local_name`` is our name in EHLO."""
 
     options: RelayOptions
     timeouts: Timeouts
@@ -72,12 +72,12 @@ class Relay:
 
 
 def tls_context(options: RelayOptions) -> ssl.SSLContext:
-    """Return the context for talking to the relay: certificates and names are always checked, TLS 1.2 at least.
+    """Return the TLS context for the relay: certificate and host name are always checked, TLS 1.2 is the minimum.
 
-    Raises OSError or ssl.SSLError for a file that holds no certificates.
+    Raises OSError or ssl.SSLError for a ``ca_file`` without certificates.
     """
     if options.tls == "none" and not options.ca_file:
-        # Never used, and trusts nobody: reading the authorities of the system would take a twentieth of the start.
+        # Never used, and trusts no certificate: loading those of the system takes 5 % of the start.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     else:
         context = ssl.create_default_context(cafile=options.ca_file or None)

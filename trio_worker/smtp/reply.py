@@ -1,4 +1,4 @@
-"""Pure. What a relay answers: one reply, and the reader that cuts a byte stream into replies."""
+"""Pure. SMTP replies, and the reader that splits a byte stream into them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import lru_cache
 
 from attrs import define, field, frozen
 
-# RFC 5321 4.5.3.1.5 asks for 512 octets a reply line; relays that put links into their refusals send more.
+# RFC 5321 4.5.3.1.5 allows 512 octets for a reply line; relays that put links into their refusals send more.
 LINE_LIMIT_BYTES = 4096
-# An EHLO reply of the longest relays known stays below 2 KB; beyond this the peer is broken or hostile.
+# The longest EHLO replies known are below 2 KB; a peer that sends more than this is broken or hostile.
 REPLY_LIMIT_BYTES = 32 * 1024
-# What is kept of a reply's words: enough for a support link, little enough for a record in Redis.
+# How much of a reply's text is kept: enough for a support link, not too much for a record in Redis.
 TEXT_LIMIT_CHARS = 500
-# Replies up to this length are kept ready.
+# Replies up to this length are cached.
 _SHORT_CHARS = 80
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
@@ -22,7 +22,7 @@ _ENHANCED = re.compile(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?=\s|$)")
 
 
 class Stage(StrEnum):
-    """Where in a session something happened: the command that was answered, or the step before the first one."""
+    """Stages of a session: the command that a reply answers, or a step of the handshake."""
 
     CONNECT = "connect"
     GREETING = "greeting"
@@ -39,10 +39,10 @@ class Stage(StrEnum):
 
 @frozen
 class Reply:
-    """One complete reply: code, enhanced code (empty if none), printable text and the command that earned it.
+    """One complete reply: code, enhanced code (empty if none), printable text, and the command that it answers.
 
-    Act on the first digit only (RFC 5321 4.3.2): unknown codes are legal. The text is the relay's and may name an
-    address; whoever shows it masks it.
+    Decide by the first digit only (RFC 5321 4.3.2): unknown codes are legal. The text is the relay's and may contain
+    an address: mask it before it is shown.
     """
 
     code: int
@@ -64,7 +64,7 @@ class Reply:
 
     @property
     def codes(self) -> str:
-        """The code and, if there is one, the enhanced code: ``550 5.1.1``."""
+        """The code and the enhanced code, if there is one: ``550 5.1.1``."""
         return f"{self.code} {self.enhanced}".rstrip()
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class RawReply:
     text: str
 
     def answering(self, stage: Stage) -> Reply:
-        """Return the reply as the answer to ``stage``, with its enhanced code (RFC 2034) split off the text."""
+        """Return it as the reply to ``stage``, with the enhanced code (RFC 2034) taken out of the text."""
         if len(self.text) > _SHORT_CHARS:
             return reply_from(self.code, self.text, stage)
         return _usual_reply(self.code, self.text, stage)
@@ -87,13 +87,13 @@ class RawReply:
 
 @frozen
 class Garbled:
-    """The stream can no longer be cut into replies; nothing read after this can be trusted."""
+    """The stream is no sequence of replies any more; nothing read after this can be trusted."""
 
     what: str
 
 
 def reply_from(code: int, text: str, stage: Stage) -> Reply:
-    """Build a reply from a code and its words, which become printable and bounded here."""
+    """Make a reply from a code and its text, which is made printable and cut to `TEXT_LIMIT_CHARS` here."""
     words = printable_line(text)
     found = _ENHANCED.match(words)
     if found is None or found[1] != str(code)[0]:
@@ -101,28 +101,27 @@ def reply_from(code: int, text: str, stage: Stage) -> Reply:
     return Reply(code, words[found.end() :].strip(), stage, found[0])
 
 
-# A relay says the same few things all day.
+# A relay sends the same few replies again and again.
 _usual_reply = lru_cache(256)(reply_from)
 
 
 @lru_cache(256)
 def _lone_line(line: bytes) -> RawReply | None:
-    """Return the reply that one line is by itself; None when it takes a longer look."""
+    """Return the reply if one line is a whole one; None if it needs the full parser."""
     cut = _LINE.fullmatch(line.removesuffix(b"\r"))
     return None if cut is None or cut[2] == b"-" else RawReply(int(cut[1]), (cut[3] or b"").decode("utf-8", "replace"))
 
 
 @lru_cache(64)
 def _acceptances(count: int) -> re.Pattern[bytes]:
-    """Return what so many short replies of one line look like that all say yes; the last one is its group."""
-    # No text holds a CR: were there two ways to read the end of a line, a refusal after n of them would be found after
-    # 2^n looks.
+    """Return a pattern for ``count`` short replies of one line that are all 2xx; its group is the last one."""
+    # No text may hold a CR: with two ways to match the end of a line, a refusal after n lines would take 2^n steps.
     line = rb"2[0-9]{2}(?: [^\r\n]{0,%d})?" % (_SHORT_CHARS - 5)
     return re.compile(rb"(?:%b\r?\n){%d}(%b)\r?\n" % (line, count - 1, line))
 
 
 def printable_line(text: str) -> str:
-    """Return ``text`` on one line, bounded, with everything that a terminal could obey replaced by ``?``."""
+    """Return ``text`` on one line, at most `TEXT_LIMIT_CHARS` long, with ``?`` for what is not printable."""
     words = " ".join(text.split())[:TEXT_LIMIT_CHARS]
     if words.isprintable():
         return words
@@ -131,14 +130,14 @@ def printable_line(text: str) -> str:
 
 @define
 class ReplyReader:
-    """Cut received bytes into replies, however they were split on the way (RFC 5321 4.2.1).
+    """Splits received bytes into replies, in whatever pieces they arrive (RFC 5321 4.2.1).
 
     `put` takes bytes, `read` gives the next reply that they complete. Memory is bounded by `REPLY_LIMIT_BYTES`. After a
     `Garbled` the reader stays garbled.
     """
 
     _unread: bytes = b""
-    _at: int = 0  # where the next line begins in what is unread
+    _at: int = 0  # offset of the next line in the unread bytes
     _code: int = 0
     _texts: list[str] = field(factory=list)
     _size_bytes: int = 0
@@ -150,7 +149,7 @@ class ReplyReader:
         self._at = 0
 
     def read(self) -> RawReply | Garbled | None:
-        """Return the next reply, or `Garbled` if the stream is broken; None when more bytes have to come first."""
+        """Return the next reply, or `Garbled` if the stream is broken; None if more bytes are needed."""
         while self._garbled is None:
             end = self._unread.find(b"\n", self._at)
             if end < 0:
@@ -165,9 +164,9 @@ class ReplyReader:
         return self._garbled
 
     def read_acceptances(self, count: int) -> RawReply | None:
-        """Return the last of the next ``count`` replies if all of them are 2xx and have one line; else read nothing.
+        """Return the last of the next ``count`` replies if all are 2xx and have one line; else read nothing.
 
-        One look at all of them costs less than one at each: nearly every mail is answered so.
+        Nearly all mails are answered so, and one match for all replies costs less than one for each.
         """
         if self._texts or self._garbled is not None:
             return None
@@ -178,7 +177,7 @@ class ReplyReader:
         return _lone_line(found[1])
 
     def feed(self, received: bytes) -> list[RawReply | Garbled]:
-        """Take the next bytes; return the replies they complete, a `Garbled` last if the stream is broken."""
+        """Take the next bytes; return the replies that are complete now, `Garbled` last if the stream is broken."""
         self.put(received)
         found: list[RawReply | Garbled] = []
         while (read := self.read()) is not None:

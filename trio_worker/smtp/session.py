@@ -1,7 +1,7 @@
-"""Trio. From a relay's name to a session that is ready for MAIL: connect, encrypt, greet, log in.
+"""Trio. Opens a session with a relay that is ready for MAIL: connect, TLS, EHLO, login.
 
-trio resolves and connects; aiosmtplib speaks the opening over the socket it is given. Whatever goes wrong is a
-`Trouble` that says at which step and why, in words that an operator understands.
+trio resolves the name and connects; aiosmtplib does the handshake over that socket. Every failure is a `Trouble` that
+says at which step and why, in words that an operator understands.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.relay import Relay
 from trio_worker.smtp.reply import Stage, printable_line, reply_from
 
-# Of what the relay offers the first of these is tried, and only it: a second failed AUTH in one session looks like an
-# attack. CRAM-MD5 never shows the password, so it alone is allowed without TLS.
+# Only the first of these that the relay offers is tried: a second failed AUTH in one session looks like an attack.
+# CRAM-MD5 does not send the password, so only it is allowed without TLS.
 _MECHANISMS_WITH_TLS = ("PLAIN", "LOGIN", "CRAM-MD5")
 _MECHANISMS_IN_CLEAR = ("CRAM-MD5",)
 _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -34,7 +34,7 @@ _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errn
 
 @frozen
 class Session:
-    """An open session: the transport is the caller's to give a protocol to, and to abort."""
+    """An open session; the caller owns the transport: it sets its protocol, and aborts it in the end."""
 
     transport: asyncio.Transport
     capabilities: Capabilities
@@ -48,7 +48,7 @@ OnStep: TypeAlias = Callable[[Stage, str], object]
 
 
 async def open_session(relay: Relay, on_step: OnStep = lambda _stage, _says: None) -> Session | Trouble:
-    """Open a session; a cancel or the deadline leaves nothing open behind."""
+    """Open a session; a cancel or the timeout leaves nothing open."""
     began = time.perf_counter()
     handshake = _Handshake(relay, on_step)
     try:
@@ -68,7 +68,7 @@ async def open_session(relay: Relay, on_step: OnStep = lambda _stage, _says: Non
 
 
 def certificate_ends_at(transport: asyncio.Transport) -> float | None:
-    """Return when the relay's certificate ends, in epoch seconds; None without TLS."""
+    """Return when the relay's certificate expires, in epoch seconds; None without TLS."""
     session = transport.get_extra_info("ssl_object")
     certificate = session.getpeercert() if session is not None else None
     return ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else None
@@ -92,14 +92,14 @@ async def _connect(host: str, port: int) -> socket.socket | Trouble:
         return Trouble(FailureKind.RESOLVE, Stage.CONNECT, printable_line(f"{host}: {error.strerror}"))
     except OSError as error:
         return _trouble_of_os(error)
-    except UnicodeError:  # of the codec for international names: an empty label, or one that is too long
+    except UnicodeError:  # from the codec for international names: a label is empty or too long
         return Trouble(FailureKind.RESOLVE, Stage.CONNECT, printable_line(f"{host}: is no name of a host"))
-    # The socket outlives the trio stream: asyncio gets the descriptor, and nothing else keeps it.
+    # asyncio gets the file descriptor; the trio stream must not close it.
     return socket.socket(fileno=stream.socket.detach())
 
 
 def _peer(connected: socket.socket) -> str:
-    """Return the address at the other end; empty when it has gone already."""
+    """Return the relay's address; empty if the connection is closed already."""
     try:
         return str(connected.getpeername()[0])
     except OSError:
@@ -115,7 +115,7 @@ def _trouble_of_os(error: OSError) -> Trouble:
 
 
 def _causes(error: BaseException | None) -> list[OSError]:
-    """Return the system errors behind trio's summary of all connection attempts."""
+    """Return the system errors inside trio's exception for all connection attempts."""
     if error is None:
         return []
     if isinstance(error, BaseExceptionGroup):
@@ -126,7 +126,7 @@ def _causes(error: BaseException | None) -> list[OSError]:
 
 @define
 class _Handshake:
-    """The steps of one opening; ``stage`` is where it stands, for the trouble that may come."""
+    """The steps that open one session; ``stage`` is the current one, for the `Trouble` that may come."""
 
     relay: Relay
     on_step: OnStep
@@ -136,19 +136,19 @@ class _Handshake:
     is_open: bool = False
 
     def abort(self) -> None:
-        """Break the session wherever it stands; what waits for it fails."""
+        """Abort the session at any step; calls that wait for it fail."""
         transport = self.smtp.transport if self.smtp is not None else None
         if isinstance(transport, asyncio.Transport):
             transport.abort()
         if self.sock is not None:
-            # Inside a TLS handshake the transport is not known yet; shutting the socket down ends that as well.
+            # During a TLS handshake there is no transport yet; shutting down the socket ends that too.
             with suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
             if transport is None:
                 self.sock.close()
 
     async def run(self, began: float) -> Session | Trouble:
-        """Speak the opening; returns trouble for whatever the relay or the network does."""
+        """Do the handshake; returns `Trouble` for everything that the relay or the network does wrong."""
         try:
             capabilities = await call_abortable(self._break, self._speak)
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
@@ -214,7 +214,7 @@ class _Handshake:
                 what = f"no login both sides know: offered {offered}, usable {' '.join(usable)}"
                 return Trouble(FailureKind.LOGIN, Stage.AUTH, printable_line(what))
             case _:
-                assert_never(mechanism)  # type: ignore[arg-type]  # the tuples above hold no other word
+                assert_never(mechanism)  # type: ignore[arg-type]  # the tuples above have no other name
         self.on_step(Stage.AUTH, printable_line(f"{mechanism} as {options.username}"))
         return capabilities
 
@@ -226,7 +226,7 @@ class _Handshake:
         if len(getattr(smtp.protocol, "_buffer", b"")):
             return Trouble(FailureKind.GARBLED, self.stage, "the relay sent replies that nothing asked for")
         self.is_open = True
-        # What aiosmtplib keeps of the connection must not close it when the client object goes away.
+        # Otherwise aiosmtplib would close the connection when its client object is deleted.
         smtp.transport = smtp.protocol = None
         cipher = transport.get_extra_info("ssl_object")
         tls = cipher.version() if cipher is not None else ""

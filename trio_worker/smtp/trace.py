@@ -13,7 +13,7 @@ from trio_worker.smtp.reply import Reply, Stage
 class TraceLine:
     """One command and its reply, without content and with its addresses masked.
 
-    ``seconds`` is the time since the last write on the connection, ``connection_id`` None while it is being opened.
+    ``seconds`` is the time since the last write on the connection; ``connection_id`` is None during the handshake.
     """
 
     said: str
@@ -23,7 +23,7 @@ class TraceLine:
 
 
 def command_text(stage: Stage, transaction: Transaction | None) -> str:
-    """Return the command that a reply answers, before the reply is taken into the transaction."""
+    """Return the command that a reply answers; call it before the transaction has counted the reply."""
     if transaction is None:
         return stage.upper()
     envelope = transaction.envelope
