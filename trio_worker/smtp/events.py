@@ -31,7 +31,7 @@ class ConnectionView:
 
 @frozen
 class Suspension:
-    """Why places stay empty for a while though other connections work; ``until`` is on the local clock (seconds)."""
+    """Why some places stay empty while other connections work, and ``until`` when (local clock, seconds)."""
 
     trouble: Trouble
     until: float

@@ -53,7 +53,7 @@ LEAST_SETTLING_SECONDS = 1.0
 
 @frozen
 class ShutdownOptions:
-    """FailureKind the worker stops (config section ``[shutdown]``)."""
+    """How the worker stops (config section ``[shutdown]``)."""
 
     grace_seconds: float = option(30.0, "Time for mails in flight to finish after SIGTERM or Ctrl-C.", minimum=0)
 
