@@ -19,7 +19,7 @@ from trio_worker.worker.in_flight import InFlight
 
 
 def claim_of(number: int) -> Claim:
-    return Claim(f"job{number}", b"", Record(1.0), "run.1", Source.FRESH, 1, 0.0, 0.0)
+    return Claim(f"job{number}", b"", Record(1.0), "run.1", Source.FRESH, 1, claimed_at=0.0, began=0.0)
 
 
 @define

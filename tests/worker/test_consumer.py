@@ -40,7 +40,16 @@ MAIL = Envelope("us@example.com", ("a@example.org",), b"x\r\n")
 
 def claims_of(count: int, first: int = 0) -> tuple[Claim, ...]:
     return tuple(
-        Claim(f"job{number}", job_bytes(number), Record(1.0), "run.1", Source.FRESH, 1, 1.0, trio.current_time())
+        Claim(
+            f"job{number}",
+            job_bytes(number),
+            Record(1.0),
+            "run.1",
+            Source.FRESH,
+            1,
+            claimed_at=1.0,
+            began=trio.current_time(),
+        )
         for number in range(first, first + count)
     )
 

@@ -13,7 +13,7 @@ from trio_worker.worker.delivery import Delivery
 from trio_worker.worker.events import Disposition
 
 RECORD, CAUSE = Record(1.0, "Registration"), Cause("refused", "451 4.7.1", "rcpt", "later")
-CLAIM = Claim("job1", b"", RECORD, "run.1", Source.FRESH, 1, 0.0, 0.0)
+CLAIM = Claim("job1", b"", RECORD, "run.1", Source.FRESH, 1, claimed_at=0.0, began=0.0)
 ACCEPTED = Accepted(Reply(250, "queued", Stage.FINAL, "2.0.0"))
 UNCERTAIN = Uncertain(Loss(FailureKind.EOF, Stage.FINAL, "gone"))
 

@@ -15,7 +15,7 @@ RECORD = Record(1.0, "Registration")
 
 
 def claim_of(number: int) -> Claim:
-    return Claim(f"job{number}", b"", RECORD, "run.1", Source.FRESH, 1, 0.0, 0.0)
+    return Claim(f"job{number}", b"", RECORD, "run.1", Source.FRESH, 1, claimed_at=0.0, began=0.0)
 
 
 @given(st.integers(1, 9), st.integers(0, 20), st.integers(0, 20))

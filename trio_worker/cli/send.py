@@ -29,7 +29,6 @@ from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, print_json, refuse
 from trio_worker.cli.setup import MailSetup, read_mail_setup, relay_of
-from trio_worker.jobs.address import may_be_mailed
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import decode
 from trio_worker.mail.composer import Mail
@@ -53,7 +52,7 @@ from trio_worker.smtp.outcome import (
 from trio_worker.smtp.session import open_session
 from trio_worker.telemetry.words import duration, trouble_words
 from trio_worker.worker.delivery import envelope_of
-from trio_worker.worker.verdict import admit
+from trio_worker.worker.preparation import make_mail
 
 
 @frozen
@@ -101,20 +100,19 @@ def _made(line: bytes, job_id: str, settings: Settings, mail_setup: MailSetup) -
     job = decode(line, mail_setup.catalogue.types)
     if isinstance(job, Malformed):
         refuse(REFUSED, *map(str, job.faults))
-    match admit(Record(now), job.not_before, job.expires_at, None, now):
+    mail = make_mail(job, Record(now), job_id, now, mail_setup.composer, settings.smtp.only_to)
+    match mail:
+        case Malformed(faults=faults):
+            refuse(REFUSED, *map(str, faults))
         case Delay(seconds):
             wait = duration(seconds)
             refuse(REFUSED, f"not_before: it is to be sent in {wait}; trio-worker enqueue keeps it until then")
         case Bury(cause=cause):
             refuse(REFUSED, str(cause))
-        case None:
-            pass
-    mail = mail_setup.composer.compose(job, job_id, now)
-    if isinstance(mail, Malformed):
-        refuse(REFUSED, *map(str, mail.faults))
-    if not may_be_mailed(settings.smtp.only_to, mail.recipients):
-        refuse(REFUSED, "smtp.only_to does not name a recipient")
-    return mail
+        case Mail():
+            return mail
+        case _:
+            assert_never(mail)
 
 
 async def _deliver(mail: Mail, settings: Settings) -> Outcome:

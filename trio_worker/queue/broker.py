@@ -160,14 +160,14 @@ def _read_claims(answer: RedisAnswer, token: str, began: float) -> Claims:
 
 def _read_claim(job: RedisAnswer, token: str, at: float, began: float, blank: Record) -> Claim:
     job_id, body, record, source, deliveries, place = job
-    return Claim(  # by place: there is one for each mail, and names cost it half as much again
+    return Claim(
         job_id.decode("utf-8", "replace"),
         body,
         read_record(record, at) if record else blank,
         token,
         _SOURCES[source],
         deliveries,
-        at,
-        began,
         place if place > 0 else None,
+        claimed_at=at,
+        began=began,
     )

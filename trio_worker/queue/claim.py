@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from attrs import frozen
+from attrs import field, frozen
 
 from trio_worker.queue.record import Record
 
@@ -22,8 +22,8 @@ class Claim:
     """One job in our hands: its bytes, its record, and the token that fences its settlement.
 
     Equal to nothing but itself: our own release may be claimed again at once, and that is another claim.
-    ``claimed_at`` is Redis' clock in epoch seconds, ``began`` ours (trio's); ``place`` counts fresh jobs since the
-    queue began and is None for all others.
+    ``claimed_at`` is Redis' clock in epoch seconds, ``began`` ours (trio's): times of two clocks, so they go by name
+    alone. ``place`` counts fresh jobs since the queue began and is None for all others.
     """
 
     job_id: str
@@ -32,8 +32,8 @@ class Claim:
     token: str
     source: Source
     deliveries: int
-    claimed_at: float
-    began: float
+    claimed_at: float = field(kw_only=True)
+    began: float = field(kw_only=True)
     place: int | None = None
 
 

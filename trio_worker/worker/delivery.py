@@ -73,22 +73,22 @@ class Delivery:
         cause = None if verdict is None or isinstance(verdict, Done) else verdict.cause
         if cause is None and isinstance(outcome, Accepted):
             cause = cause_of_acceptance(outcome.reply)
-        return SettledJob(  # by place: there is one for each mail, and names cost it half as much again
+        return SettledJob(  # mostly by place: there is one for each mail, and names for all would cost it half as much
             self.claim.job_id,
             disposition,
             self.email_type,
             self.record.attempts + 1,
             cause,
             self.masked,
-            verdict.seconds if isinstance(verdict, Delay) else 0.0,
-            self.waited_seconds,
             self.is_estimate,
-            self.smtp_seconds,
-            total_seconds,
             self.connection_id,
             isinstance(outcome, Uncertain),
             self.is_clock_ahead,
             self.tried,
+            delay_seconds=verdict.seconds if isinstance(verdict, Delay) else 0.0,
+            waited_seconds=self.waited_seconds,
+            smtp_seconds=self.smtp_seconds,
+            total_seconds=total_seconds,
         )
 
 

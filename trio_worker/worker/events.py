@@ -81,7 +81,7 @@ class SettledJob:
     """What became of one job.
 
     ``waited_seconds`` runs from push to claim, ``smtp_seconds`` from MAIL to the deciding reply, ``total_seconds`` from
-    claim to settlement.
+    claim to settlement. Durations go by name alone: two floats in a row of fifteen values would be swapped unseen.
     """
 
     job_id: str
@@ -90,11 +90,11 @@ class SettledJob:
     attempt: int = 0
     cause: Cause | None = None
     recipients: tuple[str, ...] = ()  # masked
-    delay_seconds: float = 0.0
-    waited_seconds: float | None = None
+    delay_seconds: float = field(default=0.0, kw_only=True)
+    waited_seconds: float | None = field(default=None, kw_only=True)
     is_estimate: bool = False
-    smtp_seconds: float | None = None
-    total_seconds: float = 0.0
+    smtp_seconds: float | None = field(default=None, kw_only=True)
+    total_seconds: float = field(default=0.0, kw_only=True)
     connection_id: int | None = None
     is_uncertain: bool = False
     is_clock_ahead: bool = False  # the producer says that it was pushed after it was claimed

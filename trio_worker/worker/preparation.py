@@ -15,12 +15,12 @@ from trio_worker.jobs.email_type import MESSAGE, TypeSpec
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import Job, decode
 from trio_worker.jobs.summary import summarize
-from trio_worker.mail.composer import Composer, MailOptions, TypeOptions
+from trio_worker.mail.composer import Composer, Mail, MailOptions, TypeOptions
 from trio_worker.privacy import mask_address
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.history import PushHistory
 from trio_worker.queue.record import Cause, Record
-from trio_worker.queue.settlement import Bury, Verdict
+from trio_worker.queue.settlement import Bury, Delay, Verdict
 from trio_worker.worker.delivery import Delivery
 from trio_worker.worker.events import JobBroke, Publish
 from trio_worker.worker.verdict import admit, bury
@@ -66,22 +66,20 @@ class Preparation:
         if isinstance(job, Malformed):
             return bury(delivery.record, _cause_of_faults(job), now)
         own = self.options.types.get(job.email_type, _NO_OPTIONS)
-        early_or_late = admit(delivery.record, job.not_before, job.expires_at, own.max_age_seconds, now)
-        if early_or_late is not None:
-            return early_or_late
         began = time.perf_counter()
-        mail = self.composer.compose(job, claim.job_id, now)
+        mail = make_mail(
+            job, delivery.record, claim.job_id, now, self.composer, self.only_to, max_age_seconds=own.max_age_seconds
+        )
         delivery.ready_at = time.perf_counter()
         delivery.compose_seconds = delivery.ready_at - began
         if isinstance(mail, Malformed):
             return bury(delivery.record, _cause_of_faults(mail), now)
-        due = delivery.record.due
-        delivery.mail, delivery.recipients = mail, mail.recipients if due is None else due
+        if not isinstance(mail, Mail):
+            return mail
+        delivery.mail, delivery.recipients = mail, _due_recipients(mail, delivery.record)
         delivery.masked = tuple(map(mask_address, delivery.recipients))
         delivery.on_uncertain = own.on_uncertain or self.options.on_uncertain
         delivery.is_held_when_uncertain = delivery.on_uncertain == "hold"
-        if self.only_to and not may_be_mailed(self.only_to, delivery.recipients):
-            return bury(delivery.record, Cause("not_allowed", text="smtp.only_to does not name a recipient"), now)
         return None
 
     def _date(self, delivery: Delivery, job: Job | Malformed) -> None:
@@ -103,6 +101,37 @@ class Preparation:
             delivery.is_estimate = said is None
             born = min(pushed_at, claim.claimed_at)
         delivery.record = _fresh_record(born, delivery.email_type)
+
+
+def make_mail(
+    job: Job,
+    record: Record,
+    job_id: str,
+    now: float,
+    composer: Composer,
+    only_to: str,
+    *,
+    max_age_seconds: float | None = None,
+) -> Mail | Malformed | Bury | Delay:
+    """Return the mail of a job; its faults, or a verdict, where none is to go.
+
+    A job may be early or late (`admit`), and ``only_to`` (smtp.only_to) may not name each of its recipients. ``now`` is
+    in epoch seconds.
+    """
+    early_or_late = admit(record, job.not_before, job.expires_at, max_age_seconds, now)
+    if early_or_late is not None:
+        return early_or_late
+    mail = composer.compose(job, job_id, now)
+    if isinstance(mail, Malformed):
+        return mail
+    if only_to and not may_be_mailed(only_to, _due_recipients(mail, record)):
+        return bury(record, Cause("not_allowed", text="smtp.only_to does not name a recipient"), now)
+    return mail
+
+
+def _due_recipients(mail: Mail, record: Record) -> tuple[str, ...]:
+    """Return the recipients that are still due: all of a mail that went to none yet."""
+    return mail.recipients if record.due is None else record.due
 
 
 def now_of(claim: Claim) -> float:
