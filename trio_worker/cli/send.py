@@ -110,9 +110,10 @@ def _made(line: bytes, job_id: str, settings: Settings, mail_setup: MailSetup) -
         case Bury(cause=cause):
             refuse(REFUSED, str(cause))
         case Mail():
-            return mail
+            pass
         case _:
             assert_never(mail)
+    return mail
 
 
 async def _deliver(mail: Mail, settings: Settings) -> Outcome:
