@@ -1,1 +1,1 @@
-"""What a producer may say, read strictly; knows no mail and no Redis."""
+"""Jobs as producers write them, read strictly; knows no mail and no Redis."""

@@ -1,4 +1,4 @@
-"""Pure. What a mailbox is: one strict reader for ``addr`` and ``Name <addr>``, the same on every Python."""
+"""Pure. Mail addresses: one strict parser for ``addr`` and ``Name <addr>``, the same on every Python version."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _MOST_LOCAL_OCTETS = 64
 _MOST_ADDRESS_OCTETS = 254
 _MOST_LABEL_OCTETS = 63  # RFC 1035, 2.3.4
 _MOST_CHARACTERS = 998  # RFC 5322, 2.1.1: the longest line
-_MOST_NAME_CHARACTERS = 255  # ours: nobody's name is longer, and a header is no place for a book
+_MOST_NAME_CHARACTERS = 255  # our own limit: longer than any name, short enough for a header
 
-# Every control character (Cc), the two Unicode line separators, and halves of surrogate pairs.
+# Control characters (Cc), the two Unicode line separators, and lone surrogates.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _QUOTED_PAIR = re.compile(r"\\(.)")
-# A display name without quotes: RFC 5322 atoms, and the dot that everybody writes ("John Q. Public", obs-phrase).
+# A display name without quotes: RFC 5322 atoms, and the dot ("John Q. Public", obs-phrase), which is common.
 _NAMED = re.compile(r'(?:("(?:[^"\\]|\\.)*") *|([^"(),:;<>@\[\]\\]*))<(.*)>')
-# RFC 5322 3.2.3 atext: all but controls, the blank and specials. What is beyond ASCII is RFC 6531 3.3, and looked at by
-# its category; named as a range, it would take Python milliseconds to compile.
+# RFC 5322 3.2.3 atext: all but controls, space and specials. Characters beyond ASCII (RFC 6531 3.3) are checked by
+# their category instead: a range for them here would take Python milliseconds to compile.
 _ATOM = r'[^\x00-\x20"(),.:;<>@\[\\\]\x7f]+'
 _DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
-# How nearly all addresses look; what it matches the longer way reads alike. The bounds are those above.
+# The form of nearly all addresses, as a shortcut: the full parser has the same result for them. Limits as above.
 _USUAL = re.compile(
     r"(?=.{1,254}\Z)([A-Za-z0-9_-][A-Za-z0-9_+-]{0,31}(?:\.[A-Za-z0-9_+-]{1,15})?)"
     r"@((?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,4}[A-Za-z]{2,20})"
@@ -41,29 +41,29 @@ _IPV6 = re.compile(r"[0-9A-Fa-f:.]{2,45}")
 
 @frozen
 class Mailbox:
-    """One mailbox: a display name (may be empty), and an address in the form that goes over the wire.
+    """One mailbox: a display name, which may be empty, and the address as it is sent.
 
-    ``local`` keeps the quotes it needs. The repr shows the domain only: an address has no place in a log.
+    ``local`` has quotes only if it needs them. The repr shows only the domain: an address must not be in a log.
     """
 
     name: str = field(repr=False)
     local: str = field(repr=False)
     domain: str
     address: str = field(init=False, repr=False, eq=False)
-    """The address as the envelope carries it: ``local@domain``."""
+    """The address as in the envelope: ``local@domain``."""
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "address", f"{self.local}@{self.domain}")
 
     @property
     def needs_smtputf8(self) -> bool:
-        """Whether the address (not the name) goes beyond ASCII, so that the relay must offer SMTPUTF8 (RFC 6531)."""
+        """Whether the address (not the name) is not ASCII, so that the relay must offer SMTPUTF8 (RFC 6531)."""
         return not (self.local.isascii() and self.domain.isascii())
 
 
 @frozen
 class AddressFault:
-    """A text that is no single mailbox; ``what`` completes a sentence and never repeats the text."""
+    """Why a text is not one mailbox; ``what`` completes a sentence and never repeats the text."""
 
     what: str
 
@@ -72,19 +72,19 @@ _NOT_ONE = AddressFault('is not one mailbox: write addr, Name <addr> or "Name" <
 
 
 def has_control_character(text: str) -> bool:
-    """Whether a text holds a control character, a Unicode line separator or half a surrogate pair.
+    """Whether a text has a control character, a Unicode line separator or a lone surrogate.
 
-    Such a text may stand in no header and no SMTP command: most injections begin with one.
+    Such a text must not be in a header or an SMTP command: most injections begin with one.
     """
-    # What is printable (most texts are) holds none of them, and is seen to be at a third of the cost.
+    # A printable text, as most are, has none of them, and this check costs a third.
     return not text.isprintable() and _CONTROL.search(text) is not None
 
 
 def parse_mailbox(text: str) -> Mailbox | AddressFault:
-    """Read exactly one mailbox: ``addr``, ``Name <addr>`` or ``"Quoted name" <addr>``.
+    """Parse exactly one mailbox: ``addr``, ``Name <addr>`` or ``"Quoted name" <addr>``.
 
-    No lists, groups, comments or routes (RFC 5322 3.4 allows them all; a field for one mailbox needs none). Beyond
-    ASCII the rules of RFC 6531 3.3 hold. White space in a name, of any script, becomes single spaces.
+    Lists, groups, comments and routes (RFC 5322 3.4) are refused: a field for one mailbox needs none. For characters
+    beyond ASCII the rules are those of RFC 6531 3.3. White space in a name, of any script, becomes single spaces.
     """
     usual = _USUAL.fullmatch(text)
     if usual is not None:
@@ -110,7 +110,7 @@ def parse_mailbox(text: str) -> Mailbox | AddressFault:
 
 
 def parse_domain(text: str) -> str | AddressFault:
-    """Read a domain name or an address literal (``[192.0.2.1]``, ``[IPv6:2001:db8::1]``; RFC 5321 4.1.3)."""
+    """Parse a domain name or an address literal (``[192.0.2.1]``, ``[IPv6:2001:db8::1]``; RFC 5321 4.1.3)."""
     if text.startswith("["):
         return text if _is_address_literal(text) else AddressFault("has an address literal that is not valid")
     if not all(map(_is_label, text.split("."))):
@@ -139,11 +139,11 @@ def _parse_address(text: str, name: str) -> Mailbox | AddressFault:
 
 
 def _canonical_local(local: str) -> str | None:
-    """Return the local part with quotes only where they are needed (RFC 5321 4.1.2), or None if it is none."""
+    """Return the local part, quoted only if it must be (RFC 5321 4.1.2); None if it is not valid."""
     quoted = _QUOTED.fullmatch(local)
     bare = _unquote(local) if quoted else local
     if not bare.isascii() and any(unicodedata.category(letter)[0] in "CZ" for letter in bare if letter > "\x7f"):
-        return None  # invisible characters and exotic spaces: nobody owns such a mailbox
+        return None  # invisible characters and unusual spaces: no real mailbox has them
     if _DOT_ATOM.fullmatch(bare):
         return bare
     if not quoted or not bare:
@@ -152,7 +152,7 @@ def _canonical_local(local: str) -> str | None:
 
 
 def quote(text: str) -> str:
-    """Return the text as a quoted-string (RFC 5322 3.2.4), escaping only what must be."""
+    """Return the text as a quoted-string (RFC 5322 3.2.4), with as few escapes as possible."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -163,7 +163,7 @@ def _unquote(quoted: str) -> str:
 def _is_label(label: str) -> bool:
     if label.isascii():
         return len(label) <= _MOST_LABEL_OCTETS and _LABEL.fullmatch(label) is not None
-    # Letters, marks and digits of any script; full-width dots and at-signs are punctuation, so they end here.
+    # Letters, marks and digits of any script; full-width dots and at-signs are punctuation, so they are refused.
     return _LABEL.fullmatch(label) is not None and all(
         unicodedata.category(letter)[0] in "LMN" for letter in label if letter > "\x7f"
     )
@@ -187,5 +187,5 @@ def _is_address_literal(domain: str) -> bool:
 
 
 def may_be_mailed(only_to: str, recipients: Iterable[str]) -> bool:
-    """Whether ``smtp.only_to``, a regular expression, names every recipient in full; empty names everybody."""
+    """Whether ``smtp.only_to``, a regular expression, matches every recipient in full; empty matches all."""
     return not only_to or all(re.fullmatch(only_to, recipient) for recipient in recipients)

@@ -1,4 +1,4 @@
-"""Edge. The folders of the email types, read once at start. Blocks on files; awaits nothing."""
+"""Edge. Reads the email types from their folders, once at start. Blocks on files; awaits nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 BUILT_IN = Path(__file__).parent.parent / "mail" / "templates"
-"""The email types that ship, made exactly as one makes one's own."""
+"""The folder of the built-in email types; they are made like those of an operator."""
 
 _REQUIRED = ("subject.j2", "text.j2")
 _FIELDS = "fields.toml"
@@ -22,16 +22,16 @@ _FIELDS = "fields.toml"
 
 @frozen
 class CatalogueFaults:
-    """Everything that is wrong in the template folders, each with the file it is wrong in."""
+    """All faults in the template folders, each with its file."""
 
     faults: tuple[Fault, ...]
 
 
 def read_catalogue(dirs: Iterable[str | Path]) -> Catalogue | CatalogueFaults:
-    """Read the built-in email types, then those of ``dirs``; a later folder replaces a type as a whole.
+    """Read the built-in email types, then those of ``dirs``; a type in a later folder replaces the whole earlier one.
 
-    A template beside the folders (``_mail.html.j2``) can be extended by all types, and is replaced by its name.
-    Names that begin with a dot, and files that are no templates, are passed over.
+    A template outside the folders of the types (``_mail.html.j2``) can be extended by all types; one with the same name
+    in a later folder replaces it. Names that begin with a dot, and files that are no templates, are ignored.
     """
     types: dict[str, TypeSpec] = {}
     sources: dict[str, str] = {}
@@ -51,7 +51,7 @@ def read_catalogue(dirs: Iterable[str | Path]) -> Catalogue | CatalogueFaults:
 
 
 def type_names(dirs: Iterable[str | Path]) -> set[str]:
-    """Return the names of all email types, those of ``dirs`` included, by their folders alone; nothing is read.
+    """Return the names of all email types, those of ``dirs`` included, from the names of their folders; reads no file.
 
     Raises OSError for a folder that cannot be listed.
     """
@@ -60,7 +60,7 @@ def type_names(dirs: Iterable[str | Path]) -> set[str]:
 
 
 def _read_folder(folder: Path, types: dict[str, TypeSpec], sources: dict[str, str], faults: list[Fault]) -> None:
-    """Read the folder of one email type, in place of what an earlier folder said of it."""
+    """Read the folder of one email type; it replaces what an earlier folder had for this type."""
     if what := fault_of_type_name(folder.name):
         faults.append(Fault(str(folder), what))
         return

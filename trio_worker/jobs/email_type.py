@@ -1,4 +1,4 @@
-"""Pure. What an email type is: its fields, their kinds, and the sources of its templates."""
+"""Pure. Email types: their fields, the kinds of fields, and the sources of their templates."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ FieldKind = Literal[
     "text",  # text of any number of lines
     "token",  # a line that is not empty
     "number",  # an integer or a decimal
-    "object",  # names and values, as deep as they come
+    "object",  # names and values, nested to any depth
 ]
 KINDS: tuple[FieldKind, ...] = get_args(FieldKind)
 
 MOST_LINE_CHARACTERS = 998
-"""RFC 5322, 2.1.1: no line of a mail is longer, so no text meant for one line should be."""
+"""RFC 5322, 2.1.1: no line of a mail may be longer, so no text for one line may be either."""
 
 MESSAGE = "Message"
-"""The type that brings its own text; it is built in and no folder can take its name."""
+"""The email type whose jobs contain their text; it is built in, and no folder may have its name."""
 
 TEMPLATE_VARIABLES = ("product", "frontend_url")
-"""What every template knows besides its fields: the display name of ``mail.from``, and ``mail.frontend_url``."""
+"""What every template can use besides its fields: the display name of ``mail.from``, and ``mail.frontend_url``."""
 
 _TYPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _PATH = re.compile(r"/[!-~]*")
-# Words that Jinja reads otherwise than as the name of a field.
+# Words that have another meaning in Jinja than the name of a field.
 _TAKEN = re.compile(
     r"and|caller|context|cycler|dict|else|false|if|ignore|import|in|is|joiner|lipsum|loop|missing|namespace|none|not|or"
     r"|range|recursive|self|super|true|varargs|kwargs|with|without"
@@ -52,7 +52,7 @@ _ENTRY_KEYS = ("kind", "required", "sample")
 
 @frozen
 class FieldSpec:
-    """One field of an email type's ``data``. ``sample`` is shown in previews and proves the templates at start."""
+    """One field of an email type's ``data``. ``sample`` is for previews, and for the test of the templates at start."""
 
     name: str
     kind: FieldKind
@@ -62,9 +62,9 @@ class FieldSpec:
 
 @frozen
 class TypeSpec:
-    """What a job of one email type must bring. Exactly one field is of the kind ``recipient``.
+    """The fields of one email type's jobs. Exactly one field is of the kind ``recipient``.
 
-    ``unsubscribe_path`` follows ``mail.frontend_url`` in a List-Unsubscribe header (RFC 2369); empty for none.
+    ``unsubscribe_path`` is appended to ``mail.frontend_url`` in a List-Unsubscribe header (RFC 2369); empty: no header.
     """
 
     email_type: str
@@ -77,7 +77,7 @@ class TypeSpec:
 class Catalogue:
     """The templated email types by name, and every template source by its name (``Registration/text.j2``).
 
-    A source whose name has no folder (``_mail.html.j2``) is there for others to extend, include or import.
+    A source whose name has no folder (``_mail.html.j2``) is for other templates to extend, include or import.
     """
 
     types: Mapping[str, TypeSpec]
@@ -85,20 +85,20 @@ class Catalogue:
 
 
 def is_plain_line(kind: FieldKind, value: Json) -> bool:
-    """Whether a value is surely right for its field, as nearly every one is: a short line that can be printed."""
+    """Whether a value is a short printable line for a field that takes one: a quick check that most values pass."""
     return kind in _LINE_KINDS and type(value) is str and 0 < len(value) <= MOST_LINE_CHARACTERS and value.isprintable()
 
 
 def fault_of_value(kind: FieldKind, value: Json) -> str | None:
-    """Return what is wrong with a value for a field of this kind, or None; the words never repeat the value."""
+    """Return what is wrong with a value for a field of this kind, or None; the text never repeats the value."""
     return _FAULT_OF[kind](value)
 
 
 def fault_of_line(text: str) -> str | None:
-    """Return what keeps a text from standing on one line of a mail, or None."""
+    """Return why a text cannot be one line of a mail, or None."""
     if len(text) > MOST_LINE_CHARACTERS:
         return f"is longer than {MOST_LINE_CHARACTERS} characters"
-    # What is printable (most texts are) holds none, and needs no further call.
+    # A printable text, as most are, has none, and needs no further call.
     if not text.isprintable() and has_control_character(text):
         return "contains a control character"
     return None
@@ -148,7 +148,7 @@ _FAULT_OF: Mapping[FieldKind, Callable[[Json], str | None]] = {
 
 
 def fault_of_type_name(name: str) -> str | None:
-    """Return why a folder of this name can be no email type, or None."""
+    """Return why a folder with this name cannot be an email type, or None."""
     if name == MESSAGE:
         return "cannot be replaced: this type is built in"
     if not _TYPE_NAME.fullmatch(name):
@@ -157,7 +157,7 @@ def fault_of_type_name(name: str) -> str | None:
 
 
 def read_type(email_type: str, source: str) -> TypeSpec | tuple[Fault, ...]:
-    """Read the text of a ``fields.toml``; every fault carries the key that is wrong, all at once."""
+    """Read the text of a ``fields.toml``; return all its faults, each with its key."""
     try:
         document = tomllib.loads(source)
     except tomllib.TOMLDecodeError as error:

@@ -1,4 +1,4 @@
-"""Pure. What is wrong with a job: faults with their paths, in words that repeat nothing the producer sent."""
+"""Pure. Faults of a job, each with its path; their texts repeat nothing that the producer sent."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Reason = Literal[
-    "not_utf8",  # the bytes are no UTF-8
-    "not_json",  # no JSON, or JSON that two readers may understand differently (RFC 7493)
+    "not_utf8",  # the bytes are not UTF-8
+    "not_json",  # not JSON, or JSON that two parsers may read differently (RFC 7493)
     "not_a_job",  # JSON, but not the shape of a job
     "unknown_type",  # a task_type or an email_type that this worker does not have
     "bad_field",  # a field of the job is missing or wrong
@@ -21,7 +21,7 @@ Reason = Literal[
 ]
 
 MOST_FAULTS = 20
-"""How many faults a job may report: enough to mend a producer, too few to flood a screen."""
+"""The most faults that are reported of one job: enough to correct a producer, and they fit on a screen."""
 
 NOT_A_NAME = "(not a name)"
 
@@ -30,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 @frozen
 class Fault:
-    """One thing that is wrong: ``path`` says where (``$.data.data.to[0]``), ``what`` completes the sentence."""
+    """One fault: ``path`` says where (``$.data.data.to[0]``), ``what`` completes the sentence."""
 
     path: str
     what: str
@@ -41,7 +41,7 @@ class Fault:
 
 @frozen
 class Malformed:
-    """A job that no mail can be made of; it goes to the dead letters with every fault."""
+    """Why no mail can be made of a job; it becomes a dead letter with all these faults."""
 
     reason: Reason
     faults: tuple[Fault, ...]
@@ -51,7 +51,7 @@ class Malformed:
 
 
 def malformed(reason: Reason, faults: Iterable[Fault]) -> Malformed:
-    """Collect faults into one `Malformed`; past `MOST_FAULTS` they are only counted."""
+    """Make a `Malformed` of faults; those after the first `MOST_FAULTS` are only counted."""
     found = tuple(faults)
     if len(found) <= MOST_FAULTS:
         return Malformed(reason, found)
@@ -60,10 +60,10 @@ def malformed(reason: Reason, faults: Iterable[Fault]) -> Malformed:
 
 
 def safe_name(name: str) -> str:
-    """Return a name from a payload if it looks like a name, else a placeholder: it might be a token or an address."""
+    """Return a name from a payload if it looks like a name; else `NOT_A_NAME`: it could be a token or an address."""
     return name if _NAME.fullmatch(name) else NOT_A_NAME
 
 
 def step(path: str, key: object) -> str:
-    """Return the path of one member (a string key) or element (a number) of the value at ``path``."""
+    """Return the path of a member (a string key) or an element (a number) of the value at ``path``."""
     return f"{path}.{safe_name(key)}" if isinstance(key, str) else f"{path}[{key}]"

@@ -1,4 +1,4 @@
-"""Pure. A job's bytes to a `Job`, or to everything that is wrong with them."""
+"""Pure. Decodes the bytes of a job into a `Job`, or into all the faults that they have."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TASK_TYPE = "Email"
 
 TraceParent = Annotated[str, "traceparent"]
 
-# https://www.w3.org/TR/trace-context-1/#traceparent-header: a value that cannot be parsed is to be ignored.
+# https://www.w3.org/TR/trace-context-1/#traceparent-header: a value that cannot be parsed must be ignored.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 
@@ -46,8 +46,8 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:
 class Templated:
     """The content of a job whose text comes from templates.
 
-    ``fields`` holds every field that the type declares, and only those; an optional one that was not given is None.
-    The recipient's field holds the bare address.
+    ``fields`` has exactly the fields that the type declares; an optional field that the job does not have is None.
+    The recipient's field has the bare address.
     """
 
     recipient: Mailbox
@@ -56,7 +56,7 @@ class Templated:
 
 @frozen
 class Job:
-    """One mail to be made. All times are seconds since the epoch; None where the producer said nothing."""
+    """One mail to make. All times are epoch seconds; None where the producer gave no value."""
 
     email_type: str
     content: Templated | Message
@@ -84,10 +84,10 @@ _NO_OBJECT = malformed("not_a_job", [Fault("$", "must be an object")])
 
 
 def decode(raw: bytes, types: Mapping[str, TypeSpec]) -> Job | Malformed:
-    """Understand one job, strictly; whatever the bytes, this returns and never raises.
+    """Decode one job strictly; never raises, whatever the bytes.
 
-    Keys that are not known are ignored everywhere, so that producers may be newer than workers. No fault repeats a
-    value of the payload.
+    Unknown keys are ignored everywhere, so that producers may be newer than workers. No fault repeats a value of the
+    payload.
     """
     document = read_json(raw)
     if not isinstance(document, dict):
@@ -115,7 +115,7 @@ def decode(raw: bytes, types: Mapping[str, TypeSpec]) -> Job | Malformed:
 
 
 def read_enqueued_at(raw: bytes) -> float | None:
-    """Return when the producer says that it pushed this job, or None; whatever the bytes, this never raises."""
+    """Return the ``enqueued_at`` of a job, or None if it has none; never raises, whatever the bytes."""
     document = read_json(raw)
     if not isinstance(document, dict):
         return None
@@ -124,13 +124,13 @@ def read_enqueued_at(raw: bytes) -> float | None:
 
 
 def sample_jobs(spec: TypeSpec) -> tuple[Job, Job]:
-    """Make a job of this type from the samples of all its fields, and one from those of the required fields alone."""
+    """Make a job of this type from the samples of all its fields, and one from those of only the required fields."""
     fields = tuple(each if each.required else evolve(each, sample=None) for each in spec.fields)
     return sample_job(spec), sample_job(evolve(spec, fields=fields))
 
 
 def sample_job(spec: TypeSpec) -> Job:
-    """Make a job of this type from the samples of its fields, for previews and to prove the templates."""
+    """Make a job of this type from the samples of its fields, for previews and for testing the templates."""
     content = _read_fields(spec, {declared.name: declared.sample for declared in spec.fields})
     match content:
         case Templated():
@@ -197,7 +197,7 @@ def _read_fields(spec: TypeSpec, payload: Mapping[str, Json]) -> Templated | Mal
         name = declared.name
         value = payload.get(name)
         if value is None and not (declared.required and name in payload):
-            # null is how many serialisers write an optional value that is absent.
+            # Many serialisers write null for an optional value that is absent.
             if declared.required:
                 faults.append(Fault(f"$.data.data.{name}", "is missing"))
             fields[name] = None

@@ -1,4 +1,4 @@
-"""Pure. The JSON Schema of a job, made from the same records and specs that decode it, for producers elsewhere."""
+"""Pure. JSON Schema of a job for producers, made from the same records and specs that decode it."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _KINDS: dict[FieldKind, JsonSchema] = {
 
 
 def job_schema(types: Mapping[str, TypeSpec]) -> JsonSchema:
-    """Return the schema (draft 2020-12) of every job that a worker with these types understands.
+    """Return the schema (draft 2020-12) of the jobs that a worker with these types accepts.
 
-    It holds the structure. What no schema can say (a mailbox is one mailbox, a time exists) only the worker checks,
-    so it may refuse what passes here, but takes nothing that fails here.
+    It describes the structure. What a schema cannot express (a text is one mailbox, a time exists) only the worker
+    checks: it may refuse a job that passes here, but it accepts no job that fails here.
     """
     contents = {name: _templated(spec) for name, spec in types.items()} | {MESSAGE: _message()}
     return {
@@ -94,7 +94,7 @@ def _message() -> JsonSchema:
 
 
 def _record(record: type[attrs.AttrsInstance]) -> JsonSchema:
-    """Return the shape of an attrs record of the payload; a field with a default may be absent or null."""
+    """Return the schema of an attrs record of the payload; a field with a default may be absent or null."""
     fields = attrs.fields(record)
     names = {declared.name: declared.metadata.get(JSON_NAME, declared.name) for declared in fields}
     return {
@@ -110,14 +110,14 @@ def _record(record: type[attrs.AttrsInstance]) -> JsonSchema:
 
 
 def _or_null(shape: JsonSchema) -> JsonSchema:
-    """Return the shape with null beside it; a shape of several types is left to ``anyOf``."""
+    """Return a schema that also allows null; ``anyOf`` if the given one has several types."""
     if isinstance(shape.get("type"), str):
         return {**shape, "type": [shape["type"], "null"]}
     return {"anyOf": [shape, {"type": "null"}]}
 
 
 def _shape(declared: Any) -> JsonSchema:
-    """Return the shape of one field's type; a type without one is a bug (KeyError)."""
+    """Return the schema of one field's type; a type without one is a bug (KeyError)."""
     shapes: dict[Any, JsonSchema] = {
         OneLine: _LINE,
         Text: {"type": "string"},

@@ -1,4 +1,4 @@
-"""Pure. The email type that brings its own text: recipients, bodies, headers and attachments, all checked."""
+"""Pure. The email type ``Message``, whose jobs contain the whole mail: recipients, texts, headers, attachments."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ MOST_RECIPIENTS = 1000
 MOST_HEADERS = 100
 MOST_ATTACHMENTS = 100
 
-MOST_HEADERS_CHARACTERS = 65_536  # ours, of all together: encoding them must not keep other mails waiting
+MOST_HEADERS_CHARACTERS = 65_536  # our own limit for all headers together: encoding them must not delay other mails
 MOST_HEADER_CHARACTERS = 8192  # a References header of a long thread; Postfix cuts a header at 102,400 octets
 
-_MOST_FILE_NAME_OCTETS = 255  # what file systems take
+_MOST_FILE_NAME_OCTETS = 255  # the limit of common file systems
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,63}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,63}")
 
-# Set by us, or by the relays on the way, or part of the structure: a job may not write them. Auto-Submitted
-# (RFC 3834) may be: only the producer knows whether a person pressed "send".
+# Headers that a job may not set: trio-worker or the relays set them, or they are part of the MIME structure.
+# Auto-Submitted (RFC 3834) is allowed: only the producer knows whether a person sent the mail.
 _OUR_HEADER = re.compile(
     r"from|to|cc|bcc|date|message-id|subject|mime-version|return-path|received|sender|reply-to|delivered-to"
     r"|authentication-results|received-spf|domainkey-signature"
@@ -79,7 +79,7 @@ class Message:
 
 
 def decode_message(payload: Mapping[str, Any], path: str) -> Message | tuple[Fault, ...]:
-    """Structure a ``Message`` from its JSON object, which stands at ``path``; all faults at once."""
+    """Decode a ``Message`` from its JSON object at ``path``, or return all its faults."""
     given = [payload.get(name) for name in ("to", "cc", "bcc")]
     count = sum(len(value) if isinstance(value, list) else value is not None for value in given)
     if count > MOST_RECIPIENTS:
@@ -150,7 +150,7 @@ def _fault_of_header(name: str, text: Any, lower_names: list[str]) -> str | None
 
 
 def is_our_header(name: str) -> bool:
-    """Whether a header is set by the worker or on the way, so that no job may write it."""
+    """Whether a header is set by trio-worker or by relays, so that no job may set it."""
     return _OUR_HEADER.fullmatch(name) is not None
 
 
@@ -178,7 +178,7 @@ def _file_name(value: Any) -> str:
 def _media_type(value: Any) -> str:
     if not _MEDIA_TYPE.fullmatch(text_of(value)):
         raise FlawError("must be a media type such as application/pdf, without parameters")
-    # RFC 2046 5.1 and 5.2: these may not be encoded as base64, and their parts would escape our checks.
+    # RFC 2046 5.1 and 5.2: these must not be encoded as base64, and their parts would not be checked.
     if value.lower().startswith(("multipart/", "message/")):
         raise FlawError("cannot be a multipart or a message: use application/octet-stream")
     return str(value)

@@ -1,4 +1,4 @@
-"""Pure. Bytes to one JSON value, or every reason why two readers might understand them differently."""
+"""Pure. Strict JSON parser: returns one value, or all reasons why two parsers might read the text differently."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 MOST_LEVELS = 64
-"""How deep a job may nest: a mail needs four levels, and a bound of our own is the same on every Python."""
+"""The deepest nesting allowed: a mail needs four levels. Python's own limit differs between versions."""
 
 _LEAST_INTEGER = -(2**63)
 _MOST_INTEGER = 2**64 - 1
@@ -29,27 +29,27 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class _FlawError(Exception):
-    """The quick reader met something that the thorough one must locate."""
+    """The quick parser found something wrong; the thorough one then finds out where."""
 
 
 @frozen
 class _Flaw:
-    """Stands in the tree of the thorough reader where something is wrong."""
+    """Marks a fault in the tree that the thorough parser returns."""
 
     what: str
 
 
 class _Doubled(dict[str, Any]):
-    """An object in which names occur more than once; the tree of the thorough reader holds it."""
+    """An object with duplicate names, in the tree that the thorough parser returns."""
 
     names: tuple[str, ...] = ()
 
 
 def read_json(raw: bytes) -> Json | Malformed:
-    """Read one JSON text (RFC 8259) as strictly as RFC 7493 (I-JSON) asks; no bytes whatever make this raise.
+    """Parse one JSON text (RFC 8259) as strictly as RFC 7493 (I-JSON) demands; never raises, whatever the bytes.
 
-    Refused are: other encodings than UTF-8, a byte order mark, names that occur twice in an object, NaN and the
-    infinities, integers beyond 64 bits, halves of surrogate pairs, and more than `MOST_LEVELS` levels.
+    It refuses encodings other than UTF-8, a byte order mark, duplicate names in an object, NaN and the infinities,
+    integers of more than 64 bits, lone surrogates, and more than `MOST_LEVELS` levels.
     """
     try:
         text = raw.decode()
@@ -75,7 +75,7 @@ def _refused(fault: Fault, *, not_utf8: bool = False) -> Malformed:
 
 
 def _read_quickly(text: str) -> Any:
-    """Return the value as `json.JSONDecoder.decode` does, but without its two searches for white space around it."""
+    """Return the same as `json.JSONDecoder.decode`, without its two searches for white space around the value."""
     if text.startswith("{"):
         value, end = _QUICK.raw_decode(text)
         if not text[end:].strip(_WHITE_SPACE):
@@ -84,7 +84,7 @@ def _read_quickly(text: str) -> Any:
 
 
 def _explain(text: str) -> Malformed:
-    """Say why the quick reader refused a text: read it again, with marks in the tree that tell the path of flaws."""
+    """Return why the quick parser refused a text: parse it again, with marks in the tree where the faults are."""
     if text.startswith("\ufeff"):
         return _refused(Fault("$", "begins with a byte order mark"))
     if "\0" in text[:4]:
@@ -101,7 +101,7 @@ def _explain(text: str) -> Malformed:
 
 
 def _levels(value: Any) -> int:
-    """Return how deep a value nests, without recursion, looking no further than one level past the bound."""
+    """Return the nesting depth of a value, at most `MOST_LEVELS` + 1; without recursion."""
     level = 0
     layer = [value]
     while layer and level <= MOST_LEVELS:
@@ -114,7 +114,7 @@ def _levels(value: Any) -> int:
 
 
 def _flaws(value: Any, path: str = "$") -> Iterator[Fault]:
-    """Yield what is wrong in a tree of at most `MOST_LEVELS` levels."""
+    """Yield the faults in a tree of at most `MOST_LEVELS` levels."""
     match value:
         case _Flaw():
             yield Fault(path, value.what)

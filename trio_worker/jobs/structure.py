@@ -1,4 +1,4 @@
-"""Pure. JSON values to attrs records through cattrs, strictly: nothing is converted, every fault has its path."""
+"""Pure. Makes attrs records from JSON values with cattrs, strictly: no value is converted, every fault has its path."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 RecordT = TypeVar("RecordT")
 
-# What a field of a record may hold. Each has one hook, here or beside its record, and one shape in json_schema.py.
+# Kinds of fields. Each has one cattrs hook, here or next to its record, and one schema in json_schema.py.
 OneLine = Annotated[str, "line"]
 Text = Annotated[str, "text"]
 DateTime = Annotated[float, "date-time"]
 
 JSON_NAME = "json_name"
-"""Key of an attrs field's metadata: its name in JSON, where that is not its name in Python."""
+"""Key of an attrs field's metadata: the name in JSON, if it differs from the one in Python."""
 
-# RFC 3339, 5.6, in ASCII digits. A zone is required: a time without one is a guess.
+# RFC 3339, 5.6, in ASCII digits. A zone is required: without one a time is ambiguous.
 _RFC_3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}):([0-9]{2})(\.[0-9]+)?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))",
 )
-_MOST_FRACTION_CHARACTERS = 10  # a dot and nanoseconds: a float holds less
+_MOST_FRACTION_CHARACTERS = 10  # a dot and nanoseconds: a float has less precision
 _LEAP_SECOND = 60
-# The years 1 to 9999 in UTC: a zone may lead out of what a calendar here can show.
+# The years 1 to 9999 in UTC, as in Python's calendar: a zone may move a time out of them.
 _FIRST_SECOND, _LAST_SECOND = -62135596800.0, 253402300800.0
 _MOST_ZONE_HOURS, _MOST_ZONE_MINUTES = 23, 59
 
@@ -42,7 +42,7 @@ _MOST_ZONE_HOURS, _MOST_ZONE_MINUTES = 23, 59
 class FlawError(ValueError):
     """A value that does not fit its field: ``what`` completes a sentence and never repeats the value.
 
-    ``members`` says it for single elements or members of the value instead.
+    ``members`` has such a text for single members or elements of the value instead.
     """
 
     def __init__(self, what: str = "", members: Mapping[Any, str] | None = None) -> None:
@@ -52,11 +52,11 @@ class FlawError(ValueError):
 
 
 CONVERTER = Converter(detailed_validation=True)
-"""The one converter of job payloads; records register themselves where they are declared."""
+"""The only converter for job payloads; records are registered where they are declared."""
 
 
 def structure(value: Any, record: type[RecordT], path: str) -> RecordT | tuple[Fault, ...]:
-    """Make the record from the JSON value at ``path``, or return everything that is wrong with it."""
+    """Make the record from the JSON value at ``path``, or return all its faults."""
     try:
         return CONVERTER.structure(value, record)
     except (ClassValidationError, FlawError) as error:
@@ -64,12 +64,12 @@ def structure(value: Any, record: type[RecordT], path: str) -> RecordT | tuple[F
 
 
 def register(annotated: Any, hook: Callable[[Any], Any]) -> None:
-    """Let ``hook`` structure every field annotated so; it returns what it made, or raises `FlawError`."""
+    """Use ``hook`` for every field with this annotation; it returns the value, or raises `FlawError`."""
     CONVERTER.register_structure_hook_func(lambda declared: declared == annotated, lambda value, _: hook(value))
 
 
 def register_record(record: type[Any]) -> None:
-    """Let cattrs structure an attrs record, from a JSON object only."""
+    """Register an attrs record with cattrs; it is made from a JSON object only."""
     attrs.resolve_types(record, include_extras=True)
     renames: dict[str, Any] = {
         declared.name: override(rename=declared.metadata[JSON_NAME])
@@ -115,7 +115,7 @@ def text_of(value: Any) -> str:
 
 
 def mailbox_of(value: Any) -> Mailbox:
-    """Return the one mailbox that a string holds, else raise `FlawError`."""
+    """Return the mailbox if the value is a string with exactly one, else raise `FlawError`."""
     match parse_mailbox(text_of(value)):
         case AddressFault(what):
             raise FlawError(what)

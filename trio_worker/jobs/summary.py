@@ -21,7 +21,7 @@ class JobSummary:
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The recipients' domains in lower case, each once; they name nobody."""
+        """The domains of the recipients in lower case, each once; they identify no person."""
         found = (recipient.rpartition("@")[2].rstrip("> ").lower() for recipient in self.recipients)
         return tuple(dict.fromkeys(domain for domain in found if domain))
 
