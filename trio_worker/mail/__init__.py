@@ -1,1 +1,1 @@
-"""Makes the octets of a mail from a job; knows nothing of how it travels."""
+"""Makes the octets of a mail from a job; knows nothing about sending it."""

@@ -1,7 +1,7 @@
-"""Pure. A job to a mail: templates compiled once, one strict look at every header, and the octets of the message.
+"""Pure. Composes mails: makes a mail from a job, with compiled templates and a strict check of every header.
 
-The standard library's message classes are not used here: they cost more than everything else together. They read the
-octets back in the tests.
+The message classes of the standard library are not used here: they cost more than everything else together. The tests
+read the octets back with them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NO_RECIPIENT_SHOWN = f"To: undisclosed-recipients:;{CRLF}"  # RFC 5322, 3.4: an
 
 @frozen
 class TypeOptions:
-    """What the configuration may say of one email type (``[mail.types.<type>]``)."""
+    """Options of one email type (config section ``[mail.types.<type>]``)."""
 
     max_age_seconds: float | None = option(
         None,
@@ -56,7 +56,7 @@ _TYPES = {
 
 @frozen
 class MailOptions:
-    """What the mails say of their sender, and where they lead (``[mail]``)."""
+    """Sender, links and templates of the mails (config section ``[mail]``)."""
 
     sender: str = option(
         "DimDim Health <no-reply@example.com>", "From header of all mails: Name <address>.", key="from"
@@ -80,7 +80,7 @@ class MailOptions:
 
 @frozen
 class Draft:
-    """What a mail says, whoever wrote it; ``extra`` holds the last header lines, each ending with CRLF."""
+    """The parts of a mail that a producer wrote; ``extra`` has the last header lines, each ending with CRLF."""
 
     subject: str
     to: tuple[Mailbox, ...]
@@ -93,10 +93,10 @@ class Draft:
 
 @frozen
 class Mail:
-    """One message, ready for the conversation: its envelope, and its octets in either flavour.
+    """One mail, ready to be sent: its envelope, and its octets for relays with and without 8BITMIME.
 
     ``sender`` and ``recipients`` are the bare addresses of the envelope; no recipient occurs twice. The
-    ``message_id`` is that of the job: every attempt carries the same.
+    ``message_id`` is made of the job's id: all attempts have the same one.
     """
 
     sender: str
@@ -111,8 +111,8 @@ class Mail:
     def content(self, *, eight_bit: bool) -> bytes:
         """Return the whole message (RFC 5322): CRLF line ends only, no line over 998 octets, not dot-stuffed.
 
-        ``eight_bit`` says whether the relay offers 8BITMIME; the header alone goes beyond ASCII without it, when the
-        mail `needs_smtputf8`. Each flavour is made once.
+        ``eight_bit`` says whether the relay offers 8BITMIME. Without it only the header may be other than ASCII, if the
+        mail `needs_smtputf8`. Each of the two contents is made once.
         """
         made = self._contents.get(eight_bit)
         if made is None:
@@ -122,24 +122,24 @@ class Mail:
 
 @frozen
 class ComposerFaults:
-    """Why no mail can be made with these options and templates: configuration faults, all of them."""
+    """All the faults in the options and templates that keep a composer from being made."""
 
     faults: tuple[Fault, ...]
 
 
 @frozen
 class Composer:
-    """Makes a `Mail` of a `Job`; made by `open_composer`, it holds nothing that needs closing."""
+    """Makes a `Mail` from a `Job`. Made by `open_composer`; it needs no closing."""
 
     sender: Mailbox
     envelope_sender: Mailbox
     message_id_domain: str
     templates: Mapping[str, Templates] = field(repr=False)
     extra: Mapping[str, str] = field(repr=False)
-    """The last header lines of the mails of each type that has templates."""
+    """The last header lines of each templated type's mails."""
     _from: str = field(init=False, repr=False)
     _envelope_from: str = field(init=False, repr=False)
-    _needs_smtputf8: bool = field(init=False, repr=False)  # for the sender's sake
+    _needs_smtputf8: bool = field(init=False, repr=False)  # because of the sender
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_from", address_header("From", [self.sender]))
@@ -148,10 +148,10 @@ class Composer:
         object.__setattr__(self, "_needs_smtputf8", needs_smtputf8)
 
     def compose(self, job: Job, job_id: str, at: float) -> Mail | Malformed:
-        """Make the mail of a job; no content of a job makes this raise.
+        """Make the mail of a job; never raises, whatever the content of the job.
 
-        ``at`` is the Date, in seconds since the epoch. ``job_id`` becomes the Message-ID; one that is not made of 1
-        to 56 letters, digits, '-' and '_' is a bug (ValueError).
+        ``at`` is the Date, in epoch seconds. ``job_id`` becomes the Message-ID; it must be 1 to 56 letters, digits,
+        '-' and '_' (else ValueError).
         """
         if not _JOB_ID.fullmatch(job_id):
             raise ValueError("a job id is 1 to 56 letters, digits, '-' and '_'")
@@ -162,7 +162,7 @@ class Composer:
         mailboxes = (*draft.to, *draft.cc, *draft.bcc)
         shown = mailboxes if draft.reply_to is None else (*mailboxes, draft.reply_to)
         words = "".join([f"{mailbox.name}{mailbox.address}" for mailbox in shown])
-        # The last look before octets are made, whoever filled in the job; most texts are printable, and so clean.
+        # The last check before the header is written, for jobs that were not decoded; most texts are printable.
         said = draft.subject + words
         if not said.isprintable() and has_control_character(said):
             return malformed("bad_header", _faults_of_header(draft.subject, words))
@@ -180,7 +180,7 @@ class Composer:
         )
 
     def _compose_templated(self, email_type: str, content: Templated, job_id: str, at: float) -> Mail | Malformed:
-        """Make the mail of a type with templates: it has one recipient, and nothing else in its header differs."""
+        """Make the mail of a templated type: only recipient, subject, Date and Message-ID differ in its header."""
         templates = self.templates.get(email_type)
         if templates is None:
             return malformed("unknown_type", [Fault("$.data.email_type", "has no templates here")])
@@ -228,7 +228,7 @@ class Composer:
 
 
 def open_composer(options: MailOptions, catalogue: Catalogue) -> Composer | ComposerFaults:
-    """Check the options, compile every template, and make a mail of the samples of each type; all faults at once."""
+    """Check the options, compile all templates, and compose each type's samples; return all faults at once."""
     faults: list[Fault] = []
     sender = parse_mailbox(options.sender)
     envelope_sender = parse_mailbox(options.envelope_from) if options.envelope_from else sender
@@ -256,12 +256,12 @@ def open_composer(options: MailOptions, catalogue: Catalogue) -> Composer | Comp
 
 
 def _unsubscribe(url: str, spec: TypeSpec) -> str:
-    """Return the List-Unsubscribe header line (RFC 2369, 3.2) of a type, if it has one."""
+    """Return the List-Unsubscribe header line (RFC 2369, 3.2) of a type; empty if it has none."""
     return f"List-Unsubscribe: <{url}{spec.unsubscribe_path}>{CRLF}" if spec.unsubscribe_path else ""
 
 
 def _proofs(composer: Composer, spec: TypeSpec) -> Iterator[Fault]:
-    """Yield why the samples of a type make no mail; a template that fails on them has been told already."""
+    """Yield why no mail can be made of a type's samples; failures of templates are reported already."""
     for job in sample_jobs(spec):
         made = composer.compose(job, "sample", 0.0)
         if isinstance(made, Malformed) and made.reason != "template":
@@ -272,7 +272,7 @@ def _proofs(composer: Composer, spec: TypeSpec) -> Iterator[Fault]:
 
 
 def message_id_of(job_id: str, options: MailOptions) -> str:
-    """Return the Message-ID that every attempt of a job carries under these options; empty where they are wrong."""
+    """Return the Message-ID of a job with these options, the same for every attempt; empty if they are wrong."""
     sender, domain = parse_mailbox(options.sender), _message_id_domain(options.message_id_domain)
     if isinstance(sender, AddressFault) or isinstance(domain, AddressFault):
         return ""
@@ -312,7 +312,7 @@ def _faults_of_header(subject: str, words: str) -> Iterator[Fault]:
 
 
 def _envelope_recipients(mailboxes: tuple[Mailbox, ...]) -> tuple[str, ...]:
-    """Return the addresses in order, each once; only the domain is the same in any case (RFC 5321, 2.4)."""
+    """Return the addresses in order, each once; only in the domain case does not matter (RFC 5321, 2.4)."""
     if len(mailboxes) == 1:
         return (mailboxes[0].address,)
     addresses: dict[tuple[str, str], str] = {}

@@ -1,4 +1,4 @@
-"""Pure. An object of statistics as rows that people read: the template filter ``figures``."""
+"""Pure. The template filters ``figures``, ``figure`` and ``label``: an object of statistics as rows of text."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MOST_FIGURES = 40
-"""A recap is read on a phone; what comes after this many rows is left out."""
+"""A mail is often read on a phone; rows after this many are left out."""
 
 _MOST_VALUE_CHARACTERS = 200
 _MOST_LABEL_CHARACTERS = 60
-_MOST_PLAIN_NUMBER = 1e15  # beyond it a double no longer holds single units, and a line would be all digits
+_MOST_PLAIN_NUMBER = 1e15  # a larger double is no longer exact to 1, and too long to read
 
 _SEAM = re.compile(r"[_\s-]+|(?<=[a-z0-9])(?=[A-Z])")
 
 
 def figures(stats: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """Return (label, value) rows, in the producer's order; nested objects one level deep, lists and nulls left out."""
+    """Return rows (label, value) in the producer's order; of nested objects one level, without lists and nulls."""
     if not isinstance(stats, dict):
         return []
     return [row for _, row in zip(range(MOST_FIGURES), _rows(stats), strict=False)]
@@ -38,7 +38,7 @@ def _rows(stats: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def label(name: str) -> str:
-    """Return a name from JSON as words: ``minutesAsleep`` and ``minutes_asleep`` give "Minutes asleep"."""
+    """Return a name from JSON as text: ``minutesAsleep`` and ``minutes_asleep`` become "Minutes asleep"."""
     words = " ".join(_SEAM.sub(" ", name).split())[:_MOST_LABEL_CHARACTERS]
     folded = (
         words if words.isupper() else " ".join(word if word.isupper() else word.lower() for word in words.split(" "))
@@ -47,7 +47,7 @@ def label(name: str) -> str:
 
 
 def figure(value: str | float) -> str:
-    """Return a value for reading: thousands set apart, at most two decimals, one line."""
+    """Return a value as text: thousands separated, at most two decimals, one line."""
     match value:
         case bool():
             return "yes" if value else "no"

@@ -1,7 +1,7 @@
-"""Pure. Header lines and MIME bodies: text in, octets out, and no line that a relay could refuse or misread.
+"""Pure. Header lines and MIME bodies: text in, octets out, with no line that a relay could refuse or misread.
 
-Nothing here trusts its caller for line ends: a header is checked for control characters before it is written, and a
-body is brought to CRLF (RFC 5321, 2.3.8) before it is encoded.
+Line ends of the caller are not trusted: a header is checked for control characters before it is written, and all line
+ends of a body become CRLF (RFC 5321, 2.3.8) before it is encoded.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 CRLF = "\r\n"
 
-# RFC 5322, 2.1.1: lines should have 78 characters and must not have more than 998. A line that holds an encoded-word
+# RFC 5322, 2.1.1: lines should have at most 78 characters and must have at most 998. A line that holds an encoded-word
 # has at most 76, the word itself 75 (RFC 2047, 2).
 _LINE_CHARACTERS = 78
 _ENCODED_LINE_CHARACTERS = 76
 MOST_LINE_OCTETS = 998
 _WORD_CHARACTERS = 75
-# Of a first encoded-word, so that it stands beside the name of its header ("Reply-To: " is the longest of ours).
+# Of the first encoded-word, which stands on the line with the header's name ("Reply-To: " is our longest).
 _FIRST_WORD_CHARACTERS = 64
 _WORD_OVERHEAD = len("=?utf-8?q??=")
-# A word longer than this is encoded, to be cut there: with a header's name before it, it would near 998 octets.
+# A longer word is encoded, so that it can be split: with the header's name it could have more than 998 octets.
 _MOST_PLAIN_WORD = 900
 _MOST_PLAIN_NAME = 60
 
@@ -54,7 +54,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 @frozen
 class Encoded:
-    """A body as it stands in the mail: its Content-Transfer-Encoding, and octets that end with CRLF."""
+    """An encoded body: its Content-Transfer-Encoding, and octets that end with CRLF."""
 
     encoding: str
     octets: bytes
@@ -62,7 +62,7 @@ class Encoded:
 
 @frozen
 class Base64File:
-    """A file that is encoded slice by slice, when it is written: in memory once as it is, and once as it goes."""
+    """A file that is encoded in slices while it is written: in memory are the file and one encoded copy of it."""
 
     content: bytes
 
@@ -74,9 +74,9 @@ class Base64File:
 
 @frozen
 class Entity:
-    """A MIME entity (RFC 2045, 2.4): its Content-* header lines and an empty one, and its octets in pieces.
+    """A MIME entity (RFC 2045, 2.4): Content-* header lines with the empty line after them, and octets in pieces.
 
-    ``is_eight_bit`` tells that octets above 127 occur: then every multipart around it must say so (RFC 2045, 6.4).
+    ``is_eight_bit``: whether it has octets above 127. If so, every multipart around it must say so (RFC 2045, 6.4).
     """
 
     head: bytes
@@ -84,7 +84,7 @@ class Entity:
     is_eight_bit: bool = False
 
     def as_bytes(self, before: bytes = b"") -> bytes:
-        """Return ``before``, the head and the octets, put together once."""
+        """Return ``before``, the head and the octets, joined in one step."""
         plain = [piece for piece in self.pieces if isinstance(piece, bytes)]
         if len(plain) == len(self.pieces):
             return b"".join((before, self.head, *plain))
@@ -100,9 +100,9 @@ class Entity:
 
 
 def unstructured_header(name: str, text: str) -> str:
-    """Return a header whose value is free text (Subject, X-...), folded, ending with CRLF; RFC 2047 if need be.
+    """Return a header of free text (Subject, X-...), folded, encoded by RFC 2047 if needed, ending with CRLF.
 
-    ASCII that looks like an encoded-word is encoded too: it would be shown decoded otherwise.
+    ASCII that looks like an encoded-word is encoded too: otherwise readers would decode it.
     """
     if text.isascii() and len(name) + 2 + len(text) <= _LINE_CHARACTERS and "=?" not in text:
         return f"{name}: {text}{CRLF}"
@@ -114,7 +114,7 @@ def unstructured_header(name: str, text: str) -> str:
 def address_header(name: str, mailboxes: Sequence[Mailbox]) -> str:
     """Return a header of mailboxes (RFC 5322, 3.6.3), folded between them and inside long names, ending with CRLF.
 
-    Addresses beyond ASCII stay as they are: such a mail goes out with SMTPUTF8 only (RFC 6532).
+    Addresses that are not ASCII stay as they are: such a mail is sent with SMTPUTF8 only (RFC 6532).
     """
     if len(mailboxes) == 1 and not mailboxes[0].name:
         return f"{name}: {mailboxes[0].address}{CRLF}"
@@ -127,7 +127,7 @@ def address_header(name: str, mailboxes: Sequence[Mailbox]) -> str:
 
 
 def _mailbox_words(mailbox: Mailbox) -> list[str]:
-    """Return what stands for a mailbox, cut where a line may be folded."""
+    """Return a mailbox as words, between which a line may be folded."""
     name = mailbox.name
     if not name:
         return [mailbox.address]
@@ -137,7 +137,7 @@ def _mailbox_words(mailbox: Mailbox) -> list[str]:
 
 
 def _folded(name: str, words: Iterable[str], most: int = _LINE_CHARACTERS) -> str:
-    """Join words, each beginning with its own spaces, to a header that is folded (RFC 5322, 2.2.3) before a space."""
+    """Join words, each with its leading spaces, to a header that is folded (RFC 5322, 2.2.3) before spaces."""
     lines = [f"{name}:"]
     for word in words:
         if len(lines[-1]) + len(word) > most and lines[-1][-1] != ":":
@@ -148,7 +148,7 @@ def _folded(name: str, words: Iterable[str], most: int = _LINE_CHARACTERS) -> st
 
 
 def encoded_words(text: str) -> list[str]:
-    """Return the text as encoded-words (RFC 2047) in UTF-8, Q or B, whichever is shorter, cut between characters."""
+    """Return the text as encoded-words (RFC 2047) in UTF-8, in Q or B, whichever is shorter; no character is split."""
     octets = text.encode()
     as_q = sum(len(_Q[octet]) for octet in octets) <= len(octets) * 4 // 3
     words = []
@@ -165,7 +165,7 @@ def encoded_words(text: str) -> list[str]:
 
 
 def _room(characters: int, *, as_q: bool) -> int:
-    """Return what an encoded-word of so many characters holds: characters of Q, or octets that become B."""
+    """Return the capacity of an encoded-word of ``characters``: in characters for Q, in octets for B."""
     return characters - _WORD_OVERHEAD if as_q else (characters - _WORD_OVERHEAD) // 4 * 3
 
 
@@ -178,14 +178,14 @@ def _encoded_word(text: str, *, as_q: bool) -> str:
 
 @lru_cache(maxsize=16)
 def date_header(second: int) -> str:
-    """Return the Date header (RFC 5322, 3.3) of a moment in seconds since the epoch, in UTC, ending with CRLF."""
+    """Return the Date header (RFC 5322, 3.3) of a time in epoch seconds, in UTC, ending with CRLF."""
     at = time.gmtime(second)
     day = f"{_DAYS[at.tm_wday]}, {at.tm_mday:02} {_MONTHS[at.tm_mon - 1]} {at.tm_year:04}"
     return f"Date: {day} {at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02} +0000{CRLF}"
 
 
 def canonical(text: str) -> bytes:
-    """Return a text as UTF-8 octets whose lines, the last one too, end with CRLF; half surrogate pairs become '?'."""
+    """Return a text as UTF-8 in which every line, the last one too, ends with CRLF; lone surrogates become '?'."""
     if "\r" in text:
         text = text.replace(CRLF, "\n").replace("\r", "\n")
     if not text.endswith("\n"):
@@ -194,24 +194,24 @@ def canonical(text: str) -> bytes:
 
 
 def encode_body(octets: bytes, *, eight_bit: bool, is_plain: bool = False) -> Encoded:
-    """Encode canonical octets as little as the relay allows: 7bit, 8bit if it takes that, else quoted-printable.
+    """Encode canonical octets as 7bit if possible, else as 8bit if the relay allows it, else as quoted-printable.
 
-    ``is_plain`` says that they are known to have neither odd control characters nor lines that are too long.
+    ``is_plain``: they are known to have no odd control characters and no line that is too long.
     """
     is_ascii = octets.isascii()
     if (eight_bit or is_ascii) and (is_plain or not (has_odd_control(octets) or _has_long_line(octets))):
         return Encoded("7bit" if is_ascii else "8bit", octets)
-    # b2a_qp ends soft line breaks as it sees the first line end of its input: CRLF, because the input is canonical.
+    # b2a_qp writes soft line breaks like the first line end of its input: CRLF, because the input is canonical.
     return Encoded("quoted-printable", binascii.b2a_qp(octets, quotetabs=False, istext=True))
 
 
 def has_odd_control(octets: bytes) -> bool:
-    """Whether octets hold a control character that is neither a tab nor part of a line end."""
+    """Whether octets have a control character other than tab, CR and LF."""
     return len(octets.translate(None, _ODD_CONTROLS)) != len(octets)
 
 
 def _has_long_line(octets: bytes) -> bool:
-    """Look for line ends in leaps of the longest line: a tenth of what splitting costs."""
+    """Whether a line is too long. Searches backwards from the longest line's end: a tenth of the cost of splitting."""
     start = 0
     while len(octets) - start > MOST_LINE_OCTETS + 2:
         end = octets.rfind(b"\r\n", start, start + MOST_LINE_OCTETS + 2)
@@ -222,7 +222,7 @@ def _has_long_line(octets: bytes) -> bool:
 
 
 def text_entity(subtype: str, octets: bytes, *, eight_bit: bool, is_plain: bool = False) -> Entity:
-    """Return ``text/<subtype>`` in UTF-8 of canonical octets; ``is_plain`` as `encode_body` takes it."""
+    """Return canonical octets as ``text/<subtype>`` in UTF-8; ``is_plain`` as in `encode_body`."""
     encoded = encode_body(octets, eight_bit=eight_bit, is_plain=is_plain)
     return Entity(_text_head(subtype, encoded.encoding), (encoded.octets,), encoded.encoding == "8bit")
 
@@ -234,7 +234,7 @@ def _text_head(subtype: str, encoding: str) -> bytes:
 
 
 def attachment_entity(name: str, media_type: str, content: bytes) -> Entity:
-    """Return an attached file in base64; its name goes as RFC 2231 says where quotes would not carry it."""
+    """Return an attached file in base64; its name is encoded by RFC 2231 if it cannot be a plain quoted string."""
     if _PLAIN_FILE_NAME.fullmatch(name) and len(name) <= _MOST_PLAIN_FILE_NAME:
         parameter = f'filename="{name}"'
     else:
@@ -248,9 +248,9 @@ def attachment_entity(name: str, media_type: str, content: bytes) -> Entity:
 
 
 def multipart_entity(subtype: str, seed: str, parts: Sequence[Entity]) -> Entity:
-    """Return ``multipart/<subtype>`` around parts; the boundary comes from ``seed`` and occurs in none of them.
+    """Return ``multipart/<subtype>`` with these parts; the boundary is made of ``seed`` and occurs in none of them.
 
-    "=_" can occur in neither base64 nor quoted-printable (RFC 2045, 6.7); the other encodings are searched.
+    "=_" cannot occur in base64 or quoted-printable (RFC 2045, 6.7); parts in other encodings are searched for it.
     """
     boundary = f"=_{seed}".encode("ascii")
     for number in itertools.count(1):

@@ -1,8 +1,9 @@
 """Pure. Skeletons of templates: the octets that all mails of a type share, and placeholders for the values of fields.
 
-A template has a skeleton if its tree proves that values are only inserted, as they are, escaped for HTML or
-percent-encoded. Then a rendering with marks for values shows where each one goes; a few renderings with values made to
-be difficult must come out the same both ways. Any other template is rendered by Jinja for each mail.
+A template has a skeleton if its syntax tree shows that values are only inserted: unchanged, escaped for HTML or
+percent-encoded. It is rendered once with marks as values, which shows where each value is inserted; then it is
+rendered with difficult values, and the skeleton must give the same octets. All other templates are rendered by Jinja
+for each mail.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from trio_worker.jobs.email_type import FieldKind, TypeSpec
     from trio_worker.jobs.strict_json import Json
 
-# Values of these kinds are one line, so that each can be brought to octets by itself.
+# Values of these kinds are one line, so each can be encoded by itself.
 _LINE_KINDS: frozenset[FieldKind] = frozenset({"recipient", "line", "token"})
-# What may be done to a value on its way: each turns every character into something by itself.
+# Filters that may be applied to a value: each of them encodes every character independently of the others.
 _FILTERS = frozenset({"percent", "escape", "e"})
 _MARK = re.compile(r"zQ([0-9]+)x(<|&lt;|%3C)xQz")
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
-# Given to every field in turn.
+# Values that every field is tested with.
 _DIFFICULT = ("", "a", " b ", "<i>&amp;\"'", "%s %(a)b {c} {{ d }}", "_a=_b%3C", "ü€😀\x7f", "zQ0x<xQz")
 
 
@@ -45,7 +46,7 @@ class Escaping(StrEnum):
 
 
 def percent(value: object) -> str:
-    """Percent-encode all but the unreserved characters (RFC 3986, 2.3), so that a token stays whole in a link."""
+    """Percent-encode all but the unreserved characters (RFC 3986, 2.3), for a token in a link."""
     text = str(value)
     return text if _UNRESERVED.fullmatch(text) else quote(text, safe="")
 
@@ -87,7 +88,7 @@ def encode_values(placeholders: Iterable[Placeholder], fields: Mapping[str, Json
 
 @frozen
 class RenderedText:
-    """A text in canonical octets (`mime.canonical`); ``is_plain`` if surely no line of it needs an encoding."""
+    """A text in canonical octets (`mime.canonical`); ``is_plain``: it surely has no line that needs an encoding."""
 
     octets: bytes
     is_plain: bool = False
@@ -95,16 +96,16 @@ class RenderedText:
 
 @frozen
 class Skeleton:
-    """A template whose values are only inserted: constant octets, and a placeholder between every two of them.
+    """A template whose values are only inserted: constant octets, with a placeholder between every two of them.
 
-    ``spare_octets`` is what the longest line leaves of RFC 5322's 998 for each of the values in it, below 0 if the
-    constant octets are themselves not plain.
+    ``spare_octets``: how long each value may be so that no line exceeds the 998 octets of RFC 5322; below 0 if the
+    constant octets themselves are not plain.
     """
 
     constants: tuple[bytes, ...] = field(repr=False)
     placeholders: tuple[Placeholder, ...]
     spare_octets: int
-    _pieces: list[bytes] = field(init=False, repr=False, eq=False)  # with room for the values
+    _pieces: list[bytes] = field(init=False, repr=False, eq=False)  # constants, with empty pieces for the values
     _keys: tuple[str, ...] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -118,11 +119,11 @@ class Skeleton:
         return self.text_with(encode_values(self.placeholders, fields))
 
     def text_with(self, values: Mapping[str, bytes]) -> RenderedText:
-        """Return the text with what `encode_values` returns for its placeholders, and perhaps for others."""
+        """Return the text with the values that `encode_values` returned; there may be more values than placeholders."""
         return RenderedText(self.insert(values), max(map(len, values.values()), default=0) <= self.spare_octets)
 
     def insert(self, values: Mapping[str, bytes]) -> bytes:
-        """Return the octets alone."""
+        """Return the octets of the text with these values."""
         pieces = self._pieces.copy()
         pieces[1::2] = map(values.__getitem__, self._keys)
         return b"".join(pieces)
@@ -143,7 +144,7 @@ def find_skeleton(
     try:
         marked = render({**plain, **{name: f"zQ{number}x<xQz" for number, name in enumerate(lines)}})
     except jinja2.TemplateError:
-        return None  # it fails on samples as well, and is refused for that
+        return None  # the composer finds the same error with the samples, and reports it
     skeleton = _cut(canonical(marked), lines)
     for difficult in _difficult_fields(plain, lines):
         if skeleton.fill(difficult).octets != canonical(render(difficult)):
@@ -152,14 +153,14 @@ def find_skeleton(
 
 
 def _difficult_fields(plain: Mapping[str, Json], lines: Sequence[str]) -> Iterator[Mapping[str, Json]]:
-    """Leave all fields empty, then give each every difficult value once, and no two of the first eight the same."""
+    """Yield fields that are all empty, then fields with every difficult value, different in the first eight fields."""
     yield {**plain, **dict.fromkeys(lines, "")}
     for start in range(len(_DIFFICULT)):
         yield {**plain, **{name: _DIFFICULT[(start + place) % len(_DIFFICULT)] for place, name in enumerate(lines)}}
 
 
 def _only_inserts(node: nodes.Node, others: set[str]) -> bool:
-    """Whether what a node writes is constant but for values of lines; ``others`` are the fields that are none."""
+    """Whether a node writes only constants and values of one line; ``others`` are the fields of other kinds."""
     match node:
         case nodes.Name():
             return node.name not in others
@@ -180,7 +181,7 @@ def _only_inserts(node: nodes.Node, others: set[str]) -> bool:
 
 
 def _is_constant(test: nodes.Node) -> bool:
-    """Whether a condition comes out the same for all values: every field is always defined."""
+    """Whether a condition has the same result for all values; every field is always defined."""
     match test:
         case nodes.Test():
             return _only_inserts(test, set())
@@ -193,8 +194,8 @@ def _is_constant(test: nodes.Node) -> bool:
 
 
 def _cut(marked: bytes, lines: list[str]) -> Skeleton:
-    """Cut a text with marks into what is constant and its placeholders."""
-    # Between two marks stands what is constant; each mark yields two groups.
+    """Split a text with marks into constants and placeholders."""
+    # re.split returns the constants, and two groups for each mark between them.
     first, *rest = _MARK.split(marked.decode())
     constants = [piece.encode() for piece in (first, *rest[2::3])]
     placeholders = [
@@ -206,7 +207,7 @@ def _cut(marked: bytes, lines: list[str]) -> Skeleton:
 
 
 def _spare_octets(constants: list[bytes]) -> int:
-    """Return how long each value may be so that no line is too long; ``constants`` stand around the values."""
+    """Return how long each value may be so that no line is too long; the values are between the ``constants``."""
     spare = MOST_LINE_OCTETS
     for line in b"\0".join(constants).split(b"\r\n"):
         values = line.count(b"\0")

@@ -1,4 +1,4 @@
-"""Pure. The templates of the email types: compiled once, proven on samples, filled in or rendered for each mail."""
+"""Pure. Templates of the email types: compiled once, tested with samples, filled or rendered for each mail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PARTS = ("subject.j2", "text.j2", "html.j2")
 
-# What a template can do wrong at run time: it is code of its own, and foreign. MemoryError is a repetition gone wild.
+# The exceptions that a template can raise at run time, as it is foreign code. MemoryError: an endless repetition.
 _TEMPLATE_ERRORS = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -34,7 +34,7 @@ _TEMPLATE_ERRORS = (
     LookupError,
     MemoryError,
     NameError,
-    RuntimeError,  # with RecursionError: a macro that calls itself
+    RuntimeError,  # and RecursionError: a macro that calls itself
     TypeError,
     ValueError,
 )
@@ -56,7 +56,7 @@ class Part:
     skeleton: Skeleton | None
 
     variables: Mapping[str, object] = field(repr=False)
-    """What the template knows besides the fields of its type."""
+    """The variables that the template can use besides the fields of its type."""
 
     def fill(self, fields: Mapping[str, Json]) -> RenderedText:
         """Return the text of one mail."""
@@ -73,9 +73,9 @@ class Templates:
     text: Part
     html: Part | None
     names: frozenset[str] = field(repr=False)
-    """Every template that may appear in a traceback."""
+    """The names of all templates, to find them in a traceback."""
     _subject: str | None = field(init=False, repr=False)
-    """The subject of all mails, if no value goes into it."""
+    """The subject, if it is the same for all mails."""
     _body: BodySkeleton | None = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -91,17 +91,17 @@ class Templates:
         return (("plain", self.text),) if self.html is None else (("plain", self.text), ("html", self.html))
 
     def render(self, fields: Mapping[str, Json]) -> Rendered | Fault:
-        """Render all parts; a failure names the template, its line and the kind of error, and no value."""
+        """Render all parts; a fault names the template, its line and the kind of error, but no value."""
         rendered = self._render(fields)
         if isinstance(rendered, Rendered):
             return rendered
         return Fault(self._place(rendered), f"fails: {type(rendered).__name__}")
 
     def prove(self, fields: Mapping[str, Json]) -> Fault | None:
-        """Render with samples, and explain a failure or an empty subject to the template's author, in full."""
+        """Render with samples; return a failure or an empty subject, fully explained for the template's author."""
         rendered = self._render(fields)
         if isinstance(rendered, Rendered):
-            # A producer may want a mail without a subject; nobody means a type whose mails have none.
+            # An empty subject is allowed in a job, but with samples it is a mistake in the template.
             return None if rendered.subject else Fault(self.subject.template.name or "", "is empty (with the samples)")
         what = f"fails on the samples: {rendered}"
         if isinstance(rendered, jinja2.TemplateNotFound):
@@ -118,7 +118,7 @@ class Templates:
             return error
 
     def _place(self, error: Exception) -> str:
-        """Return ``template:line`` of the innermost template that the traceback passes."""
+        """Return ``template:line`` of the innermost template in the traceback."""
         place = self.subject.template.name or ""
         frame = error.__traceback__
         while frame is not None:
@@ -137,18 +137,18 @@ def _subject_of(text: RenderedText) -> str:
 
 def _render(template: jinja2.Template, names: dict[str, Any]) -> str:
     environment = template.environment
-    # Template.render would make a second set of names, for as long as rendering takes.
+    # Template.render would make a second dict of the names, which takes as long as rendering.
     context = environment.context_class(environment, names, template.name, template.blocks)
     try:
         return "".join(template.root_render_func(context))
-    except _TEMPLATE_ERRORS:  # raised again with the lines of the template in the traceback, as Template.render does
+    except _TEMPLATE_ERRORS:  # raised again with the template's lines in the traceback, as by Template.render
         environment.handle_exception()
 
 
 def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tuple[dict[str, Templates], list[Fault]]:
-    """Compile what the catalogue holds; also return every fault: syntax, unknown names, failures on the samples.
+    """Compile the templates of a catalogue; return them and all faults: syntax, unknown names, failures with samples.
 
-    ``variables`` are known in every template, besides the fields of its type (`TEMPLATE_VARIABLES`).
+    ``variables`` can be used in every template, besides the fields of its type (`TEMPLATE_VARIABLES`).
     """
     trees: dict[str, nodes.Template] = {}
     environment = _environment(trees, variables)
@@ -178,7 +178,7 @@ def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tup
 
 
 class _Parsed(jinja2.BaseLoader):
-    """Compiles templates from trees: a source would be parsed once more."""
+    """Loads templates from syntax trees, so that their sources are not parsed again."""
 
     def __init__(self, trees: Mapping[str, nodes.Template]) -> None:
         self.trees = trees
@@ -220,14 +220,14 @@ def _nothing_for_none(value: Any) -> Any:
 
 
 def _part(environment: jinja2.Environment, name: str, trees: Mapping[str, nodes.Template], spec: TypeSpec) -> Part:
-    """Return one template of a type; ``trees`` are all that have no syntax error."""
+    """Return one template of a type; ``trees`` are the syntax trees of all templates without a syntax error."""
     template = environment.get_template(name)
     known = dict(environment.globals)
     chain = [trees[name]]
     while extended := list(chain[-1].find_all(nodes.Extends)):
         named = extended[0].template
         parent = str(named.value) if isinstance(named, nodes.Const) else ""
-        # One that chooses between parents is not followed.
+        # A template that chooses between parents has no skeleton.
         if len(extended) > 1 or len(chain) > len(trees) or parent not in trees:
             return Part(template, None, known)
         chain.append(trees[parent])
@@ -235,7 +235,7 @@ def _part(environment: jinja2.Environment, name: str, trees: Mapping[str, nodes.
 
 
 def _unknown_names(environment: jinja2.Environment, name: str, tree: nodes.Template, spec: TypeSpec) -> Iterator[Fault]:
-    """Yield the names that a template of a type uses, but neither its fields nor the template declare."""
+    """Yield the names that a template uses and that neither its type's fields nor the template declare."""
     known = {declared.name for declared in spec.fields} | {*TEMPLATE_VARIABLES, *environment.globals}
     known |= {found.name for found in tree.find_all(nodes.Name) if found.ctx != "load"}
     known |= {found.target for found in tree.find_all(nodes.Import)}
@@ -251,7 +251,7 @@ def _unknown_names(environment: jinja2.Environment, name: str, tree: nodes.Templ
 
 
 def _proofs(templates: Templates, spec: TypeSpec) -> Iterator[Fault]:
-    """Yield the first failure on all samples, or on those of the required fields alone."""
+    """Yield the first failure: with all samples, then with those of only the required fields."""
     for job in sample_jobs(spec):
         if fault := templates.prove(_fields(job)):
             yield fault
