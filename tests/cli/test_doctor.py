@@ -14,6 +14,7 @@ import trio
 from tests.support.paths import ROOT
 from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
+from trio_worker.cli import app
 
 SECRETS = ("hunter2", "ann.secret@example.org", "correct-horse")
 
@@ -85,3 +86,34 @@ async def test_a_type_of_which_no_mail_can_be_made_is_told(work_folder: Path, va
     assert "fail templates      Own/subject.j2: contains a control character, or is more than one line" in (
         done.stdout.decode()
     )
+
+
+def test_doctor_says_of_each_part_whether_it_will_do(
+    work_folder: Path, valkey_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A relay that is not there fails it with 69; Redis, templates and journal are fine."""
+    config = work_folder / "worker.toml"
+    config.write_text(f'profile = "production"\n[redis]\nurl = "{valkey_url}"\n[smtp]\nport = 1\ntls = "none"\n')
+
+    assert app(["doctor", "--config", str(config)]) == 69
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if not line.startswith("warn")}
+    assert [name for name, line in lines.items() if line.startswith("fail")] == ["relay"]
+    assert set(lines) == {"versions", "configuration", "templates", "journal", "redis", "relay"}
+    assert app(["doctor", "--config", str(config), "--json"]) == 69
+    assert {each["sign"] for each in json.loads(capsys.readouterr().out)} >= {"ok", "fail"}
+
+
+def test_doctor_fails_on_what_breaks_a_promise(work_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A journal that cannot be read, a template that does not compile: with 78, all of them named."""
+    (work_folder / "journal").mkdir()
+    (work_folder / "journal" / "1-a.journal").write_text("nonsense\n")
+    (work_folder / "types" / "Bad").mkdir(parents=True)
+    config = work_folder / "worker.toml"
+    config.write_text(
+        'profile = "dev"\n[queue]\njournal_dir = "journal"\n[redis]\nurl = "embedded:valkey"\n'
+        '[smtp]\ntls = "none"\nport = 1025\n[capture]\nlisten = "127.0.0.1:1025"\n[mail]\ntemplate_dirs = ["types"]\n'
+    )
+
+    assert app(["doctor", "--config", str(config)]) == 78
+    failed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("fail")]
+    assert set(failed) == {"templates", "journal"}

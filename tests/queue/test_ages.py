@@ -1,21 +1,22 @@
-"""The ages of the waiting jobs as bars, and the looks that bring them: how often, and in how many round trips."""
+"""The ages of the waiting jobs, as bars and as a table: each job is counted once, also where only some are read."""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
-
 import pytest
-import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.bridge import Complaints
-from tests.support.redis import open_fake
-from trio_worker.fleet.overview import SAMPLE_SECONDS, SERVER_SECONDS, Lookout, Overview
-from trio_worker.queue.ages import BAR_BOUNDS, bars_of
-from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.redis.server import ServerState, read_server_state
+from trio_worker.queue.ages import (
+    BAR_BOUNDS,
+    COLUMNS_SECONDS,
+    MOST_ROWS,
+    OTHER,
+    UNDATED,
+    AgeTable,
+    bars_of,
+    column_of,
+    sample_places,
+)
 
 ages = st.lists(st.tuples(st.none() | st.floats(0, 1e5), st.booleans()), min_size=1, max_size=200)
 
@@ -40,94 +41,47 @@ def test_age_falls_under_its_bound(age: float, place: int) -> None:
     assert len(bars.jobs) == len(BAR_BOUNDS) + 1
 
 
-async def looked(lookout: Lookout) -> Overview:
-    found = await lookout.look()
-    assert isinstance(found, tuple)
-    return found[0]
+@given(st.lists(st.tuples(st.sampled_from("abcdefghijklmnopqrstuvwxyz"), st.none() | st.floats(0, 2000)), max_size=60))
+def test_ages_add_up(jobs: list[tuple[str, float | None]]) -> None:
+    """Each row's columns add up to its total, and all rows to the first, however many names there are."""
+    table = AgeTable(len(jobs))
+    for name, age_seconds in jobs:
+        table.add([name], age_seconds)
+
+    total, *rows = table.rows()
+
+    assert total.total == len(jobs)
+    assert all(sum(row.by_age) == row.total for row in (total, *rows))
+    assert sum(row.total for row in rows) == len(jobs)
+    assert len(rows) <= MOST_ROWS + 1
+    assert not any(row.name == OTHER for row in rows[:MOST_ROWS])
 
 
-def dated(seconds_ago: float) -> str:
-    at = datetime.fromtimestamp(datetime.now(UTC).timestamp() - seconds_ago, UTC)
-    return json.dumps({"task_type": "Email", "enqueued_at": at.isoformat(), "data": {}})
+def test_sampled_ages_are_scaled() -> None:
+    """Twenty jobs looked at of a thousand stand for fifty each."""
+    table = AgeTable(1000)
+    for _ in range(20):
+        table.add(["a.example"], 7.0)
+
+    (total, row) = table.rows()
+    assert table.is_sampled
+    assert total.total == row.total == row.by_age[1] == 1000
 
 
-async def test_ages_come_with_the_look_they_belong_to(redis: RedisClient) -> None:
-    """Jobs are dated by their producers; one that nothing dates, or is too large to be sent, is said to be undated."""
-    jobs = [dated(300), dated(20), dated(20), dated(5), "{}", json.dumps({"data": "x" * 300_000})]
-    await redis.command("RPUSH", "jobs", *jobs)
-    lookout = Lookout(redis, "jobs", is_close=True)
+@given(st.floats(0, 1e9))
+def test_every_age_has_its_column(age_seconds: float) -> None:
+    """A column's bound is above the ages in it, and the bound before is not."""
+    column = column_of(age_seconds)
 
-    bars = (await looked(lookout)).ages
-
-    assert bars is not None
-    assert (bars.jobs, bars.undated) == ((0, 1, 2, 0, 1), 2)
-    assert (bars.waiting, bars.looked_at) == (6, 6)
+    assert column < UNDATED
+    assert column == len(COLUMNS_SECONDS) or age_seconds < COLUMNS_SECONDS[column]
+    assert column == 0 or age_seconds >= COLUMNS_SECONDS[column - 1]
 
 
-async def test_long_list_is_sampled_evenly_and_a_longer_one_not_at_all(redis: RedisClient) -> None:
-    """Two hundred jobs from its head to its end; above 200,000 a look would hold up Redis."""
-    await redis.command("RPUSH", "jobs", *([dated(100)] * 500), *([dated(5)] * 500))
-    bars = (await looked(Lookout(redis, "jobs", is_close=True))).ages
-    assert bars is not None
-    assert (bars.looked_at, bars.jobs) == (200, (0, 500, 0, 0, 500))
+@given(st.integers(0, 100_000), st.integers(2, 300))
+def test_sampled_places_are_in_the_list(waiting: int, wanted: int) -> None:
+    """Places are spread from the head to the end, none twice, none outside."""
+    places = sample_places(waiting, wanted)
 
-    answer = await redis.run_script("ages", ["jobs"], 1000, 500, 9)
-    assert answer == [1000, []]
-
-
-async def test_large_jobs_are_not_all_fetched(redis: RedisClient) -> None:
-    """What is too large to be sent is still read by Redis: after some of it the rest is left undated."""
-    await redis.command("RPUSH", "jobs", *(["x" * 1000] * 20), "{}")
-
-    answer = await redis.run_script("ages", ["jobs"], 500, 100, 100)
-
-    assert not isinstance(answer, Unavailable)
-    waiting, found = answer
-    assert (waiting, found[1::2]) == (21, [b""] * 21)
-
-
-async def test_look_is_one_round_trip_and_asks_the_server_rarely(real_redis: RedisClient) -> None:
-    """Ages every five seconds, the server every ten, between them what was seen last; always one round trip."""
-    await real_redis.command("RPUSH", "jobs", dated(5))
-    lookout = Lookout(real_redis, "jobs", is_close=True)
-    first = await looked(lookout)  # scripts are sent with the first one
-    await real_redis.command("RPUSH", "jobs", dated(5))
-
-    calls = real_redis.calls
-    second = await looked(lookout)
-    assert real_redis.calls == calls + 1
-    assert first.server is not None
-    assert (first.server.role, first.server.policy) == ("master", "noeviction")
-    assert (second.ages, second.server) == (first.ages, first.server)
-
-    lookout._sampled_at = trio.current_time() - SAMPLE_SECONDS
-    lookout._asked_at = trio.current_time() - SERVER_SECONDS
-    third = await looked(lookout)
-    assert real_redis.calls == calls + 2
-    assert third.ages is not None
-    assert third.ages.waiting == 2
-    assert third.server is not first.server
-
-
-async def test_server_that_tells_nothing_spoils_no_look(bridge: Complaints) -> None:
-    """INFO may be forbidden, as the fake does not know it: the figures of the queue are there all the same."""
-    async with open_fake() as client:
-        seen = await looked(Lookout(client, "jobs", is_close=True))
-
-    assert seen.server is None
-    assert seen.counts.waiting == 0
-
-
-async def test_who_looks_from_afar_samples_nothing(redis: RedisClient) -> None:
-    """Lines of a log and metrics have no place for it."""
-    seen = await looked(Lookout(redis, "jobs"))
-
-    assert (seen.ages, seen.server) == (None, None)
-
-
-def test_server_says_what_it_says() -> None:
-    """What INFO leaves out, or says in words, is unknown and no error."""
-    assert read_server_state({}) == ServerState()
-    assert read_server_state({"maxmemory": "much", "aof_enabled": "0", "connected_clients": "9"}) == ServerState(
-        clients=9, has_aof=False
-    )
+    assert len(places) == len(set(places)) == min(waiting, wanted)
+    assert not places or (places[0] == 0 and places[-1] == waiting - 1)

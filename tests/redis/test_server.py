@@ -1,24 +1,12 @@
-"""What is said of a Redis that weakens a promise: pure, on a real Valkey, and by ``doctor``."""
+"""What a server says of itself, and which of it weakens a promise."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
-
 import pytest
-import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.workers import WorkerMaker
-from trio_worker.cli import app
-from trio_worker.redis.client import RedisClient
-from trio_worker.redis.durability import check_durability
-from trio_worker.redis.server import find_risks
-from trio_worker.worker.events import RedisWeak
+from trio_worker.redis.server import ServerState, find_risks, read_server_state
 
 SOUND = {
     "redis_version": "7.2.4",
@@ -88,67 +76,9 @@ def test_no_text_of_a_server_raises(info: dict[str, str]) -> None:
     find_risks({**info, "used_memory": "0"}, {}, 0.0, 0.0)
 
 
-@asynccontextmanager
-async def configured(client: RedisClient, key: str, value: str) -> AsyncIterator[None]:
-    before: Any = await client.command("CONFIG", "GET", key)
-    await client.command("CONFIG", "SET", key, value)
-    try:
-        yield
-    finally:
-        old = before[key.encode()] if isinstance(before, dict) else before[1]
-        await client.command("CONFIG", "SET", key, old)
-
-
-@pytest.mark.case("A7", "A15")
-async def test_a_worker_tells_at_its_start_what_is_weak(workers: WorkerMaker) -> None:
-    """The embedded server is sound; one that may evict jobs is not."""
-    assert await check_durability(workers.client) == []
-    async with configured(workers.client, "maxmemory-policy", "allkeys-lru"):
-        reporter = workers.make(workers.options(1), is_burst=False)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(reporter.run)
-            with trio.fail_after(60):
-                await workers.wait_until(lambda: any(isinstance(event, RedisWeak) for event in workers.events))
-            reporter.worker.drain("told")
-    (weak,) = [event for event in workers.events if isinstance(event, RedisWeak)]
-    assert "allkeys-lru" in weak.risk.what
-
-
-async def test_a_redis_that_tells_nothing_of_its_settings_is_not_blamed(workers: WorkerMaker) -> None:
-    """CONFIG is often forbidden; the rest is looked at all the same."""
-    await workers.client.command("ACL", "SETUSER", "default", "-config")
-    try:
-        assert await check_durability(workers.client) == []
-    finally:
-        await workers.client.command("ACL", "SETUSER", "default", "+config")
-
-
-def test_doctor_says_of_each_part_whether_it_will_do(
-    work_folder: Path, valkey_url: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A relay that is not there fails it with 69; Redis, templates and journal are fine."""
-    config = work_folder / "worker.toml"
-    config.write_text(f'profile = "production"\n[redis]\nurl = "{valkey_url}"\n[smtp]\nport = 1\ntls = "none"\n')
-
-    assert app(["doctor", "--config", str(config)]) == 69
-    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if not line.startswith("warn")}
-    assert [name for name, line in lines.items() if line.startswith("fail")] == ["relay"]
-    assert set(lines) == {"versions", "configuration", "templates", "journal", "redis", "relay"}
-    assert app(["doctor", "--config", str(config), "--json"]) == 69
-    assert {each["sign"] for each in json.loads(capsys.readouterr().out)} >= {"ok", "fail"}
-
-
-def test_doctor_fails_on_what_breaks_a_promise(work_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A journal that cannot be read, a template that does not compile: with 78, all of them named."""
-    (work_folder / "journal").mkdir()
-    (work_folder / "journal" / "1-a.journal").write_text("nonsense\n")
-    (work_folder / "types" / "Bad").mkdir(parents=True)
-    config = work_folder / "worker.toml"
-    config.write_text(
-        'profile = "dev"\n[queue]\njournal_dir = "journal"\n[redis]\nurl = "embedded:valkey"\n'
-        '[smtp]\ntls = "none"\nport = 1025\n[capture]\nlisten = "127.0.0.1:1025"\n[mail]\ntemplate_dirs = ["types"]\n'
+def test_server_says_what_it_says() -> None:
+    """What INFO leaves out, or says in words, is unknown and no error."""
+    assert read_server_state({}) == ServerState()
+    assert read_server_state({"maxmemory": "much", "aof_enabled": "0", "connected_clients": "9"}) == ServerState(
+        clients=9, has_aof=False
     )
-
-    assert app(["doctor", "--config", str(config)]) == 78
-    failed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("fail")]
-    assert set(failed) == {"templates", "journal"}

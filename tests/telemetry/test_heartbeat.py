@@ -1,15 +1,13 @@
-"""What workers tell of themselves and of outcomes: written, read back, and whatever else stands there."""
+"""What workers tell of themselves: written, read back, and whatever else stands there."""
 
 from __future__ import annotations
 
 import json
 
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.queue.record import Cause
-from trio_worker.telemetry.feed import OutcomeLine, read_outcome, write_outcome
+from trio_worker.telemetry.feed import read_outcome
 from trio_worker.telemetry.heartbeat import (
     MOST_TYPES_TOLD,
     DeathCount,
@@ -21,7 +19,7 @@ from trio_worker.telemetry.heartbeat import (
     write_heartbeat,
 )
 from trio_worker.telemetry.quantiles import Tally
-from trio_worker.worker.events import Disposition, Phase, SettledJob
+from trio_worker.worker.events import Disposition, Phase
 
 words = st.text(max_size=30)
 numbers = st.integers(0, 10**12)
@@ -90,21 +88,3 @@ def test_other_bytes_are_no_heartbeat_and_no_outcome(wire: bytes) -> None:
 def test_heartbeat_without_a_required_figure_is_none() -> None:
     """A heartbeat that lacks what ours cannot do without is not half understood."""
     assert read_heartbeat(b'{"worker":"a:1","version":"1"}') is None
-
-
-def test_outcome_is_masked_before_it_leaves_the_worker() -> None:
-    """A relay that repeats the address in its reply does not bring it into Redis' list of outcomes."""
-    settled = SettledJob(
-        "id1", Disposition.DEAD, "Registration", 1, Cause("refused", "550 5.1.1", "rcpt", "<ann.b@example.com> unknown")
-    )
-
-    wire = write_outcome(OutcomeLine(1.5, settled, "host:1"))
-    read = read_outcome(wire.encode())
-
-    assert "ann.b@example.com" not in wire
-    assert read is not None
-    assert evolve(read, settled=evolve(read.settled, cause=None)) == OutcomeLine(
-        1.5, evolve(settled, cause=None), "host:1"
-    )
-    assert read.settled.cause is not None
-    assert read.settled.cause.codes == "550 5.1.1"

@@ -1,4 +1,4 @@
-"""Measured times: quantiles of sums of tallies, and averages of a load."""
+"""Measured times: quantiles of sums of tallies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_worker.telemetry.quantiles import WINDOW_SECONDS, Quantiles, Window, added
-from trio_worker.worker.load import Load
 
 times = st.lists(st.floats(0.0005, 5000), min_size=1, max_size=60)
 
@@ -65,20 +64,3 @@ def test_what_is_older_than_five_minutes_is_forgotten() -> None:
 
     assert window.tally(WINDOW_SECONDS - 1).quantiles().count == 2
     assert window.tally(WINDOW_SECONDS + 10).quantiles() == Quantiles()
-
-
-def test_load_is_the_average_of_the_last_minute() -> None:
-    """Ten in hand for half a minute and none for the other half are five on average."""
-    load = Load()
-    load.add(0, 10)
-    load.add(30, -10)
-
-    assert load.mean(60) == pytest.approx(5)
-    for second in range(61, 120):
-        load.add(second, 0)
-    assert load.mean(121) == pytest.approx(0, abs=0.5)
-
-
-def test_load_before_the_first_note_is_unknown() -> None:
-    """Nothing is known before something was said."""
-    assert Load().mean(5) is None

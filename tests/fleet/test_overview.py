@@ -1,0 +1,98 @@
+"""The looks at a queue: how often what is asked, and in how many round trips."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import trio
+
+from tests.support.bridge import Complaints
+from tests.support.redis import open_fake
+from trio_worker.fleet.overview import SAMPLE_SECONDS, SERVER_SECONDS, Lookout, Overview
+from trio_worker.redis.client import RedisClient, Unavailable
+
+
+async def looked(lookout: Lookout) -> Overview:
+    found = await lookout.look()
+    assert isinstance(found, tuple)
+    return found[0]
+
+
+def dated(seconds_ago: float) -> str:
+    at = datetime.fromtimestamp(datetime.now(UTC).timestamp() - seconds_ago, UTC)
+    return json.dumps({"task_type": "Email", "enqueued_at": at.isoformat(), "data": {}})
+
+
+async def test_ages_come_with_the_look_they_belong_to(redis: RedisClient) -> None:
+    """Jobs are dated by their producers; one that nothing dates, or is too large to be sent, is said to be undated."""
+    jobs = [dated(300), dated(20), dated(20), dated(5), "{}", json.dumps({"data": "x" * 300_000})]
+    await redis.command("RPUSH", "jobs", *jobs)
+    lookout = Lookout(redis, "jobs", is_close=True)
+
+    bars = (await looked(lookout)).ages
+
+    assert bars is not None
+    assert (bars.jobs, bars.undated) == ((0, 1, 2, 0, 1), 2)
+    assert (bars.waiting, bars.looked_at) == (6, 6)
+
+
+async def test_long_list_is_sampled_evenly_and_a_longer_one_not_at_all(redis: RedisClient) -> None:
+    """Two hundred jobs from its head to its end; above 200,000 a look would hold up Redis."""
+    await redis.command("RPUSH", "jobs", *([dated(100)] * 500), *([dated(5)] * 500))
+    bars = (await looked(Lookout(redis, "jobs", is_close=True))).ages
+    assert bars is not None
+    assert (bars.looked_at, bars.jobs) == (200, (0, 500, 0, 0, 500))
+
+    answer = await redis.run_script("ages", ["jobs"], 1000, 500, 9)
+    assert answer == [1000, []]
+
+
+async def test_large_jobs_are_not_all_fetched(redis: RedisClient) -> None:
+    """What is too large to be sent is still read by Redis: after some of it the rest is left undated."""
+    await redis.command("RPUSH", "jobs", *(["x" * 1000] * 20), "{}")
+
+    answer = await redis.run_script("ages", ["jobs"], 500, 100, 100)
+
+    assert not isinstance(answer, Unavailable)
+    waiting, found = answer
+    assert (waiting, found[1::2]) == (21, [b""] * 21)
+
+
+async def test_look_is_one_round_trip_and_asks_the_server_rarely(real_redis: RedisClient) -> None:
+    """Ages every five seconds, the server every ten, between them what was seen last; always one round trip."""
+    await real_redis.command("RPUSH", "jobs", dated(5))
+    lookout = Lookout(real_redis, "jobs", is_close=True)
+    first = await looked(lookout)  # scripts are sent with the first one
+    await real_redis.command("RPUSH", "jobs", dated(5))
+
+    calls = real_redis.calls
+    second = await looked(lookout)
+    assert real_redis.calls == calls + 1
+    assert first.server is not None
+    assert (first.server.role, first.server.policy) == ("master", "noeviction")
+    assert (second.ages, second.server) == (first.ages, first.server)
+
+    lookout._sampled_at = trio.current_time() - SAMPLE_SECONDS
+    lookout._asked_at = trio.current_time() - SERVER_SECONDS
+    third = await looked(lookout)
+    assert real_redis.calls == calls + 2
+    assert third.ages is not None
+    assert third.ages.waiting == 2
+    assert third.server is not first.server
+
+
+async def test_server_that_tells_nothing_spoils_no_look(bridge: Complaints) -> None:
+    """INFO may be forbidden, as the fake does not know it: the figures of the queue are there all the same."""
+    async with open_fake() as client:
+        seen = await looked(Lookout(client, "jobs", is_close=True))
+
+    assert seen.server is None
+    assert seen.counts.waiting == 0
+
+
+async def test_who_looks_from_afar_samples_nothing(redis: RedisClient) -> None:
+    """Lines of a log and metrics have no place for it."""
+    seen = await looked(Lookout(redis, "jobs"))
+
+    assert (seen.ages, seen.server) == (None, None)
