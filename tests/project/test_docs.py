@@ -25,7 +25,7 @@ from trio_worker.jobs.job import Job, decode
 from trio_worker.redis.client import RedisOptions, open_redis_client
 from trio_worker.settings.reader import KEYS, TYPE_KEYS
 
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 
 

@@ -1,4 +1,4 @@
-"""The README: every command in it is run, here or by .ci/run."""
+"""The README and CONTRIBUTING: every command in them is run, here or by .ci/run."""
 
 from __future__ import annotations
 
@@ -19,19 +19,24 @@ import pytest
 from tests.support.jobs import job_bytes
 from tests.support.paths import ROOT
 
-README = (ROOT / "README.md").read_text("utf-8")
+README = ROOT / "README.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PAGES = [README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
 # Run by .ci/run itself, for they make environments.
 RUN_BY_CI = {
     "tools/demo",
     "python -m venv .venv/use && .venv/use/bin/pip install .",
     "export PATH=$PWD/.venv/use/bin:$PATH",
+    "tools/test",
+    ".ci/run",
 }
+LEFT_OUT = (".git", ".venv", "__pycache__", ".*cache", ".hypothesis", ".fuzz", "var", "logs")
 WAIT_SECONDS = 90
 
 
-def commands() -> list[str]:
-    """Return the commands of all shell blocks, without their comments."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+def commands(page: Path) -> list[str]:
+    """Return the commands of all shell blocks of a page, without their comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     lines = [re.sub(r"\s{2,}#.*", "", line).strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line]
 
@@ -103,7 +108,7 @@ def test_every_command_does_what_the_readme_says(shell: dict[str, str]) -> None:
     bad = '{"task_type":"Email","data":{"email_type":"Nope","data":{}}}'
     assert run(f"redis-cli RPUSH jobs '{bad}'", shell).returncode == 0
     job_id = ""
-    for command in commands():
+    for command in commands(README):
         if command in RUN_BY_CI or command == "trio-worker run":
             continue
         if command.startswith("trio-worker run --config"):
@@ -129,18 +134,63 @@ def wait_for_mail(shell: dict[str, str]) -> None:
     pytest.fail("no mail was caught")
 
 
+def test_every_command_of_contributing_works_in_a_checkout(tmp_path: Path) -> None:
+    """In the order of the page, in a copy of the checkout, with the environment that these tests run in."""
+    environment = Path(sys.prefix)
+    wanted = subprocess.run(
+        ["cksum"],  # noqa: S607  wherever it is
+        input=(ROOT / "pyproject.toml").read_bytes(),
+        capture_output=True,
+        check=True,
+    )
+    made_for = environment / "made-for"
+    if not made_for.is_file() or made_for.read_bytes() != wanted.stdout:
+        pytest.skip("needs the environment that tools/test makes: another one would be made here")
+    checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / f"{sys.version_info.major}.{sys.version_info.minor}").symlink_to(environment)
+    # Nothing of this run: in a process of its own pytest must not take itself for a part of it.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    script = "\n".join(command for command in commands(CONTRIBUTING) if command not in RUN_BY_CI)
+
+    done = subprocess.run(
+        ["bash", "-e", "-c", script],  # noqa: S607  wherever it is
+        cwd=checkout,
+        env={**inherited, "TRIO_WORKER_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=2 * WAIT_SECONDS,
+        check=False,
+    )
+
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    for name in ("conf/dev.toml", "docs/configuration.md", "docs/metrics.md", "trio_worker/option.py"):
+        assert (checkout / name).read_bytes() == (ROOT / name).read_bytes(), name
+
+
+def test_every_file_that_contributing_names_is_there() -> None:
+    """In code style, with a folder of the project before it; NAME stands for a name of one's own."""
+    named = re.findall(r"`((?:trio_worker|tests|tools|conf|docs)/[^`*\s]*)`", CONTRIBUTING.read_text("utf-8"))
+
+    assert len(named) > 10
+    for name in named:
+        assert "NAME" in name or (ROOT / name).exists(), name
+
+
 def test_what_ci_runs_is_there() -> None:
-    """The page's own tools can be executed, and .ci/run runs them."""
+    """The pages' own tools can be executed, and .ci/run runs them."""
     ci = (ROOT / ".ci" / "run").read_text("utf-8")
     assert "tools/demo" in ci
+    assert "tools/test" in ci
     assert "pip install" in ci
-    for tool in ("tools/demo", "tools/test", "tools/crash"):
+    for tool in ("tools/demo", "tools/test", "tools/crash", ".ci/run"):
         assert os.access(ROOT / tool, os.X_OK)
 
 
 def test_every_link_leads_somewhere() -> None:
-    """From the README and from each page of docs/, to a file of the project."""
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    """From the README, CONTRIBUTING and each page of docs/, to a file of the project."""
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), (page.name, target)
 
@@ -166,11 +216,9 @@ def lost_anchors(page: Path) -> list[str]:
     return lost
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_anchor_is_a_heading(page: Path) -> None:
-    """From the README and from each page of docs/, to a heading of a page."""
+    """From the README, CONTRIBUTING and each page of docs/, to a heading of a page."""
     assert lost_anchors(page) == []
 
 
