@@ -1,4 +1,4 @@
-"""Trio. Redis clients that keep no secrets from us: no hidden retries, no dirty connections, bounded waits."""
+"""Trio. Redis clients without hidden retries or reused dirty connections, and with a time limit on every call."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from trio_worker.redis.connection import (
 from trio_worker.redis.primary import ClusterPrimary, Primary, SentinelPrimary, slot_of
 from trio_worker.redis.url import RedisUrl, RedisUrlFault, Way, parse_redis_url
 
-# A call that Redis has not answered by then is given up and repeated on a new connection. Scripts here take under a
-# millisecond; a Redis that is silent for ten seconds is stopped, unreachable, or saving to a slow disk.
+# Timeout of a call; the caller repeats it on a new connection. Our scripts take less than a millisecond: a Redis that
+# is silent for ten seconds is stopped, unreachable, or writing to a slow disk.
 CALL_SECONDS = 10.0
-# Where another server may take over, a silent one is given up sooner: a failover takes about that long.
+# Timeout of a call if another server may take over (Sentinel, cluster): a failover takes about this long.
 CALL_ELSEWHERE_SECONDS = 4.0
-# One Sentinel or node that is asked for the primary; there are others to ask.
+# Timeout of a question to one Sentinel or cluster node; there are others to ask.
 ASK_SECONDS = 1.0
-# The longest blocking wait. Redis wakes a waiter late when its clock is busy, so the socket gets this much more.
+# How much longer than a blocking wait the socket's timeout is: a busy Redis wakes its clients late.
 WAIT_MARGIN_SECONDS = 5.0
 WAIT_MARGIN_ELSEWHERE_SECONDS = 2.0
 
-# States of a server that pass by themselves; redis-py reports some of them as plain response errors (text only).
+# Error codes of states that end by themselves; redis-py reports some of them only as text.
 _PASSING = (
     "LOADING",
     "UNBLOCKED",
@@ -62,7 +62,7 @@ _PASSING = (
     "ASK",
     "OOM",
 )
-# What a server says that is not, or not any more, the one that takes our writes.
+# Error codes of a server that is not, or no longer, the one that takes our writes.
 _ELSEWHERE = ("READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN")
 
 
@@ -81,10 +81,10 @@ class RedisOptions:
 
 @frozen
 class Unavailable:
-    """Redis did not do what was asked; whether it did it unseen is unknown unless ``is_refusal``.
+    """A call to Redis failed. Unless ``is_refusal``, it is unknown whether Redis did what was asked.
 
-    ``is_misconfigured`` tells what only a human can mend (a wrong key type, a missing permission); ``is_login`` a
-    refused password; ``is_elsewhere`` that this server does not take our writes, and another one may.
+    ``is_misconfigured``: only an operator can correct it (a wrong key type, a missing permission). ``is_login``: the
+    password was refused. ``is_elsewhere``: this server does not take our writes, another one may.
     """
 
     what: str
@@ -96,12 +96,12 @@ class Unavailable:
 
 
 class RedisUrlError(ValueError):
-    """The Redis URL cannot be used; the message says why and never repeats a password."""
+    """The Redis URL cannot be used; the message says why, without the password."""
 
 
 @frozen
 class Script:
-    """One Lua script with its digest, as EVALSHA wants it."""
+    """One Lua script, with its digest for EVALSHA."""
 
     name: str
     text: str
@@ -109,25 +109,25 @@ class Script:
 
 
 def read_script(name: str) -> Script:
-    """Read a script of the package, behind the prelude that all share."""
+    """Read one of the queue's scripts, with the common prelude before it."""
     folder = Path(__file__).parent.parent / "queue" / "scripts"
     text = (folder / "prelude.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
-    # Redis names scripts by SHA-1; nothing is secured by it.
+    # Redis identifies scripts by SHA-1; it has no security purpose here.
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 def read_scripts() -> dict[str, Script]:
-    """Read every script of the package; before the first job, for later there may be no file descriptor left."""
+    """Read all scripts of the queue. Done before the first job: later there may be no file descriptor free."""
     folder = Path(__file__).parent.parent / "queue" / "scripts"
     names = [path.stem for path in folder.glob("*.lua") if path.stem != "prelude"]
     return {name: read_script(name) for name in names}
 
 
-# What a script answers: numbers, bytes and lists of them.
+# The answer of a script: numbers, bytes and lists of them.
 RedisAnswer: TypeAlias = Any
 # A script's name and its arguments.
 ScriptCall: TypeAlias = tuple[str, Sequence[bytes | str | int]]
-# Told what a call was for (a script's name, or a command's first word), how many seconds it took, and its trouble.
+# Called after each call with the script's name (or the command's first word), the seconds it took, and its failure.
 OnCall: TypeAlias = Callable[[str, float, "Unavailable | None"], object]
 
 
@@ -135,11 +135,11 @@ OnCall: TypeAlias = Callable[[str, float, "Unavailable | None"], object]
 class RedisClient:
     """Calls to one Redis: ``client`` for commands that answer at once, ``waiter`` for the blocking wait.
 
-    ``abort_calls`` breaks the connections of ``client``, so that what waits on them ends; ``look_elsewhere`` breaks all
-    when a server says that it does not take writes, and has the primary looked for anew.
+    ``abort_calls`` aborts the connections of ``client``, so that all calls on them end. ``look_elsewhere`` aborts all
+    connections and forgets the primary, because a server said that it does not take writes.
 
-    Every method is shielded from cancellation except `wait`, whose reply may be lost. None raises for what Redis or
-    the network does: that is an `Unavailable`.
+    All methods are shielded from cancellation, except `wait` and `run_script_breakably`, whose reply may be lost. A
+    failure of Redis or the network is returned as `Unavailable`, not raised.
     """
 
     client: Redis
@@ -148,23 +148,23 @@ class RedisClient:
     look_elsewhere: Callable[[], object] = lambda: None
     scripts: dict[str, Script] = field(factory=read_scripts)
     calls: int = 0
-    answered_at: float = -inf  # when Redis last did what was asked (local clock, seconds)
-    on_call: OnCall | None = None  # told of each call that answers at once, if anybody measures
+    answered_at: float = -inf  # time of the last successful call (local clock, seconds)
+    on_call: OnCall | None = None  # for metrics; not called for the blocking wait
 
     async def run_script(self, name: str, keys: Sequence[str], *args: bytes | str | int) -> RedisAnswer | Unavailable:
-        """Run a script of the package; on NOSCRIPT (a restart, SCRIPT FLUSH) its text is sent instead."""
+        """Run a script of the queue; after NOSCRIPT (a restart, SCRIPT FLUSH) its text is sent, not its digest."""
         return await self._run_script(call_inline, name, keys, args)
 
     async def run_script_breakably(
         self, name: str, keys: Sequence[str], *args: bytes | str | int
     ) -> RedisAnswer | Unavailable:
-        """Run a script as `run_script` does, but a cancel breaks it off: only one whose reply may be lost."""
+        """Run a script as `run_script` does, but end it on a cancel: only for a script whose reply may be lost."""
         return await self._run_script(call_breakable, name, keys, args)
 
     async def run_two_scripts(
         self, keys: Sequence[str], first: ScriptCall, second: ScriptCall
     ) -> tuple[RedisAnswer | Unavailable, RedisAnswer | Unavailable]:
-        """Run two scripts one after the other in one round trip; each has an answer of its own."""
+        """Run two scripts one after the other in one round trip; return both answers."""
         self.calls += 1
         began, words = trio.current_time(), []
         for name, args in (first, second):
@@ -181,7 +181,7 @@ class RedisClient:
         return found[0], found[1]
 
     async def command(self, *words: bytes | str | float) -> RedisAnswer | Unavailable:
-        """Run one command that answers at once; redis-py makes values of some answers."""
+        """Run one command that answers at once; redis-py converts some answers."""
         self.calls += 1
         began = trio.current_time()
         answer = await _caught(call_inline, self.client.execute_command, *words)
@@ -206,9 +206,9 @@ class RedisClient:
     async def pipeline(
         self, commands: Sequence[Sequence[bytes | str | float]], doing: str = "pipeline", may_fail: int = 0
     ) -> list[RedisAnswer] | Unavailable:
-        """Run commands in one round trip, not as a transaction; the first error spoils all.
+        """Run commands in one round trip, not as a transaction; return all answers, or the first error.
 
-        Of the last ``may_fail`` commands a refused one answers None and spoils nothing.
+        The last ``may_fail`` commands may be refused: their answer is then None.
         """
         self.calls += 1
         batch = self.client.pipeline(transaction=False)
@@ -228,9 +228,9 @@ class RedisClient:
         commands: Sequence[Sequence[bytes | str | float]] = (),
         may_fail: int = 0,
     ) -> list[RedisAnswer] | Unavailable:
-        """Run scripts, each with its arguments, and then commands, all of it in one round trip; see `pipeline`.
+        """Run scripts, each with its arguments, and then commands, all in one round trip; see `pipeline`.
 
-        Where a script is not known yet, its text is sent, and all is run again: give it only what may be repeated.
+        If Redis does not know a script, the texts are sent and everything is run again: pass only what may be repeated.
         """
         scripts = [self.scripts[name] for name, _ in calls]
         words = [
@@ -247,9 +247,9 @@ class RedisClient:
         return await self.pipeline([*words, *commands], doing, may_fail)
 
     async def wait(self, key: str, seconds: float) -> bool | Unavailable:
-        """Wait until the list has an element, at most ``seconds`` (over 0), leaving the list as it is.
+        """Wait until the list has an element, at most ``seconds`` (more than 0), without changing the list.
 
-        ``BLMOVE key key LEFT LEFT`` is a blocking peek: a lost reply loses nothing, so a cancel simply breaks the
+        ``BLMOVE key key LEFT LEFT`` is a blocking peek: a lost reply loses nothing, so a cancel just drops the
         connection.
         """
         self.calls += 1
@@ -275,9 +275,9 @@ class RedisClient:
 async def open_redis_client(
     options: RedisOptions, longest_wait_seconds: float, queue_name: str = "jobs"
 ) -> AsyncIterator[RedisClient]:
-    """Open clients for a URL that is not ``embedded:``; connections are made when first used, closed at the end.
+    """Open clients for a URL that is not ``embedded:``; connections are opened when first used, closed at the end.
 
-    ``queue_name`` tells which node of a cluster is ours. Raises `RedisUrlError` for a URL that cannot be used.
+    ``queue_name`` decides which node of a cluster is used. Raises `RedisUrlError` for a URL that cannot be used.
     """
     url = parse_redis_url(options.url)
     if isinstance(url, RedisUrlFault):
@@ -334,11 +334,11 @@ def _client(options: RedisOptions, url: RedisUrl, primary: Primary | None, secon
         roster=roster,
         socket_timeout=seconds,
         socket_connect_timeout=CONNECT_SECONDS,
-        # redis-py would replay commands by itself, MULTI and LMOVE included; we repeat only what is idempotent.
+        # redis-py would repeat commands by itself, even MULTI and LMOVE; we repeat only what is idempotent.
         retry=Retry(NoBackoff(), 0),
-        # With this on (the default since 8.1) the pool hands out connections that hold a stale reply.
+        # If enabled (the default since 8.1), the pool hands out connections with an unread reply.
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        # redis-py would read its version from a file for each connection, and there may be no file descriptor left.
+        # redis-py would read its version from a file for each connection; there may be no file descriptor free.
         driver_info=DriverInfo(lib_version=__version__),
     )
     connection: type[Any] = TcpConnection if primary is None else FindingTcpConnection
@@ -356,17 +356,14 @@ def _client(options: RedisOptions, url: RedisUrl, primary: Primary | None, secon
 
 
 def _settings_for_asking(settings: dict[str, Any], way: Way) -> dict[str, Any]:
-    """Return the settings for a short connection to a Sentinel or a node."""
+    """Return the settings for a short connection to a Sentinel or a cluster node."""
     without = {"host", "port", "db"} | ({"username", "password"} if way is Way.SENTINEL else set())
     kept = {key: value for key, value in settings.items() if key not in without}
     return {**kept, "socket_timeout": ASK_SECONDS, "socket_connect_timeout": ASK_SECONDS}
 
 
 async def _execute(client: Redis, *words: bytes | str | float) -> Any:
-    """Run a command as `Redis.execute_command` does, but for its retries and what it makes of answers.
-
-    That takes half of the time.
-    """
+    """Run a command as `Redis.execute_command` does, but without its retries and conversions: half of the time."""
     (answer,) = await _execute_all(client, (words,))
     if isinstance(answer, Exception):
         raise answer
@@ -374,9 +371,9 @@ async def _execute(client: Redis, *words: bytes | str | float) -> Any:
 
 
 async def _execute_all(client: Redis, commands: Sequence[Sequence[bytes | str | float]]) -> list[Any]:
-    """Run commands in one round trip; what the server refuses is an exception in the list.
+    """Run commands in one round trip; a refusal of the server is an exception in the list.
 
-    A connection that an error or a cancel leaves in the middle of an answer disconnects itself.
+    After an error or a cancel in the middle of an answer the connection disconnects itself.
     """
     pool: Any = client.connection_pool
     connection = await pool.get_connection()
@@ -389,7 +386,7 @@ async def _execute_all(client: Redis, commands: Sequence[Sequence[bytes | str | 
 
 
 async def _ask(connection: Any, commands: Sequence[Sequence[bytes | str | float]]) -> list[Any]:
-    """Do what `Rostered.ask` does over a connection that is none of ours: to a fake server."""
+    """Do what `Rostered.ask` does over a connection of another class: one to a fake server in tests."""
     answers: list[Any] = []
     for words in commands:
         await connection.send_command(*words)
@@ -401,7 +398,7 @@ async def _ask(connection: Any, commands: Sequence[Sequence[bytes | str | float]
 
 
 async def _caught(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-    """Await a call and turn what Redis or the network did into an `Unavailable`."""
+    """Await a call and return a failure of Redis or the network as `Unavailable`."""
     try:
         return await function(*args)
     except (exceptions.RedisError, OSError, TimeoutError, trio.TooSlowError) as error:
@@ -409,7 +406,7 @@ async def _caught(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
 
 
 def _without_errors(answers: list[RedisAnswer], may_fail: int) -> list[RedisAnswer] | Unavailable:
-    """Return the answers, None for the errors among the last ``may_fail``; the first other error is all there is."""
+    """Return the answers, with None for errors among the last ``may_fail``; or else the first other error."""
     needed = len(answers) - may_fail
     for answer in answers[:needed]:
         if isinstance(answer, Exception):
@@ -418,7 +415,7 @@ def _without_errors(answers: list[RedisAnswer], may_fail: int) -> list[RedisAnsw
 
 
 def understand(error: BaseException) -> Unavailable:
-    """Sort an error of redis-py; the order matters, for a refused login is one of its connection errors."""
+    """Classify an error of redis-py; the order matters, because a refused login is also a connection error."""
     text = str(error) or type(error).__name__
     match error:
         case exceptions.AuthenticationError() | exceptions.AuthorizationError():
@@ -434,7 +431,7 @@ def understand(error: BaseException) -> Unavailable:
         case exceptions.ConnectionError() | exceptions.TimeoutError() | OSError():
             return Unavailable(text)
         case exceptions.ResponseError():
-            # Older servers put the code of a script's error somewhere inside the text.
+            # Older servers have the code of a script's error somewhere inside the text.
             passing = any(word in text for word in _PASSING)
             elsewhere = any(word in text for word in _ELSEWHERE)
             return Unavailable(

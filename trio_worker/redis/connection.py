@@ -1,6 +1,6 @@
-"""Asyncio. Connections to Redis that can be broken off, whose names trio resolves, and that find the primary.
+"""Asyncio. Connections to Redis that can be aborted, resolve names with trio, and find the primary.
 
-Opening one wants asyncio's timers, and so a task of asyncio; whoever talks over it needs none (see `call_inline`).
+Opening one needs asyncio's timers, and so an asyncio task; calls over it need none (see `call_inline`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ CONNECT_SECONDS = 5.0
 
 
 class Rostered:
-    """A connection that stands in a roster, so that it can be aborted; a task of asyncio and one of trio may use it."""
+    """A connection that is listed in a roster, to be aborted from there; for asyncio tasks and for trio tasks."""
 
     _writer: asyncio.StreamWriter | None
     socket_timeout: float | None
     is_connected: bool
-    _has_deadline: bool = False  # of the call that talks over it now
+    _has_deadline: bool = False  # whether the current call has its own timeout
 
     def __init__(self, *, roster: set[Any], socket_timeout: float, **settings: Any) -> None:
         super().__init__(socket_timeout=socket_timeout, **settings)  # type: ignore[call-arg]  # before a connection
@@ -34,13 +34,13 @@ class Rostered:
         roster.add(self)
 
     def abort(self) -> None:
-        """Break the connection at once; whoever reads from it gets an error."""
+        """Abort the connection at once; the task that reads from it gets an error."""
         if self._writer is not None:
             self._writer.transport.abort()
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be used as it is, as far as this process knows."""
+        """Whether it is open, as far as this process knows."""
         return self.is_connected and not self._is_broken_off
 
     @property
@@ -48,32 +48,32 @@ class Rostered:
         return self._writer is not None and self._writer.transport.is_closing()
 
     async def connect(self) -> None:
-        """Open the connection unless it is open; the pool asks for this before each use."""
+        """Open the connection unless it is open; the pool calls this before each use."""
         is_inline = asyncio.current_task() is None
         if self._is_broken_off:
-            # Its end is told in a later round of the loop, and the next call may come before that.
+            # connection_lost comes in a later round of the loop, and the next call may come before that.
             await self.disconnect(nowait=True)
         if not self.is_connected:
             self.socket_timeout = self._patience_seconds
             opening = super().connect()  # type: ignore[misc]  # the mixin stands before a connection
             await (asyncio.create_task(opening) if is_inline else opening)
-        # Outside of a task of asyncio its timers cannot be used; trio's are.
+        # Outside of an asyncio task trio's timeouts are used, as asyncio's cannot be.
         self.socket_timeout = None if is_inline else self._patience_seconds
 
     async def disconnect(self, nowait: bool = False, *why: Any, **details: Any) -> None:  # noqa: FBT001, FBT002
         if nowait:
-            # Something went wrong: neither what was not sent yet nor TLS's farewell is worth a wait.
+            # After a failure do not wait for unsent bytes or TLS's close message.
             self.abort()
         await super().disconnect(nowait, *why, **details)  # type: ignore[misc]  # the mixin stands before a connection
 
     def pack_command(self, *args: Any) -> list[bytes]:
-        """Pack a command in C; redis-py does that for its other client only."""
+        """Encode a command in C; redis-py does that only in its synchronous client."""
         command = args[0].encode() if isinstance(args[0], str) else args[0]
         return [pack_command((*command.split(), *args[1:]))]
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: FBT001, FBT002
-        # Since Python 3.12 asyncio takes a write on an aborted transport for one that is merely slow, and then waits
-        # for a socket that is closed.
+        # Since Python 3.12 asyncio treats a write on an aborted transport as a slow one, and waits for a socket that
+        # is closed.
         if self._is_broken_off:
             raise exceptions.ConnectionError("the connection was broken off")
         sending = super().send_packed_command(command, check_health)  # type: ignore[misc]  # as above
@@ -83,9 +83,9 @@ class Rostered:
         return await self._in_time(super().read_response(*args, **settings), "reading from")  # type: ignore[misc]
 
     async def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Send commands and return their answers, all of it in the time of one call; a refusal is an answer.
+        """Send commands and return their answers within the timeout of one call; a refusal is returned as an answer.
 
-        For whoever is no task of asyncio. What goes wrong otherwise, a cancel too, leaves it disconnected.
+        For callers that are no asyncio task. Any other failure, or a cancel, disconnects the connection.
         """
         with trio.move_on_after(self._patience_seconds):
             self._has_deadline = True
@@ -113,10 +113,10 @@ class Rostered:
 
 
 class OpenFirstPool(ConnectionPool):
-    """Hands out a connection that is open before one that has to be opened.
+    """A connection pool that hands out an open connection before one that must be opened.
 
-    redis-py hands out the one that came back last, and one that could not be opened comes back too: where there is no
-    file descriptor for it, every call after it would fail on it, and those that are open would never be used again.
+    redis-py hands out the connection that was released last, also one that could not be opened: without a free file
+    descriptor every later call would fail on it, and the open connections would never be used again.
     """
 
     def get_available_connection(self) -> Any:
@@ -128,7 +128,7 @@ class OpenFirstPool(ConnectionPool):
 
 
 class _Resolving(Rostered):
-    """A connection whose host name trio looks up: asyncio would do it in a thread that no deadline reaches."""
+    """A connection whose host name is resolved by trio: asyncio would do it in a thread without a timeout."""
 
     host: str
     _numeric: str = ""
@@ -153,19 +153,19 @@ class _Resolving(Rostered):
 
 
 class TcpConnection(_Resolving, Connection):
-    """TCP to one host."""
+    """A TCP connection to one host."""
 
 
 class TlsConnection(_Resolving, SSLConnection):
-    """TLS to one host, whose certificate must bear its name."""
+    """A TLS connection to one host; the certificate must have its name."""
 
 
 class UnixConnection(Rostered, UnixDomainSocketConnection):
-    """A socket in the file system."""
+    """A connection over a Unix socket."""
 
 
 class _Finding:
-    """A connection that looks for the primary whenever it is opened."""
+    """A connection that finds the primary each time it is opened."""
 
     host: str
     port: int
@@ -194,11 +194,11 @@ class _Finding:
 
 
 class FindingTcpConnection(_Finding, TcpConnection):
-    """TCP to the primary."""
+    """A TCP connection to the primary."""
 
 
 class FindingTlsConnection(_Finding, TlsConnection):
-    """TLS to the primary."""
+    """A TLS connection to the primary."""
 
 
 async def _resolve(host: str) -> list[str]:
@@ -208,7 +208,7 @@ async def _resolve(host: str) -> list[str]:
 
 
 async def ask_once(connection_class: type[Any], settings: dict[str, Any], node: Node, words: Sequence[str]) -> Any:
-    """Ask one server one thing over a connection of its own; raises what redis-py raises."""
+    """Send one command to one server over a connection that is closed afterwards; raises what redis-py raises."""
     connection = connection_class(host=node[0], port=node[1], **settings)
     try:
         await connection.connect()

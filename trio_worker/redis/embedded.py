@@ -1,9 +1,9 @@
-"""Edge. ``embedded:DIR``: a real Valkey for one machine, shared by all who name the directory; blocks in a thread.
+"""Edge. ``embedded:DIR``: a real Valkey for one machine, shared by all processes that name the directory.
 
-Two lock files in the directory decide everything, and the kernel frees both when a process dies:
+Its calls block, in a thread. There are two lock files in the directory; the kernel frees both when a process dies:
 
-- ``users.lock``: every user holds it shared. Who can take it alone is the last one.
-- ``start.lock``: starting and stopping hold it exclusively, so neither meets itself or the other.
+- ``users.lock``: every user holds it shared. A user that can lock it exclusively is the last one.
+- ``start.lock``: locked exclusively while a server is started or stopped, so that only one process does either.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ __all__ = [
     "release_embedded",
 ]
 
-# Redis' own port, then its neighbours, which an operator guesses before any other.
+# The default port of Redis, then the next ones, which an operator will try first.
 USUAL_PORTS = range(6379, 6400)
 
 
 @define
 class EmbeddedPortTaken(EmbeddedError):  # noqa: N818  the name says what is wrong, its parent says Error
-    """The port that was asked for cannot be had."""
+    """The requested port is not free."""
 
     port: int
     directory: Path
@@ -93,7 +93,7 @@ class EmbeddedPortTaken(EmbeddedError):  # noqa: N818  the name says what is wro
 
 @define
 class EmbeddedPortDiffers(EmbeddedError):  # noqa: N818  the name says what is wrong, its parent says Error
-    """The directory is already served, on another port than the one asked for."""
+    """The server of the directory runs already, on another port than the requested one."""
 
     directory: Path
     asked: int
@@ -108,7 +108,7 @@ class EmbeddedPortDiffers(EmbeddedError):  # noqa: N818  the name says what is w
 
 @define
 class EmbeddedDirectoryUnusable(EmbeddedError):  # noqa: N818  the name says what is wrong, its parent says Error
-    """The directory cannot be made, written or locked."""
+    """The directory cannot be created, written or locked."""
 
     directory: Path
     why: str
@@ -119,7 +119,7 @@ class EmbeddedDirectoryUnusable(EmbeddedError):  # noqa: N818  the name says wha
 
 @frozen
 class EmbeddedServer:
-    """A server that runs and answers. ``started_by_us``: this very hold started it; ``directory`` is absolute."""
+    """A server that runs and answers. ``started_by_us``: this hold has started it. ``directory`` is absolute."""
 
     port: int
     directory: Path
@@ -135,7 +135,7 @@ class EmbeddedServer:
 
 @frozen
 class EmbeddedHold:
-    """One use of a server, ended by `release_embedded`; the open file carries the shared lock."""
+    """One use of a server, until `release_embedded`; the open file has the shared lock."""
 
     server: EmbeddedServer
     users: IO[bytes]
@@ -143,7 +143,7 @@ class EmbeddedHold:
 
 @frozen
 class LeftRunning:
-    """Others use the server, or ``start.lock`` could not be had in ``STOP_SECONDS``."""
+    """Others use the server, or ``start.lock`` was not free within ``STOP_SECONDS``."""
 
 
 ReleaseResult = Stopped | LeftRunning | AlreadyGone | StillStopping
@@ -151,12 +151,12 @@ ReleaseResult = Stopped | LeftRunning | AlreadyGone | StillStopping
 
 @asynccontextmanager
 async def open_embedded(address: EmbeddedAddress) -> AsyncIterator[EmbeddedServer]:
-    """Use the server of ``address`` for the length of a block; it is started if need be, and stopped by its last user.
+    """Use the server of ``address`` for a block; it is started if necessary, and its last user stops it.
 
-    Raises an `EmbeddedError`. A cancel while it starts takes the start back: the locks are free, and a server that
-    nobody else uses is stopped. The release at the end is shielded and takes at most ``2 * STOP_SECONDS``.
+    Raises an `EmbeddedError`. After a cancel during the start the locks are free, and a server without other users is
+    stopped. The release at the end is shielded and takes at most ``2 * STOP_SECONDS``.
     """
-    # check_cancelled works in the thread that trio made, so the thread ends early instead of being abandoned.
+    # check_cancelled is called in trio's thread, so that the thread ends early on a cancel and is not abandoned.
     acquire = partial(acquire_embedded, address, trio.from_thread.check_cancelled)
     hold = await trio.to_thread.run_sync(acquire)
     try:
@@ -167,15 +167,15 @@ async def open_embedded(address: EmbeddedAddress) -> AsyncIterator[EmbeddedServe
 
 
 def acquire_embedded(address: EmbeddedAddress, check_cancelled: Callable[[], None] = lambda: None) -> EmbeddedHold:
-    """Find or start the server of ``address`` and count as one of its users; blocks for as long as its data loads.
+    """Find or start the server of ``address`` and become one of its users; blocks until its data is loaded.
 
-    ``check_cancelled`` is called every few milliseconds and ends the wait by raising. Whatever is raised (an
-    `EmbeddedError` too), no lock stays taken and a server started by this call is stopped. A process may hold a server
-    several times. A hold does not revive a server that dies; the next acquire does, on the same port while it is free.
+    ``check_cancelled`` is called every few milliseconds; it ends the wait by raising. If anything is raised (also an
+    `EmbeddedError`), no lock is kept and a server that this call started is stopped. A process may hold a server
+    several times. A hold does not restart a server that dies; the next acquire does, on the same port if it is free.
     """
     directory = _absolute(address.directory)
     with _directory_faults(directory):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # the mails of the queue are in there
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # it contains the mails of the queue
         with _starting_and_stopping(directory, check_cancelled):
             users = (directory / "users.lock").open("ab")
             try:
@@ -187,14 +187,14 @@ def acquire_embedded(address: EmbeddedAddress, check_cancelled: Callable[[], Non
 
 
 def release_embedded(hold: EmbeddedHold) -> ReleaseResult:
-    """End one use of the server; its last user stops it and waits up to ``STOP_SECONDS`` for it to write its data.
+    """End one use of the server; the last user stops it and waits up to ``STOP_SECONDS`` until its data is written.
 
-    A second release of the same hold is a bug (ValueError).
+    A second release of the same hold raises ValueError.
     """
     directory = hold.server.directory
     with hold.users, suppress(OSError), _starting_and_stopping(directory, _within(STOP_SECONDS)), hold.users:
-        # Named twice: our lock must be gone before the next leaver looks, and also when that point is never reached
-        # (start.lock taken for too long, the directory deleted under us).
+        # hold.users is closed twice: before start.lock is free again, for the next process that releases, and also if
+        # that point is never reached (start.lock was not free in time, the directory was deleted).
         if not _try_lock(hold.users, fcntl.LOCK_EX):
             return LeftRunning()
         server_file = read_server_file(directory)
@@ -203,9 +203,9 @@ def release_embedded(hold: EmbeddedHold) -> ReleaseResult:
 
 
 def read_embedded(address: EmbeddedAddress) -> EmbeddedServer | None:
-    """Look whether the server of ``address`` runs, without starting, holding or locking anything.
+    """Return the server of ``address`` if it runs; starts, holds and locks nothing.
 
-    It may be loading its data still, and its last user may stop it at any moment. Raises `EmbeddedPortDiffers`.
+    It may still be loading its data, and its last user may stop it at any moment. Raises `EmbeddedPortDiffers`.
     """
     directory = _absolute(address.directory)
     server_file = read_server_file(directory)
@@ -222,16 +222,16 @@ def read_embedded(address: EmbeddedAddress) -> EmbeddedServer | None:
 def _find_or_start(
     directory: Path, asked: int | None, users: IO[bytes], check_cancelled: Callable[[], None]
 ) -> EmbeddedServer:
-    """Return a server that is ready; ``start.lock`` is held, and ``users`` is locked shared on return."""
+    """Return a server that is ready. Needs ``start.lock``; on return ``users`` is locked shared."""
     is_alone = _try_lock(users, fcntl.LOCK_EX)
-    _try_lock(users, fcntl.LOCK_SH)  # cannot fail: it is taken exclusively under start.lock only
+    _try_lock(users, fcntl.LOCK_SH)  # cannot fail: it is locked exclusively only under start.lock
     server_file = read_server_file(directory)
     running = None if server_file is None else _find(server_file, directory, check_cancelled)
     if server_file is None or running is None:
         return _start(directory, asked, server_file, check_cancelled)
     if asked in (None, running.port):
         return _adopt(running, server_file, directory)
-    # On another port than asked: left over from a crash it may be replaced, in use it may not.
+    # It runs on another port than the requested one: if it has no user (after a crash) it may be replaced.
     if not is_alone or isinstance(stop_server(server_file, directory), StillStopping):
         raise EmbeddedPortDiffers(directory, asked, running.port)
     return _start(directory, asked, None, check_cancelled)
@@ -243,7 +243,7 @@ def _find(server_file: ServerFile, directory: Path, check_cancelled: Callable[[]
 
 
 def _adopt(running: Running, server_file: ServerFile | None, directory: Path) -> EmbeddedServer:
-    """Use a server that somebody else started, and keep in ``server.json`` what it says of itself."""
+    """Use a server that another process started, and write its port and pid into ``server.json``."""
     if server_file is None or (server_file.port, server_file.pid) != (running.port, running.pid):
         write_server_file(directory, ServerFile(running.port, running.pid))
     return EmbeddedServer(running.port, directory, running.pid, started_by_us=False, version=running.version)
@@ -252,7 +252,7 @@ def _adopt(running: Running, server_file: ServerFile | None, directory: Path) ->
 def _start(
     directory: Path, asked: int | None, server_file: ServerFile | None, check_cancelled: Callable[[], None]
 ) -> EmbeddedServer:
-    """Start a server on the first port that can be had, or take the one that a starter killed half-way left there."""
+    """Start a server on the first free port, or use the one that a process left there when it was killed."""
     binary = find_binary()
     port, why = 0, ""
     for port in _ports(asked, server_file):
@@ -276,11 +276,11 @@ def _start(
 
 
 def _ports(asked: int | None, server_file: ServerFile | None) -> Iterator[int]:
-    """Yield the ports to try: the one asked for and no other, else the last one used, the usual ones, any free one."""
+    """Yield the ports to try: only the requested one, or else the last one, the usual ones, and any free one."""
     if asked is not None:
         yield asked
         return
-    # After a crash the clients of the old server look for it where it was. A clean stop removes the file.
+    # After a crash clients try the port of the old server. A clean stop removes server.json.
     last_used = () if server_file is None else (server_file.port,)
     yield from dict.fromkeys((*last_used, *USUAL_PORTS))
     with socket.socket() as chosen:
@@ -291,7 +291,7 @@ def _ports(asked: int | None, server_file: ServerFile | None) -> Iterator[int]:
 
 @contextmanager
 def _starting_and_stopping(directory: Path, check_cancelled: Callable[[], None]) -> Iterator[None]:
-    """Hold ``start.lock`` for a block. Polled, since a blocked flock() would not hear a cancel."""
+    """Lock ``start.lock`` for a block. It is polled, since a blocking flock() could not be cancelled."""
     with (directory / "start.lock").open("ab") as lock:
         while not _try_lock(lock, fcntl.LOCK_EX):
             check_cancelled()
@@ -300,7 +300,7 @@ def _starting_and_stopping(directory: Path, check_cancelled: Callable[[], None])
 
 
 def _try_lock(file: IO[bytes], kind: int) -> bool:
-    """Take a lock or change the one we have. It belongs to the open file, and Python's files do not outlive an exec."""
+    """Lock a file, or change the lock. It belongs to the open file, which is closed on exec."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -309,7 +309,7 @@ def _try_lock(file: IO[bytes], kind: int) -> bool:
 
 
 def _within(seconds: float) -> Callable[[], None]:
-    """Return a check that raises TimeoutError once the time is over."""
+    """Return a check that raises TimeoutError when the time is over."""
     deadline = time.monotonic() + seconds
 
     def check() -> None:
@@ -321,7 +321,7 @@ def _within(seconds: float) -> Callable[[], None]:
 
 @contextmanager
 def _directory_faults(directory: Path) -> Iterator[None]:
-    """Translate every OSError of a block: within it, the files in DIR are what we touch."""
+    """Raise every OSError of the block as `EmbeddedDirectoryUnusable`: it only uses files in the directory."""
     try:
         yield
     except OSError as error:

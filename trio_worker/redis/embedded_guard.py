@@ -1,4 +1,4 @@
-"""Edge. A process that outlives another one and stops its embedded server: who is killed cannot do that itself."""
+"""Edge. A watchdog process that stops the embedded server of a process that was killed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_guard(directory: Path) -> Iterator[None]:
-    """Have the server of ``directory`` stopped if this process dies within the block, however it dies.
+    """Start a watchdog that stops the server of ``directory`` if this process dies inside the block.
 
-    For servers that nobody would find again; the block itself ends with the server running.
+    For servers in temporary directories, which no other process would stop. At the end of the block it still runs.
     """
-    # Of a session of its own, so that Ctrl-C and what ends the group of this process leave it alone.
+    # In a new session, so that Ctrl-C and signals to the group of this process do not reach it.
     command = [sys.executable, "-P", "-m", __name__, str(directory)]
     guard = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -30,18 +30,18 @@ def open_guard(directory: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # A word, for the end of the pipe may be held by children of this process too.
+            # A byte, since closing the pipe is no sign: children of this process may have it open too.
             guard.communicate(b".")
 
 
 def _watch(directory: Path) -> None:
-    """Be a user of the server until standard input says or ends something; the last user stops it."""
-    with suppress(EmbeddedError):  # it is gone already, and with it the task
+    """Hold the server until a byte or the end comes on standard input; the last user stops it."""
+    with suppress(EmbeddedError):  # the server is gone already
         hold = acquire_embedded(EmbeddedAddress(directory))
         has_died = not sys.stdin.buffer.read(1)
         if has_died:
-            # The kernel closes its pipe and its lock one after the other, and a child of it may hold the lock as well.
-            # No new user is kept out by this: nobody else comes to the folder.
+            # The kernel closes the pipe and the lock of a dead process one after the other, and a child may have the
+            # lock too. This keeps no new user out: no other process uses the directory.
             fcntl.flock(hold.users, fcntl.LOCK_EX)
         release_embedded(hold)
 

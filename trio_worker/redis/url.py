@@ -1,4 +1,4 @@
-"""Pure. Where Redis is, as a URL says: one address, Sentinels, nodes of a cluster, or a directory."""
+"""Pure. Redis URLs: one address, Sentinels, nodes of a cluster, or the directory of an embedded server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAST_PORT = 65535
 
 
 class Way(StrEnum):
-    """How the server that takes our writes is found."""
+    """The ways to find the server that takes our writes."""
 
     DIRECT = "direct"
     SENTINEL = "sentinel"
@@ -36,10 +36,10 @@ class Way(StrEnum):
 
 @frozen
 class RedisUrl:
-    """A Redis URL that can be used.
+    """A valid Redis URL.
 
-    ``nodes`` are the hosts and ports that the URL names, in its order; ``service`` is the primary's name at the
-    Sentinels. ``plain`` is a URL of the first node in redis-py's own form, with the login, the database and the query.
+    ``nodes``: its hosts and ports, in order. ``service``: the primary's name at the Sentinels. ``plain``: a URL of the
+    first node in the form of redis-py, with login, database and query.
     """
 
     way: Way
@@ -50,16 +50,16 @@ class RedisUrl:
 
 @frozen
 class RedisUrlFault:
-    """Why a URL cannot be used; it never repeats a password."""
+    """Why a Redis URL cannot be used; ``what`` never repeats a password."""
 
     what: str
 
 
 def parse_redis_url(url: str) -> RedisUrl | RedisUrlFault:
-    """Read ``redis://``, ``rediss://`` (TLS), ``unix://``, and ``redis+sentinel://`` or ``redis+cluster://``.
+    """Parse ``redis://``, ``rediss://`` (TLS), ``unix://``, ``redis+sentinel://`` or ``redis+cluster://``.
 
-    The last two name several hosts with commas between them, and each has a form with ``rediss``. A path of
-    ``redis+sentinel://`` is the name of the primary and may go on with the database: ``/mymaster/0``.
+    The last two have several hosts, separated by commas, and also exist with ``rediss``. The path of
+    ``redis+sentinel://`` is the name of the primary, and after it there may be the database: ``/mymaster/0``.
     """
     whole, authority, path, query = _split(url)
     if whole not in SCHEMES:
@@ -91,7 +91,7 @@ def parse_redis_url(url: str) -> RedisUrl | RedisUrlFault:
 
 
 def shown_redis_url(url: str) -> str:
-    """Return a Redis URL without its login and options, as a screen shows it."""
+    """Return a Redis URL without login and options, for screens."""
     _, authority, path, _ = _split(url)
     parsed = parse_redis_url(url)
     if not isinstance(parsed, RedisUrl) or not parsed.nodes:
@@ -119,7 +119,7 @@ def _fault_of_query(query: str) -> str:
 
 def _read_node(place: str, usual_port: int) -> tuple[str, int] | None:
     if _UNSAFE.search(place):
-        return None  # urlsplit would leave some of these out, and join what stands around them
+        return None  # urlsplit would remove some of these characters silently
     try:
         parts = urlsplit(f"//{place}")
         host, port = parts.hostname, parts.port
@@ -135,7 +135,7 @@ def _text(node: tuple[str, int]) -> str:
 
 @frozen
 class EmbeddedAddress:
-    """What an ``embedded:`` URL says: the directory as written, and the port if one was asked for."""
+    """An ``embedded:`` URL: the directory as written, and the port if there is one."""
 
     directory: Path
     port: int | None = None
@@ -143,16 +143,16 @@ class EmbeddedAddress:
 
 @frozen
 class EmbeddedAddressFault:
-    """Why a text is no ``embedded:`` URL."""
+    """Why a text is not an ``embedded:`` URL."""
 
     what: str
 
 
 def parse_embedded(url: str) -> EmbeddedAddress | EmbeddedAddressFault:
-    """Read ``embedded:DIR`` or ``embedded:DIR?port=N``; touches nothing.
+    """Parse ``embedded:DIR`` or ``embedded:DIR?port=N``, without a look at the file system.
 
-    DIR is taken literally up to the first ``?`` (no percent-encoding); a relative one belongs to the working directory
-    at the time the server is opened, and ``~`` is the home directory.
+    DIR is literal up to the first ``?`` (no percent-encoding). If it is relative, it is resolved when the server is
+    opened; ``~`` is the home directory.
     """
     if not url.startswith(SCHEME):
         return EmbeddedAddressFault(f"an embedded URL begins with {SCHEME}")
