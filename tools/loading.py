@@ -155,7 +155,7 @@ async def load(  # noqa: PLR0913  each is an option of the command line
     wait_seconds: Annotated[
         Seconds, Parameter(name=["--wait"], help="How long to wait for the end of the last job; 0 not at all.")
     ] = 300.0,
-    queue: Annotated[str | None, Parameter(help="Name of the queue; else queue.name.")] = None,
+    queue: Annotated[str | None, Parameter(help="Name of the queue; default: queue.name.")] = None,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Under profile production too.")] = False,
     config: ConfigFile = None,
     as_json: AsJson = False,

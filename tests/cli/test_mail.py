@@ -133,7 +133,7 @@ def test_what_the_terminal_cannot_show_is_escaped(work_folder: Path) -> None:
         ({"email": "nobody", "username": "a\u001bb", "token": "t"}, "username: contains a control character"),
         (b"{", "not_json"),
         ([1], "must be an object"),
-        ({"task_type": "Email", "data": {"email_type": "Message", "data": {}}}, "not of the type Registration"),
+        ({"task_type": "Email", "data": {"email_type": "Message", "data": {}}}, "of another type than Registration"),
     ],
 )
 def test_data_that_no_worker_would_take_is_explained(
@@ -166,7 +166,7 @@ def test_a_part_that_a_mail_lacks_is_nothing_that_matches(
     give(monkeypatch, {"to": "a@example.org", "subject": "x", "text": "hello"})
 
     assert run("mail", "preview", "Message", "--data", "-", "--html") == 3
-    assert "has not the HTML part" in capsys.readouterr().err
+    assert "does not have the HTML part" in capsys.readouterr().err
 
 
 def test_an_unknown_type_names_the_one_that_was_meant(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

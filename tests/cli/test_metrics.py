@@ -105,7 +105,7 @@ async def test_all_workers_with_a_port_of_their_own_choice_are_asked(work_folder
         stack.enter_context(tell_address(work_folder / "journal", address))
         found = await show("--json", **variables)
 
-    assert (nobody.returncode, nobody.stderr) == (69, "no worker told its port in journal\n")
+    assert (nobody.returncode, nobody.stderr) == (69, "no worker has written its port in journal\n")
     assert [each["address"] for each in json.loads(found.stdout)] == [address]
 
 

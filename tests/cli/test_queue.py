@@ -95,10 +95,10 @@ def test_job_that_is_written_over_several_lines_is_told_of_once(
     file = tmp_path / "job.json"
     file.write_text(json.dumps(json.loads(job_bytes(1)), indent=2))
     assert run("enqueue", str(file)) == 4
-    assert "one JSON document over several lines" in capsys.readouterr().err
+    assert "one JSON document on several lines" in capsys.readouterr().err
     file.write_text("{\n{\n")
     assert run("enqueue", str(file)) == 4
-    assert "over several lines" not in capsys.readouterr().err
+    assert "on several lines" not in capsys.readouterr().err
     assert counts(ask).waiting == 0
 
 
@@ -158,9 +158,9 @@ def worker_with(*types: str, seen_seconds: float = 1.0) -> WorkerSeen:
 @pytest.mark.parametrize(
     ("workers", "said"),
     [
-        ([worker_with("Registration")], "no worker that is alive knows OrderShipped: 2 jobs will be dead letters"),
+        ([worker_with("Registration")], "no live worker knows OrderShipped: 2 jobs will become dead letters"),
         ([worker_with("Registration"), worker_with("OrderShipped")], ""),
-        ([worker_with("Registration"), worker_with("OrderShipped", seen_seconds=60)], "no worker that is alive"),
+        ([worker_with("Registration"), worker_with("OrderShipped", seen_seconds=60)], "no live worker"),
         ([worker_with("Registration"), worker_with()], ""),
         ([], ""),
     ],
@@ -182,7 +182,7 @@ def test_enqueue_hears_from_workers_which_types_they_know(
     (tmp_path / "jobs.ndjson").write_bytes(job_bytes(1))
 
     assert run("enqueue", str(tmp_path / "jobs.ndjson")) == 0
-    assert "no worker that is alive knows Registration: 1 job" in capsys.readouterr().err
+    assert "no live worker knows Registration: 1 job" in capsys.readouterr().err
     assert counts(ask).waiting == 1
 
 
@@ -432,7 +432,7 @@ def test_job_is_found_by_whom_it_is_for_and_nobody_is_named(
     assert all(job_id in told.out for job_id in ids)
     assert SECRET not in (told.out + told.err).lower()
     assert run("job", "find", "--id", "order-9") == 0
-    assert "waits at place 1" in capsys.readouterr().out
+    assert "waits at position 1" in capsys.readouterr().out
     assert run("job", "find", "--message-id", f"<{ids[0]}@example.com>") == 0
     found = capsys.readouterr()
     assert ids[0] in found.out

@@ -177,9 +177,9 @@ async def test_what_no_worker_would_send_is_not_sent(send: Send) -> None:
 
     assert [each.code for each in refused] == [4, 4, 4, 4]
     assert "email" in refused[0].err
-    assert "not_before: it is to be sent in" in refused[1].err
+    assert "not_before: the mail is due in" in refused[1].err
     assert "expired" in refused[2].err
     assert "smtp.only_to" in refused[3].err
     assert many.code == 2
-    assert "there are 2" in many.err
+    assert "has 2 jobs" in many.err
     assert not mails

@@ -135,7 +135,7 @@ def test_a_dry_run_changes_nothing(
 ) -> None:
     """It says how many it would be."""
     assert run("dead", "drop", "--all", "--dry-run") == 0
-    assert "would: Delete 1 dead letter of jobs for good" in capsys.readouterr().out
+    assert "would: Delete 1 dead letter of jobs permanently" in capsys.readouterr().out
     assert counts(valkey_url).dead == 1
 
 
@@ -196,7 +196,7 @@ def test_recipients_that_parted_are_told_apart() -> None:
     )
 
     assert "to        a…@example.org, b…@example.org, c…@example.org" in lines
-    assert "          1 delivered, 1 refused for good; still due: b…@example.org" in lines
+    assert "          1 delivered, 1 refused permanently; still due: b…@example.org" in lines
 
 
 def message_bytes(*to: str) -> bytes:
@@ -209,7 +209,7 @@ def test_a_job_that_is_done_is_not_shown(
 ) -> None:
     """With 3, and what that may mean."""
     assert run("job", "show", "01nosuchjob") == 3
-    assert "it was sent, or it still waits" in capsys.readouterr().err
+    assert "it was sent, or it is still waiting" in capsys.readouterr().err
 
 
 def test_what_people_do_and_dead_letters_that_leave_are_counted(

@@ -35,7 +35,7 @@ def test_a_paused_queue_is_called_paused_and_no_worker_is_missed(left: float | N
     problems = find_problems(paused, live=2, able=2)
 
     assert problems[0] == f"paused: relay maintenance (ana), {until}"
-    assert problems[1:] == ["1 lease ran out: taken over when the queue is resumed"]
+    assert problems[1:] == ["1 lease expired: taken over when the queue is resumed"]
 
 
 @pytest.mark.parametrize("paused", ["", "relay maintenance (ana)"])
@@ -54,8 +54,8 @@ def test_what_no_worker_that_is_alive_takes_is_told() -> None:
     late = counts(due=1, delayed=1, leased=2, run_out=2, bodies=3, leases=3, next_due_at=AT - 75)
 
     assert find_problems(late, live=1, able=1) == [
-        "2 leases ran out and nobody took over: see trio-worker worker list",
-        "a delayed job is due for 1m15s and nobody took it: see trio-worker worker list",
+        "2 leases expired and no worker took over: see trio-worker worker list",
+        "a delayed job is due for 1m15s and no worker claimed it: see trio-worker worker list",
     ]
 
 
@@ -77,7 +77,7 @@ def test_delayed_jobs_without_a_worker_are_told() -> None:
 
     problems = find_problems(delayed, live=0, able=0)
 
-    assert problems == ["no worker is alive, and 2 jobs will fall due: see trio-worker run"]
+    assert problems == ["no worker is alive, and 2 jobs will become due: see trio-worker run"]
     assert health_of(delayed, nobody, problems) is Health.DEGRADED
 
 

@@ -114,7 +114,7 @@ async def test_who_could_not_be_told_is_named(redis: RedisClient, capsys: pytest
         came = [each async for each in order_workers(redis, settings, Quiet(), ["gone:9"], 60.0)]
 
     assert came == [("gone:9", None)]
-    assert "gone:9: not told" in capsys.readouterr().err
+    assert "gone:9: order not sent" in capsys.readouterr().err
 
 
 async def test_answers_are_those_of_one_order(redis: RedisClient) -> None:

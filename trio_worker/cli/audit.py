@@ -1,4 +1,4 @@
-"""Trio. ``audit``: whether every job is in exactly one state."""
+"""Trio. ``audit``: checks that every job is in exactly one state."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from trio_worker.queue.audit import Stray, find_strays
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.telemetry.words import counted
 
-# A broken queue may have as many strays as jobs; a screen shows the first of them.
+# The maximum number of strays that are printed: a damaged queue may have as many strays as jobs.
 STRAYS_SHOWN = 50
 
 
 async def audit(
     *,
-    deep: Annotated[bool, Parameter(negative=(), help="Walk every job, in bounded slices.")] = False,
+    deep: Annotated[bool, Parameter(negative=(), help="Check every job, page by page.")] = False,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Compare the counts of all states in one consistent look; exit 5 if they do not balance."""
+    """Compare the counts of all states, read at one moment. Exits with 5 if they do not balance."""
     settings = load_settings(config)
     strays: list[Stray] = []
     found = 0
@@ -46,7 +46,7 @@ async def audit(
         _print_counts(counts, deep=deep)
         for stray in strays:
             print(f"  {stray.job_id}  {stray.what}")
-        print("clean" if balances else f"NOT CLEAN: {found or 'the counts'} {'strays' if found else 'do not agree'}")
+        print("clean" if balances else f"NOT CLEAN: {found or 'the counts'} {'strays' if found else 'do not balance'}")
     return OK if balances else PARTLY
 
 
@@ -56,4 +56,4 @@ def _print_counts(counts: Counts, *, deep: bool) -> None:
     known = counted(counts.known, "job")
     print(f"{known} in a state, {counts.bodies:,} with their bytes, {counts.leases:,} with a lease entry")
     if deep:
-        print("every job was looked at")
+        print("every job was checked")

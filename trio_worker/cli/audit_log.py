@@ -1,4 +1,7 @@
-"""Edge. The audit log: who did what with a command, one line each in the log or else on standard error."""
+"""Edge. The audit log: a line for each command that reveals addresses or sends by hand, with the user who ran it.
+
+A module of its own, because a dozen commands use it and nothing else has to do with the log.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,23 @@ from trio_worker.telemetry.logbook import open_logbook
 
 
 def user_name() -> str:
-    """Return the name of the person at this terminal, empty where the system knows none."""
+    """Return the login name of the user at this terminal, empty if the system has none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # no entry in the password database; a KeyError before Python 3.13
         return ""
 
 
-def log_reveal(settings: Settings, command: str, what: Sequence[str]) -> None:
-    """Leave a line in the log, or else on standard error, that somebody was shown addresses or bodies."""
-    log_action(settings, "Revealed", {"command": command, "jobs": " ".join(what)})
+def log_reveal(settings: Settings, command: str, job_ids: Sequence[str]) -> None:
+    """Log that a command showed addresses or bodies of jobs."""
+    log_action(settings, "Revealed", {"command": command, "jobs": " ".join(job_ids)})
 
 
-def log_action(settings: Settings, what: str, fields: Mapping[str, str]) -> None:
-    """Leave a line in the log, or else on standard error, of what somebody did."""
-    told = {"who": user_name() or "unknown", **fields}
+def log_action(settings: Settings, event: str, fields: Mapping[str, str]) -> None:
+    """Log an action of the user, with its fields; on standard error if the log cannot be written."""
+    entry = {"who": user_name() or "unknown", **fields}
     try:
         with open_logbook(settings.log, to_terminal=True) as logbook:
-            logbook.audit(what, told)
+            logbook.audit(event, entry)
     except OSError as error:
-        complain(f"log.file: {settings.log.file}: {error.strerror}: {told}")
+        complain(f"log.file: {settings.log.file}: {error.strerror}: {entry}")

@@ -1,4 +1,4 @@
-"""Trio. What moves or deletes the jobs of the producers' list: export, purge, and release, the way back."""
+"""Trio. ``queue export``, ``purge`` and ``release``: operations on all jobs of a queue at once."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _POLL_SECONDS = 0.5
 
 
 async def export_waiting(*, queue: QueueName = None, config: ConfigFile = None) -> int:
-    """Write the waiting jobs to standard output, one a line, as they were pushed; they stay in the list.
+    """Write the waiting jobs to standard output, one per line, as they were pushed. They stay in the list.
 
-    A job that is not one line of JSON is written as {"base64": "..."}. enqueue --unchecked pushes all of it again.
+    A job that is not one line of JSON is written as {"base64": "..."}. `enqueue --unchecked` can push all lines again.
     """
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     name = settings.queue.name
@@ -46,7 +46,7 @@ async def export_waiting(*, queue: QueueName = None, config: ConfigFile = None) 
                 sys.stdout.write(_line(raw) + "\n")
                 written += 1
     sys.stdout.flush()
-    complain(f"{counted(written, 'job')} written; leased, delayed, held and dead ones are not among them")
+    complain(f"{counted(written, 'job')} written; leased, delayed, held and dead jobs are not exported")
     return OK if written else NOTHING_MATCHED
 
 
@@ -64,7 +64,7 @@ def _line(raw: bytes) -> str:
 async def purge_queue(
     *, confirmation: Confirmation = ASK, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False
 ) -> int:
-    """Delete the jobs that wait in the list, for good; those in every other state stay."""
+    """Delete the waiting jobs permanently. Jobs in other states stay."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     name = settings.queue.name
     async with open_queue(settings) as client:
@@ -72,14 +72,14 @@ async def purge_queue(
         if not confirmation.matches_expected(counts.waiting, "waiting jobs"):
             return REFUSED
         if not counts.waiting:
-            complain(f"nothing to do: no job waits in {name}")
+            complain(f"nothing to do: no job is waiting in {name}")
             return NOTHING_MATCHED
         stays = f"{counts.leased:,} leased, {counts.delayed:,} delayed, {counts.held:,} held, {counts.dead:,} dead stay"
         waiting = counted(counts.waiting, "waiting job")
         if confirmation.dry_run:
             print(f"{waiting} of {name} would be deleted; {stays}")
             return OK
-        question = f"Delete {waiting} of {name} for good ({stays})?"
+        question = f"Delete {waiting} of {name} permanently ({stays})?"
         if not confirmation.confirm_by_typing(question, name):
             return REFUSED
         purged = answer_or_exit(await purge(client, name, counts.waiting), settings)
@@ -93,19 +93,19 @@ async def purge_queue(
 
 async def release_queue(
     *,
-    held: Annotated[bool, Parameter(negative=(), help="Held jobs too: those that may have arrived.")] = False,
-    dead: Annotated[bool, Parameter(negative=(), help="Dead letters too.")] = False,
-    wait: Annotated[Duration, Parameter(help="How long to wait for jobs that workers have in hand.")] = 60.0,
+    held: Annotated[bool, Parameter(negative=(), help="Also held jobs, whose mail may have arrived.")] = False,
+    dead: Annotated[bool, Parameter(negative=(), help="Also dead letters.")] = False,
+    wait: Annotated[Duration, Parameter(help="Maximum time to wait for jobs that workers are processing.")] = 60.0,
     confirmation: Confirmation = ASK,
     queue: QueueName = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Put every unfinished job back on the plain list, as it was pushed, in its order: the way to another worker.
+    """Put all unfinished jobs back on the list, as they were pushed and in their order, for another worker program.
 
-    Pauses the queue first, waits until no worker has a job in hand, and leaves it paused: none claims them again.
+    Pauses the queue first, waits until no worker has a job, and leaves the queue paused, so that no worker claims them.
 
-    Can be cut short and begun anew: nothing is lost, and nothing is in two places.
+    It can be interrupted and run again: no job is lost, and no job is in two places.
     """
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     name = settings.queue.name
@@ -121,9 +121,9 @@ async def release_queue(
         stays = ", ".join([*_staying(counts, held=held, dead=dead), *partly]) or "none"
         back = counted(wanted, "job")
         if confirmation.dry_run:
-            print(f"{name} would be paused and {back} put back on its list; in their state stay: {stays}")
+            print(f"{name} would be paused and {back} put back on its list; not put back: {stays}")
             return OK
-        question = f"Pause {name} and put {back} back on its list (in their state stay: {stays})?"
+        question = f"Pause {name} and put {back} back on its list (not put back: {stays})?"
         if not confirmation.confirm_by_typing(question, name):
             return REFUSED
         answer_or_exit(await pause_queue(client, name, "queue release", user_name(), None), settings)
@@ -162,15 +162,14 @@ def _report(name: str, released: Released, *, as_json: bool) -> int:
         )
     else:
         back = counted(released.back, "job is", "jobs are")
-        print(f"{back} back on {name}, before all that waited; the queue is paused for our workers")
+        print(f"{back} back on {name}, before the jobs that were waiting; the queue is paused for trio-worker")
         if released.uncertain:
-            print(f"{released.uncertain:,} of them may have been sent: their worker fell silent with them")
-        print("to go on with trio-worker instead: trio-worker queue resume")
+            print(f"{released.uncertain:,} of them may have been sent: their worker was lost while it had them")
+        print("to continue with trio-worker instead: trio-worker queue resume")
     if released.partly:
-        complain(
-            f"{released.partly:,} were delivered to some of their recipients and stay: {', '.join(released.left[:3])}"
-        )
+        first_ids = ", ".join(released.left[:3])
+        complain(f"{released.partly:,} were delivered to some of their recipients and are not put back: {first_ids}")
     if released.live:
-        complain(f"{released.live:,} are in the hands of a worker still: run this again")
+        complain(f"{released.live:,} are still being processed by a worker: run this command again")
         return TIMED_OUT
     return PARTLY if released.partly else OK

@@ -1,4 +1,4 @@
-"""Trio. The ways off a shelf: which jobs, the question, the trial, the move, and what is said of it."""
+"""Trio. Bulk operations on dead letters or held jobs: choosing, confirmation and report; retry and its undo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.words import counted, paused_words
 
-# A trial job is looked at this often, and given so long: a relay that greylists answers in a second, and delays.
+# How often the jobs of a trial are polled, and for how long: a relay that greylists delays a mail within a second.
 TRIAL_LOOK_SECONDS = 0.2
 TRIAL_SECONDS = 120.0
 
@@ -51,7 +51,7 @@ class BulkOperation:
         """Return the ids of the jobs that are named, or that a filter takes, or of all; exit where there are none."""
         one, many, queue = self.wording.one, self.wording.many, self.settings.queue.name
         if bool(job_ids) + (not selection.is_everything) + every != 1:
-            refuse(USAGE, f"name the {many}, or a filter, or --all")
+            refuse(USAGE, f"name {many}, or give a filter, or --all")
         self.is_every = every
         found = await self._ids(job_ids, selection)
         self.wanted = len(found)
@@ -77,8 +77,8 @@ class BulkOperation:
     def confirm_or_exit(self, question: str, *, always: bool) -> None:
         """Ask, and exit unless the answer is yes; a dry run prints what would be done and exits.
 
-        One job alone is only asked about if ``always``. With --all a word must be typed: a filter says what is meant,
-        but all is easily said.
+        A single job needs a confirmation only if ``always``. With --all a word must be typed, because --all is easily
+        given by mistake.
         """
         jobs = counted(self.wanted, self.wording.one, self.wording.many)
         text = question.format(jobs=jobs, queue=self.settings.queue.name)
@@ -102,10 +102,10 @@ class BulkOperation:
 
 
 async def retry_jobs(operation: BulkOperation, chosen: list[str], rate: float | None, trial: int) -> int:
-    """Put jobs back, the oldest first: the trial ones alone, the others after them if all of those were sent."""
+    """Retry jobs, the oldest first: the jobs of the trial alone, then the others, if all of the trial were sent."""
     client, settings, shelf = operation.client, operation.settings, operation.wording.shelf
     queue = settings.queue.name
-    chosen.reverse()  # the oldest first
+    chosen.reverse()
     tried, rest = chosen[:trial], chosen[trial:]
     if tried:
         code = await _try(operation, tried)
@@ -118,7 +118,7 @@ async def retry_jobs(operation: BulkOperation, chosen: list[str], rate: float | 
     again = counted(moved, f"{operation.wording.one} is", f"{operation.wording.many} are")
     lines = [f"{again} due again on {queue}, each with its old Message-ID"]
     if rate and rest:
-        lines.append(f"the last of them in {len(rest) / rate:.0f} s")
+        lines.append(f"the last of them will be due in {len(rest) / rate:.0f} s")
     if batch.batch_id and batch.job_ids:
         hours = UNDO_SECONDS // 3600
         lines.append(f"to undo, within {hours} hours: trio-worker {shelf} retry --undo {batch.batch_id}")
@@ -127,13 +127,13 @@ async def retry_jobs(operation: BulkOperation, chosen: list[str], rate: float | 
 
 
 async def _try(operation: BulkOperation, tried: list[str]) -> int | None:
-    """Put the first jobs back and wait what becomes of them; return an exit code unless all of them were sent."""
+    """Retry the jobs of the trial and wait for their outcomes; return an exit code unless all of them were sent."""
     client, settings, shelf = operation.client, operation.settings, operation.wording.shelf
     queue = settings.queue.name
     counts = answer_or_exit(await count_jobs(client, queue), settings)
     if counts.paused:
         why = paused_words(counts.paused, counts.at, counts.pause_seconds_left)
-        complain(f"refused: {queue} is paused: {why}; nothing is tried meanwhile: trio-worker queue resume")
+        complain(f"refused: {queue} is paused: {why}. A trial needs a running queue: trio-worker queue resume")
         return REFUSED
     answer_or_exit(await revive(client, queue, shelf, tried, counts.at), settings)
     with trio.move_on_after(TRIAL_SECONDS):
@@ -146,19 +146,19 @@ async def _try(operation: BulkOperation, tried: list[str]) -> int | None:
                 state, job = found
                 if state in {"dead", "held"} or job.record.attempts:
                     complain(f"trial {job_id}: {state} again, {job_line(job).partition(job_id)[2].strip()}")
-                    complain(f"the other {operation.wanted - len(tried)} were left where they are")
+                    complain(f"the other {operation.wanted - len(tried)} jobs were not retried")
                     return PARTLY
                 await trio.sleep(TRIAL_LOOK_SECONDS)
         return None
-    complain("the trial is not over yet: does a worker run? The others were left where they are")
+    complain("the trial is not over yet: does a worker run? The other jobs were not retried")
     return TIMED_OUT
 
 
 async def undo_retry(client: RedisClient, settings: Settings, batch_id: str, *, as_json: bool) -> int:
-    """Take back a retry and say what came of it; return the exit code."""
+    """Undo a retry and print the result; return the exit code."""
     undone = answer_or_exit(await undo_revive(client, settings.queue.name, batch_id), settings)
     if undone is None:
-        complain(f"no batch {batch_id}: it is older than a day, was too large, or never was")
+        complain(f"no batch {batch_id}: it is older than a day, was too large, or never existed")
         return NOTHING_MATCHED
     shelf, job_ids = undone
     await count_act(client, settings.queue.name, Act.RETRY_UNDO)
@@ -166,5 +166,5 @@ async def undo_retry(client: RedisClient, settings: Settings, batch_id: str, *, 
         print_json(Document.UNDO, {"shelf": shelf, "undone": sorted(job_ids)})
     else:
         back = counted(len(job_ids), "job is", "jobs are")
-        print(f"{back} {shelf} again; what was sent since, or is being sent, is not among them")
+        print(f"{back} {shelf} again; jobs that were sent since then, or are being sent, are not")
     return OK if job_ids else NOTHING_MATCHED

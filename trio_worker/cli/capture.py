@@ -1,4 +1,4 @@
-"""Trio. ``capture``: the local mail catcher, its mails and its chaos."""
+"""Trio. ``capture``: runs the local mail catcher, shows its mails, sets the faults that it injects."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from trio_worker.cli.output import complain, print_json, refuse
 from trio_worker.privacy import mask_address
 from trio_worker.telemetry.words import counted
 
-capture = App(name="capture", help="The local mail catcher: what it caught, and its chaos.", help_format="plaintext")
+capture = App(name="capture", help="Local mail catcher: run, ls, show, chaos, clear.", help_format="plaintext")
 
 
 @capture.command(name="run")
 async def run_catcher(*, config: ConfigFile = None) -> int:
-    """Host the catcher of the configuration until Ctrl-C; wait for our turn while another process does."""
+    """Run the mail catcher until Ctrl-C. If another process runs it already, stand by to take over."""
     settings = load_settings(config)
     options = settings.capture
     if not options.listen:
-        refuse(MISCONFIGURED, "capture.listen is empty: nothing says where the catcher listens")
+        refuse(MISCONFIGURED, "capture.listen is empty: the catcher has no address")
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         try:
             async with host_catcher(options, settings.smtp.login) as hosting:
@@ -47,7 +47,7 @@ async def run_catcher(*, config: ConfigFile = None) -> int:
 @capture.command(name="ls")
 def list_mails(
     *,
-    limit: Annotated[int, Parameter(help="How many, newest last.")] = 20,
+    limit: Annotated[int, Parameter(help="Maximum number of mails, newest last.")] = 20,
     reveal: Annotated[bool, Parameter(negative=(), help="Show addresses and subjects in full.")] = False,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -61,7 +61,7 @@ def list_mails(
             "key": mail.key,
             "at": mail.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "to": [address if reveal else mask_address(address) for address in mail.recipients],
-            # Whoever wrote the mail may have put anything there.
+            # A subject may contain private data.
             "subject": mail.subject if reveal else f"({counted(len(mail.subject), 'character')})",
             "bytes": mail.size_bytes,
         }
@@ -75,14 +75,14 @@ def list_mails(
     for row in rows:
         print(f"{row['at']}  {', '.join(row['to'])[:34]:<34}  {row['bytes']:>7,}  {row['subject']}"[:200])
         print(f"                      {row['key']}")
-    more = " One of them: trio-worker capture show KEY" if rows else ""
+    more = " Details: trio-worker capture show KEY" if rows else ""
     print(f"{len(rows):,} of {counted(caught, 'caught mail')}.{more}")
     return OK
 
 
 @capture.command(name="show")
 def show_mail(key: str, *, config: ConfigFile = None) -> int:
-    """Print one caught mail, byte for byte; the key "last" is the newest. Leaves a line in the log."""
+    """Print one caught mail, byte for byte. The key "last" is the newest. The log gets a line about it."""
     settings = load_settings(config)
     folder = Path(settings.capture.dir)
     if key == "last":
@@ -99,22 +99,24 @@ def show_mail(key: str, *, config: ConfigFile = None) -> int:
 
 @capture.command(name="chaos")
 def set_chaos(
-    faults: Annotated[str | None, Parameter(help='Such as "rcpt=451:20% final=stall"; "" for none.')] = None,
+    faults: Annotated[
+        str | None, Parameter(help='Faults, for example "rcpt=451:20% final=stall"; "" for none.')
+    ] = None,
     *,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show the catcher's faults, or set them: whoever hosts it obeys at its next input.
+    """Show the faults that the catcher injects, or set them. They apply from its next input on.
 
-    A fault is STAGE=ACTION, with qualifiers behind colons; several are separated by spaces.
+    A fault is STAGE=ACTION:QUALIFIER:QUALIFIER; faults are separated by spaces.
 
-    Stages: connect ehlo starttls auth mail rcpt data body final rset quit, and every for all of them.
+    Stages: connect ehlo starttls auth mail rcpt data body final rset quit; every means all of them.
 
-    Actions: a reply code from 400 to 599, with an enhanced code and a text if you like: 550-5.1.1-No_such_user.
+    Actions: a reply code from 400 to 599, optionally with an enhanced code and a text: 550-5.1.1-No_such_user.
 
-    Other actions: drop, stall, delay-50ms; at final also accept-drop: the mail is kept and the connection reset.
+    Other actions: drop, stall, delay-50ms; at final also accept-drop: the mail is kept, then the connection is reset.
 
-    Qualifiers: 20% by chance; every5 and first3, counted over all connections; after5, on one connection.
+    Qualifiers: 20% (probability); every5 and first3, counted over all connections; after5, counted on one connection.
     """
     folder = Path(load_settings(config).capture.dir)
     if faults is not None:
@@ -138,14 +140,14 @@ def clear_mails(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     if as_json:
         print_json(Document.CLEAR, {"cleared": cleared})
     else:
-        print(f"{counted(cleared, 'caught mail')} deleted from {folder}; none can be brought back")
+        print(f"{counted(cleared, 'caught mail')} deleted from {folder} permanently")
     return OK
 
 
 def _standing_by(folder: str) -> str:
     host = read_host(Path(folder))
     where = f"process {host.pid} on {host.host}:{host.port}" if host else "another process"
-    return f"standing by: {where} hosts the catcher"
+    return f"standing by: {where} runs the catcher"
 
 
 async def _until_signal(hosting: Hosting, signals: object) -> None:

@@ -1,4 +1,4 @@
-"""Edge. ``completion``: what a shell needs to complete our commands, as a script that runs nothing of ours."""
+"""Edge. ``completion``: a script by which a shell completes our commands, without starting Python."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from trio_worker.cli.exit_codes import OK
 Shell = Literal["bash", "zsh", "fish"]
 
 
-def completion(shell: Annotated[Shell, Parameter(help="bash, zsh or fish.")], /) -> int:
-    """Print the completion script of a shell. It is static: pressing Tab starts no Python.
+def completion(shell: Annotated[Shell, Parameter(help="Shell: bash, zsh or fish.")], /) -> int:
+    """Print the completion script for a shell. The script is static: pressing Tab does not start Python.
 
     bash: trio-worker completion bash > ~/.local/share/bash-completion/completions/trio-worker
 

@@ -1,4 +1,4 @@
-"""Edge. ``config``: is it right, what is in force, what does a key mean, and a schema for editors."""
+"""Edge. ``config``: checks the configuration, shows and explains its values, writes a new file or its schema."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from trio_worker.settings.text import effective, explain, production_text, toml_
 from trio_worker.smtp.relay import tls_context
 from trio_worker.telemetry.words import counted
 
-config_app = App(name="config", help="Configuration: is it right, what is in force.", help_format="plaintext")
+config_app = App(name="config", help="Configuration: check, show, explain, init, schema.", help_format="plaintext")
 
-# Up to the last @: a password that should have been percent-encoded may hold anything.
+# Up to the last @: a password that is not percent-encoded, as it should be, may contain any character.
 _URL_LOGIN = re.compile(r"(?<=://).*@")
 _URL_SECRET = re.compile(r"([?&][^=&]*(?:pass|secret|token|user)[^=&]*=)[^&#]*", re.IGNORECASE)
 
@@ -40,11 +40,11 @@ _URL_SECRET = re.compile(r"([?&][^=&]*(?:pass|secret|token|user)[^=&]*=)[^&#]*",
 @config_app.command(name="check")
 def check_config(
     *,
-    strict: Annotated[bool, Parameter(negative=(), help="Exit with 78 for a warning as well.")] = False,
+    strict: Annotated[bool, Parameter(negative=(), help="Also exit with 78 if there are only warnings.")] = False,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Check configuration, secrets and templates; tell everything that is wrong at once. Exits 78 if anything is."""
+    """Check configuration, secrets and templates, and print all problems at once. Exits with 78 if there are any."""
     path = config_path(config, os.environ)
     settings = read_settings(path, os.environ)
     if isinstance(settings, SettingFaults):
@@ -73,11 +73,11 @@ def check_config(
 @config_app.command(name="show")
 def show_settings(
     *,
-    origin: Annotated[bool, Parameter(negative=(), help="Say where each value comes from.")] = False,
+    origin: Annotated[bool, Parameter(negative=(), help="Also show where each value comes from.")] = False,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Print the configuration in force; secrets only as set or not."""
+    """Print the effective configuration. Of a secret only its length is shown."""
     settings = load_settings(config)
     if as_json:
         shown = {
@@ -95,7 +95,7 @@ def show_settings(
 
 @config_app.command(name="explain")
 def explain_key(key: str) -> int:
-    """Say what one key means, its default and its environment variable."""
+    """Print the meaning of one key, its default and its environment variable."""
     if key not in KEYS:
         complain(f"{key}: no such key{suggest_key(key)}")
         return NOTHING_MATCHED
@@ -105,7 +105,7 @@ def explain_key(key: str) -> int:
 
 @config_app.command(name="init")
 def init_config(path: Path = Path("conf/production.toml")) -> int:
-    """Write a commented production file; never over an existing one."""
+    """Write a commented configuration file for production. An existing file is never overwritten."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
@@ -121,13 +121,13 @@ def init_config(path: Path = Path("conf/production.toml")) -> int:
 
 @config_app.command(name="schema")
 def print_settings_schema() -> int:
-    """Print the JSON Schema (draft 4, as Taplo wants it) of a configuration file, for editors."""
+    """Print the JSON Schema of a configuration file (draft 4, which Taplo needs), for editors."""
     print(schema_text(), end="")
     return OK
 
 
 def _faults_beyond(settings: Settings) -> list[SettingFault]:
-    """Return what only reading other files can tell: templates and certificates."""
+    """Return the faults in other files that the settings name: templates and certificates."""
     faults = []
     catalogue = read_catalogue(settings.mail.template_dirs)
     if isinstance(catalogue, CatalogueFaults):

@@ -15,19 +15,19 @@ from trio_worker.cli.output import complain
 @Parameter(name="*")
 @frozen
 class Confirmation:
-    """Whether a command that changes many jobs asks, and what it must find."""
+    """The flags that say whether a command asks before it changes jobs, and how many jobs it must find."""
 
-    expect: Annotated[int | None, Parameter(help="Refuse unless it is exactly so many.")] = None
-    dry_run: Annotated[bool, Parameter(name=["--dry-run", "-n"], negative=(), help="Only say what would be done.")] = (
-        False
-    )
-    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Do not ask.")] = False
+    expect: Annotated[int | None, Parameter(help="Refuse unless exactly this number of jobs is found.")] = None
+    dry_run: Annotated[
+        bool, Parameter(name=["--dry-run", "-n"], negative=(), help="Print what would be done, and do nothing.")
+    ] = False
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Do not ask for a confirmation.")] = False
     no_input: Annotated[
-        bool, Parameter(name=["--no-input"], negative=(), help="Never ask: refuse where one would be asked.")
+        bool, Parameter(name=["--no-input"], negative=(), help="Never ask: refuse if a confirmation is needed.")
     ] = False
 
     def confirm(self, question: str) -> bool:
-        """Ask, with no as the default answer."""
+        """Ask a question; no is the default answer."""
         return self._ask(f"{question} [y/N] ", lambda answer: answer.lower() in {"y", "yes"})
 
     def confirm_by_typing(self, question: str, word: str) -> bool:
@@ -46,7 +46,7 @@ class Confirmation:
         if self.yes:
             return True
         if self.no_input or not sys.stdin.isatty():
-            complain("refused: say --yes to do it without a question")
+            complain("refused: a confirmation is needed; --yes confirms")
             return False
         if is_yes(input(prompt).strip()):
             return True

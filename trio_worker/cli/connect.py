@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_queue(settings: Settings) -> AsyncIterator[RedisClient]:
-    """Open a client for the configured Redis for a command that does one thing, or looks until Ctrl-C.
+    """Open a client for the configured Redis, for a command that runs to its end or until Ctrl-C.
 
-    Everything is closed at the end of the block, as `exit_on_signals` has it. Ends the command with 69 when an embedded
-    server cannot be had.
+    Everything is closed at the end of the block; signals end the block as in `exit_on_signals`. Exits with 69 when an
+    embedded server cannot be started.
     """
     async with exit_on_signals(), connect_queue(settings, complain) as client:
         yield client
@@ -37,8 +37,8 @@ async def open_queue(settings: Settings) -> AsyncIterator[RedisClient]:
 async def exit_on_signals() -> AsyncIterator[None]:
     """Let Ctrl-C or SIGTERM cancel the block and end the command with 130 or 143.
 
-    A KeyboardInterrupt inside of asyncio would leave it hanging. Whoever ends the command in the block ends it with
-    that code, as is.
+    A KeyboardInterrupt inside asyncio would make it hang. A SystemExit raised in the block keeps its exit code, without
+    the groups that nurseries wrap around it.
     """
     ended: list[int] = []
     try:
@@ -62,21 +62,21 @@ async def exit_on_signals() -> AsyncIterator[None]:
 
 
 def _first_code(group: BaseExceptionGroup[SystemExit]) -> int:
-    """Return the exit code of the first refusal in a group."""
+    """Return the exit code of the first SystemExit in a group."""
     first = group.exceptions[0]
     return _first_code(first) if isinstance(first, BaseExceptionGroup) else int(first.code or OK)
 
 
 @asynccontextmanager
 async def connect_queue(settings: Settings, say: Callable[[str], object]) -> AsyncIterator[RedisClient]:
-    """Open the bridge and a client for the configured Redis; an embedded one is started if nobody runs it.
+    """Open the bridge and a client for the configured Redis; an embedded server is started if none runs.
 
-    Everything is closed at the end of the block; the last user of an embedded server stops it. ``say`` is told of
-    futures that nobody awaited. Raises SystemExit(69) when an embedded server cannot be had.
+    Everything is closed at the end of the block; the last user of an embedded server stops it. ``say`` is called with
+    a line for each future that nobody awaited. Exits with 69 when an embedded server cannot be started.
     """
     options = settings.redis
     async with AsyncExitStack() as stack:
-        # Before the bridge, so that a refusal leaves no nursery on its way out.
+        # Before the bridge is opened, so that an exit has no nursery to pass.
         if options.url.startswith("embedded:"):
             server = await _enter_embedded(stack, options.url)
             options = evolve(options, url=server.url)
@@ -88,7 +88,7 @@ async def _enter_embedded(stack: AsyncExitStack, url: str) -> EmbeddedServer:
     address = parse_embedded(url)
     if not isinstance(address, EmbeddedAddress):
         refuse(MISCONFIGURED, f"redis.url: {address.what}")
-    # Seventeen classes that no command needs which finds its server running.
+    # Imported here, because commands for another Redis need none of its seventeen classes.
     from trio_worker.redis.embedded import EmbeddedError, open_embedded  # noqa: PLC0415
 
     try:

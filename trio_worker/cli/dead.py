@@ -1,7 +1,7 @@
 """Trio. ``dead`` and ``held``: list, groups, show, retry, drop and export of dead letters and of held jobs.
 
-To hold a mail means to send it no more, because it may have arrived. A person who finds that it arrived drops the job;
-one who finds that it did not retries it.
+A held job is not sent again, because its mail may have arrived. An operator finds out whether it did, and drops the job
+or retries it.
 """
 
 from __future__ import annotations
@@ -35,21 +35,27 @@ from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.words import counted
 
-JobIds = Annotated[Sequence[str], Parameter(help="Ids of jobs; none with --all or a filter.")]
-AllJobs = Annotated[bool, Parameter(name=["--all"], negative=(), help="All of them.")]
+JobIds = Annotated[Sequence[str], Parameter(help="Job ids; none with --all or a filter.")]
+AllJobs = Annotated[bool, Parameter(name=["--all"], negative=(), help="All jobs.")]
 
 
 @Parameter(name="*")
 @frozen
 class Filters:
-    """Which jobs are meant."""
+    """The flags that choose jobs."""
 
-    code: Annotated[str, Parameter(help="Only this reply: 550, or 5 for all of 5xx, or '550 5.1.1'.")] = ""
-    cause: Annotated[str, Parameter(help="Only this cause, as groups names it: refused, not_json, expired.")] = ""
-    type_: Annotated[str, Parameter(name="--type", help="Only this email type.")] = ""
-    match: Annotated[str, Parameter(help="Only jobs with this in the reason.")] = ""
-    since: Annotated[PointInTime, Parameter(help="Only those that came since: 2h (ago), or a time.")] = None
-    until: Annotated[PointInTime, Parameter(help="Only those that came until then.")] = None
+    code: Annotated[
+        str, Parameter(help="Only jobs with this reply code: 550, or 5 for all of 5xx, or '550 5.1.1'.")
+    ] = ""
+    cause: Annotated[
+        str, Parameter(help="Only jobs with this cause, as `groups` prints it: refused, not_json, expired.")
+    ] = ""
+    type_: Annotated[str, Parameter(name="--type", help="Only jobs of this email type.")] = ""
+    match: Annotated[str, Parameter(help="Only jobs with this text in the reason.")] = ""
+    since: Annotated[
+        PointInTime, Parameter(help="Only jobs that became dead or held after this time: 2h (ago), or a date and time.")
+    ] = None
+    until: Annotated[PointInTime, Parameter(help="Only jobs that became dead or held before this time.")] = None
 
     @property
     def selection(self) -> Selection:
@@ -59,16 +65,22 @@ class Filters:
 @Parameter(name="*")
 @frozen
 class Pace:
-    """How jobs are put back."""
+    """The flags of a retry."""
 
     rate: Annotated[
         float | None,
-        Parameter(metavar="NUMBER", help="At most so many a second, instead of all at once.", validator=Number(gt=0)),
+        Parameter(
+            metavar="NUMBER", help="Maximum number of jobs per second; default: all at once.", validator=Number(gt=0)
+        ),
     ] = None
     trial: Annotated[
-        int, Parameter(help="First so many; go on only if all of them are sent.", validator=Number(gte=0, lte=100))
+        int,
+        Parameter(
+            help="Retry this number of jobs first, and the others only if all of them are sent.",
+            validator=Number(gte=0, lte=100),
+        ),
     ] = 0
-    undo: Annotated[str | None, Parameter(help="Take back a retry: the batch that it named.")] = None
+    undo: Annotated[str | None, Parameter(help="Undo the retry with this batch id.")] = None
 
 
 NO_FILTERS = Filters()
@@ -77,14 +89,14 @@ AT_ONCE = Pace()
 
 @frozen
 class ShelfCommands:
-    """The commands of one shelf."""
+    """The commands of one shelf: of dead letters or of held jobs."""
 
     wording: Wording
 
     async def list_(
         self,
         *,
-        limit: Annotated[int, Parameter(help="How many, newest first.", validator=Number(gte=1))] = 20,
+        limit: Annotated[int, Parameter(help="Maximum number of jobs, newest first.", validator=Number(gte=1))] = 20,
         filters: Filters = NO_FILTERS,
         config: ConfigFile = None,
         as_json: AsJson = False,
@@ -103,7 +115,7 @@ class ShelfCommands:
             return OK
         for job in jobs:
             print(job_line(job))
-        more = f" More of one: trio-worker {shelf} show ID" if jobs else ""
+        more = f" Details: trio-worker {shelf} show ID" if jobs else ""
         print(f"{len(jobs):,} of {counted(total, self.wording.one, many)}.{more}")
         return OK
 
@@ -159,7 +171,7 @@ class ShelfCommands:
                 return await undo_retry(client, settings, pace.undo, as_json=as_json)
             operation = BulkOperation(client, settings, self.wording, confirmation, as_json)
             chosen = await operation.choose(job_ids, filters.selection, every=every)
-            order = f", {pace.rate:g} a second" if pace.rate else ""
+            order = f", {pace.rate:g} per second" if pace.rate else ""
             first = f", {min(pace.trial, len(chosen))} first as a trial" if pace.trial else ""
             operation.confirm_or_exit(f"Put {{jobs}} back on {{queue}}{order}{first}?", always=False)
             return await retry_jobs(operation, chosen, pace.rate, pace.trial)
@@ -179,7 +191,7 @@ class ShelfCommands:
         async with open_queue(settings) as client:
             operation = BulkOperation(client, settings, self.wording, confirmation, as_json)
             chosen = await operation.choose(job_ids, filters.selection, every=every)
-            operation.confirm_or_exit("Delete {jobs} of {queue} for good?", always=True)
+            operation.confirm_or_exit("Delete {jobs} of {queue} permanently?", always=True)
             dropped = answer_or_exit(await drop(client, settings.queue.name, self.wording.shelf, chosen), settings)
             await count_act(client, settings.queue.name, Act(f"{self.wording.shelf}_drop"))
             did = counted(len(dropped), f"{one} of {settings.queue.name} was", f"{many} of {settings.queue.name} were")
@@ -198,16 +210,16 @@ class ShelfCommands:
         return OK if written else NOTHING_MATCHED
 
 
-def shelf_app(wording: Wording, says: str) -> App:
+def shelf_app(wording: Wording, help_text: str) -> App:
     """Return the commands of one shelf."""
-    app = App(name=wording.shelf, help=says, help_format="plaintext")
+    app = App(name=wording.shelf, help=help_text, help_format="plaintext")
     commands, many = ShelfCommands(wording), wording.many
     app.command(commands.list_, name="list", help=f"List {many}, newest first.")
     app.command(commands.groups, name="groups", help=f"Count {many} by cause.")
-    app.command(commands.show, name="show", help=f"Show one of the {many}: why it is there, and its attempts.")
-    again = f"Put {many} back: due now, with new attempts and a new age, and the same Message-ID."
-    app.command(commands.retry, name="retry", help=again)
-    app.command(commands.drop, name="drop", help=f"Delete {many} for good, with their original bytes.")
+    app.command(commands.show, name="show", help=f"Show one of the {many}: its cause and its attempts.")
+    retry_help = f"Retry {many}: they are due now, with new attempts, a new age and the same Message-ID."
+    app.command(commands.retry, name="retry", help=retry_help)
+    app.command(commands.drop, name="drop", help=f"Delete {many} permanently, with their original bytes.")
     app.command(commands.export, name="export", help=f"Write {many} as lines of JSON, with their original bytes.")
     return app
 
@@ -236,8 +248,9 @@ def _print_groups(groups: Sequence[Group], many: str) -> None:
 
 
 dead = shelf_app(
-    Wording("dead", "dead letter", "dead letters"), "Dead letters: what they are, why they died, and back with them."
+    Wording("dead", "dead letter", "dead letters"), "Dead letters: list, show, retry, drop and export them."
 )
 held = shelf_app(
-    Wording("held", "held job", "held jobs"), "Held jobs: mails that may have arrived, of types that are held then."
+    Wording("held", "held job", "held jobs"),
+    "Held jobs, whose mail may have arrived: list, show, retry, drop and export them.",
 )

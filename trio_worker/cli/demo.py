@@ -1,4 +1,4 @@
-"""Trio. ``demo``: the whole path on one machine, with nothing installed and nothing left behind."""
+"""Trio. ``demo``: a worker with its own Valkey and mail catcher in a temporary folder, and sample jobs."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from trio_worker.telemetry.words import counted
 from trio_worker.worker.events import Disposition, Event, Settled
 from trio_worker.worker.worker import Worker
 
-# A relay that is a little slow and sometimes busy shows more of the worker than a perfect one.
+# The relay of the demo is a little slow and sometimes refuses: this shows more of the worker.
 CHAOS = "every=delay-20ms rcpt=451:4%"
 _TYPES = ("Registration", "ResetPassword", "EmailChange", "WeeklyRecap", "MonthlyRecap", "YearlyRecap")
 NAMES = ("ada", "bo", "chidi", "dalia", "emre", "fumiko", "gus", "hana")
-# How long the last picture stays on the screen.
-LAST_LOOK_SECONDS = 2.0
+# How long the last frame stays on the screen.
+LAST_FRAME_SECONDS = 2.0
 
 
 async def demo(
     *,
-    jobs: Annotated[int, Parameter(help="How many sample jobs to send.")] = 200,
-    rate: Annotated[float, Parameter(metavar="NUMBER", help="How many to push a second.")] = 40.0,
+    jobs: Annotated[int, Parameter(help="Number of sample jobs.")] = 200,
+    rate: Annotated[float, Parameter(metavar="NUMBER", help="Number of jobs pushed per second.")] = 40.0,
     keep: Annotated[
-        Path | None, Parameter(help="Folder to keep queue, mails and log in; else they are deleted.")
+        Path | None, Parameter(help="Folder in which queue, mails and log are kept; default: they are deleted.")
     ] = None,
     no_dashboard: NoDashboard = False,
 ) -> int:
-    """Start a Valkey and a mail catcher of its own, push sample jobs, send them, and say what was caught."""
+    """Start a Valkey and a mail catcher, push sample jobs, send them, and print the number of caught mails."""
     with tempfile.TemporaryDirectory(prefix="trio-worker-demo-") as made:
         folder = keep if keep is not None else Path(made)
         return await _demo_in(folder, jobs, rate, shows_dashboard=not no_dashboard, is_kept=keep is not None)
@@ -84,7 +84,7 @@ async def _demo_in(folder: Path, jobs: int, rate: float, *, shows_dashboard: boo
 
 @define(eq=False)
 class _Pusher:
-    """Pushes sample jobs at a steady rate, then ends the worker when all of them are settled for good."""
+    """Pushes sample jobs at a steady rate, and drains the worker when all of them are sent or dead."""
 
     jobs: int
     rate: float
@@ -105,11 +105,11 @@ class _Pusher:
         while self.finished < self.pushed:
             self._changed = trio.Event()
             await self._changed.wait()
-        await trio.sleep(LAST_LOOK_SECONDS)
+        await trio.sleep(LAST_FRAME_SECONDS)
         worker.drain("the demo is over")
 
     def note(self, event: Event) -> None:
-        """Count the jobs that are done with."""
+        """Count the jobs that are sent or dead."""
         if isinstance(event, Settled):
             self.finished += sum(job.disposition in {Disposition.SENT, Disposition.DEAD} for job in event.jobs)
             self._changed.set()

@@ -1,4 +1,4 @@
-"""Trio. ``doctor``: everything that a worker will need, looked at before it does."""
+"""Trio. ``doctor``: checks everything that a worker needs, before it is started."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.session import open_session
 from trio_worker.telemetry.words import counted
 
-# What a report of a fault should name.
+# The packages whose versions a bug report should name.
 _PACKAGES = ("trio-worker", "trio", "trio-asyncio", "redis", "aiosmtplib")
 
 
 @frozen
 class CheckResult:
-    """One thing that was looked at; ``code`` is the exit code that it asks for, 0 for none."""
+    """The result of one check; ``code`` is the exit code that it causes, 0 if it passed."""
 
     what: str
     says: str
@@ -51,7 +51,7 @@ class CheckResult:
 
 
 async def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
-    """Look at the configuration, the templates, the journal, Redis and the relay; send nothing, claim nothing."""
+    """Check the configuration, the templates, the journal, Redis and the relay. Sends no mail, claims no job."""
     settings = load_settings(config)
     findings = [_look_at_versions(), _look_at_origins(settings)]
     findings += [
@@ -60,7 +60,7 @@ async def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     findings += [*_look_at_templates(settings), *_look_at_journal(settings)]
     async with open_queue(settings) as client:
         findings += [*await _look_at_redis(settings, client), await _look_at_relay(settings)]
-    # What a relay or a Redis says may name an address; this is made to be sent to somebody.
+    # Texts of a relay or a Redis may name addresses, and this output is made to be sent to other people.
     findings = [evolve(each, says=mask_text(each.says)) for each in findings]
     if as_json:
         print_json(Document.FINDING, [{"sign": each.sign, **asdict(each)} for each in findings])
@@ -77,7 +77,7 @@ def _look_at_versions() -> CheckResult:
 
 
 def _look_at_origins(settings: Settings) -> CheckResult:
-    """Say where values come from, and of secrets whether there are any; `config show --origin` has each key."""
+    """Return where values come from, and which secrets are set; `config show --origin` prints it for each key."""
     places = Counter(re.sub(r":[0-9]+$", "", place) for place in settings.origins.values())
     said = [f"{place} ({count})" if count > 1 else place for place, count in sorted(places.items())]
     secrets = [key for key, value, is_secret in effective(settings) if is_secret and value]
@@ -100,7 +100,7 @@ def _look_at_templates(settings: Settings) -> Iterator[CheckResult]:
 def _look_at_journal(settings: Settings) -> Iterator[CheckResult]:
     folder = settings.queue.journal_dir
     if not folder:
-        promise = "a settlement that Redis does not take is lost with the worker, and its mail sent again"
+        promise = "a settlement that Redis does not accept is lost with the worker, and its mail is sent again"
         yield CheckResult("journal", f"queue.journal_dir is empty: {promise}", is_warning=True)
         return
     try:
@@ -111,7 +111,7 @@ def _look_at_journal(settings: Settings) -> Iterator[CheckResult]:
         return
     yield CheckResult(
         "journal",
-        f"{folder} can be written; {counted(waiting, 'settlement waits', 'settlements wait')} there for a worker",
+        f"{folder} can be written; it holds {counted(waiting, 'settlement')} that a worker has to send to Redis",
     )
 
 
@@ -126,14 +126,14 @@ async def _look_at_redis(settings: Settings, client: RedisClient) -> list[CheckR
 
 
 async def _server(client: RedisClient) -> str:
-    """Return what kind of server it is and its version; nothing where it does not tell."""
-    told = await client.command("INFO", "server")
-    if not isinstance(told, dict):
+    """Return the kind of the server and its version, or an empty string."""
+    answer = await client.command("INFO", "server")
+    if not isinstance(answer, dict):
         return ""
-    fields = {str(key): str(value) for key, value in told.items()}
+    fields = {str(key): str(value) for key, value in answer.items()}
     kind = "valkey" if "valkey_version" in fields else "redis"
-    version_told = fields.get(f"{kind}_version", "")
-    return f", {kind} {version_told}" if version_told else ""
+    version_text = fields.get(f"{kind}_version", "")
+    return f", {kind} {version_text}" if version_text else ""
 
 
 async def _look_at_relay(settings: Settings) -> CheckResult:
@@ -144,7 +144,9 @@ async def _look_at_relay(settings: Settings) -> CheckResult:
         and settings.capture.listen == name
         and read_host(Path(settings.capture.dir)) is None
     ):
-        return CheckResult("relay", f"{name} is the mail catcher, which nobody hosts now: `run` will", is_warning=True)
+        return CheckResult(
+            "relay", f"{name} is the mail catcher, which does not run now: `run` will start it", is_warning=True
+        )
     if isinstance(opened, Trouble):
         return CheckResult(
             "relay", f"{name}: {opened}", LOGIN_REFUSED if opened.how is FailureKind.LOGIN else UNREACHABLE
@@ -152,5 +154,6 @@ async def _look_at_relay(settings: Settings) -> CheckResult:
     await Connection(0, opened, settings.smtp_timeouts).close()
     offers = " ".join(opened.capabilities.keywords)
     return CheckResult(
-        "relay", f"{name} lets us in, {opened.tls or 'no TLS'}, {opened.seconds * 1000:.0f} ms; offers {offers}"
+        "relay",
+        f"{name} accepts the session, {opened.tls or 'no TLS'}, {opened.seconds * 1000:.0f} ms; offers {offers}",
     )

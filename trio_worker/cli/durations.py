@@ -31,7 +31,7 @@ def duration_text(seconds: float) -> str:
 
 
 def parse_duration(text: str) -> float | None:
-    """Return seconds, ``inf`` for the word forever, None for what is no duration; a number without a unit is none."""
+    """Return seconds, ``inf`` for the word forever, None for other text; a number needs a unit."""
     words = text.strip().lower()
     if words == "forever":
         return math.inf
@@ -48,7 +48,7 @@ def _duration_of(_hint: Any, tokens: Any) -> float:
 
 
 def _point_in_time_of(_hint: Any, tokens: Any) -> float:
-    """Read a time of day, or how long ago; epoch seconds."""
+    """Return epoch seconds of a point in time, given as ISO 8601 or as a duration before now."""
     text: str = tokens[0].value
     seconds = parse_duration(text)
     if seconds is not None and not math.isinf(seconds):
@@ -61,7 +61,7 @@ def _point_in_time_of(_hint: Any, tokens: Any) -> float:
 
 
 def _seconds_of(_hint: Any, tokens: Any) -> float:
-    """Read a duration, or a bare number of seconds."""
+    """Return seconds, given as a duration or as a number without a unit."""
     text: str = tokens[0].value
     seconds = float(text) if _NUMBER.fullmatch(text) else parse_duration(text)
     if seconds is None:

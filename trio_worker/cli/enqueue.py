@@ -1,4 +1,4 @@
-"""Trio. ``enqueue``: jobs from a file or standard input, one JSON document a line, onto the producer's list."""
+"""Trio. ``enqueue``: pushes jobs from a file or standard input to the queue, one JSON document per line."""
 
 from __future__ import annotations
 
@@ -31,26 +31,30 @@ from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.heartbeat import WorkerSeen
 from trio_worker.telemetry.words import counted
 
-# So many jobs go in one RPUSH: few round trips, and no command that Redis chews on for long.
+# The number of jobs in one RPUSH: few round trips, and no call that blocks Redis for long.
 BATCH = 500
 _WRAPPED = re.compile(rb'\{"base64": "([A-Za-z0-9+/=]*)"\}')
 _EMAIL_TYPE = "$.data.email_type"
 
 
-JobsFile = Annotated[str, Parameter(help="File with one job a line; - for standard input.", allow_leading_hyphen=True)]
+JobsFile = Annotated[
+    str, Parameter(help="File with one job per line; - for standard input.", allow_leading_hyphen=True)
+]
 
 
 async def enqueue(
     file: JobsFile = "-",
     *,
     unchecked: Annotated[
-        bool, Parameter(negative=(), help="Push lines as they are, also those no worker takes.")
+        bool, Parameter(negative=(), help="Push all lines unchecked, also jobs that workers will refuse.")
     ] = False,
-    dry_run: Annotated[bool, Parameter(name=["--dry-run", "-n"], negative=(), help="Check, and push nothing.")] = False,
+    dry_run: Annotated[
+        bool, Parameter(name=["--dry-run", "-n"], negative=(), help="Check the jobs, and push none.")
+    ] = False,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Put jobs on the queue: one JSON document a line (NDJSON). Lines that no worker would take are refused."""
+    """Push jobs to the queue, one JSON document per line (NDJSON). Jobs that workers would refuse are not pushed."""
     settings = load_settings(config)
     lines = await read_lines(file)
     if isinstance(lines, OSError):
@@ -60,7 +64,7 @@ async def enqueue(
     for fault in faults:
         complain(fault)
     if len(lines) > 1 and not good and not isinstance(read_json(b"\n".join(lines)), Malformed):
-        complain("this is one JSON document over several lines; a job is one line (jq -c . makes it so)")
+        complain("the input is one JSON document on several lines, but a job must be one line: use jq -c .")
     for warning in _unknown_here(named, types):
         complain(warning)
     if not lines:
@@ -73,7 +77,7 @@ async def enqueue(
                 answer = await client.command("RPUSH", settings.queue.name, *good[start : start + BATCH])
                 if isinstance(answer, Unavailable):
                     complain(
-                        f"{pushed:,} of {counted(len(good), 'job')} pushed; whether the next {BATCH} were is not known"
+                        f"{pushed:,} of {counted(len(good), 'job')} pushed; it is unknown whether the next {BATCH} were"
                     )
                     return report_unavailable(answer, settings)
                 pushed, depth = min(start + BATCH, len(good)), answer
@@ -92,7 +96,7 @@ async def enqueue(
 
 
 async def read_lines(file: str) -> list[bytes] | OSError:
-    """Return the jobs of a file, or of standard input for -, without those lines that are blank."""
+    """Return the jobs in a file, or in standard input for -, without blank lines."""
     try:
         read = await trio.to_thread.run_sync(_read, file)
     except OSError as error:
@@ -101,7 +105,7 @@ async def read_lines(file: str) -> list[bytes] | OSError:
 
 
 def _unwrapped(line: bytes) -> bytes:
-    """Return the job of a line; what queue export could not write as one line of JSON stands in it as base64."""
+    """Return the job of a line; `queue export` writes a job in base64 if it is not one line of JSON."""
     wrapped = _WRAPPED.fullmatch(line)
     return line if wrapped is None else base64.b64decode(wrapped[1])
 
@@ -142,14 +146,14 @@ def _check(lines: list[bytes], types: Mapping[str, TypeSpec], settings: Settings
 
 
 def _guess(job: Malformed, line: bytes, types: Mapping[str, TypeSpec]) -> str:
-    """Return a guess at the email type that was meant; a task type that is unknown asks for none."""
+    """Return the known email type with the most similar name, if the fault is the email type."""
     if job.reason != "unknown_type" or job.faults[0].path != _EMAIL_TYPE:
         return ""
     return did_you_mean(summarize(line).email_type, (*types, MESSAGE))
 
 
 def _unknown_here(named: Counter[str], types: Mapping[str, TypeSpec]) -> list[str]:
-    """Warn of types that only a worker with other templates can know; of a list that is checked there are none."""
+    """Return warnings about email types that are unknown here; with checked lines there are none."""
     known = (*types, MESSAGE)
     return [
         f"warning: {counted(jobs, 'job')} of type {safe_name(name)}, which is not known here{did_you_mean(name, known)}"
@@ -159,14 +163,14 @@ def _unknown_here(named: Counter[str], types: Mapping[str, TypeSpec]) -> list[st
 
 
 def unknown_to_workers(named: Counter[str], workers: Iterable[WorkerSeen]) -> list[str]:
-    """Warn of types that no worker that is alive knows; one that does not tell its types may know all; pure."""
+    """Return warnings about email types that no live worker knows; a worker without a list may know all; pure."""
     live = [set(worker.beat.types) for worker in workers if not worker.is_lost]
     if not live or not all(live):
         return []
     known = set.union(*live, {MESSAGE})
     return [
-        f"warning: no worker that is alive knows {safe_name(name)}: {counted(jobs, 'job')} will be dead letters. "
-        "A worker knows the types that were there when it started."
+        f"warning: no live worker knows {safe_name(name)}: {counted(jobs, 'job')} will become dead letters. "
+        "A worker knows the email types that existed when it started."
         for name, jobs in named.items()
         if name not in known
     ]

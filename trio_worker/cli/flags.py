@@ -7,9 +7,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-CONFIG_HELP = "Configuration file; else TRIO_WORKER_CONFIG, conf/dev.toml."
+CONFIG_HELP = "Configuration file; default: TRIO_WORKER_CONFIG, else conf/dev.toml."
 ConfigFile = Annotated[Path | None, Parameter(name=["--config"], help=CONFIG_HELP)]
-QueueName = Annotated[str | None, Parameter(name=["--queue"], help="Name of the queue; else queue.name.")]
-OnlyAscii = Annotated[bool, Parameter(name=["--ascii"], negative=(), help="Draw with ASCII alone.")]
-AsJson = Annotated[bool, Parameter(name=["--json"], negative=(), help="Print JSON, stable between versions.")]
-Reveal = Annotated[bool, Parameter(negative=(), help="Show addresses and the job itself. Mind who reads along.")]
+QueueName = Annotated[str | None, Parameter(name=["--queue"], help="Name of the queue; default: queue.name.")]
+OnlyAscii = Annotated[bool, Parameter(name=["--ascii"], negative=(), help="Draw with ASCII characters only.")]
+AsJson = Annotated[
+    bool, Parameter(name=["--json"], negative=(), help="Print JSON. Its keys are stable between versions.")
+]
+Reveal = Annotated[
+    bool, Parameter(negative=(), help="Show addresses and the whole job. Other people may see your screen.")
+]

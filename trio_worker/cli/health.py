@@ -1,6 +1,6 @@
-"""Edge. ``health`` among the other commands, for its help and for words that are wrong; the rest never comes here.
+"""Edge. ``health``: asks a running worker; this file is only used for its help and for wrong arguments.
 
-The entry point runs what is written plainly by itself, without the command line, as a probe must start at once.
+The entry point runs a call with correct arguments by itself, without the command line, because a probe must start fast.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from trio_worker.telemetry.probe import ask_workers
 
 def health(
     what: Annotated[
-        Literal["live", "ready"], Parameter(help="live: its loop runs; ready: that, Redis answers, and it takes jobs.")
+        Literal["live", "ready"], Parameter(help="live: the worker runs; ready: it also reaches Redis and claims jobs.")
     ] = "ready",
     /,
     *,
-    wait: Annotated[str, Parameter(metavar="DURATION", help="Ask until it is so, at most so long: 30s, 2m.")] = "0s",
-    address: Annotated[str, Parameter(help="Where to ask: HOST:PORT or unix:PATH; else metrics.listen.")] = "",
+    wait: Annotated[
+        str, Parameter(metavar="DURATION", help="Repeat until the answer is yes, for at most this time: 30s, 2m.")
+    ] = "0s",
+    address: Annotated[
+        str, Parameter(help="Address of the worker: HOST:PORT or unix:PATH; default: metrics.listen.")
+    ] = "",
     config: Annotated[str, Parameter(metavar="PATH", help=CONFIG_HELP)] = "",
 ) -> int:
-    """Ask a running worker, at its metrics.listen, whether it is ready, or just alive; 0 yes, 69 no, 75 not in time."""
+    """Ask a running worker at metrics.listen whether it is ready or alive. Exits with 0: yes, 69: no, 75: timeout."""
     return ask_workers(what, wait, address, config)

@@ -1,4 +1,4 @@
-"""Trio. ``job``: one job, in whatever state it is: show, retry, cancel, find."""
+"""Trio. ``job``: one job in any state: show, retry, cancel, find."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from trio_worker.queue.waiting import walk_bodies, walk_waiting
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.telemetry.words import counted
 
-# A walk over a queue reads payloads: so many are a few seconds, and a person can ask for more.
-MOST_LOOKED_AT = 100_000
-# So many ways back are printed; --json has all.
+# A search reads the bytes of jobs: this many take a few seconds. --most sets another number.
+MAXIMUM_READ = 100_000
+# The number of undo commands that are printed; --json has all job ids.
 SHOWN_IDS = 20
 
-job = App(name="job", help="One job, in whatever state it is: show, retry, cancel, find.", help_format="plaintext")
+job = App(name="job", help="One job in any state: show, retry, cancel, find.", help_format="plaintext")
 
 
 @job.command(name="show")
 async def show_job(job_id: str, *, reveal: Reveal = False, config: ConfigFile = None, as_json: AsJson = False) -> int:
-    """Show a job: its state, its attempts with the stage and code of each, and what it waits for."""
+    """Show a job: its state, its attempts with stage and reply code, and what it waits for."""
     settings = load_settings(config)
     async with open_queue(settings) as client:
         found = answer_or_exit(await find_job(client, settings.queue.name, job_id), settings)
     if found is None:
-        complain(f"{job_id}: no such job: it was sent, or it still waits in the list and has no id yet")
+        complain(f"{job_id}: no such job: it was sent, or it is still waiting in the list and has no id yet")
         return NOTHING_MATCHED
     state, shelved = found
     message_id = message_id_of(job_id, settings.mail)
@@ -60,17 +60,17 @@ async def show_job(job_id: str, *, reveal: Reveal = False, config: ConfigFile = 
 
 @job.command(name="retry")
 async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
-    """Have one job sent now: a delayed one is due, as it is; a dead or held one comes back with new attempts."""
+    """Make a job due now. A delayed job stays as it is; a dead or held job gets new attempts."""
     settings = load_settings(config)
     name = settings.queue.name
     async with open_queue(settings) as client:
         found = answer_or_exit(await find_job(client, name, job_id), settings)
         if found is None:
-            complain(f"{job_id}: no such job: it was sent, or it still waits in the list and has no id yet")
+            complain(f"{job_id}: no such job: it was sent, or it is still waiting in the list and has no id yet")
             return NOTHING_MATCHED
         state, shelved = found
         if state == "leased":
-            complain(f"{job_id}: a worker has it now")
+            complain(f"{job_id}: a worker is processing it now")
             return REFUSED
         if state == "delayed":
             done = answer_or_exit(await hasten(client, name, [job_id]), settings)
@@ -84,21 +84,27 @@ async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
 
 @job.command(name="cancel")
 async def cancel_jobs(
-    *job_ids: Annotated[str, Parameter(name=["JOB-IDS"], help="Ids of delayed jobs, as tail and job find name them.")],
-    producer_id: Annotated[str, Parameter(name="--id", help="The id that the producer gave it, wherever it is.")] = "",
-    most: Annotated[int, Parameter(help="Look at so many jobs at the most.", validator=Number(gte=1))] = MOST_LOOKED_AT,
+    *job_ids: Annotated[
+        str, Parameter(name=["JOB-IDS"], help="Ids of delayed jobs, as `tail` and `job find` print them.")
+    ],
+    producer_id: Annotated[str, Parameter(name="--id", help="Id that the producer gave the job, in any state.")] = "",
+    maximum: Annotated[
+        int, Parameter(name="--most", help="Maximum number of jobs to read.", validator=Number(gte=1))
+    ] = MAXIMUM_READ,
     confirmation: Confirmation = ASK,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Take back jobs that nobody has begun: they become dead letters, from where job retry brings them back."""
+    """Cancel jobs that no worker is processing. They become dead letters; `job retry` undoes this."""
     if bool(job_ids) == bool(producer_id):
-        refuse(USAGE, "name jobs by their ids, or say --id for the producer's")
+        refuse(USAGE, "name jobs by their ids, or with --id by the id of the producer")
     settings = load_settings(config)
     name = settings.queue.name
     async with open_queue(settings) as client:
         choice = _Choice(client, name)
-        answer_or_exit(await (choice.by_ids(job_ids) if job_ids else choice.by_producer(producer_id, most)), settings)
+        answer_or_exit(
+            await (choice.by_ids(job_ids) if job_ids else choice.by_producer(producer_id, maximum)), settings
+        )
         for line in choice.others:
             complain(line)
         if not choice.count:
@@ -109,7 +115,7 @@ async def cancel_jobs(
         counts = answer_or_exit(await count_jobs(client, name), settings)
         done = await cancel(client, name, choice.delayed, choice.waiting, user_name(), counts.at)
         if isinstance(done, Unavailable):
-            complain(f"some of the {choice.count} may be cancelled: trio-worker dead list --cause cancelled")
+            complain(f"some of the {choice.count} may be cancelled: see trio-worker dead list --cause cancelled")
             return report_unavailable(done, settings)
         await count_act(client, name, Act.JOB_CANCEL)
     if as_json:
@@ -117,14 +123,14 @@ async def cancel_jobs(
             Document.CANCEL, {"cancelled": sorted(done), "missing": choice.count - len(done) + len(choice.others)}
         )
     else:
-        print(f"{counted(len(done), 'job')} cancelled: among the dead letters of {name}, and sent by nobody")
+        print(f"{counted(len(done), 'job')} cancelled: now dead letters of {name}, not to be sent")
         for job_id in sorted(done)[:SHOWN_IDS]:
             print(f"to undo: trio-worker job retry {job_id}")
     return OK if len(done) == choice.count and not choice.others else PARTLY
 
 
 def _may_cancel(count: int, name: str, confirmation: Confirmation) -> int | None:
-    """Return the exit code where this is not to be done, else None."""
+    """Return the exit code if the jobs are not to be cancelled, else None."""
     if not confirmation.matches_expected(count, "jobs"):
         return REFUSED
     words = f"cancel {counted(count, 'job')} of {name}"
@@ -138,7 +144,7 @@ def _may_cancel(count: int, name: str, confirmation: Confirmation) -> int | None
 
 @define
 class _Choice:
-    """Jobs to cancel, as they are found; ``others`` says why one that was meant cannot be."""
+    """The jobs to cancel that were found; ``others`` says why another job cannot be cancelled."""
 
     client: RedisClient
     queue_name: str
@@ -156,20 +162,20 @@ class _Choice:
             if isinstance(found, Unavailable):
                 return found
             if found is None:
-                self.others.append(f"{job_id}: no such job: it was sent, or it still waits in the list: try --id")
+                self.others.append(f"{job_id}: no such job: it was sent, or it is still waiting in the list: try --id")
                 continue
             state, shelved = found
             if state == "delayed":
                 self.delayed.append(shelved)
             else:
-                has = "a worker has it now" if state == "leased" else f"it is {state}, and sent by nobody"
+                has = "a worker is processing it now" if state == "leased" else f"it is {state} and is not sent"
                 self.others.append(f"{job_id}: {has}")
         return None
 
-    async def by_producer(self, producer_id: str, most: int) -> Unavailable | None:
+    async def by_producer(self, producer_id: str, maximum: int) -> Unavailable | None:
         wanted = _Wanted(producer_id, "", "")
         job_ids: list[str] = []
-        async for page in _bodies(self.client, self.queue_name, most, ""):
+        async for page in _bodies(self.client, self.queue_name, maximum, ""):
             if isinstance(page, Unavailable):
                 return page
             meant = [(job_id, raw) for job_id, _, raw in page if wanted.takes(raw)]
@@ -180,7 +186,7 @@ class _Choice:
 
 @frozen
 class _Wanted:
-    """What a job must be like to be found; empty lets all through."""
+    """What a job must have to be found; an empty field matches every job."""
 
     producer_id: str
     recipient: str
@@ -205,23 +211,25 @@ class _Wanted:
 @job.command(name="find")
 async def find_jobs(
     *,
-    producer_id: Annotated[str, Parameter(name="--id", help="The id that the producer gave it.")] = "",
-    to: Annotated[str, Parameter(help="An address that it goes to; it is compared, and never shown or kept.")] = "",
-    message_id: Annotated[str, Parameter(help="The Message-ID of its mail.")] = "",
-    email_type: Annotated[str, Parameter(name="--type", help="Its email type.")] = "",
-    most: Annotated[int, Parameter(help="Look at so many jobs at the most.", validator=Number(gte=1))] = MOST_LOOKED_AT,
+    producer_id: Annotated[str, Parameter(name="--id", help="Id that the producer gave the job.")] = "",
+    to: Annotated[str, Parameter(help="Address of a recipient. It is only compared, never printed or logged.")] = "",
+    message_id: Annotated[str, Parameter(help="Message-ID of the mail.")] = "",
+    email_type: Annotated[str, Parameter(name="--type", help="Email type.")] = "",
+    maximum: Annotated[
+        int, Parameter(name="--most", help="Maximum number of jobs to read.", validator=Number(gte=1))
+    ] = MAXIMUM_READ,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Find unfinished jobs by what is in them: those with an id, then those that wait in the list."""
+    """Find unfinished jobs by their content: first those with an id, then those that wait in the list."""
     settings = load_settings(config)
     if not (producer_id or to or message_id or email_type):
-        refuse(USAGE, "say what to look for: --id, --to, --message-id or --type")
+        refuse(USAGE, "give at least one of --id, --to, --message-id and --type")
     wanted = _Wanted(producer_id, to, email_type)
     found: list[dict[str, object]] = []
     looked_at = 0
     async with open_queue(settings) as client:
-        async for page in _bodies(client, settings.queue.name, most, message_id):
+        async for page in _bodies(client, settings.queue.name, maximum, message_id):
             jobs = answer_or_exit(page, settings)
             looked_at += len(jobs)
             found += [
@@ -233,20 +241,20 @@ async def find_jobs(
         print_json(Document.FOUND, {"looked_at": looked_at, "found": found})
         return OK if found else NOTHING_MATCHED
     for each in found:
-        where = each["job_id"] or f"waits at place {each['place']}"
+        where = each["job_id"] or f"waits at position {each['place']}"
         print(f"{where}  {each['email_type'] or '-'}")
     # A job that waits in the list has no id to be shown by.
-    more = " More of one: trio-worker job show ID" if any(each["job_id"] for each in found) else ""
-    complain(f"{len(found):,} found; {counted(looked_at, 'unfinished job')} looked at.{more}")
+    more = " Details: trio-worker job show ID" if any(each["job_id"] for each in found) else ""
+    complain(f"{len(found):,} found; {counted(looked_at, 'unfinished job')} read.{more}")
     return OK if found else NOTHING_MATCHED
 
 
 async def _bodies(
-    client: RedisClient, name: str, most: int, message_id: str
+    client: RedisClient, name: str, maximum: int, message_id: str
 ) -> AsyncIterator[list[tuple[str, int | None, bytes]] | Unavailable]:
-    """Give (id, place in the list, bytes) page by page; only the one job where a Message-ID names it."""
+    """Yield (id, position in the list, bytes) page by page; with a Message-ID only the job that it names."""
     if message_id:
-        # The id of a job is the left side of its Message-ID, and a job that waits has none yet.
+        # The left side of a Message-ID is the id of the job; a waiting job has none yet.
         found = await find_job(client, name, message_id.strip("<> ").partition("@")[0])
         if isinstance(found, Unavailable):
             yield found
@@ -257,10 +265,10 @@ async def _bodies(
     async for page in walk_bodies(client, name):
         yield page if isinstance(page, Unavailable) else [(job_id, None, raw) for job_id, raw in page]
         looked_at += 0 if isinstance(page, Unavailable) else len(page)
-        if isinstance(page, Unavailable) or looked_at >= most:
+        if isinstance(page, Unavailable) or looked_at >= maximum:
             return
     first = 0
-    async for waiting in walk_waiting(client, name, most - looked_at):
+    async for waiting in walk_waiting(client, name, maximum - looked_at):
         if isinstance(waiting, Unavailable):
             yield waiting
             return

@@ -15,7 +15,7 @@ from trio_worker.privacy import mask_address, mask_text
 from trio_worker.queue.record import UNKNOWN, Record, Said, ShelvedJob
 from trio_worker.telemetry.words import duration
 
-# A Message may have hundreds; JSON has them all.
+# A Message may have hundreds of recipients; JSON has all of them.
 RECIPIENTS_SHOWN = 5
 
 
@@ -25,7 +25,7 @@ def time_of_day(at: float) -> str:
 
 
 def describe(job: ShelvedJob, *, reveal: bool, message_id: str = "") -> dict[str, Any]:
-    """Return a job as ``--json`` shows it; whom it is for only where its body was read."""
+    """Return a job as ``--json`` prints it; recipients are included only if the body was read."""
     cause = asdict(job.cause)
     record = asdict(job.record)
     described: dict[str, Any] = {
@@ -55,7 +55,7 @@ def describe(job: ShelvedJob, *, reveal: bool, message_id: str = "") -> dict[str
 
 
 def _timeline(record: Record, *, reveal: bool) -> list[dict[str, Any]]:
-    """Return the attempts, oldest first; of the last ones also what was said, on which connection, after how long."""
+    """Return the attempts, oldest first; the last ones with the reply, the connection and the seconds."""
     more = {said.at: said for said in record.said}
     lines = []
     for attempt in record.timeline:
@@ -67,7 +67,7 @@ def _timeline(record: Record, *, reveal: bool) -> list[dict[str, Any]]:
 
 
 def _shown_recipients(recipients: Iterable[str], *, reveal: bool) -> list[str]:
-    """Return addresses, masked unless revealed; what is no address may hold anything, and is hidden."""
+    """Return addresses, masked unless revealed; text that is no address is always hidden."""
     mailboxes = (parse_mailbox(recipient) for recipient in recipients)
     return [
         "…" if isinstance(mailbox, AddressFault) else mailbox.address if reveal else mask_address(mailbox.address)
@@ -82,18 +82,18 @@ def job_line(job: ShelvedJob) -> str:
 
 
 def job_lines(job: ShelvedJob, state: str, *, reveal: bool, message_id: str) -> Iterator[str]:
-    """Give everything known of one job, its attempts oldest first."""
+    """Yield the lines that show one job in full, its attempts oldest first."""
     described = describe(job, reveal=reveal, message_id=message_id)
     since = "until" if state in {"leased", "delayed"} else "since"
     yield f"{job.job_id}   {job.record.email_type or '-'}   {state.upper()} {since} {described['at']}"
     yield f"to        {_several(described.get('to', []))}"
     if len(described.get("to", ())) > 1 and "due_to" in described:
-        parted = f"{job.record.delivered:,} delivered, {len(job.record.failed):,} refused for good"
+        parted = f"{job.record.delivered:,} delivered, {len(job.record.failed):,} refused permanently"
         yield f"          {parted}; still due: {_several(described['due_to'])}"
     yield f"mail      Message-ID {message_id or '-'}"
     cause = described["cause"]
     codes = " ".join(word for word in (job.cause.codes, job.cause.stage.upper()) if word)
-    if since == "since" or job.cause != UNKNOWN:  # a job that was put back is where it is for no cause
+    if since == "since" or job.cause != UNKNOWN:  # a job that was retried has no cause
         yield f"why       {cause['word']}   {codes}".rstrip()
         yield from (f"          {part}" for part in cause["text"].split("; ") if part)
     yield f"attempts  {job.record.attempts}, of these uncertain {job.record.uncertain}; first seen {described['born']}"

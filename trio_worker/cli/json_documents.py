@@ -1,6 +1,6 @@
-"""Pure. The names of what commands print as JSON: one table, by which a reader tells when a key changes its meaning.
+"""Pure. The schemas of all JSON documents that commands print: name and version, in one table.
 
-A number goes up when a key goes away or means something else; new keys may come at any time.
+The version of a schema goes up when a key is removed or gets another meaning; new keys may come at any time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Document(StrEnum):
-    """What a document is, as its ``schema`` says; docs/operations.md names the commands of each."""
+    """The value of the key ``schema`` of a document; docs/operations.md names the commands that print it."""
 
     AGES = "trio-worker/ages/1"
     AUDIT = "trio-worker/audit/1"
@@ -50,5 +50,5 @@ class Document(StrEnum):
 
 
 def with_schema(kind: Document, document: Mapping[str, object]) -> dict[str, Any]:
-    """Return a document that begins with what it is."""
+    """Return a document that begins with its ``schema``."""
     return {"schema": str(kind), **document}

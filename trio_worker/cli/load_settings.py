@@ -25,13 +25,13 @@ def load_settings(config: Path | None, flags: Mapping[str, object] | None = None
 
 
 def warnings_of(config: Path | None, settings: Settings) -> list[SettingFault]:
-    """Return what is odd in the settings, or between them and the files of the supervisor."""
+    """Return the warnings about the settings, also about a conflict with the files of systemd or another supervisor."""
     path = config_path(config, os.environ)
     grace_seconds = settings.shutdown.grace_seconds
     stops = [] if path is None else find_stop_times(path, is_production=settings.profile == "production")
     place = settings.origins.get("shutdown.grace_seconds", "default")
     short = [
-        f"shutdown.grace_seconds: {grace_seconds:g} s, but {stop.place} has a worker killed after {stop.seconds:g} s"
+        f"shutdown.grace_seconds: {grace_seconds:g} s, but {stop.place} kills a worker after {stop.seconds:g} s"
         for stop in stops
         if stop.seconds <= grace_seconds
     ]

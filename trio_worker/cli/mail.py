@@ -1,4 +1,4 @@
-"""Edge. ``mail preview``: what a reader of one email type will see, without a queue and without a relay."""
+"""Edge. ``mail preview``: the mail of one email type as its reader sees it, without a queue or a relay."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trio_worker.jobs.job import TASK_TYPE, Json, decode
 from trio_worker.jobs.strict_json import read_json
 from trio_worker.settings.spelling import nearest
 
-# The type that brings its own text has no folder with samples.
+# Sample data of the type Message, which has no template and so no samples.
 MESSAGE_SAMPLE: Mapping[str, Json] = {
     "to": "Ann <ann@example.com>",
     "subject": "Lunch on Friday",
@@ -36,17 +36,17 @@ MESSAGE_SAMPLE: Mapping[str, Json] = {
     "html": "<p>Shall we say <b>noon</b>?</p>\n",
 }
 _HEADERS = ("From", "To", "Cc", "Reply-To", "Subject")
-# What --output writes when neither --raw nor --html says it.
+# The part that --output writes, without --raw or --html.
 _PART_OF_SUFFIX = {".html": "html", ".htm": "html", ".eml": "raw"}
 _PARTS = {"text": "the text part", "html": "the HTML part", "raw": "the message"}
-_ONE_PART = Group("Instead of header and text", validator=mutually_exclusive)
+_ONE_PART = Group("Instead of headers and text", validator=mutually_exclusive)
 
-mail = App(name="mail", help="What the mails of each email type look like: preview.", help_format="plaintext")
+mail = App(name="mail", help="Mails of each email type: preview.", help_format="plaintext")
 
 
 @frozen
 class Preview:
-    """One mail as its reader gets it; a part that it does not have is None."""
+    """One mail as its reader gets it; a missing part is None."""
 
     raw: bytes
     message: EmailMessage
@@ -63,25 +63,28 @@ class Preview:
 
 @mail.command(name="preview")
 def preview_mail(
-    email_type: Annotated[str, Parameter(help="Email type, such as Registration; yours too.")],
+    email_type: Annotated[str, Parameter(help="Email type, for example Registration, or one of your own.")],
     /,
     *,
     data: Annotated[
         str | None,
         Parameter(
-            help="File with a job, or with its data, as JSON; - for standard input. Else the samples of the type.",
+            help="JSON file with a job or with its data; - for standard input. Default: the sample data of the type.",
             allow_leading_hyphen=True,
         ),
     ] = None,
-    html: Annotated[bool, Parameter(negative=(), group=_ONE_PART, help="The HTML part.")] = False,
-    raw: Annotated[bool, Parameter(negative=(), group=_ONE_PART, help="The whole message, byte for byte.")] = False,
+    html: Annotated[bool, Parameter(negative=(), group=_ONE_PART, help="Print the HTML part.")] = False,
+    raw: Annotated[
+        bool, Parameter(negative=(), group=_ONE_PART, help="Print the whole message, byte for byte.")
+    ] = False,
     output: Annotated[
-        Path | None, Parameter(help="File to write; .html takes the HTML part, .eml the message, else the text.")
+        Path | None,
+        Parameter(help="Write to this file: the HTML part for .html, the message for .eml, else the text part."),
     ] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Print a mail of one type with sample data: its header and its text; nothing is sent, and no Redis is needed."""
+    """Print a mail of one type with sample data: its headers and its text. Sends nothing and needs no Redis."""
     mail_setup = read_mail_setup(load_settings(config))
     samples = samples_of(mail_setup, email_type)
     fields = samples if data is None else _given(_read(data), email_type)
@@ -103,7 +106,7 @@ def preview_mail(
 
 
 def compose(mail_setup: MailSetup, email_type: str, fields: Mapping[str, Json]) -> Preview | Malformed:
-    """Make the mail of one job by the way of every job, and read it back as its reader does."""
+    """Compose the mail of one job as a worker does, and parse it as its reader does."""
     document = {"task_type": TASK_TYPE, "data": {"email_type": email_type, "data": fields}}
     job = decode(json.dumps(document).encode(), mail_setup.catalogue.types)
     if isinstance(job, Malformed):
@@ -122,7 +125,7 @@ def _body(message: EmailMessage, subtype: str) -> str | None:
 
 
 def samples_of(mail_setup: MailSetup, email_type: str) -> Mapping[str, Json]:
-    """Return the data of a sample job of a type, or end the command with 3."""
+    """Return the data of a sample job of an email type, or exit with 3."""
     if email_type == MESSAGE:
         return MESSAGE_SAMPLE
     spec = mail_setup.catalogue.types.get(email_type)
@@ -130,7 +133,7 @@ def samples_of(mail_setup: MailSetup, email_type: str) -> Mapping[str, Json]:
         known = sorted([*mail_setup.catalogue.types, MESSAGE])
         close = nearest(email_type, known, 0.5)
         near = f". Did you mean {close}?" if close else ""
-        refuse(NOTHING_MATCHED, f"{email_type}: no such email type{near}", f"There are {', '.join(known)}.")
+        refuse(NOTHING_MATCHED, f"{email_type}: no such email type{near}", f"Email types: {', '.join(known)}.")
     return {declared.name: declared.sample for declared in spec.fields if declared.sample is not None}
 
 
@@ -142,14 +145,14 @@ def _read(file: str) -> bytes:
 
 
 def _given(source: bytes, email_type: str) -> Mapping[str, Json]:
-    """Return the data of a mail: the document itself, or what a whole job holds."""
+    """Return the data of a mail: the document itself, or the data inside a whole job."""
     fields = read_json(source)
     if isinstance(fields, Malformed):
         refuse(MISCONFIGURED, f"--data: {fields}")
     if isinstance(fields, dict) and "task_type" in fields:
         delivery = fields.get("data")
         if not isinstance(delivery, dict) or delivery.get("email_type") != email_type:
-            refuse(MISCONFIGURED, f"--data: is a job, and not of the type {email_type}")
+            refuse(MISCONFIGURED, f"--data: is a job of another type than {email_type}")
         fields = delivery.get("data")
     if not isinstance(fields, dict):
         refuse(MISCONFIGURED, "--data: must be an object: the data of a mail, or a whole job")
@@ -159,7 +162,7 @@ def _given(source: bytes, email_type: str) -> Mapping[str, Json]:
 def _wanted(made: Preview, part: str) -> bytes:
     octets = made.part(part)
     if octets is None:
-        refuse(NOTHING_MATCHED, f"this mail has not {_PARTS[part]}")
+        refuse(NOTHING_MATCHED, f"this mail does not have {_PARTS[part]}")
     return octets
 
 
@@ -186,5 +189,5 @@ def _show(made: Preview) -> None:
 
 
 def _printable(text: str) -> str:
-    """Return text without what a terminal would obey."""
+    """Return text without control characters, which a terminal would obey."""
     return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)

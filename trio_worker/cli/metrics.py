@@ -1,4 +1,4 @@
-"""Edge. ``metrics show``: what a running worker tells Prometheus, or the table of all metrics."""
+"""Edge. ``metrics show``: the metrics of a running worker, or the list of all metrics."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from trio_worker.telemetry.metric_table import TABLE
 from trio_worker.telemetry.probe import addresses_of, ask
 
 metrics = App(
-    name="metrics", help="The metrics of a running worker, or the list of all: show.", help_format="plaintext"
+    name="metrics", help="Metrics of a running worker, or a list of all metrics: show.", help_format="plaintext"
 )
 
-# Of a histogram these are for PromQL; its count and sum are for people.
+# The buckets of a histogram are for PromQL; people read its count and sum.
 _BUCKET = "_bucket"
 
 
 @frozen
 class Scrape:
-    """What the worker at one address says; no families, and the reason, where nobody answers as a worker does."""
+    """The metrics of the worker at one address; if none answers, no families and the reason in ``trouble``."""
 
     address: str
     families: tuple[Metric, ...]
@@ -41,12 +41,14 @@ class Scrape:
 @metrics.command(name="show")
 def show_metrics(
     *,
-    list_: Annotated[bool, Parameter(name=["--list"], negative=(), help="All metrics there are; asks nobody.")] = False,
-    address: Annotated[str, Parameter(help="Where to ask: HOST:PORT or unix:PATH; else metrics.listen.")] = "",
+    list_: Annotated[bool, Parameter(name=["--list"], negative=(), help="List all metrics; asks no worker.")] = False,
+    address: Annotated[
+        str, Parameter(help="Address of the worker: HOST:PORT or unix:PATH; default: metrics.listen.")
+    ] = "",
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Print the metrics of the worker at metrics.listen; the list of all where that is empty. 69 if nobody answers."""
+    """Print the metrics of the worker at metrics.listen; if empty, list all metrics. Exits with 69 if none answers."""
     if list_:
         return _show_table(as_json=as_json)
     settings = load_settings(config)
@@ -57,12 +59,12 @@ def show_metrics(
             refuse(USAGE, f"--address: {error}")
     listen = address or settings.metrics.listen
     if not listen:
-        complain("metrics.listen is empty, so no worker is asked: these are all metrics")
+        complain("metrics.listen is empty, so no worker can be asked. This is the list of all metrics:")
         return _show_table(as_json=as_json)
     folder = settings.queue.journal_dir
     scrapes = [scrape(each) for each in addresses_of(listen, folder)]
     if not scrapes:
-        complain(f"no worker told its port in {folder or '.'}")
+        complain(f"no worker has written its port in {folder or '.'}")
         return UNREACHABLE
     answered = [each for each in scrapes if not each.trouble]
     if as_json:
@@ -77,7 +79,7 @@ def show_metrics(
 
 
 def scrape(address: str) -> Scrape:
-    """Ask a worker for its metrics; whatever answers, nothing is raised."""
+    """Ask a worker for its metrics; raises nothing, whatever answers."""
     status, said = ask(address, "/metrics")
     if status != 200:
         return Scrape(address, (), said if not status else f"{address}: answered {status}")
@@ -85,14 +87,14 @@ def scrape(address: str) -> Scrape:
         families = tuple(text_string_to_metric_families(said))
     except ValueError:
         families = ()
-    return Scrape(address, families, "" if families else f"{address}: no metrics in what it answered")
+    return Scrape(address, families, "" if families else f"{address}: the answer has no metrics")
 
 
 def _lines(scraped: Scrape) -> Iterator[str]:
     for sample in _samples(scraped):
         labels = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())
         named = f"{sample.name}{{{labels}}}" if labels else sample.name
-        # Whoever listens there may be no worker: nothing of it that a terminal would obey.
+        # The process at this address may be no worker: control characters must not reach the terminal.
         shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in named)
         yield f"{shown} {sample.value:.15g}"
 

@@ -1,4 +1,4 @@
-"""Edge. Printing: complaints on standard error, JSON on standard output, and the exit code where Redis fails."""
+"""Edge. Printing for all commands: errors on standard error, JSON on standard output, and exits with a reason."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from trio_worker.settings.spelling import nearest
 T = TypeVar("T")
 
 
-def complain(what: str) -> None:
-    """Print to standard error."""
-    print(what, file=sys.stderr)
+def complain(text: str) -> None:
+    """Print a line on standard error."""
+    print(text, file=sys.stderr)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a question that names what is written most alike, empty where nothing is."""
-    alike = nearest(word, known)
-    return f"; did you mean {alike}?" if alike else ""
+    """Return a question with the known word that is spelled most similarly, or an empty string."""
+    similar = nearest(word, known)
+    return f"; did you mean {similar}?" if similar else ""
 
 
 def refuse(code: int, *lines: str) -> NoReturn:
@@ -37,7 +37,7 @@ def refuse(code: int, *lines: str) -> NoReturn:
 
 
 def report_unavailable(unavailable: Unavailable, settings: Settings) -> int:
-    """Print that Redis did not do what was asked; return the exit code."""
+    """Print why Redis did not do what a command asked; return the exit code."""
     complain(f"Redis at {redis_name(settings.redis.url)}: {unavailable.what}")
     if unavailable.is_login:
         return LOGIN_REFUSED
@@ -45,14 +45,14 @@ def report_unavailable(unavailable: Unavailable, settings: Settings) -> int:
 
 
 def answer_or_exit(answer: T | Unavailable, settings: Settings) -> T:
-    """Return what Redis answered; where it did not, print why and exit with 69, 77 or 78."""
+    """Return the answer of Redis; if it is unavailable, print why and exit with 69, 77 or 78."""
     if isinstance(answer, Unavailable):
         raise SystemExit(report_unavailable(answer, settings))
     return answer
 
 
 def redis_name(url: str) -> str:
-    """Return a Redis URL without its login and options, as a screen shows it."""
+    """Return a Redis URL without its login and options, fit to be shown."""
     parts = urlsplit(url)
     if parts.scheme == "embedded":
         return f"embedded:{parts.path}"
@@ -60,7 +60,7 @@ def redis_name(url: str) -> str:
 
 
 def print_json(kind: Document, document: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
-    """Print one JSON document, or a list of them, each with its ``schema``; stable in its keys."""
+    """Print one JSON document, or a list of documents, each with its ``schema``; the keys are stable."""
     match document:
         case Mapping():
             whole: object = with_schema(kind, document)

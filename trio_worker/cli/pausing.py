@@ -12,13 +12,13 @@ from trio_worker.telemetry.words import duration
 
 
 async def pause_by_key(client: RedisClient, name: str, reason: str) -> str:
-    """Pause the queue for as long as nothing else is said, and say so."""
+    """Pause the queue for the default time; return the notice."""
     failed = await pause_queue(client, name, reason, user_name())
     return f"not paused: {failed.what}" if failed else f"paused for {duration(PAUSE_SECONDS)}; p resumes"
 
 
 async def resume_by_key(client: RedisClient, name: str) -> str:
-    """End the queue's pause, and say so."""
+    """End the pause of the queue; return the notice."""
     was_paused = await resume_queue(client, name)
     if isinstance(was_paused, Unavailable):
         return f"not resumed: {was_paused.what}"

@@ -1,4 +1,4 @@
-"""Trio. ``queue``: the producers' list: how it is, what comes next, and pausing it for all workers."""
+"""Trio. ``queue``: the list that producers push to: its state, its next jobs, their ages; pause and resume."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.telemetry.words import count, counted, duration, paused_words
 
 DRAIN_LOOK_SECONDS = 0.5
-# LINDEX walks the list from its nearer end: so many samples of a list of that length are a few milliseconds of Redis'
-# time, and a longer one is not sampled at all unless somebody wants every job read.
+# (length of the list, samples): LINDEX walks the list from its nearer end, so these take a few milliseconds of Redis'
+# time. A longer list is not sampled; --exact reads every job of it.
 _SAMPLES = ((20_000, 200), (200_000, 20))
 
 queue = App(
     name="queue",
-    help="The queue: list, peek, age, pause, resume, drain-wait, export, purge, release.",
+    help="Queue: list, peek, age, pause, resume, drain-wait, export, purge, release.",
     help_format="plaintext",
 )
 queue.command(export_waiting, name="export")
@@ -47,7 +47,7 @@ queue.command(release_queue, name="release")
 
 @queue.command(name="list")
 async def list_queue(*, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False) -> int:
-    """Show the queue in one line: jobs in each state, the age of the oldest, and its pause."""
+    """Show the queue in one line: the number of jobs in each state, the age of the oldest, and its pause."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
         seen = answer_or_exit(await read_overview(client, settings.queue.name), settings)
@@ -80,13 +80,13 @@ def _state(counts: Counts) -> str:
 @queue.command(name="peek")
 async def peek_queue(
     *,
-    limit: Annotated[int, Parameter(help="How many.", validator=Number(gte=1, lte=1000))] = 10,
+    limit: Annotated[int, Parameter(help="Maximum number of jobs.", validator=Number(gte=1, lte=1000))] = 10,
     reveal: Reveal = False,
     queue: QueueName = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show the jobs that come next, without taking them; whom they are for and what they say only with --reveal."""
+    """Show the next jobs without taking them. Recipients and contents are shown only with --reveal."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
         jobs = answer_or_exit(await peek(client, settings.queue.name, 0, limit), settings)
@@ -120,24 +120,24 @@ def _peeked(place: int, raw: bytes, *, reveal: bool) -> dict[str, Any]:
 @queue.command(name="age")
 async def show_ages(
     *,
-    by: Annotated[str, Parameter(help="type or domain: what the rows are.")] = "type",
-    exact: Annotated[bool, Parameter(negative=(), help="Read every job instead of a sample.")] = False,
+    by: Annotated[str, Parameter(help="Rows of the table: type or domain.")] = "type",
+    exact: Annotated[bool, Parameter(negative=(), help="Read every job, not only a sample.")] = False,
     queue: QueueName = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Count the waiting jobs by age against their type or domain.
+    """Count the waiting jobs by age, and by email type or domain.
 
-    Where the producer gave no date (enqueued_at), it is estimated from how many were pushed by when.
+    If a job has no enqueued_at, its age is estimated from the number of jobs pushed up to each time.
     """
     if by not in {"type", "domain"}:
-        complain(f"--by: {by} is not known: type or domain")
+        complain(f"--by: must be type or domain, not {by}")
         return USAGE
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
         table = answer_or_exit(await _age_table(client, settings.queue.name, by, exact=exact), settings)
     if table is None:
-        refuse(USAGE, "the list is too long to sample without holding up Redis: say --exact to read every job")
+        refuse(USAGE, "the list is too long: samples would block Redis. --exact reads every job")
     _print_ages(table, by, as_json=as_json)
     return OK
 
@@ -168,7 +168,7 @@ async def _age_table(client: RedisClient, name: str, by: str, *, exact: bool) ->
 
 
 def _add(table: AgeTable, jobs: Iterable[tuple[int, bytes]], by: str, overview: Overview) -> None:
-    """Add jobs with their places in the list, the head's being 0."""
+    """Add jobs with their positions in the list; the head has position 0."""
     now = overview.counts.at
     for place, raw in jobs:
         seen = summarize(raw)
@@ -198,34 +198,35 @@ def _print_ages(table: AgeTable, by: str, *, as_json: bool) -> None:
     for row in rows:
         print(f"{row.name[:24]:<24}  {count(row.total):>9}  " + "  ".join(f"{count(n):>7}" for n in row.by_age))
     if table.estimated:
-        print(f"~ {table.estimated:,} of {table.looked_at:,} ages are estimates: how many were pushed by when.")
-    if table.is_sampled:
         print(
-            f"{counted(table.looked_at, 'job')} looked at of {table.waiting:,}; figures are scaled. --exact reads all."
+            f"~ {table.estimated:,} of {table.looked_at:,} ages are estimates, from how many jobs were pushed by when."
         )
+    if table.is_sampled:
+        read = counted(table.looked_at, "job")
+        print(f"{read} read of {table.waiting:,}; the figures are scaled up. --exact reads all jobs.")
 
 
 @queue.command(name="pause")
 async def pause(
     *,
-    reason: Annotated[str, Parameter(help="Why; everybody who looks is shown it.")],
-    for_: Annotated[Duration, Parameter(name="--for", help="How long: 30s, 15m, 2h, forever.")] = PAUSE_SECONDS,
-    by: Annotated[str | None, Parameter(help="Who; else the user at this shell.")] = None,
+    reason: Annotated[str, Parameter(help="Reason, which status and the dashboards show.")],
+    for_: Annotated[Duration, Parameter(name="--for", help="Duration: 30s, 15m, 2h, forever.")] = PAUSE_SECONDS,
+    by: Annotated[str | None, Parameter(help="Name of the person who pauses; default: the current user.")] = None,
     queue: QueueName = None,
     config: ConfigFile = None,
 ) -> int:
-    """Have no worker claim anything from now on; what is in hand is finished. Ends by itself after 15 minutes."""
+    """Stop all workers from claiming jobs; they finish the jobs that they have. The pause ends after 15 minutes."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     if not reason.strip():
-        refuse(USAGE, "--reason: must say something")
+        refuse(USAGE, "--reason: must not be empty")
     if for_ <= 0:
-        refuse(USAGE, "--for: must be more than nothing")
+        refuse(USAGE, "--for: must be longer than 0s")
     name, seconds = settings.queue.name, None if math.isinf(for_) else for_
     async with open_queue(settings) as client:
         answer_or_exit(await pause_queue(client, name, reason, user_name() if by is None else by, seconds), settings)
         counts = answer_or_exit(await count_jobs(client, name), settings)
     ends = "until it is resumed" if seconds is None else f"for {duration(seconds)}, until {_time_in(seconds)}"
-    print(f"paused {name} {ends}; {counted(counts.leased, 'job')} in hand will be finished")
+    print(f"paused {name} {ends}; {counted(counts.leased, 'leased job')} will be finished")
     print("to resume: trio-worker queue resume")
     return OK
 
@@ -236,7 +237,7 @@ def _time_in(seconds: float) -> str:
 
 @queue.command(name="resume")
 async def resume(*, queue: QueueName = None, config: ConfigFile = None) -> int:
-    """End a pause: workers claim again within a second."""
+    """End a pause. Workers claim jobs again within a second."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
         was_paused = answer_or_exit(await resume_queue(client, settings.queue.name), settings)
@@ -247,13 +248,13 @@ async def resume(*, queue: QueueName = None, config: ConfigFile = None) -> int:
 @queue.command(name="drain-wait")
 async def drain_wait(
     *,
-    timeout: Annotated[Duration, Parameter(help="Give up after: 30s, 5m, forever.")] = math.inf,  # noqa: ASYNC109  its name
+    timeout: Annotated[Duration, Parameter(help="Maximum time to wait: 30s, 5m, forever.")] = math.inf,  # noqa: ASYNC109  its name
     queue: QueueName = None,
     config: ConfigFile = None,
 ) -> int:
-    """Wait until nothing is waiting, due or leased; end with 75 if it takes too long."""
+    """Wait until no job is waiting, due or leased. Exits with 75 after the timeout."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
-    left = "nothing was seen"
+    left = "its jobs were not counted"
     async with open_queue(settings) as client:
         with trio.move_on_after(timeout):
             while True:

@@ -1,4 +1,4 @@
-"""Edge. ``schema``: what a job may say, for producers in any language."""
+"""Edge. ``schema``: the JSON Schema of a job, for producers in any language."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trio_worker.jobs.json_schema import job_schema
 
 
 def schema(*, config: ConfigFile = None) -> int:
-    """Print the JSON Schema (draft 2020-12) of a job, your own email types included."""
+    """Print the JSON Schema (draft 2020-12) of a job, including your own email types."""
     catalogue = read_catalogue(load_settings(config).mail.template_dirs)
     if isinstance(catalogue, CatalogueFaults):
         refuse(MISCONFIGURED, *map(str, catalogue.faults))

@@ -1,4 +1,4 @@
-"""Trio. ``send``: the mail of one job, now and over a connection of its own; no queue, no Redis, no second try."""
+"""Trio. ``send``: sends the mail of one job now, over a new connection; without queue, Redis or retry."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ from trio_worker.worker.preparation import make_mail
 
 
 @frozen
-class _Said:
-    """How it went: the exit code, one word, and the relay's words or why there are none."""
+class _Result:
+    """The result: the exit code, one word, and the reply of the relay or the reason why there is none."""
 
     code: int
     word: str
@@ -68,34 +68,34 @@ _JobFile = Annotated[str, Parameter(help="File with the job; - for standard inpu
 
 
 async def send(file: _JobFile = "-", *, config: ConfigFile = None, as_json: AsJson = False) -> int:
-    """Send the mail of one job now, without the queue: to try a template, a login or an address. It is tried once."""
+    """Send the mail of one job now, without the queue and without a retry: to try a template, a login or an address."""
     settings = load_settings(config)
     lines = await read_lines(file)
     if isinstance(lines, OSError):
         refuse(NOTHING_MATCHED, f"{file}: {lines.strerror}")
     if len(lines) != 1:
-        refuse(USAGE, f"{file}: one job is sent, and there are {len(lines)}; trio-worker enqueue takes many")
+        refuse(USAGE, f"{file}: has {len(lines)} jobs, but send takes one; trio-worker enqueue takes many")
     job_id = f"{new_id_prefix()}000"
-    mail = _made(lines[0], job_id, settings, read_mail_setup(settings))
+    mail = _composed(lines[0], job_id, settings, read_mail_setup(settings))
     log_action(settings, "Sends by hand", {"command": "send", "job": job_id})
     async with exit_on_signals(), open_bridge(complain):
         outcome = await _deliver(mail, settings)
-    said = _said(outcome)
+    result = _result_of(outcome)
     refused = list(_refusals(outcome))
     if as_json:
-        document = {"job_id": job_id, "outcome": said.word, "why": said.why, "refused": refused}
+        document = {"job_id": job_id, "outcome": result.word, "why": result.why, "refused": refused}
         print_json(Document.SENT, {**document, "message_id": mail.message_id})
     else:
-        print(f"{said.word}: {said.why}")
-        if said.code in {OK, PARTLY, TIMED_OUT}:
+        print(f"{result.word}: {result.why}")
+        if result.code in {OK, PARTLY, TIMED_OUT}:
             print(f"Message-ID {mail.message_id}")
         for each in refused:
             print(f"refused {each['recipient']}: {each['reply']}")
-    return said.code
+    return result.code
 
 
-def _made(line: bytes, job_id: str, settings: Settings, mail_setup: MailSetup) -> Mail:
-    """Make the mail by the way of every job, or end the command with 4."""
+def _composed(line: bytes, job_id: str, settings: Settings, mail_setup: MailSetup) -> Mail:
+    """Compose the mail as a worker does, or exit with 4."""
     now = time.time()
     job = decode(line, mail_setup.catalogue.types)
     if isinstance(job, Malformed):
@@ -106,7 +106,7 @@ def _made(line: bytes, job_id: str, settings: Settings, mail_setup: MailSetup) -
             refuse(REFUSED, *map(str, faults))
         case Delay(seconds):
             wait = duration(seconds)
-            refuse(REFUSED, f"not_before: it is to be sent in {wait}; trio-worker enqueue keeps it until then")
+            refuse(REFUSED, f"not_before: the mail is due in {wait}; trio-worker enqueue sends it then")
         case Bury(cause=cause):
             refuse(REFUSED, str(cause))
         case Mail():
@@ -117,9 +117,9 @@ def _made(line: bytes, job_id: str, settings: Settings, mail_setup: MailSetup) -
 
 
 async def _deliver(mail: Mail, settings: Settings) -> Outcome:
-    """Open a connection, deliver over it, and leave with QUIT.
+    """Open a connection, deliver the mail, and send QUIT.
 
-    A cancel breaks it off, and is told of where the mail may be out.
+    A cancel aborts the connection; if the mail may have been sent, a line says so.
     """
     opened = await open_session(relay_of(settings))
     if isinstance(opened, Trouble):
@@ -133,7 +133,7 @@ async def _deliver(mail: Mail, settings: Settings) -> Outcome:
                 envelope_of(mail, mail.recipients, opened.capabilities, awaits_recipients=False)
             )
             if isinstance(outcome, Uncertain) and outcome.loss.how is FailureKind.CANCELLED:
-                complain(f"uncertain: {_said(outcome).why}; Message-ID {mail.message_id}")
+                complain(f"uncertain: {_result_of(outcome).why}; Message-ID {mail.message_id}")
             await connection.close()
             beside.cancel_scope.cancel()
     finally:
@@ -142,28 +142,28 @@ async def _deliver(mail: Mail, settings: Settings) -> Outcome:
 
 
 async def _abort_when_cancelled(connection: Connection) -> Never:
-    """Once the mail is out a cancel waits for its reply, for which a relay may take minutes: a person does not."""
+    """Abort the connection at a cancel: else the cancel would wait for the reply, which may take minutes."""
     try:
         await trio.sleep_forever()
     finally:
         connection.abort()
 
 
-def _said(outcome: Outcome) -> _Said:
+def _result_of(outcome: Outcome) -> _Result:
     match outcome:
         case Accepted(reply, refusals):
-            return _Said(PARTLY if refusals else OK, "sent", mask_text(str(reply)))
+            return _Result(PARTLY if refusals else OK, "sent", mask_text(str(reply)))
         case Refused(reply):
-            return _Said(REFUSED, "refused", mask_text(f"{reply} at {reply.stage.upper()}"))
+            return _Result(REFUSED, "refused", mask_text(f"{reply} at {reply.stage.upper()}"))
         case Unsendable(why):
-            return _Said(REFUSED, "not sent", why)
+            return _Result(REFUSED, "not sent", why)
         case NotSent(loss):
-            return _Said(UNREACHABLE, "not sent", mask_text(str(loss)))
+            return _Result(UNREACHABLE, "not sent", mask_text(str(loss)))
         case Uncertain(loss):
-            return _Said(TIMED_OUT, "uncertain", mask_text(f"it may have been delivered: {loss}"))
+            return _Result(TIMED_OUT, "uncertain", mask_text(f"it may have been delivered: {loss}"))
         case Unopened(trouble):
             code = LOGIN_REFUSED if trouble.how is FailureKind.LOGIN else UNREACHABLE
-            return _Said(code, "not sent", mask_text(trouble_words(trouble)))
+            return _Result(code, "not sent", mask_text(trouble_words(trouble)))
         case _:
             assert_never(outcome)
 

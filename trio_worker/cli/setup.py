@@ -1,4 +1,4 @@
-"""Edge. What a mail is made with and goes over, as the settings say: the email types, the relay."""
+"""Edge. Builds the composer and the relay from the settings, or prints every fault and exits with 78."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from trio_worker.smtp.relay import Relay, tls_context
 
 @frozen
 class MailSetup:
-    """The email types and what composes them."""
+    """The email types, and the composer that makes mails of them."""
 
     catalogue: Catalogue
     composer: Composer
 
 
 def read_mail_setup(settings: Settings) -> MailSetup:
-    """Read and compile all templates, or print every fault and end with 78."""
+    """Read and compile all templates, or print every fault and exit with 78."""
     catalogue = read_catalogue(settings.mail.template_dirs)
     if isinstance(catalogue, CatalogueFaults):
         refuse(MISCONFIGURED, *map(str, catalogue.faults))
@@ -36,7 +36,7 @@ def read_mail_setup(settings: Settings) -> MailSetup:
 
 
 def relay_of(settings: Settings) -> Relay:
-    """Return the relay of the settings, its certificates read, or end with 78."""
+    """Return the relay of the settings, with its certificates loaded, or exit with 78."""
     try:
         context = tls_context(settings.smtp)
     except (OSError, ssl.SSLError) as error:
@@ -45,7 +45,7 @@ def relay_of(settings: Settings) -> Relay:
 
 
 def local_name() -> str:
-    """Return what EHLO says we are: the host's name where it is fit, else an address literal (RFC 5321 4.1.3)."""
+    """Return the name for EHLO: the host name if it is a valid domain, else an address literal (RFC 5321 4.1.3)."""
     name = socket.gethostname()
     is_fit = name.isascii() and all(label.replace("-", "a").isalnum() for label in name.split("."))
     return name if is_fit else "[127.0.0.1]"

@@ -1,7 +1,7 @@
-"""Trio. ``shell``: a Python prompt with top-level await, and the queue, Redis, the relay and the settings at hand.
+"""Trio. ``shell``: a Python prompt with top-level await and names for the queue, Redis, the relay and the settings.
 
-The prompt belongs to the main thread, where Ctrl-C and line editing work as everywhere; what is awaited runs in a trio
-of its own, in a second thread.
+The prompt runs in the main thread, where Ctrl-C and line editing work as usual; awaited code runs in trio, in a second
+thread.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from trio_worker.smtp.pool import Pool, open_pool
 from trio_worker.smtp.session import open_session
 from trio_worker.trio_thread import TrioThread, open_trio_thread
 
-# Bytes are mostly jobs; of longer ones only the beginning is shown, and print() shows them whole.
+# Bytes are mostly jobs: only the beginning of longer ones is shown; print() shows them in full.
 _SHOWN_BYTES = 12
 _LITERAL = r"(?:b'(?:[^'\\]|\\.)*'|b\"(?:[^\"\\]|\\.)*\")"
-# What is too long for a line is written in pieces one below the other.
+# A literal that is too long for one line is written in pieces, one below the other.
 _BYTES_LITERAL = re.compile(rf"{_LITERAL}(?:\s+{_LITERAL})*")
 
 _BANNER = """\
@@ -55,12 +55,12 @@ trio-worker {version}: {queue} @ {redis}, relay {relay} ({profile})
   await redis.command("LLEN", {queue!r})
   async with pool.borrow() as connection: ...
   settings
-Addresses, secrets and jobs are masked where a value is shown; print() shows it whole.
-Ctrl-C cancels what is awaited, Ctrl-D leaves; workers go on."""
+Addresses, secrets and jobs are masked in shown values; print() shows a value in full.
+Ctrl-C cancels the awaited call, Ctrl-D exits; workers keep running."""
 
 
 def shell(*, config: ConfigFile = None) -> int:
-    """Open a Python prompt with top-level await: queue, redis, pool and settings are at hand."""
+    """Open a Python prompt with top-level await and the names queue, redis, pool and settings."""
     settings = load_settings(config)
     is_terminal = sys.stdin.isatty()
     with open_trio_thread(partial(_open_desk, settings)) as (thread, desk):
@@ -83,7 +83,7 @@ def shell(*, config: ConfigFile = None) -> int:
 
 @define(eq=False)
 class Queue:
-    """The configured queue; what Redis does not do is returned as an `Unavailable`."""
+    """The configured queue; if Redis does not do what is asked, methods return an `Unavailable`."""
 
     name: str
     _client: RedisClient
@@ -93,16 +93,16 @@ class Queue:
         return await count_jobs(self._client, self.name)
 
     async def overview(self) -> Overview | Unavailable:
-        """Look at the queue, its workers and the past hour."""
+        """Return the state of the queue, its workers and the past hour."""
         return await read_overview(self._client, self.name)
 
     async def peek(self, count: int = 5) -> list[bytes] | Unavailable:
-        """Return the next jobs of the list, which stay there."""
+        """Return the next jobs of the list without taking them."""
         found: list[bytes] | Unavailable = await self._client.command("LRANGE", self.name, 0, count - 1)
         return found
 
     async def push(self, *jobs: Mapping[str, Any] | str | bytes) -> int | Unavailable:
-        """Push jobs as a producer does; return how many wait then."""
+        """Push jobs as a producer does; return the number of waiting jobs."""
         words = [job if isinstance(job, str | bytes) else json.dumps(job) for job in jobs]
         depth: int | Unavailable = await self._client.command("RPUSH", self.name, *words)
         return depth
@@ -126,7 +126,7 @@ class Queue:
         return None
 
     async def pause(self, reason: str, seconds: float = PAUSE_SECONDS) -> Unavailable | None:
-        """Have no worker claim anything for so long."""
+        """Stop all workers from claiming jobs for this time."""
         return await pause_queue(self._client, self.name, reason, "shell", seconds)
 
     async def resume(self) -> bool | Unavailable:
@@ -136,7 +136,7 @@ class Queue:
 
 @frozen
 class Desk:
-    """What lies ready at the prompt."""
+    """The objects that have a name at the prompt."""
 
     queue: Queue
     redis: RedisClient
@@ -146,7 +146,7 @@ class Desk:
 @asynccontextmanager
 async def _open_desk(settings: Settings) -> AsyncIterator[Desk]:
     relay = relay_of(settings)
-    options = evolve(settings.smtp_pool, min_idle=0)  # a connection is opened when one is borrowed
+    options = evolve(settings.smtp_pool, min_idle=0)  # connections are opened only when they are borrowed
     async with (
         connect_queue(settings, complain) as client,
         open_pool(options, settings.smtp_timeouts, partial(open_session, relay), lambda _event: None) as pool,
@@ -155,7 +155,7 @@ async def _open_desk(settings: Settings) -> AsyncIterator[Desk]:
 
 
 class Prompt(code.InteractiveConsole):
-    """A console whose code may await; without a terminal it reads a script, and ends at its first error."""
+    """A console whose code may await; without a terminal it reads a script and exits at its first error."""
 
     def __init__(self, thread: TrioThread[Desk], names: dict[str, Any], *, is_terminal: bool) -> None:
         super().__init__(names, "<shell>")
@@ -170,12 +170,12 @@ class Prompt(code.InteractiveConsole):
         return input(prompt if self.is_terminal else "")
 
     def write(self, data: str) -> None:
-        """Say something beside the values: on standard error, and nothing empty."""
+        """Write a message of the console to standard error; a script writes no empty ones."""
         if data.strip() or self.is_terminal:
             sys.stderr.write(data)
 
     def runcode(self, code: CodeType) -> None:
-        """Run what was typed: in trio if it awaits, else here, where Ctrl-C ends any loop."""
+        """Run code: in trio if it awaits, else in this thread, where Ctrl-C ends any loop."""
         function = FunctionType(code, self.locals)
         try:
             if inspect.iscoroutinefunction(function):
@@ -184,13 +184,13 @@ class Prompt(code.InteractiveConsole):
                 function()
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # noqa: BLE001  whatever was typed may raise whatever it likes, and is shown
+        except BaseException:  # noqa: BLE001  the code may raise anything, and it is shown
             self.showtraceback()
             if not self.is_terminal:
                 raise SystemExit(1) from None
 
     def showsyntaxerror(self, filename: str | None = None, **more: Any) -> None:
-        """Show what could not be read; a script ends there."""
+        """Show a syntax error; a script exits."""
         super().showsyntaxerror(filename, **more)
         if not self.is_terminal:
             raise SystemExit(1)
@@ -205,7 +205,7 @@ def display(secrets: tuple[str, ...], value: object) -> None:
 
 
 def masked_text(value: object, secrets: tuple[str, ...] = ()) -> str:
-    """Return the text of a value without secrets, addresses, links, and bytes beyond their beginning."""
+    """Return the text of a value, with secrets, addresses and links masked and long bytes cut."""
     text = _BYTES_LITERAL.sub(_shortened, pformat(value, width=100, sort_dicts=False))
     for secret in secrets:
         text = text.replace(repr(secret)[1:-1], "…")
@@ -220,7 +220,7 @@ def _shortened(literal: re.Match[str]) -> str:
 
 
 def secrets_of(settings: Settings) -> tuple[str, ...]:
-    """Return what must never be shown: every secret, and the login in the URL of Redis."""
+    """Return the texts that must never be shown: every secret, and the login in the Redis URL."""
     secrets = [value for _key, value, is_secret in effective(settings) if is_secret and value]
     login = re.search(r"://([^/@]*)@", settings.redis.url)
     return tuple(filter(None, [*secrets, login[1] if login else ""]))

@@ -1,6 +1,7 @@
-"""Trio. ``smtp``: the way to the relay step by step, and what workers say on it.
+"""Trio. ``smtp``: checks a session with the relay, and traces the sessions of workers.
 
-``check`` takes that way once, times each step, and sends nothing; ``trace`` has the workers tell what they say.
+``check`` opens one session, times each step and sends nothing; ``trace`` orders workers to send their commands and the
+replies.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ from trio_worker.telemetry.words import clock
 
 _LABELS = {Stage.CONNECT: "connect", Stage.GREETING: "greeting"}
 
-# How a check ends: with the reply that decided, with what kept it from asking, or with trouble on the way.
+# How a check ends: with the reply that decided, with a reason why the relay was not asked, or with trouble.
 CheckEnd: TypeAlias = Reply | Unsendable | Trouble
 
-smtp = App(name="smtp", help="The relay: check, trace.", help_format="plaintext")
+smtp = App(name="smtp", help="SMTP relay: check, trace.", help_format="plaintext")
 
 
 @frozen
 class Step:
-    """One step that is done: how long it took and what it brought, masked."""
+    """One step of a check: its name, its duration and its result, masked."""
 
     name: str
     seconds: float
@@ -61,18 +62,18 @@ class Step:
 
 @define
 class StepTimer:
-    """Times the steps of one check as they are told; prints each at once unless it is to be quiet."""
+    """Times the steps of one check, and prints each step as it ends, unless ``is_quiet``."""
 
     is_quiet: bool
     steps: list[Step] = field(factory=list)
     _since: float = field(factory=time.perf_counter)
 
     def note(self, stage: Stage, says: str) -> None:
-        """Take the time since the step before."""
+        """Add a step that has just ended; its duration counts from the end of the step before."""
         self.add(_LABELS.get(stage, stage.upper()), says)
 
     def add(self, name: str, says: str) -> None:
-        """Note a step by its name on the screen."""
+        """Add a step by its name on the screen."""
         now = time.perf_counter()
         step = Step(name, now - self._since, mask_text(says))
         self._since = now
@@ -82,31 +83,31 @@ class StepTimer:
 
 
 @define
-class TellingResolver(trio.abc.HostnameResolver):
-    """Resolves as trio does, and tells when it is done: connecting alone would hide a slow name server."""
+class TimedResolver(trio.abc.HostnameResolver):
+    """Resolves names as trio does, as a step of its own: else a slow name server would look like a slow relay."""
 
     timer: StepTimer
 
     async def getaddrinfo(self, host: bytes | None, port: Any, *kinds: int) -> Any:
-        """Return what the system's resolver finds."""
+        """Return the addresses that the resolver of the system finds."""
         resolve = partial(socket.getaddrinfo, host, port, *kinds)
         found = await trio.to_thread.run_sync(resolve, abandon_on_cancel=True)
         self.timer.add("resolve", " ".join(dict.fromkeys(str(address[4][0]) for address in found)))
         return found
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
-        """Return the name of an address; opening a connection asks for none."""
+        """Return the name of an address; opening a connection does not need it."""
         return await trio.to_thread.run_sync(socket.getnameinfo, sockaddr, flags, abandon_on_cancel=True)
 
 
 @smtp.command(name="check")
 async def check_relay(
     *,
-    to: Annotated[str | None, Parameter(help="Address to ask the relay about, as the recipient of a mail.")] = None,
+    to: Annotated[str | None, Parameter(help="Recipient address to ask the relay about.")] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Connect, encrypt, log in and name a sender as for a mail, time every step, take it back: nothing is sent."""
+    """Connect to the relay, start TLS, log in and send MAIL FROM, then RSET, and time every step. Sends no mail."""
     settings = load_settings(config)
     sender, recipient = _parties(settings, to)
     relay = relay_of(settings)
@@ -115,13 +116,13 @@ async def check_relay(
         print(f"relay {name}")
     timer = StepTimer(is_quiet=as_json)
     began = time.perf_counter()
-    # For the whole run of trio, which is this command.
-    trio.socket.set_custom_hostname_resolver(TellingResolver(timer))
+    # It stays for the whole run of trio, which is this command.
+    trio.socket.set_custom_hostname_resolver(TimedResolver(timer))
     async with exit_on_signals(), open_bridge(complain):
         opened = await open_session(relay, timer.note)
         ended: CheckEnd
         if isinstance(opened, Session):
-            # Before the end: what the transport knows of TLS goes with it.
+            # Read before the session ends, because the transport then forgets TLS.
             session = _session(opened)
             ended = await _try(opened, settings, sender, recipient, timer)
         else:
@@ -134,7 +135,7 @@ async def check_relay(
         document = {"relay": name, "ok": code == OK, "seconds": round(seconds, 4), "steps": steps, "problem": problem}
         print_json(Document.RELAY_CHECK, {**document, **session})
     elif code == OK:
-        print(f"ok in {seconds * 1000:.0f} ms: nothing was sent")
+        print(f"ok in {seconds * 1000:.0f} ms: no mail was sent")
     else:
         complain(f"failed after {seconds * 1000:.0f} ms: {_problem(ended, settings)}")
     return code
@@ -142,22 +143,22 @@ async def check_relay(
 
 @smtp.command(name="trace")
 async def trace_relay(
-    *names: Annotated[str, Parameter(help="Names of workers, as worker list shows them; all, if none is named.")],
-    for_seconds: Annotated[Duration, Parameter(name="--for", help="End after so long.")] = 60.0,
+    *names: Annotated[str, Parameter(help="Names of workers, as `worker list` shows them; default: all.")],
+    for_seconds: Annotated[Duration, Parameter(name="--for", help="Duration of the trace.")] = 60.0,
     patience: Patience = 10.0,
     config: ConfigFile = None,
-    as_json: Annotated[bool, Parameter(name=["--json"], negative=(), help="One JSON object a line.")] = False,
+    as_json: Annotated[bool, Parameter(name=["--json"], negative=(), help="Print one JSON object per line.")] = False,
 ) -> int:
-    """Show what workers say to the relay and what it answers, live: addresses masked, no content.
+    """Show the SMTP commands of workers and the replies of the relay, live. Addresses are masked, content is left out.
 
-    Of more than some hundred commands a second a sample is told.
+    At more than some hundred commands per second only a sample is shown.
     """
     if not 1 <= for_seconds <= MOST_SECONDS:
         refuse(USAGE, "--for: must be between 1s and 1d")
     settings = load_settings(config)
     async with open_queue(settings) as client:
         watch = Watch(client, settings.queue.name, redis_name(settings.redis.url))
-        # Before the order: a worker traces only while somebody watches; and an older trace is not shown as this one.
+        # Before the order: a worker traces only while there is a watcher, and lines of an older trace are skipped.
         failed = await watch.pass_over() or await watch.look()
         if failed:
             return report_unavailable(failed, settings)
@@ -165,7 +166,7 @@ async def trace_relay(
         order, code = Trace(for_seconds), OK
         heard_at: float | None = None
         async with trio.open_nursery() as following:
-            # While a silent worker is waited for, the others are watched already.
+            # The trace of the workers that answered is shown while others are still waited for.
             following.start_soon(partial(_follow, watch, order, wanted, as_json=as_json))
             async for came in order_workers(client, settings, order, wanted, patience):
                 if isinstance(came, Unavailable):
@@ -183,13 +184,13 @@ async def trace_relay(
 
 
 async def _follow(watch: Watch, order: Trace, names: Sequence[str], *, as_json: bool) -> None:
-    """Print exchanges for ever, as they come; workers that stopped while Redis was away are told again."""
+    """Print the lines of the trace as they come; after a failure of Redis the order is sent again."""
     is_away = False
     while True:
         failed = await watch.look()
         if bool(failed) is not is_away:
             is_away = bool(failed)
-            complain(f"Redis: {failed.what}; looking again" if failed else "Redis answers again")
+            complain(f"Redis: {failed.what}; retrying" if failed else "Redis answers again")
             if not failed:
                 await give_order(watch.client, watch.queue_name, order, names)
         for line in watch.exchanges:
@@ -211,9 +212,9 @@ def _line(line: ExchangeLine) -> str:
 
 
 def _parties(settings: Settings, to: str | None) -> tuple[Mailbox, Mailbox | None]:
-    """Return the sender of the configuration and the recipient asked about, or end the command."""
+    """Return the sender of the configuration and the recipient of --to, or exit."""
     sender = parse_mailbox(settings.mail.envelope_from or settings.mail.sender)
-    if isinstance(sender, AddressFault):  # the settings have looked
+    if isinstance(sender, AddressFault):  # the settings were checked
         refuse(MISCONFIGURED, f"mail.from: {sender.what}")
     if to is None:
         return sender, None
@@ -228,7 +229,7 @@ def _parties(settings: Settings, to: str | None) -> tuple[Mailbox, Mailbox | Non
 async def _try(
     opened: Session, settings: Settings, sender: Mailbox, recipient: Mailbox | None, timer: StepTimer
 ) -> CheckEnd:
-    """Try the envelope, and leave with QUIT; a session in trouble, or that is given up, is broken off."""
+    """Verify sender and recipient, then send QUIT; after trouble the session is aborted."""
     parties = [sender] if recipient is None else [sender, recipient]
     is_wide = any(each.needs_smtputf8 for each in parties)
     ended: CheckEnd
@@ -264,14 +265,14 @@ def _code(ended: CheckEnd) -> int:
 
 
 def _problem(ended: CheckEnd, settings: Settings) -> str:
-    """Say what went wrong, and what an operator may not think of."""
+    """Return what went wrong; also that the relay is a mail catcher that does not run."""
     if isinstance(ended, Reply):
         return mask_text(f"{ended.stage.upper()} was refused: {ended}")
     if isinstance(ended, Unsendable):
         return ended.why
     listen = settings.capture.listen
     if listen == f"{settings.smtp.host}:{settings.smtp.port}" and read_host(Path(settings.capture.dir)) is None:
-        return f"{ended}: this is the mail catcher, which nobody hosts now; `trio-worker capture run` does"
+        return f"{ended}: this is the mail catcher, which does not run now; start it with trio-worker capture run"
     return mask_text(str(ended))
 
 

@@ -1,4 +1,4 @@
-"""Trio. ``stats``: rates line by line, live or of the past day."""
+"""Trio. ``stats``: rates of the queue line by line, live or of the past day."""
 
 from __future__ import annotations
 
@@ -37,22 +37,24 @@ _HEADS_EVERY = 20
 
 async def stats(
     *,
-    interval: Annotated[Seconds, Parameter(help="Time of each line.", validator=Number(gte=1, lte=3600))] = 5.0,
-    count_: Annotated[int, Parameter(name="--count", help="Lines; 0 for no end.", validator=Number(gte=0))] = 0,
+    interval: Annotated[Seconds, Parameter(help="Time between two lines.", validator=Number(gte=1, lte=3600))] = 5.0,
+    count_: Annotated[int, Parameter(name="--count", help="Number of lines; 0: no end.", validator=Number(gte=0))] = 0,
     last: Annotated[
         int | None,
-        Parameter(help=f"Print the last so many minutes instead, at most {DAY_MINUTES - 1}.", validator=Number(gte=1)),
+        Parameter(
+            help=f"Print this number of past minutes instead, at most {DAY_MINUTES - 1}.", validator=Number(gte=1)
+        ),
     ] = None,
     queue: QueueName = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Print rates of all workers, one line for each interval, as vmstat does; or the past, minute by minute."""
+    """Print the rates of all workers, one line per interval as vmstat does, or the past, one line per minute."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     if last is not None and last >= DAY_MINUTES:
-        refuse(2, f"--last: {DAY_MINUTES - 1} minutes are kept")
+        refuse(2, f"--last: must be at most {DAY_MINUTES - 1} minutes")
     if as_json and last is None and not count_:
-        refuse(2, "--json needs --count or --last: a document has an end")
+        refuse(2, "--json needs --count or --last, because a JSON document must end")
     async with open_queue(settings) as client:
         if last is not None:
             return await _print_past(client, settings, last, as_json=as_json)
@@ -83,7 +85,7 @@ async def _print_live(client: RedisClient, settings: Settings, interval: float, 
 
 
 def _arrived_per_second(before: Overview | None, after: Overview | None) -> float:
-    """Return how many jobs were pushed in a second between two looks."""
+    """Return the number of jobs pushed per second between two polls."""
     if before is None or after is None or after.counts.at <= before.counts.at:
         return 0.0
     pushed = [seen.counts.popped + seen.counts.waiting for seen in (before, after)]

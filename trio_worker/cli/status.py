@@ -1,4 +1,4 @@
-"""Trio. ``status``: the queue and its workers in one screen, and what is wrong with them."""
+"""Trio. ``status``: the counts of the queue, its workers and its problems, on one screen."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.telemetry.snapshot_json import suspended_document, worker_document
 from trio_worker.telemetry.words import counted, duration, paused_words, per_second, work_words
 
-# A due job that no worker has taken for this long says that no worker claims, or that all are busy.
+# If no worker has claimed a due job for this long, then no worker claims, or all are busy.
 LATE_SECONDS = 10.0
 
 
 class Health(IntEnum):
-    """How the queue does, as the exit code that ``--exit-code`` asks for."""
+    """Health of the queue; the value is the exit code with ``--exit-code``."""
 
     HEALTHY = 0
     DEGRADED = 1
@@ -35,12 +35,12 @@ class Health(IntEnum):
 
 async def status(
     *,
-    exit_code: Annotated[bool, Parameter(negative=(), help="End with 1 if DEGRADED and 69 if DOWN.")] = False,
+    exit_code: Annotated[bool, Parameter(negative=(), help="Exit with 1 if DEGRADED and with 69 if DOWN.")] = False,
     queue: QueueName = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Count the jobs in every state, say what the workers do, and name what is wrong."""
+    """Print the number of jobs in each state, the load of the workers, and the problems."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     name = redis_name(settings.redis.url)
     async with open_queue(settings) as client:
@@ -59,7 +59,7 @@ async def status(
 
 
 def troubles_of(counts: Counts, snapshot: Snapshot) -> list[str]:
-    """Say what an operator should look at: by the counts, and by what the dashboard would warn of beside them; pure."""
+    """Return the problems that the counts show, and the alerts of the dashboard; pure."""
     live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
     able = sum(not beat.trouble and not beat.is_quiet for beat in live)
     warned = [alert for alert in alerts(snapshot) if alert.word not in {"PAUSED", "STOPPED"}]
@@ -67,7 +67,7 @@ def troubles_of(counts: Counts, snapshot: Snapshot) -> list[str]:
 
 
 def health_of(counts: Counts, snapshot: Snapshot, problems: list[str]) -> Health:
-    """Return DOWN where jobs wait and nothing takes them, DEGRADED where anything is wrong; pure."""
+    """Return DOWN if jobs wait and no worker can process them, DEGRADED if there is any problem; pure."""
     has_work = bool(counts.waiting or counts.due or counts.run_out)
     troubled = any(alert.severity is Severity.TROUBLE for alert in alerts(snapshot))
     live = [worker for worker in snapshot.workers if not worker.is_lost]
@@ -114,7 +114,7 @@ def _document(name: str, counts: Counts, snapshot: Snapshot, problems: list[str]
 
 
 def find_problems(counts: Counts, live: int, able: int) -> list[str]:
-    """Say what an operator should look at, where so many workers are alive, and so many of them would claim; pure."""
+    """Return the problems that the counts show; ``live`` workers are alive, ``able`` of them can claim; pure."""
     problems = []
     if counts.paused:
         problems.append(f"paused: {paused_words(counts.paused, counts.at, counts.pause_seconds_left)}")
@@ -124,27 +124,31 @@ def find_problems(counts: Counts, live: int, able: int) -> list[str]:
             f"no worker is alive, and {counted(ready, 'job')} could be sent: start one with trio-worker run"
         )
     elif counts.delayed and not live:
-        problems.append(f"no worker is alive, and {counted(counts.delayed, 'job')} will fall due: see trio-worker run")
+        problems.append(
+            f"no worker is alive, and {counted(counts.delayed, 'job')} will become due: see trio-worker run"
+        )
     elif counts.paused and counts.run_out:
-        problems.append(f"{counted(counts.run_out, 'lease')} ran out: taken over when the queue is resumed")
+        problems.append(f"{counted(counts.run_out, 'lease')} expired: taken over when the queue is resumed")
     elif able and not counts.paused:
-        # Where no worker would claim, that is the problem, and it is told.
+        # If no worker can claim, then that is the problem, and it is reported already.
         problems += _neglected(counts)
     if counts.held:
-        problems.append(f"{counts.held:,} held: it is not known whether they were delivered")
+        problems.append(f"{counts.held:,} held: it is unknown whether they were delivered")
     if counts.dead:
         problems.append(f"{counts.dead:,} dead: see trio-worker dead list")
     if not counts.balances:
-        problems.append("the counts do not agree: see trio-worker audit --deep")
+        problems.append("the counts do not balance: see trio-worker audit --deep")
     return problems
 
 
 def _neglected(counts: Counts) -> list[str]:
-    """Say what a worker that is alive should have taken long ago."""
+    """Return the problems with jobs that a live worker should have claimed long ago."""
     problems = []
     if counts.run_out:
-        problems.append(f"{counted(counts.run_out, 'lease')} ran out and nobody took over: see trio-worker worker list")
+        problems.append(
+            f"{counted(counts.run_out, 'lease')} expired and no worker took over: see trio-worker worker list"
+        )
     if counts.next_due_at is not None and counts.at - counts.next_due_at > LATE_SECONDS:
         late = duration(counts.at - counts.next_due_at)
-        problems.append(f"a delayed job is due for {late} and nobody took it: see trio-worker worker list")
+        problems.append(f"a delayed job is due for {late} and no worker claimed it: see trio-worker worker list")
     return problems

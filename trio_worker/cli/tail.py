@@ -1,4 +1,4 @@
-"""Trio. ``tail``: what becomes of jobs, as it happens at any worker."""
+"""Trio. ``tail``: the outcomes of jobs at all workers, live."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _POLL_SECONDS = 0.5
 
 async def tail(
     *,
-    errors: Annotated[bool, Parameter(negative=(), help="Only what was not sent.")] = False,
+    errors: Annotated[bool, Parameter(negative=(), help="Only jobs that were not sent.")] = False,
     email_type: Annotated[str | None, Parameter(name="--type", help="Only jobs of this email type.")] = None,
-    for_: Annotated[Seconds, Parameter(name="--for", help="End after: 30s, 15m.")] = math.inf,
+    for_: Annotated[Seconds, Parameter(name="--for", help="Exit after this time: 30s, 15m.")] = math.inf,
     queue: QueueName = None,
     config: ConfigFile = None,
-    as_json: Annotated[bool, Parameter(name=["--json"], negative=(), help="One JSON object a line.")] = False,
+    as_json: Annotated[bool, Parameter(name=["--json"], negative=(), help="Print one JSON object per line.")] = False,
 ) -> int:
-    """Follow outcomes until Ctrl-C. At hundreds of mails a second a sample of them is told."""
+    """Print the outcomes of jobs until Ctrl-C. At hundreds of mails per second only a sample is printed."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
         watch = Watch(client, settings.queue.name, redis_name(settings.redis.url))
         answer_or_exit(await watch.look(), settings)
-        # What earlier watchers were told still stands in Redis: it is not what happens now.
+        # Redis still has the outcomes that earlier watchers asked for: they are not new.
         since = time.time() - WATCH_SECONDS
         is_away = False
         with trio.move_on_after(for_):
@@ -52,7 +52,7 @@ async def tail(
                 failed = await watch.look()
                 if bool(failed) is not is_away:
                     is_away = bool(failed)
-                    complain(f"Redis: {failed.what}; looking again" if failed else "Redis answers again")
+                    complain(f"Redis: {failed.what}; retrying" if failed else "Redis answers again")
     return OK
 
 

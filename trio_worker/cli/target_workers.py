@@ -1,4 +1,4 @@
-"""Trio. Which workers an order goes to, and what each of them answers."""
+"""Trio. The workers that an order is sent to, and the answer of each."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from trio_worker.settings.reader import Settings
 
 ANSWER_POLL_SECONDS = 0.5
 
-WorkerName = Annotated[str, Parameter(help="Names of workers, as worker list shows them; or --all.")]
+WorkerName = Annotated[str, Parameter(help="Names of workers, as `worker list` shows them; or --all.")]
 AllWorkers = Annotated[bool, Parameter(name=["--all"], negative=(), help="All workers.")]
-Patience = Annotated[Seconds, Parameter(name=["--timeout"], help="How long to wait for it.", validator=Number(gte=0))]
+Patience = Annotated[
+    Seconds, Parameter(name=["--timeout"], help="Maximum time to wait for the workers.", validator=Number(gte=0))
+]
 
 
 async def choose_workers(client: RedisClient, settings: Settings, names: Sequence[str], *, every: bool) -> list[str]:
@@ -29,7 +31,7 @@ async def choose_workers(client: RedisClient, settings: Settings, names: Sequenc
     seen = answer_or_exit(await read_overview(client, settings.queue.name), settings)
     known = [each.beat.worker for each in seen.workers if not each.is_lost]
     for name in sorted(set(names) - set(known)):
-        complain(f"no worker {name} runs{did_you_mean(name, known)}")
+        complain(f"worker {name} does not run{did_you_mean(name, known)}")
     if every and not known:
         complain("no worker runs")
     wanted = [name for name in known if every or name in names]
@@ -39,19 +41,19 @@ async def choose_workers(client: RedisClient, settings: Settings, names: Sequenc
 
 
 def report_unreached(told: Told, names: Sequence[str]) -> list[str]:
-    """Return who could not be told: a worker that has left meanwhile, or has so much unheard that it hears nothing."""
+    """Return the workers that the order could not be sent to: they have ended, or read no orders any more."""
     untold = sorted(set(names) - told.worker_names)
     for name in untold:
-        complain(f"{name}: not told: it has left, or hears nothing any more")
+        complain(f"{name}: order not sent: the worker has ended, or reads no orders any more")
     return untold
 
 
 async def order_workers(
     client: RedisClient, settings: Settings, order: Order, names: Sequence[str], timeout_seconds: float
 ) -> AsyncIterator[tuple[str, str | None] | Unavailable]:
-    """Give an order, and then what came of it at each worker, as it answers; None for one that does not in time.
+    """Send an order, then yield the answer of each worker as it comes; None if a worker does not answer in time.
 
-    Each hears it with its next heartbeat.
+    A worker reads its orders with its next heartbeat.
     """
     queue = settings.queue.name
     told = await give_order(client, queue, order, names)

@@ -1,4 +1,4 @@
-"""Trio. ``top``: all workers of a queue, live, from any shell."""
+"""Trio. ``top``: the dashboard of all workers of a queue, live, from any shell."""
 
 from __future__ import annotations
 
@@ -30,24 +30,28 @@ from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.snapshot_json import document_of
 
-# Without a terminal a frame has this size, the largest of which every figure has a place.
+# The size of a frame without a terminal: large enough for all figures.
 _ONCE_COLUMNS, _ONCE_LINES = 120, 32
-# Between two looks whose difference gives the rates of a single frame.
+# The time between the two polls that give the rates of a single frame.
 _RATE_SECONDS = 1.0
 
 
 async def top(
     *,
-    once: Annotated[bool, Parameter(negative=(), help="Print one frame and end; so it is without a terminal.")] = False,
-    svg: Annotated[Path | None, Parameter(help="Write one frame into this file as a picture.")] = None,
-    write: Annotated[bool, Parameter(negative=(), help="Let keys pause and resume the queue.")] = False,
+    once: Annotated[
+        bool, Parameter(negative=(), help="Print one frame and exit. This is the default without a terminal.")
+    ] = False,
+    svg: Annotated[Path | None, Parameter(help="Write one frame to this file, as an SVG image.")] = None,
+    write: Annotated[bool, Parameter(negative=(), help="Allow keys that pause and resume the queue.")] = False,
     only_ascii: OnlyAscii = False,
-    interval: Annotated[Seconds, Parameter(help="Time between looks.", validator=Number(gte=0.5, lte=60))] = 1.0,
+    interval: Annotated[
+        Seconds, Parameter(help="Time between two polls of the queue.", validator=Number(gte=0.5, lte=60))
+    ] = 1.0,
     queue: QueueName = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show the queue and all of its workers, live; looks only, unless --write."""
+    """Show the queue and all its workers, live. Changes nothing, unless --write is given."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
         watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), looks_closely=True)
@@ -81,7 +85,7 @@ async def _show_once(watch: Watch, settings: Settings, svg: Path | None, *, only
 
 
 def _plain(frame: str) -> str:
-    """Return a frame without the escape sequences for styles, as a file or a pipe wants it."""
+    """Return a frame without the escape sequences for styles, for a file or a pipe."""
     return "".join(part.partition("m")[2] if number else part for number, part in enumerate(frame.split("\x1b[")))
 
 

@@ -1,4 +1,4 @@
-"""Trio. ``why``: what limits throughput now, and which setting to change."""
+"""Trio. ``why``: the bottleneck that limits throughput now, and which setting to change."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from trio_worker.cli.output import answer_or_exit, print_json, redis_name
 from trio_worker.fleet.watch import Watch
 from trio_worker.telemetry.bottleneck import Finding, find_bottleneck
 
-# Rates and the heading of the queue need a few looks; a person waits so long for an answer that is right.
+# Rates, and whether the queue grows, need several polls; for a correct answer a person waits two seconds.
 LOOKS = 4
 _POLL_SECONDS = 0.5
 
 
 async def why(*, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False) -> int:
-    """Say what limits throughput now, from the figures on the screen, and what to change."""
+    """Find what limits throughput now, from the figures of the dashboard, and print what to change."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
         watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), wants_outcomes=False)

@@ -1,4 +1,4 @@
-"""Trio. ``worker``: those that share the queue: list them, and tell them to be quiet, to go on, to end."""
+"""Trio. ``worker``: lists the workers of a queue, and sends orders to them: quiet, resume, drain, tasks, log-level."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ worker = App(name="worker", help="The workers that share the queue: list, quiet,
 
 @worker.command(name="list")
 async def list_workers(*, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False) -> int:
-    """List the workers, what they do and how they are; one that is silent for 15 s is LOST."""
+    """List the workers with their state, load and rates. A worker without a heartbeat for 15 s is LOST."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
         seen = answer_or_exit(await read_overview(client, settings.queue.name), settings)
@@ -61,7 +61,7 @@ async def list_workers(*, queue: QueueName = None, config: ConfigFile = None, as
         )
         return OK
     if seen.unreadable:
-        complain(f"{counted(seen.unreadable, 'worker tells', 'workers tell')} what this version cannot read")
+        complain(f"{counted(seen.unreadable, 'worker sends', 'workers send')} heartbeats that this version cannot read")
     if not workers:
         complain("no worker runs")
         return NOTHING_MATCHED
@@ -80,58 +80,60 @@ async def list_workers(*, queue: QueueName = None, config: ConfigFile = None, as
 async def quiet_workers(
     *names: WorkerName, every: AllWorkers = False, patience: Patience = 10.0, config: ConfigFile = None
 ) -> int:
-    """Have workers claim nothing more, finish what is in hand, and stay up; worker resume undoes it."""
-    return await _Telling(Quiet(), "quiet", lambda seen: seen.beat.is_quiet, patience).run(names, config, every=every)
+    """Order workers to claim no more jobs, but to finish theirs and keep running. `worker resume` ends this."""
+    return await _OrderRun(Quiet(), "quiet", lambda seen: seen.beat.is_quiet, patience).run(names, config, every=every)
 
 
 @worker.command(name="resume")
 async def resume_workers(
     *names: WorkerName, every: AllWorkers = False, patience: Patience = 10.0, config: ConfigFile = None
 ) -> int:
-    """Have quiet workers claim again."""
-    telling = _Telling(Resume(), "claiming", lambda seen: not seen.beat.is_quiet, patience)
-    return await telling.run(names, config, every=every)
+    """Order quiet workers to claim jobs again."""
+    order_run = _OrderRun(Resume(), "claiming", lambda seen: not seen.beat.is_quiet, patience)
+    return await order_run.run(names, config, every=every)
 
 
 @worker.command(name="drain")
 async def drain_workers(
     *names: WorkerName, every: AllWorkers = False, patience: Patience = 60.0, config: ConfigFile = None
 ) -> int:
-    """Have workers finish what is in hand and end, as after SIGTERM; wait until they are gone.
+    """Order workers to finish their jobs and exit, as after SIGTERM, and wait until they have exited.
 
-    A supervisor that restarts whatever ends starts them again.
+    A supervisor may start them again.
     """
-    return await _Telling(Drain(), "gone", lambda seen: seen.is_lost, patience).run(names, config, every=every)
+    return await _OrderRun(Drain(), "gone", lambda seen: seen.is_lost, patience).run(names, config, every=every)
 
 
 @worker.command(name="tasks")
 async def show_tasks(
     *names: WorkerName, every: AllWorkers = False, patience: Patience = 10.0, config: ConfigFile = None
 ) -> int:
-    """Print what workers are doing: figures, connections, and the tree of tasks with the place where each waits."""
+    """Print the state of workers: figures, connections, and the tree of tasks with the line where each task waits."""
     return await _ask(ShowTasks(), names, config, patience, every=every)
 
 
 @worker.command(name="log-level")
 async def set_log_level(
-    level: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Least level that is written.")],
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Parameter(help="Lowest level of messages that are logged.")
+    ],
     *names: WorkerName,
     every: AllWorkers = False,
-    for_seconds: Annotated[Duration, Parameter(name="--for", help="How long, at most a day.")] = 600.0,
+    for_seconds: Annotated[Duration, Parameter(name="--for", help="Duration, at most 1d.")] = 600.0,
     patience: Patience = 10.0,
     config: ConfigFile = None,
 ) -> int:
-    """Have workers log more, or less, for a while; after that the level is log.level again."""
+    """Change the log level of workers for some time. Then it is log.level again."""
     if not 1 <= for_seconds <= MOST_SECONDS:
         refuse(USAGE, "--for: must be between 1s and 1d")
     return await _ask(SetLogLevel(level, for_seconds), names, config, patience, every=every)
 
 
 async def _ask(order: Order, names: Sequence[str], config: Path | None, patience: float, *, every: bool) -> int:
-    """Give an order and print the answers."""
+    """Send an order and print the answers."""
     settings = load_settings(config)
     if bool(names) == every:
-        refuse(USAGE, "name workers, or say --all")
+        refuse(USAGE, "name workers, or use --all")
     code = OK
     async with open_queue(settings) as client:
         wanted = await choose_workers(client, settings, names, every=every)
@@ -146,40 +148,40 @@ async def _ask(order: Order, names: Sequence[str], config: Path | None, patience
 
 
 @frozen
-class _Telling:
-    """One order, and when a worker has obeyed; one that is not on the list any more has obeyed a drain."""
+class _OrderRun:
+    """Sends one order and waits until it is carried out; a worker that is gone has carried out a drain."""
 
     order: Order
     done: str
-    has_obeyed: Callable[[WorkerSeen], bool]
+    is_carried_out: Callable[[WorkerSeen], bool]
     timeout_seconds: float
 
     async def run(self, names: Sequence[str], config: Path | None, *, every: bool) -> int:
         settings = load_settings(config)
         if bool(names) == every:
-            refuse(USAGE, "name workers, or say --all")
+            refuse(USAGE, "name workers, or use --all")
         async with open_queue(settings) as client:
             wanted = await choose_workers(client, settings, names, every=every)
-            told = answer_or_exit(await give_order(client, settings.queue.name, self.order, wanted), settings)
-            untold = report_unreached(told, wanted)
-            code = await self._wait(client, settings, set(told.worker_names))
-            return PARTLY if untold and code == OK else code
+            sent = answer_or_exit(await give_order(client, settings.queue.name, self.order, wanted), settings)
+            unreached = report_unreached(sent, wanted)
+            code = await self._wait(client, settings, set(sent.worker_names))
+            return PARTLY if unreached and code == OK else code
 
     async def _wait(self, client: RedisClient, settings: Settings, open_: set[str]) -> int:
-        """Wait until the workers say that they have obeyed: each hears it with its next heartbeat."""
+        """Wait until the heartbeats of the workers show that the order is carried out."""
         with trio.move_on_after(self.timeout_seconds):
             while open_:
                 seen = await read_overview(client, settings.queue.name)
                 if not isinstance(seen, Unavailable):
                     still = {each.beat.worker: each for each in seen.workers}
                     for name in sorted(open_):
-                        if name not in still or self.has_obeyed(still[name]):
+                        if name not in still or self.is_carried_out(still[name]):
                             open_.discard(name)
                             print(f"{name}: {self.done if name in still or isinstance(self.order, Drain) else 'gone'}")
                 if open_:
                     await trio.sleep(ANSWER_POLL_SECONDS)
         for name in sorted(open_):
-            complain(f"{name}: not yet {self.done}; it was told")
+            complain(f"{name}: not yet {self.done}; the order was sent")
         return TIMED_OUT if open_ else OK
 
 
