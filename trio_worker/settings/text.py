@@ -28,12 +28,12 @@ PRODUCTION: dict[str, Any] = {
 }
 _SCHEMA_LINE = f"#:schema ./{SCHEMA_FILE}\n"  # https://taplo.tamasfe.dev/configuration/directives.html
 _DEV_HEAD = """\
-# trio_worker on one machine, with nothing installed: its own Valkey, its own mail catcher.
-# Every key with its value here; what is left out has the default that docs/configuration.md names.
+# trio_worker on one machine, without other servers: it starts its own Valkey and its own mail catcher.
+# Every key with its value. A key that you remove has its default, which docs/configuration.md lists.
 """
 _PRODUCTION_HEAD = """\
-# trio_worker in production. Look through every line with a name in it; then: trio-worker config check
-# Secrets belong in files: redis.password_file, smtp.password_file, or systemd's $CREDENTIALS_DIRECTORY.
+# trio_worker in production. Replace every host, address and URL; then run: trio-worker config check
+# Keep secrets in files: redis.password_file, smtp.password_file, or systemd's $CREDENTIALS_DIRECTORY.
 """
 
 
@@ -111,13 +111,13 @@ def settings_reference() -> str:
     """Return docs/configuration.md."""
     rows = []
     for section in SECTIONS:
-        rows.append(f"\n## {f'[{section}]' if section else 'Above all sections'}\n")
-        rows.append("| key | default | what it says | environment |\n| --- | --- | --- | --- |")
+        rows.append(f"\n## {f'[{section}]' if section else 'Top level'}\n")
+        rows.append("| key | default | meaning | environment |\n| --- | --- | --- | --- |")
         rows += [_row(key) for key in _keys_in(section)]
         if section == "mail":
             rows.append("\n## [mail.types.&lt;email type&gt;]\n")
-            rows.append("The email type is one that ships, or one of yours from `mail.template_dirs`.\n")
-            rows.append("| key | shipped | what it says |\n| --- | --- | --- |")
+            rows.append("The email type is a built-in one, or your own from `mail.template_dirs`.\n")
+            rows.append("| key | shipped | meaning |\n| --- | --- | --- |")
             rows += list(_type_rows())
     return _REFERENCE_HEAD + "\n".join(rows) + "\n"
 
@@ -125,21 +125,20 @@ def settings_reference() -> str:
 _REFERENCE_HEAD = """\
 # Configuration
 
-This page is written by `tools/write_docs` from the option records in the code; a test holds them together.
+`tools/write_docs` writes this page from the option records in the code.
 
-A key's value comes from the first of these that names it: a flag, the environment, the file, its default. The file is
-the one given with `--config`, before the command or behind it, else the one that `TRIO_WORKER_CONFIG` names, else
-`conf/dev.toml` where the worker was started, else none. Durations are numbers with their unit in the key; paths are
-relative to the working directory.
-In the environment a list is separated by commas.
+The value of a key comes from the first of these that sets it: a flag, the environment, the file, the default. The file
+is the one given with `--config` (before or after the command), or else named by `TRIO_WORKER_CONFIG`, or else
+`conf/dev.toml` in the working directory, if there is one. The unit of a duration is in its key. Paths are relative to
+the working directory. In the environment a list is separated by commas.
 
-A secret may be given as `<key>_file`, as `..._FILE` in the environment, or as a systemd credential of the name
-`smtp_password` or `redis_password`. One line feed at the end of such a file is not part of the secret.
+A secret can also come from a file: give `<key>_file`, set `..._FILE` in the environment, or use a systemd credential
+with the name `smtp_password` or `redis_password`. One line feed at the end of the file is ignored.
 
-`trio-worker config check` tells everything that is wrong at once, with file and line, and exits with 78.
-`trio-worker config schema` prints a JSON Schema of the file, for editors. `conf/trio_worker.schema.json` holds it, and
-the files beside it name it in their first line, where Taplo looks.
-`trio-worker config show --origin` tells which value is in force and where it came from.
+- `trio-worker config check` prints all faults at once, with file and line; it exits with 78 if there are any.
+- `trio-worker config show --origin` prints the value in force of every key, and where it came from.
+- `trio-worker config schema` prints a JSON Schema of the file for editors. `conf/trio_worker.schema.json` is the same
+  schema; the first line of the files in `conf/` names it for Taplo.
 """
 
 
