@@ -107,7 +107,7 @@ def test_why_reckons_with_the_connections_that_are_left(
     """What the relay refuses is the limit, though another worker has connections to spare."""
     printed = said(run, capsys, "why")
 
-    assert printed.startswith("Limited by: The connections that the relay still lets us open.\n")
+    assert printed.startswith("Limited by: The number of connections that the relay accepts.\n")
     assert f": {WHY}." in printed
-    assert "Put the right password where smtp.password_file points" in printed
+    assert "Write the right password to smtp.password_file" in printed
     assert document(run, capsys, "why")["limit"] == "connections"

@@ -248,12 +248,12 @@ def test_consumers_and_mails_in_flight_are_told_apart(in_hand: int, at_work: int
 )
 def test_suspended_connections_are_an_alert(how: str, severity: Severity) -> None:
     """How many of how many, for how long, and the relay's words; a login wants a person, a limit may be the relay's."""
-    told = Suspended(8, "greets with a refusal with 421 4.7.0 (too many, ann@example.com)", busy().at + 23, how)
+    told = Suspended(8, "refuses the connection with 421 4.7.0 (too many, ann@example.com)", busy().at + 23, how)
     snapshot = evolve(busy(), suspended=told, max_connections=10)
     (alert,) = alerts(snapshot)
 
     assert (alert.word, alert.severity) == ("SUSPENDED", severity)
-    assert alert.text.startswith("8 of 10 connections for 23s more: greets with a refusal with 421 4.7.0 (too many, a")
+    assert alert.text.startswith("8 of 10 connections for 23s more: refuses the connection with 421 4.7.0 (too many, a")
     assert "ann@example.com" not in alert.text
     assert "8 suspended for 23s" in "".join(lines_of(snapshot, 80, 24))
 
@@ -429,7 +429,7 @@ def test_pause_is_told_with_its_reason() -> None:
     lines = lines_of(evolve(busy(), queue=queue), 80, 24)
 
     assert "● PAUSED" in lines[0]
-    assert lines[1] == " ! PAUSED  nothing is claimed: relay maintenance until noon"
+    assert lines[1] == " ! PAUSED  no job is claimed: relay maintenance until noon"
 
 
 def test_pause_is_told_with_its_end() -> None:
@@ -437,7 +437,7 @@ def test_pause_is_told_with_its_end() -> None:
     queue = QueueSeen(5, 0, 0, 0, 0, paused="relay maintenance", pause_seconds_left=62.0)
     lines = lines_of(evolve(busy(), queue=queue, queue_seen_seconds=2.0), 80, 24)
 
-    assert lines[1] == " ! PAUSED  nothing is claimed for 1m00s more: relay maintenance"
+    assert lines[1] == " ! PAUSED  no job is claimed for 1m00s more: relay maintenance"
 
 
 def test_troubles_that_do_not_fit_are_counted() -> None:

@@ -230,7 +230,7 @@ def test_workers_of_a_version_without_consumers_say_so() -> None:
 
 def test_suspended_connections_of_all_workers_are_summed() -> None:
     """In the words of the first, or of a refused login, until the last of them is tried again."""
-    limited = Suspended(3, "greets with a refusal with 421 4.7.0 (too many)", 1030.0, "greeting")
+    limited = Suspended(3, "refuses the connection with 421 4.7.0 (too many)", 1030.0, "greeting")
     refused = Suspended(2, "refuses the login with 535 5.7.8 (no)", 1010.0, "login")
     both = fleet_of(WorkerSeen(beat("a:1", suspended=limited), 1.0), WorkerSeen(beat("a:2", suspended=refused), 1.0))
     one = fleet_of(WorkerSeen(beat("a:1", suspended=limited), 1.0), WorkerSeen(beat("a:2"), 1.0))

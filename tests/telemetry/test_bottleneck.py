@@ -56,7 +56,7 @@ def test_full_connections_are_named_with_how_many_it_takes() -> None:
 
     assert found.limit == "connections"
     assert "at most 37" in found.reasons[0]
-    assert "In is 398/s" in found.reasons[0]
+    assert "Incoming: 398/s" in found.reasons[0]
     # 398 a second for 0.161 s each, with room for bursts.
     assert "To keep up: 7" in found.reasons[1]
     assert "smtp.pool.max_size" in found.advice[0]
@@ -74,7 +74,7 @@ def test_more_slots_are_advised_only_where_more_are_wanted(workers: int, waiting
         return
     wanted = re.match(r"Raise .* has ([0-9,]+) slots", found.advice[0])
     if wanted is None:
-        assert "Nothing need be raised" in found.advice[0]
+        assert "No setting needs to be raised" in found.advice[0]
         assert max(0.0, 90.0 * workers + slope) + waiting / 600 <= 15 * workers / 0.15
     else:
         assert int(wanted[1].replace(",", "")) > 15
@@ -86,7 +86,7 @@ def test_retries_take_slots_as_well() -> None:
     found = find_bottleneck(snapshot)
 
     assert found.limit == "connections"
-    assert "In is 92/s" in found.reasons[0]
+    assert "Incoming: 92/s" in found.reasons[0]
     assert "To keep up: 18 slots" in found.reasons[1]
 
 
@@ -122,7 +122,7 @@ def test_slots_are_what_consumers_can_use_of_the_connections_that_are_left() -> 
     found = find_bottleneck(seen(beat(depth=4, suspended=told, busy_connections=2), sent=48.0))
 
     assert found.limit == "connections"
-    assert found.headline == "The connections that the relay still lets us open."
+    assert found.headline == "The number of connections that the relay accepts."
     assert found.reasons[0] == "13 of 15 connections for 23s more: refuses the login with 535 5.7.8 (no)."
     assert found.reasons[1] == "2 are left, with 8 slots; a mail holds one for 161ms, so they can send at most 50/s."
     assert found.advice[0].startswith("Put the right password where smtp.password_file points")
@@ -132,7 +132,7 @@ def test_slots_are_what_consumers_can_use_of_the_connections_that_are_left() -> 
     ("how", "advice"),
     [
         ("greeting", "ask its operator for more, or raise smtp.pool.pipeline_depth (now 1)"),
-        ("closing", "the relay's limit on connections"),
+        ("closing", "The relay may limit connections"),
         ("local", "open files"),
         ("resolve", "trio-worker smtp check"),
         ("", "trio-worker smtp check"),
@@ -140,7 +140,7 @@ def test_slots_are_what_consumers_can_use_of_the_connections_that_are_left() -> 
 )
 def test_suspended_connections_are_the_limit_while_the_others_are_busy(how: str, advice: str) -> None:
     """What to do depends on the trouble; while the others have room, it is none."""
-    told = Suspended(13, "greets with a refusal with 421 4.7.0 (too many)", 1023.0, how)
+    told = Suspended(13, "refuses the connection with 421 4.7.0 (too many)", 1023.0, how)
     busy = find_bottleneck(seen(beat(suspended=told, busy_connections=2), sent=11.0))
     free = find_bottleneck(seen(beat(suspended=told, busy_connections=1, idle_share=0.9), sent=3.0))
 

@@ -313,7 +313,7 @@ async def test_a_wait_says_what_keeps_the_relay_from_taking_mail(
 
     with pytest.raises(
         NotInTimeError,
-        match=r"\n  the relay: hangs up without a word\n  delayed for .*: Registration, not tried yet$",
+        match=r"\n  the relay: closes the connection without a reply\n  delayed for .*: Registration, not tried yet$",
     ):
         await trio_mails.wait(1, timeout=0.0)
 

@@ -127,7 +127,7 @@ def _redis_alert(snapshot: Snapshot) -> Alert | None:
     if not is_stale(snapshot):
         return None
     down, seen = snapshot.redis_down_seconds, snapshot.queue_seen_seconds
-    age = f"queue figures are {duration(seen)} old" if seen is not None else "the queue was never seen"
+    age = f"queue figures are {duration(seen)} old" if seen is not None else "the queue was never read"
     if down is None:
         return Alert("STALE", age, Severity.TROUBLE)
     what = f" ({mask_text(snapshot.redis_trouble)})" if snapshot.redis_trouble else ""
@@ -137,7 +137,7 @@ def _redis_alert(snapshot: Snapshot) -> Alert | None:
 def _journal_alert(snapshot: Snapshot) -> Alert | None:
     if not snapshot.journal_trouble:
         return None
-    what = f"cannot be written ({snapshot.journal_trouble}): nothing is sent until Redis answers"
+    what = f"cannot be written ({snapshot.journal_trouble}): no mail is sent until Redis answers"
     return Alert("JOURNAL", what, Severity.TROUBLE)
 
 
@@ -184,14 +184,14 @@ def _paused_alert(snapshot: Snapshot) -> Alert | None:
     left, age = snapshot.queue.pause_seconds_left, snapshot.queue_seen_seconds or 0.0
     # Before the reason, which may be long: a line that is cut still says when it ends.
     span = "" if left is None else f" for {duration(left - age)} more"
-    return Alert("PAUSED", f"nothing is claimed{span}: {mask_text(snapshot.queue.paused)}", Severity.CAUTION)
+    return Alert("PAUSED", f"no job is claimed{span}: {mask_text(snapshot.queue.paused)}", Severity.CAUTION)
 
 
 def _quiet_alert(snapshot: Snapshot) -> Alert | None:
     if not snapshot.is_quiet:
         return None
     whose = "this worker claims" if snapshot.scope is Scope.WORKER else "all workers claim"
-    return Alert("QUIET", f"{whose} nothing until it is resumed", Severity.CAUTION)
+    return Alert("QUIET", f"{whose} no jobs until resumed", Severity.CAUTION)
 
 
 def _worker_alerts(snapshot: Snapshot) -> list[Alert]:
@@ -200,17 +200,18 @@ def _worker_alerts(snapshot: Snapshot) -> list[Alert]:
     lost = [worker.beat.worker for worker in snapshot.workers if worker.is_lost]
     live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
     if lost:
-        found.append(Alert("LOST", f"no heartbeat from {_names(lost)}: its leases run out", Severity.TROUBLE))
+        whose = "its" if len(lost) == 1 else "their"
+        found.append(Alert("LOST", f"no heartbeat from {_names(lost)}: {whose} leases will expire", Severity.TROUBLE))
     troubled = [beat for beat in live if beat.trouble]
     if troubled and snapshot.scope is Scope.FLEET:
         what = f"{len(troubled):,} of {len(live):,} workers: {troubled[0].trouble}"
         found.append(Alert("RELAY", what, Severity.TROUBLE))
     versions = sorted({beat.version for beat in live})
     if len(versions) > 1:
-        found.append(Alert("VERSIONS", f"workers differ: {', '.join(versions)}", Severity.CAUTION))
+        found.append(Alert("VERSIONS", f"workers run different versions: {', '.join(versions)}", Severity.CAUTION))
     configs = {beat.config for beat in live if beat.config}
     if len(configs) > 1:
-        found.append(Alert("SETTINGS", f"workers have {len(configs):,} different ones", Severity.CAUTION))
+        found.append(Alert("SETTINGS", f"workers run with {len(configs):,} different configurations", Severity.CAUTION))
     return found
 
 

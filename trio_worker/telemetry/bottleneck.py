@@ -64,20 +64,20 @@ def _standstill(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding | Non
     """Return why nothing is claimed at all, if that is so."""
     queue = snapshot.queue
     if queue is None:
-        return Finding("redis", "Redis: the queue was never seen.", (snapshot.redis_trouble,))
+        return Finding("redis", "Redis: the queue was never read.", (snapshot.redis_trouble,))
     if not beats:
         lost = len(snapshot.workers)
-        reasons = (f"{lost:,} sent no heartbeat for a while.",) if lost else ()
+        reasons = (f"{counted(lost, 'worker')} sent no heartbeat for some time.",) if lost else ()
         return Finding("workers", "No worker runs.", reasons, ("Start one: trio-worker run",))
     if queue.paused:
         why = paused_words(queue.paused, snapshot.at - (snapshot.queue_seen_seconds or 0.0), queue.pause_seconds_left)
         return Finding("paused", f"The queue is paused: {why}", (), ("Resume it: trio-worker queue resume",))
     if all(beat.is_quiet for beat in beats):
-        advice = ("Have them claim again: trio-worker worker resume --all",)
-        return Finding("quiet", f"All of {_workers(beats)} are quiet.", (), advice)
+        advice = ("Resume them: trio-worker worker resume --all",)
+        return Finding("quiet", f"Quiet: {_workers(beats)}. A quiet worker claims no jobs.", (), advice)
     troubled = [beat for beat in beats if beat.trouble]
     if len(troubled) == len(beats):
-        advice = ("Look at each step of a connection: trio-worker smtp check",)
+        advice = ("Check each step of a connection: trio-worker smtp check",)
         return Finding("relay", f"The relay {troubled[0].trouble}.", ("All workers have stopped claiming.",), advice)
     return None
 
@@ -102,9 +102,9 @@ def _capacity(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding:
         finding = _by_consumers(load)
     elif (load.redis_seconds or 0.0) >= SLOW_REDIS_SECONDS:
         words = f"Redis: its round trip takes {duration(load.redis_seconds)}."
-        finding = Finding("redis", words, (), ("Bring the workers nearer to Redis, or run more of them.",))
+        finding = Finding("redis", words, (), ("Move the workers nearer to Redis, or run more workers.",))
     else:
-        words = "Nothing is at its limit: what waits is being worked off, or has just come."
+        words = "Nothing is at its limit: the waiting jobs are new, or are being processed."
         finding = Finding("nothing", words)
     others = tuple(words for name, words in looked_at.items() if name != finding.limit)
     return Finding(finding.limit, finding.headline, finding.reasons, finding.advice, others)
@@ -176,7 +176,7 @@ def _by_processor(load: _Load) -> Finding:
         "processor",
         "The processor: a worker is one process on one core.",
         (f"The busiest of {_workers(load.beats)} uses {share(load.cpu_share)} of its core.",),
-        ("Run another worker on the same queue: they share it without knowing of each other.",),
+        ("Run another worker on the same queue: the workers share it.",),
     )
 
 
@@ -194,14 +194,16 @@ def _by_connections(snapshot: Snapshot, load: _Load, held_seconds: float) -> Fin
     now += f"now {count(slots // each)} in each of {_workers(load.beats)}."
     if wanted * each <= slots:
         emptied = duration(waiting / (most - arriving)) if most > arriving else UNKNOWN
-        advice = f"Nothing need be raised for that: at this rate it is empty in {emptied}. Raising {names} is faster."
+        advice = (
+            f"No setting needs to be raised: at this rate the queue is empty in {emptied}. Raising {names} is faster."
+        )
     else:
-        advice = f"Raise {names} until each worker has {count(wanted)} slots, if the relay bears it."
+        advice = f"Raise {names} until each worker has {count(wanted)} slots, if the relay allows it."
     return Finding(
         "connections",
         "The connections to the relay.",
         (
-            f"{use}, so they can send at most {per_second(most)}/s. In is {per_second(arriving)}/s.",
+            f"{use}, so they can send at most {per_second(most)}/s. Incoming: {per_second(arriving)}/s.",
             f"To keep up: {count(keep_up)} slots. To empty {count(waiting)} in 10 minutes: {count(catch_up)}.",
         ),
         (advice, now),
@@ -222,20 +224,20 @@ def _by_suspension(snapshot: Snapshot, suspended: Suspended, load: _Load) -> Fin
     left, depth = sum(beat.connections_left for beat in load.beats), max(beat.depth for beat in load.beats)
     match suspended.how:
         case FailureKind.LOGIN:
-            advice = "Put the right password where smtp.password_file points: it is tried within two seconds."
+            advice = "Write the right password to smtp.password_file: it is tried within two seconds."
         case FailureKind.LOCAL:
-            advice = "Let the process have more open files (ulimit -n, LimitNOFILE)."
+            advice = "Raise the limit of open files of the process (ulimit -n, LimitNOFILE)."
         case FailureKind.CLOSING | FailureKind.EOF | FailureKind.RESET | FailureKind.CONNECT | FailureKind.GREETING:
-            advice = "It may be the relay's limit on connections: ask its operator for more, or raise "
-            advice += f"smtp.pool.pipeline_depth (now {depth}) to send more over each."
+            advice = "The relay may limit connections: ask its operator for more, or raise "
+            advice += f"smtp.pool.pipeline_depth (now {depth}) to send more mails over each."
         case _:
-            advice = "Look at each step of a connection: trio-worker smtp check"
+            advice = "Check each step of a connection: trio-worker smtp check"
     reasons = [f"{suspended_words(suspended, snapshot.max_connections, snapshot.at)}."]
     if load.held_seconds is not None and load.slots:
         use = f"{counted(left, 'is', 'are')} left, with {counted(load.slots, 'slot')}"
         most = per_second(load.slots / load.held_seconds)
         reasons.append(f"{use}; a mail holds one for {duration(load.held_seconds)}, so they can send at most {most}/s.")
-    return Finding("connections", "The connections that the relay still lets us open.", tuple(reasons), (advice,))
+    return Finding("connections", "The number of connections that the relay accepts.", tuple(reasons), (advice,))
 
 
 def _by_consumers(load: _Load) -> Finding:

@@ -21,20 +21,20 @@ UNKNOWN = "-"
 # The longest duration that fits six characters; it is 273 years.
 _LONGEST_SECONDS = 99_999 * 86_400.0
 
-# What the relay does or is, to be read after the word RELAY.
+# What the relay does, to be read after "RELAY" or "The relay".
 _TROUBLES: Mapping[FailureKind, str] = {
     FailureKind.CLOSING: "closes its connections",
-    FailureKind.EOF: "hangs up without a word",
-    FailureKind.RESET: "the connection breaks",
+    FailureKind.EOF: "closes the connection without a reply",
+    FailureKind.RESET: "breaks the connection",
     FailureKind.TIMEOUT: "does not answer in time",
-    FailureKind.GARBLED: "sends replies that make no sense",
-    FailureKind.CANCELLED: "the attempt was given up",
-    FailureKind.RESOLVE: "its name has no address",
+    FailureKind.GARBLED: "sends invalid replies",
+    FailureKind.CANCELLED: "did not answer before the attempt was cancelled",
+    FailureKind.RESOLVE: "has no address in DNS",
     FailureKind.CONNECT: "cannot be reached",
-    FailureKind.TLS: "no encryption that can be trusted",
-    FailureKind.GREETING: "greets with a refusal",
+    FailureKind.TLS: "has no TLS that can be trusted",
+    FailureKind.GREETING: "refuses the connection",
     FailureKind.LOGIN: "refuses the login",
-    FailureKind.LOCAL: "this machine is out of file descriptors",
+    FailureKind.LOCAL: "cannot be reached: this machine is out of file descriptors",
 }
 
 
