@@ -125,7 +125,7 @@ def test_slots_are_what_consumers_can_use_of_the_connections_that_are_left() -> 
     assert found.headline == "The number of connections that the relay accepts."
     assert found.reasons[0] == "13 of 15 connections for 23s more: refuses the login with 535 5.7.8 (no)."
     assert found.reasons[1] == "2 are left, with 8 slots; a mail holds one for 161ms, so they can send at most 50/s."
-    assert found.advice[0].startswith("Put the right password where smtp.password_file points")
+    assert found.advice[0].startswith("Write the right password to smtp.password_file")
 
 
 @pytest.mark.parametrize(
