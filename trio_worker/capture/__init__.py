@@ -1,1 +1,1 @@
-"""The relay of a developer's machine and of all tests: strict, keeps what it gets, and misbehaves on demand."""
+"""The mail catcher, a relay for development and tests: strict, keeps all mails, and injects faults on demand."""

@@ -1,4 +1,4 @@
-"""Pure. What the catcher caught, which rules its clients broke, and what a session asks its server to do."""
+"""Pure. Actions that a session asks its server to do, caught mails, and violations of the clients."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from attrs import field, frozen
 
 @frozen
 class CaughtMail:
-    """One accepted mail: its envelope, its exact content, and how it came.
+    """One accepted mail: its envelope, its exact content, and how it was sent.
 
-    ``content`` holds the octets of the message with the transparency dots of DATA removed. ``parameters`` are those of
-    MAIL, keys in capitals. ``user`` is the name that logged in, if any.
+    ``content``: the octets of the message, without the doubled dots of DATA. ``parameters``: those of MAIL, keys in
+    capitals. ``user``: the name that logged in, if any.
     """
 
     sender: str
@@ -27,7 +27,7 @@ class CaughtMail:
 
 @frozen
 class Violation:
-    """A rule that a client broke: ``rule`` names the section of an RFC, ``what`` says how, without any content."""
+    """A rule that a client broke: ``rule`` is the section of an RFC, ``what`` says how, without any content."""
 
     rule: str
     what: str
@@ -43,21 +43,21 @@ class Send:
 
 @frozen
 class DelayReplies:
-    """Let what follows leave no sooner than ``seconds`` after the input that led to it was read."""
+    """Send the following replies at least ``seconds`` after the input that caused them was read."""
 
     seconds: float
 
 
 @frozen
 class Keep:
-    """Store this mail before anything that follows is done: a 250 is a promise."""
+    """Store this mail before the following actions are done: the 250 is a promise."""
 
     mail: CaughtMail
 
 
 @frozen
 class LoginTried:
-    """A login was decided."""
+    """A client tried to log in."""
 
     user: str
     accepted: bool
@@ -65,22 +65,22 @@ class LoginTried:
 
 @frozen
 class StartTls:
-    """Start the TLS handshake as its server, then say `ServerSession.tls_started`."""
+    """Do the TLS handshake as the server, then call `ServerSession.tls_started`."""
 
 
 @frozen
 class Close:
-    """End the connection in order, so that the replies already sent arrive."""
+    """Close the connection so that all replies arrive."""
 
 
 @frozen
 class Drop:
-    """Abort the connection with a reset."""
+    """Reset the connection."""
 
 
 @frozen
 class Stall:
-    """Never say anything again; without ``reads`` stop reading too, so that the client's writes block."""
+    """Never reply again; without ``reads`` stop reading too, so that the client's writes block."""
 
     reads: bool = True
 

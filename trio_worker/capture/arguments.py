@@ -1,4 +1,4 @@
-"""Pure. The arguments of MAIL and RCPT, read as strictly as RFC 5321 section 4.1.2 writes them."""
+"""Pure. Parses the arguments of MAIL and RCPT, strictly by the grammar of RFC 5321 section 4.1.2."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAME = re.compile(rf"{_DOMAIN}|{_LITERAL}", re.ASCII)
 
 @cache
 def _path(pattern: str) -> re.Pattern[str]:
-    """Compile a pattern when it is first wanted: over all of Unicode that takes as long as a tenth of the start."""
+    """Compile a pattern at its first use: with all of Unicode that takes as long as a tenth of the start."""
     return re.compile(pattern, re.DOTALL)
 
 
@@ -34,8 +34,8 @@ LOCAL_PART_MOST = 64
 DOMAIN_MOST = 255
 PATH_MOST = 256
 
-# The parameters of MAIL that are understood, each with the extension that brings it.
-_BROUGHT_BY = {"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "AUTH": "AUTH"}
+# The known parameters of MAIL, each with its extension.
+_EXTENSION_OF = {"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "AUTH": "AUTH"}
 _VALUES = {
     "SIZE": re.compile(r"[0-9]{1,20}"),  # RFC 1870 section 4
     "BODY": re.compile(r"7BIT|8BITMIME", re.IGNORECASE),  # RFC 6152 section 2; BINARYMIME is not offered
@@ -47,7 +47,7 @@ _SECTIONS = {"SIZE": "RFC 1870 4", "BODY": "RFC 6152 2", "SMTPUTF8": "RFC 6531 3
 
 @frozen
 class MailArguments:
-    """What MAIL or RCPT named: an address (empty for the null sender) and its parameters, keys in capitals."""
+    """The arguments of MAIL or RCPT: the address (empty: null sender) and the parameters, keys in capitals."""
 
     address: str
     parameters: dict[str, str]
@@ -55,7 +55,7 @@ class MailArguments:
 
 @frozen
 class RefusedArgument:
-    """Why an argument was refused, and the rule it broke."""
+    """The reply to a wrong argument, and the rule that it breaks."""
 
     reply: ServerReply
     rule: str
@@ -63,12 +63,12 @@ class RefusedArgument:
 
 
 def is_host_name(name: bytes) -> bool:
-    """Tell whether this may follow EHLO: a domain or an address literal (RFC 5321 section 4.1.1.1)."""
+    """Whether this is a valid argument of EHLO: a domain or an address literal (RFC 5321 section 4.1.1.1)."""
     return name.isascii() and _NAME.fullmatch(name.decode("ascii")) is not None
 
 
 def read_mail(argument: bytes, offered: frozenset[str]) -> MailArguments | RefusedArgument:
-    """Read what follows ``MAIL``; ``offered`` are the extensions in force."""
+    """Parse the argument of MAIL; ``offered`` are the extensions in force."""
     text = _text(argument)
     found = _path(_FROM).fullmatch(text) if text is not None else None
     if found is None:
@@ -87,7 +87,7 @@ def read_mail(argument: bytes, offered: frozenset[str]) -> MailArguments | Refus
 
 
 def read_rcpt(argument: bytes, *, utf8: bool) -> MailArguments | RefusedArgument:
-    """Read what follows ``RCPT``; ``utf8`` says that MAIL carried SMTPUTF8."""
+    """Parse the argument of RCPT; ``utf8``: whether MAIL had the parameter SMTPUTF8."""
     text = _text(argument)
     found = _path(_TO).fullmatch(text) if text is not None else None
     if found is None:
@@ -151,7 +151,7 @@ def _parameters(rest: str) -> dict[str, str] | RefusedArgument:
 
 def _wrong_parameter(parameters: dict[str, str], offered: frozenset[str]) -> RefusedArgument | None:
     for keyword, value in parameters.items():
-        if _BROUGHT_BY.get(keyword) not in offered:
+        if _EXTENSION_OF.get(keyword) not in offered:
             return RefusedArgument(
                 ServerReply(555, "5.5.4", f"Parameter {keyword[:20]} is not offered"),
                 "RFC 5321 4.1.1.11",

@@ -1,4 +1,4 @@
-"""Pure. The octets that have come and are not used yet, taken as lines, as the content of DATA, or by count."""
+"""Pure. Receive buffer: received octets, taken out as lines, as the content of DATA, or by count."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from enum import Enum
 
 from attrs import define, field
 
-# RFC 4954 section 4: no line of SMTP outside of content may be longer.
+# RFC 4954 section 4: no SMTP line outside of the content may be longer.
 LINE_MOST = 12288
 
 
 class Truncated(Enum):
-    """What was over its limit, so that only its end was kept."""
+    """What exceeded its limit, so that only its end was kept."""
 
     TOO_LONG = "a line over LINE_MOST"
     TOO_BIG = "content over twice its limit"
@@ -19,14 +19,14 @@ class Truncated(Enum):
 
 @define
 class ReceiveBuffer:
-    """A buffer that searches each octet about once, however the octets were cut."""
+    """A buffer that searches each octet about once, in whatever pieces they arrive."""
 
     octets: bytearray = field(factory=bytearray)
     _searched: int = field(default=0, init=False)
     _was_truncated: bool = field(default=False, init=False)
 
     def take_line(self) -> bytes | Truncated | None:
-        """Return the next line up to its LF, or None until it is whole."""
+        """Return the next line with its LF; None until it is complete."""
         end = self.octets.find(b"\n", self._searched)
         if end < 0:
             if len(self.octets) >= LINE_MOST:
@@ -38,10 +38,10 @@ class ReceiveBuffer:
         return Truncated.TOO_LONG if self._forget_truncation() or len(line) > LINE_MOST else line
 
     def take_content(self, limit_bytes: int) -> bytes | Truncated | None:
-        """Return the content up to its final dot, without it, or None until it is whole.
+        """Return the content before the final dot; None until it is complete.
 
-        Beyond ``limit_bytes`` (0: no limit) no more is kept than can still be accepted: the dots doubled for
-        transparency at most double the octets on their way.
+        With ``limit_bytes`` (0: no limit) at most twice as much is kept, because doubled dots can at most double
+        the number of octets.
         """
         is_empty = self.octets.startswith(b".\r\n") and not self._was_truncated
         end = -2 if is_empty else self.octets.find(b"\r\n.\r\n", self._searched)
@@ -50,14 +50,14 @@ class ReceiveBuffer:
                 self._was_truncated = True
             if self._was_truncated:
                 del self.octets[:-4]
-            self._searched = max(0, len(self.octets) - 4)  # a part of the five octets may be here
+            self._searched = max(0, len(self.octets) - 4)  # part of the five octets may be there already
             return None
         content = self._take(end + 2)
         del self.octets[:3]
         return Truncated.TOO_BIG if self._forget_truncation() else content
 
     def take_octets(self, most: int) -> bytes:
-        """Return as many octets as are here, at most ``most``."""
+        """Return the octets received, at most ``most`` of them."""
         return self._take(min(most, len(self.octets)))
 
     def _take(self, count: int) -> bytes:

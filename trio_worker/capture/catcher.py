@@ -1,4 +1,4 @@
-"""Trio. What a running catcher knows: the mails, the violations, who is connected; and how to wait for any of it."""
+"""Trio. A running catcher: its mails, violations and connections, and methods to wait for them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ COMMAND_LOGS_KEPT = 200
 
 @define(eq=False)
 class Catcher:
-    """A running catcher. All of it may be read at any time; only ``faults`` may be set.
+    """A running catcher. All attributes may be read at any time; only ``faults`` may be set.
 
-    ``total`` and `mails` are those of its store: an exact count, and the newest. ``problem`` says why the store last
-    refused a mail (its connection was then dropped without a reply).
+    ``total`` and `mails` are those of its store: an exact count, and the newest mails. ``problem`` is the last error of
+    the store (the connection of that mail was dropped without a reply).
     """
 
     host: str
@@ -51,7 +51,7 @@ class Catcher:
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """The rules that clients broke, the latest thousand."""
+        """The latest violations, at most `VIOLATIONS_KEPT`."""
         return tuple(self._violations)
 
     @property
@@ -74,23 +74,23 @@ class Catcher:
         self.chaos.put_in_force(faults)
 
     async def wait_until(self, is_so: Callable[[], bool]) -> None:
-        """Wait until ``is_so()``, which is asked after each input, opening and close. The caller bounds the wait."""
+        """Wait until ``is_so()`` is true, which is called after each input, connect and disconnect. Has no timeout."""
         await trio.lowlevel.checkpoint()
         while not is_so():
             await self._watchers.park()
 
     async def wait_for_mails(self, count: int) -> tuple[CaughtMail, ...]:
-        """Wait until ``count`` mails were caught in all; return the newest mails. The caller bounds the wait."""
+        """Wait until ``count`` mails in total were caught; return the newest mails. Has no timeout."""
         await self.wait_until(lambda: self.total >= count)
         return self.mails
 
     def drop_all(self) -> None:
-        """Abort every open connection with a reset."""
+        """Reset all open connections."""
         for connection in tuple(self._open.values()):
             connection.reset()
 
     def admit(self, connection: ClientConnection) -> None:
-        """For the server: a client has come."""
+        """Add a connection. Called by the server only."""
         connection_id = connection.session.connection_id
         self._open[connection_id] = connection
         self._command_logs[connection_id] = connection.session.commands
@@ -99,12 +99,12 @@ class Catcher:
         self._watchers.unpark_all()
 
     def forget(self, connection: ClientConnection) -> None:
-        """For the server: a client has gone."""
+        """Remove a connection. Called by the server only."""
         del self._open[connection.session.connection_id]
         self._watchers.unpark_all()
 
     async def note(self, actions: list[ServerAction]) -> bool:
-        """For the server: keep the mails, count the rest, before any reply goes out; False where the store failed."""
+        """Store mails and record the rest, before any reply is sent; False if the store failed. For the server only."""
         self._violations.extend(action for action in actions if isinstance(action, Violation))
         self.logins_tried += sum(isinstance(action, LoginTried) for action in actions)
         mails = [action.mail for action in actions if isinstance(action, Keep)]

@@ -1,21 +1,22 @@
-"""Pure. Faults that the catcher commits on purpose, stage by stage, and the words they are written in.
+"""Pure. Faults that the catcher injects on purpose, and the syntax in which they are written.
 
 A fault is ``stage=action`` with optional qualifiers; faults are separated by spaces or commas::
 
     rcpt=451:20%   data=drop   final=stall   mail=421:after5   auth=535:first3   every=delay-50ms
 
-Stages, in the order of a session: ``connect`` (the greeting), ``ehlo`` (HELO too), ``starttls``, ``auth`` (the verdict
-on a login), ``mail``, ``rcpt``, ``data`` (DATA or BDAT itself), ``body`` (as soon as content comes in), ``final``
-(after the dot or BDAT LAST), ``rset``, ``quit``; ``every`` is every reply.
+Stages, in the order of a session: ``connect`` (the greeting), ``ehlo`` (HELO too), ``starttls``, ``auth`` (the final
+reply to a login), ``mail``, ``rcpt``, ``data`` (DATA or BDAT itself), ``body`` (the first octets of the content),
+``final`` (after the dot or BDAT LAST), ``rset``, ``quit``; ``every`` is every reply.
 
-Actions: a reply code from 400 to 599, optionally with an enhanced code and a text (``550-5.1.1-No_such_user``); 421
-closes after it, and so does a refusal at ``body``, which comes while the client is still writing. ``drop`` resets the
-connection without a reply, ``accept-drop`` (``final`` only) keeps the mail first. ``stall`` never answers again, at
-``body`` it stops reading too. ``delay-50ms`` or ``delay-2s`` answers late; commands read as one group are late once.
+Actions: a reply code from 400 to 599, optionally with an enhanced code and a text (``550-5.1.1-No_such_user``). After
+421 the connection is closed, and also after a refusal at ``body``, which is sent while the client is still writing.
+``drop`` resets the connection without a reply, ``accept-drop`` (``final`` only) keeps the mail first. ``stall`` never
+replies again; at ``body`` it stops reading too. ``delay-50ms`` or ``delay-2s`` replies late; a group of commands that
+were read together is late once.
 
 Qualifiers: ``20%`` is a probability; ``every5`` is every fifth time and ``first3`` the first three times, counted over
-all connections since the faults were set; ``after5`` is from the sixth time on one connection. A fault applies where
-all its qualifiers do. Of several faults at one stage the first that applies is committed; delays apply besides.
+all connections since the faults were set; ``after5`` is from the sixth time on one connection. A fault applies if all
+its qualifiers do. Of several faults at one stage the first that applies is injected; delays are added to it.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ FAULT_STAGES: tuple[FaultStage, ...] = get_args(FaultStage)
 
 @frozen
 class Refuse:
-    """Answer with this reply instead."""
+    """Send this reply instead of the normal one."""
 
     reply: ServerReply
 
@@ -68,12 +69,12 @@ class AcceptThenDrop:
 
 @frozen
 class StallNow:
-    """Never answer again."""
+    """Never reply again."""
 
 
 @frozen
 class Delayed:
-    """Answer this much later."""
+    """Reply ``seconds`` later."""
 
     seconds: float
 
@@ -83,7 +84,7 @@ FaultAction: TypeAlias = Refuse | DropNow | AcceptThenDrop | StallNow | Delayed
 
 @frozen
 class InjectedFault:
-    """One fault: where, what, and when. 0 in ``every``, ``first`` and ``after`` means that it does not matter."""
+    """One fault: stage, action and qualifiers. 0 in ``every``, ``first`` and ``after``: no such qualifier."""
 
     stage: FaultStage
     action: FaultAction
@@ -95,14 +96,14 @@ class InjectedFault:
 
 @frozen
 class InjectedFaults:
-    """The faults in force, in the order written."""
+    """The faults in force, in the order in which they were written."""
 
     faults: tuple[InjectedFault, ...] = ()
 
 
 @frozen
 class FaultSyntax:
-    """Why a text could not be read as faults; ``place`` is the offset of the word at fault."""
+    """Why a text cannot be parsed as faults; ``place`` is the offset of the wrong word."""
 
     problem: str
     place: int
@@ -110,7 +111,7 @@ class FaultSyntax:
 
 NO_FAULTS = InjectedFaults()
 
-# What a relay would add to a bare code (RFC 3463); others get the general n.0.0.
+# The enhanced codes for codes written without one (RFC 3463); all others get n.0.0.
 _ENHANCED = {
     421: "4.3.2",
     432: "4.3.2",
@@ -135,7 +136,7 @@ _DEFAULT_TEXT = "Refused on purpose"
 
 
 def parse_faults(text: str) -> InjectedFaults | FaultSyntax:
-    """Read faults from the words in which the head of this module describes them; no words are no faults."""
+    """Parse faults in the syntax that the head of this module describes; an empty text has no faults."""
     faults = []
     for word in re.finditer(r"[^\s,]+", text):
         fault = _parse_fault(word[0])
@@ -146,7 +147,7 @@ def parse_faults(text: str) -> InjectedFaults | FaultSyntax:
 
 
 def scripted_fault(address: str) -> InjectedFault | None:
-    """Return the fault that a recipient asks for in its local part: ``rcpt-451@...``, ``final-550-5.7.1+tag@...``."""
+    """Return the fault that a recipient's local part requests: ``rcpt-451@...``, ``final-550-5.7.1+tag@...``."""
     found = _SCRIPTED.fullmatch(address)
     if found is None:
         return None
@@ -209,13 +210,13 @@ def _parse_qualifier(qualifier: str) -> tuple[str, float] | None:
 
 @define
 class SeededDice:
-    """Fair rolls in [0, 1) that the same ``seed`` repeats, on every Python."""
+    """Random numbers in [0, 1) that are the same for the same ``seed``, on every Python version."""
 
     seed: int
     rolled: int = 0
 
     def roll(self) -> float:
-        """Return the next roll."""
+        """Return the next number."""
         self.rolled += 1
         digest = hashlib.blake2b(f"{self.seed} {self.rolled}".encode(), digest_size=6).digest()
         return int.from_bytes(digest, "big") / 2**48
@@ -223,14 +224,14 @@ class SeededDice:
 
 @define
 class Chaos:
-    """The faults in force on every connection of one catcher; ``roll`` gives numbers in [0, 1)."""
+    """The faults in force on all connections of one catcher; ``roll`` returns random numbers in [0, 1)."""
 
     roll: Callable[[], float]
     faults: InjectedFaults = NO_FAULTS
     counts: Counter[FaultStage] = field(factory=Counter)
 
     def put_in_force(self, faults: InjectedFaults) -> None:
-        """Replace the faults; what is counted over all connections starts again."""
+        """Replace the faults; their counts over all connections start again."""
         self.faults = faults
         self.counts.clear()
 

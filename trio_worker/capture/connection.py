@@ -1,4 +1,4 @@
-"""Trio. One connection of the catcher: writes at once or late, TLS, and the ways to end it."""
+"""Trio. One client's connection to the catcher: writes with or without delay, TLS, and the ways to end it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from attrs import define, field
 from trio_worker.capture.session import ServerSession
 
 RECEIVE_BYTES = 64 * 1024
-# How long a client may take over a TLS handshake, and to read the last reply after we have closed our side.
+# How long a client may take for the TLS handshake, and for reading the last reply after we have closed our side.
 HANDSHAKE_SECONDS = 30
 LINGER_SECONDS = 2
-# A stall ends some day even if the client never gives up: longer than the 10 minutes of RFC 5321 section 4.5.3.2.6.
+# A stall ends even if the client never gives up; longer than the 10 minutes of RFC 5321 section 4.5.3.2.6.
 STALL_SECONDS = 900
 
 # SO_LINGER switched on with 0 seconds: closing resets the connection.
@@ -27,8 +27,8 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class ClientConnection:
     """A client's connection and its session.
 
-    ``stream`` is the TLS stream once there is one, ``tcp`` what is below. A reply that is due later waits in the
-    outbox, in order, while reading goes on: so a slow relay is as late for each group, whatever came before.
+    ``stream`` is the TLS stream if there is one, ``tcp`` the socket below it. A delayed reply waits in the outbox, in
+    order, while reading goes on: so each group of commands has the same delay, whatever came before it.
     """
 
     tcp: trio.SocketStream
@@ -44,11 +44,11 @@ class ClientConnection:
         self.stream = self.tcp
 
     async def receive(self) -> bytes:
-        """Return the next octets, empty at their end; raises trio.BrokenResourceError when the client vanished."""
+        """Return the next octets, empty at the end; raises trio.BrokenResourceError if the connection broke."""
         return bytes(await self.stream.receive_some(RECEIVE_BYTES))
 
     async def send(self, payload: bytes, due: float) -> None:
-        """Send octets, not before ``due`` on the trio clock; waits only for those that are due now."""
+        """Send octets, not before ``due`` on the trio clock; waits only if they are due now."""
         if not self._is_writing and due <= trio.current_time():
             await self.stream.send_all(payload)
             return
@@ -59,7 +59,7 @@ class ClientConnection:
             self.writers.start_soon(self._write_late)
 
     async def flush(self) -> None:
-        """Wait until all that is late has been sent, or could not be."""
+        """Wait until all delayed replies have been sent, or could not be."""
         if self._is_writing:
             await self._written.wait()
 
@@ -67,7 +67,7 @@ class ClientConnection:
         try:
             await self._write_outbox()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._outbox.clear()  # the reading side sees the same and ends the connection
+            self._outbox.clear()  # the task that reads sees the same and ends the connection
         finally:
             self._is_writing = False
             self._written.set()
@@ -80,7 +80,7 @@ class ClientConnection:
             await self.stream.send_all(payload)
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
-        """Do the handshake as the server; raises trio.BrokenResourceError where it fails or takes too long."""
+        """Do the handshake as the server; raises trio.BrokenResourceError if it fails or takes too long."""
         stream = trio.SSLStream(self.tcp, context, server_side=True)
         with trio.move_on_after(HANDSHAKE_SECONDS) as patience:
             await stream.do_handshake()
@@ -89,21 +89,21 @@ class ClientConnection:
         self.stream = stream
 
     async def close_in_order(self) -> bool:
-        """End our side and let the client read what was sent, for a while; tell whether it went on talking in clear.
+        """End our side and give the client time to read all replies; return whether it sent more without TLS.
 
-        Closing at once could reset the connection, and a reset takes unread replies with it.
+        Closing at once could reset the connection, and then unread replies are lost.
         """
-        went_on = False
+        sent_more = False
         with trio.move_on_after(LINGER_SECONDS):
             if isinstance(self.stream, trio.SSLStream):
                 await self.stream.unwrap()
             await self.tcp.send_eof()
             while await self.tcp.receive_some(RECEIVE_BYTES):
-                went_on = self.stream is self.tcp
-        return went_on
+                sent_more = self.stream is self.tcp
+        return sent_more
 
     async def stall(self, *, reads: bool) -> None:
-        """Say nothing more, until the client leaves."""
+        """Send nothing more, until the client disconnects."""
         with trio.move_on_after(STALL_SECONDS):
             if not reads:
                 await trio.sleep_forever()
@@ -111,7 +111,7 @@ class ClientConnection:
                 pass
 
     def reset(self) -> None:
-        """Abort the connection: the client sees a reset, whatever is under way here ends."""
+        """Reset the connection; all that this side is doing on it ends."""
         if self.tcp.socket.fileno() < 0:
             return
         self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -119,5 +119,5 @@ class ClientConnection:
         self.scope.cancel()
 
     def close_nowait(self) -> None:
-        """Close the socket; what was sent still goes out."""
+        """Close the socket; octets that were sent already still go out."""
         self.tcp.socket.close()

@@ -1,4 +1,4 @@
-"""Pure. The rules that the content of a mail must keep on its way, whether DATA or BDAT carried it."""
+"""Pure. Checks of a mail's content against the rules of SMTP, for DATA and BDAT."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ TEXT_LINE_MOST = 998
 
 @frozen
 class Flaw:
-    """A rule that the content broke."""
+    """A rule that the content breaks."""
 
     rule: str
     what: str
 
 
 def unstuff(transferred: bytes) -> bytes:
-    """Remove the transparency dots that DATA adds (RFC 5321 section 4.5.2); the final ``.CRLF`` is already gone."""
+    """Undo the dot stuffing of DATA (RFC 5321 section 4.5.2); the final ``.CRLF`` is removed already."""
     lines = transferred.replace(b"\r\n.", b"\r\n")
     return lines[1:] if lines.startswith(b".") else lines
 
 
 def stuffing_flaws(transferred: bytes) -> list[Flaw]:
-    """Find lines that begin with a single dot: whoever doubles dots never sends one."""
+    """Find lines that begin with a single dot: a client that doubles dots never sends one."""
     begins_single = transferred.startswith(b".") and not transferred.startswith(b"..")
     if begins_single or transferred.count(b"\r\n.") != transferred.count(b"\r\n.."):
         return [Flaw("RFC 5321 4.5.2", "a line that begins with a dot that was not doubled")]
@@ -31,7 +31,7 @@ def stuffing_flaws(transferred: bytes) -> list[Flaw]:
 
 
 def content_flaws(content: bytes, *, eight_bit: bool, utf8: bool) -> list[Flaw]:
-    """Check the content as a whole; ``eight_bit`` (BODY=8BITMIME) and ``utf8`` (SMTPUTF8) are what MAIL declared."""
+    """Check the whole content; ``eight_bit`` (BODY=8BITMIME) and ``utf8`` (SMTPUTF8) are the declarations of MAIL."""
     flaws = []
     pairs = content.count(b"\r\n")
     if content.count(b"\n") != pairs:

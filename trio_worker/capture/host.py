@@ -1,8 +1,8 @@
-"""Trio. Which process hosts the catcher of a folder, and the folder's chaos settings.
+"""Trio. Hosting of the catcher of a folder by one of several processes, and the folder's faults.
 
 The folder is a Maildir with two more files. ``host.lock`` is locked (flock) by the process that hosts the catcher, and
-names it; the others stand by and take over when the lock comes free, which it does however the host ends. ``chaos``
-holds faults in words; the host looks at it before each input, so that any shell can change them.
+has its pid and address; the others stand by and take over when the lock is free, which it is however the host ends.
+``chaos`` has faults as text; the host checks it before each input, so that they can be changed from any shell.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from trio_worker.capture.store import MaildirStore
 
 LOCK_FILE = "host.lock"
 CHAOS_FILE = "chaos"
-# How often a process that stands by tries the lock, and how long one that cannot listen waits to try again.
+# How often a process that stands by tries the lock, or tries to listen again.
 STAND_BY_SECONDS = 0.25
-# Longer than `read_host` can hold the lock.
+# Longer than `read_host` holds the lock.
 READ_HOST_SECONDS = 0.02
 
 
 @frozen
 class HostedBy:
-    """The process that hosts a catcher, and where that listens."""
+    """The process that hosts a catcher, and the catcher's address."""
 
     pid: int
     host: str
@@ -43,9 +43,9 @@ class HostedBy:
 
 @define(eq=False)
 class Hosting:
-    """The part of this process in hosting: ``catcher`` is None while it stands by.
+    """Whether this process hosts the catcher: ``catcher`` is None while it stands by.
 
-    ``problem`` says why a takeover failed last: the address was taken by another program in between.
+    ``problem``: why the last takeover failed, because another program had taken the address.
     """
 
     catcher: Catcher | None = None
@@ -54,7 +54,7 @@ class Hosting:
 
     @property
     def is_host(self) -> bool:
-        """Tell whether this process hosts the catcher."""
+        """Whether this process hosts the catcher."""
         return self.catcher is not None
 
     async def wait_until_host(self) -> Catcher:
@@ -65,7 +65,7 @@ class Hosting:
         return self.catcher
 
     def begin(self, catcher: Catcher) -> None:
-        """For the hosting task: the catcher is open."""
+        """Record that the catcher is open. Called by the hosting task only."""
         self.catcher, self.problem = catcher, None
         self._became_host.set()
 
@@ -74,30 +74,30 @@ class Hosting:
 async def host_catcher(options: CaptureOptions, credentials: tuple[str, str] | None = None) -> AsyncIterator[Hosting]:
     """Host the catcher of ``options.dir``, or stand by while another process does.
 
-    ``credentials`` (user, password) are the login that it lets in; without them it offers none.
-    When the block is entered somebody hosts it: this process, or the one that holds the lock. Leaving the block closes
-    the catcher, then frees the lock. Raises `CatcherPortTaken` where another program listens on the address, and
-    ValueError where ``options.listen`` is none.
+    ``credentials`` (user, password) are the login that it accepts; without them it offers none. When the block is
+    entered there is a host: this process, or the one that has the lock. At its end the catcher is closed and the lock
+    is freed. Raises `CatcherPortTaken` if another program listens on the address, and ValueError if ``options.listen``
+    is not an address.
     """
     host, port = split_listen(options.listen)
     folder = Path(options.dir)
     make_maildir(folder)
     hosting = Hosting()
     with _open_lock(folder) as lock:
-        place = _Place(folder, lock, host, port, credentials)
+        setup = _HostSetup(folder, lock, host, port, credentials)
         if await _try_lock_thrice(lock):
-            async with _open_hosted(place) as catcher:
+            async with _open_hosted(setup) as catcher:
                 hosting.begin(catcher)
                 yield hosting
             return
         async with trio.open_nursery() as standing_by:
-            standing_by.start_soon(_take_over, hosting, place)
+            standing_by.start_soon(_take_over, hosting, setup)
             yield hosting
             standing_by.cancel_scope.cancel()
 
 
 def read_host(folder: Path) -> HostedBy | None:
-    """Return who hosts the catcher of a folder, or None where nobody does."""
+    """Return the process that hosts the catcher of a folder; None if there is none."""
     try:
         lock = (folder / LOCK_FILE).open("r+b")
     except OSError:
@@ -110,9 +110,9 @@ def read_host(folder: Path) -> HostedBy | None:
 
 
 def write_chaos(folder: Path, text: str) -> FaultSyntax | None:
-    """Put faults in force for the catcher of a folder, or return what is wrong with ``text``; "" ends them.
+    """Set the faults of a folder's catcher, or return what is wrong with ``text``; "" ends them.
 
-    The file changes as a whole, so that the host never reads half of it. Blocks on the disk; raises OSError.
+    The file is replaced atomically, so that the host never reads half of it. Blocks on the disk; raises OSError.
     """
     faults = parse_faults(text)
     if isinstance(faults, FaultSyntax):
@@ -126,7 +126,7 @@ def write_chaos(folder: Path, text: str) -> FaultSyntax | None:
 
 
 def read_chaos(folder: Path) -> str:
-    """Return the faults in force for the catcher of a folder, in words, as they were written."""
+    """Return the faults of a folder's catcher, as they were written."""
     try:
         return (folder / CHAOS_FILE).read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
@@ -134,8 +134,8 @@ def read_chaos(folder: Path) -> str:
 
 
 @frozen
-class _Place:
-    """What a host needs: the folder, its lock (a file descriptor), where to listen, and the login to let in."""
+class _HostSetup:
+    """What hosting needs: the folder, its lock (a file descriptor), the address, and the login to accept."""
 
     folder: Path
     lock: int
@@ -146,14 +146,14 @@ class _Place:
 
 @define
 class _ChaosFile:
-    """Follows the chaos file of a folder; one that cannot be read as faults changes nothing."""
+    """Follows the chaos file of a folder; a file with a syntax error changes nothing."""
 
     folder: Path
     put_in_force: Callable[[InjectedFaults], None]
     _seen: tuple[int, int, int] | None = None
 
     def follow(self) -> None:
-        """Put the faults in force if the file has changed since the last time: one stat, a few microseconds."""
+        """Set the faults if the file has changed since the last call; costs one stat, a few microseconds."""
         try:
             status = (self.folder / CHAOS_FILE).stat()
             seen = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -167,38 +167,38 @@ class _ChaosFile:
             self.put_in_force(faults)
 
 
-async def _take_over(hosting: Hosting, place: _Place) -> None:
-    """Wait for the lock, then host until cancelled; a lock that is ours already is taken again at once."""
+async def _take_over(hosting: Hosting, setup: _HostSetup) -> None:
+    """Wait for the lock, then host until cancelled; a lock that this process has already is taken again at once."""
     while True:
-        if _try_lock_nowait(place.lock):
+        if _try_lock_nowait(setup.lock):
             try:
-                await _host_for_ever(hosting, place)
+                await _host_until_cancelled(hosting, setup)
             except CatcherPortTaken as problem:
                 hosting.problem = problem
         await trio.sleep(STAND_BY_SECONDS)
 
 
-async def _host_for_ever(hosting: Hosting, place: _Place) -> None:
-    async with _open_hosted(place) as catcher:
+async def _host_until_cancelled(hosting: Hosting, setup: _HostSetup) -> None:
+    async with _open_hosted(setup) as catcher:
         hosting.begin(catcher)
         await trio.sleep_forever()
 
 
 @asynccontextmanager
-async def _open_hosted(place: _Place) -> AsyncIterator[Catcher]:
-    """Open the catcher on a folder whose lock is ours, and write into the lock file where it listens."""
-    chaos_file = _ChaosFile(place.folder, lambda _: None)
+async def _open_hosted(setup: _HostSetup) -> AsyncIterator[Catcher]:
+    """Open the catcher on a folder that is locked, and write its pid and address into the lock file."""
+    chaos_file = _ChaosFile(setup.folder, lambda _: None)
     async with open_catcher(
-        host=place.host,
-        port=place.port,
-        store=MaildirStore(place.folder),
-        credentials=place.credentials,
+        host=setup.host,
+        port=setup.port,
+        store=MaildirStore(setup.folder),
+        credentials=setup.credentials,
         before_input=chaos_file.follow,
     ) as catcher:
         chaos_file.put_in_force = catcher.chaos.put_in_force
         chaos_file.follow()
-        os.ftruncate(place.lock, 0)
-        os.pwrite(place.lock, f"{os.getpid()} {catcher.host} {catcher.port}\n".encode(), 0)
+        os.ftruncate(setup.lock, 0)
+        os.pwrite(setup.lock, f"{os.getpid()} {catcher.host} {catcher.port}\n".encode(), 0)
         yield catcher
 
 
@@ -213,7 +213,7 @@ def _open_lock(folder: Path) -> Iterator[int]:
 
 
 async def _try_lock_thrice(lock: int) -> bool:
-    """Try the lock; `read_host`, which must take it for a moment to see that it is free, is no host to stand by for."""
+    """Try the lock up to three times: `read_host` in another process may have it for a moment."""
     for _ in range(2):
         if _try_lock_nowait(lock):
             return True

@@ -1,4 +1,4 @@
-"""Pure. The AUTH command of one connection, from its first line to the verdict."""
+"""Pure. The AUTH command of one connection, from its first line to its final reply."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _AUTH = re.compile(rb"([A-Za-z0-9_-]{1,20})(?: ([!-~]+))?")
 
 @define
 class Login:
-    """Answers AUTH and what follows it; tells the transaction who has logged in."""
+    """Handles AUTH and the lines after it; tells the transaction which user has logged in."""
 
     responder: Responder
     profile: ServerProfile
@@ -31,11 +31,11 @@ class Login:
 
     @property
     def is_under_way(self) -> bool:
-        """Tell whether the next line answers a challenge."""
+        """Whether the next line answers a challenge."""
         return self.exchange is not None
 
     def start(self, argument: bytes) -> None:
-        """Answer AUTH."""
+        """Handle AUTH."""
         found = _AUTH.fullmatch(argument)
         mechanism = found[1].decode().upper() if found is not None else ""
         if "AUTH" not in self.transaction.offered or self.profile.credentials is None:
@@ -55,7 +55,7 @@ class Login:
             self._go_on(begin(SaslExchange(mechanism, self.profile.credentials, challenge), found[2]))
 
     def take_answer(self, line: bytes) -> None:
-        """Take the line that answers the challenge; a lone ``*`` cancels (RFC 4954 section 4)."""
+        """Handle the line that answers the challenge; a lone ``*`` cancels the login (RFC 4954 section 4)."""
         exchange, self.exchange = self.exchange, None
         if exchange is None or line == b"*":
             self.responder.reply(ServerReply(501, "5.7.0", "Login cancelled"))

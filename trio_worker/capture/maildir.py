@@ -1,8 +1,7 @@
-"""Edge. The folder of the catcher: a Maildir whose files begin with the envelope, written and read by any process.
+"""Edge. The Maildir of the catcher, whose files begin with the envelope; any process may write and read it.
 
-Nothing here awaits. A file is written below ``tmp`` and renamed into ``new``, so a reader never sees half of it. Its
-first lines are headers of ours, the last of which gives the octets of the original message: these end the file, byte
-for byte as they came.
+Nothing here awaits. A file is written in ``tmp`` and renamed into ``new``, so a reader never sees half of it. Its first
+lines are headers of ours; the last of them has the size of the original message, which follows unchanged.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _TO = b"X-Envelope-To: "
 _OCTETS = b"X-Capture-Octets: "
 _FOLDERS = ("new", "cur")
 _MARK_OF_FLAGS = ":2,"
-# The envelope of a thousand recipients and any sane header section; a summary must not read whole attachments.
+# Enough for an envelope with a thousand recipients and the headers; a summary must not read whole attachments.
 HEADERS_READ_BYTES = 512 * 1024
 
 _numbers = itertools.count(1)
@@ -37,7 +36,7 @@ _numbers = itertools.count(1)
 
 @frozen
 class CaughtSummary:
-    """One line of the list of caught mails. ``at`` is in UTC, ``size_bytes`` that of the original message."""
+    """One line in the list of caught mails. ``at`` is in UTC, ``size_bytes`` the size of the original message."""
 
     key: str
     at: datetime
@@ -48,7 +47,7 @@ class CaughtSummary:
 
 
 def make_maildir(folder: Path) -> None:
-    """Make the folders of a Maildir where they are missing, readable by their owner only."""
+    """Make the folders of a Maildir if they are missing, readable by their owner only."""
     for name in ("", "tmp", "new", "cur"):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -64,9 +63,9 @@ def write_mails(folder: Path, mails: Sequence[CaughtMail]) -> None:
 
 
 def list_caught(folder: Path, newest: int | None = None) -> list[CaughtSummary]:
-    """Return caught mails, oldest first: all, or so many of the newest, and then no other one is read.
+    """Return caught mails, oldest first: all, or only the ``newest`` ones, and then the others are not read.
 
-    A folder that does not exist holds none. Blocks on the disk.
+    A missing folder has none. Blocks on the disk.
     """
     paths = sorted(_paths(folder), key=_key)
     summaries = map(_summary, paths if newest is None else paths[max(0, len(paths) - newest) :])
@@ -79,7 +78,7 @@ def count_caught(folder: Path) -> int:
 
 
 def read_caught(folder: Path, key: str) -> bytes | None:
-    """Return the original octets of one mail, or None where no mail has this key. Blocks on the disk."""
+    """Return the original octets of one mail, or None if no mail has this key. Blocks on the disk."""
     for path in _paths(folder):
         if _key(path) == key:
             return _original(path.read_bytes())
@@ -114,12 +113,12 @@ def _paths(folder: Path) -> list[Path]:
 
 
 def _key(path: Path) -> str:
-    """Return the name without the flags that a mail reader adds when it moves a mail to ``cur``."""
+    """Return the file name without the flags that a mail program adds when it moves a mail to ``cur``."""
     return path.name.partition(_MARK_OF_FLAGS)[0]
 
 
 def _split(stored: bytes) -> tuple[list[bytes], int] | None:
-    """Return our own lines and where the original begins, or None for a file that is none of ours."""
+    """Return our header lines and the offset of the original; None for a file that the catcher has not written."""
     end = stored.find(b"\r\n" + _OCTETS)
     if not stored.startswith(_FROM) or end < 0:
         return None
@@ -136,7 +135,7 @@ def _summary(path: Path) -> CaughtSummary | None:
     try:
         stored, size_bytes, at = _peek(path)
     except OSError:
-        return None  # somebody cleared it, or a mail reader moved it, since the folder was read
+        return None  # it was cleared, or moved by a mail program, after the folder was listed
     lines, begin = _split(stored) or ([], 0)
     return CaughtSummary(
         key=_key(path),
@@ -160,7 +159,7 @@ def _addresses(lines: list[bytes], name: bytes) -> tuple[str, ...]:
 
 
 def _subject(message: bytes) -> str:
-    """Return the subject, decoded, without the control characters that a terminal would obey."""
+    """Return the decoded subject, with spaces for control characters."""
     headers = message.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
     try:
         subject = str(BytesHeaderParser(policy=modern_policy).parsebytes(headers)["Subject"] or "")

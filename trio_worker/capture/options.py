@@ -1,4 +1,4 @@
-"""Pure. What the configuration says of the mail catcher: here, so that a worker without one does not load it."""
+"""Pure. Options of the mail catcher. A module by itself, so that a worker without a catcher does not load it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trio_worker.option import option
 
 @frozen
 class CaptureOptions:
-    """The mail catcher: where it listens and what it keeps."""
+    """Address and folder of the mail catcher (config section ``[capture]``)."""
 
     listen: str = option(
         "", "Address and port of the mail catcher, for example 127.0.0.1:1025; empty: no mail catcher."
@@ -20,7 +20,7 @@ class CaptureOptions:
 
 
 def split_listen(listen: str) -> tuple[str, int]:
-    """Return host and port of ``127.0.0.1:1025``, ``[::1]:1025`` or ``localhost:1025``; else ValueError."""
+    """Split ``127.0.0.1:1025``, ``[::1]:1025`` or ``localhost:1025`` into host and port; else ValueError."""
     host, colon, port = listen.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
         raise ValueError(f"capture.listen is an address and a port, such as 127.0.0.1:1025, not {listen!r}")

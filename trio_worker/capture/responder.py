@@ -1,4 +1,4 @@
-"""Pure. What a session says: replies, violations and faults become one list of actions for each input."""
+"""Pure. Collects the server's actions for one input: replies, recorded violations, injected faults."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SERVICE_CLOSES = 421
 
 @define
 class Responder:
-    """Collects the actions of one connection; replies that follow each other become one `Send`.
+    """The actions of one connection; replies without another action between them become one `Send`.
 
-    ``has_ended`` says that nothing more will be answered: the connection closes, is dropped or stalls.
+    ``has_ended``: there are no more replies, because the connection closes, is dropped or stalls.
     """
 
     chaos: Chaos
@@ -47,12 +47,12 @@ class Responder:
         self.add(Violation(rule, what, self.connection_id))
 
     def refuse(self, reply: ServerReply, rule: str, what: str) -> None:
-        """Record the broken rule, and answer."""
+        """Record the violation and send the reply."""
         self.record_violation(rule, what)
         self.reply(reply)
 
     def add(self, action: ServerAction) -> None:
-        """Add one action after what was said before it."""
+        """Add one action after the replies so far."""
         if self._unsent:
             self._actions.append(Send(bytes(self._unsent)))
             self._unsent.clear()
@@ -64,24 +64,24 @@ class Responder:
         self.has_ended = True
 
     def delay(self, seconds: float) -> None:
-        """Make what follows late, counted from the reading of this input: the longest delay of a group counts alone."""
+        """Delay the following replies, counted from the read of the input; of a group only the longest delay counts."""
         if seconds > self._late_seconds:
             self._late_seconds = seconds
             self.add(DelayReplies(seconds))
 
     def next_fault(self, stage: FaultStage) -> tuple[float, FaultAction | None]:
-        """Count that ``stage`` was reached; return the delay in seconds and the action that its faults decide."""
+        """Count that ``stage`` was reached; return the delay in seconds and the action of the faults due there."""
         self._reached[stage] += 1
         return self.chaos.decide(stage, self._reached[stage])
 
     def inject_fault_at(self, stage: FaultStage) -> bool:
-        """Commit the fault due at ``stage``; True where it takes the place of the normal reply."""
+        """Apply the fault that is due at ``stage``, if any; return whether it replaces the normal reply."""
         late_seconds, action = self.next_fault(stage)
         self.delay(late_seconds)
         return action is not None and self.apply_fault(action)
 
     def apply_fault(self, action: FaultAction) -> bool:
-        """Commit one fault; True where it takes the place of the normal reply."""
+        """Apply one fault; return whether it replaces the normal reply."""
         match action:
             case Refuse(reply):
                 self.reply(reply)
@@ -97,7 +97,7 @@ class Responder:
         return True
 
     def take(self) -> list[ServerAction]:
-        """Return the actions collected since the last time, and forget them and their delays."""
+        """Return the actions collected since the last call, and start again without a delay."""
         if self._unsent:
             self._actions.append(Send(bytes(self._unsent)))
             self._unsent.clear()

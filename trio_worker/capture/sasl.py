@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 @frozen
 class SaslExchange:
-    """A login under way: its mechanism, the challenge of CRAM-MD5, and what LOGIN has told so far."""
+    """The state of a login: its mechanism, the challenge of CRAM-MD5, and the user that LOGIN has sent."""
 
     mechanism: str
     credentials: tuple[str, str]
@@ -21,7 +21,7 @@ class SaslExchange:
 
 @frozen
 class SendChallenge:
-    """Send this challenge, go on with this exchange."""
+    """Send this challenge and go on with this exchange."""
 
     challenge: bytes
     exchange: SaslExchange
@@ -29,7 +29,7 @@ class SendChallenge:
 
 @frozen
 class CredentialsChecked:
-    """The client has said who it is, and whether that is true."""
+    """The client has sent its credentials; ``accepted``: whether they are right."""
 
     user: str
     accepted: bool
@@ -37,13 +37,13 @@ class CredentialsChecked:
 
 @frozen
 class MalformedResponse:
-    """The client's words do not fit the mechanism."""
+    """The client's response does not fit the mechanism."""
 
     what: str
 
 
 def begin(exchange: SaslExchange, initial: bytes | None) -> SendChallenge | CredentialsChecked | MalformedResponse:
-    """Begin with the initial response of AUTH, still in base64, or None where there was none (RFC 4954 section 4)."""
+    """Begin with the initial response of AUTH, in base64, or None if there was none (RFC 4954 section 4)."""
     if initial is None:
         opening = {"PLAIN": b"", "LOGIN": b"Username:", "CRAM-MD5": exchange.challenge}
         return SendChallenge(opening[exchange.mechanism], exchange)
@@ -53,7 +53,7 @@ def begin(exchange: SaslExchange, initial: bytes | None) -> SendChallenge | Cred
 
 
 def answer(exchange: SaslExchange, response: bytes) -> SendChallenge | CredentialsChecked | MalformedResponse:
-    """Take the client's answer, still in base64."""
+    """Take the client's response, in base64."""
     try:
         words = base64.b64decode(response, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):

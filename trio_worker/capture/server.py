@@ -1,4 +1,4 @@
-"""Trio. The server of the mail catcher: listens, and does for each connection what its session asks."""
+"""Trio. The server of the mail catcher: listens, and performs the actions of each connection's session."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from trio_worker.capture.session import ServerSession
 from trio_worker.capture.store import MemoryStore, Store
 
 SIZE_LIMIT_BYTES = 10 * 1024 * 1024
-# Connections that wait to be accepted: a burst of clients must not meet a full queue.
+# Connections that may wait to be accepted: enough for a burst of clients.
 BACKLOG = 1024
 
 
 @define
 class CatcherPortTaken(Exception):  # noqa: N818 - it says what happened, in the words of the message
-    """Something else listens on the catcher's address already."""
+    """Another program listens on the catcher's address already."""
 
     host: str
     port: int
@@ -48,7 +48,7 @@ class CatcherPortTaken(Exception):  # noqa: N818 - it says what happened, in the
 
 
 @asynccontextmanager
-async def open_catcher(  # noqa: PLR0913 - each names one property of the relay to play; most callers name one
+async def open_catcher(  # noqa: PLR0913 - each is one property of the relay to play; most callers give one
     *,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -66,14 +66,14 @@ async def open_catcher(  # noqa: PLR0913 - each names one property of the relay 
     seed: int = 0,
     before_input: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Catcher]:
-    """Listen and catch mails until the block is left; then every connection is closed, without ceremony.
+    """Listen and catch mails for the block; at its end every connection is closed at once.
 
-    ``port`` 0 takes a free one, `Catcher.port` says which. ``store`` is a `MemoryStore` unless given. ``extensions``
+    ``port`` 0 means any free one; `Catcher.port` says which. ``store`` is a `MemoryStore` by default. ``extensions``
     are the EHLO keywords offered; STARTTLS only with a ``tls`` context, AUTH only with ``credentials`` (user,
-    password), and before TLS only where ``auth_in_clear``, by default where there is no TLS to be had. ``seed`` sets
-    the dice of the ``faults``. ``before_input`` is called before anything that came is looked at.
+    password), and without TLS only if ``auth_in_clear``, by default if there is no ``tls``. ``seed`` is that of the
+    random numbers for ``faults``. ``before_input`` is called before each input is processed.
 
-    Raises `CatcherPortTaken`, or OSError where the address cannot be listened on for another reason.
+    Raises `CatcherPortTaken`, or OSError if it cannot listen for another reason.
     """
     if implicit_tls and tls is None:
         raise ValueError("implicit_tls needs a tls context")
@@ -92,8 +92,8 @@ async def open_catcher(  # noqa: PLR0913 - each names one property of the relay 
     bound_port = listeners[0].socket.getsockname()[1]
     catcher = Catcher(host, bound_port, profile, MemoryStore() if store is None else store, chaos)
     async with trio.open_nursery() as connections:
-        door = _Door(catcher, tls, implicit_tls, before_input, connections)
-        connections.start_soon(trio.serve_listeners, door.serve, listeners)
+        handler = _ConnectionHandler(catcher, tls, implicit_tls, before_input, connections)
+        connections.start_soon(trio.serve_listeners, handler.serve, listeners)
         yield catcher
         connections.cancel_scope.cancel()
 
@@ -105,7 +105,7 @@ async def _listen(host: str, port: int) -> list[trio.SocketListener]:
         if problem.errno == errno.EADDRINUSE:
             raise CatcherPortTaken(host, port) from problem
         raise
-    if port == 0:  # a name with several addresses would get several ports
+    if port == 0:  # a host name with several addresses would get several ports
         for surplus in listeners[1:]:
             surplus.socket.close()
         del listeners[1:]
@@ -113,8 +113,8 @@ async def _listen(host: str, port: int) -> list[trio.SocketListener]:
 
 
 @define(eq=False)
-class _Door:
-    """Where clients come in: what a connection needs besides its catcher."""
+class _ConnectionHandler:
+    """Serves the connections of one catcher."""
 
     catcher: Catcher
     tls: ssl.SSLContext | None
@@ -123,7 +123,7 @@ class _Door:
     writers: trio.Nursery
 
     async def serve(self, tcp: trio.SocketStream) -> None:
-        """Serve one client to its end; a client that vanishes is no error."""
+        """Serve one client until it disconnects; a broken connection is no error."""
         catcher = self.catcher
         catcher.connections_opened += 1
         session = ServerSession(catcher.profile, catcher.chaos, catcher.connections_opened, tls=self.implicit_tls)
@@ -149,7 +149,7 @@ class _Door:
             actions = connection.session.receive(received)
 
     async def _perform(self, connection: ClientConnection, actions: list[ServerAction]) -> bool:
-        """Do what the session asks, in order; False at the end of the conversation."""
+        """Perform the actions of the session in order; return False if the connection ended."""
         read_at = due = trio.current_time()
         if not await self.catcher.note(actions):
             connection.reset()
@@ -170,7 +170,7 @@ class _Door:
         return True
 
     async def _turn(self, connection: ClientConnection, action: StartTls | Close | Drop | Stall) -> bool:
-        """Start TLS, or end the connection; False where it ended."""
+        """Start TLS, or end the connection; return False if it ended."""
         match action:
             case StartTls():
                 await connection.start_tls(self._certified())
@@ -188,7 +188,7 @@ class _Door:
         return False
 
     def _certified(self) -> ssl.SSLContext:
-        """Return the TLS context; without one TLS is never offered, so that asking for it is a bug."""
+        """Return the TLS context. Without one TLS is never offered, so this is not called (else RuntimeError)."""
         if self.tls is None:
             raise RuntimeError("TLS was started without a context")
         return self.tls

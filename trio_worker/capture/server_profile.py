@@ -1,4 +1,4 @@
-"""Pure. What the catcher offers in its reply to EHLO, and the replies it is made of."""
+"""Pure. Profile of the server that the catcher plays: extensions, limits, the reply to EHLO; and replies as such."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ MECHANISMS = ("CRAM-MD5", "LOGIN", "PLAIN")
 
 @frozen
 class ServerReply:
-    """One reply of one line. ``enhanced`` may be empty: 3yz replies, for one, have none (RFC 2034 section 4)."""
+    """One reply of one line. ``enhanced`` may be empty: 3yz replies, for example, have none (RFC 2034 section 4)."""
 
     code: int
     enhanced: str
     text: str
 
     def encode(self, *, with_enhanced: bool) -> bytes:
-        """Return the reply as it goes over the wire."""
+        """Return the octets of the reply."""
         status = f"{self.enhanced} " if self.enhanced and with_enhanced else ""
         return f"{self.code} {status}{self.text}\r\n".encode()
 
 
 @frozen
 class ServerProfile:
-    """The relay that is being played.
+    """The capabilities and rules of the relay that the catcher plays.
 
-    ``extensions`` are the EHLO keywords it may name; STARTTLS is named only where ``has_tls``, AUTH only where there
-    are ``credentials`` (user, password) and the way is safe enough: under TLS, or in clear where ``auth_in_clear``.
-    ``size_limit_bytes`` 0 means no limit. ``accepts_data_without_recipients`` plays a relay that answers 354 although
-    every recipient was refused, as RFC 2920 section 3.1 permits; such a mail is refused after its dot.
+    ``extensions``: the EHLO keywords that it offers; STARTTLS only with ``has_tls``, AUTH only with ``credentials``
+    (user, password), and without TLS only with ``auth_in_clear``. ``size_limit_bytes``: 0 for no limit.
+    ``accepts_data_without_recipients``: reply 354 to DATA although all recipients were refused, as RFC 2920 section 3.1
+    permits; the mail is then refused after its dot.
     """
 
     hostname: str = "localhost"
@@ -46,7 +46,7 @@ class ServerProfile:
 
 
 def offered_now(profile: ServerProfile, *, tls: bool) -> frozenset[str]:
-    """Return the extensions in force on a connection that has, or has not, TLS."""
+    """Return the extensions that are offered on a connection with or without TLS."""
     offered = profile.extensions
     if tls or not profile.has_tls:
         offered -= {"STARTTLS"}
@@ -56,7 +56,7 @@ def offered_now(profile: ServerProfile, *, tls: bool) -> frozenset[str]:
 
 
 def ehlo_reply(profile: ServerProfile, offered: frozenset[str]) -> bytes:
-    """Return the whole reply to EHLO, of several lines where anything is offered."""
+    """Return the whole reply to EHLO, with a line for each extension."""
     values = {"SIZE": str(profile.size_limit_bytes), "AUTH": " ".join(profile.mechanisms)}
     lines = [profile.hostname, *(f"{keyword} {values.get(keyword, '')}".rstrip() for keyword in sorted(offered))]
     return "".join(f"250{'-' if line is not lines[-1] else ' '}{line}\r\n" for line in lines).encode()

@@ -29,13 +29,13 @@ from trio_worker.capture.transaction import TOO_BIG, Chunk, MailTransaction
 
 Expecting: TypeAlias = Literal["command", "answer", "content", "chunk"]
 
-# RFC 5321 section 4.5.3.1.4, with the CRLF, and what each extension adds to MAIL: RFC 1870 section 3,
-# RFC 6152 section 2, RFC 6531 section 3.4, RFC 4954 section 3.
+# Limit of a command line with its CRLF (RFC 5321 section 4.5.3.1.4), and what each extension adds to MAIL
+# (RFC 1870 section 3, RFC 6152 section 2, RFC 6531 section 3.4, RFC 4954 section 3).
 COMMAND_MOST = 512
 MAIL_ALLOWANCES = {"SIZE": 26, "8BITMIME": 17, "SMTPUTF8": 10, "AUTH": 500}
 
-# RFC 2920 section 3.1; a command of an extension is among them unless the extension says otherwise. BDAT may stand
-# anywhere, and STARTTLS and QUIT look at what follows them in their own way.
+# Commands that must be the last of a pipelined group: RFC 2920 section 3.1, and those of extensions that do not allow
+# more. BDAT may be anywhere in a group; STARTTLS and QUIT have rules for the input after them.
 LAST_IN_GROUP = frozenset({"EHLO", "HELO", "DATA", "VRFY", "EXPN", "HELP", "NOOP", "AUTH"})
 ALLOWED_BEFORE_EHLO = frozenset({"EHLO", "HELO", "NOOP", "RSET", "QUIT", "VRFY", "EXPN", "HELP", "STARTTLS"})
 VERBS = LAST_IN_GROUP | {"STARTTLS", "MAIL", "RCPT", "BDAT", "RSET", "QUIT"}
@@ -49,7 +49,7 @@ _BDAT = re.compile(rb"([0-9]{1,18})( LAST)?", re.IGNORECASE)
 class ServerSession:
     """The server's side of one connection.
 
-    Say `open` once, then `receive` for what comes, then after a `StartTls` action and its handshake `tls_started`.
+    Call `open` once, then `receive` for all input, and `tls_started` after a `StartTls` action and its handshake.
     ``commands`` are the latest verbs, for tests and displays.
     """
 
@@ -73,7 +73,7 @@ class ServerSession:
         self._begin_again(kept=0)
 
     def open(self) -> list[ServerAction]:
-        """Greet the client."""
+        """Greet the client; return what to do, in order."""
         if not self._responder.inject_fault_at("every") and not self._responder.inject_fault_at("connect"):
             self._responder.send(f"220 {self.profile.hostname} ESMTP mail catcher\r\n".encode())
         else:
@@ -94,7 +94,7 @@ class ServerSession:
         return self._responder.take()
 
     def tls_started(self) -> None:
-        """Begin again under TLS: what was said in clear counts no more (RFC 3207 section 4.2)."""
+        """Start again with TLS; forget what came before it (RFC 3207 section 4.2)."""
         self.tls = True
         self._is_greeted = False
         self._responder.with_enhanced = False
@@ -105,7 +105,7 @@ class ServerSession:
         self._login = Login(self._responder, self.profile, self._transaction)
 
     def _advance(self) -> bool:
-        """Take one line, message or chunk; False where more octets are needed."""
+        """Process one line, message or chunk; return False if more octets are needed."""
         match self._expecting:
             case "command" | "answer":
                 return self._take_line()
@@ -192,13 +192,13 @@ class ServerSession:
         return COMMAND_MOST + sum(octets for extension, octets in MAIL_ALLOWANCES.items() if extension in offered)
 
     def _may_be_followed(self, verb: str, argument: bytes) -> bool:
-        """Tell whether input may have been sent before the reply to this command."""
+        """Whether the client may send more before the reply to this command."""
         if verb in {"BDAT", "STARTTLS", "QUIT"}:
             return True
         if "PIPELINING" not in self._transaction.offered:
             return False
         if verb == "AUTH":
-            # RFC 4954 section 3: a mechanism that one message completes may be followed.
+            # RFC 4954 section 3: more may follow if the mechanism needs only one message.
             return argument.upper().startswith(b"PLAIN ")
         return verb not in LAST_IN_GROUP
 
@@ -326,7 +326,7 @@ class ServerSession:
         return True
 
     def _bdat(self, argument: bytes) -> None:
-        """Take BDAT. Where its octets cannot be told from commands, nothing is safe but to close."""
+        """Handle BDAT. If its octets cannot be told apart from commands, the connection must be closed."""
         found = _BDAT.fullmatch(argument)
         if "CHUNKING" not in self._transaction.offered:
             self._responder.refuse(

@@ -1,4 +1,4 @@
-"""Trio. Where caught mails are kept: in memory, or in a Maildir that other processes read."""
+"""Trio. Stores for caught mails: in memory, or in a Maildir that other processes read."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ NEWEST_KEPT = 500
 
 
 class Store(Protocol):
-    """Keeps mails. ``mails`` are the newest of them, oldest first; ``total`` counts all that were kept."""
+    """A store of mails. ``mails``: the newest of them, oldest first; ``total``: the number of all that were stored."""
 
     @property
     def mails(self) -> tuple[CaughtMail, ...]:
-        """The newest mails that are still at hand."""
+        """The newest mails."""
 
     @property
     def total(self) -> int:
-        """How many mails were kept since the store was made."""
+        """How many mails were stored since the store was made."""
 
     async def keep(self, mails: Sequence[CaughtMail]) -> None:
-        """Keep mails in order. May raise OSError; what a cancel leaves behind is kept, but not counted."""
+        """Store mails in order. May raise OSError. After a cancel some may be stored but not counted."""
 
 
 @define(eq=False)
 class MemoryStore:
-    """Keeps the ``most`` newest mails in memory and counts all of them."""
+    """Stores the ``most`` newest mails in memory and counts all of them."""
 
     most: int = NEWEST_KEPT
     total: int = field(default=0, init=False)
@@ -51,21 +51,21 @@ class MemoryStore:
         return tuple(self._newest)
 
     async def keep(self, mails: Sequence[CaughtMail]) -> None:
-        """Keep mails; never waits."""
+        """Store mails; never waits."""
         self.keep_nowait(mails)
 
     def keep_nowait(self, mails: Sequence[CaughtMail]) -> None:
-        """Keep mails."""
+        """Store mails."""
         self._newest.extend(mails)
         self.total += len(mails)
 
 
 @define(eq=False)
 class MaildirStore:
-    """Keeps mails in the Maildir ``folder``, one thread for all mails that came in one read; the newest in memory too.
+    """Stores mails in the Maildir ``folder``, in one thread call for all mails of one input; the newest in memory too.
 
-    The thread is there for the disk that is slow for once: nobody else's connection waits for it. Nothing is fsynced, a
-    catcher promises no more than its process. The folder is made, readable by its owner only.
+    With a thread the other connections do not wait for a slow disk. Nothing is fsynced: mails need to survive the
+    process, not the machine. The folder is made, readable by its owner only.
     """
 
     folder: Path
@@ -86,6 +86,6 @@ class MaildirStore:
         return self._memory.total
 
     async def keep(self, mails: Sequence[CaughtMail]) -> None:
-        """Write mails to the Maildir; OSError where that fails."""
+        """Write mails to the Maildir; OSError if that fails."""
         await trio.to_thread.run_sync(write_mails, self.folder, mails, limiter=self._threads)
         self._memory.keep_nowait(mails)

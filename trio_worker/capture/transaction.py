@@ -1,8 +1,7 @@
-"""Pure. One mail transaction after another on a connection: MAIL, RCPT, DATA or BDAT, and the verdict on the content.
+"""Pure. The mail transactions of a connection, one after another: MAIL, RCPT, DATA or BDAT, and the final reply.
 
-A BDAT that was refused leaves the old sender standing, as some servers do (RFC 3030 section 2 calls the state
-indeterminate): a client that does not send RSET then has its next MAIL refused as nested. The end of DATA clears the
-transaction whatever its reply.
+After a refused BDAT the old sender remains, as on some servers (RFC 3030 section 2 calls the state indeterminate): if
+the client does not send RSET, its next MAIL is refused. The end of DATA ends the transaction whatever the reply is.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from trio_worker.capture.responder import Responder
     from trio_worker.capture.server_profile import ServerProfile
 
-# RFC 5321 section 4.5.3.1.8 wants at least 100; this is as many as common servers take.
+# RFC 5321 section 4.5.3.1.8 demands at least 100; common servers take this many.
 RECIPIENTS_MOST = 1000
 
 _MAIL_FIRST = ServerReply(503, "5.5.1", "MAIL first")
@@ -33,7 +32,7 @@ TOO_BIG = ServerReply(552, "5.3.4", "Message too big")
 
 @define
 class Chunk:
-    """One BDAT on its way: octets still to come, and the reply if it was refused (they are swallowed all the same)."""
+    """One BDAT whose octets are being received; ``refusal``: the reply if it was refused (the octets are dropped)."""
 
     octets_due: int
     is_last: bool
@@ -43,7 +42,7 @@ class Chunk:
 
 @define
 class MailTransaction:
-    """The transaction that stands on a connection; ``sender`` is None where none does."""
+    """The current transaction of a connection; ``sender`` is None if there is none."""
 
     responder: Responder
     profile: ServerProfile
@@ -65,7 +64,7 @@ class MailTransaction:
 
     @property
     def size_limit_bytes(self) -> int:
-        """The announced limit of a message, 0 where none is."""
+        """The announced limit of a message; 0 for no limit."""
         return self.profile.size_limit_bytes if "SIZE" in self.offered else 0
 
     def reset(self) -> None:
@@ -76,7 +75,7 @@ class MailTransaction:
         self.mail_was_tried = self.rcpt_was_tried = self.last_was_refused = False
 
     def mail(self, argument: bytes) -> None:
-        """Answer MAIL."""
+        """Handle MAIL."""
         if self.chunk_was_refused:
             self.responder.refuse(_RSET_FIRST, "RFC 3030 2", "MAIL after a refused BDAT, without RSET")
             return
@@ -101,7 +100,7 @@ class MailTransaction:
         self.responder.reply(ServerReply(250, "2.1.0", "Sender ok"))
 
     def rcpt(self, argument: bytes) -> None:
-        """Answer RCPT."""
+        """Handle RCPT."""
         if self.sender is None:
             self._refuse_unless_pipelined(
                 _MAIL_FIRST, "RFC 5321 4.1.4", "RCPT before MAIL", excused=self.mail_was_tried
@@ -130,7 +129,7 @@ class MailTransaction:
         self.responder.reply(ServerReply(250, "2.1.5", "Recipient ok"))
 
     def data(self) -> bool:
-        """Answer DATA; True where content follows."""
+        """Handle DATA; return whether content follows."""
         if self.sender is None:
             self._refuse_unless_pipelined(
                 _MAIL_FIRST, "RFC 5321 4.1.4", "DATA before MAIL", excused=self.mail_was_tried
@@ -151,7 +150,7 @@ class MailTransaction:
         return True
 
     def begin_chunk(self, octets: int, *, is_last: bool) -> Chunk:
-        """Take a BDAT whose octets follow; its reply is due after them. The responder may have ended: then none is."""
+        """Handle BDAT; its reply is due after its octets, unless the responder has ended."""
         chunk = Chunk(octets, is_last, self._chunk_refusal(octets))
         self.bdat_was_seen = True
         if chunk.refusal is not None:
@@ -167,7 +166,7 @@ class MailTransaction:
         return chunk
 
     def begin_body(self) -> None:
-        """Notice the first octets of content of a transaction: the stage ``body``. The responder may end."""
+        """Handle the first octets of the content: faults of the stage ``body``, which may end the responder."""
         if self.body_has_begun:
             return
         self.body_has_begun = True
@@ -186,7 +185,7 @@ class MailTransaction:
                 self.responder.apply_fault(action)
 
     def end_chunk(self, chunk: Chunk, *, is_answered: bool) -> None:
-        """Answer a BDAT whose octets are all here, unless a fault has done so already (``is_answered``)."""
+        """Reply to a BDAT whose octets have all come, unless a fault has replied already (``is_answered``)."""
         self.responder.delay(chunk.late_seconds)
         if chunk.refusal is None and not is_answered:
             self._accept_chunk(chunk)
@@ -204,7 +203,7 @@ class MailTransaction:
             self.responder.reply(ServerReply(250, "2.0.0", "Chunk ok"))
 
     def finish(self, content: bytes, flaws: list[Flaw], *, used_bdat: bool) -> None:
-        """Judge a whole message and answer for it; ``flaws`` are those found in how it was transferred."""
+        """Check a whole message and send the final reply; ``flaws`` are those found in its transfer."""
         refusal = self._content_refusal(content, flaws)
         late_seconds, action = (0.0, None) if refusal is not None else self._next_fault("final")
         self.responder.delay(late_seconds)
@@ -277,7 +276,7 @@ class MailTransaction:
         return ServerReply(554, "5.6.0", f"Refused: {flaws[0].what}") if flaws else None
 
     def _next_fault(self, stage: FaultStage) -> tuple[float, FaultAction | None]:
-        """Draw the fault of a stage; one that a recipient asked for goes before."""
+        """Return the delay and the fault of a stage; a fault that a recipient requested comes first."""
         late_seconds, action = self.responder.next_fault(stage)
         return late_seconds, self.scripted.get(stage, action)
 
@@ -289,7 +288,7 @@ class MailTransaction:
         self.responder.reply(reply)
 
     def _record_violation_unless_pipelined(self, rule: str, what: str, *, excused: bool) -> None:
-        """Blame a client that must have known; one that may pipeline is excused by what it tried in the same group."""
+        """Record a violation, unless the client could not know better: it pipelined the command before in one group."""
         if not (excused and "PIPELINING" in self.offered):
             self.responder.record_violation(rule, what)
 
