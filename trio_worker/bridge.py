@@ -1,8 +1,8 @@
-"""Trio. The only door to asyncio: the loop under the foreign libraries, and calls that a cancel cannot tear.
+"""Trio. Bridge to asyncio, for libraries that need it: runs its loop, and makes calls that a cancel does not break.
 
-A cancelled asyncio call has an unknown outcome, even when its result had already arrived. So a call here is shielded,
-and whoever wants it to end early makes it end, by aborting the transport it waits on; only one whose reply may be lost
-can be broken where it stands.
+A cancelled asyncio call has an unknown outcome, even if its result has already arrived. So the calls here are shielded.
+A caller that needs a call to end early aborts the transport that the call waits for; only a call whose reply may be
+lost can be cancelled directly.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import outcome
 import trio
 
 with warnings.catch_warnings():
-    # trio-asyncio 0.16 names asyncio.AbstractChildWatcher while it is imported on Python 3.12 and 3.13; an
-    # application whose tests make every warning an error must be able to import us.
+    # On Python 3.12 and 3.13 trio-asyncio 0.16 uses asyncio.AbstractChildWatcher when it is imported; an application
+    # whose tests turn warnings into errors must be able to import this package.
     warnings.filterwarnings("ignore", "'AbstractChildWatcher' is deprecated", DeprecationWarning)
     import trio_asyncio
 
@@ -33,9 +33,9 @@ Ts = TypeVarTuple("Ts")
 async def open_bridge(complain: Callable[[str], object]) -> AsyncIterator[None]:
     """Run the asyncio loop for the block.
 
-    ``complain`` is told of every future that nobody awaited and every client that was never closed; without it
-    trio-asyncio ends the process for any of them. Install the signal receiver before this: a KeyboardInterrupt raised
-    inside asyncio code would hang.
+    ``complain`` is called for each future that was not awaited and each client that was not closed; without it
+    trio-asyncio would end the process. Install the signal handlers before this: a KeyboardInterrupt raised inside
+    asyncio code would hang.
     """
 
     def note(_loop: asyncio.AbstractEventLoop, report: dict[str, Any]) -> None:
@@ -50,10 +50,10 @@ async def open_bridge(complain: Callable[[str], object]) -> AsyncIterator[None]:
 
 
 class _PromptFuture(asyncio.Future[Any]):
-    """A future whose end wakes the one trio task that waits for it at once.
+    """A future that, when done, wakes the trio task that waits for it at once.
 
-    An asyncio future tells of its end by the loop's queue: a round of trio's scheduler for the loop's task, and only
-    the next one for whoever waits. Redis is waited for twice between a push and the mail of an idle worker.
+    An asyncio future uses the loop's queue for that: one round of trio's scheduler for the loop's task, and another one
+    for the waiting task. An idle worker waits for Redis twice between a push and the mail.
     """
 
     waiting: trio.lowlevel.Task | None = None
@@ -72,7 +72,7 @@ class _PromptFuture(asyncio.Future[Any]):
         return is_cancelled
 
     async def wait(self) -> None:
-        """Wait until it is done; a cancel of the trio scope cancels it, and is raised if it ended by that."""
+        """Wait until it is done; a cancel of the trio scope cancels it, and is raised if that ended it."""
         raise_cancel: Any = None
 
         def give_up(raise_it: Any) -> trio.lowlevel.Abort:
@@ -93,11 +93,11 @@ class _PromptFuture(asyncio.Future[Any]):
 
 
 async def _follow(fd: int, handle: Any, wait_until_ready: Callable[[int], Awaitable[None]]) -> None:
-    """Have a transport read or write whenever its descriptor is ready.
+    """Call a transport's handler each time its file descriptor is ready.
 
-    trio-asyncio does the same, and each time waits until the loop has come to the end of its queue: more than all else
-    together that a small read costs. No transport needs that, for each reads or writes at once. What asks for a read by
-    `loop.sock_recv` and the like is called once more than needed, and does nothing then.
+    trio-asyncio does the same, but each time it then waits for the end of the loop's queue, which costs more than all
+    the rest of a small read. No transport needs that, since each reads or writes at once. Calls like `loop.sock_recv`
+    get one call more than needed, which does nothing.
     """
     with handle._scope:  # noqa: SLF001  trio-asyncio's own handle, made for this task
         while not handle.cancelled():
@@ -112,10 +112,10 @@ async def _follow(fd: int, handle: Any, wait_until_ready: Callable[[int], Awaita
 
 
 async def call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-    """Await an asyncio function to its end, whatever is cancelled around it.
+    """Await an asyncio function to its end, shielded from cancellation.
 
-    What it returns is the truth even when a cancel is pending: the caller acts on it before its next checkpoint. The
-    function must have a deadline of its own, or end when its transport is aborted.
+    The result is valid even if a cancel is pending: the caller must use it before its next checkpoint. The function
+    must have a timeout, or end when its transport is aborted.
     """
     with trio.CancelScope(shield=True):
         result: T = await trio_asyncio.aio_as_trio(function)(*args)
@@ -123,10 +123,10 @@ async def call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
 
 
 async def call_inline(function: Callable[[*Ts], Coroutine[Any, Any, T]], *args: *Ts) -> T:
-    """Await an asyncio function as `call` does, as a part of the task that calls: a third of the cost.
+    """Await an asyncio function as `call` does, but inside the calling task: a third of the cost.
 
-    The function has no task of asyncio, so it must do without what wants one: `asyncio.timeout`, for example. Scopes of
-    trio hold inside it.
+    The function has no asyncio task, so it must not use what needs one, such as `asyncio.timeout`. Trio's cancel scopes
+    work inside it.
     """
     with trio.CancelScope(shield=True):
         result: T = await _inline(function(*args))
@@ -134,10 +134,10 @@ async def call_inline(function: Callable[[*Ts], Coroutine[Any, Any, T]], *args: 
 
 
 async def call_breakable(function: Callable[[*Ts], Coroutine[Any, Any, T]], *args: *Ts) -> T:
-    """Await an asyncio function as `call_inline` does; a cancel cancels what it waits for, and is raised there.
+    """Await an asyncio function as `call_inline` does, but not shielded: a cancel is raised where it waits.
 
-    So it must be a call whose reply may be lost, and leave nothing half done behind when it is broken anywhere. Where a
-    cancel is there already it is not begun.
+    Only for a call whose reply may be lost, and which leaves nothing half done wherever it is cancelled. If a cancel is
+    pending the call does not begin.
     """
     await trio.lowlevel.checkpoint_if_cancelled()
     return await _inline(function(*args))
@@ -145,7 +145,7 @@ async def call_breakable(function: Callable[[*Ts], Coroutine[Any, Any, T]], *arg
 
 @types.coroutine
 def _inline(coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Drive a coroutine of asyncio, which waits for futures and yields None to let others go first."""
+    """Run an asyncio coroutine, which yields futures to wait for, or None to let other tasks run."""
     go_on: Callable[[Any], Any] = coroutine.send
     word: Any = None
     has_waited = False
@@ -155,13 +155,13 @@ def _inline(coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
         except StopIteration as end:
             result: T = end.value
             if not has_waited:
-                # A fake server answers at once; whoever asks it again and again must not keep everybody waiting.
+                # Without a wait, as with a fake server in tests, a loop of calls would block all other tasks.
                 yield from _over(None).__await__()
             return result
         has_waited = True
         try:
             word = yield from _over(awaited).__await__()
-        except BaseException as error:  # noqa: BLE001  thrown where it would have been raised
+        except BaseException as error:  # noqa: BLE001  raised again inside the coroutine
             go_on, word = coroutine.throw, error
         else:
             go_on = coroutine.send
@@ -173,16 +173,16 @@ async def _over(awaited: asyncio.Future[T] | None) -> T | None:
         return None
     if isinstance(awaited, _PromptFuture) and awaited.waiting is None:
         await awaited.wait()
-        return None  # whoever awaits it asks for the result itself
+        return None  # the coroutine gets the result from the future
     result: T = await trio_asyncio.run_aio_future(awaited)
     return result
 
 
 async def call_abortable(abort: Callable[[], object], function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-    """Await an asyncio function; a cancel calls ``abort``, which must make the function end soon.
+    """Await an asyncio function; on a cancel call ``abort``, which must make the function end soon.
 
-    Raises what the function raises. When it ended because of the cancel its result is dropped and Cancelled is raised,
-    so it must be a call whose reply may be lost.
+    Raises what the function raises. After a cancel its result is dropped and Cancelled is raised, so it must be a call
+    whose reply may be lost.
     """
     over = trio.Event()
 
@@ -191,7 +191,7 @@ async def call_abortable(abort: Callable[[], object], function: Callable[[*Ts], 
             await trio.sleep_forever()
         finally:
             with trio.CancelScope(shield=True):
-                # Again and again: the call may still be opening what the first abort found nothing of.
+                # Repeat it: the first abort may have come before the call had a transport.
                 while not over.is_set():
                     abort()
                     with trio.move_on_after(ABORT_AGAIN_SECONDS):
@@ -216,17 +216,17 @@ async def call_trio(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
 
 
 def waiting_bytes(transport: asyncio.WriteTransport) -> int:
-    """Return how much of what was written waits in this process still; under TLS cipher text is counted as it is."""
+    """Return how many bytes that were written are still in this process's buffers; with TLS, of cipher text."""
     waiting = transport.get_write_buffer_size()
     below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
     return waiting + (0 if below is None else below.get_write_buffer_size())
 
 
 def unsent_bytes(transport: asyncio.WriteTransport) -> int:
-    """Return how much of what was written surely waits in this process still, and would be dropped by an abort.
+    """Return how many bytes that were written are surely still in this process, and would be dropped by an abort.
 
-    Under TLS that is one byte as soon as anything waits: the last record is then incomplete, but how much plain text
-    the cipher text below stands for cannot be told, and a message must not be called unsent that may be out.
+    With TLS it is one byte if any are: the last record is then incomplete, but how much plain text is in the waiting
+    cipher text is unknown, and a message that may have been sent must not count as unsent.
     """
     waiting = waiting_bytes(transport)
     return waiting if getattr(transport, "_ssl_protocol", None) is None else min(1, waiting)

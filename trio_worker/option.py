@@ -1,4 +1,4 @@
-"""Pure. One configuration key: its default, its bounds and its sentence, kept beside the module that obeys it."""
+"""Pure. Declares a configuration key, with default, limits and help text, next to the code that uses it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ METADATA_KEY = "trio_worker.option"
 
 @frozen
 class Option:
-    """What the settings need to know of a key beyond its type.
+    """The properties of a configuration key besides its type.
 
     ``help_text`` is the sentence printed by the files in ``conf/``, by ``config explain`` and in the docs.
-    ``key`` is the name in the file where Python forbids it (``from``). ``minimum`` and ``maximum`` bound a number, both
-    inclusive; ``choices`` bounds a word. A ``secret`` is never printed; it may also come from ``<key>_file``.
+    ``key`` is the name in the file if Python does not allow it (``from``). ``minimum`` and ``maximum`` limit a number,
+    both inclusive; ``choices`` are the allowed texts. A ``secret`` is never printed; it may also come from
+    ``<key>_file``.
     """
 
     help_text: str
@@ -39,7 +40,7 @@ def option(
 ) -> Any:
     """Declare one attrs field of an option record together with its `Option`.
 
-    A mutable default (a dict) is given to every record as a fresh copy.
+    Every record gets its own copy of a mutable default (a dict).
     """
     metadata = {METADATA_KEY: Option(help_text, key, minimum, maximum, choices, secret)}
     if isinstance(default, dict):
@@ -48,6 +49,6 @@ def option(
 
 
 def option_of(attribute: attrs.Attribute[Any]) -> Option:
-    """Return the `Option` of one field of an option record; a field declared without one is a bug (KeyError)."""
+    """Return the `Option` of one field of an option record; KeyError for a field without one."""
     declared: Option = attribute.metadata[METADATA_KEY]
     return declared

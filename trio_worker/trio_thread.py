@@ -1,4 +1,4 @@
-"""Trio. A run of trio in a thread of its own, and blocking calls into it from threads that know no trio."""
+"""Trio. Runs trio in a separate thread, for blocking calls from threads without trio."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class TrioThreadOverError(RuntimeError):
-    """The run in the thread has ended, so it answers no call; its cause says why, if it did not end in order."""
+    """Trio's run in the thread has ended, so calls are refused; ``__cause__`` is the error that ended it, if any."""
 
 
 @define(eq=False)
@@ -28,7 +28,7 @@ class _Call:
     scope: trio.CancelScope = field(factory=trio.CancelScope)
 
     def refuse(self, error: BaseException | None) -> None:
-        """Answer that the run is over, unless there is an answer."""
+        """End the call with `TrioThreadOverError`, unless it has a result."""
         if not self.answer.done():
             over = TrioThreadOverError("the worker's thread has ended")
             over.__cause__ = error
@@ -37,7 +37,7 @@ class _Call:
 
 @define(eq=False)
 class TrioThread(Generic[Entered]):
-    """What runs in the thread; made by `open_trio_thread`, which also ends it."""
+    """The run of trio in the thread; made by `open_trio_thread`, which also ends it."""
 
     opening: Callable[[], AbstractAsyncContextManager[Entered]]
     entered: Future[Entered] = field(factory=Future)
@@ -57,8 +57,8 @@ class TrioThread(Generic[Entered]):
     def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Run an async function in the thread and return what it returns, or raise what it raises.
 
-        A Ctrl-C cancels the function and waits for its end, then is raised; a second one stops waiting. Raises
-        `TrioThreadOverError` when the run has ended, or ends meanwhile.
+        Ctrl-C cancels the function, waits for its end and is then raised; a second Ctrl-C ends the wait. Raises
+        `TrioThreadOverError` if the run has ended, or ends during the call.
         """
         call = _Call(function, args)
         try:
@@ -81,12 +81,12 @@ class TrioThread(Generic[Entered]):
                 try:
                     self._token.result().run_sync_soon(self._give.send_nowait, call)
                 except trio.RunFinishedError as error:
-                    # Trio has ended, and the thread is about to say so.
+                    # Trio has ended, and the thread will set `_is_over` next.
                     self._pending.discard(call)
                     call.refuse(error)
 
     def call_soon(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Run a function that does not await between the steps of the tasks in the thread; else as `call`."""
+        """Run a function that does not await in the thread, between the steps of its tasks; otherwise like `call`."""
 
         async def soon() -> T:
             await trio.lowlevel.checkpoint()
@@ -95,12 +95,12 @@ class TrioThread(Generic[Entered]):
         return self.call(soon)
 
     def end(self) -> None:
-        """Leave the context in the thread; a call that still runs is cancelled. Does not wait for it."""
+        """Leave the context in the thread, and cancel calls that still run. Does not wait for it."""
         with suppress(trio.RunFinishedError):
             self._token.result().run_sync_soon(self._leave)
 
     def run(self) -> None:
-        """Be the thread: run trio until `end`, and answer every call whatever happens."""
+        """Run trio until `end`, as the thread's function; every call gets a result or an error."""
         try:
             trio.run(self._main)
         except BaseException as error:  # noqa: BLE001  raised again by open_trio_thread, in the thread that waits
@@ -114,7 +114,7 @@ class TrioThread(Generic[Entered]):
 
     async def _main(self) -> None:
         self._token.set_result(trio.lowlevel.current_trio_token())
-        # No nursery around the opening: what it raises is to be raised as it is.
+        # No nursery around the opening, so that its exceptions are raised without a group.
         with self._opening_scope:
             async with self.opening() as entered, trio.open_nursery() as calls:
                 calls.start_soon(self._serve_all, calls)
@@ -128,7 +128,7 @@ class TrioThread(Generic[Entered]):
             self._opening_scope.cancel()
 
     async def _serve_all(self, calls: trio.Nursery) -> None:
-        # Not straight from run_sync_soon: a call must run in the context of the opening, which knows asyncio's loop.
+        # Not directly from run_sync_soon: a call must run in the context of the opening, which has asyncio's loop.
         async for call in self._take:
             calls.start_soon(self._serve, call)
 
@@ -136,7 +136,7 @@ class TrioThread(Generic[Entered]):
         try:
             with call.scope:
                 call.answer.set_result(await call.function(*call.args))
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  raised by `call`, who asked for it
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  raised by `call`
             call.answer.set_exception(error)
         finally:
             call.refuse(None)
@@ -147,10 +147,10 @@ class TrioThread(Generic[Entered]):
 def open_trio_thread(
     opening: Callable[[], AbstractAsyncContextManager[Entered]],
 ) -> Iterator[tuple[TrioThread[Entered], Entered]]:
-    """Run trio in a thread for the block, inside the async context that ``opening`` gives; blocks until it is entered.
+    """Run trio in a thread for the block, inside the async context of ``opening``; blocks until it is entered.
 
-    Leaving the block leaves that context, ends the thread, and raises what went wrong there. What raises while the
-    context is entered is raised here.
+    An exception on entering the context is raised here. The end of the block leaves the context, ends the thread, and
+    raises the error that ended it, if any.
     """
     run = TrioThread(opening)
     thread = threading.Thread(target=run.run, name="trio-worker", daemon=True)
