@@ -105,8 +105,8 @@ def read_host(folder: Path) -> HostedBy | None:
     with lock:
         if _try_lock_nowait(lock.fileno()):
             return None
-        words = lock.read().decode("ascii", "replace").split()
-    return HostedBy(int(words[0]), words[1], int(words[2])) if len(words) == 3 else None
+        fields = lock.read().decode("ascii", "replace").split()
+    return HostedBy(int(fields[0]), fields[1], int(fields[2])) if len(fields) == 3 else None
 
 
 def write_chaos(folder: Path, text: str) -> FaultSyntax | None:
@@ -150,18 +150,18 @@ class _ChaosFile:
 
     folder: Path
     put_in_force: Callable[[InjectedFaults], None]
-    _seen: tuple[int, int, int] | None = None
+    _signature: tuple[int, int, int] | None = None
 
     def follow(self) -> None:
         """Set the faults if the file has changed since the last call; costs one stat, a few microseconds."""
         try:
             status = (self.folder / CHAOS_FILE).stat()
-            seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+            signature = (status.st_ino, status.st_mtime_ns, status.st_size)
         except FileNotFoundError:
-            seen = None
-        if seen == self._seen:
+            signature = None
+        if signature == self._signature:
             return
-        self._seen = seen
+        self._signature = signature
         faults = parse_faults(read_chaos(self.folder))
         if isinstance(faults, InjectedFaults):
             self.put_in_force(faults)

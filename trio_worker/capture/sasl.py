@@ -55,31 +55,31 @@ def begin(exchange: SaslExchange, initial: bytes | None) -> SendChallenge | Cred
 def answer(exchange: SaslExchange, response: bytes) -> SendChallenge | CredentialsChecked | MalformedResponse:
     """Take the client's response, in base64."""
     try:
-        words = base64.b64decode(response, validate=True).decode()
+        text = base64.b64decode(response, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return MalformedResponse("an answer that is not base64 of UTF-8")
     match exchange.mechanism:
         case "PLAIN":
-            return _plain(exchange, words)
+            return _plain(exchange, text)
         case "CRAM-MD5":
-            return _cram_md5(exchange, words)
+            return _cram_md5(exchange, text)
         case _ if exchange.user is None:
-            return SendChallenge(b"Password:", evolve(exchange, user=words))
+            return SendChallenge(b"Password:", evolve(exchange, user=text))
         case _:
-            return CredentialsChecked(exchange.user, (exchange.user, words) == exchange.credentials)
+            return CredentialsChecked(exchange.user, (exchange.user, text) == exchange.credentials)
 
 
-def _plain(exchange: SaslExchange, words: str) -> CredentialsChecked | MalformedResponse:
+def _plain(exchange: SaslExchange, text: str) -> CredentialsChecked | MalformedResponse:
     """RFC 4616 section 2: an optional identity, NUL, the user, NUL, the password."""
-    parts = words.split("\0")
+    parts = text.split("\0")
     if len(parts) != 3:
         return MalformedResponse("a PLAIN message without exactly two NULs")
     return CredentialsChecked(parts[1], (parts[1], parts[2]) == exchange.credentials)
 
 
-def _cram_md5(exchange: SaslExchange, words: str) -> CredentialsChecked:
+def _cram_md5(exchange: SaslExchange, text: str) -> CredentialsChecked:
     """RFC 2195 section 2: the user, a space, the keyed digest of the challenge in lower-case hexadecimal."""
-    user, _, digest = words.rpartition(" ")
+    user, _, digest = text.rpartition(" ")
     expected_user, password = exchange.credentials
     expected = hmac.new(password.encode(), exchange.challenge, "md5").hexdigest()
     return CredentialsChecked(user, user == expected_user and hmac.compare_digest(digest.encode(), expected.encode()))

@@ -105,8 +105,8 @@ def _levels(value: Any) -> int:
     level = 0
     layer = [value]
     while layer and level <= MOST_LEVELS:
-        nested = [held for held in layer if isinstance(held, dict | list)]
-        layer = [inner for held in nested for inner in (held.values() if isinstance(held, dict) else held)]
+        nested = [each for each in layer if isinstance(each, dict | list)]
+        layer = [inner for each in nested for inner in (each.values() if isinstance(each, dict) else each)]
         level += bool(nested)
         if not nested:
             break
@@ -177,11 +177,11 @@ def _marked_float(digits: str) -> float | _Flaw:
 
 
 def _marked_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for name, _ in pairs:
-        seen[name] = seen.get(name, 0) + 1
+        counts[name] = counts.get(name, 0) + 1
     marked = _Doubled(pairs)
-    marked.names = tuple(name for name, times in seen.items() if times > 1)
+    marked.names = tuple(name for name, times in counts.items() if times > 1)
     return marked
 
 

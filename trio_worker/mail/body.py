@@ -44,7 +44,7 @@ class Texts:
         ]
         body = parts[0] if len(parts) == 1 else multipart_entity("alternative", f"{job_id}.a", parts)
         if self.attachments:
-            files = [attachment_entity(held.name, held.type, held.content) for held in self.attachments]
+            files = [attachment_entity(each.name, each.type, each.content) for each in self.attachments]
             body = multipart_entity("mixed", f"{job_id}.m", [body, *files])
         return body.as_bytes(header)
 

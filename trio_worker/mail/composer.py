@@ -161,11 +161,11 @@ class Composer:
         draft = _draft_of_message(content)
         mailboxes = (*draft.to, *draft.cc, *draft.bcc)
         shown = mailboxes if draft.reply_to is None else (*mailboxes, draft.reply_to)
-        words = "".join([f"{mailbox.name}{mailbox.address}" for mailbox in shown])
+        mailbox_text = "".join([f"{mailbox.name}{mailbox.address}" for mailbox in shown])
         # The last check before the header is written, for jobs that were not decoded; most texts are printable.
-        said = draft.subject + words
-        if not said.isprintable() and has_control_character(said):
-            return malformed("bad_header", _faults_of_header(draft.subject, words))
+        header_text = draft.subject + mailbox_text
+        if not header_text.isprintable() and has_control_character(header_text):
+            return malformed("bad_header", _faults_of_header(draft.subject, mailbox_text))
 
         message_id = f"<{job_id}@{self.message_id_domain}>"
         header = self._header(draft, message_id, int(at))
@@ -173,7 +173,7 @@ class Composer:
             self._envelope_from,
             _envelope_recipients(mailboxes),
             message_id,
-            self._needs_smtputf8 or (not words.isascii() and any(mailbox.needs_smtputf8 for mailbox in shown)),
+            self._needs_smtputf8 or (not mailbox_text.isascii() and any(mailbox.needs_smtputf8 for mailbox in shown)),
             job_id,
             header.encode(),
             draft.body,
@@ -188,9 +188,10 @@ class Composer:
         if isinstance(rendered, Fault):
             return malformed("template", [rendered])
         subject, recipient = rendered.subject, content.recipient
-        words = recipient.name + recipient.address
-        if not (subject + words).isprintable() and has_control_character(subject + words):
-            return malformed("bad_header", _faults_of_header(subject, words))
+        mailbox_text = recipient.name + recipient.address
+        header_text = subject + mailbox_text
+        if not header_text.isprintable() and has_control_character(header_text):
+            return malformed("bad_header", _faults_of_header(subject, mailbox_text))
         message_id = f"<{job_id}@{self.message_id_domain}>"
         header = "".join(
             (
@@ -304,10 +305,10 @@ def _draft_of_message(message: Message) -> Draft:
     )
 
 
-def _faults_of_header(subject: str, words: str) -> Iterator[Fault]:
+def _faults_of_header(subject: str, mailbox_text: str) -> Iterator[Fault]:
     if has_control_character(subject):
         yield Fault("subject", "contains a control character, or is more than one line")
-    if has_control_character(words):
+    if has_control_character(mailbox_text):
         yield Fault("recipient", "contains a control character")
 
 

@@ -29,9 +29,9 @@ def _rows(stats: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in stats.items():
         if isinstance(value, dict):
             yield from (
-                (f"{label(name)} / {label(inner)}", figure(held))
-                for inner, held in value.items()
-                if isinstance(held, str | int | float)
+                (f"{label(name)} / {label(inner)}", figure(nested))
+                for inner, nested in value.items()
+                if isinstance(nested, str | int | float)
             )
         elif isinstance(value, str | int | float):
             yield label(name), figure(value)

@@ -166,26 +166,26 @@ class RedisClient:
     ) -> tuple[RedisAnswer | Unavailable, RedisAnswer | Unavailable]:
         """Run two scripts one after the other in one round trip; return both answers."""
         self.calls += 1
-        began, words = trio.current_time(), []
+        began, commands = trio.current_time(), []
         for name, args in (first, second):
-            words.append(("EVALSHA", self.scripts[name].digest, len(keys), *keys, *args))
-        answers = await _caught(call_inline, _execute_all, self.client, words)
+            commands.append(("EVALSHA", self.scripts[name].digest, len(keys), *keys, *args))
+        answers = await _caught(call_inline, _execute_all, self.client, commands)
         if isinstance(answers, Unavailable):
             answers = [answers, answers]
         found = []
         for (name, args), answer in zip((first, second), answers, strict=True):
-            told = understand(answer) if isinstance(answer, Exception) else answer
-            if isinstance(told, Unavailable) and told.what.startswith("NOSCRIPT"):
-                told = await self.run_script(name, keys, *args)
-            found.append(self._noted(told, name, began))
+            result = understand(answer) if isinstance(answer, Exception) else answer
+            if isinstance(result, Unavailable) and result.what.startswith("NOSCRIPT"):
+                result = await self.run_script(name, keys, *args)
+            found.append(self._noted(result, name, began))
         return found[0], found[1]
 
-    async def command(self, *words: bytes | str | float) -> RedisAnswer | Unavailable:
+    async def command(self, *args: bytes | str | float) -> RedisAnswer | Unavailable:
         """Run one command that answers at once; redis-py converts some answers."""
         self.calls += 1
         began = trio.current_time()
-        answer = await _caught(call_inline, self.client.execute_command, *words)
-        return self._noted(answer, str(words[0]), began)
+        answer = await _caught(call_inline, self.client.execute_command, *args)
+        return self._noted(answer, str(args[0]), began)
 
     async def _run_script(
         self, call_by: Callable[..., Awaitable[Any]], name: str, keys: Sequence[str], args: Sequence[bytes | str | int]
@@ -197,11 +197,11 @@ class RedisClient:
         return answer
 
     async def _call(
-        self, call_by: Callable[..., Awaitable[Any]], doing: str, *words: bytes | str | float
+        self, call_by: Callable[..., Awaitable[Any]], doing: str, *args: bytes | str | float
     ) -> RedisAnswer | Unavailable:
         self.calls += 1
         began = trio.current_time()
-        return self._noted(await _caught(call_by, _execute, self.client, *words), doing, began)
+        return self._noted(await _caught(call_by, _execute, self.client, *args), doing, began)
 
     async def pipeline(
         self, commands: Sequence[Sequence[bytes | str | float]], doing: str = "pipeline", may_fail: int = 0
@@ -233,18 +233,18 @@ class RedisClient:
         If Redis does not know a script, the texts are sent and everything is run again: pass only what may be repeated.
         """
         scripts = [self.scripts[name] for name, _ in calls]
-        words = [
+        evals = [
             ("EVALSHA", script.digest, len(keys), *keys, *args)
             for script, (_, args) in zip(scripts, calls, strict=True)
         ]
         doing = scripts[-1].name if scripts else "pipeline"
-        answers = await self.pipeline([*words, *commands], doing, may_fail)
+        answers = await self.pipeline([*evals, *commands], doing, may_fail)
         if not isinstance(answers, Unavailable) or not answers.what.startswith("NOSCRIPT"):
             return answers
         loaded = await self.pipeline([("SCRIPT LOAD", script.text) for script in scripts])
         if isinstance(loaded, Unavailable):
             return loaded
-        return await self.pipeline([*words, *commands], doing, may_fail)
+        return await self.pipeline([*evals, *commands], doing, may_fail)
 
     async def wait(self, key: str, seconds: float) -> bool | Unavailable:
         """Wait until the list has an element, at most ``seconds`` (more than 0), without changing the list.
@@ -253,8 +253,8 @@ class RedisClient:
         connection.
         """
         self.calls += 1
-        words = ("BLMOVE", key, key, "LEFT", "LEFT", f"{seconds:.3f}")
-        head = self._noted(await _caught(call_breakable, _execute, self.waiter, *words))
+        command = ("BLMOVE", key, key, "LEFT", "LEFT", f"{seconds:.3f}")
+        head = self._noted(await _caught(call_breakable, _execute, self.waiter, *command))
         return head if isinstance(head, Unavailable) else head is not None
 
     def _noted(
@@ -362,9 +362,9 @@ def _settings_for_asking(settings: dict[str, Any], way: Way) -> dict[str, Any]:
     return {**kept, "socket_timeout": ASK_SECONDS, "socket_connect_timeout": ASK_SECONDS}
 
 
-async def _execute(client: Redis, *words: bytes | str | float) -> Any:
+async def _execute(client: Redis, *args: bytes | str | float) -> Any:
     """Run a command as `Redis.execute_command` does, but without its retries and conversions: half of the time."""
-    (answer,) = await _execute_all(client, (words,))
+    (answer,) = await _execute_all(client, (args,))
     if isinstance(answer, Exception):
         raise answer
     return answer
@@ -388,8 +388,8 @@ async def _execute_all(client: Redis, commands: Sequence[Sequence[bytes | str | 
 async def _ask(connection: Any, commands: Sequence[Sequence[bytes | str | float]]) -> list[Any]:
     """Do what `Rostered.ask` does over a connection of another class: one to a fake server in tests."""
     answers: list[Any] = []
-    for words in commands:
-        await connection.send_command(*words)
+    for command in commands:
+        await connection.send_command(*command)
         try:
             answers.append(await connection.read_response())
         except exceptions.ResponseError as refusal:

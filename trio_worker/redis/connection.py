@@ -91,7 +91,7 @@ class Rostered:
             self._has_deadline = True
             try:
                 await self.send_packed_command(
-                    b"".join([each for words in commands for each in self.pack_command(*words)])
+                    b"".join([each for command in commands for each in self.pack_command(*command)])
                 )
                 return [await self._answer_or_refusal() for _ in commands]
             finally:
@@ -207,12 +207,12 @@ async def _resolve(host: str) -> list[str]:
     return list(dict.fromkeys(str(address[4][0]) for address in found))
 
 
-async def ask_once(connection_class: type[Any], settings: dict[str, Any], node: Node, words: Sequence[str]) -> Any:
+async def ask_once(connection_class: type[Any], settings: dict[str, Any], node: Node, command: Sequence[str]) -> Any:
     """Send one command to one server over a connection that is closed afterwards; raises what redis-py raises."""
     connection = connection_class(host=node[0], port=node[1], **settings)
     try:
         await connection.connect()
-        await connection.send_command(*words)
+        await connection.send_command(*command)
         return await connection.read_response()
     finally:
         settings["roster"].discard(connection)

@@ -20,7 +20,7 @@ async def check_durability(client: RedisClient) -> list[DurabilityRisk] | Unavai
     info, (seconds, microseconds) = answers
     settings: dict[str, str] = {}
     for name in ("maxmemory-policy", "save", "appendfsync"):
-        told = await client.command("CONFIG", "GET", name)
-        if not isinstance(told, Unavailable):
-            settings |= info_fields(dict(pairs(told)))
+        answer = await client.command("CONFIG", "GET", name)
+        if not isinstance(answer, Unavailable):
+            settings |= info_fields(dict(pairs(answer)))
     return find_risks(info_fields(info), settings, int(seconds) + int(microseconds) / 1e6, our_time)

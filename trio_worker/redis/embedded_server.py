@@ -280,18 +280,18 @@ def wait_until_running(
 def probe_port(port: int, directory: Path) -> Running | ForeignProcess | NotRunning:
     """Ask the server on a port who it is; it is ours only if it works in exactly our directory."""
     try:
-        ping, setting, told = _ask(port)
+        ping, setting, info = _ask(port)
     except ConnectionRefusedError:
         return NotRunning()
     except (OSError, ValueError):
         return ForeignProcess("a program has it that does not answer as Redis does")
-    facts = dict(line.partition(":")[::2] for line in told.splitlines())
+    facts = dict(line.partition(":")[::2] for line in info.splitlines())
     name = "valkey" if "valkey_version" in facts else "redis"
     version = f"{name.title()} {facts.get(f'{name}_version', '')}".strip()
     works_in = setting.removeprefix("dir\n")
     if not _is_same(works_in, directory):
-        said = works_in if setting.startswith("-") else f"it works in {works_in}"
-        return ForeignProcess(f"another {version} server has it ({said})")
+        why = works_in if setting.startswith("-") else f"it works in {works_in}"
+        return ForeignProcess(f"another {version} server has it ({why})")
     return Running(port, int(facts.get("process_id", 0)), version, is_loading=ping.startswith("-LOADING"))
 
 

@@ -94,11 +94,11 @@ class Garbled:
 
 def reply_from(code: int, text: str, stage: Stage) -> Reply:
     """Make a reply from a code and its text, which is made printable and cut to `TEXT_LIMIT_CHARS` here."""
-    words = printable_line(text)
-    found = _ENHANCED.match(words)
+    line = printable_line(text)
+    found = _ENHANCED.match(line)
     if found is None or found[1] != str(code)[0]:
-        return Reply(code, words, stage)
-    return Reply(code, words[found.end() :].strip(), stage, found[0])
+        return Reply(code, line, stage)
+    return Reply(code, line[found.end() :].strip(), stage, found[0])
 
 
 # A relay sends the same few replies again and again.
@@ -122,10 +122,10 @@ def _acceptances(count: int) -> re.Pattern[bytes]:
 
 def printable_line(text: str) -> str:
     """Return ``text`` on one line, at most `TEXT_LIMIT_CHARS` long, with ``?`` for what is not printable."""
-    words = " ".join(text.split())[:TEXT_LIMIT_CHARS]
-    if words.isprintable():
-        return words
-    return "".join(char if char.isprintable() else "?" for char in words)
+    line = " ".join(text.split())[:TEXT_LIMIT_CHARS]
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 @define

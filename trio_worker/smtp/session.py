@@ -74,7 +74,7 @@ def certificate_ends_at(transport: asyncio.Transport) -> float | None:
     return ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else None
 
 
-def _tls_words(transport: object) -> str:
+def _tls_text(transport: object) -> str:
     if not isinstance(transport, asyncio.Transport):
         return ""
     ends_at = certificate_ends_at(transport)
@@ -174,8 +174,8 @@ class _Handshake:
             use_tls=implicit,
             tls_context=self.relay.tls,
         )
-        words = str(reply_from(greeting.code, greeting.message, Stage.GREETING))
-        self.on_step(Stage.GREETING, f"{_tls_words(smtp.transport)}; {words}" if implicit else words)
+        reply = str(reply_from(greeting.code, greeting.message, Stage.GREETING))
+        self.on_step(Stage.GREETING, f"{_tls_text(smtp.transport)}; {reply}" if implicit else reply)
         capabilities = await self._greet(smtp)
         if options.tls == "starttls":
             self.stage = Stage.STARTTLS
@@ -184,7 +184,7 @@ class _Handshake:
                     FailureKind.TLS, Stage.STARTTLS, "the relay offers no STARTTLS, and tls = starttls demands it"
                 )
             await smtp.starttls(tls_context=self.relay.tls, server_hostname=options.host)
-            self.on_step(Stage.STARTTLS, _tls_words(smtp.transport))
+            self.on_step(Stage.STARTTLS, _tls_text(smtp.transport))
             capabilities = await self._greet(smtp)
         if options.username:
             self.stage = Stage.AUTH
