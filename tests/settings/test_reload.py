@@ -10,7 +10,7 @@ from attrs import evolve
 from tests.support.pool import Opener, send, several
 from tests.support.workers import WorkerMaker
 from trio_worker.settings.reader import Settings
-from trio_worker.settings.reload import reread
+from trio_worker.settings.reload import changes_of
 from trio_worker.smtp.outcome import Accepted
 from trio_worker.smtp.pool import PoolOptions, open_pool
 from trio_worker.smtp.relay import RelayOptions, Timeouts
@@ -26,7 +26,7 @@ def test_limits_and_the_login_are_taken_and_named_without_secrets() -> None:
         smtp=RelayOptions(username="ann@example.com", password="new-secret"),
         smtp_pool=PoolOptions(max_size=3, min_idle=1),
     )
-    found = reread(BEFORE, after)
+    found = changes_of(BEFORE, after)
 
     assert found.settings == after
     assert set(found.taken) == {
@@ -44,7 +44,7 @@ def test_what_a_worker_is_built_around_waits_for_its_next_start() -> None:
     after = evolve(
         BEFORE, queue=evolve(BEFORE.queue, name="other", dead_limit=7), log=evolve(BEFORE.log, level="debug")
     )
-    found = reread(BEFORE, after)
+    found = changes_of(BEFORE, after)
 
     assert found.settings.queue == evolve(BEFORE.queue, dead_limit=7)
     assert found.settings.log == BEFORE.log

@@ -10,7 +10,7 @@ from attrs import define
 
 from trio_worker.fleet.report import Reporter
 from trio_worker.settings.reader import SettingFaults, Settings, digest_of
-from trio_worker.settings.reload import reread
+from trio_worker.settings.reload import changes_of
 from trio_worker.worker.events import SettingsRead
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Reload:
             worker.publish(SettingsRead(faults=faults))
             self.say(*(f"settings not taken: {fault}" for fault in faults))
             return
-        found = reread(self.settings, after)
+        found = changes_of(self.settings, after)
         self.settings = settings = found.settings
         worker.use_login(settings.smtp.username, settings.smtp.password)
         self.reporter.config = digest_of(settings)

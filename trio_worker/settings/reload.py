@@ -15,7 +15,7 @@ _AT_ONCE = frozenset({
 
 
 @frozen
-class Reread:
+class SettingsChange:
     """What became of settings that were read anew.
 
     ``settings`` are those in force from now on, ``taken`` says what changed in them, as ``key before -> after``, and
@@ -27,7 +27,7 @@ class Reread:
     waiting: tuple[str, ...]
 
 
-def reread(before: Settings, after: Settings) -> Reread:
+def changes_of(before: Settings, after: Settings) -> SettingsChange:
     """Return what of ``after`` a worker that runs with ``before`` takes over."""
     changed = [dotted for dotted in KEYS if value_of(before, dotted) != value_of(after, dotted)]
     taken = [dotted for dotted in changed if dotted in _AT_ONCE]
@@ -55,4 +55,4 @@ def reread(before: Settings, after: Settings) -> Reread:
     )
     waiting = [dotted for dotted in changed if dotted not in _AT_ONCE]
     waiting += ["mail.types"] if before.mail.types != after.mail.types else []
-    return Reread(in_force, words, tuple(waiting))
+    return SettingsChange(in_force, words, tuple(waiting))
