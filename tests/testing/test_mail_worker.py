@@ -75,7 +75,7 @@ def test_who_does_not_use_it_pays_nothing() -> None:
 REFUSED = {
     "settings={'smtp.pool.max_sze': 2}": "Did you mean smtp.pool.max_size?",
     "settings={'smtp.host': 'smtp.example.com'}": "smtp.host: a test's worker has its own",
-    "settings={'mail.template_dirs': ['nowhere']}": "nowhere is no folder",
+    "settings={'mail.template_dirs': ['nowhere']}": "nowhere is not a folder",
     "redis='rabbit'": "got redis='rabbit'",
     "setings={}": "got redis='valkey' and {'setings': {}}",
 }

@@ -62,18 +62,20 @@ METRICS_POLL_SECONDS = 5.0
 # What runs as long as the worker does, with a client of its Redis; it may end the worker by draining it.
 Alongside: TypeAlias = Callable[[Worker, RedisClient], Awaitable[None]]
 
-NoDashboard = Annotated[bool, Parameter(name=["--no-dashboard"], negative=(), help="Lines of text, no live screen.")]
+NoDashboard = Annotated[
+    bool, Parameter(name=["--no-dashboard"], negative=(), help="Print lines of text instead of the dashboard.")
+]
 
 
 async def run(
     *,
-    burst: Annotated[bool, Parameter(negative=(), help="End when nothing is waiting, leased or due.")] = False,
+    burst: Annotated[bool, Parameter(negative=(), help="Exit when no job is waiting, leased or due.")] = False,
     no_dashboard: NoDashboard = False,
     only_ascii: OnlyAscii = False,
-    queue: Annotated[str | None, Parameter(help="Name of the queue; else queue.name.")] = None,
+    queue: Annotated[str | None, Parameter(help="Name of the queue; default: queue.name.")] = None,
     config: ConfigFile = None,
 ) -> int:
-    """Run the worker until Ctrl-C or SIGTERM; press Ctrl-C again to hurry, a third time to leave at once."""
+    """Run a worker until Ctrl-C or SIGTERM. A second Ctrl-C hurries the drain, a third one exits at once."""
     flags = {} if queue is None else {"queue.name": queue}
     settings = load_settings(config, flags)
 

@@ -39,7 +39,7 @@ class Reload:
         if isinstance(after, SettingFaults):
             faults = tuple(map(str, after.faults))
             worker.publish(SettingsRead(faults=faults))
-            self.say(*(f"settings not taken: {fault}" for fault in faults))
+            self.say(*(f"settings not changed: {fault}" for fault in faults))
             return
         found = changes_of(self.settings, after)
         self.settings = settings = found.settings
@@ -49,9 +49,9 @@ class Reload:
             self.metrics.note_config(self.reporter.config)
         worker.use_limits(settings.number_workers, settings.queue, settings.smtp_pool, settings.retry)
         worker.publish(SettingsRead(found.taken, found.waiting))
-        self.say(f"settings read: {'; '.join(found.taken) or 'nothing new'}")
+        self.say(f"settings read: {'; '.join(found.taken) or 'no change'}")
         if found.waiting:
-            self.say(f"with the next start: {'; '.join(found.waiting)}")
+            self.say(f"after a restart: {'; '.join(found.waiting)}")
 
     async def follow_login(self) -> Never:
         """While the relay refuses the login, read whether it was changed: mail then waits no longer than needed."""

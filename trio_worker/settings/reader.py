@@ -1,6 +1,6 @@
-"""Edge. TOML, environment and flags become the option records of every module; all faults are told at once.
+"""Edge. Reads the settings from a TOML file, the environment and flags into option records; finds all faults at once.
 
-Order: flags, environment, file, default.
+A value is taken from the first of: flag, environment, file, default.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MOST_BITS = 63
 
 
 def config_path(given: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """Return the file to read: the one given, else TRIO_WORKER_CONFIG, else conf/dev.toml where there is one."""
+    """Return the file to read: the one given, else TRIO_WORKER_CONFIG, else conf/dev.toml if it exists."""
     if given is not None:
         return given
     named = environ.get(CONFIG_VARIABLE)
@@ -59,9 +59,9 @@ def read_settings(
     flags: Mapping[str, Any] | None = None,
     templates_from: Path | None = None,
 ) -> Settings | SettingFaults:
-    """Read the settings, or say everything that is wrong; never raises for any file or environment.
+    """Return the settings or all their faults; raises for no file and no environment.
 
-    ``templates_from`` is the folder that ``mail.template_dirs`` are relative to, in place of the working directory.
+    ``templates_from`` is the folder that ``mail.template_dirs`` are relative to, instead of the working directory.
     """
     reader = _Reader(environ, templates_from)
     given: dict[str, RawValue] = {}
@@ -86,7 +86,7 @@ def read_settings(
 
 
 class _Reader:
-    """Turns given values into records, collecting faults on the way."""
+    """Turns raw values into records, and collects their faults."""
 
     def __init__(self, environ: Mapping[str, str], templates_from: Path | None) -> None:
         self.environ = environ
@@ -128,7 +128,7 @@ class _Reader:
             self.faults.append(SettingFault(found.place, f"{dotted}: {value.what}"))
             return
         if key.option.secret and value == "":
-            return  # as in the files: empty means that it comes from elsewhere
+            return  # as in the files: an empty secret means that another source has it
         into[key.name] = value
         self.origins.places[dotted] = found.place
 
@@ -143,7 +143,7 @@ class _Reader:
         self._take(TYPE_KEYS[last], dotted, found, self._keep_type(name, found, types))
 
     def _keep_type(self, name: str, found: RawValue, types: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Return what is said of a type so far; its first place is kept for what is wrong with its name."""
+        """Return the values of an email type so far; its first place is kept, for a fault in its name."""
         self.origins.type_places.setdefault(name, found.place)
         return types.setdefault(name, {})
 
@@ -152,7 +152,7 @@ class _Reader:
     ) -> None:
         key = KEYS[dotted.removesuffix("_file")]
         if key.dotted in given and given[key.dotted].value not in ("", None):
-            what = f"{dotted} and {key.dotted} are both set: one secret, one place"
+            what = f"{dotted} and {key.dotted} are both set: set only one of them"
             self.faults.append(SettingFault(found.place, what))
         elif not isinstance(found.value, str):
             self.faults.append(SettingFault(found.place, f"{dotted}: must be a string"))
@@ -160,7 +160,7 @@ class _Reader:
             self._read_secret(key, Path(found.value), found.place, values)
 
     def _take_credentials(self, values: dict[str, dict[str, Any]]) -> None:
-        """Look where systemd puts credentials, for secrets that nothing else gives."""
+        """Read secrets that have no other source from the folder in which systemd puts credentials."""
         folder = self.environ.get(CREDENTIALS)
         for key in KEYS.values() if folder else ():
             path = Path(folder or "") / key.dotted.replace(".", "_")
@@ -173,7 +173,7 @@ class _Reader:
             self.faults.append(secret)
             return
         if is_read_by_others(path):
-            self.warnings.append(SettingFault(place, f"secret file {path} can be read by everybody: chmod o-r"))
+            self.warnings.append(SettingFault(place, f"secret file {path} can be read by all users: chmod o-r"))
         values[key.section][key.name] = secret
         self.origins.places[key.dotted] = place
 
@@ -202,7 +202,7 @@ def _converted(key: Key, found: RawValue) -> Converted | _Wrong:
     if not isinstance(value, str):
         return _Wrong("must be a string")
     if "\x00" in value:
-        return _Wrong("must not hold NUL")
+        return _Wrong("must not contain a NUL character")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
         return _Wrong("must be UTF-8")
     if key.option.choices and value not in key.option.choices:
@@ -215,7 +215,7 @@ def _number(key: Key, value: object, *, is_whole: bool) -> Converted | _Wrong:
     if isinstance(value, bool) or not isinstance(value, int | float) or (is_whole and not isinstance(value, int)):
         return _Wrong("must be a whole number" if is_whole else "must be a number")
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-        return _Wrong("is too large a number")
+        return _Wrong("is too large")
     if not math.isfinite(value):
         return _Wrong("must be a finite number")
     minimum, maximum = key.option.minimum, key.option.maximum
@@ -223,7 +223,7 @@ def _number(key: Key, value: object, *, is_whole: bool) -> Converted | _Wrong:
         return _Wrong(f"must be at least {minimum:g}")
     if maximum is not None and value > maximum:
         return _Wrong(f"must be at most {maximum:g}")
-    # Waits beyond a century are typing errors, and some clocks overflow on them.
+    # Durations beyond a century are typing errors, and some clocks overflow on them.
     if not is_whole and value > 4e9:
         return _Wrong("must be at most 4e9")
     return value if is_whole else float(value)
@@ -249,7 +249,7 @@ def _unknown(dotted: str) -> str:
 
 
 def suggest_key(dotted: str) -> str:
-    """Return ``. Did you mean ...?`` for a key that does not exist, or nothing."""
+    """Return ``. Did you mean ...?`` for an unknown key, or an empty string."""
     return suggestion(dotted, KEYS)
 
 

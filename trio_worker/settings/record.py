@@ -1,6 +1,6 @@
-"""Edge. The option records of all modules as one, and every key that may be set.
+"""Edge. `Settings`: the option records of all packages in one record, and the table of all keys.
 
-The records live beside the modules that obey them; this is the only place that knows them all.
+Each option record stands beside the code that uses it; only this module knows all of them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ TYPES = "mail.types"
 
 @frozen
 class Settings:
-    """All option records of a process; ``origins`` tells where each key's value came from, ``warnings`` what is odd.
+    """All option records of a process; ``origins`` has the source of each value, ``warnings`` what is probably wrong.
 
-    The default profile is dev: it refuses to send to a relay that is not on this machine, so that a worker started
-    without configuration can harm nobody.
+    The default profile is dev. It sends only to a relay on this machine, so that a worker without a configuration
+    cannot send mail to real people.
     """
 
     number_workers: int = option(
@@ -64,14 +64,14 @@ class Settings:
 
 @frozen
 class SettingFaults:
-    """Everything that is wrong with a configuration."""
+    """All faults of a configuration."""
 
     faults: tuple[SettingFault, ...]
 
 
 @define
 class Origins:
-    """Where keys were set, and where email types are first named, for what is found wrong later."""
+    """The places where keys are set and where email types are first named, for faults that are found later."""
 
     places: dict[str, str] = field(factory=dict)
     type_places: dict[str, str] = field(factory=dict)
@@ -80,7 +80,7 @@ class Origins:
         return self.places.get(dotted, "default")
 
 
-# Sections in the order of the files; the empty one holds the keys above all sections.
+# Sections in the order of the files; the empty name is for the keys before the first section.
 SECTIONS: dict[str, tuple[str, type[Any]]] = {
     "": ("", Settings),
     "queue": ("queue", QueueOptions),
@@ -99,7 +99,7 @@ SECTIONS: dict[str, tuple[str, type[Any]]] = {
 
 @frozen
 class Key:
-    """One key that may be set: ``dotted`` is its public name, ``name`` the field of its record."""
+    """One key of the settings: ``dotted`` is its public name, ``name`` the field of its record."""
 
     dotted: str
     section: str
@@ -143,9 +143,9 @@ def worker_options(settings: Settings, relay: Relay) -> WorkerOptions:
 
 
 def digest_of(settings: Settings) -> str:
-    """Return four digits that tell settings from others; secrets have no part in them.
+    """Return four hexadecimal digits that differ for different settings; secrets are not part of them.
 
-    What may be each worker's own is left out as well: where its metrics, its log and its journal are.
+    Keys that may differ between workers are left out as well: the address of metrics, the log and the journal.
     """
     shown = [
         f"{key.dotted}={value_of(settings, key.dotted)!r}"

@@ -1,4 +1,4 @@
-"""Pure. What settings that were read anew change in a worker that runs: at once, or when it starts again."""
+"""Pure. Reload: which changes of the settings a running worker takes over, and which need a restart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from attrs import evolve, frozen
 
 from trio_worker.settings.reader import KEYS, Settings, value_of
 
-# The login and the limits; all else a worker was built around.
+# The login and the limits; all other keys need a restart.
 _AT_ONCE = frozenset({
     *("number_workers", "smtp.username", "smtp.password"),
     *("queue.max_deliveries", "queue.max_job_bytes", "queue.dead_limit"),
@@ -16,10 +16,10 @@ _AT_ONCE = frozenset({
 
 @frozen
 class SettingsChange:
-    """What became of settings that were read anew.
+    """The result of a reload.
 
-    ``settings`` are those in force from now on, ``taken`` says what changed in them, as ``key before -> after``, and
-    ``waiting`` names the keys that change with the next start only. Neither a secret nor a login is in either.
+    ``settings`` are in force from now on; ``taken`` has their changes, as ``key before -> after``; ``waiting`` has the
+    keys whose change needs a restart. Neither contains a secret or a login.
     """
 
     settings: Settings
@@ -28,7 +28,7 @@ class SettingsChange:
 
 
 def changes_of(before: Settings, after: Settings) -> SettingsChange:
-    """Return what of ``after`` a worker that runs with ``before`` takes over."""
+    """Return the changes that a worker with the settings ``before`` takes over from ``after``."""
     changed = [dotted for dotted in KEYS if value_of(before, dotted) != value_of(after, dotted)]
     taken = [dotted for dotted in changed if dotted in _AT_ONCE]
     queue = evolve(
@@ -46,7 +46,7 @@ def changes_of(before: Settings, after: Settings) -> SettingsChange:
         smtp_pool=after.smtp_pool,
         retry=after.retry,
     )
-    # A login may be an address, and these words go to the log.
+    # A login may be an address, and these texts go to the log.
     words = tuple(
         f"{dotted} changed"
         if KEYS[dotted].option.secret or KEYS[dotted].section == "smtp"

@@ -1,4 +1,4 @@
-"""Edge. What must hold between the keys of a configuration, and what is odd; looks at folders, changes nothing."""
+"""Edge. Rules between keys of the settings: faults and warnings; reads folders, changes nothing."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from trio_worker.settings.sources import SettingFault
 from trio_worker.settings.spelling import suggestion
 from trio_worker.telemetry.http_server import split_address
 
-_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  what a catcher may be told, not what we listen on
+_ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  a setting of the catcher is compared with them
 _REDIS_SCHEMES = (*SCHEMES, "embedded")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a relay's host is this machine."""
+    """Return whether the host of a relay is this machine."""
     if host == "localhost":
         return True
     try:
@@ -35,7 +35,7 @@ def is_loopback(host: str) -> bool:
 
 
 def faults_between(found: Sequence[SettingFault], settings: Settings, origins: Origins) -> Iterator[SettingFault]:
-    """Yield what is wrong between keys, but for those with a fault of their own: there a default was checked."""
+    """Yield the faults between keys; not for a key with a fault, because then its default was checked."""
     faulty = {fault.what.partition(":")[0] for fault in found}
     if "profile" in faulty:
         return
@@ -45,7 +45,7 @@ def faults_between(found: Sequence[SettingFault], settings: Settings, origins: O
 
 
 def _crossed(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
-    """Yield what is wrong between keys, or with the meaning of one."""
+    """Yield the faults between keys, and in the meaning of one."""
 
     def fault(dotted: str, what: str) -> SettingFault:
         return SettingFault(origins.place(dotted), f"{dotted}: {what}")
@@ -54,21 +54,21 @@ def _crossed(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
     if not smtp.host or re.search(r"[\s\x00-\x1f/@]", smtp.host):
         yield fault("smtp.host", "must be a name or an address")
     elif re.fullmatch(r"[^:]*:\d+", smtp.host):
-        yield fault("smtp.host", "holds a port, which is a key of its own: smtp.port")
+        yield fault("smtp.host", "must not contain a port: set smtp.port")
     elif not _is_host_name(smtp.host):
-        yield fault("smtp.host", "has an empty or too long part between its dots")
+        yield fault("smtp.host", "has a part between its dots that is empty or too long")
     elif settings.profile == "dev" and not is_loopback(smtp.host) and not smtp.allow_real_relay:
         yield fault("smtp.host", f"{smtp.host} is not this machine: profile dev needs smtp.allow_real_relay = true")
     if settings.profile == "production" and settings.redis.url.startswith("embedded:"):
         yield fault(
-            "redis.url", "profile production refuses the embedded server: it is for one machine, without replicas"
+            "redis.url", "profile production refuses the embedded server: it serves one machine and has no replicas"
         )
     if settings.profile == "production" and settings.capture.listen:
-        yield fault("capture.listen", "profile production refuses the mail catcher: mails would end there")
+        yield fault("capture.listen", "profile production refuses the mail catcher: mails would not be delivered")
     if smtp.username and smtp.tls == "none" and not is_loopback(smtp.host):
-        yield fault("smtp.tls", "none with a username would show the login to the network")
+        yield fault("smtp.tls", "must not be none with a username: the login would be sent unencrypted")
     if smtp.only_to and _regex_fault(smtp.only_to):
-        yield fault("smtp.only_to", f"is no regular expression: {_regex_fault(smtp.only_to)}")
+        yield fault("smtp.only_to", f"is not a regular expression: {_regex_fault(smtp.only_to)}")
     if not queue.name or re.search(r"[{}\x00-\x20\x7f]", queue.name):
         yield fault("queue.name", "must be a name without spaces, braces and control characters")
     if settings.retry.base_seconds > settings.retry.cap_seconds:
@@ -92,7 +92,7 @@ def _crossed(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
 
 
 def _is_caught(listen: str, host: str, port: int) -> bool:
-    """Whether a catcher there gets what is sent to a loopback address; ``localhost`` may be any of them."""
+    """Return whether a catcher with this address gets the mails sent to a loopback address; ``localhost`` is any."""
     own_host, own_port = split_listen(listen)
     return own_port == port and (own_host == host or not {own_host, host}.isdisjoint({"localhost", *_ANY_ADDRESS}))
 
@@ -119,11 +119,11 @@ def _faults_of_mail(mail: MailOptions, fault: Any) -> Iterator[SettingFault]:
         yield fault("mail.frontend_url", "must be a URL that begins with http:// or https://")
     for folder in mail.template_dirs:
         if not Path(folder).is_dir():
-            yield fault("mail.template_dirs", f"{folder} is no folder")
+            yield fault("mail.template_dirs", f"{folder} is not a folder")
 
 
 def _faults_of_types(template_dirs: tuple[str, ...], origins: Origins) -> Iterator[SettingFault]:
-    """Yield the types that options are given for and that no folder holds; while a folder is missing nobody knows."""
+    """Yield faults for email types that have options and no template; not while a folder is missing."""
     is_whole = all(Path(folder).is_dir() and os.access(folder, os.R_OK | os.X_OK) for folder in template_dirs)
     if not is_whole:
         return
@@ -148,7 +148,7 @@ def _fault_of_redis(url: str) -> str:
 
 
 def _host_of(url: str) -> str:
-    """Return the host of a URL; empty when it has none, or a port that is none."""
+    """Return the host of a URL; empty if it has none, or has an invalid port."""
     try:
         host, port = urlsplit(url).hostname, urlsplit(url).port
     except ValueError:
@@ -165,29 +165,27 @@ def _regex_fault(pattern: str) -> str:
 
 
 def warnings_about(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
-    """Yield what can be run with but is seldom meant."""
+    """Yield warnings: settings that work, but are rarely intended."""
     smtp, pool = settings.smtp, settings.smtp_pool
     consumers = settings.number_workers
     if consumers < pool.max_size:
         few = f"{consumers} consumer{'' if consumers == 1 else 's'} can use {consumers}"
         what = f"number_workers: {few} of the {pool.max_size} connections (smtp.pool.max_size)"
         yield SettingFault(origins.place("number_workers"), what)
-    if pool.depth > 1 and consumers >= pool.max_size * pool.depth:  # as 0.1.0, which counted jobs, wanted it
-        many = f"{consumers:,} consumers for {pool.max_size} connections, {consumers * pool.depth:,} jobs at work"
+    if pool.depth > 1 and consumers >= pool.max_size * pool.depth:  # in 0.1.0 the key counted jobs
+        many = f"{consumers:,} consumers for {pool.max_size} connections, {consumers * pool.depth:,} jobs at once"
         what = f"number_workers: {many}; as many consumers as connections are enough"
         yield SettingFault(origins.place("number_workers"), what)
     if smtp.tls == "none" and not is_loopback(smtp.host):
-        yield SettingFault(origins.place("smtp.tls"), f"smtp.tls: mails travel in clear to {smtp.host}")
+        yield SettingFault(origins.place("smtp.tls"), f"smtp.tls: mails are sent unencrypted to {smtp.host}")
     if smtp.tls == "none" and smtp.username:
-        yield SettingFault(origins.place("smtp.tls"), "smtp.tls: without TLS only CRAM-MD5 is used to log in")
+        yield SettingFault(origins.place("smtp.tls"), "smtp.tls: without TLS only CRAM-MD5 is used for the login")
     if smtp.username and not smtp.password:
-        yield SettingFault(origins.place("smtp.username"), "smtp.username: there is no smtp.password")
+        yield SettingFault(origins.place("smtp.username"), "smtp.username: smtp.password is not set")
     if (
         settings.capture.listen
         and is_loopback(smtp.host)
         and not _is_caught(settings.capture.listen, smtp.host, smtp.port)
     ):
-        what = (
-            f"capture.listen: mails go to {smtp.host}:{smtp.port} (smtp.host, smtp.port), so this catches none of them"
-        )
+        what = f"capture.listen: mails go to {smtp.host}:{smtp.port} (smtp.host, smtp.port), not to this mail catcher"
         yield SettingFault(origins.place("capture.listen"), what)

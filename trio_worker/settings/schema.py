@@ -1,4 +1,4 @@
-"""Pure. The JSON Schema of a configuration file, for editors; in the words of draft 4, which Taplo reads."""
+"""Pure. The JSON Schema of a configuration file, for editors; in draft 4, which Taplo reads."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from trio_worker.settings.reader import KEYS, TYPE_KEYS, Key
 Schema: TypeAlias = dict[str, Any]
 
 SCHEMA_FILE = "trio_worker.schema.json"
-"""Its name beside the stock files, which name it in their first line."""
+"""Name of the schema file in conf/; the configuration files there name it in their first line."""
 
 
 def schema_text() -> str:
-    """Return conf/trio_worker.schema.json; what `config schema` prints."""
+    """Return the text of conf/trio_worker.schema.json, which `config schema` prints."""
     return json.dumps(settings_schema(), indent=2) + "\n"
 
 
 def settings_schema() -> Schema:
     """Return the schema of ``conf/*.toml``, made from the records that the settings are read into.
 
-    It refuses unknown keys, and values of a wrong type or out of their bounds. What is wrong with the meaning of a
-    value, between keys, or in other files only ``config check`` knows.
+    It refuses unknown keys, and values of a wrong type or out of their bounds. ``config check`` also finds faults in
+    the meaning of a value, between keys, and in other files.
     """
     schema = _table("Configuration of trio-worker.")
     for key in KEYS.values():
@@ -35,21 +35,21 @@ def settings_schema() -> Schema:
     return {"$schema": "http://json-schema.org/draft-04/schema#", "title": "trio-worker", **schema}
 
 
-def _table(says: str) -> Schema:
-    return {"description": says, "type": "object", "additionalProperties": False, "properties": {}}
+def _table(description: str) -> Schema:
+    return {"description": description, "type": "object", "additionalProperties": False, "properties": {}}
 
 
 def _types() -> Schema:
-    """Return the shape of ``[mail.types]``: any name is a type's, for there are types of one's own."""
-    one = _table("What differs for one email type.")
+    """Return the shape of ``[mail.types]``; any name is allowed, because users add their own email types."""
+    one = _table("Options of one email type.")
     for key in TYPE_KEYS.values():
         one["properties"].update(_shapes(key))
     shipped = dict.fromkeys(MailOptions().types, one)
-    return {**_table("What differs for single email types."), "additionalProperties": one, "properties": shipped}
+    return {**_table("Options of single email types."), "additionalProperties": one, "properties": shipped}
 
 
 def _shapes(key: Key) -> Schema:
-    """Return the shape of a key by its name in its table; a secret may be named by its file as well."""
+    """Return the shape of a key, and for a secret also of the key that names its file."""
     name = key.dotted.rpartition(".")[2]
     shape = {"description": key.option.help_text, **_shape(key)}
     if not key.option.secret:

@@ -1,4 +1,4 @@
-"""Edge. Where settings come from: the TOML file with the line of each key, the environment, secret files."""
+"""Edge. The sources of settings: the TOML file with the line of each key, the environment, secret files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attrs import frozen
 
 VARIABLE_PREFIX = "TRIO_WORKER__"
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
-# A secret longer than this is a wrong file.
+# A longer file is not a secret.
 SECRET_LIMIT_BYTES = 64 * 1024
 
 _SECTION = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")
@@ -23,7 +23,7 @@ _LINE = re.compile(r"at line (\d+)")
 
 @frozen
 class SettingFault:
-    """One thing that is wrong with the configuration: ``place`` is file:line, a variable or a flag."""
+    """One fault of the configuration; ``place`` is file:line, a variable or a flag."""
 
     place: str
     what: str
@@ -34,15 +34,15 @@ class SettingFault:
 
 @frozen
 class RawValue:
-    """One value that was given for a key, and where."""
+    """The value of a key as a source gives it, and the place in that source."""
 
     value: Any
     place: str
-    is_text: bool = False  # from the environment: every value is a string there
+    is_text: bool = False  # from the environment, where every value is a string
 
 
 def read_toml(path: Path) -> dict[str, RawValue] | SettingFault:
-    """Read a TOML file into dotted keys; tables are opened up, down to ``mail.types.<type>.<key>``."""
+    """Return the values of a TOML file by dotted key, also of nested tables: ``mail.types.<type>.<key>``."""
     try:
         text = path.read_text("utf-8")
     except OSError as error:
@@ -59,7 +59,7 @@ def read_toml(path: Path) -> dict[str, RawValue] | SettingFault:
 
 
 def key_lines(text: str) -> dict[str, int]:
-    """Return the line of each dotted key, which tomllib does not tell; keys of an inline table have the table's."""
+    """Return the line of each dotted key, which tomllib does not give; an inline table has one line for its keys."""
     lines: dict[str, int] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -75,9 +75,9 @@ def key_lines(text: str) -> dict[str, int]:
 
 
 def read_environment(environ: Mapping[str, str]) -> dict[str, RawValue]:
-    """Return what variables such as ``TRIO_WORKER__SMTP__POOL__MAX_SIZE`` give, by dotted key.
+    """Return the values of variables such as ``TRIO_WORKER__SMTP__POOL__MAX_SIZE``, by dotted key.
 
-    Variables are in capitals and keys are not; an email type's name keeps the case it has in the variable.
+    Variables are in upper case and keys in lower case; the name of an email type keeps its case.
     """
     found: dict[str, RawValue] = {}
     for name, value in environ.items():
@@ -112,7 +112,7 @@ def read_secret(path: Path, place: str) -> str | SettingFault:
 
 
 def is_read_by_others(path: Path) -> bool:
-    """Whether others than owner and group may read a file."""
+    """Return whether users other than owner and group may read a file."""
     try:
         return bool(path.stat().st_mode & stat.S_IROTH)
     except OSError:

@@ -1,4 +1,7 @@
-"""Pure. Which known word somebody meant who wrote another."""
+"""Pure. Suggestions for misspelled words: the known word with the most similar spelling.
+
+A module of its own, because the command line needs it for unknown commands, before it loads any settings.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """Return the known word that is written most alike, empty where none is.
+    """Return the known word with the most similar spelling, or an empty string.
 
-    One of the same letters comes first: two that changed places are the commonest slip, and the ratio of difflib,
-    which ``likeness`` bounds, counts them as two. The empty word is never meant.
+    A word of the same letters comes first, because swapped letters are the most common mistake and difflib counts them
+    as two. ``likeness`` is the minimum ratio of difflib. The empty word is never returned.
     """
     words = [each for each in known if each]
     swapped = [each for each in words if sorted(each) == sorted(word)]
@@ -19,6 +22,6 @@ def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return ``. Did you mean ...?`` with the nearest known word, or nothing."""
+    """Return ``. Did you mean ...?`` with the most similar known word, or an empty string."""
     close = nearest(word, known)
     return f". Did you mean {close}?" if close else ""

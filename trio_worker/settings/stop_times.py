@@ -1,6 +1,6 @@
-"""Edge. How long a supervisor waits for a worker that it stops, as its own files say; blocks on files.
+"""Edge. Stop timeouts of supervisors: how long systemd, Compose or Kubernetes wait before they kill a worker.
 
-Only what is written counts: a file that leaves the time to its supervisor's default says nothing.
+Read from their files, which blocks. A file that does not set the timeout is ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from attrs import frozen
 
 INSTALLED = Path("/etc/systemd/system")
 
-# systemd.time(7), and what a compose file takes of it: 90, 1min 30s, 1m30s.
+# Units of systemd.time(7), which include those of a compose file: 90, 1min 30s, 1m30s.
 _UNIT_SECONDS = {
     **dict.fromkeys(("us", "usec"), 1e-6),
     **dict.fromkeys(("ms", "msec"), 1e-3),
@@ -33,7 +33,7 @@ _YAML_STOP = re.compile(
 
 @frozen
 class StopTime:
-    """What one file says: ``place`` is file:line, ``config`` the configuration that a unit names, empty for none."""
+    """The stop timeout in a file; ``place`` is file:line, ``config`` the configuration that a unit names, or empty."""
 
     place: str
     seconds: float
@@ -41,10 +41,10 @@ class StopTime:
 
 
 def find_stop_times(config: Path, *, is_production: bool, installed: Path = INSTALLED) -> Iterator[StopTime]:
-    """Yield what the files in ``ops/`` beside a configuration, and systemd's own, say of a worker with it.
+    """Yield the stop timeouts for a worker with this configuration, from ``ops/`` beside it and from systemd.
 
-    A unit that names another configuration is of another worker; files that name none are of production. What cannot
-    be read, or is no time for its supervisor, is passed over.
+    A unit that names another configuration belongs to another worker; files that name none belong to production. Files
+    that cannot be read, and invalid times, are skipped.
     """
     ops = config.parent / "ops"
     for unit in (*sorted(ops.rglob("*.service")), *sorted(installed.glob("trio-worker*.service"))):
@@ -59,7 +59,7 @@ def find_stop_times(config: Path, *, is_production: bool, installed: Path = INST
 
 
 def seconds_of(written: str) -> float | None:
-    """Return a span of time in seconds, infinite for ``infinity``, None for what is none."""
+    """Return a duration in seconds, ``inf`` for ``infinity``, None if it is not valid."""
     if written == "infinity":
         return math.inf
     spans = list(_SPAN.finditer(written))
@@ -70,7 +70,7 @@ def seconds_of(written: str) -> float | None:
 
 
 def _of_unit(unit: Path) -> StopTime | None:
-    """Return what a unit and its drop-ins say, the last word of each; to systemd 0 is no limit."""
+    """Return the stop timeout of a unit and its drop-ins; the last value counts, and 0 means no limit."""
     files = (unit, *sorted(unit.with_name(f"{unit.name}.d").glob("*.conf")))
     stops = [found for file in files for found in _named(file, _UNIT_STOP)]
     starts = [written for file in files for _, written in _named(file, _UNIT_START)]
@@ -81,7 +81,7 @@ def _of_unit(unit: Path) -> StopTime | None:
 
 
 def _named(file: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, str]]:
-    """Yield place and value of the lines that say it."""
+    """Yield place and value of the lines that match."""
     try:
         text = file.read_text("utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Pure. The settings written out: the files in ``conf/``, the reference in ``docs/``, and a key explained."""
+"""Pure. Texts about the settings: the files in ``conf/``, docs/configuration.md, and the explanation of a key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trio_worker.option import option_of
 from trio_worker.settings.reader import KEYS, SECTIONS, Key, Settings
 from trio_worker.settings.schema import SCHEMA_FILE
 
-# What each shipped file says differently from the defaults in the code.
+# The values in each file in conf/ that differ from the defaults.
 DEV: dict[str, Any] = {"profile": "dev", "smtp.tls": "none", "capture.listen": "127.0.0.1:1025"}
 PRODUCTION: dict[str, Any] = {
     "profile": "production",
@@ -38,18 +38,18 @@ _PRODUCTION_HEAD = """\
 
 
 def dev_text() -> str:
-    """Return conf/dev.toml."""
+    """Return the text of conf/dev.toml."""
     return _SCHEMA_LINE + _DEV_HEAD + "\n" + toml_text(DEV)
 
 
 def production_text(*, names_schema: bool = True) -> str:
-    """Return conf/production.toml; what `config init` writes, which names no schema where there is none beside it."""
+    """Return the text of conf/production.toml; `config init` writes it too, but names a schema only if there is one."""
     head = _SCHEMA_LINE + _PRODUCTION_HEAD if names_schema else _PRODUCTION_HEAD
     return head + "\n" + toml_text(PRODUCTION, left_out=("capture",))
 
 
 def toml_text(changes: Mapping[str, Any], left_out: tuple[str, ...] = ()) -> str:
-    """Return a whole configuration file: every key with its sentence, ``changes`` over the defaults."""
+    """Return a whole configuration file: every key with its help text; ``changes`` replace the defaults."""
     parts = []
     for section in SECTIONS:
         if section in left_out:
@@ -69,7 +69,7 @@ def toml_text(changes: Mapping[str, Any], left_out: tuple[str, ...] = ()) -> str
 
 
 def toml_value(value: object) -> str:
-    """Return a value as TOML writes it."""
+    """Return a value in TOML."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -78,7 +78,7 @@ def toml_value(value: object) -> str:
         case float():
             return f"{value:g}" if value < 1e6 else f"{value:.0f}"
         case str():
-            # TOML's basic strings escape as JSON does; DEL alone is allowed there and not here.
+            # Basic strings of TOML are escaped as in JSON; only DEL is allowed in JSON and not in TOML.
             escaped = "".join(_escaped(char) for char in value)
             return f'"{escaped}"'
         case tuple() | list():
@@ -88,7 +88,7 @@ def toml_value(value: object) -> str:
 
 
 def explain(key: Key) -> str:
-    """Return what one key means, in a few lines."""
+    """Return the explanation of one key, in a few lines."""
     bounds = []
     if key.option.minimum is not None:
         bounds.append(f"at least {key.option.minimum:g}")
@@ -108,7 +108,7 @@ def explain(key: Key) -> str:
 
 
 def settings_reference() -> str:
-    """Return docs/configuration.md."""
+    """Return the text of docs/configuration.md."""
     rows = []
     for section in SECTIONS:
         rows.append(f"\n## {f'[{section}]' if section else 'Top level'}\n")
