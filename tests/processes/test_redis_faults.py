@@ -627,7 +627,7 @@ async def test_a_job_whose_composing_raises_dies_alone(
 
 
 @pytest.mark.case("D6")
-@pytest.mark.parametrize(("module", "function"), [(delivery, "envelope_of"), (consumer, "tried_of")])
+@pytest.mark.parametrize(("module", "function"), [(delivery, "envelope_of"), (consumer, "report_of")])
 async def test_a_job_whose_delivery_raises_dies_alone(
     module: ModuleType, function: str, workers: WorkerMaker, catcher: Catcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,7 @@ from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.metric_table import TABLE, Kind
 from trio_worker.telemetry.metrics import GATHERED, Metrics
 from trio_worker.telemetry.snapshot import Snapshot
-from trio_worker.worker.attempt import Result, Tried
+from trio_worker.worker.attempt import AttemptReport, AttemptResult
 from trio_worker.worker.events import (
     BreakerChanged,
     Claimed,
@@ -67,7 +67,7 @@ settlements = st.builds(
     total_seconds=st.floats(0, 1e3),
     is_uncertain=st.booleans(),
     tried=st.none()
-    | st.builds(Tried, st.sampled_from(Result), st.integers(0, 10**8), st.floats(0, 9), st.floats(0, 9)),
+    | st.builds(AttemptReport, st.sampled_from(AttemptResult), st.integers(0, 10**8), st.floats(0, 9), st.floats(0, 9)),
 )
 events = st.lists(
     st.builds(Claimed, st.lists(st.tuples(st.just("id"), st.sampled_from(Source), st.just(1)), min_size=1).map(tuple))
@@ -219,7 +219,7 @@ def test_every_metric_is_there_or_said_to_be_absent() -> None:
 def test_try_adds_to_its_sums() -> None:
     """Attempts, recipients, bytes and times of one mail that two of three recipients were accepted for."""
     metrics = Metrics(busy)
-    tried = Tried(Result.OK, 1500, 0.0002, 0.02, accepted=2, refused=1)
+    tried = AttemptReport(AttemptResult.OK, 1500, 0.0002, 0.02, accepted=2, refused=1)
     cause = Cause("deferred", "451")
     metrics.note(Settled((SettledJob("a", Disposition.DELAYED, smtp_seconds=0.1, cause=cause, tried=tried),)))
     found = scraped(metrics)

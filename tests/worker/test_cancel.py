@@ -38,16 +38,16 @@ class AtStep(trio.abc.Instrument):
 
 
 @define
-class Tried:
+class AttemptReport:
     """What a call that was to be cancelled at a step came to."""
 
     returned: list[object] = field(factory=list)
     ended_before: bool = False  # it had fewer steps than that
 
 
-async def cancelled_at(step: int, function: Callable[[], Awaitable[T]]) -> Tried:
+async def cancelled_at(step: int, function: Callable[[], Awaitable[T]]) -> AttemptReport:
     """Run a function and cancel it before the ``step``th step that is taken while it runs."""
-    tried = Tried()
+    tried = AttemptReport()
 
     async def run(scope: trio.CancelScope) -> None:
         instrument = AtStep(step, scope.cancel)

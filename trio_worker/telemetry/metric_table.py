@@ -18,7 +18,7 @@ from trio_worker.jobs.fault import Reason
 from trio_worker.queue.claim import Source
 from trio_worker.queue.operator_counts import DRAIN_BOUNDS, Act, Removal
 from trio_worker.smtp.outcome import FailureKind
-from trio_worker.worker.attempt import Result
+from trio_worker.worker.attempt import AttemptResult
 from trio_worker.worker.events import Disposition, Phase
 
 PREFIX = "trio_worker_"
@@ -139,7 +139,7 @@ TABLE: tuple[Metric, ...] = (
         "hands_busy_seconds_total",
         "Sum of the seconds from claim to settlement of all jobs. For the load of the consumers see idle_ratio.",
     ),
-    _counter("smtp_attempts_total", "Delivery attempts, by result.", result=tuple(map(str, Result))),
+    _counter("smtp_attempts_total", "Delivery attempts, by result.", result=tuple(map(str, AttemptResult))),
     _counter(
         "recipients_total",
         "Recipients in delivery attempts, by the decision of the relay.",

@@ -47,7 +47,7 @@ from trio_worker.telemetry.metric_table import (
     Metric,
 )
 from trio_worker.telemetry.snapshot import Snapshot
-from trio_worker.worker.attempt import Result, Tried
+from trio_worker.worker.attempt import AttemptReport, AttemptResult
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import (
     BreakerChanged,
@@ -231,14 +231,16 @@ class Metrics:
             if each.disposition is not Disposition.SENT and each.cause is not None:
                 self._note_unsent(each, each.cause)
 
-    def _add_tries(self, tries: Sequence[Tried]) -> None:
+    def _add_tries(self, tries: Sequence[AttemptReport]) -> None:
         child = self._children
         for result, count in Counter([each.result for each in tries]).items():
             child["smtp_attempts_total", result].inc(count)
         child["message_bytes",].observe([each.content_bytes for each in tries])
         child["compose_seconds",].observe([each.compose_seconds for each in tries])
         child["smtp_borrow_seconds",].observe([each.borrow_seconds for each in tries])
-        child["smtp_accepted_bytes_total",].inc(sum([each.content_bytes for each in tries if each.result is Result.OK]))
+        child["smtp_accepted_bytes_total",].inc(
+            sum([each.content_bytes for each in tries if each.result is AttemptResult.OK])
+        )
         child["recipients_total", "accepted"].inc(sum([each.accepted for each in tries]))
         child["recipients_total", "deferred"].inc(sum([each.deferred for each in tries]))
         child["recipients_total", "refused"].inc(sum([each.refused for each in tries]))

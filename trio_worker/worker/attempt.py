@@ -21,7 +21,7 @@ from trio_worker.smtp.outcome import (
 from trio_worker.worker.verdict import is_for_good
 
 
-class Result(StrEnum):
+class AttemptResult(StrEnum):
     """How a try went: the denominator of every ratio of failures is their sum."""
 
     OK = "ok"
@@ -35,13 +35,13 @@ class Result(StrEnum):
 
 
 @frozen
-class Tried:
+class AttemptReport:
     """One mail on one connection; ``borrow_seconds`` went by until there was one with room.
 
     ``accepted``, ``deferred`` and ``refused`` count recipients; all are 0 where none was decided on.
     """
 
-    result: Result
+    result: AttemptResult
     content_bytes: int
     compose_seconds: float
     borrow_seconds: float
@@ -50,40 +50,42 @@ class Tried:
     refused: int = 0
 
 
-def tried_of(
+def report_of(
     outcome: Outcome, recipients: int, content_bytes: int, compose_seconds: float, borrow_seconds: float
-) -> Tried | None:
+) -> AttemptReport | None:
     """Return what one outcome for so many recipients comes to; None when nothing was tried with the mail."""
     match outcome:
         case Accepted(refusals=()):
             # The way of nearly every mail.
-            return Tried(Result.OK, content_bytes, compose_seconds, borrow_seconds, recipients)
+            return AttemptReport(AttemptResult.OK, content_bytes, compose_seconds, borrow_seconds, recipients)
         case Accepted(_, refusals):
             refused = sum(is_for_good(refusal.reply) for refusal in refusals)
             counts = (recipients - len(refusals), len(refusals) - refused, refused)
-            return Tried(Result.OK, content_bytes, compose_seconds, borrow_seconds, *counts)
+            return AttemptReport(AttemptResult.OK, content_bytes, compose_seconds, borrow_seconds, *counts)
         case Refused(reply, refusals):
             refused = sum(is_for_good(refusal.reply) for refusal in refusals)
             refused += (recipients - len(refusals)) * is_for_good(reply)
-            result = Result.TRANSIENT if reply.is_transient else Result.PERMANENT
-            return Tried(result, content_bytes, compose_seconds, borrow_seconds, 0, recipients - refused, refused)
+            result = AttemptResult.TRANSIENT if reply.is_transient else AttemptResult.PERMANENT
+            return AttemptReport(
+                result, content_bytes, compose_seconds, borrow_seconds, 0, recipients - refused, refused
+            )
         case NotSent(loss) | Uncertain(loss):
-            return Tried(_result_of(loss), content_bytes, compose_seconds, borrow_seconds)
+            return AttemptReport(_result_of(loss), content_bytes, compose_seconds, borrow_seconds)
         case Unsendable():
-            return Tried(Result.UNFIT, content_bytes, compose_seconds, borrow_seconds, 0, 0, recipients)
+            return AttemptReport(AttemptResult.UNFIT, content_bytes, compose_seconds, borrow_seconds, 0, 0, recipients)
         case Unopened():
             return None
         case _:
             assert_never(outcome)
 
 
-def _result_of(loss: Loss) -> Result:
+def _result_of(loss: Loss) -> AttemptResult:
     match loss.how:
         case FailureKind.TIMEOUT:
-            return Result.TIMEOUT
+            return AttemptResult.TIMEOUT
         case FailureKind.GARBLED:
-            return Result.PROTOCOL
+            return AttemptResult.PROTOCOL
         case FailureKind.CANCELLED:
-            return Result.CANCELLED
+            return AttemptResult.CANCELLED
         case _:
-            return Result.CONNECTION
+            return AttemptResult.CONNECTION

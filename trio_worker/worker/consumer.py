@@ -27,7 +27,7 @@ from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.conversation import Transaction
 from trio_worker.smtp.outcome import Outcome, Trouble, Unopened
 from trio_worker.smtp.pool import Pool, PoolClosed
-from trio_worker.worker.attempt import tried_of
+from trio_worker.worker.attempt import report_of
 from trio_worker.worker.delivery import Delivery
 from trio_worker.worker.gate import Gate
 from trio_worker.worker.in_flight import InFlight
@@ -295,7 +295,7 @@ class Consumers:
     def _judge(self, delivery: Delivery, outcome: Outcome) -> Verdict:
         """Learn from what became of a mail, and decide what becomes of its job."""
         delivery.outcome = outcome
-        delivery.tried = tried_of(
+        delivery.tried = report_of(
             outcome,
             len(delivery.recipients),
             delivery.content_bytes,

@@ -11,7 +11,7 @@ from trio_worker.queue.settlement import DONE, Delay, Done, Settlement, Verdict
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.conversation import Envelope
 from trio_worker.smtp.outcome import Accepted, Outcome, Uncertain
-from trio_worker.worker.attempt import Tried
+from trio_worker.worker.attempt import AttemptReport
 from trio_worker.worker.events import Disposition, SettledJob
 from trio_worker.worker.verdict import cause_of_acceptance
 
@@ -42,7 +42,7 @@ class Delivery:
     outcome: Outcome | None = None
     smtp_seconds: float | None = None
     connection_id: int | None = None
-    tried: Tried | None = None
+    tried: AttemptReport | None = None
     verdict: Verdict | None = None
 
     @property

@@ -24,7 +24,7 @@ from trio_worker.smtp.events import (
     PlacesRestored,
     PlacesSuspended,
 )
-from trio_worker.worker.attempt import Tried
+from trio_worker.worker.attempt import AttemptReport
 from trio_worker.worker.breaker import Breaker
 
 
@@ -98,7 +98,7 @@ class SettledJob:
     connection_id: int | None = None
     is_uncertain: bool = False
     is_clock_ahead: bool = False  # the producer says that it was pushed after it was claimed
-    tried: Tried | None = None
+    tried: AttemptReport | None = None
 
 
 @frozen
