@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from trio_worker.fleet.orders import (
     MOST_SECONDS,
     Drain,
-    Letter,
     Order,
+    OrderMessage,
     Quiet,
     Resume,
     SetLogLevel,
     ShowTasks,
     Trace,
-    read_letters,
-    write_letter,
+    read_order_messages,
+    write_order_message,
 )
 
 SECONDS = st.integers(1, int(MOST_SECONDS)).map(float)
@@ -25,23 +25,23 @@ ORDERS: st.SearchStrategy[Order] = st.one_of(
     st.builds(SetLogLevel, st.sampled_from(["debug", "info", "warning", "error"]), SECONDS),
     st.builds(Trace, SECONDS),
 )
-LETTERS = st.builds(Letter, ORDERS, st.text("0123456789abcdef", min_size=8, max_size=8))
+LETTERS = st.builds(OrderMessage, ORDERS, st.text("0123456789abcdef", min_size=8, max_size=8))
 
 
 @given(st.lists(LETTERS))
-def test_orders_arrive_as_they_were_given(letters: list[Letter]) -> None:
+def test_orders_arrive_as_they_were_given(letters: list[OrderMessage]) -> None:
     """Each order comes back as it was written, one a line, in the same order."""
-    assert read_letters("\n".join(map(write_letter, letters)).encode()) == letters
+    assert read_order_messages("\n".join(map(write_order_message, letters)).encode()) == letters
 
 
-@given(LETTERS, st.binary().filter(lambda noise: not read_letters(noise)))
-def test_unknown_order_hides_no_other(letter: Letter, noise: bytes) -> None:
+@given(LETTERS, st.binary().filter(lambda noise: not read_order_messages(noise)))
+def test_unknown_order_hides_no_other(letter: OrderMessage, noise: bytes) -> None:
     """What another version wrote is passed over, whatever it is; what stands beside it is heard."""
-    assert read_letters(noise + b"\n" + write_letter(letter).encode() + b"\n" + noise) == [letter]
+    assert read_order_messages(noise + b"\n" + write_order_message(letter).encode() + b"\n" + noise) == [letter]
 
 
 def test_order_without_an_end_is_none() -> None:
     """A trace or a log level for longer than a day, or for no time that can be read, is no order."""
     for seconds in ("86401", "999999", "-5", "1.5", "nan", "", "٣"):
-        assert read_letters(f"a trace {seconds}".encode()) == []
-        assert read_letters(f"a log-level debug {seconds}".encode()) == []
+        assert read_order_messages(f"a trace {seconds}".encode()) == []
+        assert read_order_messages(f"a log-level debug {seconds}".encode()) == []

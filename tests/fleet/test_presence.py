@@ -12,7 +12,17 @@ from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.cli.target_workers import order_workers
-from trio_worker.fleet.orders import Drain, Order, Quiet, Resume, Told, Trace, give_order, read_answers, read_letters
+from trio_worker.fleet.orders import (
+    Drain,
+    Order,
+    Quiet,
+    Resume,
+    Told,
+    Trace,
+    give_order,
+    read_answers,
+    read_order_messages,
+)
 from trio_worker.fleet.overview import Overview, read_overview
 from trio_worker.fleet.presence import Presence, new_worker_name
 from trio_worker.fleet.vitals import VitalsMeter
@@ -98,7 +108,7 @@ async def test_no_order_drives_out_another(redis: RedisClient) -> None:
 
     unheard = (await tell(redis, "a:1"))[0]
 
-    assert [letter.order for letter in read_letters(unheard.encode())] == [Quiet(), Resume(), Quiet()]
+    assert [letter.order for letter in read_order_messages(unheard.encode())] == [Quiet(), Resume(), Quiet()]
     while (told := await give_order(redis, "jobs", Quiet(), ["a:1"])).worker_names:  # type: ignore[union-attr]
         pass
     assert isinstance(told, Told)

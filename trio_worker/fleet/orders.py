@@ -56,25 +56,25 @@ Order: TypeAlias = Quiet | Resume | Drain | ShowTasks | SetLogLevel | Trace
 
 
 @frozen
-class Letter:
+class OrderMessage:
     """An order on its way; whoever gave it finds what came of it under ``answer_id``."""
 
     order: Order
     answer_id: str
 
 
-def write_letter(letter: Letter) -> str:
+def write_order_message(letter: OrderMessage) -> str:
     """Return one line: the answer's id, the order's name, its words."""
     return f"{letter.answer_id} {_words(letter.order)}"
 
 
-def read_letters(wire: bytes) -> list[Letter]:
+def read_order_messages(wire: bytes) -> list[OrderMessage]:
     """Read the orders of a worker, one a line, in the order in which they were given.
 
     What another version wants, and this one does not know, is left out: nobody will answer it.
     """
     lines = wire.decode("ascii", "replace").splitlines()
-    return [letter for line in lines if (letter := _letter(line)) is not None]
+    return [letter for line in lines if (letter := _order_message(line)) is not None]
 
 
 def _words(order: Order) -> str:
@@ -95,20 +95,20 @@ def _words(order: Order) -> str:
             assert_never(order)
 
 
-def _letter(line: str) -> Letter | None:
+def _order_message(line: str) -> OrderMessage | None:
     match line.split(" "):
         case [answer_id, "quiet"]:
-            return Letter(Quiet(), answer_id)
+            return OrderMessage(Quiet(), answer_id)
         case [answer_id, "resume"]:
-            return Letter(Resume(), answer_id)
+            return OrderMessage(Resume(), answer_id)
         case [answer_id, "drain"]:
-            return Letter(Drain(), answer_id)
+            return OrderMessage(Drain(), answer_id)
         case [answer_id, "tasks"]:
-            return Letter(ShowTasks(), answer_id)
+            return OrderMessage(ShowTasks(), answer_id)
         case [answer_id, "log-level", level, seconds] if _is_time(seconds):
-            return Letter(SetLogLevel(level, float(seconds)), answer_id)
+            return OrderMessage(SetLogLevel(level, float(seconds)), answer_id)
         case [answer_id, "trace", seconds] if _is_time(seconds):
-            return Letter(Trace(float(seconds)), answer_id)
+            return OrderMessage(Trace(float(seconds)), answer_id)
         case _:
             return None
 
@@ -138,8 +138,8 @@ async def give_order(
     client: RedisClient, queue_name: str, order: Order, worker_names: Sequence[str]
 ) -> Told | Unavailable:
     """Tell workers what is wanted of them; those that are not known are left out of what is returned."""
-    letter = Letter(order, secrets.token_hex(4))
-    answer = await client.run_script("order", keys_of(queue_name), write_letter(letter), *worker_names)
+    letter = OrderMessage(order, secrets.token_hex(4))
+    answer = await client.run_script("order", keys_of(queue_name), write_order_message(letter), *worker_names)
     if isinstance(answer, Unavailable):
         return answer
     act = _ACTS.get(type(order))

@@ -16,7 +16,7 @@ from typing import Never
 import trio
 from attrs import define, field
 
-from trio_worker.fleet.orders import Order, read_letters
+from trio_worker.fleet.orders import Order, read_order_messages
 from trio_worker.fleet.vitals import VitalsMeter
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import drain_names
@@ -121,7 +121,7 @@ class Presence:
         self._redis_seconds = trio.current_time() - began
         _now, orders, watched = answer
         self._is_watched = bool(watched)
-        letters = read_letters(orders)
+        letters = read_order_messages(orders)
         for letter in letters:
             came_of_it = self.carry_out(letter.order)[:ANSWER_CHARS]
             keys = keys_of(self.queue_name)
