@@ -15,9 +15,9 @@ from trio_worker.cli.target_workers import order_workers
 from trio_worker.fleet.orders import (
     Drain,
     Order,
+    OrderSent,
     Quiet,
     Resume,
-    Told,
     Trace,
     give_order,
     read_answers,
@@ -94,7 +94,7 @@ async def test_order_is_heard_once(redis: RedisClient) -> None:
 
     told = await give_order(redis, "jobs", Drain(), ["a:1", "nobody:9"])
 
-    assert isinstance(told, Told)
+    assert isinstance(told, OrderSent)
     assert told.worker_names == frozenset({"a:1"})
     assert await tell(redis, "a:1") == (f"{told.answer_id} drain", False)
     assert await tell(redis, "a:1") == ("", False)
@@ -111,7 +111,7 @@ async def test_no_order_drives_out_another(redis: RedisClient) -> None:
     assert [letter.order for letter in read_order_messages(unheard.encode())] == [Quiet(), Resume(), Quiet()]
     while (told := await give_order(redis, "jobs", Quiet(), ["a:1"])).worker_names:  # type: ignore[union-attr]
         pass
-    assert isinstance(told, Told)
+    assert isinstance(told, OrderSent)
     assert 4096 <= len((await tell(redis, "a:1"))[0]) < 8192
 
 
@@ -133,8 +133,8 @@ async def test_answers_are_those_of_one_order(redis: RedisClient) -> None:
     await tell(redis, "b:2")
     first = await give_order(redis, "jobs", Quiet(), ["a:1", "b:2"])
     other = await give_order(redis, "jobs", Drain(), ["a:1"])
-    assert isinstance(first, Told)
-    assert isinstance(other, Told)
+    assert isinstance(first, OrderSent)
+    assert isinstance(other, OrderSent)
     await redis.run_script("answer", KEYS, first.answer_id, "b:2", "quiet")
     await redis.run_script("answer", KEYS, other.answer_id, "a:1", "draining")
 
@@ -146,7 +146,7 @@ async def test_answers_are_those_of_one_order(redis: RedisClient) -> None:
     assert await read_answers(redis, "jobs", first) == {}
     assert await read_answers(redis, "jobs", other) == {"a:1": "draining"}
     assert await redis.command("EXISTS", KEYS.answers) == 0
-    assert await read_answers(redis, "jobs", Told(frozenset(), "none")) == {}
+    assert await read_answers(redis, "jobs", OrderSent(frozenset(), "none")) == {}
 
 
 async def test_unreadable_heartbeat_is_counted_and_hides_nobody(redis: RedisClient) -> None:

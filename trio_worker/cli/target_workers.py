@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 from trio_worker.cli.durations import Seconds
 from trio_worker.cli.exit_codes import NOTHING_MATCHED
 from trio_worker.cli.output import answer_or_exit, complain, did_you_mean
-from trio_worker.fleet.orders import Order, Told, give_order, read_answers
+from trio_worker.fleet.orders import Order, OrderSent, give_order, read_answers
 from trio_worker.fleet.overview import read_overview
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings
@@ -40,7 +40,7 @@ async def choose_workers(client: RedisClient, settings: Settings, names: Sequenc
     return wanted
 
 
-def report_unreached(told: Told, names: Sequence[str]) -> list[str]:
+def report_unreached(told: OrderSent, names: Sequence[str]) -> list[str]:
     """Return the workers that the order could not be sent to: they have ended, or read no orders any more."""
     untold = sorted(set(names) - told.worker_names)
     for name in untold:

@@ -127,7 +127,7 @@ _ACTS: Mapping[type[Order], Act] = {
 
 
 @frozen
-class Told:
+class OrderSent:
     """An order that was given: to which of the workers, and under which id they answer."""
 
     worker_names: frozenset[str]
@@ -136,7 +136,7 @@ class Told:
 
 async def give_order(
     client: RedisClient, queue_name: str, order: Order, worker_names: Sequence[str]
-) -> Told | Unavailable:
+) -> OrderSent | Unavailable:
     """Tell workers what is wanted of them; those that are not known are left out of what is returned."""
     letter = OrderMessage(order, secrets.token_hex(4))
     answer = await client.run_script("order", keys_of(queue_name), write_order_message(letter), *worker_names)
@@ -145,10 +145,10 @@ async def give_order(
     act = _ACTS.get(type(order))
     if answer and act is not None:
         await count_act(client, queue_name, act)
-    return Told(frozenset(name.decode("utf-8", "replace") for name in answer), letter.answer_id)
+    return OrderSent(frozenset(name.decode("utf-8", "replace") for name in answer), letter.answer_id)
 
 
-async def read_answers(client: RedisClient, queue_name: str, told: Told) -> dict[str, str] | Unavailable:
+async def read_answers(client: RedisClient, queue_name: str, told: OrderSent) -> dict[str, str] | Unavailable:
     """Return what came of an order at each worker that has heard it by now, once: it is gone from Redis then."""
     names = sorted(told.worker_names)
     if not names:
