@@ -122,7 +122,7 @@ def _oldest(counts: Counts, head: bytes, marks: Sequence[PushMark]) -> tuple[flo
 
 
 @define(eq=False)
-class Lookout:
+class OverviewPoller:
     """One who looks at a queue; ``is_close`` also samples ages and asks the server how it is."""
 
     client: RedisClient

@@ -15,7 +15,7 @@ from attrs import define, evolve, field
 
 from trio_worker import __version__
 from trio_worker.fleet.orders import Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, Trace
-from trio_worker.fleet.overview import Lookout, queue_seen
+from trio_worker.fleet.overview import OverviewPoller, queue_seen
 from trio_worker.fleet.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
 from trio_worker.redis.client import Unavailable
@@ -57,7 +57,7 @@ class Reporter:
     name: str = field(factory=new_worker_name)
     board: Board = field(init=False)
     presence: Presence = field(init=False)
-    _poller: Lookout = field(init=False)
+    _poller: OverviewPoller = field(init=False)
     _workers: tuple[WorkerSeen, ...] = ()
     _draining_at: float | None = None  # local clock
     _traces_until: float | None = None
@@ -73,7 +73,7 @@ class Reporter:
             worker_name=self.name,
             stale_after_seconds=max(STALE_SECONDS, POLLS_MISSED * self.poll_seconds),
         )
-        self._poller = Lookout(worker.client, options.queue.name, self.polls_closely)
+        self._poller = OverviewPoller(worker.client, options.queue.name, self.polls_closely)
         self.presence = Presence(worker.client, options.queue.name, self.name, self._heartbeat, self._carry_out)
         worker.sinks = [self.note, *worker.sinks]
 

@@ -11,7 +11,7 @@ import time
 import trio
 from attrs import define, field
 
-from trio_worker.fleet.overview import HOUR_MINUTES, Lookout, Overview, queue_seen
+from trio_worker.fleet.overview import HOUR_MINUTES, Overview, OverviewPoller, queue_seen
 from trio_worker.fleet.summary import Fleet, QueueTotals
 from trio_worker.queue.keys import keys_of
 from trio_worker.redis.client import RedisClient, Unavailable
@@ -38,11 +38,11 @@ class Watch:
     outcomes: list[OutcomeLine] = field(factory=list)  # what the last look brought, oldest first
     exchanges: list[ExchangeLine] = field(factory=list)  # the same, of connections that are traced
     _after: str = ""
-    _lookout: Lookout = field(init=False)
+    _poller: OverviewPoller = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.fleet = Fleet(self.queue_name, self.redis_name)
-        self._lookout = Lookout(self.client, self.queue_name, self.looks_closely)
+        self._poller = OverviewPoller(self.client, self.queue_name, self.looks_closely)
 
     def snapshot(self) -> Snapshot:
         """Return the figures of all workers now."""
@@ -66,7 +66,7 @@ class Watch:
         ]
         began = trio.current_time()
         wanted = commands if self.wants_outcomes else []
-        looked = await self._lookout.look(minutes, wanted)
+        looked = await self._poller.look(minutes, wanted)
         now = trio.current_time()
         self.outcomes, self.exchanges = [], []
         if isinstance(looked, Unavailable):
