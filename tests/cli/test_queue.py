@@ -18,7 +18,7 @@ from trio_worker.cli.enqueue import unknown_to_workers
 from trio_worker.fleet.overview import DAY_MINUTES
 from trio_worker.queue.history import MinuteSample, write_sample
 from trio_worker.queue.keys import keys_of
-from trio_worker.telemetry.feed import OutcomeLine, write_outcome
+from trio_worker.telemetry.feed import FeedOutcome, write_outcome
 from trio_worker.telemetry.heartbeat import Heartbeat, WorkerSeen, write_heartbeat
 from trio_worker.worker.events import Disposition, Phase, SettledJob
 
@@ -269,14 +269,14 @@ def test_a_number_of_seconds_is_a_duration_where_it_was_one(run: Callable[..., i
     assert run("tail", "--for", "soon") == 2
 
 
-def tell(ask: Ask, line: OutcomeLine) -> None:
+def tell(ask: Ask, line: FeedOutcome) -> None:
     ask(lambda redis: redis.command("XADD", keys_of("jobs").latest, "*", "outcome", write_outcome(line)))
 
 
 def test_tail_begins_now(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     """What an earlier watcher was told, minutes ago, does not look as if it happened now."""
     for job_id, seconds_ago in (("old", 300.0), ("new", 1.0)):
-        line = OutcomeLine(time.time() - seconds_ago, SettledJob(job_id, Disposition.SENT), "a:1")
+        line = FeedOutcome(time.time() - seconds_ago, SettledJob(job_id, Disposition.SENT), "a:1")
         tell(ask, line)
 
     assert run("tail", "--for", "0.2") == 0

@@ -37,7 +37,7 @@ from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.telemetry.alerts import Severity, alerts
 from trio_worker.telemetry.board import Board
-from trio_worker.telemetry.feed import OutcomeLine
+from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.quantiles import Quantiles, Tally
@@ -309,7 +309,7 @@ def test_settlements_show_in_their_second_whenever_anybody_looks(gaps: list[tupl
             continue
         settled = SettledJob(f"{number}", Disposition(what), waited_seconds=1.0, smtp_seconds=0.5, total_seconds=2.0)
         board.note(Settled((settled,)), now, now)
-        ends.append(OutcomeLine(now, settled))
+        ends.append(FeedOutcome(now, settled))
         if what == "sent":
             sent.append(now)
     now += later
@@ -625,7 +625,7 @@ snapshots = st.builds(
     causes=st.lists(st.builds(DeathCount, words, words, dispositions, numbers, st.floats(0, 4e9)), max_size=12).map(
         tuple
     ),
-    latest=st.lists(st.builds(OutcomeLine, st.floats(0, 4e9), settlements), max_size=60).map(tuple),
+    latest=st.lists(st.builds(FeedOutcome, st.floats(0, 4e9), settlements), max_size=60).map(tuple),
     redis_down_seconds=st.none() | seconds,
     redis_trouble=words,
     journal_trouble=words,

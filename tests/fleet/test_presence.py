@@ -33,7 +33,7 @@ from trio_worker.queue.pause import pause_queue
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.smtp.trace import TraceLine
-from trio_worker.telemetry.feed import ExchangeLine, write_exchange
+from trio_worker.telemetry.feed import FeedTrace, write_trace
 from trio_worker.telemetry.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
 from trio_worker.worker.events import Phase, QuietChanged
 
@@ -362,14 +362,14 @@ async def test_longer_trace_is_not_cut_off_by_a_shorter_one(any_workers: WorkerM
 
 async def test_watch_passes_over_what_was_told_before(redis: RedisClient) -> None:
     """Who traces now is not shown an older trace; what comes after is."""
-    watch, told = Watch(redis, "jobs", "cache"), ExchangeLine(1.0, "a:1", TraceLine("MAIL", "250 ok", 0.1))
+    watch, told = Watch(redis, "jobs", "cache"), FeedTrace(1.0, "a:1", TraceLine("MAIL", "250 ok", 0.1))
     await redis.command("SET", KEYS.watch, "1")
-    await redis.run_script("tell", KEYS, 1000, *("exchange", write_exchange(told)) * 600)
+    await redis.run_script("tell", KEYS, 1000, *("exchange", write_trace(told)) * 600)
 
     assert await watch.pass_over() is None
     await watch.look()
     before = list(watch.exchanges)
-    await redis.run_script("tell", KEYS, 1000, "exchange", write_exchange(told))
+    await redis.run_script("tell", KEYS, 1000, "exchange", write_trace(told))
     await watch.look()
 
     assert (before, watch.exchanges) == ([], [told])

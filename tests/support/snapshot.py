@@ -18,7 +18,7 @@ from trio_worker.redis.server import ServerState
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.reply import Reply, Stage
-from trio_worker.telemetry.feed import OutcomeLine
+from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.quantiles import Quantiles, Tally
@@ -56,9 +56,9 @@ def _connections() -> tuple[ConnectionView, ...]:
     )
 
 
-def _outcome(seconds_ago: int, disposition: Disposition, email_type: str, name: str, cause: Cause) -> OutcomeLine:
+def _outcome(seconds_ago: int, disposition: Disposition, email_type: str, name: str, cause: Cause) -> FeedOutcome:
     place = 60 - seconds_ago
-    return OutcomeLine(
+    return FeedOutcome(
         NOW - seconds_ago * 0.1,
         SettledJob(
             job_id=f"01JNH5QZ4RC8{place:02}7KM2T0"[:20],
@@ -77,7 +77,7 @@ def _outcome(seconds_ago: int, disposition: Disposition, email_type: str, name: 
     )
 
 
-def _latest() -> tuple[OutcomeLine, ...]:
+def _latest() -> tuple[FeedOutcome, ...]:
     accepted = Cause("accepted", "250 2.0.0", "final")
     names = ("j…y@example.com", "s…a@example.net", "m…i@example.com", "k…n@example.org", "t…@example.com")
     types = ("Registration", "WeeklyRecap", "WeeklyRecap", "EmailChange", "WeeklyRecap")

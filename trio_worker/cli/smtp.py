@@ -40,7 +40,7 @@ from trio_worker.smtp.outcome import FailureKind, Trouble, Unsendable
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Session, certificate_ends_at, open_session
 from trio_worker.smtp.verify import verify_address
-from trio_worker.telemetry.feed import ExchangeLine
+from trio_worker.telemetry.feed import FeedTrace
 from trio_worker.telemetry.words import clock
 
 _LABELS = {Stage.CONNECT: "connect", Stage.GREETING: "greeting"}
@@ -204,7 +204,7 @@ async def _follow(watch: Watch, order: Trace, names: Sequence[str], *, as_json: 
         await trio.sleep(ANSWER_POLL_SECONDS)
 
 
-def _line(line: ExchangeLine) -> str:
+def _line(line: FeedTrace) -> str:
     exchange = line.exchange
     where = "opening" if exchange.connection_id is None else f"conn {exchange.connection_id}"
     took = f"{_milliseconds(exchange.seconds)} ms"

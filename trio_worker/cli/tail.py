@@ -19,7 +19,7 @@ from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, complain, redis_name
 from trio_worker.fleet.watch import WATCH_SECONDS, Watch
-from trio_worker.telemetry.feed import OutcomeLine
+from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.words import clock, duration, reason_words, recipients_words
 from trio_worker.worker.events import Disposition
 
@@ -56,12 +56,12 @@ async def tail(
     return OK
 
 
-def _is_wanted(line: OutcomeLine, email_type: str | None, *, errors: bool) -> bool:
+def _is_wanted(line: FeedOutcome, email_type: str | None, *, errors: bool) -> bool:
     settled = line.settled
     return not (errors and settled.disposition is Disposition.SENT) and email_type in (None, settled.email_type)
 
 
-def _text(line: OutcomeLine) -> str:
+def _text(line: FeedOutcome) -> str:
     settled = line.settled
     word = str(settled.disposition)
     parts = [
@@ -77,5 +77,5 @@ def _text(line: OutcomeLine) -> str:
     return "  ".join(parts)
 
 
-def _document(line: OutcomeLine) -> dict[str, Any]:
+def _document(line: FeedOutcome) -> dict[str, Any]:
     return with_schema(Document.OUTCOME, {"at": line.at, "worker": line.worker, **asdict(line.settled)})

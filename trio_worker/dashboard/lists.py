@@ -11,7 +11,7 @@ from rich.style import Style
 from trio_worker.dashboard.cell_text import printable_cells, width_of
 from trio_worker.dashboard.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, CellLine, blank, cell, row, rule
 from trio_worker.smtp.events import ConnectionView
-from trio_worker.telemetry.feed import OutcomeLine
+from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import DeathCount, WorkerSeen
 from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Scope, Snapshot
 from trio_worker.telemetry.words import (
@@ -223,7 +223,7 @@ def latest_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
     return lines + [blank(width)] * (rows + 1 - len(lines))
 
 
-def _latest_in_view(outcomes: tuple[OutcomeLine, ...], rows: int) -> list[OutcomeLine]:
+def _latest_in_view(outcomes: tuple[FeedOutcome, ...], rows: int) -> list[FeedOutcome]:
     places = range(len(outcomes))
     odd = [place for place in places if outcomes[place].settled.disposition is not Disposition.SENT]
     kept = odd[-((rows + 1) // 2) :] if rows > 0 else []
@@ -240,7 +240,7 @@ def _outcome_heads(*, has_ids: bool) -> list[Segment]:
     return [*cells, cell("reply", 5, DIM)]
 
 
-def _short_outcome(outcome: OutcomeLine, *, has_type: bool) -> list[Segment]:
+def _short_outcome(outcome: FeedOutcome, *, has_type: bool) -> list[Segment]:
     settled = outcome.settled
     return [
         cell(clock(outcome.at), 8, DIM),
@@ -251,7 +251,7 @@ def _short_outcome(outcome: OutcomeLine, *, has_type: bool) -> list[Segment]:
     ]
 
 
-def _full_outcome(outcome: OutcomeLine, *, has_ids: bool) -> list[Segment]:
+def _full_outcome(outcome: FeedOutcome, *, has_ids: bool) -> list[Segment]:
     settled = outcome.settled
     waited = duration(settled.waited_seconds, is_estimate=settled.is_estimate)
     connection = UNKNOWN if settled.connection_id is None else str(settled.connection_id)
@@ -269,6 +269,6 @@ def _full_outcome(outcome: OutcomeLine, *, has_ids: bool) -> list[Segment]:
     ]
 
 
-def _reason(outcome: OutcomeLine) -> Segment:
+def _reason(outcome: FeedOutcome) -> Segment:
     words = printable_cells(reason_words(outcome.settled))
     return Segment(words, PLAIN)

@@ -22,7 +22,7 @@ from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import drain_names
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.smtp.trace import TraceLine
-from trio_worker.telemetry.feed import ExchangeLine, OutcomeLine, write_exchange, write_outcome
+from trio_worker.telemetry.feed import FeedOutcome, FeedTrace, write_outcome, write_trace
 from trio_worker.telemetry.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
 from trio_worker.worker.events import Event, Settled
 
@@ -61,8 +61,8 @@ class Presence:
     vitals: Vitals = field(factory=Vitals)
     _redis_seconds: float | None = None
     _is_watched: bool = False
-    _outcomes: deque[OutcomeLine] = field(factory=lambda: deque(maxlen=TOLD_AT_ONCE))
-    _exchanges: list[ExchangeLine] = field(factory=list)
+    _outcomes: deque[FeedOutcome] = field(factory=lambda: deque(maxlen=TOLD_AT_ONCE))
+    _exchanges: list[FeedTrace] = field(factory=list)
     _has_news: trio.Event = field(factory=trio.Event)
     _beating: trio.Lock = field(factory=trio.Lock)
     _has_left: bool = False
@@ -76,13 +76,13 @@ class Presence:
         """Keep an outcome for those who look; costs nothing while nobody does."""
         if self._is_watched and isinstance(event, Settled):
             now = time.time()
-            self._outcomes += [OutcomeLine(now, job, self.worker_name) for job in event.jobs[-TOLD_AT_ONCE:]]
+            self._outcomes += [FeedOutcome(now, job, self.worker_name) for job in event.jobs[-TOLD_AT_ONCE:]]
             self._has_news.set()
 
     def note_trace(self, exchange: TraceLine) -> None:
         """Keep what was said on a connection for those who trace; beyond what travels at once it is left out."""
         if len(self._exchanges) < EXCHANGES_AT_ONCE:
-            self._exchanges.append(ExchangeLine(time.time(), self.worker_name, exchange))
+            self._exchanges.append(FeedTrace(time.time(), self.worker_name, exchange))
             self._has_news.set()
 
     async def run(self) -> Never:
@@ -134,7 +134,7 @@ class Presence:
             await trio.sleep(TELL_SECONDS)
             self._has_news = trio.Event()
             told = [word for line in self._outcomes for word in ("outcome", write_outcome(line))]
-            told += [word for line in self._exchanges for word in ("exchange", write_exchange(line))]
+            told += [word for line in self._exchanges for word in ("exchange", write_trace(line))]
             self._outcomes.clear()
             self._exchanges.clear()
             await self.client.run_script("tell", keys_of(self.queue_name), LATEST_KEPT, *told)

@@ -14,7 +14,7 @@ from attrs import define, evolve, field, frozen
 
 from trio_worker.smtp.outcome import FailureKind
 from trio_worker.telemetry.board import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, heading
-from trio_worker.telemetry.feed import OutcomeLine
+from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen, summed_causes
 from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.quantiles import added
@@ -48,7 +48,7 @@ class Fleet:
     redis_name: str
     _looks: deque[tuple[QueueTotals, QueueSeen]] = field(factory=deque)
     _workers: tuple[WorkerSeen, ...] = ()
-    _latest: deque[OutcomeLine] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
+    _latest: deque[FeedOutcome] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
     _looked_at: float | None = None
     _failing: tuple[float, str] | None = None
     _recoveries: int = 0
@@ -72,7 +72,7 @@ class Fleet:
         since = now if self._failing is None else self._failing[0]
         self._failing = (since, what)
 
-    def note_outcomes(self, outcomes: Iterable[OutcomeLine]) -> None:
+    def note_outcomes(self, outcomes: Iterable[FeedOutcome]) -> None:
         """Add what became of jobs, oldest first."""
         self._latest.extend(outcomes)
 

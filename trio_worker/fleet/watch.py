@@ -15,7 +15,7 @@ from trio_worker.fleet.overview import HOUR_MINUTES, Overview, OverviewPoller, q
 from trio_worker.fleet.summary import Fleet, QueueTotals
 from trio_worker.queue.keys import keys_of
 from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.telemetry.feed import ExchangeLine, OutcomeLine, read_exchange, read_outcome
+from trio_worker.telemetry.feed import FeedOutcome, FeedTrace, read_outcome, read_trace
 from trio_worker.telemetry.snapshot import Snapshot
 
 # Workers hear with their next heartbeat that somebody watches, and tell for so long after the last look.
@@ -35,8 +35,8 @@ class Watch:
     looks_closely: bool = False
     fleet: Fleet = field(init=False)
     last: Overview | None = None
-    outcomes: list[OutcomeLine] = field(factory=list)  # what the last look brought, oldest first
-    exchanges: list[ExchangeLine] = field(factory=list)  # the same, of connections that are traced
+    outcomes: list[FeedOutcome] = field(factory=list)  # what the last look brought, oldest first
+    exchanges: list[FeedTrace] = field(factory=list)  # the same, of connections that are traced
     _after: str = ""
     _poller: OverviewPoller = field(init=False)
 
@@ -95,7 +95,7 @@ class Watch:
             line = read_outcome(fields.get(b"outcome", b""))
             if line is not None:
                 self.outcomes.append(line)
-            exchange = read_exchange(fields.get(b"exchange", b""))
+            exchange = read_trace(fields.get(b"exchange", b""))
             if exchange is not None:
                 self.exchanges.append(exchange)
         self.fleet.note_outcomes(self.outcomes)

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from attrs import define, field
 
 from trio_worker.queue.record import Cause
-from trio_worker.telemetry.feed import OutcomeLine
+from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import CAUSES_TOLD, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
 from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.quantiles import Window
@@ -166,7 +166,7 @@ class Board:
             breaker=breaker,
             breaker_seconds=0.0 if probe_at is None else max(0.0, probe_at - now),
             causes=summed_causes([self._cause_counts(now), *others]),
-            latest=tuple(OutcomeLine(at, settled) for at, settled in self._latest),
+            latest=tuple(FeedOutcome(at, settled) for at, settled in self._latest),
             redis_down_seconds=now - self._redis_failed[0] if self._redis_failed else None,
             redis_trouble=self._redis_failed[1] if self._redis_failed else "",
             journal_trouble=self._journal_trouble,

@@ -18,7 +18,7 @@ _READER = Converter()
 
 
 @frozen
-class OutcomeLine:
+class FeedOutcome:
     """What became of one job, when (epoch seconds), and at which worker where that is not the one that shows it."""
 
     at: float
@@ -26,7 +26,7 @@ class OutcomeLine:
     worker: str = ""
 
 
-def write_outcome(line: OutcomeLine) -> str:
+def write_outcome(line: FeedOutcome) -> str:
     """Return an outcome as JSON; what a relay said is masked before it leaves the worker."""
     settled, cause = line.settled, line.settled.cause
     if cause is not None:
@@ -34,13 +34,13 @@ def write_outcome(line: OutcomeLine) -> str:
     return json.dumps(_CONVERTER.unstructure(evolve(line, settled=settled)), separators=(",", ":"))
 
 
-def read_outcome(wire: bytes) -> OutcomeLine | None:
+def read_outcome(wire: bytes) -> FeedOutcome | None:
     """Read an outcome back, or None where another version wrote what cannot be read."""
-    return read_told(wire, OutcomeLine)
+    return decode_or_none(wire, FeedOutcome)
 
 
 @frozen
-class ExchangeLine:
+class FeedTrace:
     """An exchange, when it was (epoch seconds), and at which worker."""
 
     at: float
@@ -48,17 +48,17 @@ class ExchangeLine:
     exchange: TraceLine
 
 
-def write_exchange(line: ExchangeLine) -> str:
+def write_trace(line: FeedTrace) -> str:
     """Return a line as JSON."""
     return json.dumps(_CONVERTER.unstructure(line), separators=(",", ":"))
 
 
-def read_exchange(wire: bytes) -> ExchangeLine | None:
+def read_trace(wire: bytes) -> FeedTrace | None:
     """Read a line back, or None where another version wrote what cannot be read."""
-    return read_told(wire, ExchangeLine)
+    return decode_or_none(wire, FeedTrace)
 
 
-def read_told(wire: bytes, kind: type[T]) -> T | None:
+def decode_or_none(wire: bytes, kind: type[T]) -> T | None:
     """Read a record from its JSON, or None where another version wrote what cannot be read.
 
     What it says beyond ours is ignored, and what it leaves out is at its default; never raises.

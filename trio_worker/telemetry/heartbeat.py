@@ -12,7 +12,7 @@ from itertools import chain
 from attrs import evolve, field, frozen
 from cattrs import Converter
 
-from trio_worker.telemetry.feed import read_told
+from trio_worker.telemetry.feed import decode_or_none
 from trio_worker.telemetry.quantiles import Tally
 from trio_worker.worker.events import Disposition, Phase
 
@@ -169,4 +169,4 @@ def write_heartbeat(beat: Heartbeat) -> str:
 
 def read_heartbeat(wire: bytes) -> Heartbeat | None:
     """Read a heartbeat back, or None; what another version says beyond ours is ignored."""
-    return read_told(wire, Heartbeat)
+    return decode_or_none(wire, Heartbeat)

@@ -7,7 +7,7 @@ from enum import Enum
 from attrs import field, frozen
 
 from trio_worker.smtp.events import ConnectionView
-from trio_worker.telemetry.feed import OutcomeLine
+from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import (
     DeathCount,
     Rates,
@@ -65,7 +65,7 @@ class Snapshot:
     breaker: Breaker
     breaker_seconds: float  # until the next probe, while it is open
     causes: tuple[DeathCount, ...]  # of all workers in the last 15 minutes, most frequent first
-    latest: tuple[OutcomeLine, ...]  # newest last
+    latest: tuple[FeedOutcome, ...]  # newest last
     redis_down_seconds: float | None
     redis_trouble: str
     journal_trouble: str
