@@ -16,7 +16,7 @@ from trio_worker.cli.job_text import job_lines
 from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.claim import Claims
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.queue.operator_counts import Act, Removal
+from trio_worker.queue.operator_counts import OperatorAction, Removal
 from trio_worker.queue.record import Attempt, Cause, Failed, Record, Said, ShelvedJob
 from trio_worker.queue.settlement import Bury, Delay, Hold, Settlement, Verdict
 from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
@@ -223,20 +223,20 @@ def test_what_people_do_and_dead_letters_that_leave_are_counted(
     assert run("queue", "resume") == 0
     assert run("queue", "resume") != 1  # nothing to resume: nothing is counted
 
-    tallies = counts(valkey_url).tallies
-    assert tallies.removed == {Removal.RETRIED: 1, Removal.DROPPED: 0, Removal.RELEASED: 0}
-    assert {act for act, number in tallies.acts.items() if number} == {
-        Act.DEAD_RETRY,
-        Act.HELD_DROP,
-        Act.JOB_RETRY,
-        Act.QUEUE_PAUSE,
-        Act.QUEUE_RESUME,
+    operator_counts = counts(valkey_url).operator_counts
+    assert operator_counts.removed == {Removal.RETRIED: 1, Removal.DROPPED: 0, Removal.RELEASED: 0}
+    assert {act for act, number in operator_counts.acts.items() if number} == {
+        OperatorAction.DEAD_RETRY,
+        OperatorAction.HELD_DROP,
+        OperatorAction.JOB_RETRY,
+        OperatorAction.QUEUE_PAUSE,
+        OperatorAction.QUEUE_RESUME,
     }
-    assert set(tallies.acts.values()) == {0, 1}
+    assert set(operator_counts.acts.values()) == {0, 1}
 
 
 def test_dropped_dead_letter_is_counted_as_such(run: Callable[..., int], job_ids: list[str], valkey_url: str) -> None:
     """A drop is no retry."""
     assert run("dead", "drop", job_ids[2], "--yes") == 0
 
-    assert counts(valkey_url).tallies.removed[Removal.DROPPED] == 1
+    assert counts(valkey_url).operator_counts.removed[Removal.DROPPED] == 1

@@ -559,7 +559,9 @@ troubles = st.builds(Trouble, st.sampled_from(FailureKind), st.sampled_from(Stag
 opens = st.builds(Open, troubles, seconds, seconds, numbers)
 views = st.builds(ConnectionView, numbers, words | st.just("idle"), seconds, numbers, seconds, words, words)
 suspensions = st.none() | st.builds(Suspended, numbers, words, st.floats(0, 4e9), words | st.just("login"))
-tallies = st.builds(Tally, st.dictionaries(st.integers(0, 200), st.integers(1, 1000), max_size=5), st.floats(0, 1e6))
+operator_counts = st.builds(
+    Tally, st.dictionaries(st.integers(0, 200), st.integers(1, 1000), max_size=5), st.floats(0, 1e6)
+)
 beats = st.builds(
     Heartbeat,
     worker=words,
@@ -577,7 +579,7 @@ beats = st.builds(
     trouble=words,
     rates=st.builds(Rates, rates, rates, rates, rates),
     idle_share=st.none() | st.floats(0, 1),
-    latency=tallies,
+    latency=operator_counts,
     vitals=st.builds(
         Vitals, st.none() | st.floats(0, 64), st.none() | numbers, st.none() | seconds, st.none() | seconds
     ),

@@ -28,7 +28,7 @@ from trio_worker.fleet.presence import Presence, new_worker_name
 from trio_worker.fleet.vitals import VitalsMeter
 from trio_worker.fleet.watch import Watch
 from trio_worker.queue.keys import keys_of
-from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.pause import pause_queue
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings
@@ -249,9 +249,12 @@ async def test_worker_obeys_from_elsewhere(any_workers: WorkerMaker, catcher: Ca
     assert [event.is_quiet for event in any_workers.events if isinstance(event, QuietChanged)] == [True, False]
     seen = await overview(client)
     assert seen.workers == ()
-    tallies = seen.counts.tallies
-    acts = (tallies.acts[act] for act in (Act.WORKER_QUIET, Act.WORKER_RESUME, Act.WORKER_DRAIN))
-    assert (*acts, sum(tallies.drains)) == (1, 1, 1, 1)
+    operator_counts = seen.counts.operator_counts
+    acts = (
+        operator_counts.acts[act]
+        for act in (OperatorAction.WORKER_QUIET, OperatorAction.WORKER_RESUME, OperatorAction.WORKER_DRAIN)
+    )
+    assert (*acts, sum(operator_counts.drains)) == (1, 1, 1, 1)
 
 
 async def wait_for_beats(client: RedisClient, count: int) -> None:

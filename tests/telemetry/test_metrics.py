@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.snapshot import busy, fresh, without_redis, without_relay
 from trio_worker.queue.claim import Source
-from trio_worker.queue.operator_counts import DRAIN_BOUNDS, Act, drain_names, read_tallies
+from trio_worker.queue.operator_counts import DRAIN_BOUNDS, OperatorAction, drain_names, read_operator_counts
 from trio_worker.queue.record import Cause
 from trio_worker.redis.client import Unavailable
 from trio_worker.smtp.capabilities import Capabilities
@@ -343,13 +343,13 @@ def test_settings_and_limits_are_shown() -> None:
 def test_what_the_queue_counts_is_shown_as_it_stands() -> None:
     """It holds whoever ran when: it does not begin anew with this worker, and is absent until the queue was seen."""
     totals = {"dead_retried": 40, "act_dead_retry": 2, "drains_0": 3, "drains_8": 1, "drain_ms": 125_500}
-    queue = QueueSeen(0, 0, 0, 0, 0, look_seconds=0.002, tallies=read_tallies(totals))
+    queue = QueueSeen(0, 0, 0, 0, 0, look_seconds=0.002, operator_counts=read_operator_counts(totals))
     found = scraped(Metrics(lambda: evolve(busy(), queue=queue)))
 
     assert found["dead_letters_removed_total{reason=retried}"] == 40
     assert found["dead_letters_removed_total{reason=dropped}"] == 0
     assert {name for name in found if name.startswith("admin_actions_total")} == {
-        f"admin_actions_total{{action={act}}}" for act in Act
+        f"admin_actions_total{{action={act}}}" for act in OperatorAction
     }
     assert found["admin_actions_total{action=dead_retry}"] == 2
     assert (found["drain_seconds_bucket{le=1.0}"], found["drain_seconds_bucket{le=120.0}"]) == (3, 3)
@@ -361,13 +361,13 @@ def test_what_the_queue_counts_is_shown_as_it_stands() -> None:
 def test_drain_is_counted_under_its_bound(seconds: float) -> None:
     """One drain is one in one place, and its time is in the sum."""
     name, summed_up = drain_names(seconds)
-    tallies = read_tallies({name: 1, summed_up: round(seconds * 1000)})
-    (place,) = (place for place, number in enumerate(tallies.drains) if number)
+    operator_counts = read_operator_counts({name: 1, summed_up: round(seconds * 1000)})
+    (place,) = (place for place, number in enumerate(operator_counts.drains) if number)
 
-    assert sum(tallies.drains) == 1
+    assert sum(operator_counts.drains) == 1
     assert place == 0 or DRAIN_BOUNDS[place - 1] < seconds
     assert seconds <= [*DRAIN_BOUNDS, inf][place]
-    assert tallies.drain_seconds == pytest.approx(seconds, abs=0.001)
+    assert operator_counts.drain_seconds == pytest.approx(seconds, abs=0.001)
 
 
 def test_each_wake_up_is_measured_and_connections_that_are_none_yet_are_counted() -> None:

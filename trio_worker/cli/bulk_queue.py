@@ -19,8 +19,8 @@ from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, complain, print_json
-from trio_worker.queue.counts import Counts, count_act, count_jobs
-from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.counts import Counts, count_action, count_jobs
+from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.pause import pause_queue
 from trio_worker.queue.waiting import Released, purge, release, walk_waiting
 from trio_worker.redis.client import RedisClient
@@ -83,7 +83,7 @@ async def purge_queue(
         if not confirmation.confirm_by_typing(question, name):
             return REFUSED
         purged = answer_or_exit(await purge(client, name, counts.waiting), settings)
-        await count_act(client, name, Act.QUEUE_PURGE)
+        await count_action(client, name, OperatorAction.QUEUE_PURGE)
     if as_json:
         print_json(Document.PURGE, {"purged": purged})
     else:
@@ -129,7 +129,7 @@ async def release_queue(
         answer_or_exit(await pause_queue(client, name, "queue release", user_name(), None), settings)
         await _wait_until_idle(client, settings, wait)
         released = answer_or_exit(await release(client, name, with_held=held, with_dead=dead), settings)
-        await count_act(client, name, Act.QUEUE_RELEASE)
+        await count_action(client, name, OperatorAction.QUEUE_RELEASE)
     return _report(name, released, as_json=as_json)
 
 

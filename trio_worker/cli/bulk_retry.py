@@ -12,9 +12,9 @@ from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIM
 from trio_worker.cli.job_text import job_line
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.output import answer_or_exit, complain, print_json, refuse
-from trio_worker.queue.counts import count_act, count_jobs
+from trio_worker.queue.counts import count_action, count_jobs
 from trio_worker.queue.dead_letters import UNDO_SECONDS, Shelf, find_job, find_shelved, revive, undo_revive, walk_shelf
-from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.selection import Selection
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
@@ -113,7 +113,7 @@ async def retry_jobs(operation: BulkOperation, chosen: list[str], rate: float | 
             return code
     counts = answer_or_exit(await count_jobs(client, queue), settings)
     batch = answer_or_exit(await revive(client, queue, shelf, rest, counts.at, 1 / rate if rate else 0.0), settings)
-    await count_act(client, queue, Act(f"{shelf}_retry"))
+    await count_action(client, queue, OperatorAction(f"{shelf}_retry"))
     moved = len(tried) + len(batch.job_ids)
     again = counted(moved, f"{operation.wording.one} is", f"{operation.wording.many} are")
     lines = [f"{again} due again on {queue}, each with its old Message-ID"]
@@ -161,7 +161,7 @@ async def undo_retry(client: RedisClient, settings: Settings, batch_id: str, *, 
         complain(f"no batch {batch_id}: it is older than a day, was too large, or never existed")
         return NOTHING_MATCHED
     shelf, job_ids = undone
-    await count_act(client, settings.queue.name, Act.RETRY_UNDO)
+    await count_action(client, settings.queue.name, OperatorAction.RETRY_UNDO)
     if as_json:
         print_json(Document.UNDO, {"shelf": shelf, "undone": sorted(job_ids)})
     else:

@@ -26,9 +26,9 @@ from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, complain, print_json
 from trio_worker.mail.composer import message_id_of
-from trio_worker.queue.counts import count_act, count_jobs
+from trio_worker.queue.counts import count_action, count_jobs
 from trio_worker.queue.dead_letters import Shelf, drop, find_shelved, walk_shelf
-from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.selection import Group, Grouping, Selection
 from trio_worker.redis.client import RedisClient
@@ -193,7 +193,7 @@ class ShelfCommands:
             chosen = await operation.choose(job_ids, filters.selection, every=every)
             operation.confirm_or_exit("Delete {jobs} of {queue} permanently?", always=True)
             dropped = answer_or_exit(await drop(client, settings.queue.name, self.wording.shelf, chosen), settings)
-            await count_act(client, settings.queue.name, Act(f"{self.wording.shelf}_drop"))
+            await count_action(client, settings.queue.name, OperatorAction(f"{self.wording.shelf}_drop"))
             did = counted(len(dropped), f"{one} of {settings.queue.name} was", f"{many} of {settings.queue.name} were")
             return operation.report(len(dropped), f"{did} deleted", Document.DROP, {"dropped": sorted(dropped)})
 

@@ -22,9 +22,9 @@ from trio_worker.cli.output import answer_or_exit, complain, print_json, refuse,
 from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import summarize
 from trio_worker.mail.composer import message_id_of
-from trio_worker.queue.counts import count_act, count_jobs
+from trio_worker.queue.counts import count_action, count_jobs
 from trio_worker.queue.dead_letters import Shelf, Waiting, cancel, find_job, hasten, revive
-from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.waiting import walk_bodies, walk_waiting
 from trio_worker.redis.client import RedisClient, Unavailable
@@ -77,7 +77,7 @@ async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
         else:
             shelf: Shelf = "held" if state == "held" else "dead"
             done = answer_or_exit(await revive(client, name, shelf, [job_id], time.time()), settings).job_ids
-        await count_act(client, name, Act.JOB_RETRY)
+        await count_action(client, name, OperatorAction.JOB_RETRY)
     print(f"{job_id}: was {state}, is due now, attempt {shelved.record.attempts + 1 if state == 'delayed' else 1}")
     return OK if done else PARTLY
 
@@ -117,7 +117,7 @@ async def cancel_jobs(
         if isinstance(done, Unavailable):
             complain(f"some of the {choice.count} may be cancelled: see trio-worker dead list --cause cancelled")
             return report_unavailable(done, settings)
-        await count_act(client, name, Act.JOB_CANCEL)
+        await count_action(client, name, OperatorAction.JOB_CANCEL)
     if as_json:
         print_json(
             Document.CANCEL, {"cancelled": sorted(done), "missing": choice.count - len(done) + len(choice.others)}

@@ -10,8 +10,8 @@ from trio_worker.dashboard.live import Dashboard
 from trio_worker.dashboard.screen import Screen
 from trio_worker.dashboard.view import DrainKey, KeyAction, PauseKey, QuitKey, ResumeKey, View
 from trio_worker.fleet.report import Reporter
-from trio_worker.queue.counts import count_act
-from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.counts import count_action
+from trio_worker.queue.operator_counts import OperatorAction
 
 
 def dashboard_of(reporter: Reporter, screen: Screen, keyboard: Keyboard | None, *, only_ascii: bool) -> Dashboard:
@@ -23,7 +23,7 @@ def dashboard_of(reporter: Reporter, screen: Screen, keyboard: Keyboard | None, 
             case QuitKey() | DrainKey():
                 worker.drain("a key")
                 if isinstance(action, DrainKey):
-                    await count_act(worker.client, worker.options.queue.name, Act.WORKER_DRAIN)
+                    await count_action(worker.client, worker.options.queue.name, OperatorAction.WORKER_DRAIN)
                 return f"draining {len(worker.in_flight)}; Ctrl-C hurries"
             case PauseKey(reason):
                 return await pause_by_key(worker.client, worker.options.queue.name, reason)

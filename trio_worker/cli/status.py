@@ -104,7 +104,7 @@ def _document(name: str, counts: Counts, snapshot: Snapshot, problems: list[str]
     return {
         "queue": name,
         "health": health.name.lower(),
-        "counts": asdict(counts, filter=lambda each, _: each.name != "tallies"),
+        "counts": asdict(counts, filter=lambda each, _: each.name != "operator_counts"),
         "oldest_seconds": snapshot.queue.oldest_seconds if snapshot.queue else None,
         "rates": asdict(snapshot.rates),
         "suspended": suspended_document(snapshot.suspended),

@@ -8,9 +8,9 @@ from typing import TypeAlias, assert_never
 
 from attrs import frozen
 
-from trio_worker.queue.counts import count_act
+from trio_worker.queue.counts import count_action
 from trio_worker.queue.keys import keys_of
-from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.redis.client import RedisClient, Unavailable
 
 # A trace, and another log level, end by themselves: whoever asked may be cut off.
@@ -118,11 +118,11 @@ def _is_time(word: str) -> bool:
 
 
 # Looking changes nothing, so it is not counted.
-_ACTS: Mapping[type[Order], Act] = {
-    Quiet: Act.WORKER_QUIET,
-    Resume: Act.WORKER_RESUME,
-    Drain: Act.WORKER_DRAIN,
-    SetLogLevel: Act.WORKER_LOG_LEVEL,
+_ACTS: Mapping[type[Order], OperatorAction] = {
+    Quiet: OperatorAction.WORKER_QUIET,
+    Resume: OperatorAction.WORKER_RESUME,
+    Drain: OperatorAction.WORKER_DRAIN,
+    SetLogLevel: OperatorAction.WORKER_LOG_LEVEL,
 }
 
 
@@ -144,7 +144,7 @@ async def give_order(
         return answer
     act = _ACTS.get(type(order))
     if answer and act is not None:
-        await count_act(client, queue_name, act)
+        await count_action(client, queue_name, act)
     return OrderSent(frozenset(name.decode("utf-8", "replace") for name in answer), letter.answer_id)
 
 

@@ -99,7 +99,7 @@ def queue_seen(overview: Overview, look_seconds: float) -> QueueSeen:
         pause_seconds_left=counts.pause_seconds_left,
         next_due_seconds=None if counts.next_due_at is None else counts.next_due_at - counts.at,
         look_seconds=look_seconds,
-        tallies=counts.tallies,
+        operator_counts=counts.operator_counts,
         ages=overview.ages,
         server=overview.server,
     )

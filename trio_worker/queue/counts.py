@@ -7,7 +7,7 @@ import re
 from attrs import frozen
 
 from trio_worker.queue.keys import keys_of
-from trio_worker.queue.operator_counts import Act, Tallies, act_name, read_tallies
+from trio_worker.queue.operator_counts import OperatorAction, OperatorCounts, action_name, read_operator_counts
 from trio_worker.redis.client import RedisAnswer, RedisClient, Unavailable
 
 _NUMBER = re.compile(rb"-?[0-9]{1,19}")
@@ -21,7 +21,7 @@ class Counts:
 
     Since the queue began, by all workers: ``popped`` jobs left the list, ``sent`` were sent, ``delays`` and ``holds``
     count settlements, ``deaths`` those that ended in the dead letters, ``uncertain`` mails that may be out twice;
-    ``tallies`` is what is counted beside the jobs.
+    ``operator_counts`` is what is counted beside the jobs.
     """
 
     at: float
@@ -41,7 +41,7 @@ class Counts:
     holds: int
     deaths: int
     uncertain: int
-    tallies: Tallies
+    operator_counts: OperatorCounts
     paused: str
     next_due_at: float | None
     pause_seconds_left: float | None
@@ -93,13 +93,13 @@ def counts_of(answer: RedisAnswer) -> Counts:
         holds=total.get("hold", 0),
         deaths=total.get("bury", 0),
         uncertain=total.get("uncertain", 0),
-        tallies=read_tallies(total),
+        operator_counts=read_operator_counts(total),
         paused=pause.decode("utf-8", "replace"),
         next_due_at=float(delayed_head) / 1000 if delayed_head else None,
         pause_seconds_left=pause_ms / 1000 if pause_ms >= 0 else None,
     )
 
 
-async def count_act(client: RedisClient, name: str, act: Act) -> None:
+async def count_action(client: RedisClient, name: str, act: OperatorAction) -> None:
     """Count what was just done; where Redis does not take it (it is full, say) it stays uncounted."""
-    await client.command("HINCRBY", keys_of(name).totals, act_name(act), 1)
+    await client.command("HINCRBY", keys_of(name).totals, action_name(act), 1)

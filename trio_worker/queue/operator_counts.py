@@ -14,7 +14,7 @@ from attrs import field, frozen
 DRAIN_BOUNDS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 
 
-class Act(StrEnum):
+class OperatorAction(StrEnum):
     """What people do by a command or a key that changes something."""
 
     WORKER_QUIET = "worker_quiet"
@@ -43,16 +43,16 @@ class Removal(StrEnum):
 
 
 @frozen
-class Tallies:
+class OperatorCounts:
     """Counts since the queue began; ``drains`` by bound, the last one beyond all, and the seconds they took in all."""
 
-    acts: Mapping[Act, int] = field(factory=dict)
+    acts: Mapping[OperatorAction, int] = field(factory=dict)
     removed: Mapping[Removal, int] = field(factory=dict)
     drains: tuple[int, ...] = (0,) * (len(DRAIN_BOUNDS) + 1)
     drain_seconds: float = 0.0
 
 
-def act_name(act: Act) -> str:
+def action_name(act: OperatorAction) -> str:
     """Return the name under which an act is counted."""
     return f"act_{act}"
 
@@ -63,10 +63,10 @@ def drain_names(seconds: float) -> tuple[str, str]:
     return f"drains_{place}", "drain_ms"
 
 
-def read_tallies(totals: Mapping[str, int]) -> Tallies:
+def read_operator_counts(totals: Mapping[str, int]) -> OperatorCounts:
     """Read them from the totals of a queue; what is not counted yet is 0."""
-    return Tallies(
-        acts={act: totals.get(act_name(act), 0) for act in Act},
+    return OperatorCounts(
+        acts={act: totals.get(action_name(act), 0) for act in OperatorAction},
         removed={removal: totals.get(f"dead_{removal}", 0) for removal in Removal},
         drains=tuple(totals.get(f"drains_{place}", 0) for place in range(len(DRAIN_BOUNDS) + 1)),
         drain_seconds=totals.get("drain_ms", 0) / 1000,

@@ -5,9 +5,9 @@ A pause has a reason, a person and, unless somebody wants it for ever, an end: i
 
 from __future__ import annotations
 
-from trio_worker.queue.counts import count_act
+from trio_worker.queue.counts import count_action
 from trio_worker.queue.keys import keys_of
-from trio_worker.queue.operator_counts import Act
+from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.redis.client import RedisClient, Unavailable
 
 # A pause that is forgotten does less harm than a night without mail.
@@ -26,7 +26,7 @@ async def pause_queue(
     answer = await client.command(*words)
     if isinstance(answer, Unavailable):
         return answer
-    await count_act(client, name, Act.QUEUE_PAUSE)
+    await count_action(client, name, OperatorAction.QUEUE_PAUSE)
     return None
 
 
@@ -36,5 +36,5 @@ async def resume_queue(client: RedisClient, name: str) -> bool | Unavailable:
     if isinstance(answer, Unavailable):
         return answer
     if answer:
-        await count_act(client, name, Act.QUEUE_RESUME)
+        await count_action(client, name, OperatorAction.QUEUE_RESUME)
     return bool(answer)

@@ -16,7 +16,7 @@ from attrs import field, frozen
 from trio_worker import __version__
 from trio_worker.jobs.fault import Reason
 from trio_worker.queue.claim import Source
-from trio_worker.queue.operator_counts import DRAIN_BOUNDS, Act, Removal
+from trio_worker.queue.operator_counts import DRAIN_BOUNDS, OperatorAction, Removal
 from trio_worker.smtp.outcome import FailureKind
 from trio_worker.worker.attempt import AttemptResult
 from trio_worker.worker.events import Disposition, Phase
@@ -188,7 +188,7 @@ TABLE: tuple[Metric, ...] = (
     _tally(
         "admin_actions_total",
         "Changes that people made with a command or a key, by action",
-        action=tuple(map(str, Act)),
+        action=tuple(map(str, OperatorAction)),
     ),
     _counter("config_reloads_total", "Reloads of the configuration after SIGHUP, by result.", result=("ok", "fault")),
     _gauge(

@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from trio_worker import __version__
-from trio_worker.queue.operator_counts import Tallies
+from trio_worker.queue.operator_counts import OperatorCounts
 from trio_worker.queue.record import Cause
 from trio_worker.redis.client import Unavailable
 from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, PlacesSuspended
@@ -99,12 +99,12 @@ class Metrics:
     _claimed_at: float | None = None
     _sent_at: float | None = None
     _queue_name: str = field(init=False)
-    _tallies: _TalliesShown = field(init=False)
+    _operator_counts: _TalliesShown = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         queue = self._queue_name = self.take_snapshot().queue_name
-        self._tallies = _TalliesShown(queue)
-        self.registry.register(self._tallies)
+        self._operator_counts = _TalliesShown(queue)
+        self.registry.register(self._operator_counts)
         for metric in TABLE:
             if metric.is_tally:
                 continue
@@ -275,7 +275,7 @@ class Metrics:
     def _set_gauges(self, snapshot: Snapshot) -> None:
         child, queue = self._children, snapshot.queue
         if queue is not None:
-            self._tallies.tallies = queue.tallies
+            self._operator_counts.operator_counts = queue.operator_counts
             for state in QUEUE_STATES:
                 child["queue_jobs", state].set(getattr(queue, state))
             child["queue_due_jobs",].set(queue.due)
@@ -395,19 +395,22 @@ class _TalliesShown(Collector):
     """What the queue counts itself: shown as it stands, for it goes on when this worker ends; nothing before a look."""
 
     queue_name: str
-    tallies: Tallies | None = None
+    operator_counts: OperatorCounts | None = None
 
     def describe(self) -> Iterable[PrometheusMetric]:
         return ()  # else it would be collected to find its names
 
     def collect(self) -> Iterable[PrometheusMetric]:
-        tallies = self.tallies
-        if tallies is None:
+        operator_counts = self.operator_counts
+        if operator_counts is None:
             return
         by_name = {metric.name: metric for metric in TABLE if metric.is_tally}
         counts: tuple[tuple[str, Mapping[str, int]], ...] = (
-            ("admin_actions_total", {str(act): number for act, number in tallies.acts.items()}),
-            ("dead_letters_removed_total", {str(removal): number for removal, number in tallies.removed.items()}),
+            ("admin_actions_total", {str(act): number for act, number in operator_counts.acts.items()}),
+            (
+                "dead_letters_removed_total",
+                {str(removal): number for removal, number in operator_counts.removed.items()},
+            ),
         )
         for name, numbers in counts:
             metric = by_name[name]
@@ -418,8 +421,8 @@ class _TalliesShown(Collector):
             yield family
         metric = by_name["drain_seconds"]
         histogram = HistogramMetricFamily(metric.exported, metric.help_text, labels=("queue",))
-        buckets = _as_exported(metric.buckets, tallies.drains)
-        histogram.add_metric((self.queue_name,), buckets=buckets, sum_value=tallies.drain_seconds)
+        buckets = _as_exported(metric.buckets, operator_counts.drains)
+        histogram.add_metric((self.queue_name,), buckets=buckets, sum_value=operator_counts.drain_seconds)
         yield histogram
 
 

@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from trio_worker.queue.ages import AgeBars
 from trio_worker.queue.claim import Source
-from trio_worker.queue.operator_counts import Tallies
+from trio_worker.queue.operator_counts import OperatorCounts
 from trio_worker.queue.record import Cause
 from trio_worker.redis.server import DurabilityRisk, ServerState
 from trio_worker.smtp.events import (
@@ -148,7 +148,7 @@ class QueueSeen:
     pause_seconds_left: float | None = None  # None for a pause without an end
     next_due_seconds: float | None = None  # until the first delayed job is due, below 0 when it is
     look_seconds: float | None = None  # that the look took
-    tallies: Tallies = field(factory=Tallies)
+    operator_counts: OperatorCounts = field(factory=OperatorCounts)
     ages: AgeBars | None = None
     server: ServerState | None = None
 
