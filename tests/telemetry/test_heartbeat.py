@@ -24,7 +24,7 @@ from trio_worker.worker.events import Disposition, Phase
 words = st.text(max_size=30)
 numbers = st.integers(0, 10**12)
 seconds = st.floats(0, 1e9)
-operator_counts = st.builds(Tally, st.dictionaries(st.integers(0, 300), st.integers(1, 10**9), max_size=5), seconds)
+histograms = st.builds(Tally, st.dictionaries(st.integers(0, 300), st.integers(1, 10**9), max_size=5), seconds)
 beats = st.builds(
     Heartbeat,
     worker=words,
@@ -40,8 +40,8 @@ beats = st.builds(
     rates=st.builds(Rates, seconds, seconds, seconds, seconds),
     settled=st.dictionaries(st.sampled_from([str(each) for each in Disposition]), numbers),
     idle_share=st.none() | st.floats(0, 1),
-    wait=operator_counts,
-    latency=operator_counts,
+    wait=histograms,
+    latency=histograms,
     causes=st.lists(
         st.builds(DeathCount, words, words, st.sampled_from(Disposition), numbers, seconds), max_size=3
     ).map(tuple),
