@@ -38,7 +38,7 @@ def two_workers(ask: Ask) -> None:
     new = Heartbeat(
         "new:1", "0.2.0", now, Phase.RUNNING, number_workers=10, max_connections=10, depth=16, at_work=31,
         mails_in_flight=31,
-        connections=2, busy_connections=2, busy_consumers=10, idle_share=0.0, smtp=held_for(0.5).tally(0),
+        connections=2, busy_connections=2, busy_consumers=10, idle_share=0.0, smtp=held_for(0.5).histogram(0),
         vitals=Vitals(0.1), suspended=Suspended(8, WHY, now + 60, "login"),
     )  # fmt: skip
     old = Heartbeat("old:2", "0.1.0", now, Phase.RUNNING, number_workers=640, max_connections=10, at_work=3)

@@ -40,7 +40,7 @@ from trio_worker.telemetry.board import Board
 from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.telemetry.ledger import Ledger
-from trio_worker.telemetry.quantiles import Quantiles, Tally
+from trio_worker.telemetry.quantiles import Histogram, Quantiles
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.telemetry.words import ago, count, duration, per_second, trouble_words
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
@@ -560,7 +560,7 @@ opens = st.builds(Open, troubles, seconds, seconds, numbers)
 views = st.builds(ConnectionView, numbers, words | st.just("idle"), seconds, numbers, seconds, words, words)
 suspensions = st.none() | st.builds(Suspended, numbers, words, st.floats(0, 4e9), words | st.just("login"))
 operator_counts = st.builds(
-    Tally, st.dictionaries(st.integers(0, 200), st.integers(1, 1000), max_size=5), st.floats(0, 1e6)
+    Histogram, st.dictionaries(st.integers(0, 200), st.integers(1, 1000), max_size=5), st.floats(0, 1e6)
 )
 beats = st.builds(
     Heartbeat,

@@ -21,7 +21,7 @@ from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.telemetry.ledger import Ledger
-from trio_worker.telemetry.quantiles import Quantiles, Tally
+from trio_worker.telemetry.quantiles import Histogram, Quantiles
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.worker.breaker import Closed, Open
 from trio_worker.worker.events import Disposition, Phase, QueueSeen, SettledJob
@@ -297,7 +297,7 @@ def fleet() -> Snapshot:
             busy_connections=15,
             rates=Rates(claimed=99.3, sent=rate, delayed=3.2),
             idle_share=0.02,
-            latency=Tally({124: 1000}, 30.2),
+            latency=Histogram({124: 1000}, 30.2),
             vitals=Vitals(0.61, 71_000_000, 0.0012, 0.0004),
         )
         for name, version, rate in (

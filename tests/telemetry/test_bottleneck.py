@@ -32,7 +32,7 @@ def beat(**changes: Any) -> Heartbeat:
         busy_consumers=19,
         busy_connections=9,
         max_connections=15,
-        smtp=smtp_times(0.161).tally(0),
+        smtp=smtp_times(0.161).histogram(0),
         idle_share=0.1,
         vitals=Vitals(cpu_share=0.3, redis_seconds=0.001),
     )
@@ -153,7 +153,7 @@ def test_more_connections_want_consumers_that_use_them() -> None:
     """Advice to open more names both settings where consumers are too few for it, and one where they are not."""
     as_many = find_bottleneck(seen(beat(number_workers=15), sent=92.0))
     more = find_bottleneck(seen(beat(number_workers=200), sent=92.0))
-    deep = find_bottleneck(seen(beat(number_workers=15, depth=8, smtp=smtp_times(1.5).tally(0)), sent=79.0))
+    deep = find_bottleneck(seen(beat(number_workers=15, depth=8, smtp=smtp_times(1.5).histogram(0)), sent=79.0))
 
     assert as_many.advice[0].startswith("Raise smtp.pool.max_size and number_workers until each worker has")
     assert more.advice[0].startswith("Raise smtp.pool.max_size until each worker has")

@@ -18,13 +18,13 @@ from trio_worker.telemetry.heartbeat import (
     told_types,
     write_heartbeat,
 )
-from trio_worker.telemetry.quantiles import Tally
+from trio_worker.telemetry.quantiles import Histogram
 from trio_worker.worker.events import Disposition, Phase
 
 words = st.text(max_size=30)
 numbers = st.integers(0, 10**12)
 seconds = st.floats(0, 1e9)
-histograms = st.builds(Tally, st.dictionaries(st.integers(0, 300), st.integers(1, 10**9), max_size=5), seconds)
+histograms = st.builds(Histogram, st.dictionaries(st.integers(0, 300), st.integers(1, 10**9), max_size=5), seconds)
 beats = st.builds(
     Heartbeat,
     worker=words,

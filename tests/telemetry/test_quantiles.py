@@ -21,9 +21,9 @@ def window_of(measured: list[float], now: float = 0.0) -> Window:
 @given(times, times)
 def test_tallies_of_two_workers_add_up_to_that_of_one(first: list[float], second: list[float]) -> None:
     """It makes no difference to the quantiles of all who measured which time."""
-    parts = added([window_of(first).tally(0), window_of(second).tally(0)])
+    parts = added([window_of(first).histogram(0), window_of(second).histogram(0)])
 
-    assert parts == window_of(first + second).tally(0)
+    assert parts == window_of(first + second).histogram(0)
 
 
 @given(times, times)
@@ -33,14 +33,14 @@ def test_times_may_come_together_or_one_by_one(first: list[float], second: list[
     for measured in (first, [], second):
         together.note(0, measured)
 
-    assert together.tally(0) == window_of(first + second).tally(0)
+    assert together.histogram(0) == window_of(first + second).histogram(0)
 
 
 @given(times)
 def test_quantiles_are_near_the_truth(measured: list[float]) -> None:
     """A quantile is within the width of its bucket, 12 %, of the time at its rank, and none exceeds the longest."""
     ordered = sorted(measured)
-    found = window_of(measured).tally(0).quantiles()
+    found = window_of(measured).histogram(0).quantiles()
 
     assert found.count == len(measured)
     assert found.most == ordered[-1]
@@ -53,7 +53,7 @@ def test_quantiles_are_near_the_truth(measured: list[float]) -> None:
 @given(times)
 def test_mean_is_near_the_truth(measured: list[float]) -> None:
     """The mean is within the width of a bucket."""
-    mean = window_of(measured).tally(0).mean_seconds()
+    mean = window_of(measured).histogram(0).mean_seconds()
 
     assert mean == pytest.approx(sum(measured) / len(measured), rel=0.12)
 

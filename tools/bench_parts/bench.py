@@ -31,7 +31,7 @@ from ground import (
 from plotting import plot
 from proving_ground import Valkey, job_of  # on the path by now
 from runs import Run, measure, measure_idle, measure_sink
-from trio_worker.telemetry.quantiles import Tally
+from trio_worker.telemetry.quantiles import Histogram
 from usage import IS_KNOWN
 from versions import HERE, build, describe, other_packages
 
@@ -122,9 +122,9 @@ def measure_guide(ground: Ground, runs: dict[str, Run], mails: int) -> list[Guid
     ]
 
 
-def _p95(tally: dict[str, Any]) -> float:
-    counts = {int(bucket): count for bucket, count in tally["counts"].items()}
-    return Tally(counts, tally["most_seconds"]).quantiles().p95 or 0.0
+def _p95(histogram: dict[str, Any]) -> float:
+    counts = {int(bucket): count for bucket, count in histogram["counts"].items()}
+    return Histogram(counts, histogram["most_seconds"]).quantiles().p95 or 0.0
 
 
 def contenders_for(

@@ -13,7 +13,7 @@ from attrs import evolve, field, frozen
 from cattrs import Converter
 
 from trio_worker.telemetry.feed import decode_or_none
-from trio_worker.telemetry.quantiles import Tally
+from trio_worker.telemetry.quantiles import Histogram
 from trio_worker.worker.events import Disposition, Phase
 
 # How often a worker tells, and after how long of silence it is taken for lost.
@@ -73,13 +73,12 @@ class Suspended:
 
 @frozen
 class Heartbeat:
-    """The figures of one worker; ``started_at`` in epoch seconds, counts since then, tallies of five minutes, causes of
-    fifteen.
+    """The figures of one worker: counts since ``started_at`` (epoch seconds), histograms of 5 minutes, causes of 15.
 
-    Of the jobs ``in_hand`` those ``at_work`` do not only wait to be settled. Of its ``number_workers`` consumers
-    ``busy_consumers`` have a job, and ``idle_share`` of them had none over the last minute; a version that does not
-    tell the former had no consumers. ``config`` is the first four digits of the settings' digest, ``depth`` the mails
-    in flight at once on one connection, at the most.
+    ``in_hand`` are its jobs in flight; those ``at_work`` wait for more than their settlement. Of its ``number_workers``
+    consumers ``busy_consumers`` have a job, and ``idle_share`` of them had none over the last minute; a version without
+    consumers does not tell ``busy_consumers``. ``config`` is the first four digits of the settings' digest, ``depth``
+    the most mails in flight at once on one connection.
     """
 
     worker: str
@@ -105,10 +104,10 @@ class Heartbeat:
     opened: int = 0
     opening_seconds: float = 0.0
     idle_share: float | None = None
-    wait: Tally = field(factory=Tally)
-    smtp: Tally = field(factory=Tally)
-    total: Tally = field(factory=Tally)
-    latency: Tally = field(factory=Tally)
+    wait: Histogram = field(factory=Histogram)
+    smtp: Histogram = field(factory=Histogram)
+    total: Histogram = field(factory=Histogram)
+    latency: Histogram = field(factory=Histogram)
     causes: tuple[DeathCount, ...] = ()
     vitals: Vitals = field(factory=Vitals)
     config: str = ""

@@ -33,8 +33,8 @@ class Quantiles:
 
 
 @frozen
-class Tally:
-    """Counts of measured times by bucket, and the longest one; tallies of several workers add up to one of all."""
+class Histogram:
+    """Counts of measured times by bucket, and the longest one; histograms of several workers add up to one of all."""
 
     counts: dict[int, int] = field(factory=dict)
     most_seconds: float = 0.0
@@ -68,14 +68,14 @@ def _seconds_of(bucket: int) -> float:
     return _LEAST_SECONDS * math.exp(_GROWTH * (bucket - 0.5)) if bucket else _LEAST_SECONDS
 
 
-def added(tallies: Iterable[Tally]) -> Tally:
-    """Return the sum of tallies."""
+def added(histograms: Iterable[Histogram]) -> Histogram:
+    """Return the sum of histograms."""
     counts: Counter[int] = Counter()
     most_seconds = 0.0
-    for tally in tallies:
-        counts.update(tally.counts)
-        most_seconds = max(most_seconds, tally.most_seconds)
-    return Tally(dict(counts), most_seconds)
+    for histogram in histograms:
+        counts.update(histogram.counts)
+        most_seconds = max(most_seconds, histogram.most_seconds)
+    return Histogram(dict(counts), most_seconds)
 
 
 @define
@@ -104,9 +104,9 @@ class Window:
         slot.counts.update(map(_bucket_of, times))
         slot.most_seconds = max(slot.most_seconds, *times)
 
-    def tally(self, now: float) -> Tally:
+    def histogram(self, now: float) -> Histogram:
         """Return what was measured in the last five minutes."""
         oldest = int(now // SLOT_SECONDS) - WINDOW_SECONDS // SLOT_SECONDS
         while self._slots and self._slots[0].number <= oldest:
             self._slots.popleft()
-        return added(Tally(slot.counts, slot.most_seconds) for slot in self._slots)
+        return added(Histogram(slot.counts, slot.most_seconds) for slot in self._slots)
