@@ -20,7 +20,7 @@ sys.path.insert(0, str(PARTS.parent))
 
 from faces import start_on_terminal  # noqa: E402
 from proving_ground import Valkey, job_of  # noqa: E402  the path comes first
-from versions import HERE, ROOT, Version  # noqa: E402  they go together
+from versions import HERE, ROOT, Version  # noqa: E402  the same
 
 CONNECTIONS = 10
 PUSH_AT_ONCE = 1000

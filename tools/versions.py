@@ -1,4 +1,4 @@
-"""The versions of trio_worker to measure: the version of this tool, and any other commit."""
+"""The versions of trio_worker to run: the version of these tools, and any other commit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 # How versions explained the setting while it was the most jobs at work.
 _JOBS_AT_WORK = "Jobs at work at once, those that only wait to be settled left out."
 _INSTALLERS = {"pip", "setuptools"}

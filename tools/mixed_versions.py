@@ -1,0 +1,604 @@
+"""Two versions of trio_worker on one queue, as during a rolling upgrade; then the sums.
+
+First each version finishes what a killed worker of the other one left: dead letters, held jobs, a journal, delayed
+jobs, leases. Then workers of both share a load, are killed now and then, and obey orders that the other version gives.
+In the end each version puts back what the other one buried, and the queue is waited empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import count, cycle, product
+from pathlib import Path
+from typing import Any
+
+import trio
+from attrs import asdict, define, field, frozen
+from redis import Redis
+
+from proving_ground import QUEUE, CountingStore, Sums, Valkey, add_up, ending, write_config
+from trio_worker.capture.catcher import Catcher
+from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.server import open_catcher
+from versions import HERE, Version, build
+
+# 0.1.0, the first version.
+FIRST = "f2ee3b7"
+# Any wait for something that should be there within a second or two.
+PATIENCE_SECONDS = 60.0
+LOOK_SECONDS = 0.02
+# Jobs of each kind that one version leaves to the other: as many as a worker of `write_config` has consumers.
+LEFT = 10
+# One in so many pushed jobs is none, and one in so many is of the type whose uncertain mails are held.
+EVERY_BROKEN, EVERY_HELD_TYPE = 100, 5
+LOAD_FAULTS = "final=delay-50ms rcpt=550:2% rcpt=451:2% final=accept-drop:2% final=drop:1%"
+ORDERS = ("quiet", "drain", "tasks", "log-level")
+# Longer than two heartbeats: by then every worker knows that somebody looks.
+WATCH_SECONDS = 8
+BURIED = re.compile(r"Buried job\b.*?\bjob_id\W+([\w.:-]+)")
+
+
+class StuckError(Exception):
+    """What was waited for did not come."""
+
+
+@frozen
+class Side:
+    """One of the two versions: what starts it, and how it is configured."""
+
+    version: Version
+    number: str
+    config: Path
+    log: Path
+
+    @property
+    def title(self) -> str:
+        return f"{self.number} ({self.version.name})"
+
+    def command(self, *words: str) -> list[str]:
+        return [str(self.version.python), "-m", "trio_worker", *words, "--config", str(self.config)]
+
+    def buried(self) -> set[str]:
+        """Return the ids of the jobs that workers of this version say that they buried."""
+        return set(BURIED.findall(self.log.read_text("utf-8", "replace"))) if self.log.exists() else set()
+
+
+@frozen
+class Process:
+    """A worker that runs, and its name in the lists of workers."""
+
+    side: Side
+    process: subprocess.Popen[bytes]
+
+    @property
+    def name(self) -> str:
+        return f"{socket.gethostname()}:{self.process.pid}"
+
+
+@define
+class Findings:
+    """What each version could do with the things of the other one, and what went wrong besides."""
+
+    wanted: dict[str, Counter[str]] = field(factory=dict)
+    done: dict[str, Counter[str]] = field(factory=dict)
+    problems: list[str] = field(factory=list)
+
+    def note(self, what: str, by: Side, done: int, wanted: int) -> None:
+        """Count so many things of the other version that ``by`` could do, of so many."""
+        self.wanted.setdefault(what, Counter())[by.title] += wanted
+        self.done.setdefault(what, Counter())[by.title] += done
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything was tried in both directions, and all of it could be done."""
+        return not self.problems and all(
+            wanted > 0 and self.done[what][title] == wanted
+            for what, by_title in self.wanted.items()
+            for title, wanted in by_title.items()
+        )
+
+
+@define
+class Ground:
+    """Everything that the two versions share."""
+
+    folder: Path
+    valkey: Valkey
+    client: Redis
+    relay: Catcher
+    store: CountingStore
+    sides: tuple[Side, Side]
+    dice: random.Random
+    found: Findings = field(factory=Findings)
+    running: list[Process] = field(factory=list)
+    processes: list[subprocess.Popen[bytes]] = field(factory=list)
+    accepted: set[str] = field(factory=set)
+    broken: int = 0  # pushed, and no jobs
+    kills: Counter[str] = field(factory=Counter)
+    _numbers: count[int] = field(factory=count)
+
+    @property
+    def pairs(self) -> tuple[tuple[Side, Side], tuple[Side, Side]]:
+        """Who does something, and with whose things: both directions."""
+        this, other = self.sides
+        return (this, other), (other, this)
+
+    def put_faults(self, text: str) -> None:
+        parsed = parse_faults(text)
+        if not isinstance(parsed, Faults):
+            raise TypeError(text)
+        self.relay.faults = parsed
+
+    def push(self, email_types: Sequence[str], broken: int = 0) -> list[str]:
+        """Push a job of each type, and some elements that are none; return the recipients."""
+        numbers = [next(self._numbers) for _ in email_types]
+        jobs = [job_of(*each) for each in zip(numbers, email_types, strict=True)]
+        self.client.rpush(QUEUE, *jobs, *("{" for _ in range(broken)))
+        emails = [email_of(number) for number in numbers]
+        self.accepted.update(emails)
+        self.broken += broken
+        return emails
+
+    def in_state(self, state: str) -> int:
+        return int(self.client.zcard(f"{{{QUEUE}}}:{state}"))
+
+    def ids(self, state: str) -> list[str]:
+        found = self.client.zrange(f"{{{QUEUE}}}:{state}", 0, -1)
+        return [each.decode() for each in found if isinstance(each, bytes)]
+
+    def total(self, name: str) -> int:
+        return int(self.client.hget(f"{{{QUEUE}}}:totals", name) or 0)
+
+    def has_all(self, emails: Iterable[str]) -> bool:
+        return all(self.store.delivered[each] for each in emails)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no job waits, is at work or is delayed; in one look, for jobs go from one to the other."""
+        with self.client.pipeline(transaction=True) as look:
+            look.llen(QUEUE)
+            look.zcard(f"{{{QUEUE}}}:leased")
+            look.zcard(f"{{{QUEUE}}}:delayed")
+            return not any(look.execute())
+
+    async def until(self, is_so: Callable[[], bool], what: str) -> None:
+        """Wait for what other programs do; they have no events to wait for."""
+        with trio.move_on_after(PATIENCE_SECONDS):
+            while not is_so():  # noqa: ASYNC110  as above
+                await trio.sleep(LOOK_SECONDS)
+            return
+        raise StuckError(f"after {PATIENCE_SECONDS:g} s not yet: {what}")
+
+    async def start(self, side: Side) -> Process:
+        """Start a worker, and wait until it is on the list of workers."""
+        started = self._spawn(side)
+        known = f"{{{QUEUE}}}:workers"
+        await self.until(lambda: self.client.zscore(known, started.name) is not None, f"a worker of {side.title} runs")
+        return started
+
+    def _spawn(self, side: Side) -> Process:
+        with (self.folder / f"{side.version.name}.out").open("ab") as out:
+            process = subprocess.Popen(
+                side.command("run", "--no-dashboard"),
+                stdout=out,
+                stderr=out,
+                env=side.version.environment,
+                cwd=self.folder,
+                start_new_session=True,
+            )
+        started = Process(side, process)
+        self.processes.append(process)
+        self.running.append(started)
+        return started
+
+    def kill(self, worker: Process) -> None:
+        self.running.remove(worker)
+        worker.process.kill()
+        worker.process.wait()
+        self.kills[worker.side.title] += 1
+
+    async def stop(self, worker: Process) -> None:
+        """End a worker as a service manager does."""
+        worker.process.terminate()
+        await self.ended(worker)
+
+    async def ended(self, worker: Process) -> None:
+        """Wait for the end of a worker that was told to end."""
+        self.running.remove(worker)
+        code = await trio.to_thread.run_sync(worker.process.wait, PATIENCE_SECONDS)
+        if code:
+            self.found.problems.append(f"a worker of {worker.side.title} ended with {code}")
+
+    async def ask(self, side: Side, *words: str) -> str | None:
+        """Run a command of one version; return what it prints, or None where it fails, which is a problem."""
+        shown = f"{side.title}: {' '.join(words)[:80]}"
+        with trio.move_on_after(2 * PATIENCE_SECONDS) as patience:
+            done = await trio.run_process(
+                side.command(*words),
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                env=side.version.environment,
+                cwd=self.folder,
+            )
+        if patience.cancelled_caught:
+            raise StuckError(f"{shown} does not end")
+        complaints = done.stderr.decode("utf-8", "replace").strip()
+        if done.returncode or "cannot read" in complaints:
+            self.found.problems.append(f"{shown} ended with {done.returncode}: {complaints[:300]}")
+            return None
+        return done.stdout.decode("utf-8")
+
+    async def ask_json(self, side: Side, *words: str) -> dict[str, Any]:
+        printed = await self.ask(side, *words, "--json")
+        document: dict[str, Any] = json.loads(printed) if printed is not None else {}
+        return document
+
+
+def email_of(number: int) -> str:
+    return f"user{number}@example.com"
+
+
+def job_of(number: int, email_type: str) -> str:
+    fields = {"email": email_of(number), "username": f"user {number}"}
+    if email_type == "Registration":
+        fields["token"] = f"token{number}"
+    return json.dumps({"task_type": "Email", "data": {"email_type": email_type, "data": fields}})
+
+
+async def look(ground: Ground, by: Side, of: Side, *words: str) -> dict[str, dict[str, Any]]:
+    """Have one version show the workers of the other one; return those, by name."""
+    wanted = {each.name for each in ground.running if each.side == of}
+    document = await ground.ask_json(by, *words)
+    found = {each["worker"]: each for each in document.get("workers", []) if each["worker"] in wanted}
+    well = [each for each in found.values() if each["version"] == of.number and not each["is_lost"]]
+    ground.found.note("heartbeats read", by, len(well), len(wanted))
+    return found
+
+
+async def order(ground: Ground, by: Side, of: Side, what: str) -> None:
+    """Have one version give an order to a worker of the other one, and see whether it is obeyed."""
+    worker = ground.dice.choice([each for each in ground.running if each.side == of])
+    more = {"drain": ("--timeout", "60s"), "log-level": ("--for", "5s")}.get(what, ())
+    level = ("debug",) if what == "log-level" else ()
+    is_obeyed = await ground.ask(by, "worker", what, *level, worker.name, *more) is not None
+    match what:
+        case "drain":
+            await ground.ended(worker)
+            await ground.start(of)
+        case "quiet":
+            before = (await look(ground, by, of, "worker", "list")).get(worker.name, {})
+            await trio.sleep(3)  # more than a heartbeat
+            after = (await look(ground, by, of, "status")).get(worker.name, {})
+            has_stopped = after.get("is_quiet") is True and before.get("claimed") == after.get("claimed")
+            is_obeyed = is_obeyed and has_stopped
+            is_obeyed = await ground.ask(by, "worker", "resume", worker.name) is not None and is_obeyed
+        case _:
+            pass
+    ground.found.note("orders obeyed", by, is_obeyed, 1)
+
+
+async def compare_shelves(ground: Ground, by: Side, of: Side, shelf: str, ids: Sequence[str]) -> None:
+    """Have both versions list what lies on a shelf: ``by`` must show these jobs as the other version does."""
+    shown: dict[Side, dict[str, dict[str, Any]]] = {}
+    for side in (by, of):
+        document = await ground.ask_json(side, shelf, "list", "--limit", "1000000")
+        shown[side] = {each["job_id"]: each for each in document.get("jobs", [])}
+    alike = [each for each in ids if is_alike(shown[by].get(each, {}), shown[of].get(each, {}))]
+    for job_id in ids[:1]:
+        documents = [await ground.ask_json(side, shelf, "show", job_id) for side in (by, of)]
+        if not is_alike(*documents):
+            ground.found.problems.append(f"{shelf} show {job_id}: the versions differ")
+    groups = await ground.ask_json(by, shelf, "groups")
+    if sum(each["count"] for each in groups.get("groups", [])) != ground.in_state(shelf):
+        ground.found.problems.append(f"{by.title}: {shelf} groups does not count all")
+    ground.found.note(f"{shelf} jobs shown", by, len(alike), len(ids))
+
+
+def is_alike(this: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two documents agree in what both of them say."""
+    return bool(this and other) and all(this[key] == other[key] for key in this.keys() & other.keys() - {"schema"})
+
+
+async def hand_over(ground: Ground, by: Side, of: Side) -> None:
+    """Have one version finish what the other one left."""
+    await hand_over_journal(ground, by, of)
+    await hand_over_delayed(ground, by, of)
+    await hand_over_leases(ground, by, of)
+    await take_back(ground, by, of)
+    for side in ground.sides:
+        await ground.ask(side, "audit", "--deep")
+    for worker in list(ground.running):
+        await ground.stop(worker)
+
+
+async def hand_over_journal(ground: Ground, by: Side, of: Side) -> None:
+    """Leave dead letters, held jobs, and settlements that Redis did not take."""
+    leaver = await ground.start(of)
+    ground.put_faults("rcpt=550-5.1.1-No_such_user")
+    ground.push(["Registration"] * LEFT)
+    await ground.until(lambda: ground.in_state("dead") == LEFT, "refused jobs are dead")
+    ground.put_faults("final=accept-drop")
+    ground.push(["WeeklyRecap"] * LEFT)
+    await ground.until(lambda: ground.in_state("held") == LEFT, "uncertain jobs are held")
+    ground.put_faults("final=delay-1.5s")
+    uncertain = ground.total("uncertain")
+    emails = ground.push(["Registration"] * LEFT)
+    await ground.until(partial(ground.has_all, emails), "the relay has the mails")
+    ground.valkey.kill()
+    await ground.until(lambda: settlements(ground.folder) == LEFT, "the journal has the settlements")
+    ground.kill(leaver)
+    await trio.to_thread.run_sync(ground.valkey.start)
+    ground.put_faults("")
+
+    finisher = await ground.start(by)
+    await ground.until(lambda: not (ground.in_state("leased") or settlements(ground.folder)), "Redis has the journal")
+    sent_once = sum(ground.store.delivered[each] == 1 for each in emails)
+    is_known = ground.total("uncertain") == uncertain
+    ground.found.note("settlements of a journal told", by, sent_once if is_known else 0, LEFT)
+    await ground.stop(finisher)
+
+
+def settlements(folder: Path) -> int:
+    """Return how many settlements the journals hold; the first line of each is its header."""
+    return sum(max(0, path.read_bytes().count(b"\n") - 1) for path in (folder / "journal").glob("*.journal"))
+
+
+async def hand_over_delayed(ground: Ground, by: Side, of: Side) -> None:
+    """Leave jobs that wait for another attempt, by a worker that was told to claim nothing more."""
+    leaver = await ground.start(of)
+    ground.put_faults("rcpt=451")
+    delays = ground.total("delay")
+    emails = ground.push(["Registration"] * LEFT)
+    await ground.until(lambda: ground.total("delay") >= delays + LEFT, "jobs are delayed")
+    is_obeyed = await ground.ask(by, "worker", "quiet", leaver.name) is not None
+    ground.found.note("orders obeyed", by, is_obeyed, 1)
+    await ground.until(lambda: ground.in_state("delayed") == LEFT, "all of them are delayed")
+    ground.kill(leaver)
+    ground.put_faults("")
+
+    finisher = await ground.start(by)
+    await ground.until(lambda: ground.is_idle, "delayed jobs are tried again")
+    sent_once = sum(ground.store.delivered[each] == 1 for each in emails)
+    ground.found.note("delayed jobs sent", by, sent_once, LEFT)
+    await ground.stop(finisher)
+
+
+async def hand_over_leases(ground: Ground, by: Side, of: Side) -> None:
+    """Leave jobs in flight; the finisher goes on running."""
+    leaver = await ground.start(of)
+    ground.put_faults("final=stall")
+    uncertain = ground.total("uncertain")
+    emails = ground.push(["Registration"] * LEFT)
+    await ground.until(lambda: ground.in_state("leased") == LEFT, "jobs are leased")
+    ground.kill(leaver)
+    ground.put_faults("")
+
+    await ground.start(by)
+    await ground.until(lambda: ground.is_idle, "leases run out and are taken over")
+    # What the killed worker had written to its socket may arrive as well: the lease is counted as uncertain for that.
+    is_counted = ground.total("uncertain") == uncertain + LEFT
+    sent = sum(ground.store.delivered[each] > 0 for each in emails)
+    ground.found.note("leases taken over", by, sent if is_counted else 0, LEFT)
+
+
+async def take_back(ground: Ground, by: Side, of: Side) -> None:
+    """Have one version show, put back and take back what the other one set aside, while it holds the queue still."""
+    dead, held = ground.ids("dead"), ground.ids("held")
+    await compare_shelves(ground, by, of, "dead", dead)
+    await compare_shelves(ground, by, of, "held", held)
+    await ground.ask(by, "queue", "pause", "--reason", "rolling upgrade", "--for", "5m")
+    status = await ground.ask_json(of, "status")
+    if "rolling upgrade" not in status.get("counts", {}).get("paused", ""):
+        ground.found.problems.append(f"{of.title}: status does not say that {by.title} has paused the queue")
+    batch = (await ground.ask_json(of, "dead", "retry", *dead, "--yes")).get("batch") or "none"
+    undone = (await ground.ask_json(by, "dead", "retry", "--undo", batch)).get("undone", [])
+    ground.found.note("retries undone", by, len(set(undone) & set(dead)), len(dead))
+    await ground.ask(of, "queue", "resume")
+    await retry(ground, by, "dead", dead)
+    await retry(ground, by, "held", held)
+    await ground.until(lambda: ground.is_idle, "what was put back is sent")
+
+
+async def retry(ground: Ground, by: Side, shelf: str, ids: Sequence[str]) -> None:
+    retried = (await ground.ask_json(by, shelf, "retry", *ids, "--yes")).get("retried", []) if ids else []
+    ground.found.note(f"{shelf} jobs put back", by, len(set(retried) & set(ids)), len(ids))
+
+
+async def share_load(ground: Ground, jobs: int, kills: int, workers: int) -> None:
+    """Have workers of both versions send a load, killed and ordered about meanwhile."""
+    for side in ground.sides * workers:
+        await ground.start(side)
+    ground.put_faults(LOAD_FAULTS)
+    orders = [(*pair, what) for pair, what in product(ground.pairs, ORDERS)]
+    ground.dice.shuffle(orders)
+    turns = max(kills, len(orders))
+    victims = cycle(ground.dice.sample(ground.sides, 2))
+    for turn, (by, of, what) in zip(range(turns), cycle(orders), strict=False):
+        share = jobs * (turn + 1) // turns - jobs * turn // turns
+        ground.push([type_of(ground.dice) for _ in range(share)], broken=-(-share // EVERY_BROKEN))
+        if turn < kills:
+            await trio.sleep(ground.dice.uniform(0.05, 1))
+            side = next(victims)
+            ground.kill(ground.dice.choice([each for each in ground.running if each.side == side]))
+            await trio.sleep(ground.dice.uniform(0, 2))
+            await ground.start(side)
+        await order(ground, by, of, what)
+        said = f"{turn + 1} of {turns}, {ground.kills.total()} kills, {len(ground.store.delivered):,} delivered"
+        print(said, file=sys.stderr, flush=True)
+        for worker in ground.running:
+            if worker.process.poll() is not None:
+                raise StuckError(f"a worker of {worker.side.title} ended by itself with {worker.process.returncode}")
+
+
+def type_of(dice: random.Random) -> str:
+    return "WeeklyRecap" if not dice.randrange(EVERY_HELD_TYPE) else "Registration"
+
+
+async def watch(ground: Ground) -> None:
+    """Have each version show outcomes and what is said to the relay, live, at workers of the other one."""
+    printed: dict[tuple[Side, str], str] = {}
+
+    async def hear(side: Side, *words: str) -> None:
+        printed[side, words[0]] = await ground.ask(side, *words, "--for", f"{WATCH_SECONDS}s", "--json") or ""
+
+    async with trio.open_nursery() as nursery:
+        for side in ground.sides:
+            nursery.start_soon(hear, side, "tail")
+            nursery.start_soon(hear, side, "smtp", "trace")
+        with trio.move_on_after(WATCH_SECONDS):
+            while True:
+                ground.push(["Registration"] * 5 * LEFT)  # more than one worker takes at once
+                await trio.sleep(0.5)
+    for by, of in ground.pairs:
+        names = {each.name for each in ground.running if each.side == of}
+        for word, what in (("tail", "outcomes heard"), ("smtp", "relay traces heard")):
+            heard = {json.loads(line)["worker"] for line in printed[by, word].splitlines()}
+            ground.found.note(what, by, bool(names & heard), 1)
+
+
+async def finish(ground: Ground) -> None:
+    """Heal everything, put back what was set aside, wait until the queue is empty, and end the workers by an order."""
+    ground.put_faults("")
+    await ground.until(lambda: ground.is_idle, "the load is finished")
+    for by, of in ground.pairs:
+        buried = of.buried()
+        await compare_shelves(ground, by, of, "dead", [each for each in ground.ids("dead") if each in buried])
+        await compare_shelves(ground, by, of, "held", ground.ids("held"))
+        await ground.ask(by, "audit", "--deep")
+    groups = await ground.ask_json(ground.sides[0], "dead", "list", "--limit", "1000000")
+    refused = [each["job_id"] for each in groups.get("jobs", []) if each["cause"]["word"] == "refused"]
+    held = ground.ids("held")
+    # Each puts back what the other one buried; who held a job is in no record, so those are shared out.
+    for place, (by, of) in enumerate(ground.pairs):
+        buried = of.buried()
+        await retry(ground, by, "dead", [each for each in refused if each in buried])
+        await retry(ground, by, "held", held[place::2])
+    unlogged = set(refused) - ground.sides[0].buried() - ground.sides[1].buried()
+    if unlogged:  # killed between the settlement and its line in the log
+        await ground.ask(ground.sides[0], "dead", "retry", *sorted(unlogged), "--yes")
+    await ground.until(lambda: ground.is_idle, "what was put back is sent")
+    for by, of in ground.pairs:
+        await ground.ask(by, "worker", "drain", *(each.name for each in ground.running if each.side == of))
+    for worker in list(ground.running):
+        await ground.ended(worker)
+    for side in ground.sides:
+        document = await ground.ask_json(side, "audit", "--deep")
+        if document.get("balances") is not True:
+            ground.found.problems.append(f"{side.title}: the audit is not clean")
+
+
+def configure(folder: Path, version: Version, redis_port: int, relay_port: int, depth: int) -> Side:
+    """Write the configuration of one version; only the log is its own."""
+    command = [str(version.python), "-c", "import trio_worker; print(trio_worker.__version__)"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env=version.environment, cwd=folder)
+    config, log = folder / f"{version.name}.toml", folder / f"{version.name}.log"
+    write_config(config, redis_port, relay_port, depth)
+    text = config.read_text("utf-8").replace(f"{folder}/worker.log", str(log))
+    held_type = '[mail.types.WeeklyRecap]\non_uncertain = "hold"\nmax_age_seconds = 1000000\n'
+    config.write_text(text + held_type, encoding="utf-8")
+    return Side(version, told.stdout.strip(), config, log)
+
+
+async def run(options: argparse.Namespace, other: Version, folder: Path) -> bool:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        valkey = Valkey(folder / "valkey", taken.getsockname()[1])
+    valkey.start()
+    store = CountingStore()
+    async with open_catcher(store=store, seed=options.seed) as relay:
+        this, that = (configure(folder, each, valkey.port, relay.port, options.depth) for each in (HERE, other))
+        dice = random.Random(options.seed)
+        with valkey.client() as client:
+            ground = Ground(folder, valkey, client, relay, store, (this, that), dice)
+            with ending(ground.processes):
+                await try_all(ground, options)
+                sums = add_up(ground.accepted, set(), store.delivered, client)
+                left = sums.left - ground.broken
+        valkey.kill()
+        ground.found.problems += [f"the relay was told nonsense: {each}" for each in relay.violations[:5]]
+    return tell(options, ground, sums, left)
+
+
+async def try_all(ground: Ground, options: argparse.Namespace) -> None:
+    """Do everything in turn; what does not come in time ends it."""
+    stages: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+        *((f"{by.title} finishes what {of.title} left", partial(hand_over, ground, by, of)) for by, of in ground.pairs),
+        ("both share a load", partial(share_load, ground, options.jobs, options.kills, options.workers)),
+        ("both watch", partial(watch, ground)),
+        ("the end", partial(finish, ground)),
+    ]
+    for side in ground.sides:
+        await ground.ask(side, "config", "check")
+    for what, stage in stages:
+        print(what, file=sys.stderr, flush=True)
+        try:
+            await stage()
+        except StuckError as stuck:
+            ground.found.problems.append(f"{what}: {stuck}")
+            return
+
+
+def tell(options: argparse.Namespace, ground: Ground, sums: Sums, left: int) -> bool:
+    """Print the table; return whether everything held."""
+    found, titles = ground.found, [each.title for each in ground.sides]
+    is_kept = not (sums.lost or sums.unexpected or left) and sums.duplicated <= sums.uncertain
+    holds = is_kept and found.holds
+    if options.json:
+        rows = {
+            what: {title: {"done": found.done[what][title], "wanted": number} for title, number in wanted.items()}
+            for what, wanted in found.wanted.items()
+        }
+        figures = {**asdict(sums), "left": left, "no_jobs": ground.broken, "kills": dict(ground.kills)}
+        document = {"seed": options.seed, "versions": titles, **figures, "by": rows, "problems": found.problems}
+        print(json.dumps({**document, "holds": holds}, indent=2))
+        return holds
+    print(f"seed         {options.seed}")
+    print(f"kills        {ground.kills.total()}: " + ", ".join(f"{ground.kills[each]} of {each}" for each in titles))
+    print(f"accepted     {sums.accepted:,} (and {ground.broken:,} that are no jobs)")
+    for name in ("delivered", "lost", "unexpected", "duplicated", "uncertain"):
+        print(f"{name:<12} {getattr(sums, name):,}")
+    print(f"left         {left:,}")
+    print()
+    print(f"{'of the other version':<30}" + "".join(f"  {'by ' + title:>22}" for title in titles))
+    for what, wanted in found.wanted.items():
+        cells = (f"{found.done[what][title]:,} of {wanted[title]:,}" for title in titles)
+        print(f"{what:<30}" + "".join(f"  {cell:>22}" for cell in cells))
+    for problem in found.problems:
+        print(f"PROBLEM: {problem}")
+    print("holds" if holds else "DOES NOT HOLD")
+    return holds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tools/two_versions", description="Two versions on one queue.")
+    parser.add_argument("--against", metavar="COMMIT", default=FIRST, help=f"the other version ({FIRST}, 0.1.0)")
+    parser.add_argument("--jobs", type=int, default=1000, help="jobs of the shared load (1000)")
+    parser.add_argument("--kills", type=int, default=8, help="workers killed under that load (8)")
+    parser.add_argument("--workers", type=int, default=2, help="workers of each version (2)")
+    parser.add_argument("--depth", type=int, default=1, help="mails in flight on one connection (1)")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument("--keep", type=Path, help="folder for logs; else they are deleted")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="two-versions-") as temporary:
+        folder = Path(temporary) if options.keep is None else options.keep.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        return int(not trio.run(run, options, build(options.against, Path(temporary)), folder))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())
