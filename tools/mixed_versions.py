@@ -30,7 +30,7 @@ from redis import Redis
 
 from proving_ground import QUEUE, CountingStore, Sums, Valkey, add_up, ending, write_config
 from trio_worker.capture.catcher import Catcher
-from trio_worker.capture.chaos import Faults, parse_faults
+from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from versions import HERE, Version, build
 
@@ -103,11 +103,11 @@ class Findings:
     @property
     def holds(self) -> bool:
         """Whether everything was tried in both directions, and all of it could be done."""
-        return not self.problems and all(
-            wanted > 0 and self.done[what][title] == wanted
-            for what, by_title in self.wanted.items()
-            for title, wanted in by_title.items()
-        )
+        return bool(self.wanted) and not self.problems and all(map(self._holds_for, self.wanted))
+
+    def _holds_for(self, what: str) -> bool:
+        wanted = self.wanted[what]
+        return len(wanted) == 2 and min(wanted.values()) > 0 and wanted == self.done[what]
 
 
 @define
@@ -137,7 +137,7 @@ class Ground:
 
     def put_faults(self, text: str) -> None:
         parsed = parse_faults(text)
-        if not isinstance(parsed, Faults):
+        if not isinstance(parsed, InjectedFaults):
             raise TypeError(text)
         self.relay.faults = parsed
 
