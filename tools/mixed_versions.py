@@ -454,14 +454,18 @@ async def watch(ground: Ground) -> None:
     async def hear(side: Side, *words: str) -> None:
         printed[side, words[0]] = await ground.ask(side, *words, "--for", f"{WATCH_SECONDS}s", "--json") or ""
 
-    async with trio.open_nursery() as nursery:
-        for side in ground.sides:
-            nursery.start_soon(hear, side, "tail")
-            nursery.start_soon(hear, side, "smtp", "trace")
-        with trio.move_on_after(WATCH_SECONDS):
-            while True:
-                ground.push(["Registration"] * 5 * LEFT)  # more than one worker takes at once
-                await trio.sleep(0.5)
+    async def keep_pushing() -> None:
+        while True:
+            ground.push(["Registration"] * 5 * LEFT)  # more than one worker takes at once
+            await trio.sleep(0.5)
+
+    async with trio.open_nursery() as pushing:
+        pushing.start_soon(keep_pushing)
+        async with trio.open_nursery() as hearing:
+            for side in ground.sides:
+                hearing.start_soon(hear, side, "tail")
+                hearing.start_soon(hear, side, "smtp", "trace")
+        pushing.cancel_scope.cancel()
     for by, of in ground.pairs:
         names = {each.name for each in ground.running if each.side == of}
         for word, what in (("tail", "outcomes heard"), ("smtp", "relay traces heard")):
