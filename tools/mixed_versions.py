@@ -298,13 +298,17 @@ async def compare_shelves(ground: Ground, by: Side, of: Side, shelf: str, ids: S
         shown[side] = {each["job_id"]: each for each in document.get("jobs", [])}
     alike = [each for each in ids if is_alike(shown[by].get(each, {}), shown[of].get(each, {}))]
     for job_id in ids[:1]:
-        documents = [await ground.ask_json(side, shelf, "show", job_id) for side in (by, of)]
-        if not is_alike(*documents):
-            ground.found.problems.append(f"{shelf} show {job_id}: the versions differ")
+        await compare_one(ground, by, of, shelf, job_id)
     groups = await ground.ask_json(by, shelf, "groups")
     if sum(each["count"] for each in groups.get("groups", [])) != ground.in_state(shelf):
         ground.found.problems.append(f"{by.title}: {shelf} groups does not count all")
     ground.found.note(f"{shelf} jobs shown", by, len(alike), len(ids))
+
+
+async def compare_one(ground: Ground, by: Side, of: Side, noun: str, job_id: str) -> None:
+    """Have both versions show one job in full, with its attempts."""
+    this, other = [await ground.ask_json(side, noun, "show", job_id) for side in (by, of)]
+    ground.found.note("jobs shown in full", by, is_alike(this, other) and bool(this["timeline"]), 1)
 
 
 def is_alike(this: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -368,6 +372,7 @@ async def hand_over_delayed(ground: Ground, by: Side, of: Side) -> None:
     await ground.until(lambda: ground.in_state("delayed") == LEFT, "all of them are delayed")
     ground.kill(leaver)
     ground.put_faults("")
+    await compare_one(ground, by, of, "job", ground.ids("delayed")[0])
 
     finisher = await ground.start(by)
     await ground.until(lambda: ground.is_idle, "delayed jobs are tried again")

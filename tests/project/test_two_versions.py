@@ -17,6 +17,7 @@ from versions import HERE, Version
 TRIED = {
     "settlements of a journal told",
     "delayed jobs sent",
+    "jobs shown in full",
     "leases taken over",
     "dead jobs shown",
     "dead jobs put back",
