@@ -530,13 +530,15 @@ async def run(options: argparse.Namespace, other: Version, folder: Path) -> bool
     async with open_catcher(store=store, seed=options.seed) as relay:
         this, that = (configure(folder, each, valkey.port, relay.port, options.depth) for each in (HERE, other))
         dice = random.Random(options.seed)
-        with valkey.client() as client:
-            ground = Ground(folder, valkey, client, relay, store, (this, that), dice)
-            with ending(ground.processes):
-                await try_all(ground, options)
-                sums = add_up(ground.accepted, set(), store.delivered, client)
-                left = sums.left - ground.broken
-        valkey.kill()
+        try:
+            with valkey.client() as client:
+                ground = Ground(folder, valkey, client, relay, store, (this, that), dice)
+                with ending(ground.processes):
+                    await try_all(ground, options)
+                    sums = add_up(ground.accepted, set(), store.delivered, client)
+                    left = sums.left - ground.broken
+        finally:
+            valkey.kill()
         ground.found.problems += [f"the relay was told nonsense: {each}" for each in relay.violations[:5]]
     return tell(options, ground, sums, left)
 
@@ -609,5 +611,12 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.exit(main())
+    # Trio makes of SIGINT what ends the workers and the server; a shell's background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    code = 130
+    try:
+        code = main()
+    except* KeyboardInterrupt:
+        pass
+    sys.exit(code)
