@@ -169,7 +169,7 @@ async def load(  # noqa: PLR0913  each is an option of the command line
         refuse(REFUSED, f"profile production: {jobs:,} mails would go to addresses at {domain}. Say --yes if they may.")
     wrong = parse_domain(domain)
     if isinstance(wrong, AddressFault):
-        refuse(MISCONFIGURED, f"--domain: {wrong.what}")
+        refuse(MISCONFIGURED, f"--domain: {wrong.reason}")
     samples = read_samples(settings, email_types)
     began = time.monotonic()
     async with open_queue(settings) as client:

@@ -27,7 +27,7 @@ LETTERS = st.text(st.sampled_from("ab1.@<>\"\\ ,;:()[]é中\r\n\0\u2028\ud800-_'
 def what(text: str) -> str:
     fault = parse_mailbox(text)
     assert isinstance(fault, AddressFault)
-    return fault.what
+    return fault.reason
 
 
 @pytest.mark.parametrize(

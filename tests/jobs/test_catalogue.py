@@ -30,7 +30,7 @@ def write_type(folder: Path, **files: str | bytes | None) -> Path:
 def faults_of(*dirs: Path) -> list[tuple[str, str]]:
     read = read_catalogue(dirs)
     assert isinstance(read, CatalogueFaults)
-    return [(fault.path, fault.what) for fault in read.faults]
+    return [(fault.path, fault.reason) for fault in read.faults]
 
 
 def test_six_types_are_built_in_and_work() -> None:
@@ -153,7 +153,7 @@ def test_what_is_wrong_in_the_fields_is_told(source: str, path: str, part: str) 
 
     assert isinstance(faults, tuple)
     assert [fault.path for fault in faults] == [path]
-    assert part in faults[0].what
+    assert part in faults[0].reason
 
 
 def test_an_optional_field_needs_no_sample() -> None:

@@ -52,7 +52,7 @@ def job_of(email_type: str, payload: object, **more: object) -> Job:
 def faults_of(raw: bytes) -> dict[str, str]:
     refused = decode(raw, TYPES)
     assert isinstance(refused, Malformed)
-    return {fault.path: fault.what for fault in refused.faults}
+    return {fault.path: fault.reason for fault in refused.faults}
 
 
 def reason_of(raw: bytes) -> str:
@@ -353,7 +353,7 @@ def test_faults_beyond_twenty_are_counted() -> None:
 
     assert isinstance(refused, Malformed)
     assert len(refused.faults) == 21
-    assert refused.faults[-1].what == "and 80 more"
+    assert refused.faults[-1].reason == "and 80 more"
 
 
 def test_a_sample_job_is_made_of_the_samples() -> None:
@@ -433,7 +433,7 @@ def test_no_json_raises_and_every_fault_has_a_path(document: Any) -> None:
     match decode(json.dumps(document).encode(), TYPES):
         case Malformed(_, faults):
             assert faults
-            assert all(fault.path.startswith("$") and fault.what for fault in faults)
+            assert all(fault.path.startswith("$") and fault.reason for fault in faults)
         case job:
             assert job.email_type in {"Welcome", "Message"}
 

@@ -393,7 +393,7 @@ def test_a_template_that_fails_on_a_job_is_a_fault_of_the_job(template: str, kin
 
     assert isinstance(refused, Malformed)
     assert refused.reason == "template"
-    assert [(fault.path, fault.what) for fault in refused.faults] == [("Own/text.j2:2", f"fails: {kind}")]
+    assert [(fault.path, fault.reason) for fault in refused.faults] == [("Own/text.j2:2", f"fails: {kind}")]
 
 
 def test_a_subject_of_two_lines_is_refused() -> None:
@@ -449,7 +449,7 @@ def test_templates_are_proven_at_start(sources: dict[str, str], path: str, part:
 
     assert isinstance(faults, ComposerFaults)
     assert [fault.path for fault in faults.faults] == [path]
-    assert part in faults.faults[0].what
+    assert part in faults.faults[0].reason
 
 
 def test_a_subject_that_ends_with_a_line_feed_is_one_line() -> None:

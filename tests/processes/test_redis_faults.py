@@ -280,7 +280,7 @@ async def test_a_password_that_is_changed_under_a_worker_is_told_as_such(field: 
             field.proxy.cut()
             await field.workers.wait_until(
                 lambda: any(
-                    isinstance(event, RedisFailed) and ("login refused" in event.what or "NOAUTH" in event.what)
+                    isinstance(event, RedisFailed) and ("login refused" in event.reason or "NOAUTH" in event.reason)
                     for event in field.workers.events
                 )
             )

@@ -97,7 +97,7 @@ def test_two_versions_are_measured_beside_each_other(
     assert shown.endswith(capsys.readouterr().out)
     assert starts.read_text("utf-8") == "...."  # to warm up, deep, at depth 1, idle
     comparison = Comparison.from_json(json.loads(kept.read_text("utf-8")))
-    assert [each.what for each in comparison.figures] == [
+    assert [each.reason for each in comparison.figures] == [
         "mails/s, deep at 0 ms",
         "mails/s, depth 1 at 0 ms",
         "CPU s for 1,000 mails, deep at 0 ms",

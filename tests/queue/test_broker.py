@@ -331,7 +331,7 @@ async def test_a_key_of_another_type_is_found_before_the_first_write(redis: Redi
 
     assert isinstance(answer, Unavailable)
     assert answer.is_misconfigured
-    assert "{jobs}:lease" in answer.what
+    assert "{jobs}:lease" in answer.reason
     assert await redis.command("LLEN", "jobs") == 1
 
 
@@ -365,7 +365,7 @@ async def test_the_deep_audit_names_what_is_in_no_state_or_in_two(redis: RedisCl
     await redis.command("ZADD", "{jobs}:dead", 1, second.job_id)
 
     strays = {
-        stray.job_id: stray.what async for stray in find_strays(redis, "jobs") if not isinstance(stray, Unavailable)
+        stray.job_id: stray.reason async for stray in find_strays(redis, "jobs") if not isinstance(stray, Unavailable)
     }
 
     assert strays == {first.job_id: "in no state", second.job_id: "in dead and leased"}

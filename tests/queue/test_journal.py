@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -70,6 +71,15 @@ def test_what_is_written_is_read_back(batches: list[list[Entry]], tmp_path_facto
     assert path.exists() == bool(wanted)
     if wanted:
         assert read_journal(path.read_bytes(), path) == (OWNER, wanted)
+
+
+async def test_the_keys_of_a_line_stay(tmp_path: Path) -> None:
+    """A journal may be replayed by another version: a key that is renamed there would be a settlement that is lost."""
+    path = await write(tmp_path, [DELAY])
+    head, line = (json.loads(each.partition(b" ")[2]) for each in path.read_bytes().splitlines())
+
+    assert list(head) == ["format", "queue", "redis"]
+    assert list(line) == ["job_id", "token", "what", "delay_ms", "record", "uncertain"]
 
 
 async def test_what_a_crash_tore_off_does_not_count_and_spoils_nothing(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ async def test_a_server_that_goes_deaf_is_given_up_at_the_deadline(
 
     assert isinstance(answer, Unavailable)
     assert not answer.is_refusal
-    assert "Timeout" in answer.what
+    assert "Timeout" in answer.reason
 
 
 async def test_a_wait_is_broken_off_while_its_connection_is_being_opened(bridge: Complaints) -> None:
@@ -207,7 +207,7 @@ async def test_a_rediss_server_that_is_not_trusted_is_refused(
             answer = await client.command("PING")
 
     assert isinstance(answer, Unavailable)
-    assert words in answer.what
+    assert words in answer.reason
 
 
 async def test_a_unix_url_speaks_through_a_socket(bridge: Complaints, tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def test_a_faulty_embedded_url_is_told_what_is_wrong(url: str, word: str) -> Non
     fault = parse_embedded(url)
 
     assert isinstance(fault, EmbeddedAddressFault)
-    assert word in fault.what
+    assert word in fault.reason
 
 
 @given(st.text(max_size=40).map("embedded:".__add__) | st.text(max_size=40))
@@ -679,7 +679,7 @@ def test_whatever_answers_on_a_port_is_a_stranger(tmp_path: Path, spoken: bytes,
         answering.join(WAIT_SECONDS)
 
     assert isinstance(seen, ForeignProcess)
-    assert words in seen.what
+    assert words in seen.reason
 
 
 @given(

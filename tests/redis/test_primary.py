@@ -318,7 +318,7 @@ async def test_a_sentinel_that_names_a_replica_is_not_believed(
         async with open_field(f"{url}?protocol=2") as field_:
             first = await field_.client.command("RPUSH", "jobs", "x")
             assert isinstance(first, Unavailable)
-            assert "names a server that is a replica" in first.what
+            assert "names a server that is a replica" in first.reason
             assert await field_.client.command("RPUSH", "jobs", "x") == 1
         nursery.cancel_scope.cancel()
 
@@ -330,8 +330,8 @@ async def test_without_any_sentinel_each_is_named_with_its_trouble(
     async with open_field("redis+sentinel://127.0.0.1:1,127.0.0.1:2/mail") as field_:
         answer = await field_.client.command("PING")
     assert isinstance(answer, Unavailable)
-    assert "127.0.0.1:1" in answer.what
-    assert "127.0.0.1:2" in answer.what
+    assert "127.0.0.1:1" in answer.reason
+    assert "127.0.0.1:2" in answer.reason
 
 
 @pytest.mark.case("A23")

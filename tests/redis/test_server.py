@@ -61,7 +61,7 @@ def test_each_risk_is_named_with_the_promise_it_weakens(
 def test_clocks_that_differ_are_told(theirs: float, words: str) -> None:
     """In which direction, too."""
     (risk,) = find_risks(SOUND, SETTINGS, theirs, 100.0)
-    assert words in risk.what
+    assert words in risk.reason
 
 
 def test_the_worst_comes_first() -> None:

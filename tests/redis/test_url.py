@@ -55,8 +55,8 @@ def test_a_url_that_cannot_be_used_says_why(url: str, what: str) -> None:
     """The fault never repeats a login."""
     fault = parse_redis_url(url)
     assert isinstance(fault, RedisUrlFault)
-    assert what in fault.what
-    assert "secret" not in fault.what
+    assert what in fault.reason
+    assert "secret" not in fault.reason
 
 
 @pytest.mark.parametrize(

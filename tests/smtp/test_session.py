@@ -126,7 +126,7 @@ async def test_a_password_never_goes_out_in_clear(bridge: Complaints) -> None:
         found = await trouble(relay(catcher.port, "none", **login()))
 
         assert found.how is FailureKind.LOGIN
-        assert "PLAIN" in found.what
+        assert "PLAIN" in found.reason
         assert catcher.logins_tried == 0
     async with open_catcher(credentials=LOGIN) as catcher:
         await session_of(relay(catcher.port, "none", **login()))
@@ -154,7 +154,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(
         found = await trouble(relay(catcher.port, tls))
 
     assert found.how is FailureKind.TLS
-    assert "certificate" in found.what
+    assert "certificate" in found.reason
 
 
 def test_only_a_relay_with_tls_needs_the_authorities_of_the_system() -> None:
@@ -186,7 +186,7 @@ async def test_a_certificate_for_another_name_or_time_is_refused(
             found = await trouble(relay(catcher.port, "starttls", client_tls))
 
         assert found.how is FailureKind.TLS
-        assert word in found.what
+        assert word in found.reason
 
 
 @pytest.mark.case("C3", "C21", "C22")
@@ -326,8 +326,8 @@ async def test_nobody_listening_and_no_such_name_are_told_apart(
     unknown = await trouble(relay(25, "none", host="mx.invalid"))
 
     assert (refused.how, unknown.how) == (FailureKind.CONNECT, FailureKind.RESOLVE)
-    assert "refused" in refused.what
-    assert "mx.invalid" in unknown.what
+    assert "refused" in refused.reason
+    assert "mx.invalid" in unknown.reason
 
 
 async def test_a_name_that_no_host_can_have_is_trouble_of_resolving(bridge: Complaints) -> None:

@@ -32,7 +32,7 @@ IDLE = Contender("trio_worker idle", depth=1)
 class Figure:
     """One row: what all rounds come to for each version, the median of the rounds' ratios, and the ends of these."""
 
-    what: str
+    reason: str
     shape: str  # how its values are written
     this: float
     other: float
@@ -44,7 +44,7 @@ class Figure:
     @property
     def cells(self) -> tuple[str, ...]:
         values = (format(value, self.shape) for value in (self.this, self.other))
-        return self.what, *values, f"{self.ratio:.2f}", f"{self.least:.2f} to {self.most:.2f}"
+        return self.reason, *values, f"{self.ratio:.2f}", f"{self.least:.2f} to {self.most:.2f}"
 
 
 @frozen

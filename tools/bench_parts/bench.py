@@ -45,7 +45,7 @@ FAR_MS = 100.0
 class GuideLine:
     """One figure of the guide, before and after."""
 
-    what: str
+    reason: str
     before: str
     after: str
 
@@ -249,7 +249,7 @@ def _print_guide(ground: Ground, options: argparse.Namespace) -> None:
     named = [Contender("per-mail connection"), Contender("trio_worker depth 1", depth=1)]
     runs = measure(ground, named, max(400, options.mails // 10), options.rounds, 20.0)
     for line in measure_guide(ground, runs, 2000):
-        print(f"| {line.what} | {line.before} | {line.after} |")
+        print(f"| {line.reason} | {line.before} | {line.after} |")
 
 
 def _print_idle(ground: Ground, options: argparse.Namespace) -> None:

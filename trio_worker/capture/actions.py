@@ -30,7 +30,7 @@ class Violation:
     """A rule that a client broke: ``rule`` is the section of an RFC, ``what`` says how, without any content."""
 
     rule: str
-    what: str
+    reason: str
     connection_id: int = 0
 
 

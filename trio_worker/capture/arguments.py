@@ -59,7 +59,7 @@ class RefusedArgument:
 
     reply: ServerReply
     rule: str
-    what: str
+    reason: str
 
 
 def is_host_name(name: bytes) -> bool:

@@ -13,7 +13,7 @@ class Flaw:
     """A rule that the content breaks."""
 
     rule: str
-    what: str
+    reason: str
 
 
 def unstuff(transferred: bytes) -> bytes:

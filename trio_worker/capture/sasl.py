@@ -39,7 +39,7 @@ class CredentialsChecked:
 class MalformedResponse:
     """The client's response does not fit the mechanism."""
 
-    what: str
+    reason: str
 
 
 def begin(exchange: SaslExchange, initial: bytes | None) -> SendChallenge | CredentialsChecked | MalformedResponse:

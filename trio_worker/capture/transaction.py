@@ -86,7 +86,7 @@ class MailTransaction:
         self.mail_was_tried, self.rcpt_was_tried = True, False
         arguments = read_mail(argument, self.offered)
         if isinstance(arguments, RefusedArgument):
-            self.responder.refuse(arguments.reply, arguments.rule, arguments.what)
+            self.responder.refuse(arguments.reply, arguments.rule, arguments.reason)
             return
         if self._is_over_limit(int(arguments.parameters.get("SIZE", 0))):
             self.responder.refuse(TOO_BIG, "RFC 1870 6.1", "MAIL with a SIZE over the announced limit")
@@ -112,7 +112,7 @@ class MailTransaction:
         self.rcpt_was_tried = True
         arguments = read_rcpt(argument, utf8="SMTPUTF8" in self.parameters)
         if isinstance(arguments, RefusedArgument):
-            self.responder.refuse(arguments.reply, arguments.rule, arguments.what)
+            self.responder.refuse(arguments.reply, arguments.rule, arguments.reason)
             return
         if len(self.recipients) >= RECIPIENTS_MOST:
             self.responder.reply(ServerReply(452, "4.5.3", "Too many recipients"))
@@ -272,8 +272,8 @@ class MailTransaction:
         eight_bit = self.parameters.get("BODY", "").upper() == "8BITMIME"
         flaws = flaws + content_flaws(content, eight_bit=eight_bit, utf8="SMTPUTF8" in self.parameters)
         for flaw in flaws:
-            self.responder.record_violation(flaw.rule, flaw.what)
-        return ServerReply(554, "5.6.0", f"Refused: {flaws[0].what}") if flaws else None
+            self.responder.record_violation(flaw.rule, flaw.reason)
+        return ServerReply(554, "5.6.0", f"Refused: {flaws[0].reason}") if flaws else None
 
     def _next_fault(self, stage: FaultStage) -> tuple[float, FaultAction | None]:
         """Return the delay and the fault of a stage; a fault that a recipient requested comes first."""

@@ -131,11 +131,11 @@ def _faults_beyond(settings: Settings) -> list[SettingFault]:
     faults = []
     catalogue = read_catalogue(settings.mail.template_dirs)
     if isinstance(catalogue, CatalogueFaults):
-        faults += [SettingFault(each.path, each.what) for each in catalogue.faults]
+        faults += [SettingFault(each.path, each.reason) for each in catalogue.faults]
     else:
         composer = open_composer(settings.mail, catalogue)
         if isinstance(composer, ComposerFaults):
-            faults += [SettingFault(each.path, each.what) for each in composer.faults]
+            faults += [SettingFault(each.path, each.reason) for each in composer.faults]
     try:
         tls_context(settings.smtp)
     except OSError as error:

@@ -98,7 +98,7 @@ class _Pusher:
         while self.pushed < self.jobs:
             answer = await client.command("RPUSH", worker.options.queue.name, demo_job(self.pushed, self.dice))
             if isinstance(answer, Unavailable):
-                complain(f"Redis: {answer.what}")
+                complain(f"Redis: {answer.reason}")
                 break
             self.pushed += 1
             await trio.sleep(1 / self.rate)

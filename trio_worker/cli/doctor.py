@@ -40,7 +40,7 @@ _PACKAGES = ("trio-worker", "trio", "trio-asyncio", "redis", "aiosmtplib")
 class CheckResult:
     """The result of one check; ``code`` is the exit code that it causes, 0 if it passed."""
 
-    what: str
+    subject: str
     says: str
     code: int = OK
     is_warning: bool = False
@@ -66,7 +66,7 @@ async def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
         print_json(Document.FINDING, [{"sign": each.sign, **asdict(each)} for each in findings])
     else:
         for each in findings:
-            print(f"{each.sign:<5}{each.what:<14} {each.says}")
+            print(f"{each.sign:<5}{each.subject:<14} {each.says}")
     return max(each.code for each in findings)
 
 
@@ -120,7 +120,7 @@ async def _look_at_redis(settings: Settings, client: RedisClient) -> list[CheckR
     risks = await check_durability(client)
     if isinstance(risks, Unavailable):
         code = LOGIN_REFUSED if risks.is_login else UNREACHABLE
-        return [CheckResult("redis", f"{name}: {risks.what}", code)]
+        return [CheckResult("redis", f"{name}: {risks.reason}", code)]
     found = [CheckResult("redis", str(each), MISCONFIGURED if each.breaks else OK, is_warning=True) for each in risks]
     return [CheckResult("redis", f"{name} answers{await _server(client)}"), *found]
 

@@ -90,7 +90,7 @@ def preview_mail(
     fields = samples if data is None else _given(_read(data), email_type)
     made = compose(mail_setup, email_type, fields)
     if isinstance(made, Malformed):
-        refuse(MISCONFIGURED, *(f"{fault.path.removeprefix('$.data.data.')}: {fault.what}" for fault in made.faults))
+        refuse(MISCONFIGURED, *(f"{fault.path.removeprefix('$.data.data.')}: {fault.reason}" for fault in made.faults))
     part = "html" if html else "raw" if raw else ""
     if output is not None:
         return _write(made, part or _PART_OF_SUFFIX.get(output.suffix.lower(), "text"), output)

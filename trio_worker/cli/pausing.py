@@ -14,12 +14,12 @@ from trio_worker.telemetry.words import duration
 async def pause_by_key(client: RedisClient, name: str, reason: str) -> str:
     """Pause the queue for the default time; return the notice."""
     failed = await pause_queue(client, name, reason, user_name())
-    return f"not paused: {failed.what}" if failed else f"paused for {duration(PAUSE_SECONDS)}; p resumes"
+    return f"not paused: {failed.reason}" if failed else f"paused for {duration(PAUSE_SECONDS)}; p resumes"
 
 
 async def resume_by_key(client: RedisClient, name: str) -> str:
     """End the pause of the queue; return the notice."""
     was_paused = await resume_queue(client, name)
     if isinstance(was_paused, Unavailable):
-        return f"not resumed: {was_paused.what}"
+        return f"not resumed: {was_paused.reason}"
     return "resumed" if was_paused else "the queue was not paused"

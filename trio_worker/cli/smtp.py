@@ -220,7 +220,7 @@ def _parties(settings: Settings, to: str | None) -> tuple[Mailbox, Mailbox | Non
         return sender, None
     recipient = parse_mailbox(to)
     if isinstance(recipient, AddressFault):
-        refuse(REFUSED, f"--to: {recipient.what}")
+        refuse(REFUSED, f"--to: {recipient.reason}")
     if not may_be_mailed(settings.smtp.only_to, [recipient.address]):
         refuse(REFUSED, "--to: smtp.only_to does not allow this recipient")
     return sender, recipient

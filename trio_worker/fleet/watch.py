@@ -70,7 +70,7 @@ class Watch:
         now = trio.current_time()
         self.outcomes, self.exchanges = [], []
         if isinstance(looked, Unavailable):
-            self.fleet.note_failure(looked.what, now)
+            self.fleet.note_failure(looked.reason, now)
             return looked
         seen, answers = looked
         self.last = seen

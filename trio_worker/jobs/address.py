@@ -65,7 +65,7 @@ class Mailbox:
 class AddressFault:
     """Why a text is not one mailbox; ``what`` completes a sentence and never repeats the text."""
 
-    what: str
+    reason: str
 
 
 _NOT_ONE = AddressFault('is not one mailbox: write addr, Name <addr> or "Name" <addr>')

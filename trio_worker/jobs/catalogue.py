@@ -87,7 +87,7 @@ def _has(folder: Path, name: str) -> bool:
 
 
 def _placed(file: Path, faults: tuple[Fault, ...]) -> Iterator[Fault]:
-    yield from (Fault(f"{file}: {fault.path}" if fault.path else str(file), fault.what) for fault in faults)
+    yield from (Fault(f"{file}: {fault.path}" if fault.path else str(file), fault.reason) for fault in faults)
 
 
 def _read_into(sources: dict[str, str], name: str, file: Path, faults: list[Fault]) -> None:

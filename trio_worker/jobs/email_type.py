@@ -108,7 +108,7 @@ def _fault_of_recipient(value: Json) -> str | None:
     if not isinstance(value, str):
         return _NO_STRING
     mailbox = parse_mailbox(value)
-    return mailbox.what if isinstance(mailbox, AddressFault) else None
+    return mailbox.reason if isinstance(mailbox, AddressFault) else None
 
 
 def _fault_of_line_value(value: Json) -> str | None:

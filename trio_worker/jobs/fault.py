@@ -33,10 +33,10 @@ class Fault:
     """One fault: ``path`` says where (``$.data.data.to[0]``), ``what`` completes the sentence."""
 
     path: str
-    what: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.what}"
+        return f"{self.path}: {self.reason}"
 
 
 @frozen

@@ -204,7 +204,7 @@ def _read_fields(spec: TypeSpec, payload: Mapping[str, Json]) -> Templated | Mal
         elif declared.kind == "recipient" and isinstance(value, str):
             mailbox = parse_mailbox(value)
             if isinstance(mailbox, AddressFault):
-                faults.append(Fault(f"$.data.data.{name}", mailbox.what))
+                faults.append(Fault(f"$.data.data.{name}", mailbox.reason))
             else:
                 recipient = mailbox
                 fields[name] = mailbox.address

@@ -111,7 +111,7 @@ def _recipients(value: Any) -> tuple[Mailbox, ...]:
         try:
             found.append(mailbox_of(text))
         except FlawError as flaw:
-            flaws[index] = flaw.what
+            flaws[index] = flaw.reason
     if flaws:
         raise FlawError(members=flaws)
     return tuple(found)

@@ -36,7 +36,7 @@ class _FlawError(Exception):
 class _Flaw:
     """Marks a fault in the tree that the thorough parser returns."""
 
-    what: str
+    reason: str
 
 
 class _Doubled(dict[str, Any]):
@@ -117,7 +117,7 @@ def _flaws(value: Any, path: str = "$") -> Iterator[Fault]:
     """Yield the faults in a tree of at most `MOST_LEVELS` levels."""
     match value:
         case _Flaw():
-            yield Fault(path, value.what)
+            yield Fault(path, value.reason)
         case str() if _SURROGATE.search(value):
             yield Fault(path, "contains half a surrogate pair")
         case list():

@@ -40,14 +40,14 @@ _MOST_ZONE_HOURS, _MOST_ZONE_MINUTES = 23, 59
 
 
 class FlawError(ValueError):
-    """A value that does not fit its field: ``what`` completes a sentence and never repeats the value.
+    """A value that does not fit its field: ``reason`` completes a sentence and never repeats the value.
 
     ``members`` has such a text for single members or elements of the value instead.
     """
 
-    def __init__(self, what: str = "", members: Mapping[Any, str] | None = None) -> None:
-        super().__init__(what)
-        self.what = what
+    def __init__(self, reason: str = "", members: Mapping[Any, str] | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
         self.members = members or {}
 
 
@@ -98,8 +98,8 @@ def _faults(error: BaseException, path: str) -> Iterator[Fault]:
             for inner, place in error.group_exceptions()[0]:
                 yield from _faults(inner, step(path, place.index))
         case FlawError():
-            if error.what:
-                yield Fault(path, error.what)
+            if error.reason:
+                yield Fault(path, error.reason)
             yield from (Fault(step(path, key), what) for key, what in error.members.items())
         case KeyError():
             yield Fault(path, "is missing")

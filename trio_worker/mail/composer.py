@@ -240,7 +240,7 @@ def open_composer(options: MailOptions, catalogue: Catalogue) -> Composer | Comp
         ("mail.message_id_domain", domain),
     ):
         if isinstance(read, AddressFault) and not (read is sender and path != "mail.from"):
-            faults.append(Fault(path, read.what))
+            faults.append(Fault(path, read.reason))
     if not _URL.fullmatch(options.frontend_url):
         faults.append(Fault("mail.frontend_url", "must be a URL that begins with http:// or https://"))
     url = options.frontend_url.rstrip("/")
@@ -267,7 +267,7 @@ def _proofs(composer: Composer, spec: TypeSpec) -> Iterator[Fault]:
         made = composer.compose(job, "sample", 0.0)
         if isinstance(made, Malformed) and made.reason != "template":
             yield from (
-                Fault(f"{spec.email_type}/{each.path}.j2", f"{each.what} (with the samples)") for each in made.faults
+                Fault(f"{spec.email_type}/{each.path}.j2", f"{each.reason} (with the samples)") for each in made.faults
             )
             return
 

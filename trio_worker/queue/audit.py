@@ -17,7 +17,7 @@ class Stray:
     """An id that is not in exactly one state, or whose bytes or lease entry are missing."""
 
     job_id: str
-    what: str
+    reason: str
 
 
 async def find_strays(client: RedisClient, name: str) -> AsyncIterator[Stray | Unavailable]:

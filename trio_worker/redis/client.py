@@ -87,7 +87,7 @@ class Unavailable:
     password was refused. ``is_elsewhere``: this server does not take our writes, another one may.
     """
 
-    what: str
+    reason: str
     is_refusal: bool = False
     is_misconfigured: bool = False
     is_login: bool = False
@@ -192,7 +192,7 @@ class RedisClient:
     ) -> RedisAnswer | Unavailable:
         script = self.scripts[name]
         answer = await self._call(call_by, name, "EVALSHA", script.digest, len(keys), *keys, *args)
-        if isinstance(answer, Unavailable) and answer.what.startswith("NOSCRIPT"):
+        if isinstance(answer, Unavailable) and answer.reason.startswith("NOSCRIPT"):
             return await self._call(call_by, name, "EVAL", script.text, len(keys), *keys, *args)
         return answer
 
@@ -281,7 +281,7 @@ async def open_redis_client(
     """
     url = parse_redis_url(options.url)
     if isinstance(url, RedisUrlFault):
-        raise RedisUrlError(f"redis.url: {url.what}")
+        raise RedisUrlError(f"redis.url: {url.reason}")
     primary = _primary_of(url, queue_name)
     callers: set[Any] = set()
     waiters: set[Any] = set()

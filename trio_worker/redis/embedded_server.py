@@ -68,11 +68,11 @@ class EmbeddedServerFailed(EmbeddedError):  # noqa: N818  the name says what is 
     """The server died during its start, or it runs and does not answer."""
 
     directory: Path
-    what: str
+    reason: str
     log_tail: str
 
     def __str__(self) -> str:
-        return f"the embedded server in {self.directory} {self.what}; the end of its valkey.log:\n{self.log_tail}"
+        return f"the embedded server in {self.directory} {self.reason}; the end of its valkey.log:\n{self.log_tail}"
 
 
 @frozen
@@ -117,7 +117,7 @@ class Running:
 class ForeignProcess:
     """Another program has the port, or it does not answer."""
 
-    what: str
+    reason: str
 
 
 @frozen

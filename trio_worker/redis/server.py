@@ -21,13 +21,13 @@ class DurabilityRisk:
     ``breaks``: the promise does not hold at all; without it, it does not hold in rare cases.
     """
 
-    what: str
+    reason: str
     promise: str
     advice: str
     breaks: bool = False
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.promise} ({self.advice})"
+        return f"{self.reason}: {self.promise} ({self.advice})"
 
 
 def find_risks(

@@ -52,7 +52,7 @@ class RedisUrl:
 class RedisUrlFault:
     """Why a Redis URL cannot be used; ``what`` never repeats a password."""
 
-    what: str
+    reason: str
 
 
 def parse_redis_url(url: str) -> RedisUrl | RedisUrlFault:
@@ -145,7 +145,7 @@ class EmbeddedAddress:
 class EmbeddedAddressFault:
     """Why a text is not an ``embedded:`` URL."""
 
-    what: str
+    reason: str
 
 
 def parse_embedded(url: str) -> EmbeddedAddress | EmbeddedAddressFault:

@@ -125,7 +125,7 @@ class _Reader:
     def _take(self, key: Key, dotted: str, found: RawValue, into: dict[str, Any]) -> None:
         value = _converted(key, found)
         if isinstance(value, _Wrong):
-            self.faults.append(SettingFault(found.place, f"{dotted}: {value.what}"))
+            self.faults.append(SettingFault(found.place, f"{dotted}: {value.reason}"))
             return
         if key.option.secret and value == "":
             return  # as in the files: an empty secret means that another source has it
@@ -180,7 +180,7 @@ class _Reader:
 
 @frozen
 class _Wrong:
-    what: str
+    reason: str
 
 
 Converted: TypeAlias = Any

@@ -39,7 +39,7 @@ def faults_between(found: Sequence[SettingFault], settings: Settings, origins: O
     faulty = {fault.what.partition(":")[0] for fault in found}
     if "profile" in faulty:
         return
-    yield from (fault for fault in _crossed(settings, origins) if fault.what.partition(":")[0] not in faulty)
+    yield from (fault for fault in _crossed(settings, origins) if fault.reason.partition(":")[0] not in faulty)
     if "mail.template_dirs" not in faulty:
         yield from _faults_of_types(settings.mail.template_dirs, origins)
 
@@ -108,13 +108,13 @@ def _is_host_name(host: str) -> bool:
 def _faults_of_mail(mail: MailOptions, fault: Any) -> Iterator[SettingFault]:
     sender = parse_mailbox(mail.sender)
     if isinstance(sender, AddressFault):
-        yield fault("mail.from", sender.what)
+        yield fault("mail.from", sender.reason)
     envelope_from = parse_mailbox(mail.envelope_from) if mail.envelope_from else sender
     if mail.envelope_from and isinstance(envelope_from, AddressFault):
-        yield fault("mail.envelope_from", envelope_from.what)
+        yield fault("mail.envelope_from", envelope_from.reason)
     domain = parse_domain(mail.message_id_domain) if mail.message_id_domain else ""
     if isinstance(domain, AddressFault):
-        yield fault("mail.message_id_domain", domain.what)
+        yield fault("mail.message_id_domain", domain.reason)
     if urlsplit(mail.frontend_url).scheme not in {"http", "https"} or not _host_of(mail.frontend_url):
         yield fault("mail.frontend_url", "must be a URL that begins with http:// or https://")
     for folder in mail.template_dirs:
@@ -142,9 +142,9 @@ def _fault_of_redis(url: str) -> str:
         )
     if scheme == "embedded":
         embedded = parse_embedded(url)
-        return embedded.what if isinstance(embedded, EmbeddedAddressFault) else ""
+        return embedded.reason if isinstance(embedded, EmbeddedAddressFault) else ""
     parsed = parse_redis_url(url)
-    return parsed.what if isinstance(parsed, RedisUrlFault) else ""
+    return parsed.reason if isinstance(parsed, RedisUrlFault) else ""
 
 
 def _host_of(url: str) -> str:

@@ -26,10 +26,10 @@ class SettingFault:
     """One fault of the configuration; ``place`` is file:line, a variable or a flag."""
 
     place: str
-    what: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"{self.place}  {self.what}"
+        return f"{self.place}  {self.reason}"
 
 
 @frozen

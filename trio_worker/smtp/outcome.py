@@ -37,13 +37,13 @@ class Loss:
 
     how: FailureKind
     stage: Stage
-    what: str
+    reason: str
     reply: Reply | None = None
     had_delivered: bool = False
     mail_accepted: bool = False
 
     def __str__(self) -> str:
-        return f"{self.how} at {self.stage}: {self.reply or self.what}"
+        return f"{self.how} at {self.stage}: {self.reply or self.reason}"
 
 
 @frozen
@@ -52,11 +52,11 @@ class Trouble:
 
     how: FailureKind
     stage: Stage
-    what: str
+    reason: str
     reply: Reply | None = None
 
     def __str__(self) -> str:
-        return f"{self.how} at {self.stage}: {self.reply or self.what}"
+        return f"{self.how} at {self.stage}: {self.reply or self.reason}"
 
 
 @frozen

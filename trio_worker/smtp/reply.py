@@ -89,7 +89,7 @@ class RawReply:
 class Garbled:
     """The stream is no sequence of replies any more; nothing read after this can be trusted."""
 
-    what: str
+    reason: str
 
 
 def reply_from(code: int, text: str, stage: Stage) -> Reply:

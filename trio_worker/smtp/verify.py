@@ -52,7 +52,7 @@ class _Commands:
         except trio.EndOfChannel:
             return Trouble(FailureKind.EOF, stage, "the relay closed the connection")
         if isinstance(received, Garbled):
-            return Trouble(FailureKind.GARBLED, stage, received.what)
+            return Trouble(FailureKind.GARBLED, stage, received.reason)
         reply = received.answering(stage)
         self.on_step(stage, str(reply))
         return reply

@@ -113,7 +113,7 @@ class Board:
                 self._depths.append((now, waiting))
             case BreakerChanged(breaker):
                 self._breaker = breaker
-            case RedisFailed(what=what):
+            case RedisFailed(reason=what):
                 since = self._redis_failed[0] if self._redis_failed else now
                 self._redis_failed = (since, what)
             case RedisRecovered():

@@ -109,7 +109,7 @@ def line_of(event: Event) -> Line:
         case RedisRecovered(after_seconds):
             return "info", "Redis answers again", {"after": _rounded(after_seconds)}
         case RedisWeak(risk):
-            fields = {"what": risk.what, "promise": risk.promise, "advice": risk.advice}
+            fields = {"what": risk.reason, "promise": risk.promise, "advice": risk.advice}
             return ("error" if risk.breaks else "warning"), "Redis weakens a promise", fields
         case SettlementsKept(count):
             return "warning", "Redis took no settlements: journal written", {"settlements": count}
@@ -157,7 +157,11 @@ def _recipient_words(recipients: tuple[str, ...]) -> str:
 
 
 def _trouble_fields(trouble: Trouble) -> dict[str, Any]:
-    return {"how": str(trouble.how), "stage": str(trouble.stage), "what": mask_text(str(trouble.reply or trouble.what))}
+    return {
+        "how": str(trouble.how),
+        "stage": str(trouble.stage),
+        "what": mask_text(str(trouble.reply or trouble.reason)),
+    }
 
 
 def _breaker_line(breaker: Closed | Open | HalfOpen) -> Line:

@@ -135,7 +135,7 @@ def trouble_said(trouble: Trouble) -> str:
 
 def quoted(trouble: Trouble) -> str:
     """Return a relay's own words in brackets, or nothing."""
-    said = trouble.reply.text if trouble.reply is not None else trouble.what
+    said = trouble.reply.text if trouble.reply is not None else trouble.reason
     return f" ({mask_text(said)})" if said else ""
 
 

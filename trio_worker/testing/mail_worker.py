@@ -343,7 +343,7 @@ async def _open_redis(stack: AsyncExitStack, redis: str) -> tuple[str, Callable[
     if redis.startswith("embedded:"):
         address = parse_embedded(redis)
         if not isinstance(address, EmbeddedAddress):
-            raise MailWorkerError(f"{redis}: {address.what}")
+            raise MailWorkerError(f"{redis}: {address.reason}")
         try:
             embedded = await stack.enter_async_context(open_embedded(address))
         except EmbeddedError as error:
@@ -377,7 +377,7 @@ async def _open_client(settings: Settings, server: Any) -> AsyncIterator[RedisCl
 
 def _available(answer: T | Unavailable) -> T:
     if isinstance(answer, Unavailable):
-        raise MailWorkerError(f"Redis: {answer.what}")
+        raise MailWorkerError(f"Redis: {answer.reason}")
     return answer
 
 

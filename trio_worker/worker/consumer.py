@@ -254,7 +254,7 @@ class Consumers:
             found = await self.broker.confirm([each.claim for each in asked], marks_started=marks_started)
             if isinstance(found, Unavailable):
                 lost.update(asked)
-                self._release(asked, Cause("unconfirmed", text=f"not sent: {found.what}"))
+                self._release(asked, Cause("unconfirmed", text=f"not sent: {found.reason}"))
                 continue
             gone = [each for each in asked if each.claim in found]
             self.in_flight.note_renewed([each.claim for each in asked if each.claim not in found], (), began)

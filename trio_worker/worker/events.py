@@ -162,10 +162,10 @@ class QueuePaused:
 
 @frozen
 class RedisFailed:
-    """A call to Redis failed; it is repeated. ``what`` is the error, ``doing`` the operation."""
+    """A call to Redis failed; it is repeated. ``reason`` is the error, ``doing`` the operation."""
 
     doing: str
-    what: str
+    reason: str
 
 
 @frozen
@@ -193,7 +193,7 @@ class SettlementsKept:
 class JournalFailed:
     """The journal could not be written while Redis did not answer: nothing is sent until either does."""
 
-    what: str
+    reason: str
 
 
 @frozen
@@ -232,7 +232,7 @@ class SettingsRead:
 class LoopComplained:
     """The asyncio loop under the foreign libraries reported something nobody awaited."""
 
-    what: str
+    reason: str
 
 
 Event: TypeAlias = (

@@ -129,9 +129,9 @@ class RedisHealth:
     def failed(self, doing: str, unavailable: Unavailable) -> None:
         if self._failing_since is None:
             self._failing_since = trio.current_time()
-        if unavailable.what != self._last:
-            self._last = unavailable.what
-            self.publish(RedisFailed(doing, unavailable.what))
+        if unavailable.reason != self._last:
+            self._last = unavailable.reason
+            self.publish(RedisFailed(doing, unavailable.reason))
 
     def answered(self) -> None:
         if self._failing_since is not None:

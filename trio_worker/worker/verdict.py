@@ -150,7 +150,7 @@ def relay_trouble(outcome: Outcome) -> Trouble | None:
         case NotSent(loss) if (
             not loss.had_delivered and not loss.mail_accepted and loss.how is not FailureKind.CANCELLED
         ):
-            return Trouble(loss.how, loss.stage, loss.what, loss.reply)
+            return Trouble(loss.how, loss.stage, loss.reason, loss.reply)
         case _:
             return None
 
@@ -193,13 +193,13 @@ def cause_of_loss(word: str, loss: Loss) -> Cause:
     """Return the cause that the end of a connection gives."""
     if loss.reply is not None:
         return cause_of_reply(word, loss.reply)
-    return Cause(word, str(loss.how), loss.stage, loss.what)
+    return Cause(word, str(loss.how), loss.stage, loss.reason)
 
 
 def _cause_of_trouble(trouble: Trouble) -> Cause:
     if trouble.reply is not None:
         return cause_of_reply("relay", trouble.reply)
-    return Cause("relay", str(trouble.how), trouble.stage, trouble.what)
+    return Cause("relay", str(trouble.how), trouble.stage, trouble.reason)
 
 
 def _is_about_session(reply: Reply) -> bool:
