@@ -9,11 +9,11 @@ import trio
 
 from tests.support.bridge import Complaints
 from tests.support.redis import open_fake
-from trio_worker.fleet.overview import SAMPLE_SECONDS, SERVER_SECONDS, Lookout, Overview
+from trio_worker.fleet.overview import SAMPLE_SECONDS, SERVER_SECONDS, Overview, OverviewPoller
 from trio_worker.redis.client import RedisClient, Unavailable
 
 
-async def looked(lookout: Lookout) -> Overview:
+async def looked(lookout: OverviewPoller) -> Overview:
     found = await lookout.look()
     assert isinstance(found, tuple)
     return found[0]
@@ -28,7 +28,7 @@ async def test_ages_come_with_the_look_they_belong_to(redis: RedisClient) -> Non
     """Jobs are dated by their producers; one that nothing dates, or is too large to be sent, is said to be undated."""
     jobs = [dated(300), dated(20), dated(20), dated(5), "{}", json.dumps({"data": "x" * 300_000})]
     await redis.command("RPUSH", "jobs", *jobs)
-    lookout = Lookout(redis, "jobs", is_close=True)
+    lookout = OverviewPoller(redis, "jobs", is_close=True)
 
     bars = (await looked(lookout)).ages
 
@@ -40,7 +40,7 @@ async def test_ages_come_with_the_look_they_belong_to(redis: RedisClient) -> Non
 async def test_long_list_is_sampled_evenly_and_a_longer_one_not_at_all(redis: RedisClient) -> None:
     """Two hundred jobs from its head to its end; above 200,000 a look would hold up Redis."""
     await redis.command("RPUSH", "jobs", *([dated(100)] * 500), *([dated(5)] * 500))
-    bars = (await looked(Lookout(redis, "jobs", is_close=True))).ages
+    bars = (await looked(OverviewPoller(redis, "jobs", is_close=True))).ages
     assert bars is not None
     assert (bars.looked_at, bars.jobs) == (200, (0, 500, 0, 0, 500))
 
@@ -62,7 +62,7 @@ async def test_large_jobs_are_not_all_fetched(redis: RedisClient) -> None:
 async def test_look_is_one_round_trip_and_asks_the_server_rarely(real_redis: RedisClient) -> None:
     """Ages every five seconds, the server every ten, between them what was seen last; always one round trip."""
     await real_redis.command("RPUSH", "jobs", dated(5))
-    lookout = Lookout(real_redis, "jobs", is_close=True)
+    lookout = OverviewPoller(real_redis, "jobs", is_close=True)
     first = await looked(lookout)  # scripts are sent with the first one
     await real_redis.command("RPUSH", "jobs", dated(5))
 
@@ -85,7 +85,7 @@ async def test_look_is_one_round_trip_and_asks_the_server_rarely(real_redis: Red
 async def test_server_that_tells_nothing_spoils_no_look(bridge: Complaints) -> None:
     """INFO may be forbidden, as the fake does not know it: the figures of the queue are there all the same."""
     async with open_fake() as client:
-        seen = await looked(Lookout(client, "jobs", is_close=True))
+        seen = await looked(OverviewPoller(client, "jobs", is_close=True))
 
     assert seen.server is None
     assert seen.counts.waiting == 0
@@ -93,6 +93,6 @@ async def test_server_that_tells_nothing_spoils_no_look(bridge: Complaints) -> N
 
 async def test_who_looks_from_afar_samples_nothing(redis: RedisClient) -> None:
     """Lines of a log and metrics have no place for it."""
-    seen = await looked(Lookout(redis, "jobs"))
+    seen = await looked(OverviewPoller(redis, "jobs"))
 
     assert (seen.ages, seen.server) == (None, None)

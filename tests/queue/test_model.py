@@ -239,7 +239,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.model.jobs[name] = Known(body, "dead")
         assert self.model.too_large == []
 
-    @rule(claim=claims, reason=st.sampled_from(["done", "delay", "release", "hold", "bury"]))
+    @rule(claim=claims, what=st.sampled_from(["done", "delay", "release", "hold", "bury"]))
     def settle(self, claim: Claim, what: str) -> None:
         """Any claim that was ever made is settled, late and repeatedly too."""
         verdicts: dict[str, Verdict] = {

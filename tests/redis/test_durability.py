@@ -38,7 +38,7 @@ async def test_a_worker_tells_at_its_start_what_is_weak(workers: WorkerMaker) ->
                 await workers.wait_until(lambda: any(isinstance(event, RedisWeak) for event in workers.events))
             reporter.worker.drain("told")
     (weak,) = [event for event in workers.events if isinstance(event, RedisWeak)]
-    assert "allkeys-lru" in weak.risk.what
+    assert "allkeys-lru" in weak.risk.reason
 
 
 async def test_a_redis_that_tells_nothing_of_its_settings_is_not_blamed(workers: WorkerMaker) -> None:

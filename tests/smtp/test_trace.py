@@ -6,7 +6,7 @@ from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.conversation import Conversation, Envelope, Transaction
 from trio_worker.smtp.reply import Reply, Stage, reply_from
 from trio_worker.smtp.trace import TraceLine, trace_line_of
-from trio_worker.telemetry.feed import ExchangeLine, write_exchange
+from trio_worker.telemetry.feed import FeedTrace, write_trace
 
 
 def traced(received: list[bytes], envelope: Envelope) -> list[TraceLine]:
@@ -40,7 +40,7 @@ def test_exchange_shows_commands_and_replies_masked() -> None:
     ]
     assert [each.reply.split()[0] for each in shown] == ["250", "250", "550", "250"]
     assert {(each.seconds, each.connection_id) for each in shown} == {(0.25, 7)}
-    told = " ".join(write_exchange(ExchangeLine(1.0, "a:1", each)) for each in shown)
+    told = " ".join(write_trace(FeedTrace(1.0, "a:1", each)) for each in shown)
     assert not any(word in told for word in ("secret", "token", "sender.long"))
 
 

@@ -9,35 +9,35 @@ from hypothesis import strategies as st
 from trio_worker.queue.record import Cause
 from trio_worker.smtp.trace import TraceLine
 from trio_worker.telemetry.feed import (
-    ExchangeLine,
-    OutcomeLine,
-    read_exchange,
+    FeedOutcome,
+    FeedTrace,
     read_outcome,
-    write_exchange,
+    read_trace,
     write_outcome,
+    write_trace,
 )
 from trio_worker.worker.events import Disposition, SettledJob
 
 
 @given(
     st.builds(
-        ExchangeLine,
+        FeedTrace,
         st.floats(0, 2e9),
         st.text(),
         st.builds(TraceLine, st.text(), st.text(), st.floats(0, 1e6), st.none() | st.integers(0, 10**6)),
     )
 )
-def test_exchange_comes_back_as_written(line: ExchangeLine) -> None:
+def test_exchange_comes_back_as_written(line: FeedTrace) -> None:
     """What a worker tells is what a watcher reads."""
-    assert read_exchange(write_exchange(line).encode()) == line
+    assert read_trace(write_trace(line).encode()) == line
 
 
 @given(st.binary())
 def test_unreadable_exchange_is_none(noise: bytes) -> None:
     """What another version wrote is passed over, and never raised."""
-    read = read_exchange(noise)
+    read = read_trace(noise)
 
-    assert read is None or isinstance(read, ExchangeLine)
+    assert read is None or isinstance(read, FeedTrace)
 
 
 def test_outcome_is_masked_before_it_leaves_the_worker() -> None:
@@ -46,12 +46,12 @@ def test_outcome_is_masked_before_it_leaves_the_worker() -> None:
         "id1", Disposition.DEAD, "Registration", 1, Cause("refused", "550 5.1.1", "rcpt", "<ann.b@example.com> unknown")
     )
 
-    wire = write_outcome(OutcomeLine(1.5, settled, "host:1"))
+    wire = write_outcome(FeedOutcome(1.5, settled, "host:1"))
     read = read_outcome(wire.encode())
 
     assert "ann.b@example.com" not in wire
     assert read is not None
-    assert evolve(read, settled=evolve(read.settled, cause=None)) == OutcomeLine(
+    assert evolve(read, settled=evolve(read.settled, cause=None)) == FeedOutcome(
         1.5, evolve(settled, cause=None), "host:1"
     )
     assert read.settled.cause is not None

@@ -62,5 +62,5 @@ def test_what_is_older_than_five_minutes_is_forgotten() -> None:
     """A quiet worker shows no times of an hour ago."""
     window = window_of([1.0, 2.0])
 
-    assert window.tally(WINDOW_SECONDS - 1).quantiles().count == 2
-    assert window.tally(WINDOW_SECONDS + 10).quantiles() == Quantiles()
+    assert window.histogram(WINDOW_SECONDS - 1).quantiles().count == 2
+    assert window.histogram(WINDOW_SECONDS + 10).quantiles() == Quantiles()

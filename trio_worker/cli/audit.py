@@ -45,7 +45,7 @@ async def audit(
     else:
         _print_counts(counts, deep=deep)
         for stray in strays:
-            print(f"  {stray.job_id}  {stray.what}")
+            print(f"  {stray.job_id}  {stray.reason}")
         print("clean" if balances else f"NOT CLEAN: {found or 'the counts'} {'strays' if found else 'do not balance'}")
     return OK if balances else PARTLY
 

@@ -87,7 +87,7 @@ async def connect_queue(settings: Settings, say: Callable[[str], object]) -> Asy
 async def _enter_embedded(stack: AsyncExitStack, url: str) -> EmbeddedServer:
     address = parse_embedded(url)
     if not isinstance(address, EmbeddedAddress):
-        refuse(MISCONFIGURED, f"redis.url: {address.what}")
+        refuse(MISCONFIGURED, f"redis.url: {address.reason}")
     # Imported here, because commands for another Redis need none of its seventeen classes.
     from trio_worker.redis.embedded import EmbeddedError, open_embedded  # noqa: PLC0415
 

@@ -40,7 +40,7 @@ _PACKAGES = ("trio-worker", "trio", "trio-asyncio", "redis", "aiosmtplib")
 class CheckResult:
     """The result of one check; ``code`` is the exit code that it causes, 0 if it passed."""
 
-    subject: str
+    what: str
     says: str
     code: int = OK
     is_warning: bool = False
@@ -66,7 +66,7 @@ async def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
         print_json(Document.FINDING, [{"sign": each.sign, **asdict(each)} for each in findings])
     else:
         for each in findings:
-            print(f"{each.sign:<5}{each.subject:<14} {each.says}")
+            print(f"{each.sign:<5}{each.what:<14} {each.says}")
     return max(each.code for each in findings)
 
 

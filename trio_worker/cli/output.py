@@ -38,7 +38,7 @@ def refuse(code: int, *lines: str) -> NoReturn:
 
 def report_unavailable(unavailable: Unavailable, settings: Settings) -> int:
     """Print why Redis did not do what a command asked; return the exit code."""
-    complain(f"Redis at {redis_name(settings.redis.url)}: {unavailable.what}")
+    complain(f"Redis at {redis_name(settings.redis.url)}: {unavailable.reason}")
     if unavailable.is_login:
         return LOGIN_REFUSED
     return MISCONFIGURED if unavailable.is_misconfigured else UNREACHABLE

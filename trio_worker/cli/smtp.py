@@ -190,7 +190,7 @@ async def _follow(watch: Watch, order: Trace, names: Sequence[str], *, as_json: 
         failed = await watch.look()
         if bool(failed) is not is_away:
             is_away = bool(failed)
-            complain(f"Redis: {failed.what}; retrying" if failed else "Redis answers again")
+            complain(f"Redis: {failed.reason}; retrying" if failed else "Redis answers again")
             if not failed:
                 await give_order(watch.client, watch.queue_name, order, names)
         for line in watch.exchanges:
@@ -215,7 +215,7 @@ def _parties(settings: Settings, to: str | None) -> tuple[Mailbox, Mailbox | Non
     """Return the sender of the configuration and the recipient of --to, or exit."""
     sender = parse_mailbox(settings.mail.envelope_from or settings.mail.sender)
     if isinstance(sender, AddressFault):  # the settings were checked
-        refuse(MISCONFIGURED, f"mail.from: {sender.what}")
+        refuse(MISCONFIGURED, f"mail.from: {sender.reason}")
     if to is None:
         return sender, None
     recipient = parse_mailbox(to)

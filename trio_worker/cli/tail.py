@@ -52,7 +52,7 @@ async def tail(
                 failed = await watch.look()
                 if bool(failed) is not is_away:
                     is_away = bool(failed)
-                    complain(f"Redis: {failed.what}; retrying" if failed else "Redis answers again")
+                    complain(f"Redis: {failed.reason}; retrying" if failed else "Redis answers again")
     return OK
 
 
