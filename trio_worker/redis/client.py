@@ -175,7 +175,7 @@ class RedisClient:
         found = []
         for (name, args), answer in zip((first, second), answers, strict=True):
             result = understand(answer) if isinstance(answer, Exception) else answer
-            if isinstance(result, Unavailable) and result.what.startswith("NOSCRIPT"):
+            if isinstance(result, Unavailable) and result.reason.startswith("NOSCRIPT"):
                 result = await self.run_script(name, keys, *args)
             found.append(self._noted(result, name, began))
         return found[0], found[1]
@@ -239,7 +239,7 @@ class RedisClient:
         ]
         doing = scripts[-1].name if scripts else "pipeline"
         answers = await self.pipeline([*evals, *commands], doing, may_fail)
-        if not isinstance(answers, Unavailable) or not answers.what.startswith("NOSCRIPT"):
+        if not isinstance(answers, Unavailable) or not answers.reason.startswith("NOSCRIPT"):
             return answers
         loaded = await self.pipeline([("SCRIPT LOAD", script.text) for script in scripts])
         if isinstance(loaded, Unavailable):
