@@ -36,7 +36,7 @@ def is_loopback(host: str) -> bool:
 
 def faults_between(found: Sequence[SettingFault], settings: Settings, origins: Origins) -> Iterator[SettingFault]:
     """Yield the faults between keys; not for a key with a fault, because then its default was checked."""
-    faulty = {fault.what.partition(":")[0] for fault in found}
+    faulty = {fault.reason.partition(":")[0] for fault in found}
     if "profile" in faulty:
         return
     yield from (fault for fault in _crossed(settings, origins) if fault.reason.partition(":")[0] not in faulty)
