@@ -209,7 +209,7 @@ def test_a_catcher_that_gets_no_mail_is_warned_of(
 ) -> None:
     """Both keys are named, for one was changed and the other forgotten."""
     text = f'[smtp]\nhost = "{host}"\nport = {port}\n[capture]\nlisten = "{listen}"\n'
-    found = [str(each) for each in good(text, tmp_path).warnings if "catches none" in str(each)]
+    found = [str(each) for each in good(text, tmp_path).warnings if "not to this mail catcher" in str(each)]
 
     assert len(found) == warned
     assert all("worker.toml:5  capture.listen: " in each and "smtp.port" in each for each in found)
@@ -225,7 +225,7 @@ def test_a_catcher_that_gets_no_mail_is_warned_of(
         ("number_workers = 1\n[smtp.pool]\nmax_size = 2\n", "1 consumer can use 1 of the 2 connections"),
         (
             "number_workers = 640\n[smtp.pool]\nmax_size = 10\npipeline_depth = 64\n",
-            "640 consumers for 10 connections, 40,960 jobs at work; as many consumers as connections are enough",
+            "640 consumers for 10 connections, 40,960 jobs at once; as many consumers as connections are enough",
         ),
     ],
 )
