@@ -331,6 +331,7 @@ def test_no_value_of_any_type_raises(key: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        (f'[mail]\ntemplate_dirs = ["{"a" * 300}"]', "is not a folder"),
         ('[smtp]\nhost = "mail.example.com:587"', "smtp.host: must not contain a port: set smtp.port"),
         ('[smtp]\nhost = "mail..example.com"\nallow_real_relay = true', "smtp.host: has a part between its dots"),
         (f'[smtp]\nhost = "{"x" * 70}.example.com"\nallow_real_relay = true', "smtp.host: has a part between its dots"),

@@ -118,13 +118,20 @@ def _faults_of_mail(mail: MailOptions, fault: Any) -> Iterator[SettingFault]:
     if urlsplit(mail.frontend_url).scheme not in {"http", "https"} or not _host_of(mail.frontend_url):
         yield fault("mail.frontend_url", "must be a URL that begins with http:// or https://")
     for folder in mail.template_dirs:
-        if not Path(folder).is_dir():
+        if not _is_folder(folder):
             yield fault("mail.template_dirs", f"{folder} is not a folder")
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except OSError:  # a name that no file system takes, for example one that is too long
+        return False
 
 
 def _faults_of_types(template_dirs: tuple[str, ...], origins: Origins) -> Iterator[SettingFault]:
     """Yield faults for email types that have options and no template; not while a folder is missing."""
-    is_whole = all(Path(folder).is_dir() and os.access(folder, os.R_OK | os.X_OK) for folder in template_dirs)
+    is_whole = all(_is_folder(folder) and os.access(folder, os.R_OK | os.X_OK) for folder in template_dirs)
     if not is_whole:
         return
     known = sorted(type_names(template_dirs))
