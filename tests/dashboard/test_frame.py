@@ -28,13 +28,12 @@ from tests.support.snapshot import (
 )
 from trio_worker.dashboard.cell_text import in_ascii, printable_cells, width_of
 from trio_worker.dashboard.frame import render_frame, render_svg
-from trio_worker.dashboard.status_line import status_line
 from trio_worker.dashboard.view import DrainKey, Page, PauseKey, QuitKey, ResumeKey, Typing, View
 from trio_worker.queue.claim import Source
 from trio_worker.queue.record import Cause
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.outcome import FailureKind, Trouble
-from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.smtp.reply import Stage
 from trio_worker.telemetry.alerts import Severity, alerts
 from trio_worker.telemetry.board import Board
 from trio_worker.telemetry.feed import FeedOutcome
@@ -42,15 +41,12 @@ from trio_worker.telemetry.heartbeat import DeathCount, Heartbeat, Rates, Suspen
 from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.quantiles import Histogram, Quantiles
 from trio_worker.telemetry.snapshot import Scope, Snapshot
-from trio_worker.telemetry.words import ago, count, duration, per_second, trouble_words
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import Claimed, Disposition, Phase, QueueSeen, Settled, SettledJob
 from trio_worker.worker.state import WorkerState
 
-# Set it to write the frames anew; then look at the difference.
 STATE = WorkerState(number_workers=4, max_connections=4, depth=1)
-
-
+# Set it to write the frames anew; then look at the difference.
 REWRITE = os.environ.get("REWRITE_FRAMES") == "1"
 FRAMES = Path(__file__).parent / "frames"
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
@@ -279,66 +275,6 @@ def test_failures_add_up() -> None:
     assert deaths == sum(cause.count for cause in snapshot.causes if cause.disposition is Disposition.DEAD)
 
 
-seconds_between = st.floats(0, 400)
-
-
-@given(st.lists(st.tuples(seconds_between, st.sampled_from(["451", "550"])), max_size=30), seconds_between)
-def test_failures_are_those_of_the_last_fifteen_minutes(gaps: list[tuple[float, str]], later: float) -> None:
-    """By the minute, as heartbeats tell them: none that is older than that is shown, none that is younger left out."""
-    board = Board("jobs", "redis", "relay:25", started_at=0.0)
-    now, ends = 0.0, []
-    for gap, code in gaps:
-        now += gap
-        ends.append(now)
-        board.note(Settled((SettledJob("id", Disposition.DELAYED, cause=Cause("refused", code)),)), now, now)
-    now += later
-
-    counted = sum(cause.count for cause in board.snapshot(now, now, STATE).causes)
-    assert sum(now - end < 14 * 60 for end in ends) <= counted <= sum(now - end <= 15 * 60 for end in ends)
-
-
-@given(st.lists(st.tuples(st.floats(0, 3), st.sampled_from(["sent", "dead", "look"])), max_size=60), st.floats(0, 3))
-def test_settlements_show_in_their_second_whenever_anybody_looks(gaps: list[tuple[float, str]], later: float) -> None:
-    """The chart, the rates, the times and the latest outcomes count each once, with looks between them and without."""
-    board = Board("jobs", "redis", "relay:25", started_at=0.0)
-    now, sent, ends = 0.0, [], []
-    for number, (gap, what) in enumerate(gaps):
-        now += gap
-        if what == "look":
-            board.snapshot(now, now, STATE)
-            continue
-        settled = SettledJob(f"{number}", Disposition(what), waited_seconds=1.0, smtp_seconds=0.5, total_seconds=2.0)
-        board.note(Settled((settled,)), now, now)
-        ends.append(FeedOutcome(now, settled))
-        if what == "sent":
-            sent.append(now)
-    now += later
-    snapshot = board.snapshot(now, now, STATE)
-
-    assert list(snapshot.spark_sent) == [
-        sum(int(end) == int(now) - ago for end in sent) for ago in range(len(snapshot.spark_sent), 0, -1)
-    ]
-    assert round(snapshot.rates.sent * min(10.0, max(1.0, now))) == sum(snapshot.spark_sent[-10:])
-    assert (snapshot.wait.count, snapshot.smtp.count) == (len(ends), len(ends))
-    assert (snapshot.total.count, snapshot.latency.count) == (len(sent), len(sent))
-    assert snapshot.latest == tuple(ends[-60:])
-
-
-def test_failures_are_those_of_all_workers() -> None:
-    """What the others tell is added to what this worker knows; what it has told itself is not counted twice."""
-    board = Board("jobs", "redis", "relay:25", started_at=0.0, worker_name="here:1")
-    board.note(Settled((SettledJob("id", Disposition.DELAYED, cause=Cause("refused", "451")),)), 1.0, 1001.0)
-    told = (DeathCount("451", "refused", Disposition.DELAYED, 5, 1003.0),)
-    workers = [
-        WorkerSeen(evolve(beat, causes=told, worker=name), seen_seconds)
-        for name, seen_seconds in (("here:1", 1.0), ("there:2", 1.0), ("gone:3", 100.0))
-        for beat in [fleet().workers[0].beat]
-    ]
-
-    (cause,) = board.snapshot(2.0, 1004.0, STATE, workers).causes
-    assert (cause.count, cause.last_at) == (6, 1003.0)
-
-
 @pytest.mark.parametrize("size", [(120, 32), (160, 45)])
 def test_ages_add_up_to_what_waits(size: tuple[int, int]) -> None:
     """The bars of AGE are, as shown, all jobs that QUEUE says are waiting; the longest is of the most."""
@@ -404,20 +340,6 @@ def test_half_open_breaker_probes() -> None:
     assert "probing with one mail, 1 try failed" in lines_of(probing, 120, 32)[1]
 
 
-@pytest.mark.parametrize("how", FailureKind)
-def test_every_trouble_has_plain_words(how: FailureKind) -> None:
-    """No way in which a connection can fail is without a sentence."""
-    assert len(trouble_words(Trouble(how, Stage.CONNECT, ""))) > 10
-
-
-def test_relay_that_refuses_the_session_is_not_unreachable() -> None:
-    """A relay that answers every sender with a refusal is told apart from one that nobody reaches."""
-    reply = Reply(530, "Authentication required", Stage.MAIL, "5.7.0")
-
-    assert trouble_words(Trouble(FailureKind.CONNECT, Stage.CONNECT, "refused")) == "cannot be reached"
-    assert trouble_words(Trouble(FailureKind.CONNECT, Stage.MAIL, "", reply)) == "refuses the session with 530 5.7.0"
-
-
 def test_drain_counts_down() -> None:
     """A drain says who asked for it, how many jobs are left and for how long."""
     assert lines_of(draining(), 80, 24)[1] == " ! DRAIN  SIGTERM: 4 in hand, 18s of grace left"
@@ -462,68 +384,6 @@ def test_relay_words_are_masked() -> None:
 
     assert "User unknown" in text
     assert "nobody.here" not in text
-
-
-def test_status_line_reads_like_a_sentence() -> None:
-    """The line for runs without a terminal has the state, the queue, the rates and the losses."""
-    assert status_line(busy()) == (
-        "12:04:31Z running  waiting 12,431 oldest ~30s  claimed 99/s sent 96/s  delayed 961  dead 7  uncertain 2"
-    )
-
-
-def test_status_line_tells_trouble() -> None:
-    """Trouble is appended to the status line, which stays one line."""
-    line = status_line(evolve(without_redis(), redis_trouble="first\nsecond\x1b[31m"))
-
-    assert "12:04:31Z stale" in line
-    assert "! redis: no answer for 12s; queue figures are 13s old (first second?[31m)" in line
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, "-"),
-        (0, "0s"),
-        (-3.0, "0s"),
-        (0.0004, "0.4ms"),
-        (0.00999, "10ms"),
-        (0.14, "140ms"),
-        (0.9996, "1.0s"),
-        (2.94, "2.9s"),
-        (9.96, "9s"),
-        (59.9, "59s"),
-        (206, "3m26s"),
-        (7500, "2h05m"),
-        (183_600, "2d03h"),
-        (10_000_000, "115d"),
-    ],
-)
-def test_durations_are_short(seconds: float | None, text: str) -> None:
-    """A duration has the two units that matter, and the unknown one is a dash."""
-    assert duration(seconds) == text
-
-
-@given(st.floats(allow_nan=False, allow_infinity=False))
-def test_no_duration_is_negative_or_long(seconds: float) -> None:
-    """Skewed clocks give zero, and no duration needs more than six characters."""
-    for text in (duration(seconds), ago(seconds)):
-        assert not text.startswith("-")
-        assert len(text) <= 6
-
-
-@given(st.integers(0, 10**15), st.integers(6, 26))
-def test_counts_fit_their_room(number: int, room: int) -> None:
-    """A count that is too long for its column is told in thousands, millions and so on, never cut."""
-    text = count(number, room)
-    factor = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}.get(text[-1], 1)
-
-    assert len(text) <= room
-    assert int(text.rstrip("kMGT").replace(",", "")) == number // factor
-
-
-def test_rates_have_one_decimal_below_ten() -> None:
-    """Small rates keep a decimal, great ones their thousands."""
-    assert [per_second(rate) for rate in (0.0, 3.14, 9.96, 374.2, 12_345.0)] == ["0.0", "3.1", "10", "374", "12,345"]
 
 
 # --- any snapshot, any size -------------------------------------------------------------------------------------------

@@ -2,96 +2,34 @@
 
 from __future__ import annotations
 
-import fcntl
-import io
 import os
 import pty
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
 import termios
 import threading
 import time
-import tty
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
 import pytest
 import trio
 import trio.testing
-from attrs import define, evolve
+from attrs import define
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from tests.support.paths import ROOT
+from tests.support.screen import BEGIN_FRAME, END_FRAME, LEAVE, PATIENCE_SECONDS, TERMINAL, Window, frames_in
 from tests.support.snapshot import busy
 from trio_worker.dashboard.frame import Frame, render_frame
-from trio_worker.dashboard.live import Dashboard
 from trio_worker.dashboard.screen import open_screen
-from trio_worker.dashboard.terminal import has_color, is_ascii_only, is_live, run_status_lines
-from trio_worker.dashboard.view import View
-from trio_worker.telemetry.snapshot import Snapshot
 
-PATIENCE_SECONDS = 60.0
 ENTER = b"\x1b[?1049h\x1b[H\x1b[?25l\x1b[m\x1b[?7l"
-LEAVE = b"\x1b[?2026l\x1b[m\x1b[?7h\x1b[?1049l\x1b[?25h"
-BEGIN_FRAME, END_FRAME = b"\x1b[?2026h\x1b[H", b"\x1b[?2026l"
-TERMINAL = {"TERM": "xterm-256color"}
-
-
-@define
-class Window:
-    """The other side of a terminal: what a terminal emulator reads, and how large its window is."""
-
-    fd: int
-    seen: bytes = b""
-
-    def resize(self, columns: int, lines: int) -> None:
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-
-    def read_until(self, is_enough: Callable[[bytes], bool]) -> bytes:
-        """Read on until what was seen is enough, or the terminal is closed; return all that was seen."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not is_enough(self.seen):
-            ready, _, _ = select.select([self.fd], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, self.seen[-500:]
-            try:
-                octets = os.read(self.fd, 65536)
-            except OSError:
-                return self.seen  # EIO: every program has closed its side
-            if not octets:
-                return self.seen
-            self.seen += octets
-        return self.seen
-
-    def read_to_end(self) -> bytes:
-        return self.read_until(lambda _: False)
-
-
-@pytest.fixture
-def terminal() -> Iterator[tuple[Window, TextIO]]:
-    """A window of 80x24 and the stream that a program in it writes to, raw so that bytes arrive as written."""
-    ours, theirs = pty.openpty()
-    tty.setraw(theirs)
-    window = Window(ours)
-    window.resize(80, 24)
-    stream = os.fdopen(theirs, "w", encoding="utf-8")
-    yield window, stream
-    stream.close()
-    if window.fd >= 0:
-        os.close(window.fd)
-
-
-def frames_in(seen: bytes) -> list[bytes]:
-    # The way out ends a frame too, one that was not whole.
-    parts = seen.replace(LEAVE, b"").split(BEGIN_FRAME)[1:]
-    return [part.split(END_FRAME)[0] for part in parts if END_FRAME in part]
 
 
 def lines_of(frame: bytes) -> list[str]:
@@ -308,140 +246,6 @@ async def test_signals_are_as_before(terminal: tuple[Window, TextIO]) -> None:
         pass
 
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)] == before
-
-
-# --- whether to draw at all -------------------------------------------------------------------------------------------
-
-
-def test_dashboard_is_for_terminals_only(terminal: tuple[Window, TextIO]) -> None:
-    """A pipe, a dumb or nameless terminal and a CI log get status lines."""
-    _window, stream = terminal
-
-    assert is_live(stream, TERMINAL)
-    assert is_live(stream, {**TERMINAL, "CI": "false", "NO_COLOR": "1"})
-    assert not is_live(stream, {**TERMINAL, "CI": "true"})
-    assert not is_live(stream, {"TERM": "dumb"})
-    assert not is_live(stream, {})
-    assert not is_live(io.StringIO(), TERMINAL)
-
-
-def test_looks_follow_the_terminal_and_the_wish() -> None:
-    """ASCII where the encoding is not UTF-8, no colour where NO_COLOR says something."""
-    latin, utf8 = (io.TextIOWrapper(io.BytesIO(), encoding=name) for name in ("iso-8859-1", "UTF-8"))
-    assert is_ascii_only(latin, {})
-    assert not is_ascii_only(utf8, {"LANG": "en_US.UTF-8"})
-    assert not is_ascii_only(utf8, {"LC_ALL": "C.UTF-8", "LANG": "C"})
-    assert is_ascii_only(utf8, {"LC_ALL": "C", "LANG": "en_US.UTF-8"})
-    assert is_ascii_only(utf8, {"LC_ALL": "", "LANG": "POSIX"})
-    assert is_ascii_only(utf8, {"LANG": "en_US.ISO-8859-1"})
-    assert is_ascii_only(utf8, {"LANG": "de_DE.ISO-8859-15@euro"})
-    assert not is_ascii_only(utf8, {"LANG": "de_DE.utf8@euro"})
-    assert not is_ascii_only(utf8, {"LC_ALL": "C", "PYTHONIOENCODING": "utf-8"})
-    assert is_ascii_only(latin, {"LANG": "en_US.UTF-8", "PYTHONIOENCODING": "latin-1"})
-    assert is_ascii_only(utf8, {"LC_ALL": "C", "PYTHONIOENCODING": ":replace"})
-    assert has_color({})
-    assert has_color({"NO_COLOR": ""})
-    assert not has_color({"NO_COLOR": "1"})
-
-
-def test_terminal_that_cannot_be_opened_is_not_live(
-    terminal: tuple[Window, TextIO], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A terminal without a name that is not ours either gets status lines, as writing to it might block."""
-    _window, stream = terminal
-
-    def nameless(_fd: int) -> str:
-        raise OSError("no name")
-
-    monkeypatch.setattr(os, "ttyname", nameless)
-
-    assert not is_live(stream, TERMINAL)
-    with pytest.raises(OSError, match="a second time"), open_screen(stream):
-        pass
-
-
-# --- the loops --------------------------------------------------------------------------------------------------------
-
-
-async def test_dashboard_draws_on_and_on(terminal: tuple[Window, TextIO]) -> None:
-    """Every tick takes a snapshot and draws it; a slow terminal misses some, and sees none twice."""
-    window, stream = terminal
-    full = busy()
-    taken = 0
-
-    def take_snapshot() -> Snapshot:
-        nonlocal taken
-        taken += 1
-        return evolve(full, at=full.at + taken)
-
-    with trio.fail_after(PATIENCE_SECONDS), open_screen(stream) as screen:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(Dashboard(take_snapshot, screen, view=View(every_seconds=0.02)).run)
-            await trio.to_thread.run_sync(window.read_until, lambda seen: len(frames_in(seen)) >= 3)
-            nursery.cancel_scope.cancel()
-
-    found = [re.search(rb"12:04:(\d\d)Z", frame) for frame in frames_in(window.seen)]
-    seconds = [int(each[1]) for each in found if each is not None]
-    assert len(seconds) >= 3
-    assert seconds[0] >= 32
-    assert all(before < after for before, after in pairwise(seconds))
-
-
-async def test_dashboard_tells_what_no_key_asked_for(terminal: tuple[Window, TextIO]) -> None:
-    """It stands on the bottom line at once, and goes by itself."""
-    window, stream = terminal
-    with trio.fail_after(PATIENCE_SECONDS), open_screen(stream) as screen:
-        dashboard = Dashboard(busy, screen, view=View(every_seconds=0.02))
-        dashboard.tell("the state is in state-7.txt")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(dashboard.run)
-            await trio.to_thread.run_sync(window.read_until, lambda seen: len(frames_in(seen)) >= 1)
-            dashboard._told_until = trio.current_time()
-            while dashboard.view.notice:
-                await trio.testing.wait_all_tasks_blocked(0.001)
-            nursery.cancel_scope.cancel()
-
-    assert b"the state is in state-7.txt" in frames_in(window.seen)[0]
-
-
-async def test_dashboard_without_a_terminal_waits(terminal: tuple[Window, TextIO]) -> None:
-    """When the terminal is gone no more snapshots are taken, and the task goes on until it is cancelled."""
-    _window, stream = terminal
-    with trio.fail_after(PATIENCE_SECONDS), open_screen(stream) as screen:
-        screen.is_on = False
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(Dashboard(busy, screen, view=View(every_seconds=1000.0)).run)
-            await trio.testing.wait_all_tasks_blocked()
-
-            assert nursery.child_tasks
-            nursery.cancel_scope.cancel()
-
-
-async def test_failing_snapshot_is_raised(terminal: tuple[Window, TextIO]) -> None:
-    """A bug in a snapshot is not hidden by the screen."""
-    _window, stream = terminal
-
-    def fail() -> Snapshot:
-        raise ZeroDivisionError
-
-    with open_screen(stream) as screen, pytest.raises(ExceptionGroup) as raised:
-        await Dashboard(fail, screen).run()
-    assert raised.group_contains(ZeroDivisionError)
-
-
-async def test_status_lines_come_every_ten_seconds(autojump_clock: trio.testing.MockClock) -> None:
-    """The first line is written at once, the others at every tenth second."""
-    start = trio.current_time()
-    written: list[tuple[float, str]] = []
-
-    def write(line: str) -> None:
-        written.append((trio.current_time() - start, line))
-
-    with trio.move_on_after(25):
-        await run_status_lines(busy, write)
-
-    assert [at for at, _ in written] == pytest.approx([0, 10, 20])
-    assert written[0][1].startswith("12:04:31Z running  waiting 12,431")
 
 
 # --- whole processes --------------------------------------------------------------------------------------------------

@@ -5,19 +5,24 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.fleet import KEYS, tell
 from trio_worker.fleet.orders import (
     MOST_SECONDS,
     Drain,
     Order,
     OrderMessage,
+    OrderSent,
     Quiet,
     Resume,
     SetLogLevel,
     ShowTasks,
     Trace,
+    give_order,
+    read_answers,
     read_order_messages,
     write_order_message,
 )
+from trio_worker.redis.client import RedisClient, Unavailable
 
 SECONDS = st.integers(1, int(MOST_SECONDS)).map(float)
 ORDERS: st.SearchStrategy[Order] = st.one_of(
@@ -45,3 +50,52 @@ def test_order_without_an_end_is_none() -> None:
     for seconds in ("86401", "999999", "-5", "1.5", "nan", "", "٣"):
         assert read_order_messages(f"a trace {seconds}".encode()) == []
         assert read_order_messages(f"a log-level debug {seconds}".encode()) == []
+
+
+async def test_order_is_heard_once(redis: RedisClient) -> None:
+    """A worker hears what is wanted of it with its next heartbeat, and not again."""
+    await tell(redis, "a:1")
+
+    told = await give_order(redis, "jobs", Drain(), ["a:1", "nobody:9"])
+
+    assert isinstance(told, OrderSent)
+    assert told.worker_names == frozenset({"a:1"})
+    assert await tell(redis, "a:1") == (f"{told.answer_id} drain", False)
+    assert await tell(redis, "a:1") == ("", False)
+
+
+async def test_no_order_drives_out_another(redis: RedisClient) -> None:
+    """Orders given between two heartbeats are all heard, in their order; a worker that hears none is told no more."""
+    await tell(redis, "a:1")
+    for order in (Quiet(), Resume(), Quiet()):
+        await give_order(redis, "jobs", order, ["a:1"])
+
+    unheard = (await tell(redis, "a:1"))[0]
+
+    assert [letter.order for letter in read_order_messages(unheard.encode())] == [Quiet(), Resume(), Quiet()]
+    while (told := await give_order(redis, "jobs", Quiet(), ["a:1"])).worker_names:  # type: ignore[union-attr]
+        pass
+    assert isinstance(told, OrderSent)
+    assert 4096 <= len((await tell(redis, "a:1"))[0]) < 8192
+
+
+async def test_answers_are_those_of_one_order(redis: RedisClient) -> None:
+    """Who gave an order reads what came of it at each worker that has heard it, once, and nobody else's answers."""
+    await tell(redis, "a:1")
+    await tell(redis, "b:2")
+    first = await give_order(redis, "jobs", Quiet(), ["a:1", "b:2"])
+    other = await give_order(redis, "jobs", Drain(), ["a:1"])
+    assert isinstance(first, OrderSent)
+    assert isinstance(other, OrderSent)
+    await redis.run_script("answer", KEYS, first.answer_id, "b:2", "quiet")
+    await redis.run_script("answer", KEYS, other.answer_id, "a:1", "draining")
+
+    lives_ms = await redis.command("PTTL", KEYS.answers)
+    assert not isinstance(lives_ms, Unavailable)
+    assert 0 < lives_ms <= 60_000
+
+    assert await read_answers(redis, "jobs", first) == {"b:2": "quiet"}
+    assert await read_answers(redis, "jobs", first) == {}
+    assert await read_answers(redis, "jobs", other) == {"a:1": "draining"}
+    assert await redis.command("EXISTS", KEYS.answers) == 0
+    assert await read_answers(redis, "jobs", OrderSent(frozenset(), "none")) == {}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 
 import trio
+import trio.testing
 
 from tests.support.bridge import Complaints
+from tests.support.fleet import KEYS, overview, tell
+from tests.support.jobs import job_bytes
 from tests.support.redis import open_fake
 from trio_worker.fleet.overview import SAMPLE_SECONDS, SERVER_SECONDS, Overview, OverviewPoller
 from trio_worker.redis.client import RedisClient, Unavailable
@@ -96,3 +100,55 @@ async def test_who_looks_from_afar_samples_nothing(redis: RedisClient) -> None:
     seen = await looked(OverviewPoller(redis, "jobs"))
 
     assert (seen.ages, seen.server) == (None, None)
+
+
+async def test_unreadable_heartbeat_is_counted_and_hides_nobody(redis: RedisClient) -> None:
+    """A worker of a version that writes otherwise does not keep the others from being seen."""
+    await tell(redis, "a:1")
+    await redis.run_script("beat", KEYS, "new:2", '{"other": "shape"}', 60_000, 0)
+
+    seen = await overview(redis)
+
+    assert [worker.beat.worker for worker in seen.workers] == ["a:1"]
+    assert seen.unreadable == 1
+
+
+async def test_minutes_hold_the_totals_as_they_stand(redis: RedisClient) -> None:
+    """Each heartbeat dates the totals: the last sample is what was pushed and waits now."""
+    await redis.command("RPUSH", "jobs", job_bytes(1), job_bytes(2))
+    await tell(redis, "a:1")
+
+    (sample,) = (await overview(redis)).minutes
+
+    assert (sample.pushed, sample.waiting, sample.sent) == (2, 2, 0)
+    assert abs(sample.minute - time.time() / 60) < 2
+
+
+async def test_sample_of_yesterday_is_not_shown_for_today(redis: RedisClient) -> None:
+    """A ring holds the same minute of the day before where nobody wrote since."""
+    await tell(redis, "a:1")
+    minute = (await overview(redis)).minutes[0].minute
+    stale = minute - 1440 - 5
+    await redis.command("HSET", KEYS.minutes, stale % 1440, f"{stale} 9 9 9 9 9 9 9 9 9 9")
+
+    assert [sample.minute for sample in (await overview(redis)).minutes] == [minute]
+
+
+async def test_head_of_the_list_is_dated_by_its_producer(redis: RedisClient) -> None:
+    """A job that says when it was pushed makes the age of the list exact; one that does not, an estimate or unknown."""
+    await redis.command("RPUSH", "jobs", job_bytes(1, enqueued_at="2020-01-01T00:00:00Z"))
+    dated = await overview(redis)
+    await redis.command("LPUSH", "jobs", job_bytes(2))
+    undated = await overview(redis)
+
+    assert dated.oldest_seconds is not None
+    assert dated.oldest_seconds > 1e8
+    assert not dated.is_estimate
+    assert undated.oldest_seconds is None
+
+
+async def test_look_sends_scripts_that_redis_does_not_know(redis: RedisClient) -> None:
+    """After a restart of Redis the first look loads what it needs."""
+    await redis.command("SCRIPT FLUSH")
+
+    assert (await overview(redis)).counts.waiting == 0

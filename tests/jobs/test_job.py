@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.documents import DOCUMENT, JSON, TYPES, WELCOME, envelope
 from trio_worker.jobs.address import Mailbox
 from trio_worker.jobs.email_type import FieldSpec, TypeSpec
 from trio_worker.jobs.job import Job, Malformed, Message, Templated, decode, sample_job
-from trio_worker.jobs.json_schema import job_schema
-from trio_worker.jobs.strict_json import read_json
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-TYPES: Mapping[str, TypeSpec] = {
-    "Welcome": TypeSpec(
-        "Welcome",
-        (
-            FieldSpec("email", "recipient", sample="ann@example.com"),
-            FieldSpec("username", "line", sample="Ann"),
-            FieldSpec("token", "token", sample="t"),
-            FieldSpec("note", "text", required=False),
-            FieldSpec("count", "number", required=False),
-            FieldSpec("stats", "object", required=False),
-        ),
-    )
-}
-WELCOME = {"email": "ann@example.com", "username": "Ann", "token": "abc123"}
-SCHEMA = job_schema(TYPES)
 SECRET = "s3cr3t-ann@example.com-value"
-
-
-def envelope(email_type: str, payload: object, **more: object) -> bytes:
-    document = {"task_type": "Email", "data": {"email_type": email_type, "data": payload}, **more}
-    return json.dumps(document).encode()
 
 
 def job_of(email_type: str, payload: object, **more: object) -> Job:
@@ -121,59 +95,6 @@ def test_a_message_is_understood() -> None:
     ]
     assert message.attachments[0].content == b"hi"
     assert message.headers == {"X-Campaign": "spring"}
-
-
-@pytest.mark.parametrize(
-    ("raw", "reason", "part"),
-    [
-        (b"", "not_json", "is not JSON"),
-        (b"\xff\xfe{\x00}\x00", "not_utf8", "byte 0"),
-        ('{"a": 1}'.encode("utf-16-le"), "not_utf8", "UTF-16"),
-        (b"\xef\xbb\xbf{}", "not_json", "byte order mark"),
-        (b'{"a":"\xed\xa0\x80"}', "not_utf8", "byte 6"),
-        (b"{} trailing", "not_json", "is not JSON"),
-        (b'{"a": "\x00"}', "not_json", "is not JSON"),
-        (b"[1]", "not_a_job", "must be an object"),
-        (b"null", "not_a_job", "must be an object"),
-        (b"[" * 100_000, "not_json", "levels deep"),
-        (b'{"a":' * 100_000, "not_json", "levels deep"),
-        (b"[" * 100_000 + b"]" * 100_000, "not_json", "levels deep"),
-        (b"[" * 65 + b"]" * 65, "not_json", "levels deep"),
-        (b"9" * 10_000, "not_json", "beyond 64 bits"),
-        (b'{"a": NaN, "a": -Infinity}', "not_json", "$.a: occurs more than once"),
-        (b'{"a": [NaN]}', "not_json", "$.a[0]: is NaN"),
-        (b'{"a": NaN', "not_json", "is not JSON"),
-        (b'{"a": {"b": 1e999}}', "not_json", "$.a.b: is a number too large"),
-        (b'{"a": 18446744073709551616}', "not_json", "$.a: is an integer beyond 64 bits"),
-        (b'{"a": -9223372036854775809}', "not_json", "$.a: is an integer beyond 64 bits"),
-        (b'{"a": ["\\uD83d"]}', "not_json", "$.a[0]: contains half a surrogate pair"),
-        (b'{"\\udc00": 1}', "not_json", "(not a name): has half a surrogate pair"),
-    ],
-)
-def test_bytes_that_two_readers_could_read_differently_are_refused(raw: bytes, reason: str, part: str) -> None:
-    """Only one understanding of the bytes is possible, or there is none, and the fault says where."""
-    refused = decode(raw, TYPES)
-
-    assert isinstance(refused, Malformed)
-    assert refused.reason == reason
-    assert part in str(refused)
-
-
-@given(
-    before=st.text(" \t\n\r", max_size=2),
-    after=st.text(" \t\n\r\x0b\xa0,}x", max_size=2),
-    text=st.sampled_from(["{}", '{"a":1}', '{"a":{"a":"}"}}', '{"a":', '"a"', "[{}]", "{} {}"]),
-)
-def test_white_space_of_json_may_stand_around(before: str, text: str, after: str) -> None:
-    """The four characters of RFC 8259 and no others; the standard library says the same."""
-    raw = f"{before}{text}{after}"
-    read = read_json(raw.encode())
-    try:
-        expected = str(json.loads(raw))
-    except json.JSONDecodeError as error:
-        expected = f"not_json: $: is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-
-    assert str(read) == expected
 
 
 @pytest.mark.parametrize("number", [18446744073709551615, -9223372036854775808, 0, 1.5, -1e300])
@@ -366,60 +287,6 @@ def test_a_sample_job_is_made_of_the_samples() -> None:
         sample_job(TypeSpec("Bad", (FieldSpec("email", "recipient"),)))
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=12,
-)
-MAILBOX = st.sampled_from(["a@b", "Ann <ann@example.com>", "Änne <ä@ö>", "x", "a@b, c@d", "a@b\n"]) | JSON
-WORD = st.sampled_from(["s", "one\ntwo", "x" * 999, "", "ü"]) | JSON
-ATTACHMENT = st.fixed_dictionaries(
-    {},
-    optional={
-        "name": st.sampled_from(["a.txt", "a/b", "", ".."]) | JSON,
-        "type": st.sampled_from(["text/plain", "text", "multipart/mixed"]) | JSON,
-        "base64": st.sampled_from(["aGk=", "aGk", "!", ""]) | JSON,
-    },
-)
-PAYLOAD = st.fixed_dictionaries(
-    {},
-    optional={
-        "email": MAILBOX,
-        "username": WORD,
-        "token": WORD,
-        "note": WORD,
-        "count": JSON,
-        "stats": JSON,
-        "to": MAILBOX | st.lists(MAILBOX, max_size=3),
-        "cc": MAILBOX | st.lists(MAILBOX, max_size=3),
-        "bcc": st.lists(MAILBOX, max_size=3),
-        "reply_to": MAILBOX,
-        "subject": WORD,
-        "text": WORD,
-        "html": WORD,
-        "headers": st.dictionaries(st.sampled_from(["X-A", "x-a", "To", "b c"]), WORD, max_size=3) | JSON,
-        "attachments": st.lists(ATTACHMENT | JSON, max_size=3) | JSON,
-    },
-)
-TIME = st.sampled_from(["2030-01-01T00:00:00Z", "2030-01-01T00:00:00", "now"]) | JSON
-DOCUMENT = st.fixed_dictionaries(
-    {
-        "task_type": st.sampled_from(["Email"] * 5 + ["Sms"]),
-        "data": st.fixed_dictionaries(
-            {"email_type": st.sampled_from(["Welcome", "Message", "Message", "Other"]), "data": PAYLOAD | JSON}
-        ),
-    },
-    optional={
-        "id": WORD,
-        "enqueued_at": TIME,
-        "not_before": TIME,
-        "expires_at": TIME,
-        "traceparent": WORD,
-        "new": JSON,
-    },
-)
-
-
 @given(st.binary(max_size=200) | st.text(st.sampled_from('{}[]",:\\ud81ea0.NaN'), max_size=60).map(str.encode))
 def test_no_bytes_raise(raw: bytes) -> None:
     """Whatever the bytes, there is a job or a reason."""
@@ -449,46 +316,3 @@ def test_no_fault_repeats_a_value(key: str) -> None:
 
             assert isinstance(refused, Malformed)
             assert SECRET not in str(refused)
-
-
-@given(DOCUMENT)
-def test_what_is_accepted_fits_the_schema(document: Any) -> None:
-    """A producer that validates against the schema is never stricter than the worker."""
-    if isinstance(decode(json.dumps(document).encode(), TYPES), Job):
-        jsonschema.validate(document, SCHEMA)
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [
-        {},
-        {**WELCOME, "count": "1"},
-        {**WELCOME, "token": ""},
-        {**WELCOME, "username": 7},
-        {"email": "a@b", "username": "a"},
-    ],
-)
-def test_the_schema_refuses_what_lacks_its_fields(payload: object) -> None:
-    """The schema is no empty promise: structural faults fail it too."""
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(json.loads(envelope("Welcome", payload)), SCHEMA)
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [{}, {"subject": "s", "to": "a@b"}, {"subject": "s", "text": "t"}, {"subject": 1, "text": "t", "to": "a@b"}],
-)
-def test_the_schema_refuses_half_a_message(payload: object) -> None:
-    """Recipients, a subject and a text are part of the schema."""
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(json.loads(envelope("Message", payload)), SCHEMA)
-
-
-def test_the_schema_is_a_schema() -> None:
-    """The schema is valid by the rules of its draft, and a whole message passes it."""
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    content = base64.b64encode(b"hi").decode()
-    attachment = {"name": "a", "type": "text/plain", "base64": content}
-    payload = {"to": ["a@b"], "subject": "s", "html": "<p>", "headers": {"X": "y"}, "attachments": [attachment]}
-
-    jsonschema.validate(json.loads(envelope("Message", payload, id="1")), SCHEMA)

@@ -1,0 +1,71 @@
+"""A worker that is told from elsewhere what to do, and does it."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.fleet import KEYS, overview
+from tests.support.jobs import job_bytes
+from tests.support.workers import WorkerMaker
+from trio_worker.capture.catcher import Catcher
+from trio_worker.fleet.orders import (
+    Drain,
+    Quiet,
+    Resume,
+    Trace,
+    give_order,
+)
+from trio_worker.queue.operator_counts import OperatorAction
+from trio_worker.redis.client import RedisClient
+from trio_worker.worker.events import QuietChanged
+
+
+@pytest.mark.usefixtures("quick_beats")
+async def test_worker_obeys_from_elsewhere(any_workers: WorkerMaker, catcher: Catcher) -> None:
+    """Quiet: nothing is claimed; resume: it goes on; drain: it ends with a ledger that balances, then is gone."""
+    client = any_workers.client
+    reporter = any_workers.make(any_workers.options(catcher.port), is_burst=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reporter.run)
+        with trio.fail_after(60):
+            while not await client.command("ZCARD", KEYS.workers):
+                pass
+            await give_order(client, "jobs", Quiet(), [reporter.name])
+            await any_workers.wait_until(lambda: reporter.worker.is_quiet)
+            await any_workers.push(job_bytes(1))
+            await wait_for_beats(client, 2)
+            assert reporter.board.ledger.claimed == 0
+            await give_order(client, "jobs", Resume(), [reporter.name])
+            await catcher.wait_for_mails(1)
+            await give_order(client, "jobs", Drain(), [reporter.name])
+
+    assert reporter.board.ledger.balances
+    assert [event.is_quiet for event in any_workers.events if isinstance(event, QuietChanged)] == [True, False]
+    seen = await overview(client)
+    assert seen.workers == ()
+    operator_counts = seen.counts.operator_counts
+    acts = (
+        operator_counts.acts[act]
+        for act in (OperatorAction.WORKER_QUIET, OperatorAction.WORKER_RESUME, OperatorAction.WORKER_DRAIN)
+    )
+    assert (*acts, sum(operator_counts.drains)) == (1, 1, 1, 1)
+
+
+async def wait_for_beats(client: RedisClient, count: int) -> None:
+    """Wait until the only worker has told so often how it is."""
+    seen: set[str] = set()
+    while len(seen) <= count:
+        seen.add(str(await client.command("ZRANGE", KEYS.workers, 0, -1, "WITHSCORES")))
+
+
+async def test_longer_trace_is_not_cut_off_by_a_shorter_one(any_workers: WorkerMaker, catcher: Catcher) -> None:
+    """Two who trace the same worker see it for as long as each of them asked."""
+    reporter = any_workers.make(any_workers.options(catcher.port))
+
+    for seconds in (500.0, 1.0):
+        reporter._carry_out(Trace(seconds))
+
+    assert reporter._traces_until is not None
+    assert reporter._traces_until > trio.current_time() + 400
