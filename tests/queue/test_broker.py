@@ -16,7 +16,7 @@ from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import Batch, find_shelved, read_shelf, revive
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import Cause, Record
-from trio_worker.queue.settlement import Answered, Bury, Delay, Done, Hold, Release, Settlement, Verdict
+from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, Settlement, SettleResult, Verdict
 from trio_worker.redis.client import RedisClient, Unavailable
 
 CAUSE = Cause("tested")
@@ -28,7 +28,7 @@ async def claim(broker: Broker, limit: int = 10) -> Claims:
     return claims
 
 
-async def settle(broker: Broker, claimed: Claim, verdict: Verdict) -> Answered:
+async def settle(broker: Broker, claimed: Claim, verdict: Verdict) -> SettleResult:
     answers = await broker.settle([Settlement(claimed, verdict).entry])
     assert isinstance(answers, list), answers
     return answers[0]
@@ -90,7 +90,7 @@ async def test_each_verdict_moves_the_job_to_its_state(redis: RedisClient, which
     (claimed,) = (await claim(broker)).jobs
     verdict, state = verdicts(claimed.record)[which]
 
-    assert await settle(broker, claimed, verdict) is Answered.SETTLED
+    assert await settle(broker, claimed, verdict) is SettleResult.SETTLED
 
     after = await counts(redis)
     found = {name for name in ("leased", "delayed", "held", "dead") if getattr(after, name)}
@@ -109,7 +109,7 @@ async def test_a_settlement_can_be_repeated(redis: RedisClient, which: int) -> N
 
     answer = await settle(broker, claimed, verdict)
 
-    assert answer is (Answered.REPEATED if state else Answered.GONE)
+    assert answer is (SettleResult.REPEATED if state else SettleResult.GONE)
     after = await counts(redis)
     assert (after.delayed, after.held, after.dead) == (before.delayed, before.held, before.dead)
 
@@ -154,8 +154,8 @@ async def test_a_lease_that_runs_out_is_given_to_another_worker(redis: RedisClie
     (taken,) = claims.jobs
     assert (taken.job_id, taken.source, taken.deliveries) == (late.job_id, Source.RECOVERED, 2)
     assert claims.recovered == 1
-    assert await settle(slow, late, Done()) is Answered.FENCED
-    assert await settle(other, taken, Done()) is Answered.SETTLED
+    assert await settle(slow, late, Done()) is SettleResult.FENCED
+    assert await settle(other, taken, Done()) is SettleResult.SETTLED
 
 
 async def test_a_late_settlement_counts_when_nobody_took_the_job(redis: RedisClient) -> None:
@@ -165,7 +165,7 @@ async def test_a_late_settlement_counts_when_nobody_took_the_job(redis: RedisCli
     (late,) = (await claim(broker)).jobs
     await trio.sleep(0.02)
 
-    assert await settle(broker, late, Done()) is Answered.SETTLED
+    assert await settle(broker, late, Done()) is SettleResult.SETTLED
     assert (await counts(redis)).known == 0
 
 
@@ -422,7 +422,7 @@ async def test_a_full_redis_still_claims_and_settles(real_redis: RedisClient) ->
         assert push.is_full
         jobs = (await claim(broker)).jobs
         for job, (verdict, _) in zip(jobs, verdicts(jobs[0].record), strict=False):
-            assert await settle(broker, job, verdict) is Answered.SETTLED
+            assert await settle(broker, job, verdict) is SettleResult.SETTLED
         assert await revive(real_redis, "jobs", "held", [jobs[3].job_id], 1.0) == Batch(frozenset({jobs[3].job_id}), "")
         (due, *_) = (await claim(broker)).jobs
         assert await broker.renew([due]) == []

@@ -24,7 +24,7 @@ from trio_worker.fleet.report import Reporter
 from trio_worker.queue import journal as journal_module
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal, read_journal
-from trio_worker.queue.settlement import Entry
+from trio_worker.queue.settlement import SettlementRecord
 from trio_worker.redis.client import RedisClient, RedisOptions
 from trio_worker.settings.reader import Settings
 from trio_worker.worker.events import (
@@ -37,10 +37,10 @@ from trio_worker.worker.events import (
 from trio_worker.worker.worker import ShutdownOptions
 
 OWNER = Owner("jobs", "localhost:6379")
-DONE = Entry("01abc", "r.1", "done", 0, "")
-DELAY = Entry("01abd", "r.1", "delay", 60_000, '{"born":1.0,"attempts":1}')
+DONE = SettlementRecord("01abc", "r.1", "done", 0, "")
+DELAY = SettlementRecord("01abd", "r.1", "delay", 60_000, '{"born":1.0,"attempts":1}')
 entries = st.builds(
-    Entry,
+    SettlementRecord,
     st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1),
     st.text(max_size=20),
     st.sampled_from(["done", "delay", "hold", "bury"]),
@@ -49,7 +49,7 @@ entries = st.builds(
 )
 
 
-async def write(folder: Path, *batches: list[Entry]) -> Path:
+async def write(folder: Path, *batches: list[SettlementRecord]) -> Path:
     """Write a journal and leave it as a crash would: the lock is free and the file is there."""
     with open_journal(folder, OWNER) as journal:
         for batch in batches:
@@ -62,7 +62,9 @@ def left_in(folder: Path) -> list[Path]:
 
 
 @given(batches=st.lists(st.lists(entries, max_size=4), max_size=4))
-def test_what_is_written_is_read_back(batches: list[list[Entry]], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_is_written_is_read_back(
+    batches: list[list[SettlementRecord]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """In its order, whatever the text."""
     folder = tmp_path_factory.mktemp("journal")
     path = trio.run(write, folder, *batches)

@@ -32,7 +32,7 @@ from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import Batch, Shelf, Waiting, cancel, drop, find_job, find_shelved, revive
 from trio_worker.queue.record import Cause
-from trio_worker.queue.settlement import Answered, Bury, Delay, Done, Hold, Release, Settlement, Verdict
+from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, Settlement, SettleResult, Verdict
 from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client
 
 T = TypeVar("T")
@@ -166,21 +166,21 @@ class Model:
         job.token, job.order = "", 0
         return True
 
-    def settle(self, name: str, token: str, what: str) -> Answered:
+    def settle(self, name: str, token: str, what: str) -> SettleResult:
         job = self.jobs.get(name)
         if job is None:
-            return Answered.GONE
+            return SettleResult.GONE
         if job.token != token:
-            return Answered.FENCED
+            return SettleResult.FENCED
         if job.is_settled:
-            return Answered.REPEATED
+            return SettleResult.REPEATED
         self.sent += what == "done"
         if what == "done":
             del self.jobs[name]
         else:
             job.state = {"delay": "delayed", "release": "delayed", "hold": "held", "bury": "dead"}[what]
             job.deliveries, job.order, job.is_settled, job.is_started = 0, 0, True, False
-        return Answered.SETTLED
+        return SettleResult.SETTLED
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -252,7 +252,7 @@ class QueueMachine(RuleBasedStateMachine):
         answers = self.portal.run(self.brokers[0].settle, [Settlement(claim, verdicts[what]).entry])
         expected = self.model.settle(claim.job_id, claim.token, what)
         assert answers == [expected]
-        if what == "release" and expected is Answered.SETTLED:
+        if what == "release" and expected is SettleResult.SETTLED:
             self._let_come("delayed", claim.job_id)
 
     @rule(claim=claims, marks_started=st.booleans())

@@ -16,7 +16,7 @@ from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.claim import Claims
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.queue.settlement import Answered, Done, Settlement
+from trio_worker.queue.settlement import Done, Settlement, SettleResult
 from trio_worker.redis.client import RedisClient
 
 T = TypeVar("T")
@@ -98,8 +98,8 @@ async def test_a_settlement_that_is_cancelled_at_any_step_is_told_or_can_be_repe
         entry = Settlement(claims.jobs[0], Done()).entry
         tried = await cancelled_at(step, lambda entry=entry: broker.settle([entry]))  # type: ignore[misc]
         again = await broker.settle([entry])
-        assert again in ([Answered.SETTLED], [Answered.GONE], [Answered.REPEATED])
-        assert (again != [Answered.SETTLED]) == bool(tried.returned)
+        assert again in ([SettleResult.SETTLED], [SettleResult.GONE], [SettleResult.REPEATED])
+        assert (again != [SettleResult.SETTLED]) == bool(tried.returned)
         after = await counted(real_redis)
         assert (after.known, after.sent) == (0, step)
         if tried.ended_before:

@@ -13,7 +13,7 @@ from trio_worker.option import option
 from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import Record, read_record
-from trio_worker.queue.settlement import Answered, Settling
+from trio_worker.queue.settlement import SettleResult, Settling
 from trio_worker.redis.client import RedisAnswer, RedisClient, Unavailable
 
 # At most so many jobs in one claim: a script must stay well under a millisecond, and ids carry three digits.
@@ -50,7 +50,7 @@ class QueueOptions:
     )
 
 
-_ANSWERS = {answered.encode(): answered for answered in Answered}
+_ANSWERS = {answered.encode(): answered for answered in SettleResult}
 _SOURCES = {source.encode(): source for source in Source}
 
 
@@ -79,7 +79,7 @@ class Broker:
 
     async def settle_and_claim(
         self, batch: Sequence[Settling], limit: int, *, is_idle: bool
-    ) -> tuple[list[Answered] | Unavailable, Claims | Unavailable]:
+    ) -> tuple[list[SettleResult] | Unavailable, Claims | Unavailable]:
         """Settle a batch and then claim, as `settle` and `claim` do, in one round trip."""
         token, began = self._new_token(), trio.current_time()
         settle = ("settle", [word for each in batch for word in each.words])
@@ -106,7 +106,7 @@ class Broker:
         """
         return await self._renew(claims, "started" if marks_started else "", is_breakable=True)
 
-    async def settle(self, batch: Sequence[Settling]) -> list[Answered] | Unavailable:
+    async def settle(self, batch: Sequence[Settling]) -> list[SettleResult] | Unavailable:
         """Settle a batch in one round trip; each is applied once however often it is repeated."""
         words = [word for each in batch for word in each.words]
         answers = await self.client.run_script("settle", self.keys, *words)

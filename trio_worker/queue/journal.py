@@ -23,7 +23,7 @@ import attrs
 import trio
 from attrs import define, field, frozen
 
-from trio_worker.queue.settlement import Entry
+from trio_worker.queue.settlement import SettlementRecord
 
 # The version of the format; a worker leaves alone what it might misread.
 FORMAT = 1
@@ -51,7 +51,7 @@ class Journal:
     """
 
     path: Path
-    orphaned: tuple[Entry, ...]
+    orphaned: tuple[SettlementRecord, ...]
     _file: int
     _header_bytes: int
     _good_bytes: int
@@ -63,7 +63,7 @@ class Journal:
         """Whether no settlement of this process waits in its file."""
         return self._good_bytes == self._header_bytes
 
-    async def append(self, entries: Iterable[Entry]) -> str:
+    async def append(self, entries: Iterable[SettlementRecord]) -> str:
         """Write settlements down and wait until the disk has them; return what kept it from that, or "".
 
         All of them count or none: what a failed write left is cut off again.
@@ -124,7 +124,7 @@ def open_journal(folder: Path, owner: Owner) -> Iterator[Journal]:
                 path.unlink(missing_ok=True)
 
 
-def read_journal(content: bytes, path: Path) -> tuple[Owner, tuple[Entry, ...]]:
+def read_journal(content: bytes, path: Path) -> tuple[Owner, tuple[SettlementRecord, ...]]:
     """Return whose journal it is and its settlements; a last line without its newline is left out.
 
     Raises `JournalUnusableError` for anything that this version did not write.
@@ -141,7 +141,7 @@ def read_journal(content: bytes, path: Path) -> tuple[Owner, tuple[Entry, ...]]:
 _WAY_OUT = "move it away to go on without it; the mails it tells of may then be sent again"
 
 
-def _take_over(folder: Path, owner: Owner, stack: ExitStack) -> Iterator[tuple[Path, tuple[Entry, ...]]]:
+def _take_over(folder: Path, owner: Owner, stack: ExitStack) -> Iterator[tuple[Path, tuple[SettlementRecord, ...]]]:
     """Lock and read the files of processes that are gone; those of other queues stay as they are."""
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         with ExitStack() as trying:
@@ -223,8 +223,8 @@ def _read_line(line: bytes, number: int, path: Path) -> dict[str, Any]:
     return document
 
 
-def _read_entry(document: dict[str, Any], number: int, path: Path) -> Entry:
-    kinds = {each.name: int if each.name in _NUMBERS else str for each in attrs.fields(Entry)}
+def _read_entry(document: dict[str, Any], number: int, path: Path) -> SettlementRecord:
+    kinds = {each.name: int if each.name in _NUMBERS else str for each in attrs.fields(SettlementRecord)}
     if document.keys() != kinds.keys() or not all(type(document[name]) is kind for name, kind in kinds.items()):
         raise JournalUnusableError(f"{path}:{number}: is no settlement: {_WAY_OUT}")
-    return Entry(**document)
+    return SettlementRecord(**document)

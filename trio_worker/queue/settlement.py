@@ -62,7 +62,7 @@ class Settling(Protocol):
 
 
 @frozen
-class Entry:
+class SettlementRecord:
     """A settlement as Redis is told it: ``what`` is done, delay, release, hold or bury."""
 
     job_id: str
@@ -87,10 +87,10 @@ class Settlement:
     is_uncertain: bool = False
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> SettlementRecord:
         """The settlement without its job: what the journal keeps."""
         what, delay_ms, record = _settle_words(self.verdict)
-        return Entry(self.claim.job_id, self.claim.token, what, delay_ms, record, int(self.is_uncertain))
+        return SettlementRecord(self.claim.job_id, self.claim.token, what, delay_ms, record, int(self.is_uncertain))
 
     @property
     def words(self) -> tuple[str, str]:
@@ -98,7 +98,7 @@ class Settlement:
         return self.entry.words
 
 
-class Answered(StrEnum):
+class SettleResult(StrEnum):
     """What Redis answered to a settlement."""
 
     SETTLED = "settled"

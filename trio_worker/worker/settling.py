@@ -11,7 +11,7 @@ from attrs import define, field
 
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.journal import Journal
-from trio_worker.queue.settlement import Answered, Bury, Delay, Done, Entry, Hold, Release
+from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, SettlementRecord, SettleResult
 from trio_worker.redis.client import Unavailable
 from trio_worker.worker.delivery import Delivery
 from trio_worker.worker.events import Disposition, JournalFailed, JournalReplayed, Publish, Settled, SettlementsKept
@@ -83,7 +83,7 @@ class Settler:
         self._under_way.update(dict.fromkeys(batch))
         return batch
 
-    def conclude(self, batch: Sequence[Delivery], answers: Sequence[Answered] | Unavailable) -> None:
+    def conclude(self, batch: Sequence[Delivery], answers: Sequence[SettleResult] | Unavailable) -> None:
         """Note what Redis answered to a batch; what it did not take waits again, and goes into the journal."""
         if self._has_given_up:
             return
@@ -135,7 +135,7 @@ class Settler:
         self._journal_trouble = trouble
 
     @property
-    def _orphaned(self) -> Sequence[Entry]:
+    def _orphaned(self) -> Sequence[SettlementRecord]:
         return self.journal.orphaned if self.journal is not None else ()
 
     async def _settle(self) -> bool:
@@ -174,7 +174,7 @@ class Settler:
             if isinstance(answers, Unavailable):
                 self._fall_behind(answers)
                 return True
-            counts.update(answer is Answered.SETTLED for answer in answers)
+            counts.update(answer is SettleResult.SETTLED for answer in answers)
         self.redis_health.answered()
         if self.journal is not None:
             self.journal.drop_orphaned()
@@ -205,14 +205,14 @@ class Settler:
         if pending:
             self._close(pending, [Disposition.UNSETTLED] * len(pending))
 
-    def _disposition(self, delivery: Delivery, answer: Answered) -> Disposition:
+    def _disposition(self, delivery: Delivery, answer: SettleResult) -> Disposition:
         match answer:
-            case Answered.SETTLED | Answered.REPEATED:
+            case SettleResult.SETTLED | SettleResult.REPEATED:
                 return _disposition_of(delivery)
-            case Answered.GONE if delivery in self._maybe_applied:
+            case SettleResult.GONE if delivery in self._maybe_applied:
                 # Our own earlier try took effect and only its answer was lost.
                 return _disposition_of(delivery)
-            case Answered.GONE | Answered.FENCED:
+            case SettleResult.GONE | SettleResult.FENCED:
                 return Disposition.FENCED
             case _:
                 assert_never(answer)
