@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.support.fleet import KEYS, tell
 from trio_worker.fleet.orders import (
-    MOST_SECONDS,
+    MAX_SECONDS,
     Drain,
     Order,
     OrderMessage,
@@ -24,7 +24,7 @@ from trio_worker.fleet.orders import (
 )
 from trio_worker.redis.client import RedisClient, Unavailable
 
-SECONDS = st.integers(1, int(MOST_SECONDS)).map(float)
+SECONDS = st.integers(1, int(MAX_SECONDS)).map(float)
 ORDERS: st.SearchStrategy[Order] = st.one_of(
     st.sampled_from([Quiet(), Resume(), Drain(), ShowTasks()]),
     st.builds(SetLogLevel, st.sampled_from(["debug", "info", "warning", "error"]), SECONDS),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from trio_worker.queue.ages import (
     BAR_BOUNDS,
     COLUMNS_SECONDS,
-    MOST_ROWS,
+    MAX_ROWS,
     OTHER,
     UNDATED,
     AgeTable,
@@ -53,8 +53,8 @@ def test_ages_add_up(jobs: list[tuple[str, float | None]]) -> None:
     assert total.total == len(jobs)
     assert all(sum(row.by_age) == row.total for row in (total, *rows))
     assert sum(row.total for row in rows) == len(jobs)
-    assert len(rows) <= MOST_ROWS + 1
-    assert not any(row.name == OTHER for row in rows[:MOST_ROWS])
+    assert len(rows) <= MAX_ROWS + 1
+    assert not any(row.name == OTHER for row in rows[:MAX_ROWS])
 
 
 def test_sampled_ages_are_scaled() -> None:

@@ -36,9 +36,9 @@ from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, Settl
 from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client
 
 T = TypeVar("T")
-MOST_DELIVERIES = 4
+MAX_DELIVERIES = 4
 SUSPECT_AT = 2
-MOST_BYTES = 50
+MAX_BYTES = 50
 CAUSE = Cause("tested")
 
 
@@ -133,7 +133,7 @@ class Model:
             return given
         for name in self.come("leased")[:limit]:
             job = self.jobs[name]
-            is_suspect = SUSPECT_AT <= job.deliveries < MOST_DELIVERIES and not job.is_started
+            is_suspect = SUSPECT_AT <= job.deliveries < MAX_DELIVERIES and not job.is_started
             if is_suspect and (given.known or not is_idle):
                 given.suspects += 1
                 continue
@@ -151,7 +151,7 @@ class Model:
         while len(given) < limit and taken < 2 * limit and self.waiting:
             body = self.waiting.pop(0)
             taken += 1
-            (given.fresh if len(body) <= MOST_BYTES else self.too_large).append(body)
+            (given.fresh if len(body) <= MAX_BYTES else self.too_large).append(body)
         self.popped += taken
         return given
 
@@ -159,7 +159,7 @@ class Model:
         """Whether a lease that ran out is the last: held if its bytes may be out, dead if it crashed too often."""
         if job.is_started:
             job.state = "held"
-        elif job.deliveries >= MOST_DELIVERIES:
+        elif job.deliveries >= MAX_DELIVERIES:
             job.state = "dead"
         else:
             return False
@@ -194,13 +194,13 @@ class QueueMachine(RuleBasedStateMachine):
         self.model = Model()
         self.moments = 0
         self.do("FLUSHALL")
-        options = QueueOptions(lease_seconds=3600, max_deliveries=MOST_DELIVERIES, max_job_bytes=MOST_BYTES)
+        options = QueueOptions(lease_seconds=3600, max_deliveries=MAX_DELIVERIES, max_job_bytes=MAX_BYTES)
         self.brokers = [Broker(self.portal.client, options) for _ in range(2)]
 
     def do(self, *words: Any) -> Any:
         return self.portal.run(self.portal.client.command, *words)
 
-    @rule(bodies=st.lists(st.binary(max_size=MOST_BYTES + 10), min_size=1, max_size=4))
+    @rule(bodies=st.lists(st.binary(max_size=MAX_BYTES + 10), min_size=1, max_size=4))
     def push(self, bodies: list[bytes]) -> None:
         """A producer pushes any bytes."""
         self.do("RPUSH", "jobs", *bodies)

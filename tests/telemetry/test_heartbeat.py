@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trio_worker.telemetry.feed import read_outcome
 from trio_worker.telemetry.heartbeat import (
-    MOST_TYPES_TOLD,
+    MAX_TYPES_TOLD,
     DeathCount,
     Heartbeat,
     Rates,
@@ -67,7 +67,7 @@ def test_heartbeat_of_a_newer_version_is_understood(beat: Heartbeat, more: dict[
 
 def test_types_are_told_all_or_not_at_all() -> None:
     """Part of them would say that the worker does not know the others."""
-    names = [f"Type{number:03}" for number in range(MOST_TYPES_TOLD)]
+    names = [f"Type{number:03}" for number in range(MAX_TYPES_TOLD)]
 
     assert told_types(reversed(names)) == tuple(names)
     assert told_types([*names, "OneMore"]) == ()

@@ -100,7 +100,7 @@ async def test_client_that_leaves_harms_nobody(address: str) -> None:
 async def test_slow_clients_are_few_and_have_little_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond so many connections a further one is closed at once; the time of the others runs out."""
     monkeypatch.setattr(web, "REQUEST_SECONDS", 0.3)
-    slow = [await connect(address) for _ in range(web.MOST_CONNECTIONS)]
+    slow = [await connect(address) for _ in range(web.MAX_CONNECTIONS)]
     for stream in slow:
         await stream.send_all(b"GET /livez HTTP/1.1\r\n")
     refused = await connect(address)

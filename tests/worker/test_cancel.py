@@ -20,7 +20,7 @@ from trio_worker.queue.settlement import Done, Settlement, SettleResult
 from trio_worker.redis.client import RedisClient
 
 T = TypeVar("T")
-MOST_STEPS = 2000
+MAX_STEPS = 2000
 
 
 @define(eq=False)
@@ -77,7 +77,7 @@ async def test_a_claim_that_is_cancelled_at_any_step_is_told_or_never_made(real_
     """Every job that Redis gave is in the caller's hands."""
     broker = Broker(real_redis, QueueOptions())
     given = 0
-    for step in range(1, MOST_STEPS):
+    for step in range(1, MAX_STEPS):
         await real_redis.command("RPUSH", "jobs", job_bytes(step))
         tried = await cancelled_at(step, lambda: broker.claim(1))
         given += sum(len(claims.jobs) for claims in tried.returned if isinstance(claims, Claims))
@@ -91,7 +91,7 @@ async def test_a_claim_that_is_cancelled_at_any_step_is_told_or_never_made(real_
 async def test_a_settlement_that_is_cancelled_at_any_step_is_told_or_can_be_repeated(real_redis: RedisClient) -> None:
     """Afterwards the job is settled once, however often it is told."""
     broker = Broker(real_redis, QueueOptions())
-    for step in range(1, MOST_STEPS):
+    for step in range(1, MAX_STEPS):
         await real_redis.command("RPUSH", "jobs", job_bytes(step))
         claims = await broker.claim(1)
         assert isinstance(claims, Claims)

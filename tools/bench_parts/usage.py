@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 IS_KNOWN = Path("/proc/self/stat").exists()
-_MOST_RESIDENT = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
+_MAX_RESIDENT = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -26,5 +26,5 @@ def peak_mb(pid: int) -> float:
     """
     if not IS_KNOWN:
         return 0.0
-    found = _MOST_RESIDENT.search(Path(f"/proc/{pid}/status").read_text("utf-8"))
+    found = _MAX_RESIDENT.search(Path(f"/proc/{pid}/status").read_text("utf-8"))
     return int(found[1]) / 1024 if found else 0.0

@@ -29,7 +29,7 @@ from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, print_json, redis_name, refuse, report_unavailable
 from trio_worker.cli.setup import relay_of
 from trio_worker.cli.target_workers import ANSWER_POLL_SECONDS, Patience, choose_workers, order_workers
-from trio_worker.fleet.orders import MOST_SECONDS, Trace, give_order
+from trio_worker.fleet.orders import MAX_SECONDS, Trace, give_order
 from trio_worker.fleet.watch import Watch
 from trio_worker.jobs.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
 from trio_worker.privacy import mask_text
@@ -153,7 +153,7 @@ async def trace_relay(
 
     At more than some hundred commands per second only a sample is shown.
     """
-    if not 1 <= for_seconds <= MOST_SECONDS:
+    if not 1 <= for_seconds <= MAX_SECONDS:
         refuse(USAGE, "--for: must be between 1s and 1d")
     settings = load_settings(config)
     async with open_queue(settings) as client:

@@ -27,7 +27,7 @@ from trio_worker.cli.target_workers import (
     report_unreached,
 )
 from trio_worker.dashboard.lists import worker_state
-from trio_worker.fleet.orders import MOST_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, give_order
+from trio_worker.fleet.orders import MAX_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, give_order
 from trio_worker.fleet.overview import read_overview
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings
@@ -124,7 +124,7 @@ async def set_log_level(
     config: ConfigFile = None,
 ) -> int:
     """Change the log level of workers for some time. Then it is log.level again."""
-    if not 1 <= for_seconds <= MOST_SECONDS:
+    if not 1 <= for_seconds <= MAX_SECONDS:
         refuse(USAGE, "--for: must be between 1s and 1d")
     return await _ask(SetLogLevel(level, for_seconds), names, config, patience, every=every)
 

@@ -42,7 +42,7 @@ from trio_worker.telemetry.snapshot import Scope, Snapshot
 CONNECTION_ROWS = 16
 WORKER_ROWS = 8
 FAILURE_ROWS = 8
-_LEAST_FAILURE_ROWS = 4
+_MIN_FAILURE_ROWS = 4
 # Where there is room for all panels and this many lines more, blank lines set the panels apart.
 _ROOMY_LINES = 36
 _COLUMN_GAP = 3
@@ -51,13 +51,13 @@ _COLUMN_GAP = 3
 _LEFT_WIDTH = ONE_LINE_WIDTH - 1
 # The upper half of two columns, at 32 lines and at the most; the latest outcomes take the rest.
 _BODY_LINES = 19
-_MOST_BODY_LINES = 25
+_MAX_BODY_LINES = 25
 # Where there is as much room, the server has its figures under those of the run.
 _SERVER_WIDTH, _SERVER_BODY_LINES = 160, 25
 _AGE_LINES = 6
 # The worker's own dashboard names the other workers too, where the lists have this many rows and a few to spare.
 _ROOMY_ROWS = 14
-_MOST_OTHER_ROWS = 4
+_MAX_OTHER_ROWS = 4
 PLAIN_VIEW = View()
 
 
@@ -227,7 +227,7 @@ def _shared(rows: int, *most: int) -> list[int]:
 def _two_columns(snapshot: Snapshot, head: list[CellLine], width: int, height: int, view: View) -> list[CellLine]:
     left_width = min(_LEFT_WIDTH, (width - _COLUMN_GAP) // 2)
     right_width = width - left_width - _COLUMN_GAP
-    body = min(_BODY_LINES + (height - 32) // 2, _MOST_BODY_LINES)
+    body = min(_BODY_LINES + (height - 32) // 2, _MAX_BODY_LINES)
     lines = [
         *head,
         *hint_lines(snapshot, width, 2, view),
@@ -258,12 +258,12 @@ def _figures_column(snapshot: Snapshot, width: int, height: int, *, has_server: 
 def _lists_column(snapshot: Snapshot, width: int, height: int) -> list[CellLine]:
     # A blank between the lists, their titles, the headings of the first, and the ages below another blank.
     rows = height - 4 - 1 - _AGE_LINES
-    who_rows = min(_most_who_rows(snapshot), rows - _LEAST_FAILURE_ROWS)
-    beside_rows = min(len(snapshot.workers), _MOST_OTHER_ROWS)
+    who_rows = min(_most_who_rows(snapshot), rows - _MIN_FAILURE_ROWS)
+    beside_rows = min(len(snapshot.workers), _MAX_OTHER_ROWS)
     others: list[CellLine] = []
     if snapshot.scope is Scope.WORKER and len(snapshot.workers) > 1 and rows >= _ROOMY_ROWS:
         others = [blank(width), *workers_panel(snapshot, width, beside_rows)]
-        who_rows = min(who_rows, rows - len(others) - _LEAST_FAILURE_ROWS)
+        who_rows = min(who_rows, rows - len(others) - _MIN_FAILURE_ROWS)
         rows -= len(others)
     failure_rows = min(FAILURE_ROWS, rows - who_rows)
     return [

@@ -14,7 +14,7 @@ from attrs import define
 
 # Arrow and function keys come as sequences that begin so; a lone one is the key Esc.
 _ESCAPE = "\x1b"
-_MOST_OCTETS = 256
+_MAX_OCTETS = 256
 
 
 @define(eq=False)
@@ -51,7 +51,7 @@ class Keyboard:
         while True:
             await trio.lowlevel.wait_readable(self._fd)
             try:
-                octets = os.read(self._fd, _MOST_OCTETS)
+                octets = os.read(self._fd, _MAX_OCTETS)
             except OSError:
                 return
             if not octets:

@@ -19,7 +19,7 @@ from trio_worker.dashboard.view import KeyAction, View, press
 from trio_worker.telemetry.snapshot import Snapshot
 
 # Dragging a window's edge asks for a hundred frames a second; ten are enough for the eye and cost little.
-_LEAST_FRAME_SECONDS = 0.1
+_MIN_FRAME_SECONDS = 0.1
 # What is told on the bottom line by nobody's key goes by itself.
 _TOLD_SECONDS = 15.0
 
@@ -75,7 +75,7 @@ class Dashboard:
                     await self.screen.draw(Frame(self._drawn, self.view, self.ascii_only))
             with trio.move_on_at(tick):
                 await self._changed.wait()
-                await trio.sleep_until(began + _LEAST_FRAME_SECONDS)
+                await trio.sleep_until(began + _MIN_FRAME_SECONDS)
 
     async def _follow_keys(self, keyboard: Keyboard) -> None:
         async for key in keyboard.keys():

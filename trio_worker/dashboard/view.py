@@ -13,9 +13,9 @@ from attrs import evolve, field, frozen
 from trio_worker.telemetry.snapshot import Snapshot
 
 # Faster than this costs the worker more than the eye gains; slower than this nobody wants to look.
-LEAST_EVERY_SECONDS = 0.5
-MOST_EVERY_SECONDS = 10.0
-_MOST_TYPED = 200
+MIN_EVERY_SECONDS = 0.5
+MAX_EVERY_SECONDS = 10.0
+_MAX_TYPED = 200
 _ENTER, _ESCAPE, _BACKSPACE = ("\r", "\n"), "\x1b", ("\x7f", "\b")
 
 
@@ -98,9 +98,9 @@ def press(view: View, key: str, snapshot: Snapshot) -> tuple[View, KeyAction | N
         case "e":
             return evolve(view, only_errors=not view.only_errors), None
         case "+":
-            return evolve(view, every_seconds=max(LEAST_EVERY_SECONDS, view.every_seconds / 2)), None
+            return evolve(view, every_seconds=max(MIN_EVERY_SECONDS, view.every_seconds / 2)), None
         case "-":
-            return evolve(view, every_seconds=min(MOST_EVERY_SECONDS, view.every_seconds * 2)), None
+            return evolve(view, every_seconds=min(MAX_EVERY_SECONDS, view.every_seconds * 2)), None
         case "/":
             return evolve(view, typing=Typing.FILTER, typed=view.filter), None
         case "p":
@@ -126,7 +126,7 @@ def _type(view: View, typing: Typing, key: str) -> tuple[View, KeyAction | None]
     if key in _BACKSPACE:
         return evolve(view, typed=view.typed[:-1]), None
     if key not in _ENTER:
-        is_text = len(key) == 1 and key.isprintable() and len(view.typed) < _MOST_TYPED
+        is_text = len(key) == 1 and key.isprintable() and len(view.typed) < _MAX_TYPED
         return (evolve(view, typed=view.typed + key) if is_text else view), None
     typed, done = view.typed.strip(), evolve(view, typing=None, typed="")
     match typing:

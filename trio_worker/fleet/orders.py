@@ -14,7 +14,7 @@ from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.redis.client import RedisClient, Unavailable
 
 # A trace, and another log level, end by themselves: whoever asked may be cut off.
-MOST_SECONDS = 86_400.0
+MAX_SECONDS = 86_400.0
 
 
 @frozen
@@ -114,7 +114,7 @@ def _order_message(line: str) -> OrderMessage | None:
 
 
 def _is_time(word: str) -> bool:
-    return word.isascii() and word.isdigit() and len(word) <= 5 and float(word) <= MOST_SECONDS
+    return word.isascii() and word.isdigit() and len(word) <= 5 and float(word) <= MAX_SECONDS
 
 
 # Looking changes nothing, so it is not counted.

@@ -25,11 +25,11 @@ from trio_worker.worker.events import QueueSeen
 HOUR_MINUTES = 61
 DAY_MINUTES = 1440
 # A head that is longer is not worth its way every second: its age is estimated then.
-MOST_HEAD_BYTES = 16_384
+MAX_HEAD_BYTES = 16_384
 SAMPLE_SECONDS = 5.0
 SERVER_SECONDS = 10.0
 # Two hundred jobs are far less, unless they carry attachments: these are not dated then.
-MOST_SAMPLED_BYTES = 262_144
+MAX_SAMPLED_BYTES = 262_144
 
 
 @frozen
@@ -59,7 +59,7 @@ async def read_overview(client: RedisClient, name: str, minutes: int = HOUR_MINU
 
 def overview_calls(minutes: int) -> Sequence[tuple[str, Sequence[int]]]:
     """Return the scripts whose answers `overview_of` reads."""
-    return [("inspect", ()), ("overview", (minutes, MOST_HEAD_BYTES))]
+    return [("inspect", ()), ("overview", (minutes, MAX_HEAD_BYTES))]
 
 
 def overview_of(answers: Sequence[RedisAnswer], minutes: int) -> Overview:
@@ -143,7 +143,7 @@ class OverviewPoller:
         calls = list(overview_calls(minutes))
         if samples:
             # Not the last one: that names the call in the metrics.
-            calls.insert(0, ("ages", (MOST_SAMPLED_BYTES, *(figure for pair in SAMPLES for figure in pair))))
+            calls.insert(0, ("ages", (MAX_SAMPLED_BYTES, *(figure for pair in SAMPLES for figure in pair))))
         more = [*commands, *([("INFO",)] if asks else [])]
         answers = await self.client.run_scripts(keys_of(self.queue_name), calls, more, may_fail=int(asks))
         if isinstance(answers, Unavailable):

@@ -21,7 +21,7 @@ from trio_worker.telemetry.snapshot import Snapshot
 # Workers hear with their next heartbeat that somebody watches, and tell for so long after the last look.
 WATCH_SECONDS = 10.0
 # Outcomes read in one look; more happen only where nobody could read them.
-MOST_OUTCOMES = 500
+MAX_OUTCOMES = 500
 
 
 @define(eq=False)
@@ -62,7 +62,7 @@ class Watch:
         keys = keys_of(self.queue_name)
         commands = [
             ("SET", keys.watch, "1", "PX", round(WATCH_SECONDS * 1000)),
-            ("XRANGE", keys.latest, f"({self._after}" if self._after else "-", "+", "COUNT", MOST_OUTCOMES),
+            ("XRANGE", keys.latest, f"({self._after}" if self._after else "-", "+", "COUNT", MAX_OUTCOMES),
         ]
         began = trio.current_time()
         wanted = commands if self.wants_outcomes else []

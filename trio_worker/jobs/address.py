@@ -11,11 +11,11 @@ from attrs import field, frozen
 
 # RFC 5321, 4.5.3.1.1 and 4.5.3.1.3: a path is at most 256 octets with its angle brackets. That also keeps the domain
 # within its 255 octets (4.5.3.1.2).
-_MOST_LOCAL_OCTETS = 64
-_MOST_ADDRESS_OCTETS = 254
-_MOST_LABEL_OCTETS = 63  # RFC 1035, 2.3.4
-_MOST_CHARACTERS = 998  # RFC 5322, 2.1.1: the longest line
-_MOST_NAME_CHARACTERS = 255  # our own limit: longer than any name, short enough for a header
+_MAX_LOCAL_OCTETS = 64
+_MAX_ADDRESS_OCTETS = 254
+_MAX_LABEL_OCTETS = 63  # RFC 1035, 2.3.4
+_MAX_CHARACTERS = 998  # RFC 5322, 2.1.1: the longest line
+_MAX_NAME_CHARACTERS = 255  # our own limit: longer than any name, short enough for a header
 
 # Control characters (Cc), the two Unicode line separators, and lone surrogates.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -94,8 +94,8 @@ def parse_mailbox(text: str) -> Mailbox | AddressFault:
     text = text.strip(" ")
     if not text:
         return AddressFault("is empty")
-    if len(text) > _MOST_CHARACTERS:
-        return AddressFault(f"is longer than {_MOST_CHARACTERS} characters")
+    if len(text) > _MAX_CHARACTERS:
+        return AddressFault(f"is longer than {_MAX_CHARACTERS} characters")
     if not text.endswith(">"):
         return _parse_address(text, name="")
 
@@ -104,8 +104,8 @@ def parse_mailbox(text: str) -> Mailbox | AddressFault:
         return _NOT_ONE
     quoted, plain, address = named.groups()
     name = " ".join((_unquote(quoted) if quoted is not None else plain).split())
-    if len(name) > _MOST_NAME_CHARACTERS:
-        return AddressFault(f"has a name of more than {_MOST_NAME_CHARACTERS} characters")
+    if len(name) > _MAX_NAME_CHARACTERS:
+        return AddressFault(f"has a name of more than {_MAX_NAME_CHARACTERS} characters")
     return _parse_address(address, name)
 
 
@@ -127,10 +127,10 @@ def _parse_address(text: str, name: str) -> Mailbox | AddressFault:
         return _NOT_ONE
     if canonical is None:
         return AddressFault("has a part before the @ that is not valid")
-    if len(canonical.encode()) > _MOST_LOCAL_OCTETS:
-        return AddressFault(f"has more than {_MOST_LOCAL_OCTETS} octets before the @")
-    if len(canonical.encode()) + 1 + len(domain.encode()) > _MOST_ADDRESS_OCTETS:
-        return AddressFault(f"is longer than {_MOST_ADDRESS_OCTETS} octets")
+    if len(canonical.encode()) > _MAX_LOCAL_OCTETS:
+        return AddressFault(f"has more than {_MAX_LOCAL_OCTETS} octets before the @")
+    if len(canonical.encode()) + 1 + len(domain.encode()) > _MAX_ADDRESS_OCTETS:
+        return AddressFault(f"is longer than {_MAX_ADDRESS_OCTETS} octets")
     match parse_domain(domain):
         case AddressFault() as fault:
             return fault
@@ -162,7 +162,7 @@ def _unquote(quoted: str) -> str:
 
 def _is_label(label: str) -> bool:
     if label.isascii():
-        return len(label) <= _MOST_LABEL_OCTETS and _LABEL.fullmatch(label) is not None
+        return len(label) <= _MAX_LABEL_OCTETS and _LABEL.fullmatch(label) is not None
     # Letters, marks and digits of any script; full-width dots and at-signs are punctuation, so they are refused.
     return _LABEL.fullmatch(label) is not None and all(
         unicodedata.category(letter)[0] in "LMN" for letter in label if letter > "\x7f"

@@ -26,7 +26,7 @@ FieldKind = Literal[
 ]
 KINDS: tuple[FieldKind, ...] = get_args(FieldKind)
 
-MOST_LINE_CHARACTERS = 998
+MAX_LINE_CHARACTERS = 998
 """RFC 5322, 2.1.1: no line of a mail may be longer, so no text for one line may be either."""
 
 MESSAGE = "Message"
@@ -86,7 +86,7 @@ class Catalogue:
 
 def is_plain_line(kind: FieldKind, value: Json) -> bool:
     """Whether a value is a short printable line for a field that takes one: a quick check that most values pass."""
-    return kind in _LINE_KINDS and type(value) is str and 0 < len(value) <= MOST_LINE_CHARACTERS and value.isprintable()
+    return kind in _LINE_KINDS and type(value) is str and 0 < len(value) <= MAX_LINE_CHARACTERS and value.isprintable()
 
 
 def fault_of_value(kind: FieldKind, value: Json) -> str | None:
@@ -96,8 +96,8 @@ def fault_of_value(kind: FieldKind, value: Json) -> str | None:
 
 def fault_of_line(text: str) -> str | None:
     """Return why a text cannot be one line of a mail, or None."""
-    if len(text) > MOST_LINE_CHARACTERS:
-        return f"is longer than {MOST_LINE_CHARACTERS} characters"
+    if len(text) > MAX_LINE_CHARACTERS:
+        return f"is longer than {MAX_LINE_CHARACTERS} characters"
     # A printable text, as most are, has none, and needs no further call.
     if not text.isprintable() and has_control_character(text):
         return "contains a control character"

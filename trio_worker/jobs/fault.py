@@ -20,7 +20,7 @@ Reason = Literal[
     "bad_header",  # a header or an address would carry a forbidden character
 ]
 
-MOST_FAULTS = 20
+MAX_FAULTS = 20
 """The most faults that are reported of one job: enough to correct a producer, and they fit on a screen."""
 
 NOT_A_NAME = "(not a name)"
@@ -51,12 +51,12 @@ class Malformed:
 
 
 def malformed(reason: Reason, faults: Iterable[Fault]) -> Malformed:
-    """Make a `Malformed` of faults; those after the first `MOST_FAULTS` are only counted."""
+    """Make a `Malformed` of faults; those after the first `MAX_FAULTS` are only counted."""
     found = tuple(faults)
-    if len(found) <= MOST_FAULTS:
+    if len(found) <= MAX_FAULTS:
         return Malformed(reason, found)
-    more = Fault("$", f"and {len(found) - MOST_FAULTS} more")
-    return Malformed(reason, (*found[:MOST_FAULTS], more))
+    more = Fault("$", f"and {len(found) - MAX_FAULTS} more")
+    return Malformed(reason, (*found[:MAX_FAULTS], more))
 
 
 def safe_name(name: str) -> str:

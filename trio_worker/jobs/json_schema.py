@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 import attrs
 
 from trio_worker.jobs.address import Mailbox
-from trio_worker.jobs.email_type import MESSAGE, MOST_LINE_CHARACTERS, FieldKind, FieldSpec, TypeSpec
+from trio_worker.jobs.email_type import MAX_LINE_CHARACTERS, MESSAGE, FieldKind, FieldSpec, TypeSpec
 from trio_worker.jobs.job import TASK_TYPE, JobHeader, TraceParent
 from trio_worker.jobs.message import (
-    MOST_ATTACHMENTS,
-    MOST_HEADER_CHARACTERS,
-    MOST_HEADERS,
-    MOST_RECIPIENTS,
+    MAX_ATTACHMENTS,
+    MAX_HEADER_CHARACTERS,
+    MAX_HEADERS,
+    MAX_RECIPIENTS,
     Attachment,
     Attachments,
     Base64,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 JsonSchema: TypeAlias = dict[str, Any]
 
-_LINE: JsonSchema = {"type": "string", "maxLength": MOST_LINE_CHARACTERS, "pattern": "^[^\\u0000-\\u001f\\u007f]*$"}
+_LINE: JsonSchema = {"type": "string", "maxLength": MAX_LINE_CHARACTERS, "pattern": "^[^\\u0000-\\u001f\\u007f]*$"}
 _MAILBOX: JsonSchema = {"type": "string", "description": "One mailbox: addr or Name <addr>.", "minLength": 3}
 
 _KINDS: dict[FieldKind, JsonSchema] = {
@@ -124,18 +124,18 @@ def _shape(declared: Any) -> JsonSchema:
         Mailbox: _MAILBOX,
         DateTime: {"type": "string", "format": "date-time", "description": "RFC 3339, with a zone."},
         TraceParent: {"type": "string", "description": "W3C Trace Context; ignored where it cannot be read."},
-        Recipients: {"anyOf": [_MAILBOX, {"type": "array", "items": _MAILBOX, "maxItems": MOST_RECIPIENTS}]},
+        Recipients: {"anyOf": [_MAILBOX, {"type": "array", "items": _MAILBOX, "maxItems": MAX_RECIPIENTS}]},
         Headers: {
             "type": "object",
-            "maxProperties": MOST_HEADERS,
-            "additionalProperties": {**_LINE, "maxLength": MOST_HEADER_CHARACTERS},
+            "maxProperties": MAX_HEADERS,
+            "additionalProperties": {**_LINE, "maxLength": MAX_HEADER_CHARACTERS},
         },
         FileName: {**_LINE, "minLength": 1, "description": "A file's name without a folder."},
         MediaType: {"type": "string", "pattern": "^[^/ ]+/[^/ ]+$"},
         Base64: {"type": "string", "contentEncoding": "base64"},
     }
     if declared == Attachments:
-        return {"type": "array", "items": _record(Attachment), "maxItems": MOST_ATTACHMENTS}
+        return {"type": "array", "items": _record(Attachment), "maxItems": MAX_ATTACHMENTS}
     plain = next(
         (option for option in get_args(declared) if NoneType in get_args(declared) and option is not NoneType), None
     )

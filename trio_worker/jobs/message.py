@@ -24,14 +24,14 @@ from trio_worker.jobs.structure import (
     text_of,
 )
 
-MOST_RECIPIENTS = 1000
-MOST_HEADERS = 100
-MOST_ATTACHMENTS = 100
+MAX_RECIPIENTS = 1000
+MAX_HEADERS = 100
+MAX_ATTACHMENTS = 100
 
-MOST_HEADERS_CHARACTERS = 65_536  # our own limit for all headers together: encoding them must not delay other mails
-MOST_HEADER_CHARACTERS = 8192  # a References header of a long thread; Postfix cuts a header at 102,400 octets
+MAX_HEADERS_CHARACTERS = 65_536  # our own limit for all headers together: encoding them must not delay other mails
+MAX_HEADER_CHARACTERS = 8192  # a References header of a long thread; Postfix cuts a header at 102,400 octets
 
-_MOST_FILE_NAME_OCTETS = 255  # the limit of common file systems
+_MAX_FILE_NAME_OCTETS = 255  # the limit of common file systems
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,63}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,63}")
 
@@ -82,8 +82,8 @@ def decode_message(payload: Mapping[str, Any], path: str) -> Message | tuple[Fau
     """Decode a ``Message`` from its JSON object at ``path``, or return all its faults."""
     given = [payload.get(name) for name in ("to", "cc", "bcc")]
     count = sum(len(value) if isinstance(value, list) else value is not None for value in given)
-    if count > MOST_RECIPIENTS:
-        return (Fault(path, f"has more than {MOST_RECIPIENTS} recipients"),)
+    if count > MAX_RECIPIENTS:
+        return (Fault(path, f"has more than {MAX_RECIPIENTS} recipients"),)
     faults = []
     if not count:
         faults.append(Fault(path, "has no recipient: give to, cc or bcc"))
@@ -122,10 +122,10 @@ def _headers(value: Any) -> dict[str, str]:
         return {}
     if not isinstance(value, dict):
         raise FlawError("must be an object")
-    if len(value) > MOST_HEADERS:
-        raise FlawError(f"are more than {MOST_HEADERS}")
-    if sum(len(text) for text in value.values() if isinstance(text, str)) > MOST_HEADERS_CHARACTERS:
-        raise FlawError(f"are longer than {MOST_HEADERS_CHARACTERS} characters altogether")
+    if len(value) > MAX_HEADERS:
+        raise FlawError(f"are more than {MAX_HEADERS}")
+    if sum(len(text) for text in value.values() if isinstance(text, str)) > MAX_HEADERS_CHARACTERS:
+        raise FlawError(f"are longer than {MAX_HEADERS_CHARACTERS} characters altogether")
     lower = [name.lower() for name in value]
     flaws = {name: what for name, text in value.items() if (what := _fault_of_header(name, text, lower))}
     if flaws:
@@ -144,8 +144,8 @@ def _fault_of_header(name: str, text: Any, lower_names: list[str]) -> str | None
         return "must be a string"
     if has_control_character(text):
         return "contains a control character"
-    if len(text) > MOST_HEADER_CHARACTERS:
-        return f"is longer than {MOST_HEADER_CHARACTERS} characters"
+    if len(text) > MAX_HEADER_CHARACTERS:
+        return f"is longer than {MAX_HEADER_CHARACTERS} characters"
     return None
 
 
@@ -159,8 +159,8 @@ def _attachments(value: Any) -> tuple[Attachment, ...]:
         return ()
     if not isinstance(value, list):
         raise FlawError("must be a list")
-    if len(value) > MOST_ATTACHMENTS:
-        raise FlawError(f"are more than {MOST_ATTACHMENTS}")
+    if len(value) > MAX_ATTACHMENTS:
+        raise FlawError(f"are more than {MAX_ATTACHMENTS}")
     return tuple(CONVERTER.structure(value, list[Attachment]))
 
 
@@ -170,8 +170,8 @@ def _file_name(value: Any) -> str:
         raise FlawError("is no name for a file")
     if has_control_character(name) or "/" in name or "\\" in name:
         raise FlawError("contains a control character or a path separator")
-    if len(name.encode()) > _MOST_FILE_NAME_OCTETS:
-        raise FlawError(f"is longer than {_MOST_FILE_NAME_OCTETS} octets")
+    if len(name.encode()) > _MAX_FILE_NAME_OCTETS:
+        raise FlawError(f"is longer than {_MAX_FILE_NAME_OCTETS} octets")
     return name
 
 

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
-MOST_LEVELS = 64
+MAX_LEVELS = 64
 """The deepest nesting allowed: a mail needs four levels. Python's own limit differs between versions."""
 
-_LEAST_INTEGER = -(2**63)
-_MOST_INTEGER = 2**64 - 1
-_MOST_INTEGER_DIGITS = 20  # of 2**64 - 1, or of -2**63 with its sign
+_MIN_INTEGER = -(2**63)
+_MAX_INTEGER = 2**64 - 1
+_MAX_INTEGER_DIGITS = 20  # of 2**64 - 1, or of -2**63 with its sign
 
 _WHITE_SPACE = " \t\n\r"  # RFC 8259, 2
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD]")
@@ -49,7 +49,7 @@ def read_json(raw: bytes) -> Json | Malformed:
     """Parse one JSON text (RFC 8259) as strictly as RFC 7493 (I-JSON) demands; never raises, whatever the bytes.
 
     It refuses encodings other than UTF-8, a byte order mark, duplicate names in an object, NaN and the infinities,
-    integers of more than 64 bits, lone surrogates, and more than `MOST_LEVELS` levels.
+    integers of more than 64 bits, lone surrogates, and more than `MAX_LEVELS` levels.
     """
     try:
         text = raw.decode()
@@ -59,7 +59,7 @@ def read_json(raw: bytes) -> Json | Malformed:
         value: Json = _read_quickly(text)
     except (_FlawError, json.JSONDecodeError, RecursionError):
         return _explain(text)
-    if text.count("[") + text.count("{") > MOST_LEVELS and _levels(value) > MOST_LEVELS:
+    if text.count("[") + text.count("{") > MAX_LEVELS and _levels(value) > MAX_LEVELS:
         return _refused(_TOO_DEEP)
     if _SURROGATE_ESCAPE.search(text):
         flaws = tuple(_flaws(value))
@@ -67,7 +67,7 @@ def read_json(raw: bytes) -> Json | Malformed:
     return value
 
 
-_TOO_DEEP = Fault("$", f"is nested more than {MOST_LEVELS} levels deep")
+_TOO_DEEP = Fault("$", f"is nested more than {MAX_LEVELS} levels deep")
 
 
 def _refused(fault: Fault, *, not_utf8: bool = False) -> Malformed:
@@ -95,16 +95,16 @@ def _explain(text: str) -> Malformed:
         return _refused(Fault("$", f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"))
     except RecursionError:
         return _refused(_TOO_DEEP)
-    if _levels(value) > MOST_LEVELS:
+    if _levels(value) > MAX_LEVELS:
         return _refused(_TOO_DEEP)
     return malformed("not_json", _flaws(value))
 
 
 def _levels(value: Any) -> int:
-    """Return the nesting depth of a value, at most `MOST_LEVELS` + 1; without recursion."""
+    """Return the nesting depth of a value, at most `MAX_LEVELS` + 1; without recursion."""
     level = 0
     layer = [value]
-    while layer and level <= MOST_LEVELS:
+    while layer and level <= MAX_LEVELS:
         nested = [each for each in layer if isinstance(each, dict | list)]
         layer = [inner for each in nested for inner in (each.values() if isinstance(each, dict) else each)]
         level += bool(nested)
@@ -114,7 +114,7 @@ def _levels(value: Any) -> int:
 
 
 def _flaws(value: Any, path: str = "$") -> Iterator[Fault]:
-    """Yield the faults in a tree of at most `MOST_LEVELS` levels."""
+    """Yield the faults in a tree of at most `MAX_LEVELS` levels."""
     match value:
         case _Flaw():
             yield Fault(path, value.reason)
@@ -160,10 +160,10 @@ def _quick_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int | None:
-    if len(digits) > _MOST_INTEGER_DIGITS:
+    if len(digits) > _MAX_INTEGER_DIGITS:
         return None
     number = int(digits)
-    return number if _LEAST_INTEGER <= number <= _MOST_INTEGER else None
+    return number if _MIN_INTEGER <= number <= _MAX_INTEGER else None
 
 
 def _marked_integer(digits: str) -> int | _Flaw:

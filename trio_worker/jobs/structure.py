@@ -32,11 +32,11 @@ JSON_NAME = "json_name"
 _RFC_3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}):([0-9]{2})(\.[0-9]+)?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))",
 )
-_MOST_FRACTION_CHARACTERS = 10  # a dot and nanoseconds: a float has less precision
+_MAX_FRACTION_CHARACTERS = 10  # a dot and nanoseconds: a float has less precision
 _LEAP_SECOND = 60
 # The years 1 to 9999 in UTC, as in Python's calendar: a zone may move a time out of them.
 _FIRST_SECOND, _LAST_SECOND = -62135596800.0, 253402300800.0
-_MOST_ZONE_HOURS, _MOST_ZONE_MINUTES = 23, 59
+_MAX_ZONE_HOURS, _MAX_ZONE_MINUTES = 23, 59
 
 
 class FlawError(ValueError):
@@ -143,7 +143,7 @@ def _date_time(value: Any) -> float:
     offset = 0
     if sign:
         hours, minutes = int(zone_hours), int(zone_minutes)
-        if hours > _MOST_ZONE_HOURS or minutes > _MOST_ZONE_MINUTES:
+        if hours > _MAX_ZONE_HOURS or minutes > _MAX_ZONE_MINUTES:
             raise FlawError("has a zone that does not exist")
         offset = (hours * 3600 + minutes * 60) * (-1 if sign == "-" else 1)
     if int(seconds) > _LEAP_SECOND:
@@ -152,7 +152,7 @@ def _date_time(value: Any) -> float:
         minute = datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
     except ValueError:
         raise FlawError("is a time that does not exist") from None
-    part = float(fraction[:_MOST_FRACTION_CHARACTERS]) if fraction and len(fraction) > 1 else 0.0
+    part = float(fraction[:_MAX_FRACTION_CHARACTERS]) if fraction and len(fraction) > 1 else 0.0
     second = minute.timestamp() + int(seconds) + part - offset
     if not _FIRST_SECOND <= second < _LAST_SECOND:
         raise FlawError("is a time that does not exist")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-MOST_FIGURES = 40
+MAX_FIGURES = 40
 """A mail is often read on a phone; rows after this many are left out."""
 
-_MOST_VALUE_CHARACTERS = 200
-_MOST_LABEL_CHARACTERS = 60
-_MOST_PLAIN_NUMBER = 1e15  # a larger double is no longer exact to 1, and too long to read
+_MAX_VALUE_CHARACTERS = 200
+_MAX_LABEL_CHARACTERS = 60
+_MAX_PLAIN_NUMBER = 1e15  # a larger double is no longer exact to 1, and too long to read
 
 _SEAM = re.compile(r"[_\s-]+|(?<=[a-z0-9])(?=[A-Z])")
 
@@ -22,7 +22,7 @@ def figures(stats: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Return rows (label, value) in the producer's order; of nested objects one level, without lists and nulls."""
     if not isinstance(stats, dict):
         return []
-    return [row for _, row in zip(range(MOST_FIGURES), _rows(stats), strict=False)]
+    return [row for _, row in zip(range(MAX_FIGURES), _rows(stats), strict=False)]
 
 
 def _rows(stats: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -39,7 +39,7 @@ def _rows(stats: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def label(name: str) -> str:
     """Return a name from JSON as text: ``minutesAsleep`` and ``minutes_asleep`` become "Minutes asleep"."""
-    words = " ".join(_SEAM.sub(" ", name).split())[:_MOST_LABEL_CHARACTERS]
+    words = " ".join(_SEAM.sub(" ", name).split())[:_MAX_LABEL_CHARACTERS]
     folded = (
         words if words.isupper() else " ".join(word if word.isupper() else word.lower() for word in words.split(" "))
     )
@@ -52,8 +52,8 @@ def figure(value: str | float) -> str:
         case bool():
             return "yes" if value else "no"
         case str():
-            return " ".join(value.split())[:_MOST_VALUE_CHARACTERS]
-        case _ if abs(value) >= _MOST_PLAIN_NUMBER:
+            return " ".join(value.split())[:_MAX_VALUE_CHARACTERS]
+        case _ if abs(value) >= _MAX_PLAIN_NUMBER:
             return f"{value:.3g}"
         case int():
             return f"{value:,}"

@@ -29,14 +29,14 @@ CRLF = "\r\n"
 # has at most 76, the word itself 75 (RFC 2047, 2).
 _LINE_CHARACTERS = 78
 _ENCODED_LINE_CHARACTERS = 76
-MOST_LINE_OCTETS = 998
+MAX_LINE_OCTETS = 998
 _WORD_CHARACTERS = 75
 # Of the first encoded-word, which stands on the line with the header's name ("Reply-To: " is our longest).
 _FIRST_WORD_CHARACTERS = 64
 _WORD_OVERHEAD = len("=?utf-8?q??=")
 # A longer word is encoded, so that it can be split: with the header's name it could have more than 998 octets.
-_MOST_PLAIN_WORD = 900
-_MOST_PLAIN_NAME = 60
+_MAX_PLAIN_WORD = 900
+_MAX_PLAIN_NAME = 60
 
 _SPACED_WORD = re.compile(r" *[^ ]+")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")  # RFC 5322, 3.2.3
@@ -46,7 +46,7 @@ _ODD_CONTROLS = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in b"
 # A whole number of lines of base64 (RFC 2045, 6.8: 57 octets in each), about a megabyte.
 _SLICE_OCTETS = 57 * 18_000
 _PLAIN_FILE_NAME = re.compile(r"[A-Za-z0-9._+-]+(?: [A-Za-z0-9._+-]+)*")
-_MOST_PLAIN_FILE_NAME = 60
+_MAX_PLAIN_FILE_NAME = 60
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -106,7 +106,7 @@ def unstructured_header(name: str, text: str) -> str:
     """
     if text.isascii() and len(name) + 2 + len(text) <= _LINE_CHARACTERS and "=?" not in text:
         return f"{name}: {text}{CRLF}"
-    if not text.isascii() or "=?" in text or any(len(word) > _MOST_PLAIN_WORD for word in _SPACED_WORD.findall(text)):
+    if not text.isascii() or "=?" in text or any(len(word) > _MAX_PLAIN_WORD for word in _SPACED_WORD.findall(text)):
         return _folded(name, [f" {word}" for word in encoded_words(text)], _ENCODED_LINE_CHARACTERS)
     return _folded(name, _SPACED_WORD.findall(f" {text}"))
 
@@ -131,7 +131,7 @@ def _mailbox_words(mailbox: Mailbox) -> list[str]:
     name = mailbox.name
     if not name:
         return [mailbox.address]
-    if not name.isascii() or "=?" in name or len(name) > _MOST_PLAIN_NAME:
+    if not name.isascii() or "=?" in name or len(name) > _MAX_PLAIN_NAME:
         return [*encoded_words(name), f"<{mailbox.address}>"]
     return [*(name.split(" ") if _ATOMS.fullmatch(name) else [quote(name)]), f"<{mailbox.address}>"]
 
@@ -213,8 +213,8 @@ def has_odd_control(octets: bytes) -> bool:
 def _has_long_line(octets: bytes) -> bool:
     """Whether a line is too long. Searches backwards from the longest line's end: a tenth of the cost of splitting."""
     start = 0
-    while len(octets) - start > MOST_LINE_OCTETS + 2:
-        end = octets.rfind(b"\r\n", start, start + MOST_LINE_OCTETS + 2)
+    while len(octets) - start > MAX_LINE_OCTETS + 2:
+        end = octets.rfind(b"\r\n", start, start + MAX_LINE_OCTETS + 2)
         if end < 0:
             return True
         start = end + 2
@@ -235,7 +235,7 @@ def _text_head(subtype: str, encoding: str) -> bytes:
 
 def attachment_entity(name: str, media_type: str, content: bytes) -> Entity:
     """Return an attached file in base64; its name is encoded by RFC 2231 if it cannot be a plain quoted string."""
-    if _PLAIN_FILE_NAME.fullmatch(name) and len(name) <= _MOST_PLAIN_FILE_NAME:
+    if _PLAIN_FILE_NAME.fullmatch(name) and len(name) <= _MAX_PLAIN_FILE_NAME:
         parameter = f'filename="{name}"'
     else:
         parameter = f"filename*=utf-8''{percent_encoded(name, safe='')}"

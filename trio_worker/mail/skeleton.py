@@ -19,7 +19,7 @@ from attrs import field, frozen
 from jinja2 import nodes
 from markupsafe import escape
 
-from trio_worker.mail.mime import MOST_LINE_OCTETS, canonical, has_odd_control
+from trio_worker.mail.mime import MAX_LINE_OCTETS, canonical, has_odd_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -208,9 +208,9 @@ def _cut(marked: bytes, lines: list[str]) -> Skeleton:
 
 def _spare_octets(constants: list[bytes]) -> int:
     """Return how long each value may be so that no line is too long; the values are between the ``constants``."""
-    spare = MOST_LINE_OCTETS
+    spare = MAX_LINE_OCTETS
     for line in b"\0".join(constants).split(b"\r\n"):
         values = line.count(b"\0")
-        room = MOST_LINE_OCTETS - (len(line) - values)
+        room = MAX_LINE_OCTETS - (len(line) - values)
         spare = min(spare, room // values if values else spare if room >= 0 else -1)
     return spare

@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 # Upper bounds in seconds; the last column has none.
 COLUMNS_SECONDS = (5, 10, 20, 40, 80, 160, 320, 640)
 # A table longer than a screen is not looked at: what is rare is summed up.
-MOST_ROWS = 20
+MAX_ROWS = 20
 OTHER = "other"
 UNDATED = len(COLUMNS_SECONDS) + 1
 # Upper bounds in seconds; the last bar has none.
@@ -62,9 +62,9 @@ class AgeTable:
             key=lambda item: (-item[1].total(), item[0]),
         )
         rest: Counter[int] = Counter()
-        for _, counts in named[MOST_ROWS:]:
+        for _, counts in named[MAX_ROWS:]:
             rest.update(counts)
-        shown = [("TOTAL", self._counts.get("", Counter())), *named[:MOST_ROWS]]
+        shown = [("TOTAL", self._counts.get("", Counter())), *named[:MAX_ROWS]]
         return [self._row(name, counts) for name, counts in (*shown, *([(OTHER, rest)] if rest else []))]
 
     def _row(self, name: str, counts: Counter[int]) -> AgeRow:

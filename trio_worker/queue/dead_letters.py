@@ -21,7 +21,7 @@ from trio_worker.redis.server import pairs
 # How many jobs one round trip reads; a page of a list, not all of it.
 PAGE = 200
 # A retry of more jobs cannot be undone: what undoing needs would fill Redis' memory.
-MOST_UNDONE = 10_000
+MAX_UNDONE = 10_000
 # How long a retry can be undone.
 UNDO_SECONDS = 86_400
 
@@ -171,7 +171,7 @@ async def revive(
     put back: repeat it.
     """
     back: set[str] = set()
-    batch_id = secrets.token_hex(4) if len(job_ids) <= MOST_UNDONE else ""
+    batch_id = secrets.token_hex(4) if len(job_ids) <= MAX_UNDONE else ""
     for start in range(0, len(job_ids), PAGE):
         jobs = await find_shelved(client, name, shelf, job_ids[start : start + PAGE])
         if isinstance(jobs, Unavailable):

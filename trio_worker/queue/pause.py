@@ -12,14 +12,14 @@ from trio_worker.redis.client import RedisClient, Unavailable
 
 # A pause that is forgotten does less harm than a night without mail.
 PAUSE_SECONDS = 900.0
-_MOST_REASON_CHARACTERS = 200
+_MAX_REASON_CHARACTERS = 200
 
 
 async def pause_queue(
     client: RedisClient, name: str, reason: str, by: str, seconds: float | None = PAUSE_SECONDS
 ) -> Unavailable | None:
     """Have nothing claimed from the queue for so long, or until `resume_queue`; a pause that stands is replaced."""
-    kept = " ".join(reason.split())[:_MOST_REASON_CHARACTERS]
+    kept = " ".join(reason.split())[:_MAX_REASON_CHARACTERS]
     words: list[str | int] = ["SET", keys_of(name).pause, f"{kept} ({by})" if by else kept]
     if seconds is not None:
         words += ["PX", max(1, round(seconds * 1000))]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from attrs import frozen
 
 # BLMOVE, the blocking peek, came with 6.2; Valkey began after that, at 7.2.
-LEAST_REDIS_VERSION = (6, 2)
+MIN_REDIS_VERSION = (6, 2)
 # Leases use only Redis' clock. Times shown to people use ours too: a larger difference would mislead them.
 CLOCKS_APART_SECONDS = 2.0
 # Claims and settlements need memory too; above this share a burst of jobs can fill the rest.
@@ -56,7 +56,7 @@ def _version(info: Mapping[str, str]) -> DurabilityRisk | None:
         return None
     version = info.get("redis_version", "")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if not version or numbers >= LEAST_REDIS_VERSION:
+    if not version or numbers >= MIN_REDIS_VERSION:
         return None
     return DurabilityRisk(
         f"Redis {version}", "it has no BLMOVE, so nothing is claimed", "use 6.2 or later", breaks=True

@@ -40,7 +40,7 @@ from trio_worker.settings.spelling import suggestion
 
 CONFIG_VARIABLE = "TRIO_WORKER_CONFIG"
 DEV_FILE = Path("conf/dev.toml")
-_MOST_BITS = 63
+_MAX_BITS = 63
 
 
 def config_path(given: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -214,7 +214,7 @@ def _converted(key: Key, found: RawValue) -> Converted | _Wrong:
 def _number(key: Key, value: object, *, is_whole: bool) -> Converted | _Wrong:
     if isinstance(value, bool) or not isinstance(value, int | float) or (is_whole and not isinstance(value, int)):
         return _Wrong("must be a whole number" if is_whole else "must be a number")
-    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
         return _Wrong("is too large")
     if not math.isfinite(value):
         return _Wrong("must be a finite number")

@@ -22,7 +22,7 @@ LOST_SECONDS = 15.0
 # Of the causes of failure only the most frequent travel: the whole list can be long, and a screen shows eight.
 CAUSES_TOLD = 30
 # A worker with more email types tells none: part of them would say that it does not know the others.
-MOST_TYPES_TOLD = 200
+MAX_TYPES_TOLD = 200
 
 _CONVERTER = Converter()
 
@@ -158,7 +158,7 @@ def summed_causes(tellings: Iterable[Iterable[DeathCount]]) -> tuple[DeathCount,
 def told_types(names: Iterable[str]) -> tuple[str, ...]:
     """Return email types as a heartbeat tells them: in order, or none where they are too many."""
     told = tuple(sorted(names))
-    return told if len(told) <= MOST_TYPES_TOLD else ()
+    return told if len(told) <= MAX_TYPES_TOLD else ()
 
 
 def write_heartbeat(beat: Heartbeat) -> str:

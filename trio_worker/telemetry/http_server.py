@@ -25,10 +25,10 @@ from trio_worker.telemetry.probe import address_path, told_addresses
 
 # A scraper sends its request at once; what is slower than this is not one.
 REQUEST_SECONDS = 5.0
-MOST_CONNECTIONS = 32
-MOST_HEADER_BYTES = 8192
+MAX_CONNECTIONS = 32
+MAX_HEADER_BYTES = 8192
 _READ_BYTES = 4096
-_MOST_LEFTOVER_BYTES = 65_536
+_MAX_LEFTOVER_BYTES = 65_536
 _TEXT = "text/plain; charset=utf-8"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _UNIX = "unix:"
@@ -91,7 +91,7 @@ async def serve_pages(listen: str, pages: Pages) -> AsyncIterator[str]:
     """
     address = split_address(listen)
     listeners, shown = await _listen(address, listen)
-    limit = trio.CapacityLimiter(MOST_CONNECTIONS)
+    limit = trio.CapacityLimiter(MAX_CONNECTIONS)
 
     async def serve(stream: trio.SocketStream) -> None:
         try:
@@ -169,7 +169,7 @@ async def _listen_unix(path: Path, what: str) -> trio.SocketListener:
         await trio.Path(path).parent.mkdir(parents=True, exist_ok=True)
         await opened.bind(str(path))
         os.chmod(path, 0o660)  # noqa: PTH101  a socket of our own
-        opened.listen(MOST_CONNECTIONS)
+        opened.listen(MAX_CONNECTIONS)
     except BaseException:
         opened.close()
         raise
@@ -192,7 +192,7 @@ async def _free(path: Path, what: str) -> None:
 
 async def _answer(stream: trio.SocketStream, pages: Pages) -> None:
     """Answer one request and close: a scraper that comes every ten seconds needs no connection in between."""
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEADER_BYTES)
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
     try:
         answer, is_head = await _read(stream, connection, pages)
     except h11.RemoteProtocolError as error:
@@ -201,7 +201,7 @@ async def _answer(stream: trio.SocketStream, pages: Pages) -> None:
         await stream.send_all(_written(connection, answer, is_head=is_head))
         # Closing with something unread resets the connection, and the answer would be lost with it.
         await stream.send_eof()
-        for _ in range(_MOST_LEFTOVER_BYTES // _READ_BYTES):
+        for _ in range(_MAX_LEFTOVER_BYTES // _READ_BYTES):
             if not await stream.receive_some(_READ_BYTES):
                 break
 

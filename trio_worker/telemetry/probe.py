@@ -18,7 +18,7 @@ _JOURNAL_FOLDER = "var/journal"  # the default of queue.journal_dir
 _ASK_SECONDS = 2.0
 _AGAIN_SECONDS = 0.2
 # An answer is a few hundred bytes; what sends more is not a worker.
-_MOST_ANSWER_BYTES = 1 << 20
+_MAX_ANSWER_BYTES = 1 << 20
 _ADDRESS_PREFIX, _ADDRESS_SUFFIX = "metrics-", ".address"
 OK, USAGE, UNREACHABLE, TIMED_OUT, MISCONFIGURED = 0, 2, 69, 75, 78
 
@@ -160,7 +160,7 @@ def ask(address: str, path: str) -> tuple[int, str]:
         with _connected(address) as link:
             link.sendall(f"GET {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n".encode())
             answer = b""
-            while (chunk := link.recv(65536)) and len(answer) < _MOST_ANSWER_BYTES:
+            while (chunk := link.recv(65536)) and len(answer) < _MAX_ANSWER_BYTES:
                 answer += chunk
     except (OSError, ValueError, OverflowError) as error:  # a port beyond 65535 overflows
         return 0, f"{address}: {error}"

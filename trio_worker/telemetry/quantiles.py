@@ -15,9 +15,9 @@ WINDOW_SECONDS = 300
 SLOT_SECONDS = 10
 # Each bucket is 12 % wider than the last, so a quantile read from it is off by 6 % at the most.
 _GROWTH = math.log(1.12)
-_LEAST_SECONDS = 0.0001
+_MIN_SECONDS = 0.0001
 # The longest time of each bucket, up to 25 years.
-_BOUNDS = tuple(_LEAST_SECONDS * math.exp(_GROWTH * bucket) for bucket in range(263))
+_BOUNDS = tuple(_MIN_SECONDS * math.exp(_GROWTH * bucket) for bucket in range(263))
 _bucket_of = partial(bisect_left, _BOUNDS)
 
 
@@ -65,7 +65,7 @@ class Histogram:
 
 
 def _seconds_of(bucket: int) -> float:
-    return _LEAST_SECONDS * math.exp(_GROWTH * (bucket - 0.5)) if bucket else _LEAST_SECONDS
+    return _MIN_SECONDS * math.exp(_GROWTH * (bucket - 0.5)) if bucket else _MIN_SECONDS
 
 
 def added(histograms: Iterable[Histogram]) -> Histogram:

@@ -26,7 +26,7 @@ LONGEST_WAIT_SECONDS = 5.0
 # A pause is looked at this often; it must be honoured within a second.
 PAUSE_SECONDS = 1.0
 # A server that answers a blocking wait at once (a fake, or one that is out of memory) must not make this loop spin.
-LEAST_WAIT_SECONDS = 0.05
+MIN_WAIT_SECONDS = 0.05
 # After a failed claim: the first wait and the longest.
 CLAIM_AGAIN_SECONDS = 0.1
 CLAIM_AGAIN_CAP_SECONDS = 5.0
@@ -158,7 +158,7 @@ class Claiming:
         await trio.lowlevel.checkpoint()
         seconds = LONGEST_WAIT_SECONDS
         if claims.next_seconds is not None:
-            seconds = min(seconds, max(claims.next_seconds, LEAST_WAIT_SECONDS))
+            seconds = min(seconds, max(claims.next_seconds, MIN_WAIT_SECONDS))
         began = trio.current_time()
         pushed: bool | Unavailable = False
         with until_return:
@@ -166,7 +166,7 @@ class Claiming:
         if isinstance(pushed, Unavailable):
             await self._wait_for_redis(pushed)
         elif not pushed and not until_return.cancel_called:
-            rest = min(seconds - (trio.current_time() - began), LEAST_WAIT_SECONDS)
+            rest = min(seconds - (trio.current_time() - began), MIN_WAIT_SECONDS)
             await trio.sleep(max(rest, 0))
 
     async def _is_all_done(self, claims: Claims) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 # A worker has two tasks for each connection and one for each mail that waits; beyond this a tree says nothing more.
-MOST_TASKS = 300
+MAX_TASKS = 300
 # Not by the package's name alone: a checkout may be called so too, and hold an environment with other people's code.
 _OURS = f"{Path(__file__).parent.parent}{os.sep}"
 
@@ -18,8 +18,8 @@ def task_tree() -> str:
     """Return every task with the place where it waits, children below their parents; no values, so no content."""
     root = trio.lowlevel.current_root_task()
     lines = [] if root is None else list(_lines(root, 0))
-    more = [f"and {len(lines) - MOST_TASKS} more"] if len(lines) > MOST_TASKS else []
-    return "\n".join(lines[:MOST_TASKS] + more)
+    more = [f"and {len(lines) - MAX_TASKS} more"] if len(lines) > MAX_TASKS else []
+    return "\n".join(lines[:MAX_TASKS] + more)
 
 
 def _lines(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:

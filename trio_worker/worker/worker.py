@@ -48,7 +48,7 @@ from trio_worker.worker.verdict import RetryPolicy
 # A second signal leaves the mails in flight this long.
 HURRIED_GRACE_SECONDS = 2.0
 # Settlements get at least this long after the last mail, however little of the grace is left.
-LEAST_SETTLING_SECONDS = 1.0
+MIN_SETTLING_SECONDS = 1.0
 
 
 @frozen
@@ -298,10 +298,10 @@ class Worker:
                 self.client.abort_calls()
 
     async def _finish_settling(self, settler: Settler) -> None:
-        seconds = max(self._grace.deadline - trio.current_time(), LEAST_SETTLING_SECONDS)
+        seconds = max(self._grace.deadline - trio.current_time(), MIN_SETTLING_SECONDS)
         with trio.move_on_after(seconds):
             await self.in_flight.wait_until_empty()
-        with trio.move_on_after(LEAST_SETTLING_SECONDS):
+        with trio.move_on_after(MIN_SETTLING_SECONDS):
             await settler.keep()
         settler.give_up()
         self.client.abort_calls()
