@@ -13,7 +13,7 @@ from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import Broker, QueueOptions, new_id_prefix
 from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.queue.dead_letters import Batch, find_shelved, read_shelf, revive
+from trio_worker.queue.dead_letters import Batch, find_shelved, read_shelf, retry_shelved
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, Settlement, SettleResult, Verdict
@@ -345,8 +345,8 @@ async def test_dead_jobs_come_back_with_new_attempts(redis: RedisClient) -> None
     assert isinstance(dead, list)
     assert [job.job_id for job in dead] == [claimed.job_id]
 
-    first = await revive(redis, "jobs", "dead", [claimed.job_id], 100.0)
-    second = await revive(redis, "jobs", "dead", [claimed.job_id], 100.0)
+    first = await retry_shelved(redis, "jobs", "dead", [claimed.job_id], 100.0)
+    second = await retry_shelved(redis, "jobs", "dead", [claimed.job_id], 100.0)
 
     assert isinstance(first, Batch)
     assert isinstance(second, Batch)
@@ -423,7 +423,9 @@ async def test_a_full_redis_still_claims_and_settles(real_redis: RedisClient) ->
         jobs = (await claim(broker)).jobs
         for job, (verdict, _) in zip(jobs, verdicts(jobs[0].record), strict=False):
             assert await settle(broker, job, verdict) is SettleResult.SETTLED
-        assert await revive(real_redis, "jobs", "held", [jobs[3].job_id], 1.0) == Batch(frozenset({jobs[3].job_id}), "")
+        assert await retry_shelved(real_redis, "jobs", "held", [jobs[3].job_id], 1.0) == Batch(
+            frozenset({jobs[3].job_id}), ""
+        )
         (due, *_) = (await claim(broker)).jobs
         assert await broker.renew([due]) == []
     finally:

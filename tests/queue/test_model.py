@@ -30,7 +30,7 @@ from trio_worker.queue.audit import Stray, find_strays
 from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.queue.dead_letters import Batch, Shelf, Waiting, cancel, drop, find_job, find_shelved, revive
+from trio_worker.queue.dead_letters import Batch, Shelf, Waiting, cancel, drop, find_job, find_shelved, retry_shelved
 from trio_worker.queue.record import Cause
 from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, Settlement, SettleResult, Verdict
 from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client
@@ -301,7 +301,7 @@ class QueueMachine(RuleBasedStateMachine):
             found = self.portal.run(partial(find_shelved, with_bodies=True), client, "jobs", shelf, [name])
             assert isinstance(found, list)
             assert [job.body for job in found] == [self.model.jobs[name].body]
-            batch = self.portal.run(revive, client, "jobs", shelf, [name], 1.0)
+            batch = self.portal.run(retry_shelved, client, "jobs", shelf, [name], 1.0)
             assert isinstance(batch, Batch)
             assert batch.job_ids == frozenset({name})
             self.model.jobs[name] = Known(self.model.jobs[name].body, "delayed", is_settled=True)

@@ -9,7 +9,7 @@ from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.claim import Claim, Claims
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.queue.dead_letters import Batch, find_shelved, hasten, revive, undo_revive
+from trio_worker.queue.dead_letters import Batch, find_shelved, retry_now, retry_shelved, undo_retry_shelved
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Delay, Hold, Settlement, Verdict
 from trio_worker.queue.waiting import Released, peek, purge, release, walk_bodies, walk_waiting
@@ -156,17 +156,17 @@ async def test_retry_can_be_undone_until_it_is_sent(redis: RedisClient) -> None:
         await settle(redis, job, Bury(Record(1.0, "Registration", attempts=3, cause=CAUSE), CAUSE))
     ids = [job.job_id for job in jobs]
     before = await find_shelved(redis, "jobs", "dead", ids)
-    batch = await revive(redis, "jobs", "dead", ids, 5.0, every_seconds=100.0)
+    batch = await retry_shelved(redis, "jobs", "dead", ids, 5.0, every_seconds=100.0)
     assert isinstance(batch, Batch)
     assert [job.job_id for job in await claim(redis, 3)] == [ids[0]]
 
-    undone = await undo_revive(redis, "jobs", batch.batch_id)
+    undone = await undo_retry_shelved(redis, "jobs", batch.batch_id)
 
     assert undone == ("dead", frozenset(ids[1:]))
     assert isinstance(before, list)
     assert await find_shelved(redis, "jobs", "dead", ids) == before[1:]
-    assert await undo_revive(redis, "jobs", batch.batch_id) == ("dead", frozenset())
-    assert await undo_revive(redis, "jobs", "nosuch") is None
+    assert await undo_retry_shelved(redis, "jobs", batch.batch_id) == ("dead", frozenset())
+    assert await undo_retry_shelved(redis, "jobs", "nosuch") is None
 
 
 async def test_rate_spreads_jobs_over_time(redis: RedisClient) -> None:
@@ -176,7 +176,7 @@ async def test_rate_spreads_jobs_over_time(redis: RedisClient) -> None:
     for job in jobs:
         await settle(redis, job, Bury(Record(1.0), CAUSE))
 
-    await revive(redis, "jobs", "dead", [job.job_id for job in jobs], 5.0, every_seconds=2.0)
+    await retry_shelved(redis, "jobs", "dead", [job.job_id for job in jobs], 5.0, every_seconds=2.0)
 
     scores = [await redis.command("ZSCORE", "{jobs}:delayed", job.job_id) for job in jobs]
     times = [float(score) for score in scores if isinstance(score, float | bytes)]
@@ -187,7 +187,7 @@ async def test_delayed_job_is_hastened_as_it_is(redis: RedisClient) -> None:
     """It is due now; its attempts and its age stay."""
     jobs = await put(redis)
 
-    assert await hasten(redis, "jobs", [jobs[0].job_id, jobs[2].job_id]) == frozenset({jobs[0].job_id})
+    assert await retry_now(redis, "jobs", [jobs[0].job_id, jobs[2].job_id]) == frozenset({jobs[0].job_id})
     (due,) = await claim(redis, 1)
     assert (due.job_id, due.record.attempts) == (jobs[0].job_id, 1)
 

@@ -13,7 +13,15 @@ from trio_worker.cli.job_text import job_line
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.output import answer_or_exit, complain, print_json, refuse
 from trio_worker.queue.counts import count_action, count_jobs
-from trio_worker.queue.dead_letters import UNDO_SECONDS, Shelf, find_job, find_shelved, revive, undo_revive, walk_shelf
+from trio_worker.queue.dead_letters import (
+    UNDO_SECONDS,
+    Shelf,
+    find_job,
+    find_shelved,
+    retry_shelved,
+    undo_retry_shelved,
+    walk_shelf,
+)
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.selection import Selection
 from trio_worker.redis.client import RedisClient
@@ -112,7 +120,9 @@ async def retry_jobs(operation: BulkOperation, chosen: list[str], rate: float | 
         if code is not None:
             return code
     counts = answer_or_exit(await count_jobs(client, queue), settings)
-    batch = answer_or_exit(await revive(client, queue, shelf, rest, counts.at, 1 / rate if rate else 0.0), settings)
+    batch = answer_or_exit(
+        await retry_shelved(client, queue, shelf, rest, counts.at, 1 / rate if rate else 0.0), settings
+    )
     await count_action(client, queue, OperatorAction(f"{shelf}_retry"))
     moved = len(tried) + len(batch.job_ids)
     again = counted(moved, f"{operation.wording.one} is", f"{operation.wording.many} are")
@@ -135,7 +145,7 @@ async def _try(operation: BulkOperation, tried: list[str]) -> int | None:
         why = paused_words(counts.paused, counts.at, counts.pause_seconds_left)
         complain(f"refused: {queue} is paused: {why}. A trial needs a running queue: trio-worker queue resume")
         return REFUSED
-    answer_or_exit(await revive(client, queue, shelf, tried, counts.at), settings)
+    answer_or_exit(await retry_shelved(client, queue, shelf, tried, counts.at), settings)
     with trio.move_on_after(TRIAL_SECONDS):
         for job_id in tried:
             while True:
@@ -156,7 +166,7 @@ async def _try(operation: BulkOperation, tried: list[str]) -> int | None:
 
 async def undo_retry(client: RedisClient, settings: Settings, batch_id: str, *, as_json: bool) -> int:
     """Undo a retry and print the result; return the exit code."""
-    undone = answer_or_exit(await undo_revive(client, settings.queue.name, batch_id), settings)
+    undone = answer_or_exit(await undo_retry_shelved(client, settings.queue.name, batch_id), settings)
     if undone is None:
         complain(f"no batch {batch_id}: it is older than a day, was too large, or never existed")
         return NOTHING_MATCHED

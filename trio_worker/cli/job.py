@@ -23,7 +23,7 @@ from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import summarize
 from trio_worker.mail.composer import message_id_of
 from trio_worker.queue.counts import count_action, count_jobs
-from trio_worker.queue.dead_letters import Shelf, Waiting, cancel, find_job, hasten, revive
+from trio_worker.queue.dead_letters import Shelf, Waiting, cancel, find_job, retry_now, retry_shelved
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.waiting import walk_bodies, walk_waiting
@@ -73,10 +73,10 @@ async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
             complain(f"{job_id}: a worker is processing it now")
             return REFUSED
         if state == "delayed":
-            done = answer_or_exit(await hasten(client, name, [job_id]), settings)
+            done = answer_or_exit(await retry_now(client, name, [job_id]), settings)
         else:
             shelf: Shelf = "held" if state == "held" else "dead"
-            done = answer_or_exit(await revive(client, name, shelf, [job_id], time.time()), settings).job_ids
+            done = answer_or_exit(await retry_shelved(client, name, shelf, [job_id], time.time()), settings).job_ids
         await count_action(client, name, OperatorAction.JOB_RETRY)
     print(f"{job_id}: was {state}, is due now, attempt {shelved.record.attempts + 1 if state == 'delayed' else 1}")
     return OK if done else PARTLY

@@ -162,7 +162,7 @@ async def drop(client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[s
     return frozenset(dropped)
 
 
-async def revive(
+async def retry_shelved(
     client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str], at: float, every_seconds: float = 0.0
 ) -> Batch | Unavailable:
     """Put jobs back with new attempts and a new age: the first due now, each further one ``every_seconds`` later.
@@ -192,7 +192,7 @@ async def revive(
     return Batch(frozenset(back), batch_id)
 
 
-async def undo_revive(
+async def undo_retry_shelved(
     client: RedisClient, name: str, batch_id: str
 ) -> tuple[Shelf, frozenset[str]] | Unavailable | None:
     """Put the jobs of a batch back where they were, but for those that were sent or are being sent; None if unknown."""
@@ -214,7 +214,7 @@ async def undo_revive(
         page += 1
 
 
-async def hasten(client: RedisClient, name: str, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
+async def retry_now(client: RedisClient, name: str, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
     """Make delayed jobs due now, as they are; return the ids that were delayed."""
     answer = await client.run_script("hasten", keys_of(name).of_jobs, *job_ids)
     return answer if isinstance(answer, Unavailable) else frozenset(job_id.decode() for job_id in answer)
