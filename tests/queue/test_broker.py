@@ -401,7 +401,7 @@ async def test_a_flushed_script_is_sent_again(redis: RedisClient) -> None:
 
 
 async def test_the_wait_leaves_the_list_as_it_is(redis: RedisClient) -> None:
-    """Waiting is a peek: order and length stay, and an empty list answers False."""
+    """A wait is a peek: order and length stay, and an empty list answers False."""
     broker = Broker(redis, QueueOptions())
     assert await broker.wait(0.01) is False
     await redis.command("RPUSH", "jobs", b"a", b"b", b"c")

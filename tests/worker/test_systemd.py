@@ -17,7 +17,7 @@ from tests.support.processes import Programs, patience, push
 from trio_worker.capture.catcher import Catcher
 from trio_worker.redis.client import RedisClient
 from trio_worker.worker.events import Phase, PhaseChanged
-from trio_worker.worker.systemd import Supervisor, find_supervisor
+from trio_worker.worker.systemd import SystemdNotifier, find_notifier
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -30,8 +30,8 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
         yield heard, name
 
 
-def supervisor(name: str, **environ: str) -> Supervisor:
-    found = find_supervisor({"NOTIFY_SOCKET": name, **environ}, grace_seconds=30)
+def supervisor(name: str, **environ: str) -> SystemdNotifier:
+    found = find_notifier({"NOTIFY_SOCKET": name, **environ}, grace_seconds=30)
     assert found is not None
     return found
 
@@ -84,7 +84,7 @@ async def test_loop_that_runs_feeds_the_watchdog(
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "relative"}])
 def test_without_a_supervisor_nobody_is_told(environ: dict[str, str]) -> None:
     """Most workers run without systemd."""
-    assert find_supervisor(environ, 30) is None
+    assert find_notifier(environ, 30) is None
 
 
 def test_watchdog_of_another_process_is_not_ours(systemd: tuple[socket.socket, str]) -> None:

@@ -46,7 +46,7 @@ from trio_worker.telemetry.http_server import (
 from trio_worker.telemetry.logbook import Logbook, open_logbook
 from trio_worker.worker.events import LoopComplained
 from trio_worker.worker.signals import handle_signals, handled_signals
-from trio_worker.worker.systemd import Supervisor, find_supervisor
+from trio_worker.worker.systemd import SystemdNotifier, find_notifier
 from trio_worker.worker.task_tree import task_tree
 from trio_worker.worker.worker import Worker
 
@@ -142,7 +142,7 @@ class _Run:
     alongside: Alongside | None
     had_terminal: bool = field(factory=has_terminal)
     reporter: Reporter | None = None  # once the worker is made
-    supervisor: Supervisor | None = None
+    notifier: SystemdNotifier | None = None
     reload: Reload | None = None
     _everything: trio.CancelScope = field(factory=trio.CancelScope)
 
@@ -150,9 +150,9 @@ class _Run:
         code = OK
         with ExitStack() as stack:
             options = self.settings.log
-            self.supervisor = find_supervisor(os.environ, self.settings.shutdown.grace_seconds)
-            if self.supervisor is not None:
-                stack.callback(self.supervisor.close)
+            self.notifier = find_notifier(os.environ, self.settings.shutdown.grace_seconds)
+            if self.notifier is not None:
+                stack.callback(self.notifier.close)
             try:
                 logbook = stack.enter_context(open_logbook(options, to_terminal=sys.stderr.isatty()))
             except OSError as error:
@@ -188,8 +188,8 @@ class _Run:
             except OSError as error:
                 complain(f"metrics.listen: {self.settings.metrics.listen}: {error.strerror or error}")
                 return MISCONFIGURED
-            if self.supervisor is not None:
-                reporter.worker.sinks = [*reporter.worker.sinks, self.supervisor.note]
+            if self.notifier is not None:
+                reporter.worker.sinks = [*reporter.worker.sinks, self.notifier.note]
             return await self._show_work(reporter, client, reload)
 
     def _report_on(self, client: RedisClient, journal: Journal | None, logbook: Logbook) -> Reporter:
@@ -266,8 +266,8 @@ class _Run:
             async with trio.open_nursery() as displays:
                 displays.start_soon(self.display.run, reporter)
                 displays.start_soon(reload.follow_login)
-                if self.supervisor is not None:
-                    displays.start_soon(self.supervisor.run, lambda: status_line(reporter.snapshot()))
+                if self.notifier is not None:
+                    displays.start_soon(self.notifier.run, lambda: status_line(reporter.snapshot()))
                 if self.alongside is not None:
                     displays.start_soon(self.alongside, reporter.worker, client)
                 code = await reporter.run()
@@ -301,11 +301,11 @@ class _Run:
         if self.had_terminal and not has_terminal():
             self.reporter.worker.drain("SIGHUP")
             return
-        if self.supervisor is not None:
-            self.supervisor.begin_reload()
+        if self.notifier is not None:
+            self.notifier.begin_reload()
         self.reload.reload()
-        if self.supervisor is not None:
-            self.supervisor.end_reload()
+        if self.notifier is not None:
+            self.notifier.end_reload()
 
     def show_state(self) -> None:
         state = "the worker has not begun" if self.reporter is None else self.reporter.describe()

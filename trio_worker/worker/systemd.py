@@ -24,8 +24,8 @@ STOPPING_MARGIN_SECONDS = 10.0
 
 
 @define(eq=False)
-class Supervisor:
-    """The way to systemd; made by `find_supervisor`, its socket is closed with `close`."""
+class SystemdNotifier:
+    """The way to systemd; made by `find_notifier`, its socket is closed with `close`."""
 
     _socket: socket.socket
     _address: str
@@ -73,13 +73,15 @@ class Supervisor:
             await trio.sleep(every_seconds)
 
 
-def find_supervisor(environ: Mapping[str, str], grace_seconds: float) -> Supervisor | None:
+def find_notifier(environ: Mapping[str, str], grace_seconds: float) -> SystemdNotifier | None:
     """Return the way to the supervisor that the environment names, None where there is none of ours."""
     address = environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return None
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    return Supervisor(opened, "\0" + address[1:] if address[0] == "@" else address, _watchdog(environ), grace_seconds)
+    return SystemdNotifier(
+        opened, "\0" + address[1:] if address[0] == "@" else address, _watchdog(environ), grace_seconds
+    )
 
 
 def _watchdog(environ: Mapping[str, str]) -> float | None:
