@@ -14,7 +14,7 @@ from attrs import frozen
 
 from tests.support.snapshot import busy
 from trio_worker.cli import app
-from trio_worker.telemetry.http_server import METRICS_TYPE, Answer, Pages, page_of_text, serve_pages, tell_address
+from trio_worker.telemetry.http_server import METRICS_TYPE, HttpResponse, Pages, page_of_text, serve_pages, tell_address
 from trio_worker.telemetry.metric_table import TABLE
 from trio_worker.telemetry.metrics import Metrics
 
@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 60
 
 def pages() -> Pages:
     made = Metrics(busy)
-    return {"/metrics": lambda: Answer(200, METRICS_TYPE, made.exposition())}
+    return {"/metrics": lambda: HttpResponse(200, METRICS_TYPE, made.exposition())}
 
 
 @frozen

@@ -9,7 +9,7 @@ import trio
 from trio_worker.fleet.report import Reporter
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.alerts import readiness
-from trio_worker.telemetry.http_server import METRICS_TYPE, Answer, page_of_json, page_of_text
+from trio_worker.telemetry.http_server import METRICS_TYPE, HttpResponse, page_of_json, page_of_text
 from trio_worker.telemetry.logbook import Logbook
 from trio_worker.telemetry.metrics import Metrics
 
@@ -31,16 +31,16 @@ def metrics_of(reporter: Reporter, logbook: Logbook, settings: Settings) -> Metr
     return metrics
 
 
-def pages_of(reporter: Reporter, metrics: Metrics) -> Mapping[str, Callable[[], Answer]]:
+def pages_of(reporter: Reporter, metrics: Metrics) -> Mapping[str, Callable[[], HttpResponse]]:
     """Return the pages by their paths; a worker that drains lives, and is not ready."""
 
-    def ready() -> Answer:
+    def ready() -> HttpResponse:
         is_ready, document = readiness(reporter.snapshot(), trio.current_time() - reporter.worker.client.answered_at)
         # Who asks all workers of a host must see whose answer is which.
         return page_of_json(200 if is_ready else 503, {"worker": reporter.name, **document})
 
     return {
-        "/metrics": lambda: Answer(200, METRICS_TYPE, metrics.exposition()),
+        "/metrics": lambda: HttpResponse(200, METRICS_TYPE, metrics.exposition()),
         "/livez": lambda: page_of_text(200, "ok\n"),
         "/readyz": ready,
     }

@@ -44,7 +44,7 @@ class MetricsOptions:
 
 
 @frozen
-class Answer:
+class HttpResponse:
     """What a path says."""
 
     status: int
@@ -53,21 +53,21 @@ class Answer:
 
 
 # A path and what it says now; called for each request.
-Pages: TypeAlias = Mapping[str, Callable[[], Answer]]
+Pages: TypeAlias = Mapping[str, Callable[[], HttpResponse]]
 
 
 class ListenTakenError(OSError):
     """The address is taken; the message says what to do."""
 
 
-def page_of_json(status: int, document: Mapping[str, Any]) -> Answer:
+def page_of_json(status: int, document: Mapping[str, Any]) -> HttpResponse:
     """Return an answer that holds one JSON object."""
-    return Answer(status, "application/json", json.dumps(document).encode() + b"\n")
+    return HttpResponse(status, "application/json", json.dumps(document).encode() + b"\n")
 
 
-def page_of_text(status: int, text: str) -> Answer:
+def page_of_text(status: int, text: str) -> HttpResponse:
     """Return an answer of plain text."""
-    return Answer(status, _TEXT, text.encode())
+    return HttpResponse(status, _TEXT, text.encode())
 
 
 def split_address(listen: str) -> tuple[str, int] | Path:
@@ -206,7 +206,7 @@ async def _answer(stream: trio.SocketStream, pages: Pages) -> None:
                 break
 
 
-async def _read(stream: trio.SocketStream, connection: h11.Connection, pages: Pages) -> tuple[Answer, bool]:
+async def _read(stream: trio.SocketStream, connection: h11.Connection, pages: Pages) -> tuple[HttpResponse, bool]:
     request: h11.Request | None = None
     while True:
         event = connection.next_event()
@@ -222,7 +222,7 @@ async def _read(stream: trio.SocketStream, connection: h11.Connection, pages: Pa
             raise h11.RemoteProtocolError("closed before a request", 400)
 
 
-def _page(request: h11.Request, pages: Pages) -> Answer:
+def _page(request: h11.Request, pages: Pages) -> HttpResponse:
     path = request.target.split(b"?", 1)[0].decode("ascii", "replace")
     make = pages.get(path)
     if make is None:
@@ -232,7 +232,7 @@ def _page(request: h11.Request, pages: Pages) -> Answer:
     return make()
 
 
-def _written(connection: h11.Connection, answer: Answer, *, is_head: bool) -> bytes:
+def _written(connection: h11.Connection, answer: HttpResponse, *, is_head: bool) -> bytes:
     headers = [
         ("Content-Type", answer.content_type),
         ("Content-Length", str(len(answer.body))),
