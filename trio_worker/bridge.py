@@ -25,8 +25,8 @@ with warnings.catch_warnings():
 
 ABORT_AGAIN_SECONDS = 0.05
 
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 
 @asynccontextmanager
@@ -111,29 +111,29 @@ async def _follow(fd: int, handle: Any, wait_until_ready: Callable[[int], Awaita
                 handle._run()  # noqa: SLF001  as asyncio's loop does
 
 
-async def call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+async def call(function: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts) -> _T:
     """Await an asyncio function to its end, shielded from cancellation.
 
     The result is valid even if a cancel is pending: the caller must use it before its next checkpoint. The function
     must have a timeout, or end when its transport is aborted.
     """
     with trio.CancelScope(shield=True):
-        result: T = await trio_asyncio.aio_as_trio(function)(*args)
+        result: _T = await trio_asyncio.aio_as_trio(function)(*args)
     return result
 
 
-async def call_inline(function: Callable[[*Ts], Coroutine[Any, Any, T]], *args: *Ts) -> T:
+async def call_inline(function: Callable[[*_Ts], Coroutine[Any, Any, _T]], *args: *_Ts) -> _T:
     """Await an asyncio function as `call` does, but inside the calling task: a third of the cost.
 
     The function has no asyncio task, so it must not use what needs one, such as `asyncio.timeout`. Trio's cancel scopes
     work inside it.
     """
     with trio.CancelScope(shield=True):
-        result: T = await _inline(function(*args))
+        result: _T = await _inline(function(*args))
     return result
 
 
-async def call_breakable(function: Callable[[*Ts], Coroutine[Any, Any, T]], *args: *Ts) -> T:
+async def call_breakable(function: Callable[[*_Ts], Coroutine[Any, Any, _T]], *args: *_Ts) -> _T:
     """Await an asyncio function as `call_inline` does, but not shielded: a cancel is raised where it waits.
 
     Only for a call whose reply may be lost, and which leaves nothing half done wherever it is cancelled. If a cancel is
@@ -144,7 +144,7 @@ async def call_breakable(function: Callable[[*Ts], Coroutine[Any, Any, T]], *arg
 
 
 @types.coroutine
-def _inline(coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+def _inline(coroutine: Coroutine[Any, Any, _T]) -> Generator[Any, Any, _T]:
     """Run an asyncio coroutine, which yields futures to wait for, or None to let other tasks run."""
     go_on: Callable[[Any], Any] = coroutine.send
     word: Any = None
@@ -153,7 +153,7 @@ def _inline(coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
         try:
             awaited = go_on(word)
         except StopIteration as end:
-            result: T = end.value
+            result: _T = end.value
             if not has_waited:
                 # Without a wait, as with a fake server in tests, a loop of calls would block all other tasks.
                 yield from _over(None).__await__()
@@ -167,18 +167,18 @@ def _inline(coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
             go_on = coroutine.send
 
 
-async def _over(awaited: asyncio.Future[T] | None) -> T | None:
+async def _over(awaited: asyncio.Future[_T] | None) -> _T | None:
     if awaited is None:
         await trio.lowlevel.checkpoint()
         return None
     if isinstance(awaited, _PromptFuture) and awaited.waiting is None:
         await awaited.wait()
         return None  # the coroutine gets the result from the future
-    result: T = await trio_asyncio.run_aio_future(awaited)
+    result: _T = await trio_asyncio.run_aio_future(awaited)
     return result
 
 
-async def call_abortable(abort: Callable[[], object], function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+async def call_abortable(abort: Callable[[], object], function: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts) -> _T:
     """Await an asyncio function; on a cancel call ``abort``, which must make the function end soon.
 
     Raises what the function raises. After a cancel its result is dropped and Cancelled is raised, so it must be a call
@@ -197,7 +197,7 @@ async def call_abortable(abort: Callable[[], object], function: Callable[[*Ts], 
                     with trio.move_on_after(ABORT_AGAIN_SECONDS):
                         await over.wait()
 
-    async def captured() -> T:
+    async def captured() -> _T:
         return await call(function, *args)
 
     async with trio.open_nursery() as nursery:
@@ -209,9 +209,9 @@ async def call_abortable(abort: Callable[[], object], function: Callable[[*Ts], 
     return ended.unwrap()
 
 
-async def call_trio(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+async def call_trio(function: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts) -> _T:
     """Await a trio function from inside asyncio code that the bridge runs."""
-    result: T = await trio_asyncio.trio_as_aio(function)(*args)
+    result: _T = await trio_asyncio.trio_as_aio(function)(*args)
     return result
 
 

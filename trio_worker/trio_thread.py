@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar, TypeVarTuple
 import trio
 from attrs import define, field
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Entered = TypeVar("Entered")
-Ts = TypeVarTuple("Ts")
+_Ts = TypeVarTuple("_Ts")
 
 
 class TrioThreadOverError(RuntimeError):
@@ -54,7 +54,7 @@ class TrioThread(Generic[Entered]):
     def __attrs_post_init__(self) -> None:
         self._give, self._take = trio.open_memory_channel[_Call](float("inf"))
 
-    def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    def call(self, function: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts) -> _T:
         """Run an async function in the thread and return what it returns, or raise what it raises.
 
         Ctrl-C cancels the function, waits for its end and is then raised; a second Ctrl-C ends the wait. Raises
@@ -63,7 +63,7 @@ class TrioThread(Generic[Entered]):
         call = _Call(function, args)
         try:
             self._submit(call)
-            answer: T = call.answer.result()
+            answer: _T = call.answer.result()
         except KeyboardInterrupt:
             with suppress(trio.RunFinishedError):
                 self._token.result().run_sync_soon(call.scope.cancel)
@@ -85,10 +85,10 @@ class TrioThread(Generic[Entered]):
                     self._pending.discard(call)
                     call.refuse(error)
 
-    def call_soon(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+    def call_soon(self, function: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
         """Run a function that does not await in the thread, between the steps of its tasks; otherwise like `call`."""
 
-        async def soon() -> T:
+        async def soon() -> _T:
             await trio.lowlevel.checkpoint()
             return function(*args)
 

@@ -13,7 +13,7 @@ from tests.support.bridge import Complaints
 from tests.support.fleet import KEYS, overview, tell
 from tests.support.jobs import job_bytes
 from tests.support.redis import open_fake
-from trio_worker.fleet.overview import SAMPLE_SECONDS, SERVER_SECONDS, Overview, OverviewPoller
+from trio_worker.fleet.overview import AGES_POLL_SECONDS, INFO_POLL_SECONDS, Overview, OverviewPoller
 from trio_worker.redis.client import RedisClient, Unavailable
 
 
@@ -77,8 +77,8 @@ async def test_look_is_one_round_trip_and_asks_the_server_rarely(real_redis: Red
     assert (first.server.role, first.server.policy) == ("master", "noeviction")
     assert (second.ages, second.server) == (first.ages, first.server)
 
-    lookout._sampled_at = trio.current_time() - SAMPLE_SECONDS
-    lookout._asked_at = trio.current_time() - SERVER_SECONDS
+    lookout._sampled_at = trio.current_time() - AGES_POLL_SECONDS
+    lookout._asked_at = trio.current_time() - INFO_POLL_SECONDS
     third = await looked(lookout)
     assert real_redis.calls == calls + 2
     assert third.ages is not None

@@ -10,7 +10,7 @@ from trio_worker.queue.ages import (
     BAR_BOUNDS,
     COLUMNS_SECONDS,
     MAX_ROWS,
-    OTHER,
+    OTHER_TYPES,
     UNDATED,
     AgeTable,
     bars_of,
@@ -54,7 +54,7 @@ def test_ages_add_up(jobs: list[tuple[str, float | None]]) -> None:
     assert all(sum(row.by_age) == row.total for row in (total, *rows))
     assert sum(row.total for row in rows) == len(jobs)
     assert len(rows) <= MAX_ROWS + 1
-    assert not any(row.name == OTHER for row in rows[:MAX_ROWS])
+    assert not any(row.name == OTHER_TYPES for row in rows[:MAX_ROWS])
 
 
 def test_sampled_ages_are_scaled() -> None:

@@ -31,7 +31,7 @@ from trio_worker.telemetry.board import Board
 from trio_worker.telemetry.heartbeat import Suspended
 from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.metric_table import TABLE, Kind
-from trio_worker.telemetry.metrics import GATHERED, Metrics
+from trio_worker.telemetry.metrics import JOBS_GATHERED, Metrics
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.worker.attempt import AttemptReport, AttemptResult
 from trio_worker.worker.events import (
@@ -235,10 +235,10 @@ def test_try_adds_to_its_sums() -> None:
 
 def test_settlements_between_two_scrapes_are_all_counted() -> None:
     """However many there are: they do not gather without end, and each is counted once."""
-    metrics, many = Metrics(busy), 2 * GATHERED + 7
+    metrics, many = Metrics(busy), 2 * JOBS_GATHERED + 7
     for _ in range(many):
         metrics.note(Settled((SettledJob("a", Disposition.SENT, attempt=1, total_seconds=0.5),)))
-        assert len(metrics._gathered) < GATHERED
+        assert len(metrics._gathered) < JOBS_GATHERED
     first = scraped(metrics)
     metrics._made = None
 

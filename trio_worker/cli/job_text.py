@@ -12,7 +12,7 @@ from attrs import asdict
 from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import summarize
 from trio_worker.privacy import mask_address, mask_text
-from trio_worker.queue.record import UNKNOWN, Record, Said, ShelvedJob
+from trio_worker.queue.record import UNKNOWN_CAUSE, Record, Said, ShelvedJob
 from trio_worker.telemetry.words import duration
 
 # A Message may have hundreds of recipients; JSON has all of them.
@@ -93,7 +93,7 @@ def job_lines(job: ShelvedJob, state: str, *, reveal: bool, message_id: str) -> 
     yield f"mail      Message-ID {message_id or '-'}"
     cause = described["cause"]
     codes = " ".join(word for word in (job.cause.codes, job.cause.stage.upper()) if word)
-    if since == "since" or job.cause != UNKNOWN:  # a job that was retried has no cause
+    if since == "since" or job.cause != UNKNOWN_CAUSE:  # a job that was retried has no cause
         yield f"why       {cause['word']}   {codes}".rstrip()
         yield from (f"          {part}" for part in cause["text"].split("; ") if part)
     yield f"attempts  {job.record.attempts}, of these uncertain {job.record.uncertain}; first seen {described['born']}"

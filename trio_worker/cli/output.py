@@ -15,7 +15,7 @@ from trio_worker.redis.url import shown_redis_url
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.spelling import nearest
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def complain(text: str) -> None:
@@ -44,7 +44,7 @@ def report_unavailable(unavailable: Unavailable, settings: Settings) -> int:
     return MISCONFIGURED if unavailable.is_misconfigured else UNREACHABLE
 
 
-def answer_or_exit(answer: T | Unavailable, settings: Settings) -> T:
+def answer_or_exit(answer: _T | Unavailable, settings: Settings) -> _T:
     """Return the answer of Redis; if it is unavailable, print why and exit with 69, 77 or 78."""
     if isinstance(answer, Unavailable):
         raise SystemExit(report_unavailable(answer, settings))

@@ -26,8 +26,8 @@ HOUR_MINUTES = 61
 DAY_MINUTES = 1440
 # A head that is longer is not worth its way every second: its age is estimated then.
 MAX_HEAD_BYTES = 16_384
-SAMPLE_SECONDS = 5.0
-SERVER_SECONDS = 10.0
+AGES_POLL_SECONDS = 5.0
+INFO_POLL_SECONDS = 10.0
 # Two hundred jobs are far less, unless they carry attachments: these are not dated then.
 MAX_SAMPLED_BYTES = 262_144
 
@@ -138,8 +138,8 @@ class OverviewPoller:
     ) -> tuple[Overview, list[RedisAnswer]] | Unavailable:
         """Look once; also return what ``commands``, run with it, answered."""
         now = trio.current_time()
-        samples = self.is_close and now - self._sampled_at >= SAMPLE_SECONDS
-        asks = self.is_close and now - self._asked_at >= SERVER_SECONDS
+        samples = self.is_close and now - self._sampled_at >= AGES_POLL_SECONDS
+        asks = self.is_close and now - self._asked_at >= INFO_POLL_SECONDS
         calls = list(overview_calls(minutes))
         if samples:
             # Not the last one: that names the call in the metrics.

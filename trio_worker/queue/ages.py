@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 COLUMNS_SECONDS = (5, 10, 20, 40, 80, 160, 320, 640)
 # A table longer than a screen is not looked at: what is rare is summed up.
 MAX_ROWS = 20
-OTHER = "other"
+OTHER_TYPES = "other"
 UNDATED = len(COLUMNS_SECONDS) + 1
 # Upper bounds in seconds; the last bar has none.
 BAR_BOUNDS = (1.0, 10.0, 30.0, 60.0)
@@ -65,7 +65,7 @@ class AgeTable:
         for _, counts in named[MAX_ROWS:]:
             rest.update(counts)
         shown = [("TOTAL", self._counts.get("", Counter())), *named[:MAX_ROWS]]
-        return [self._row(name, counts) for name, counts in (*shown, *([(OTHER, rest)] if rest else []))]
+        return [self._row(name, counts) for name, counts in (*shown, *([(OTHER_TYPES, rest)] if rest else []))]
 
     def _row(self, name: str, counts: Counter[int]) -> AgeRow:
         scale = self.waiting / self.looked_at if self.looked_at else 0.0

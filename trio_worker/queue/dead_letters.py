@@ -13,13 +13,12 @@ from typing import Literal, TypeAlias
 from attrs import evolve, frozen
 
 from trio_worker.queue.broker import new_id_prefix
+from trio_worker.queue.counts import PAGE
 from trio_worker.queue.keys import keys_of
-from trio_worker.queue.record import UNKNOWN, Attempt, Cause, Record, ShelvedJob, read_record, write_record
+from trio_worker.queue.record import UNKNOWN_CAUSE, Attempt, Cause, Record, ShelvedJob, read_record, write_record
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.server import pairs
 
-# How many jobs one round trip reads; a page of a list, not all of it.
-PAGE = 200
 # A retry of more jobs cannot be undone: what undoing needs would fill Redis' memory.
 MAX_UNDONE = 10_000
 # How long a retry can be undone.
@@ -238,7 +237,7 @@ def _cause(record: Record, lease: bytes) -> Cause:
     _, _, state = lease.decode("utf-8", "replace").rpartition("|")
     if state in _CLAIM_REASONS:
         return Cause(state, text=_CLAIM_REASONS[state])
-    return record.cause or UNKNOWN
+    return record.cause or UNKNOWN_CAUSE
 
 
 @frozen

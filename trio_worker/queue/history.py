@@ -12,7 +12,7 @@ MINUTE_SECONDS = 60
 # How far back the finer marks go.
 MARKS_SECONDS = 120
 # One sample a second for an hour; older pushes are then dated by the oldest sample kept, so their age is a lower bound.
-SAMPLE_SECONDS = 1.0
+PUSH_SAMPLE_SECONDS = 1.0
 SAMPLES_KEPT = 3600
 
 
@@ -151,7 +151,7 @@ class PushHistory:
             self._totals.clear()
         if self._totals and pushed == self._totals[-1]:
             return
-        if len(self._times) > 1 and at - self._times[-2] < SAMPLE_SECONDS:
+        if len(self._times) > 1 and at - self._times[-2] < PUSH_SAMPLE_SECONDS:
             self._times[-1], self._totals[-1] = at, pushed
         else:
             self._times.append(at)

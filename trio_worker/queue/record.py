@@ -157,7 +157,7 @@ def _record(fields: dict[str, Any], born: float) -> Record:
 
 
 # Of a job that nobody said anything of, or that was put back.
-UNKNOWN = Cause("unknown")
+UNKNOWN_CAUSE = Cause("unknown")
 
 
 @frozen

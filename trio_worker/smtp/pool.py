@@ -83,7 +83,7 @@ class PoolClosed:
     """The pool is closed and hands out no more connections: the worker drains."""
 
 
-Ts = TypeVarTuple("Ts")
+_Ts = TypeVarTuple("_Ts")
 
 VACANCY = Vacancy()
 POOL_CLOSED = PoolClosed()
@@ -275,7 +275,7 @@ class Pool:
         """Whether ``max_size`` was lowered and there are still more places than that."""
         return self.size > self.options.max_size and not self.is_closed
 
-    def _keep(self, what: _Work, work: Callable[[*Ts], Awaitable[Place | None]], *args: *Ts) -> None:
+    def _keep(self, what: _Work, work: Callable[[*_Ts], Awaitable[Place | None]], *args: *_Ts) -> None:
         """Let the keeper own a place while ``work`` runs; that returns the place to put back, or None to suspend it."""
 
         async def run() -> None:

@@ -44,7 +44,7 @@ SLOPE_SECONDS = 30
 RECENT_SECONDS = 10
 OUTCOMES_KEPT = 60
 # So many settlements are added to the figures at once: more would hold megabytes, and save nothing.
-GATHERED = 200
+JOBS_ADDED_AT_ONCE = 200
 # Replies of one relay are few; a relay that answers with ever new codes must not fill the memory. So many a minute.
 CAUSES_KEPT = 200
 _NO_VITALS = Vitals()
@@ -221,7 +221,7 @@ class Board:
 
     def _note_settled(self, jobs: Sequence[SettledJob], now: float, wall: float) -> None:
         second = int(now)
-        if second != self._second or len(self._gathered) >= GATHERED:
+        if second != self._second or len(self._gathered) >= JOBS_ADDED_AT_ONCE:
             self._add_gathered()
             self._second = second
         self._gathered += jobs

@@ -13,7 +13,7 @@ from trio_worker.smtp.trace import TraceLine
 from trio_worker.worker.events import SettledJob
 
 _CONVERTER = Converter(omit_if_default=True)
-T = TypeVar("T")
+_T = TypeVar("_T")
 _READER = Converter()
 
 
@@ -58,7 +58,7 @@ def read_trace(wire: bytes) -> FeedTrace | None:
     return decode_or_none(wire, FeedTrace)
 
 
-def decode_or_none(wire: bytes, kind: type[T]) -> T | None:
+def decode_or_none(wire: bytes, kind: type[_T]) -> _T | None:
     """Read a record from its JSON, or None where another version wrote what cannot be read.
 
     What it says beyond ours is ignored, and what it leaves out is at its default; never raises.

@@ -39,15 +39,15 @@ CODES = (
     *("421", "432", "450", "451", "452", "454"),
     *("500", "501", "503", "521", "530", "534", "535", "550", "551", "552", "553", "554", "556", "4xx", "5xx"),
 )
-OTHER = "other"
+OTHER_LABEL = "other"
 # Causes of dead letters: by the relay, by time, by the job itself, by what it did to its workers.
 DEATHS = (
     *("refused", "exhausted", "too_old", "expired", "unfit", "not_allowed", "broke"),
     *get_args(Reason),
-    *("crashed", "too_large", OTHER),
+    *("crashed", "too_large", OTHER_LABEL),
 )
-DELAYS = ("deferred", "lost", "relay", "uncertain", "early", OTHER)
-RELEASES = ("released", "lost", "relay", "unkept", "unconfirmed", OTHER)
+DELAYS = ("deferred", "lost", "relay", "uncertain", "early", OTHER_LABEL)
+RELEASES = ("released", "lost", "relay", "unkept", "unconfirmed", OTHER_LABEL)
 CLOSINGS = (
     *("max_messages", "max_lifetime", "idle", "drained"),
     *map(
@@ -61,10 +61,10 @@ CLOSINGS = (
             FailureKind.CANCELLED,
         ),
     ),
-    OTHER,
+    OTHER_LABEL,
 )
-REDIS_OPS = ("claim", "settle", "renew", "beat", "overview", OTHER)
-LEVELS = ("debug", "info", "warning", "error")
+REDIS_OPS = ("claim", "settle", "renew", "beat", "overview", OTHER_LABEL)
+LEVEL_LABELS = ("debug", "info", "warning", "error")
 
 
 class Kind(Enum):
@@ -183,7 +183,7 @@ TABLE: tuple[Metric, ...] = (
         result=("settled", "refused"),
     ),
     _counter("loop_complaints_total", "Errors reported by the asyncio loop that the libraries run on."),
-    _counter("log_messages_total", "Log lines, by level.", level=LEVELS),
+    _counter("log_messages_total", "Log lines, by level.", level=LEVEL_LABELS),
     _counter("log_lines_dropped_total", "Log lines that were dropped because the disk was too slow or failed."),
     _tally(
         "admin_actions_total",

@@ -37,7 +37,7 @@ from trio_worker.telemetry.metric_table import (
     CODES,
     DEATHS,
     DELAYS,
-    OTHER,
+    OTHER_LABEL,
     QUEUE_STATES,
     REDIS_OPS,
     RELEASES,
@@ -74,7 +74,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 KEPT_SECONDS = 1.0
 # So many settlements gather between scrapes, to be added figure by figure: that costs two thirds of adding each by
 # itself, and keeps nobody waiting for a millisecond.
-GATHERED = 200
+JOBS_GATHERED = 200
 
 
 @define(eq=False)
@@ -138,7 +138,7 @@ class Metrics:
                 if Disposition.SENT in [job.disposition for job in jobs]:
                     self._sent_at = time.time()
                 self._gathered += jobs
-                if len(self._gathered) >= GATHERED:
+                if len(self._gathered) >= JOBS_GATHERED:
                     self._add_gathered()
             case Claimed(jobs):
                 for source, count in Counter([source for _, source, _ in jobs]).items():
@@ -432,7 +432,7 @@ def _as_exported(bounds: tuple[float, ...], counts: Iterable[int]) -> list[tuple
 
 
 def _known(word: str, words: tuple[str, ...]) -> str:
-    return word if word in words else OTHER
+    return word if word in words else OTHER_LABEL
 
 
 def _shifted(at: float | None, seconds: float | None) -> float | None:

@@ -18,8 +18,8 @@ from trio_worker.queue.record import ShelvedJob
 from trio_worker.testing.mail_worker import WAIT_SECONDS, Job, Mails, MailWorker, NotInTimeError, open_mail_worker
 from trio_worker.trio_thread import TrioThread, open_trio_thread
 
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 
 @define(eq=False, repr=False)
@@ -98,7 +98,7 @@ class BlockingMailWorker:
         _raised_here(self._thread, self._worker.wait_until_idle, timeout)
 
 
-def _raised_here(thread: TrioThread[MailWorker], function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+def _raised_here(thread: TrioThread[MailWorker], function: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts) -> _T:
     """Call a wait in the thread; that it was in vain is told where the test waits, not where the thread did."""
     __tracebackhide__ = True
     try:

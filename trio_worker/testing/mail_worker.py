@@ -31,7 +31,7 @@ from trio_worker.jobs.job import TASK_TYPE, Json
 from trio_worker.mail.composer import Composer, ComposerFaults, open_composer
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import Shelf, read_delayed, walk_shelf
-from trio_worker.queue.record import UNKNOWN, ShelvedJob
+from trio_worker.queue.record import UNKNOWN_CAUSE, ShelvedJob
 from trio_worker.redis.client import RedisClient, Unavailable, open_redis_client
 from trio_worker.redis.embedded import EmbeddedAddress, EmbeddedError, open_embedded, parse_embedded
 from trio_worker.redis.url import shown_redis_url
@@ -82,7 +82,7 @@ _JOBS_EXPLAINED = 5
 # Other programs may change the queue without a word to this worker.
 _LOOK_AGAIN_SECONDS = 0.25
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Job: TypeAlias = "Mapping[str, Any] | str | bytes"
 
 
@@ -295,7 +295,7 @@ async def open_mail_worker(
 
 def _why(job: ShelvedJob) -> str:
     # A job that the relay's trouble sent back has cost no attempt, and keeps no cause.
-    why = "not tried yet" if job.cause == UNKNOWN else job.cause
+    why = "not tried yet" if job.cause == UNKNOWN_CAUSE else job.cause
     return f"{job.record.email_type or 'no type'}, {why}"
 
 
@@ -375,7 +375,7 @@ async def _open_client(settings: Settings, server: Any) -> AsyncIterator[RedisCl
             await call(fake.aclose)
 
 
-def _available(answer: T | Unavailable) -> T:
+def _available(answer: _T | Unavailable) -> _T:
     if isinstance(answer, Unavailable):
         raise MailWorkerError(f"Redis: {answer.reason}")
     return answer

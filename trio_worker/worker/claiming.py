@@ -24,7 +24,7 @@ from trio_worker.worker.settling import Settler
 # claims alone, so this is also how late they are noticed by a worker that has nothing to do.
 LONGEST_WAIT_SECONDS = 5.0
 # A pause is looked at this often; it must be honoured within a second.
-PAUSE_SECONDS = 1.0
+PAUSED_POLL_SECONDS = 1.0
 # A server that answers a blocking wait at once (a fake, or one that is out of memory) must not make this loop spin.
 MIN_WAIT_SECONDS = 0.05
 # After a failed claim: the first wait and the longest.
@@ -87,7 +87,7 @@ class Claiming:
             if self._paused and self.is_burst:
                 return BurstEnd.PAUSED
             if self._paused:
-                await trio.sleep(PAUSE_SECONDS)
+                await trio.sleep(PAUSED_POLL_SECONDS)
             elif self.gate.is_probing and claims.jobs:
                 await self.in_flight.wait_until_empty()
                 self.gate.end_probe()

@@ -25,7 +25,7 @@ SETTLE_AGAIN_CAP_SECONDS = 2.0
 SETTLE_LIMIT = 200
 # While a call is on its way, the next settlements are gathered until there are so many, or for so long. The lease of a
 # mail that is done outlasts that a few thousand times.
-GATHERED = 100
+SETTLEMENTS_GATHERED = 100
 GATHERING_SECONDS = 0.005
 # While claims take settlements along, every few milliseconds under load, a call of their own is not needed so soon.
 TAKEN_ALONG_SECONDS = 0.02
@@ -70,7 +70,7 @@ class Settler:
         """Hand over what became of jobs; from here on no settlement can be lost while the worker lives."""
         self._pending += deliveries
         self.in_flight.finish(len(deliveries))
-        if not self._is_gathering or len(self._pending) >= GATHERED:
+        if not self._is_gathering or len(self._pending) >= SETTLEMENTS_GATHERED:
             self._woken.set()
 
     def take_along(self) -> list[Delivery]:
@@ -149,7 +149,7 @@ class Settler:
         if not self._pending:
             self._woken = trio.Event()
             await self._woken.wait()
-        elif len(self._pending) < GATHERED and self.in_flight.at_work:
+        elif len(self._pending) < SETTLEMENTS_GATHERED and self.in_flight.at_work:
             self._woken, self._is_gathering = trio.Event(), True
             with trio.move_on_after(TAKEN_ALONG_SECONDS if self._is_taken_along else GATHERING_SECONDS):
                 await self._woken.wait()
