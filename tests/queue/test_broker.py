@@ -13,7 +13,7 @@ from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import Broker, QueueOptions, new_id_prefix
 from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.queue.dead_letters import Batch, find_shelved, read_shelf, retry_shelved
+from trio_worker.queue.dead_letters import RetryBatch, find_shelved, read_shelf, retry_shelved
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, Settlement, SettleResult, Verdict
@@ -348,8 +348,8 @@ async def test_dead_jobs_come_back_with_new_attempts(redis: RedisClient) -> None
     first = await retry_shelved(redis, "jobs", "dead", [claimed.job_id], 100.0)
     second = await retry_shelved(redis, "jobs", "dead", [claimed.job_id], 100.0)
 
-    assert isinstance(first, Batch)
-    assert isinstance(second, Batch)
+    assert isinstance(first, RetryBatch)
+    assert isinstance(second, RetryBatch)
     assert (first.job_ids, second.job_ids) == (frozenset({claimed.job_id}), frozenset())
     (again,) = (await claim(broker)).jobs
     assert (again.body, again.record.attempts, again.record.born) == (b"job", 0, 100.0)
@@ -423,7 +423,7 @@ async def test_a_full_redis_still_claims_and_settles(real_redis: RedisClient) ->
         jobs = (await claim(broker)).jobs
         for job, (verdict, _) in zip(jobs, verdicts(jobs[0].record), strict=False):
             assert await settle(broker, job, verdict) is SettleResult.SETTLED
-        assert await retry_shelved(real_redis, "jobs", "held", [jobs[3].job_id], 1.0) == Batch(
+        assert await retry_shelved(real_redis, "jobs", "held", [jobs[3].job_id], 1.0) == RetryBatch(
             frozenset({jobs[3].job_id}), ""
         )
         (due, *_) = (await claim(broker)).jobs

@@ -30,7 +30,16 @@ from trio_worker.queue.audit import Stray, find_strays
 from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.queue.dead_letters import Batch, Shelf, Waiting, cancel, drop, find_job, find_shelved, retry_shelved
+from trio_worker.queue.dead_letters import (
+    RetryBatch,
+    Shelf,
+    WaitingJob,
+    cancel,
+    drop,
+    find_job,
+    find_shelved,
+    retry_shelved,
+)
 from trio_worker.queue.record import Cause
 from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, Settlement, SettleResult, Verdict
 from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client
@@ -302,7 +311,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert isinstance(found, list)
             assert [job.body for job in found] == [self.model.jobs[name].body]
             batch = self.portal.run(retry_shelved, client, "jobs", shelf, [name], 1.0)
-            assert isinstance(batch, Batch)
+            assert isinstance(batch, RetryBatch)
             assert batch.job_ids == frozenset({name})
             self.model.jobs[name] = Known(self.model.jobs[name].body, "delayed", is_settled=True)
             self._let_come("delayed", name)
@@ -314,7 +323,7 @@ class QueueMachine(RuleBasedStateMachine):
         client, waiting, names = self.portal.client, self.model.waiting, self.model.names("delayed")
         if waiting and (is_waiting or not names):
             body = waiting[place % len(waiting)]
-            (name,) = self.portal.run(cancel, client, "jobs", [], [Waiting(body, "Registration")], "ann", 1.0)
+            (name,) = self.portal.run(cancel, client, "jobs", [], [WaitingJob(body, "Registration")], "ann", 1.0)
             waiting.remove(body)
             self.model.popped += 1
             self.model.jobs[name] = Known(body, "dead", is_settled=True)
@@ -333,7 +342,7 @@ class QueueMachine(RuleBasedStateMachine):
         name = names[place % len(names)]
         found = self.portal.run(find_job, self.portal.client, "jobs", name)
         assert found is not None
-        gone = Waiting(b"never pushed" * 9, "")
+        gone = WaitingJob(b"never pushed" * 9, "")
         assert self.portal.run(cancel, self.portal.client, "jobs", [found[1]], [gone], "ann", 1.0) == frozenset()
 
     @precondition(lambda self: self.model.has_claimable)

@@ -9,7 +9,7 @@ from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.claim import Claim, Claims
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.queue.dead_letters import Batch, find_shelved, retry_now, retry_shelved, undo_retry_shelved
+from trio_worker.queue.dead_letters import RetryBatch, find_shelved, retry_now, retry_shelved, undo_retry_shelved
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Delay, Hold, Settlement, Verdict
 from trio_worker.queue.waiting import Released, peek, purge, release, walk_bodies, walk_waiting
@@ -157,7 +157,7 @@ async def test_retry_can_be_undone_until_it_is_sent(redis: RedisClient) -> None:
     ids = [job.job_id for job in jobs]
     before = await find_shelved(redis, "jobs", "dead", ids)
     batch = await retry_shelved(redis, "jobs", "dead", ids, 5.0, every_seconds=100.0)
-    assert isinstance(batch, Batch)
+    assert isinstance(batch, RetryBatch)
     assert [job.job_id for job in await claim(redis, 3)] == [ids[0]]
 
     undone = await undo_retry_shelved(redis, "jobs", batch.batch_id)

@@ -23,7 +23,7 @@ from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import summarize
 from trio_worker.mail.composer import message_id_of
 from trio_worker.queue.counts import count_action, count_jobs
-from trio_worker.queue.dead_letters import Shelf, Waiting, cancel, find_job, retry_now, retry_shelved
+from trio_worker.queue.dead_letters import Shelf, WaitingJob, cancel, find_job, retry_now, retry_shelved
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.waiting import walk_bodies, walk_waiting
@@ -149,7 +149,7 @@ class _Choice:
     client: RedisClient
     queue_name: str
     delayed: list[ShelvedJob] = field(factory=list)
-    waiting: list[Waiting] = field(factory=list)
+    waiting: list[WaitingJob] = field(factory=list)
     others: list[str] = field(factory=list)
 
     @property
@@ -180,7 +180,7 @@ class _Choice:
                 return page
             meant = [(job_id, raw) for job_id, _, raw in page if wanted.takes(raw)]
             job_ids += [job_id for job_id, _ in meant if job_id]
-            self.waiting += [Waiting(raw, summarize(raw).email_type) for job_id, raw in meant if not job_id]
+            self.waiting += [WaitingJob(raw, summarize(raw).email_type) for job_id, raw in meant if not job_id]
         return await self.by_ids(job_ids)
 
 

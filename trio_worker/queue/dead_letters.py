@@ -39,7 +39,7 @@ _AT_ONCE = 10
 
 
 @frozen
-class Batch:
+class RetryBatch:
     """Jobs that were put back together; ``batch_id`` undoes it for a day, and is empty where it cannot be undone."""
 
     job_ids: frozenset[str]
@@ -163,7 +163,7 @@ async def drop(client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[s
 
 async def retry_shelved(
     client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str], at: float, every_seconds: float = 0.0
-) -> Batch | Unavailable:
+) -> RetryBatch | Unavailable:
     """Put jobs back with new attempts and a new age: the first due now, each further one ``every_seconds`` later.
 
     ``at`` is Redis' clock in epoch seconds. What undoing needs is kept first. On `Unavailable` some pages may have been
@@ -188,7 +188,7 @@ async def retry_shelved(
         if isinstance(answer, Unavailable):
             return answer
         back.update(job_id.decode("utf-8", "replace") for job_id in answer)
-    return Batch(frozenset(back), batch_id)
+    return RetryBatch(frozenset(back), batch_id)
 
 
 async def undo_retry_shelved(
@@ -241,7 +241,7 @@ def _cause(record: Record, lease: bytes) -> Cause:
 
 
 @frozen
-class Waiting:
+class WaitingJob:
     """A job of the producers' list, which has no id there, and the email type that it names."""
 
     body: bytes
@@ -249,7 +249,7 @@ class Waiting:
 
 
 async def cancel(
-    client: RedisClient, name: str, delayed: Sequence[ShelvedJob], waiting: Sequence[Waiting], by: str, at: float
+    client: RedisClient, name: str, delayed: Sequence[ShelvedJob], waiting: Sequence[WaitingJob], by: str, at: float
 ) -> frozenset[str] | Unavailable:
     """Put delayed jobs, and waiting ones, found by their bytes, among the dead letters; return the ids they have there.
 
