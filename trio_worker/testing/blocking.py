@@ -15,7 +15,7 @@ from redis import Redis
 from trio_worker.capture.actions import CaughtMail
 from trio_worker.queue.counts import Counts
 from trio_worker.queue.record import ShelvedJob
-from trio_worker.testing.mail_worker import WAIT_SECONDS, Job, Mails, MailWorker, NotInTimeError, open_mail_worker
+from trio_worker.testing.mail_worker import WAIT_SECONDS, Mails, MailWorker, NotInTimeError, PushedJob, open_mail_worker
 from trio_worker.trio_thread import TrioThread, open_trio_thread
 
 _T = TypeVar("_T")
@@ -72,7 +72,7 @@ class BlockingMailWorker:
         """Return a redis-py client of the queue's Redis, as a producer has one; closed with the worker."""
         return self._worker.connect()
 
-    def push(self, *jobs: Job) -> None:
+    def push(self, *jobs: PushedJob) -> None:
         """Push jobs, in order: documents (see `mail_job`), or bytes and text exactly as they are."""
         self._thread.call(self._worker.push, *jobs)
 

@@ -83,7 +83,7 @@ _JOBS_EXPLAINED = 5
 _LOOK_AGAIN_SECONDS = 0.25
 
 _T = TypeVar("_T")
-Job: TypeAlias = "Mapping[str, Any] | str | bytes"
+PushedJob: TypeAlias = "Mapping[str, Any] | str | bytes"
 
 
 class MailWorkerError(Exception):
@@ -170,7 +170,7 @@ class MailWorker:
         self._clients.append(client)
         return client
 
-    async def push(self, *jobs: Job) -> None:
+    async def push(self, *jobs: PushedJob) -> None:
         """Push jobs, in order: documents (see `mail_job`), or bytes and text exactly as they are."""
         words = [job if isinstance(job, str | bytes) else json.dumps(job) for job in jobs]
         _available(await self._client.command("RPUSH", self.queue_name, *words))
