@@ -455,6 +455,7 @@ def type_of(dice: random.Random) -> str:
 async def watch(ground: Ground) -> None:
     """Have each version show outcomes and what is said to the relay, live, at workers of the other one."""
     printed: dict[tuple[Side, str], str] = {}
+    names = {of: {each.name for each in ground.running if each.side == of} for of in ground.sides}
 
     async def hear(side: Side, *words: str) -> None:
         printed[side, words[0]] = await ground.ask(side, *words, "--for", f"{WATCH_SECONDS}s", "--json") or ""
@@ -467,15 +468,15 @@ async def watch(ground: Ground) -> None:
     async with trio.open_nursery() as pushing:
         pushing.start_soon(keep_pushing)
         async with trio.open_nursery() as hearing:
-            for side in ground.sides:
-                hearing.start_soon(hear, side, "tail")
-                hearing.start_soon(hear, side, "smtp", "trace")
+            for by, of in ground.pairs:
+                hearing.start_soon(hear, by, "tail")
+                # By name: one that was killed a moment ago would be waited for.
+                hearing.start_soon(hear, by, "smtp", "trace", *names[of])
         pushing.cancel_scope.cancel()
     for by, of in ground.pairs:
-        names = {each.name for each in ground.running if each.side == of}
         for word, what in (("tail", "outcomes heard"), ("smtp", "relay traces heard")):
             heard = {json.loads(line)["worker"] for line in printed[by, word].splitlines()}
-            ground.found.note(what, by, bool(names & heard), 1)
+            ground.found.note(what, by, bool(names[of] & heard), 1)
 
 
 async def finish(ground: Ground) -> None:
