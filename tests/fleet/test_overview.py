@@ -17,8 +17,8 @@ from trio_worker.fleet.overview import AGES_POLL_SECONDS, INFO_POLL_SECONDS, Ove
 from trio_worker.redis.client import RedisClient, Unavailable
 
 
-async def looked(lookout: OverviewPoller) -> Overview:
-    found = await lookout.look()
+async def looked(poller: OverviewPoller) -> Overview:
+    found = await poller.poll()
     assert isinstance(found, tuple)
     return found[0]
 
@@ -32,9 +32,9 @@ async def test_ages_come_with_the_look_they_belong_to(redis: RedisClient) -> Non
     """Jobs are dated by their producers; one that nothing dates, or is too large to be sent, is said to be undated."""
     jobs = [dated(300), dated(20), dated(20), dated(5), "{}", json.dumps({"data": "x" * 300_000})]
     await redis.command("RPUSH", "jobs", *jobs)
-    lookout = OverviewPoller(redis, "jobs", is_close=True)
+    poller = OverviewPoller(redis, "jobs", is_close_up=True)
 
-    bars = (await looked(lookout)).ages
+    bars = (await looked(poller)).ages
 
     assert bars is not None
     assert (bars.jobs, bars.undated) == ((0, 1, 2, 0, 1), 2)
@@ -44,7 +44,7 @@ async def test_ages_come_with_the_look_they_belong_to(redis: RedisClient) -> Non
 async def test_long_list_is_sampled_evenly_and_a_longer_one_not_at_all(redis: RedisClient) -> None:
     """Two hundred jobs from its head to its end; above 200,000 a look would hold up Redis."""
     await redis.command("RPUSH", "jobs", *([dated(100)] * 500), *([dated(5)] * 500))
-    bars = (await looked(OverviewPoller(redis, "jobs", is_close=True))).ages
+    bars = (await looked(OverviewPoller(redis, "jobs", is_close_up=True))).ages
     assert bars is not None
     assert (bars.looked_at, bars.jobs) == (200, (0, 500, 0, 0, 500))
 
@@ -66,20 +66,20 @@ async def test_large_jobs_are_not_all_fetched(redis: RedisClient) -> None:
 async def test_look_is_one_round_trip_and_asks_the_server_rarely(real_redis: RedisClient) -> None:
     """Ages every five seconds, the server every ten, between them what was seen last; always one round trip."""
     await real_redis.command("RPUSH", "jobs", dated(5))
-    lookout = OverviewPoller(real_redis, "jobs", is_close=True)
-    first = await looked(lookout)  # scripts are sent with the first one
+    poller = OverviewPoller(real_redis, "jobs", is_close_up=True)
+    first = await looked(poller)  # scripts are sent with the first one
     await real_redis.command("RPUSH", "jobs", dated(5))
 
     calls = real_redis.calls
-    second = await looked(lookout)
+    second = await looked(poller)
     assert real_redis.calls == calls + 1
     assert first.server is not None
     assert (first.server.role, first.server.policy) == ("master", "noeviction")
     assert (second.ages, second.server) == (first.ages, first.server)
 
-    lookout._sampled_at = trio.current_time() - AGES_POLL_SECONDS
-    lookout._asked_at = trio.current_time() - INFO_POLL_SECONDS
-    third = await looked(lookout)
+    poller._sampled_at = trio.current_time() - AGES_POLL_SECONDS
+    poller._asked_at = trio.current_time() - INFO_POLL_SECONDS
+    third = await looked(poller)
     assert real_redis.calls == calls + 2
     assert third.ages is not None
     assert third.ages.waiting == 2
@@ -89,7 +89,7 @@ async def test_look_is_one_round_trip_and_asks_the_server_rarely(real_redis: Red
 async def test_server_that_tells_nothing_spoils_no_look(bridge: Complaints) -> None:
     """INFO may be forbidden, as the fake does not know it: the figures of the queue are there all the same."""
     async with open_fake() as client:
-        seen = await looked(OverviewPoller(client, "jobs", is_close=True))
+        seen = await looked(OverviewPoller(client, "jobs", is_close_up=True))
 
     assert seen.server is None
     assert seen.counts.waiting == 0

@@ -33,7 +33,7 @@ def totals(at: float, sent: int, waiting: int = 100) -> QueueTotals:
 
 def fleet_of(*workers: WorkerSeen) -> Fleet:
     fleet = Fleet("jobs", "cache")
-    fleet.note_look(totals(1000, 50), SEEN, workers, now=10.0, redis_seconds=0.001)
+    fleet.note_poll(totals(1000, 50), SEEN, workers, now=10.0, redis_seconds=0.001)
     return fleet
 
 
@@ -66,7 +66,7 @@ def test_rates_are_those_of_the_queue() -> None:
     fleet = fleet_of(WorkerSeen(beat(), 1.0))
     assert fleet.snapshot(10.0, 1000.0).rates.sent == pytest.approx(9)  # one look: what the workers say
 
-    fleet.note_look(totals(1004, 450), SEEN, [], now=14.0, redis_seconds=0.001)
+    fleet.note_poll(totals(1004, 450), SEEN, [], now=14.0, redis_seconds=0.001)
 
     assert fleet.snapshot(14.0, 1004.0).rates.sent == pytest.approx(100)
 
@@ -74,12 +74,12 @@ def test_rates_are_those_of_the_queue() -> None:
 def test_rates_of_one_frame_are_of_one_span() -> None:
     """Two looks a second apart, as for a single frame, do not set the sends of that second beside older claims."""
     fleet = fleet_of(WorkerSeen(beat(), 1.0))
-    fleet.note_look(totals(1001, 50), SEEN, [WorkerSeen(beat(), 1.0)], now=11.0, redis_seconds=0.001)
+    fleet.note_poll(totals(1001, 50), SEEN, [WorkerSeen(beat(), 1.0)], now=11.0, redis_seconds=0.001)
 
     rates = fleet.snapshot(11.0, 1001.0).rates
     assert (rates.claimed, rates.sent) == (10, 9)
 
-    fleet.note_look(totals(1008, 850), SEEN, [WorkerSeen(beat(), 1.0)], now=18.0, redis_seconds=0.001)
+    fleet.note_poll(totals(1008, 850), SEEN, [WorkerSeen(beat(), 1.0)], now=18.0, redis_seconds=0.001)
     assert fleet.snapshot(18.0, 1008.0).rates.sent == pytest.approx(100)
 
 
@@ -87,7 +87,7 @@ def test_chart_holds_all_that_was_sent() -> None:
     """The columns of the chart add up to what was sent between the looks, however irregular these are."""
     fleet = Fleet("jobs", "cache")
     for at, sent in ((1000.0, 0), (1001.5, 300), (1002.0, 400), (1007.0, 900)):
-        fleet.note_look(totals(at, sent), SEEN, [], now=at, redis_seconds=0.001)
+        fleet.note_poll(totals(at, sent), SEEN, [], now=at, redis_seconds=0.001)
 
     spark = fleet.snapshot(1007.0, 1007.0).spark_sent
 
@@ -101,7 +101,7 @@ def test_growing_list_has_a_slope() -> None:
     fleet = Fleet("jobs", "cache")
     for second in range(5):
         seen = evolve(SEEN, waiting=100 + 7 * second)
-        fleet.note_look(totals(1000 + second, 0), seen, [], now=float(second), redis_seconds=0.001)
+        fleet.note_poll(totals(1000 + second, 0), seen, [], now=float(second), redis_seconds=0.001)
 
     assert fleet.snapshot(4.0, 1004.0).waiting_slope == pytest.approx(7)
 
@@ -184,7 +184,7 @@ def test_a_relay_that_no_worker_reaches_is_a_state() -> None:
 def test_claims_are_counted_as_each_worker_counts_them() -> None:
     """Retries are claims too, however few jobs come fresh from the list."""
     fleet = fleet_of(WorkerSeen(beat("a:1"), 1.0), WorkerSeen(beat("a:2"), 1.0))
-    fleet.note_look(totals(1004, 50), SEEN, [WorkerSeen(beat("a:1"), 1.0)] * 2, now=14.0, redis_seconds=0.001)
+    fleet.note_poll(totals(1004, 50), SEEN, [WorkerSeen(beat("a:1"), 1.0)] * 2, now=14.0, redis_seconds=0.001)
 
     assert fleet.snapshot(14.0, 1004.0).rates.claimed == pytest.approx(20)
 
@@ -261,6 +261,6 @@ def test_all_quiet_is_a_state() -> None:
 def test_another_server_begins_anew() -> None:
     """A clock that went back, as after a failover, gives no negative rate."""
     fleet = fleet_of(WorkerSeen(beat(), 1.0))
-    fleet.note_look(totals(900, 7), SEEN, [WorkerSeen(beat(), 1.0)], now=11.0, redis_seconds=0.001)
+    fleet.note_poll(totals(900, 7), SEEN, [WorkerSeen(beat(), 1.0)], now=11.0, redis_seconds=0.001)
 
     assert fleet.snapshot(11.0, 901.0).rates.sent == pytest.approx(9)

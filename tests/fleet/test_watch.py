@@ -29,12 +29,12 @@ async def test_outcomes_are_told_only_while_somebody_watches(any_workers: Worker
         with trio.fail_after(60):
             await any_workers.wait_until(lambda: reporter.board.ledger.settled.total() == 1)
             assert await client.command("EXISTS", KEYS.latest) == 0
-            assert await watch.look() is None
+            assert await watch.poll() is None
             while not reporter.presence._is_watched:
-                await watch.look()
+                await watch.poll()
             await any_workers.push(job_bytes(2))
             while not watch.fleet.snapshot(0, 0).latest:
-                await watch.look()
+                await watch.poll()
         reporter.worker.drain("test")
 
     (line,) = watch.fleet.snapshot(0, 0).latest
@@ -46,7 +46,7 @@ async def test_watcher_knows_when_a_pause_ends(redis: RedisClient) -> None:
     """As whoever asks for the status does."""
     await pause_queue(redis, "jobs", "relay maintenance", "ana", 600.0)
     watch = Watch(redis, "jobs", "cache")
-    await watch.look()
+    await watch.poll()
 
     queue = watch.snapshot().queue
     assert queue is not None
@@ -60,9 +60,9 @@ async def test_watch_passes_over_what_was_told_before(redis: RedisClient) -> Non
     await redis.run_script("tell", KEYS, 1000, *("exchange", write_trace(told)) * 600)
 
     assert await watch.pass_over() is None
-    await watch.look()
+    await watch.poll()
     before = list(watch.exchanges)
     await redis.run_script("tell", KEYS, 1000, "exchange", write_trace(told))
-    await watch.look()
+    await watch.poll()
 
     assert (before, watch.exchanges) == ([], [told])

@@ -45,7 +45,7 @@ def seen(
     fleet = Fleet("jobs", "cache")
     queue = QueueSeen(waiting, 0, 0, 0, 0, oldest_seconds=30.0, paused=paused)
     workers = [WorkerSeen(each, 1.0) for each in beats]
-    fleet.note_look(QueueTotals(1000.0, 0, 0, 0, 0, waiting), queue, workers, 10.0, 0.001)
+    fleet.note_poll(QueueTotals(1000.0, 0, 0, 0, 0, waiting), queue, workers, 10.0, 0.001)
     found = fleet.snapshot(10.0, 1000.0)
     return evolve(found, rates=Rates(claimed=sent, sent=sent), waiting_slope=slope)
 

@@ -343,7 +343,7 @@ def test_settings_and_limits_are_shown() -> None:
 def test_what_the_queue_counts_is_shown_as_it_stands() -> None:
     """It holds whoever ran when: it does not begin anew with this worker, and is absent until the queue was seen."""
     totals = {"dead_retried": 40, "act_dead_retry": 2, "drains_0": 3, "drains_8": 1, "drain_ms": 125_500}
-    queue = QueueSeen(0, 0, 0, 0, 0, look_seconds=0.002, operator_counts=read_operator_counts(totals))
+    queue = QueueSeen(0, 0, 0, 0, 0, poll_seconds=0.002, operator_counts=read_operator_counts(totals))
     found = scraped(Metrics(lambda: evolve(busy(), queue=queue)))
 
     assert found["dead_letters_removed_total{reason=retried}"] == 40

@@ -340,7 +340,7 @@ async def test_a_login_refused_beside_working_connections_is_told_and_a_mended_o
                 await workers.push(*(job_bytes(number) for number in range(300)))
                 while watch.snapshot().suspended is None:
                     await trio.sleep(0.1)
-                    assert await watch.look() is None
+                    assert await watch.poll() is None
                 tried = catcher.logins_tried
                 reporter.worker.use_login("u", "old")  # what was refused is not tried again
 

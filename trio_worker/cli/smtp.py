@@ -159,7 +159,7 @@ async def trace_relay(
     async with open_queue(settings) as client:
         watch = Watch(client, settings.queue.name, redis_name(settings.redis.url))
         # Before the order: a worker traces only while there is a watcher, and lines of an older trace are skipped.
-        failed = await watch.pass_over() or await watch.look()
+        failed = await watch.pass_over() or await watch.poll()
         if failed:
             return report_unavailable(failed, settings)
         wanted = await choose_workers(client, settings, names, every=not names)
@@ -187,7 +187,7 @@ async def _follow(watch: Watch, order: Trace, names: Sequence[str], *, as_json: 
     """Print the lines of the trace as they come; after a failure of Redis the order is sent again."""
     is_away = False
     while True:
-        failed = await watch.look()
+        failed = await watch.poll()
         if bool(failed) is not is_away:
             is_away = bool(failed)
             complain(f"Redis: {failed.reason}; retrying" if failed else "Redis answers again")

@@ -63,13 +63,13 @@ async def stats(
 
 async def _print_live(client: RedisClient, settings: Settings, interval: float, lines: int, *, as_json: bool) -> int:
     watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), wants_outcomes=False)
-    answer_or_exit(await watch.look(), settings)
+    answer_or_exit(await watch.poll(), settings)
     documents: list[dict[str, Any]] = []
     printed = 0
     while not lines or printed < lines:
         before = watch.last
         await trio.sleep(interval)
-        answer_or_exit(await watch.look(), settings)
+        answer_or_exit(await watch.poll(), settings)
         snapshot = watch.snapshot()
         if as_json:
             documents.append(document_of(snapshot))

@@ -45,7 +45,7 @@ async def status(
     name = redis_name(settings.redis.url)
     async with open_queue(settings) as client:
         watch = Watch(client, settings.queue.name, name, wants_outcomes=False)
-        failed = await watch.look()
+        failed = await watch.poll()
     if failed or watch.last is None:
         return OK if failed is None else report_unavailable(failed, settings)
     counts, snapshot = watch.last.counts, watch.snapshot()

@@ -39,7 +39,7 @@ async def tail(
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
         watch = Watch(client, settings.queue.name, redis_name(settings.redis.url))
-        answer_or_exit(await watch.look(), settings)
+        answer_or_exit(await watch.poll(), settings)
         # Redis still has the outcomes that earlier watchers asked for: they are not new.
         since = time.time() - WATCH_SECONDS
         is_away = False
@@ -49,7 +49,7 @@ async def tail(
                     if line.at >= since and _is_wanted(line, email_type, errors=errors):
                         print(json.dumps(_document(line), ensure_ascii=False) if as_json else _text(line), flush=True)
                 await trio.sleep(_POLL_SECONDS)
-                failed = await watch.look()
+                failed = await watch.poll()
                 if bool(failed) is not is_away:
                     is_away = bool(failed)
                     complain(f"Redis: {failed.reason}; retrying" if failed else "Redis answers again")

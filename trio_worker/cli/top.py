@@ -54,7 +54,7 @@ async def top(
     """Show the queue and all its workers, live. Changes nothing, unless --write is given."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
-        watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), looks_closely=True)
+        watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), polls_closely=True)
         only_ascii = only_ascii or is_ascii_only(sys.stdout, os.environ)
         if once or as_json or svg is not None or not is_live(sys.stdout, os.environ):
             return await _show_once(watch, settings, svg, only_ascii=only_ascii, as_json=as_json)
@@ -63,9 +63,9 @@ async def top(
 
 
 async def _show_once(watch: Watch, settings: Settings, svg: Path | None, *, only_ascii: bool, as_json: bool) -> int:
-    answer_or_exit(await watch.look(), settings)
+    answer_or_exit(await watch.poll(), settings)
     await trio.sleep(_RATE_SECONDS)
-    await watch.look()
+    await watch.poll()
     snapshot = watch.snapshot()
     if as_json:
         print_json(Document.SNAPSHOT, document_of(snapshot))
@@ -118,6 +118,6 @@ async def _show_live(watch: Watch, client: RedisClient, interval: float, *, only
                 View(may=may, every_seconds=interval),
                 ascii_only=only_ascii,
             )
-            await watch.look()
-            nursery.start_soon(watch.keep_looking, interval)
+            await watch.poll()
+            nursery.start_soon(watch.keep_polling, interval)
             await dashboard.run()

@@ -27,7 +27,7 @@ async def why(*, queue: QueueName = None, config: ConfigFile = None, as_json: As
         for number in range(LOOKS):
             if number:
                 await trio.sleep(_POLL_SECONDS)
-            answer_or_exit(await watch.look(), settings)
+            answer_or_exit(await watch.poll(), settings)
     finding = find_bottleneck(watch.snapshot())
     if as_json:
         print_json(Document.BOTTLENECK, asdict(finding))

@@ -83,7 +83,7 @@ def overview_of(answers: Sequence[RedisAnswer], minutes: int) -> Overview:
     )
 
 
-def queue_seen(overview: Overview, look_seconds: float) -> QueueSeen:
+def queue_seen(overview: Overview, poll_seconds: float) -> QueueSeen:
     """Return what a look that took so long tells of the queue."""
     counts = overview.counts
     return QueueSeen(
@@ -98,7 +98,7 @@ def queue_seen(overview: Overview, look_seconds: float) -> QueueSeen:
         paused=counts.paused,
         pause_seconds_left=counts.pause_seconds_left,
         next_due_seconds=None if counts.next_due_at is None else counts.next_due_at - counts.at,
-        look_seconds=look_seconds,
+        poll_seconds=poll_seconds,
         operator_counts=counts.operator_counts,
         ages=overview.ages,
         server=overview.server,
@@ -123,23 +123,23 @@ def _oldest(counts: Counts, head: bytes, marks: Sequence[PushMark]) -> tuple[flo
 
 @define(eq=False)
 class OverviewPoller:
-    """One who looks at a queue; ``is_close`` also samples ages and asks the server how it is."""
+    """One who looks at a queue; ``is_close_up`` also samples ages and asks the server how it is."""
 
     client: RedisClient
     queue_name: str
-    is_close: bool = False
+    is_close_up: bool = False
     _ages: AgeBars | None = None
     _server: ServerState | None = None
     _sampled_at: float = -inf
     _asked_at: float = -inf
 
-    async def look(
+    async def poll(
         self, minutes: int = HOUR_MINUTES, commands: Sequence[Sequence[bytes | str | float]] = ()
     ) -> tuple[Overview, list[RedisAnswer]] | Unavailable:
         """Look once; also return what ``commands``, run with it, answered."""
         now = trio.current_time()
-        samples = self.is_close and now - self._sampled_at >= AGES_POLL_SECONDS
-        asks = self.is_close and now - self._asked_at >= INFO_POLL_SECONDS
+        samples = self.is_close_up and now - self._sampled_at >= AGES_POLL_SECONDS
+        asks = self.is_close_up and now - self._asked_at >= INFO_POLL_SECONDS
         calls = list(overview_calls(minutes))
         if samples:
             # Not the last one: that names the call in the metrics.

@@ -180,7 +180,7 @@ class Reporter:
     async def _poll(self) -> None:
         """Count the queue and read all heartbeats; a poll that fails is the claiming task's to tell."""
         began = trio.current_time()
-        looked = await self._poller.look()
+        looked = await self._poller.poll()
         if isinstance(looked, Unavailable):
             return
         overview, _ = looked

@@ -46,26 +46,26 @@ class Fleet:
 
     queue_name: str
     redis_name: str
-    _looks: deque[tuple[QueueTotals, QueueSeen]] = field(factory=deque)
+    _polls: deque[tuple[QueueTotals, QueueSeen]] = field(factory=deque)
     _workers: tuple[WorkerSeen, ...] = ()
     _latest: deque[FeedOutcome] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
-    _looked_at: float | None = None
+    _polled_at: float | None = None
     _failing: tuple[float, str] | None = None
     _recoveries: int = 0
     _redis_seconds: float | None = None
 
-    def note_look(
+    def note_poll(
         self, totals: QueueTotals, seen: QueueSeen, workers: Iterable[WorkerSeen], now: float, redis_seconds: float
     ) -> None:
         """Add a look that took ``redis_seconds``; ``now`` is a local clock that never goes back."""
-        if self._looks and totals.at <= self._looks[-1][0].at:
-            self._looks.clear()  # Redis' clock went back, or another server answers
-        self._looks.append((totals, seen))
-        while totals.at - self._looks[0][0].at > SPARK_SECONDS:
-            self._looks.popleft()
+        if self._polls and totals.at <= self._polls[-1][0].at:
+            self._polls.clear()  # Redis' clock went back, or another server answers
+        self._polls.append((totals, seen))
+        while totals.at - self._polls[0][0].at > SPARK_SECONDS:
+            self._polls.popleft()
         self._workers = tuple(sorted(workers, key=lambda worker: worker.beat.worker))
         self._recoveries += self._failing is not None
-        self._looked_at, self._failing, self._redis_seconds = now, None, redis_seconds
+        self._polled_at, self._failing, self._redis_seconds = now, None, redis_seconds
 
     def note_failure(self, what: str, now: float) -> None:
         """Note that a look failed; the figures stay as they were, and say how old they are."""
@@ -78,7 +78,7 @@ class Fleet:
 
     def snapshot(self, now: float, wall: float) -> Snapshot:
         """Return the figures at ``now``; ``wall`` is the time of day in epoch seconds."""
-        age = 0.0 if self._looked_at is None else now - self._looked_at
+        age = 0.0 if self._polled_at is None else now - self._polled_at
         workers = tuple(evolve(worker, seen_seconds=worker.seen_seconds + age) for worker in self._workers)
         beats = [worker.beat for worker in workers if not worker.is_lost]
         phase, why = _phase_of(beats)
@@ -91,8 +91,8 @@ class Fleet:
             queue_name=self.queue_name,
             redis_name=self.redis_name,
             relay_name="",
-            queue=self._looks[-1][1] if self._looks else None,
-            queue_seen_seconds=None if self._looked_at is None else age,
+            queue=self._polls[-1][1] if self._polls else None,
+            queue_seen_seconds=None if self._polled_at is None else age,
             ledger=ledger,
             in_hand=sum(beat.in_hand for beat in beats),
             at_work=sum(beat.at_work for beat in beats),
@@ -133,8 +133,8 @@ class Fleet:
         moment between two looks, beside claims of the last ten seconds, would look as if the two did not agree.
         """
         claimed = sum(beat.rates.claimed for beat in beats)
-        last = self._looks[-1][0] if self._looks else None
-        first = next((totals for totals, _ in self._looks if last and last.at - totals.at <= RATE_SECONDS), last)
+        last = self._polls[-1][0] if self._polls else None
+        first = next((totals for totals, _ in self._polls if last and last.at - totals.at <= RATE_SECONDS), last)
         seconds = 0.0 if last is None or first is None else last.at - first.at
         if last is None or first is None or not seconds or (beats and seconds < RATE_SECONDS / 2):
             return Rates(
@@ -151,16 +151,16 @@ class Fleet:
         )
 
     def _slope(self) -> float | None:
-        if not self._looks:
+        if not self._polls:
             return None
-        last = self._looks[-1][0].at
-        points = [(totals.at - last, seen.waiting) for totals, seen in self._looks if last - totals.at <= SLOPE_SECONDS]
+        last = self._polls[-1][0].at
+        points = [(totals.at - last, seen.waiting) for totals, seen in self._polls if last - totals.at <= SLOPE_SECONDS]
         return heading(points)
 
     def _spark(self) -> tuple[int, ...]:
         """Return what was sent in each second, oldest first; what came between two looks is spread evenly."""
         sent = [0.0] * SPARK_SECONDS
-        looks = [totals for totals, _ in self._looks]
+        looks = [totals for totals, _ in self._polls]
         for before, after in pairwise(looks):
             span = after.at - before.at
             for ago in range(int(looks[-1].at - after.at), min(SPARK_SECONDS, int(looks[-1].at - before.at) + 1)):

@@ -32,7 +32,7 @@ class Watch:
     queue_name: str
     redis_name: str
     wants_outcomes: bool = True
-    looks_closely: bool = False
+    polls_closely: bool = False
     fleet: Fleet = field(init=False)
     last: Overview | None = None
     outcomes: list[FeedOutcome] = field(factory=list)  # what the last look brought, oldest first
@@ -42,7 +42,7 @@ class Watch:
 
     def __attrs_post_init__(self) -> None:
         self.fleet = Fleet(self.queue_name, self.redis_name)
-        self._poller = OverviewPoller(self.client, self.queue_name, self.looks_closely)
+        self._poller = OverviewPoller(self.client, self.queue_name, self.polls_closely)
 
     def snapshot(self) -> Snapshot:
         """Return the figures of all workers now."""
@@ -57,7 +57,7 @@ class Watch:
             self._after = entry_id.decode()
         return None
 
-    async def look(self, minutes: int = HOUR_MINUTES) -> Unavailable | None:
+    async def poll(self, minutes: int = HOUR_MINUTES) -> Unavailable | None:
         """Look once; a look that fails is noted, and returned."""
         keys = keys_of(self.queue_name)
         commands = [
@@ -66,7 +66,7 @@ class Watch:
         ]
         began = trio.current_time()
         wanted = commands if self.wants_outcomes else []
-        looked = await self._poller.look(minutes, wanted)
+        looked = await self._poller.poll(minutes, wanted)
         now = trio.current_time()
         self.outcomes, self.exchanges = [], []
         if isinstance(looked, Unavailable):
@@ -78,14 +78,14 @@ class Watch:
             self._take_news(answers[-1])
         counts = seen.counts
         totals = QueueTotals(counts.at, counts.popped, counts.sent, counts.delays, counts.deaths, counts.waiting)
-        self.fleet.note_look(totals, queue_seen(seen, now - began), seen.workers, now, now - began)
+        self.fleet.note_poll(totals, queue_seen(seen, now - began), seen.workers, now, now - began)
         return None
 
-    async def keep_looking(self, every_seconds: float) -> None:
+    async def keep_polling(self, every_seconds: float) -> None:
         """Look for ever; more rarely where a round trip to Redis is long."""
         while True:
             began = trio.current_time()
-            await self.look()
+            await self.poll()
             took = trio.current_time() - began
             await trio.sleep(max(every_seconds, 10 * took) - took)
 

@@ -320,7 +320,7 @@ class Metrics:
         self._present("redis_round_trip_seconds", snapshot.vitals.redis_seconds)
         self._present("last_claimed_timestamp_seconds", self._claimed_at)
         self._present("last_sent_timestamp_seconds", self._sent_at)
-        self._present("redis_inspect_seconds", None if queue is None else queue.look_seconds)
+        self._present("redis_inspect_seconds", None if queue is None else queue.poll_seconds)
         child["tasks",].set(trio.lowlevel.current_statistics().tasks_living if trio.lowlevel.in_trio_run() else 0)
         self._catch_up(("log_lines_dropped_total",), self.lost_lines())
         for level, lines in self.told_lines().items():

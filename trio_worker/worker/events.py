@@ -147,7 +147,7 @@ class QueueSeen:
     paused: str = ""
     pause_seconds_left: float | None = None  # None for a pause without an end
     next_due_seconds: float | None = None  # until the first delayed job is due, below 0 when it is
-    look_seconds: float | None = None  # that the look took
+    poll_seconds: float | None = None  # that the look took
     operator_counts: OperatorCounts = field(factory=OperatorCounts)
     ages: AgeBars | None = None
     server: ServerState | None = None
