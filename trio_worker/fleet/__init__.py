@@ -1,1 +1,1 @@
-"""What workers tell and hear through Redis, and how anybody looks at all of them."""
+"""Workers' heartbeats, orders and outcomes in Redis, and the figures of all workers together."""

@@ -1,4 +1,4 @@
-"""Trio. Orders to workers: what one can want of them from elsewhere, how it travels, and the answers."""
+"""Trio. Orders to workers (quiet, resume, drain, tasks, log level, trace), their one-line form in Redis, their answers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.redis.client import RedisClient, Unavailable
 
-# A trace, and another log level, end by themselves: whoever asked may be cut off.
+# A trace and a changed log level end by themselves: the operator who asked may be cut off.
 MAX_SECONDS = 86_400.0
 
 
 @frozen
 class Quiet:
-    """Claim nothing more, finish what is in hand, and stay."""
+    """Claim nothing more, finish the jobs in flight, and stay."""
 
 
 @frozen
@@ -29,7 +29,7 @@ class Resume:
 
 @frozen
 class Drain:
-    """Finish what is in hand, and end."""
+    """Claim nothing more, finish the jobs in flight, and end."""
 
 
 @frozen
@@ -39,7 +39,7 @@ class ShowTasks:
 
 @frozen
 class SetLogLevel:
-    """Log from this level on, for so long."""
+    """Log from this level on, for ``seconds``."""
 
     level: str
     seconds: float
@@ -47,7 +47,7 @@ class SetLogLevel:
 
 @frozen
 class Trace:
-    """Tell what is said on each connection for so long, to whoever watches; a worker stops when nobody does."""
+    """Publish what is said on each connection for ``seconds``; a worker stops early when no watcher is left."""
 
     seconds: float
 
@@ -57,7 +57,7 @@ Order: TypeAlias = Quiet | Resume | Drain | ShowTasks | SetLogLevel | Trace
 
 @frozen
 class OrderMessage:
-    """An order on its way; whoever gave it finds what came of it under ``answer_id``."""
+    """An order on its way; its sender finds the result under ``answer_id``."""
 
     order: Order
     answer_id: str
@@ -71,7 +71,7 @@ def write_order_message(letter: OrderMessage) -> str:
 def read_order_messages(wire: bytes) -> list[OrderMessage]:
     """Read the orders of a worker, one a line, in the order in which they were given.
 
-    What another version wants, and this one does not know, is left out: nobody will answer it.
+    An order that only another version knows is left out: it is never answered.
     """
     lines = wire.decode("ascii", "replace").splitlines()
     return [letter for line in lines if (letter := _order_message(line)) is not None]
@@ -117,7 +117,7 @@ def _is_time(word: str) -> bool:
     return word.isascii() and word.isdigit() and len(word) <= 5 and float(word) <= MAX_SECONDS
 
 
-# Looking changes nothing, so it is not counted.
+# Reading changes nothing, so it is not counted.
 _ACTS: Mapping[type[Order], OperatorAction] = {
     Quiet: OperatorAction.WORKER_QUIET,
     Resume: OperatorAction.WORKER_RESUME,
@@ -128,7 +128,7 @@ _ACTS: Mapping[type[Order], OperatorAction] = {
 
 @frozen
 class OrderSent:
-    """An order that was given: to which of the workers, and under which id they answer."""
+    """An order that was sent: to which of the workers, and under which id they answer."""
 
     worker_names: frozenset[str]
     answer_id: str
@@ -137,7 +137,7 @@ class OrderSent:
 async def give_order(
     client: RedisClient, queue_name: str, order: Order, worker_names: Sequence[str]
 ) -> OrderSent | Unavailable:
-    """Tell workers what is wanted of them; those that are not known are left out of what is returned."""
+    """Send an order to workers; unknown ones are left out of what is returned."""
     letter = OrderMessage(order, secrets.token_hex(4))
     answer = await client.run_script("order", keys_of(queue_name), write_order_message(letter), *worker_names)
     if isinstance(answer, Unavailable):

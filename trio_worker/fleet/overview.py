@@ -1,4 +1,6 @@
-"""Trio. One look at everything that workers tell: the queue, the workers, the minutes of the past day.
+"""Trio. Polls a queue: its counts, all heartbeats, the minutes of the past day.
+
+Counts are read at each poll, ages sampled every 5 s, the server's INFO read every 10 s.
 
 All of it is one round trip whatever the queue holds, and constant work for Redis; no key is ever searched for.
 """
@@ -21,7 +23,7 @@ from trio_worker.redis.server import ServerState, info_fields, read_server_state
 from trio_worker.telemetry.heartbeat import WorkerSeen, read_heartbeat
 from trio_worker.worker.events import QueueSeen
 
-# Enough for the last hour and the one before its first minute; the default of a look.
+# Enough for the last hour and the minute before it; the default of a poll.
 HOUR_MINUTES = 61
 DAY_MINUTES = 1440
 # A head that is longer is not worth its way every second: its age is estimated then.
@@ -34,7 +36,7 @@ MAX_SAMPLED_BYTES = 262_144
 
 @frozen
 class Overview:
-    """One consistent look; ``unreadable`` counts heartbeats that another version wrote and we cannot read.
+    """One consistent poll; ``unreadable`` counts heartbeats of other versions that this one cannot read.
 
     ``oldest_seconds`` is the age of the head of the list, None for an empty list or one that nothing dates;
     ``is_estimate`` unless its producer dated it.
@@ -47,12 +49,12 @@ class Overview:
     is_estimate: bool
     unreadable: int
     marks: tuple[PushMark, ...] = ()  # by which a place in the list is dated, oldest first
-    ages: AgeBars | None = None  # only where somebody looks closely, and some seconds old
+    ages: AgeBars | None = None  # only from a close poll; some seconds old
     server: ServerState | None = None  # the same
 
 
 async def read_overview(client: RedisClient, name: str, minutes: int = HOUR_MINUTES) -> Overview | Unavailable:
-    """Look at the queue and its workers; writes nothing."""
+    """Read the queue and its workers; writes nothing."""
     answers = await client.run_scripts(keys_of(name), overview_calls(minutes))
     return answers if isinstance(answers, Unavailable) else overview_of(answers, minutes)
 
@@ -123,7 +125,7 @@ def _oldest(counts: Counts, head: bytes, marks: Sequence[PushMark]) -> tuple[flo
 
 @define(eq=False)
 class OverviewPoller:
-    """One who looks at a queue; ``is_close_up`` also samples ages and asks the server how it is."""
+    """Polls one queue; ``is_close_up`` also samples ages and reads the server's INFO."""
 
     client: RedisClient
     queue_name: str
@@ -136,7 +138,7 @@ class OverviewPoller:
     async def poll(
         self, minutes: int = HOUR_MINUTES, commands: Sequence[Sequence[bytes | str | float]] = ()
     ) -> tuple[Overview, list[RedisAnswer]] | Unavailable:
-        """Look once; also return what ``commands``, run with it, answered."""
+        """Poll once; also return the answers to ``commands``, which run in the same round trip."""
         now = trio.current_time()
         samples = self.is_close_up and now - self._sampled_at >= AGES_POLL_SECONDS
         asks = self.is_close_up and now - self._asked_at >= INFO_POLL_SECONDS
@@ -154,7 +156,7 @@ class OverviewPoller:
             self._ages, self._sampled_at = _bars(ages[0], overview), now
         if asks:
             info, self._asked_at = rest.pop(), now
-            # A hosted server may keep it to itself.
+            # A hosted server may refuse it.
             self._server = None if info is None else read_server_state(info_fields(info))
         return evolve(overview, ages=self._ages, server=self._server), rest
 

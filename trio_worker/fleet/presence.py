@@ -1,6 +1,6 @@
-"""Trio. A worker among others: it tells how it is, hears what is wanted of it, and tells outcomes while somebody looks.
+"""Trio. Sends a worker's heartbeat, receives its orders, and publishes outcomes while there is a watcher.
 
-None of it is needed to send mail: whatever fails here is left out, and tried again with the next heartbeat.
+None of it is needed to send mail: a call that fails here is left out, and repeated with the next heartbeat.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from trio_worker.telemetry.feed import FeedOutcome, FeedTrace, write_outcome, wr
 from trio_worker.telemetry.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
 from trio_worker.worker.events import Event, Settled
 
-# A worker that was silent for so long is forgotten; it has been shown as lost until then.
+# A worker without a heartbeat for this long is taken off the list; until then it is shown as lost.
 FORGET_SECONDS = 60.0
-# Outcomes travel together, and at most so many: a person reads no more, and the rest is only counted.
+# Outcomes travel together, 50 at the most: a person reads no more, and the others are only counted.
 TELL_SECONDS = 0.25
 TOLD_AT_ONCE = 50
-# Of exchanges the first ones travel: of a conversation the order must be seen, and of ten thousand a sample.
+# Of trace lines the first 200 travel: their order must be seen, and of ten thousand a sample is enough.
 EXCHANGES_AT_ONCE = 200
-# So many are kept for those who look; XADD's MAXLEN.
+# Entries of the feed that are kept; XADD's MAXLEN.
 LATEST_KEPT = 1000
 # Longer answers are cut: a tree of tasks is a few kilobytes.
 ANSWER_CHARS = 64_000
@@ -50,7 +50,7 @@ def new_worker_name() -> str:
 
 @define(eq=False)
 class Presence:
-    """What one worker tells and hears; `run` it beside the worker, and `leave` when it stops."""
+    """The heartbeat agent of one worker; `run` it while the worker runs, and `leave` at the end."""
 
     client: RedisClient
     queue_name: str
@@ -69,11 +69,11 @@ class Presence:
 
     @property
     def is_watched(self) -> bool:
-        """Whether somebody looks, as of the last heartbeat."""
+        """Whether there was a watcher at the last heartbeat."""
         return self._is_watched
 
     def note(self, event: Event) -> None:
-        """Keep an outcome for those who look; costs nothing while nobody does."""
+        """Keep an outcome for watchers; costs nothing while there are none."""
         if self._is_watched and isinstance(event, Settled):
             now = time.time()
             self._outcomes += [FeedOutcome(now, job, self.worker_name) for job in event.jobs[-TOLD_AT_ONCE:]]
@@ -86,12 +86,12 @@ class Presence:
             self._has_news.set()
 
     async def run(self) -> Never:
-        """Tell and hear for ever; ends only by cancellation."""
+        """Send heartbeats and outcomes, and carry out orders, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.meter.watch_loop)
             nursery.start_soon(self._tell_news)
             while True:
-                # Who gave an order sees from the next heartbeat that it was obeyed, and does not wait for it.
+                # The sender of an order sees from the next heartbeat that it was carried out: it follows at once.
                 if not await self._beat():
                     await trio.sleep(BEAT_SECONDS)
         raise AssertionError("a nursery of endless tasks ended")
@@ -106,7 +106,7 @@ class Presence:
             await self.client.run_script("beat", keys_of(self.queue_name), *words)
 
     async def _beat(self) -> bool:
-        """Tell how the worker is, and obey what is wanted of it; return whether anything was."""
+        """Send a heartbeat and carry out the orders that it brings back; return whether there were any."""
         async with self._beating:
             return False if self._has_left else await self._exchange_with_redis()
 

@@ -1,7 +1,7 @@
-"""Pure. The figures of all workers at one moment, from what they tell: the same snapshot that one worker has of itself.
+"""Pure. The figures of all workers at one moment, from their heartbeats: a snapshot like that of one worker.
 
-Counts of jobs and rates are the queue's own, so they hold whoever sent; times, causes and what is in hand are the sums
-of what the workers said last.
+Counts of jobs and rates are the queue's own, so they hold whichever worker sent; times, causes and jobs in flight are
+the sums of the last heartbeats.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trio_worker.worker.events import Disposition, Phase, QueueSeen
 
 @frozen
 class QueueTotals:
-    """What a look at the queue counted; ``at`` in epoch seconds, totals since the queue began."""
+    """What a poll counted; ``at`` in epoch seconds, totals since the queue began."""
 
     at: float
     popped: int
@@ -42,7 +42,7 @@ class QueueTotals:
 
 @define
 class Fleet:
-    """Looks at the queue and its workers come in, snapshots of all of them go out."""
+    """Polls of the queue and its workers come in, snapshots of all workers go out."""
 
     queue_name: str
     redis_name: str
@@ -57,7 +57,7 @@ class Fleet:
     def note_poll(
         self, totals: QueueTotals, seen: QueueSeen, workers: Iterable[WorkerSeen], now: float, redis_seconds: float
     ) -> None:
-        """Add a look that took ``redis_seconds``; ``now`` is a local clock that never goes back."""
+        """Add a poll that took ``redis_seconds``; ``now`` is a local clock that never goes back."""
         if self._polls and totals.at <= self._polls[-1][0].at:
             self._polls.clear()  # Redis' clock went back, or another server answers
         self._polls.append((totals, seen))
@@ -68,7 +68,7 @@ class Fleet:
         self._polled_at, self._failing, self._redis_seconds = now, None, redis_seconds
 
     def note_failure(self, what: str, now: float) -> None:
-        """Note that a look failed; the figures stay as they were, and say how old they are."""
+        """Note that a poll failed; the figures stay as they were, and say how old they are."""
         since = now if self._failing is None else self._failing[0]
         self._failing = (since, what)
 
@@ -130,7 +130,7 @@ class Fleet:
         """Return the rates of the queue's totals; before these were seen for long, the sum of what the workers say.
 
         Claims are always what the workers say: the queue counts those of fresh jobs alone. What was sent within the
-        moment between two looks, beside claims of the last ten seconds, would look as if the two did not agree.
+        moment between two polls, beside claims of the last ten seconds, would seem to disagree with them.
         """
         claimed = sum(beat.rates.claimed for beat in beats)
         last = self._polls[-1][0] if self._polls else None
@@ -158,7 +158,7 @@ class Fleet:
         return heading(points)
 
     def _spark(self) -> tuple[int, ...]:
-        """Return what was sent in each second, oldest first; what came between two looks is spread evenly."""
+        """Return the mails sent in each second, oldest first; those between two polls are spread evenly."""
         sent = [0.0] * SPARK_SECONDS
         looks = [totals for totals, _ in self._polls]
         for before, after in pairwise(looks):

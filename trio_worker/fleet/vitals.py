@@ -1,4 +1,4 @@
-"""Trio. How this process is: its processor time, its memory, and how late its loop wakes."""
+"""Trio. Measures this process: processor time, memory, and how late its event loop wakes (lag)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STATM = Path("/proc/self/statm")
 
 @define(eq=False)
 class VitalsMeter:
-    """Measures the process it is in; `watch_loop` runs beside whatever is measured, and tells each lag (seconds)."""
+    """Measures its own process; `watch_loop` runs in its event loop and calls ``tell_lag`` with each lag (seconds)."""
 
     tell_lag: Callable[[float], object] = lambda _: None
     _lags: deque[float] = field(factory=lambda: deque(maxlen=_LAGS_KEPT))
@@ -31,7 +31,7 @@ class VitalsMeter:
     _at: float = field(factory=time.monotonic)
 
     async def watch_loop(self) -> Never:
-        """Measure for ever how late the loop wakes a task whose time has come."""
+        """Measure until cancelled how late the loop wakes a task that is due."""
         while True:
             wake_at = trio.current_time() + LAG_EVERY_SECONDS
             await trio.sleep_until(wake_at)

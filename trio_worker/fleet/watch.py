@@ -1,7 +1,7 @@
-"""Trio. Watching all workers of a queue from anywhere: looks become snapshots, and outcomes come as they happen.
+"""Trio. Watches all workers of a queue through Redis: polls become snapshots, and outcomes come as they happen.
 
-A look is one round trip. While somebody watches, the workers tell their outcomes; they stop ten seconds after the last
-look. A Redis that does not answer is asked again, and the figures say how old they are.
+A poll is one round trip. While there is a watcher, the workers publish their outcomes; they stop ten seconds after the
+last poll. A Redis that does not answer is asked again, and the figures say how old they are.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.telemetry.feed import FeedOutcome, FeedTrace, read_outcome, read_trace
 from trio_worker.telemetry.snapshot import Snapshot
 
-# Workers hear with their next heartbeat that somebody watches, and tell for so long after the last look.
+# Workers see with their next heartbeat that there is a watcher, and publish for 10 s after its last poll.
 WATCH_SECONDS = 10.0
-# Outcomes read in one look; more happen only where nobody could read them.
+# Outcomes read in one poll; more come only faster than a person reads.
 MAX_OUTCOMES = 500
 
 
 @define(eq=False)
 class Watch:
-    """What one watcher has seen of a queue; ``last`` is the last good look."""
+    """What one watcher has seen of a queue; ``last`` is the last poll that succeeded."""
 
     client: RedisClient
     queue_name: str
@@ -35,7 +35,7 @@ class Watch:
     polls_closely: bool = False
     fleet: Fleet = field(init=False)
     last: Overview | None = None
-    outcomes: list[FeedOutcome] = field(factory=list)  # what the last look brought, oldest first
+    outcomes: list[FeedOutcome] = field(factory=list)  # of the last poll, oldest first
     exchanges: list[FeedTrace] = field(factory=list)  # the same, of connections that are traced
     _after: str = ""
     _poller: OverviewPoller = field(init=False)
@@ -49,7 +49,7 @@ class Watch:
         return self.fleet.snapshot(trio.current_time(), time.time())
 
     async def pass_over(self) -> Unavailable | None:
-        """Leave out what was told before now."""
+        """Leave out what was published before now."""
         newest = await self.client.command("XREVRANGE", keys_of(self.queue_name).latest, "+", "-", "COUNT", 1)
         if isinstance(newest, Unavailable):
             return newest
@@ -58,7 +58,7 @@ class Watch:
         return None
 
     async def poll(self, minutes: int = HOUR_MINUTES) -> Unavailable | None:
-        """Look once; a look that fails is noted, and returned."""
+        """Poll once; a failure is noted, and returned."""
         keys = keys_of(self.queue_name)
         commands = [
             ("SET", keys.watch, "1", "PX", round(WATCH_SECONDS * 1000)),
@@ -82,7 +82,7 @@ class Watch:
         return None
 
     async def keep_polling(self, every_seconds: float) -> None:
-        """Look for ever; more rarely where a round trip to Redis is long."""
+        """Poll until cancelled; more rarely where a round trip to Redis is long."""
         while True:
             began = trio.current_time()
             await self.poll()

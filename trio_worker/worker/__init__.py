@@ -1,1 +1,1 @@
-"""Takes jobs, has their mails go, decides and settles; stops in order."""
+"""Claims jobs, sends their mails, decides what becomes of each, settles it, and stops in order."""

@@ -1,4 +1,4 @@
-"""Pure. One mail tried at the relay: how that went, and what it took; names no recipient."""
+"""Pure. Statistics of one delivery attempt for metrics and events: result, times, recipients counted, none named."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from trio_worker.worker.verdict import is_for_good
 
 
 class AttemptResult(StrEnum):
-    """How a try went: the denominator of every ratio of failures is their sum."""
+    """The result of an attempt; the sum of all results is the denominator of every failure ratio."""
 
     OK = "ok"
-    TRANSIENT = "transient"  # 4xx for everybody
-    PERMANENT = "permanent"  # 5xx for everybody
+    TRANSIENT = "transient"  # 4xx for every recipient
+    PERMANENT = "permanent"  # 5xx for every recipient
     TIMEOUT = "timeout"  # no answer in time
     CONNECTION = "connection"  # the connection ended
     PROTOCOL = "protocol"  # answers that no command of ours can have earned
@@ -53,7 +53,7 @@ class AttemptReport:
 def report_of(
     outcome: Outcome, recipients: int, content_bytes: int, compose_seconds: float, borrow_seconds: float
 ) -> AttemptReport | None:
-    """Return what one outcome for so many recipients comes to; None when nothing was tried with the mail."""
+    """Return the report of an outcome for this number of recipients; None where no connection had the mail."""
     match outcome:
         case Accepted(refusals=()):
             # The way of nearly every mail.

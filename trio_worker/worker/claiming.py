@@ -23,7 +23,7 @@ from trio_worker.worker.settling import Settler
 # The longest blocking wait for a job: a pause, a lease that ran out elsewhere and a dead letter limit are seen by
 # claims alone, so this is also how late they are noticed by a worker that has nothing to do.
 LONGEST_WAIT_SECONDS = 5.0
-# A pause is looked at this often; it must be honoured within a second.
+# How often a paused queue is checked: the end of a pause is noticed within a second.
 PAUSED_POLL_SECONDS = 1.0
 # A server that answers a blocking wait at once (a fake, or one that is out of memory) must not make this loop spin.
 MIN_WAIT_SECONDS = 0.05
@@ -46,7 +46,7 @@ class BurstEnd(IntEnum):
 
 @define(eq=False)
 class Claiming:
-    """Claims for ever, or until the queue is empty under ``is_burst``, and gives what it claims to the consumers.
+    """Claims until cancelled, or until the queue is empty under ``is_burst``, and deals the jobs to the consumers.
 
     A cancel loses nothing: a claim that is under way is waited for, and every job it brings is given.
     """
@@ -60,7 +60,7 @@ class Claiming:
     publish: Publish
     give: Give
     is_burst: bool
-    patience_seconds: float  # how long a burst bears with a relay or a Redis that cannot be reached
+    patience_seconds: float  # how long a burst waits for a relay or a Redis that cannot be reached
     relay_capacity: Callable[[], int]  # jobs that can go to the relay at once; more in flight are claimed together
     _again_seconds: float = CLAIM_AGAIN_SECONDS
     _paused: str = ""
@@ -111,9 +111,9 @@ class Claiming:
         return claims
 
     async def _may_claim(self) -> bool:
-        """Wait for room, a Redis that knows all we did, and a relay that may be tried.
+        """Wait for room, a Redis that has all our settlements, and a breaker that lets claims through.
 
-        False to look at the burst's patience and at the room again first.
+        False to check the burst's patience and the room again first.
         """
         wanted = max(1, min(self.in_flight.limit - self.relay_capacity(), CLAIM_LIMIT)) if self._is_busy else 1
         for wait in (partial(self.in_flight.wait_for_room, wanted), self.settler.wait_until_caught_up, self.gate.wait):
@@ -127,11 +127,11 @@ class Claiming:
         if self.gate.is_probing:
             # A probe goes alone: the outcomes of mails that were under way before it are no evidence.
             await self.in_flight.wait_until_empty()
-        # The limit may have been lowered under the jobs in hand since there was room.
+        # Since there was room, the limit may have been lowered below the jobs in flight.
         return self.in_flight.room > 0
 
     def _take(self, claims: Claims) -> None:
-        """Account for everything one claim did, without a checkpoint."""
+        """Take in all that one claim brought, without a checkpoint."""
         self._again_seconds = CLAIM_AGAIN_SECONDS
         self.redis_health.answered()
         self.history.note(claims.at, claims.pushed)

@@ -85,7 +85,7 @@ class Consumers:
         self.set_number(number)
 
     def set_number(self, number: int) -> None:
-        """Have so many consumers from now on; those too many end after the run that they have.
+        """Set the number of consumers; those beyond it end after the run that they have.
 
         After `close` none is started or woken: all of them end.
         """
@@ -94,13 +94,13 @@ class Consumers:
             return
         while self.running < number:
             self.running += 1
-            # A task begins in the context of whoever starts it; that of the signals, for one, knows no asyncio loop.
+            # A task begins in the context of its starter; a signal's, for example, has no asyncio loop.
             self._context.run(self._nursery.start_soon, self._consume)
         for _ in range(self.running - number):
             self._send.send_nowait(())  # wakes an idle one, to see that it is one too many
 
     def give(self, claims: Sequence[Claim], waiting: int) -> None:
-        """Deal the jobs of one claim, behind which so many more wait: few are spread, many go by the window."""
+        """Deal the jobs of one claim, behind which ``waiting`` more wait: few are spread, many go by the window."""
         depth = self.pool.depth
         has_plenty = waiting >= self.number * depth
         runs = math.ceil(len(claims) / depth) if has_plenty else max(1, min(len(claims), self.number))
@@ -175,7 +175,7 @@ class Consumers:
     ) -> Concluded:
         """Feed a connection while its window has room and mails are there, until nothing is under way on it.
 
-        Returns what became of the last mails: whoever waits for the connection need not wait until that is decided on.
+        Returns the outcomes of the last mails: the next borrower of the connection need not wait for their verdicts.
         """
         sent = 0
         while True:
@@ -210,7 +210,7 @@ class Consumers:
         idle = min(self._receive.statistics().tasks_waiting_receive, self.pool.free)
         size = math.ceil(len(ready) / (idle + 1))
         for _ in range(idle):
-            # Their mails are made anew: that is rare, and cheap beside a wait for the relay.
+            # Their mails are made again: that is rare, and cheap compared with a wait for the relay.
             shared = [ready.pop().claim for _ in range(min(size, len(ready)))]
             if shared:
                 self._send.send_nowait(shared[::-1])
@@ -221,7 +221,7 @@ class Consumers:
         return self.running <= self.number and not (is_enough and self.pool.waiting)
 
     async def _cleared(self, ready: deque[Delivery], room: int) -> Sequence[Delivery]:
-        """Take what may go now, at most ``room`` mails; jobs that may be somebody else's by now are asked for first.
+        """Take what may go now, at most ``room`` mails; leases that may have run out are confirmed first.
 
         What is not to be sent is settled here.
         """
@@ -371,5 +371,5 @@ def _told(
 
 
 def _taken(line: deque[Delivery], count: int) -> list[Delivery]:
-    """Take so many from the head of a line."""
+    """Take ``count`` deliveries from the head of a line."""
     return [line.popleft() for _ in range(min(count, len(line)))]

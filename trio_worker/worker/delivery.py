@@ -1,4 +1,4 @@
-"""Edge. One delivery: a claimed job, its mail, and what is learnt of both until the job is settled."""
+"""Edge. One delivery: a claimed job, its mail, and all that is known of both until the settlement."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Delivery:
     recipients: tuple[str, ...] = ()
     masked: tuple[str, ...] = ()
     on_uncertain: str = ""
-    is_held_when_uncertain: bool = False  # if nobody can tell whether its mail was accepted
+    is_held_when_uncertain: bool = False  # where it stays unknown whether the relay took the mail
     compose_seconds: float = 0.0
     ready_at: float = 0.0
     borrow_seconds: float = 0.0
@@ -47,20 +47,20 @@ class Delivery:
 
     @property
     def words(self) -> tuple[str, str]:
-        """The settlement as Redis is told it; for nearly every mail, which is done, without making one."""
+        """The arguments of the settlement for Redis; nearly every mail is done, and takes a short cut."""
         if self.verdict is DONE:
             return self.claim.job_id, f"{self.claim.token}|done|0|0|"
         return self.settlement.words
 
     @property
     def settlement(self) -> Settlement:
-        """What Redis is told of the job."""
+        """The settlement of the job."""
         if self.verdict is None:
             raise AssertionError("a delivery is settled before its verdict")
         return Settlement(self.claim, self.verdict, isinstance(self.outcome, Uncertain))
 
     def envelope(self, capabilities: Capabilities, *, awaits_recipients: bool) -> Envelope:
-        """Return the mail as it goes over a connection that can do so much."""
+        """Return the mail as it goes over a connection with these capabilities."""
         if self.mail is None:
             raise AssertionError("a delivery goes before its mail is made")
         envelope = envelope_of(self.mail, self.recipients, capabilities, awaits_recipients=awaits_recipients)
@@ -68,7 +68,7 @@ class Delivery:
         return envelope
 
     def settled(self, disposition: Disposition, total_seconds: float) -> SettledJob:
-        """Return what is told of the job once it is settled, so many seconds after its claim."""
+        """Return the event of the job's settlement, ``total_seconds`` after its claim."""
         verdict, outcome = self.verdict, self.outcome
         cause = None if verdict is None or isinstance(verdict, Done) else verdict.cause
         if cause is None and isinstance(outcome, Accepted):
@@ -95,6 +95,6 @@ class Delivery:
 def envelope_of(
     mail: Mail, recipients: tuple[str, ...], capabilities: Capabilities, *, awaits_recipients: bool
 ) -> Envelope:
-    """Return a mail as it goes to those recipients over a connection that can do so much."""
+    """Return a mail as it goes to these recipients over a connection with these capabilities."""
     content = mail.content(eight_bit=capabilities.eight_bit)
     return Envelope(mail.sender, recipients, content, mail.needs_smtputf8, not content.isascii(), awaits_recipients)

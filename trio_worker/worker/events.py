@@ -36,8 +36,8 @@ class Disposition(StrEnum):
     DEAD = "dead"
     HELD = "held"
     RELEASED = "released"
-    FENCED = "fenced"  # somebody else had taken the job over: this settlement was refused
-    UNSETTLED = "unsettled"  # Redis took no settlement before we had to go; the lease will run out
+    FENCED = "fenced"  # another worker had taken the job over: this settlement was refused
+    UNSETTLED = "unsettled"  # Redis took no settlement before the worker ended; the lease will run out
 
 
 class Phase(StrEnum):
@@ -59,7 +59,7 @@ class PhaseChanged:
 
 @frozen
 class QuietChanged:
-    """The worker claims nothing more and stays, or claims again; ``why`` says who wanted it."""
+    """The worker claims nothing more and stays, or claims again; ``why`` names the signal or the order."""
 
     is_quiet: bool
     why: str = ""
@@ -71,7 +71,7 @@ ClaimedJob: TypeAlias = tuple[str, Source, int]
 
 @frozen
 class Claimed:
-    """Jobs came into this worker's hands: all that one claim brought, at least one."""
+    """Jobs were claimed: all that one claim brought, at least one."""
 
     jobs: tuple[ClaimedJob, ...]
 
@@ -103,14 +103,14 @@ class SettledJob:
 
 @frozen
 class Settled:
-    """Jobs left this worker's hands: all that one call settled, at least one."""
+    """Jobs were settled: all that one call settled, at least one."""
 
     jobs: tuple[SettledJob, ...]
 
 
 @frozen
 class LeasesRecovered:
-    """A claim found leases that had run out: each job may have been sent by the worker that held it."""
+    """A claim found leases that had run out: each of these jobs may have been sent by its former worker."""
 
     count: int
     crashed: int = 0  # of jobs delivered too often without a settlement: now dead
@@ -120,7 +120,7 @@ class LeasesRecovered:
 
 @frozen
 class LeaseLost:
-    """Renewing found that a job in hand is not ours any more."""
+    """A renewal found that another worker has taken over a job in flight."""
 
     job_id: str
 
@@ -134,7 +134,7 @@ class BreakerChanged:
 
 @frozen
 class QueueSeen:
-    """What a look at the queue found; counts of jobs by state."""
+    """What a poll of the queue found; counts of jobs by state."""
 
     waiting: int
     delayed: int
@@ -147,7 +147,7 @@ class QueueSeen:
     paused: str = ""
     pause_seconds_left: float | None = None  # None for a pause without an end
     next_due_seconds: float | None = None  # until the first delayed job is due, below 0 when it is
-    poll_seconds: float | None = None  # that the look took
+    poll_seconds: float | None = None  # that the poll took
     operator_counts: OperatorCounts = field(factory=OperatorCounts)
     ages: AgeBars | None = None
     server: ServerState | None = None
@@ -198,9 +198,9 @@ class JournalFailed:
 
 @frozen
 class JournalReplayed:
-    """Redis was told what a process that is gone had left in its journal.
+    """The settlements in the journal of a process that has ended were sent to Redis.
 
-    ``refused`` are settlements of jobs that somebody else had taken over, or that had been told before.
+    ``refused`` are settlements of jobs that another worker had taken over, or that Redis already had.
     """
 
     settled: int
@@ -217,7 +217,7 @@ class JobBroke:
 
 @frozen
 class SettingsRead:
-    """Somebody had the settings read anew.
+    """The settings were read again.
 
     ``taken`` says what is in force from now on, ``waiting`` names keys that wait for the next start. With ``faults``
     nothing was taken.
@@ -230,7 +230,7 @@ class SettingsRead:
 
 @frozen
 class LoopComplained:
-    """The asyncio loop under the foreign libraries reported something nobody awaited."""
+    """The asyncio loop under the foreign libraries reported an exception that no task awaited."""
 
     reason: str
 

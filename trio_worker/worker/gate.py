@@ -1,4 +1,4 @@
-"""Trio. Whether claiming makes sense: the circuit breaker of the relay, the operator's quiet, and Redis' health."""
+"""Trio. Whether this worker may claim: the circuit breaker of its relay, the operator's quiet, and Redis' health."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from trio_worker.worker.verdict import relay_trouble
 
 @define(eq=False)
 class Gate:
-    """Lets claims through while the relay works, one at a time while that is doubtful, none while it is in trouble."""
+    """Lets claims through while the breaker is closed, one job at a time while half open, none while open."""
 
     publish: Publish
     dice: Callable[[], float] = field(default=random.random)
     breaker: Breaker = field(factory=Closed)
-    is_quiet: bool = False  # somebody wants this worker to claim nothing
+    is_quiet: bool = False  # an operator has stopped this worker from claiming
     _since: float | None = None  # the first trouble after the last mail that went through
     _changed: trio.Event = field(factory=trio.Event)
 
@@ -41,7 +41,7 @@ class Gate:
         return isinstance(self.breaker, HalfOpen)
 
     def standing_trouble(self) -> Trouble | None:
-        """Return what keeps mail from going, while not even a probe may go."""
+        """Return the trouble of an open breaker; None while mails, or one as a probe, may go."""
         return self.breaker.trouble if isinstance(self.breaker, Open) else None
 
     @property
@@ -61,7 +61,7 @@ class Gate:
         return 0.0 if self._since is None else trio.current_time() - self._since
 
     def note(self, outcome: Outcome) -> None:
-        """Learn from the outcome of one mail; what is not evidence changes nothing."""
+        """Learn from the outcome of one mail; an outcome that says nothing of the relay changes nothing."""
         if isinstance(outcome, Accepted) and isinstance(self.breaker, Closed):
             return
         trouble = relay_trouble(outcome)
@@ -71,16 +71,16 @@ class Gate:
             self._change(Closed())
 
     def note_opening(self, trouble: Trouble) -> None:
-        """Learn from a connection that could not be opened before any mail wanted one: as from a mail's."""
+        """Learn from a connection that could not be opened ahead of any mail."""
         self.note(Unopened(trouble))
 
     def probe_now(self) -> None:
-        """Let a probe go at once: what kept mails from going may just have been mended."""
+        """Let a probe go at once: the cause of the trouble may just have been fixed."""
         if isinstance(self.breaker, Open):
             self._change(evolve(self.breaker, probe_at=trio.current_time()))
 
     def end_probe(self) -> None:
-        """Note that the probe's job is settled; when it told nothing, another one may go at once."""
+        """Note that the probe's job is settled; if that said nothing of the relay, another probe may go at once."""
         self._change(after_idle_probe(self.breaker, trio.current_time()))
 
     def set_quiet(self, *, is_quiet: bool) -> None:
@@ -115,7 +115,7 @@ class Gate:
 
 @define(eq=False)
 class RedisHealth:
-    """Whether Redis answers, told to the events once for each change and each new error."""
+    """Whether Redis answers; publishes an event for each change and each new error."""
 
     publish: Publish
     _failing_since: float | None = None

@@ -15,12 +15,12 @@ from trio_worker.queue.claim import Claim
 class InFlight:
     """Every job between its claim and its settlement.
 
-    At most ``limit`` of them are at work. One that only waits to be settled leaves its place to another, so that
-    settlements can travel together; of those there are at most as many again.
+    At most ``limit`` of them are at work. A job that only waits for its settlement leaves its place to another one, so
+    that settlements can share a round trip; at most ``limit`` jobs wait so.
     """
 
     limit: int
-    _renewed_at: dict[Claim, float] = field(factory=dict)  # the local time at which each lease was surely young
+    _renewed_at: dict[Claim, float] = field(factory=dict)  # local time before which each lease was not renewed
     _lost: set[Claim] = field(factory=set)
     _settling: int = 0
     _wanted_room: float = math.inf  # while nobody waits for room
@@ -39,25 +39,25 @@ class InFlight:
 
     @property
     def at_work(self) -> int:
-        """Jobs in flight that are not done yet."""
+        """Jobs in flight that wait for more than their settlement."""
         return len(self._renewed_at) - self._settling
 
     def set_limit(self, limit: int) -> None:
-        """Take at most so many jobs from now on; more that are in flight already stay."""
+        """Set how many jobs may be at work from now on; jobs in flight beyond that stay."""
         self.limit = limit
-        self._has_room.set()  # whoever waits looks again
+        self._has_room.set()  # a waiting claim checks again
 
     def take(self, claims: Sequence[Claim], began: float) -> None:
         """Note jobs that a claim brought, which began at ``began``."""
         self._renewed_at.update(dict.fromkeys(claims, began))
 
     def finish(self, count: int) -> None:
-        """Note that so many jobs wait for nothing but their settlement; `drop` follows."""
+        """Note that ``count`` jobs only wait for their settlement; `drop` follows."""
         self._settling += count
         self._announce()
 
     def drop(self, claims: Sequence[Claim], *, comes_back: bool) -> None:
-        """Let go of settled jobs; ``comes_back`` tells that one of them can be claimed again, at once or soon."""
+        """Remove settled jobs; ``comes_back`` says that one of them can be claimed again, at once or soon."""
         for claim in claims:
             del self._renewed_at[claim]
         if self._lost:
@@ -97,7 +97,7 @@ class InFlight:
         return newly_lost
 
     async def wait_for_room(self, wanted: int = 1) -> None:
-        """Wait until so many jobs may be claimed; all of the limit, where it leaves room for fewer."""
+        """Wait until ``wanted`` jobs may be claimed, or ``limit`` jobs where that is fewer."""
         while self.room < (needed := min(wanted, self.limit)):
             self._wanted_room, self._has_room = needed, trio.Event()
             await self._has_room.wait()

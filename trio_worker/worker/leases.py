@@ -18,7 +18,7 @@ RENEW_AGAIN_SECONDS = 1.0
 
 
 async def keep_leases(broker: Broker, in_flight: InFlight, redis_health: RedisHealth, publish: Publish) -> Never:
-    """Renew the leases of all jobs in flight, for ever; ends only by cancellation, after the last settlement."""
+    """Renew the leases of all jobs in flight until cancelled, which is after the last settlement."""
     while True:
         await trio.sleep(broker.options.lease_seconds / RENEWALS_PER_LEASE)
         while claims := in_flight.claims():

@@ -1,4 +1,4 @@
-"""Pure. How many of something there were on average over the last minute."""
+"""Pure. The average of a gauge over the last minute, such as that of busy consumers; apart because it needs no trio."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 
 from attrs import define, field
 
-# The average of a load looks back this far.
+# The average is over this time.
 LOAD_SECONDS = 60
 
 
@@ -20,7 +20,7 @@ class Load:
     _samples: deque[tuple[float, float]] = field(factory=deque)
 
     def add(self, now: float, more: int) -> None:
-        """Say how many more there are from ``now`` on; ``now`` is a clock in seconds that never goes back."""
+        """Add ``more`` to the count from ``now`` on; ``now`` is a clock in seconds that never goes back."""
         if self._at is not None:
             self._sum += self.count * (now - self._at)
         self.count += more

@@ -54,7 +54,7 @@ class Preparation:
         return delivery
 
     def bury_broken(self, delivery: Delivery, error: Exception) -> Bury:
-        """Return the verdict for a job whose handling raised, and tell where it did."""
+        """Return the verdict for a job whose handling raised, and publish the traceback."""
         self.publish(JobBroke(delivery.claim.job_id, _places(error)))
         return bury(delivery.record, Cause("broke", text=type(error).__name__), now_of(delivery.claim))
 
@@ -83,9 +83,9 @@ class Preparation:
         return None
 
     def _date(self, delivery: Delivery, job: Job | Malformed) -> None:
-        """Learn the job's type and age; a fresh job's age begins when it was pushed, if anything tells."""
+        """Set the job's type and age; a fresh job's age begins with its push, where that is known or estimated."""
         claim = delivery.claim
-        # A type that is not ours may say anything; one that is names nobody, and says whose producer to mend.
+        # An unknown type's name may hold anything. A known one names no person, and says which producer to fix.
         named = job.email_type if isinstance(job, Job) else summarize(claim.body).email_type
         delivery.email_type = named if named in self.types or named == MESSAGE else ""
         if claim.place is None:

@@ -1,4 +1,4 @@
-"""Trio. Tells Redis what became of jobs: whatever waits goes in one round trip, and a lone settlement at once."""
+"""Trio. Settles jobs in Redis: settlements that wait share a round trip, and a lone one goes at once."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from trio_worker.worker.in_flight import InFlight
 # A settlement that Redis did not take is tried again this much later, doubling up to the second figure.
 SETTLE_AGAIN_SECONDS = 0.1
 SETTLE_AGAIN_CAP_SECONDS = 2.0
-# At most so many settlements in one script call, to keep it well under a millisecond.
+# The most settlements in one script call: it stays well under a millisecond.
 SETTLE_LIMIT = 200
-# While a call is on its way, the next settlements are gathered until there are so many, or for so long. The lease of a
-# mail that is done outlasts that a few thousand times.
+# While a call is on its way, the next settlements are gathered until there are 100 or 5 ms have passed. A lease is a
+# thousand times as long.
 SETTLEMENTS_GATHERED = 100
 GATHERING_SECONDS = 0.005
 # While claims take settlements along, every few milliseconds under load, a call of their own is not needed so soon.
@@ -46,15 +46,15 @@ class Settler:
     publish: Publish
     journal: Journal | None = None
     _pending: list[Delivery] = field(factory=list)
-    _under_way: dict[Delivery, None] = field(factory=dict)  # of which Redis is being told
-    _maybe_applied: set[Delivery] = field(factory=set)  # an earlier try had no answer
+    _under_way: dict[Delivery, None] = field(factory=dict)  # in the call that is on its way
+    _maybe_applied: set[Delivery] = field(factory=set)  # an earlier call had no answer
     _journaled: set[Delivery] = field(factory=set)
-    _late: set[Delivery] = field(factory=set)  # a call that should have told it failed
+    _late: set[Delivery] = field(factory=set)  # a call with them failed
     _woken: trio.Event = field(factory=trio.Event)
     _has_given_up: bool = False
     _is_gathering: bool = False
     _is_taken_along: bool = False  # a claim has taken settlements along since they last had a call of their own
-    _is_behind: bool = field(init=False)  # Redis lacks a settlement that it was or should have been told
+    _is_behind: bool = field(init=False)  # a settlement was sent, or was due, and Redis has not taken it
     _caught_up: trio.Event = field(factory=trio.Event)
     _journal_trouble: str = ""
 
@@ -63,7 +63,7 @@ class Settler:
 
     @property
     def can_keep(self) -> bool:
-        """Whether what becomes of a mail that is sent now can be kept: in Redis, or else in the journal."""
+        """Whether the settlement of a mail that is sent now can be kept: in Redis, or else in the journal."""
         return not self.redis_health.failing_seconds or (self.journal is not None and not self._journal_trouble)
 
     def settle_nowait(self, deliveries: Sequence[Delivery]) -> None:
@@ -74,7 +74,7 @@ class Settler:
             self._woken.set()
 
     def take_along(self) -> list[Delivery]:
-        """Take settlements that wait, to tell Redis of them with a claim; `conclude` says what came of that."""
+        """Take the settlements that wait, to send them with a claim; `conclude` takes the answer."""
         self._is_taken_along = True
         return self._begin_batch()
 
@@ -84,7 +84,7 @@ class Settler:
         return batch
 
     def conclude(self, batch: Sequence[Delivery], answers: Sequence[SettleResult] | Unavailable) -> None:
-        """Note what Redis answered to a batch; what it did not take waits again, and goes into the journal."""
+        """Note what Redis answered to a batch; settlements that it did not take wait again, and go into the journal."""
         if self._has_given_up:
             return
         for delivery in batch:
@@ -98,7 +98,7 @@ class Settler:
         self._fall_behind(answers)
 
     async def run(self) -> None:
-        """Settle until given up; a settlement that Redis does not take is kept and tried again."""
+        """Settle until `give_up`; a settlement that Redis does not take is written to the journal and repeated."""
         again_seconds = SETTLE_AGAIN_SECONDS
         while not self._has_given_up:
             failed = await (self._replay() if self._orphaned else self._settle())
@@ -122,7 +122,7 @@ class Settler:
             await self._caught_up.wait()
 
     async def keep(self) -> None:
-        """Write the settlements that wait into the journal, each once; when it cannot be written, tell so once."""
+        """Write the settlements that wait into the journal, each once; publish once that it cannot be written."""
         fresh = [each for each in (*self._under_way, *self._pending) if each not in self._journaled]
         if self.journal is None or not fresh:
             return
@@ -139,7 +139,7 @@ class Settler:
         return self.journal.orphaned if self.journal is not None else ()
 
     async def _settle(self) -> bool:
-        """Tell Redis of the settlements that wait, or wait for one; return whether it did not take them.
+        """Send the settlements that wait, or wait for one; return whether Redis did not take them.
 
         Under load the next ones are let gather for a moment, and a claim may take them along; a worker with nothing
         else at work never waits.
@@ -166,7 +166,7 @@ class Settler:
         return False
 
     async def _replay(self) -> bool:
-        """Tell Redis what processes that are gone had written down; return whether it did not take it."""
+        """Send the settlements of processes that have ended; return whether Redis did not take them."""
         counts: Counter[bool] = Counter()
         entries = self._orphaned
         for start in range(0, len(entries), SETTLE_LIMIT):
@@ -210,7 +210,7 @@ class Settler:
             case SettleResult.SETTLED | SettleResult.REPEATED:
                 return _disposition_of(delivery)
             case SettleResult.GONE if delivery in self._maybe_applied:
-                # Our own earlier try took effect and only its answer was lost.
+                # Our own earlier call took effect; only its answer was lost.
                 return _disposition_of(delivery)
             case SettleResult.GONE | SettleResult.FENCED:
                 return Disposition.FENCED
@@ -218,7 +218,7 @@ class Settler:
                 assert_never(answer)
 
     def _close(self, batch: Sequence[Delivery], dispositions: Sequence[Disposition]) -> None:
-        """Let go of jobs, and tell what became of each."""
+        """Remove jobs from those in flight, and publish what became of each."""
         now, comes_back, jobs = trio.current_time(), False, []
         for delivery, disposition in zip(batch, dispositions, strict=True):
             jobs.append(delivery.settled(disposition, now - delivery.claim.began))

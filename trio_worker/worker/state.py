@@ -1,4 +1,4 @@
-"""Pure. A worker at one moment: the figures that no event tells."""
+"""Pure. A worker's state at one moment: the figures that no event carries; a record that pure modules can read."""
 
 from __future__ import annotations
 

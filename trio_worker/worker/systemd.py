@@ -1,4 +1,4 @@
-"""Trio. What systemd is told: that the worker is ready, that its loop makes progress, that it stops.
+"""Trio. Notifies systemd (sd_notify): the worker is ready, its loop makes progress, it reloads, it stops.
 
 sd_notify(3): datagrams to the socket that $NOTIFY_SOCKET names; nothing where there is none.
 """
@@ -17,7 +17,7 @@ from attrs import define
 
 from trio_worker.worker.events import Event, Phase, PhaseChanged
 
-# The status line of `systemctl status` is looked at by people.
+# For the status line of `systemctl status`.
 STATUS_SECONDS = 10.0
 # What stopping takes beyond the grace: settling, QUIT, leaving.
 STOPPING_MARGIN_SECONDS = 10.0
@@ -25,7 +25,7 @@ STOPPING_MARGIN_SECONDS = 10.0
 
 @define(eq=False)
 class SystemdNotifier:
-    """The way to systemd; made by `find_notifier`, its socket is closed with `close`."""
+    """Sends notifications to systemd; made by `find_notifier`. `close` closes its socket."""
 
     _socket: socket.socket
     _address: str
@@ -36,12 +36,12 @@ class SystemdNotifier:
         self._socket.close()
 
     def tell(self, *lines: str) -> None:
-        """Send one datagram; a supervisor that does not listen must not hold up a worker."""
+        """Send one datagram; a systemd that does not read it does not hold up the worker."""
         with suppress(OSError):
             self._socket.sendto("\n".join(lines).encode(), self._address)
 
     def note(self, event: Event) -> None:
-        """Tell of the phases of the worker's life."""
+        """Notify of the worker's phases."""
         match event:
             case PhaseChanged(Phase.RUNNING):
                 self.tell("READY=1", f"MAINPID={os.getpid()}")
@@ -52,15 +52,15 @@ class SystemdNotifier:
                 pass
 
     def begin_reload(self) -> None:
-        """Say that settings are read anew; `end_reload` follows."""
+        """Notify that the settings are being read again; `end_reload` follows."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def end_reload(self) -> None:
-        """Say that the settings were read."""
+        """Notify that the settings were read."""
         self.tell("READY=1")
 
     async def run(self, status: Callable[[], str]) -> Never:
-        """Prove for ever that the loop makes progress, and keep the status line; a blocked loop stops proving it."""
+        """Send the watchdog's keep-alive and the status line until cancelled; a blocked loop sends none."""
         every_seconds = min(STATUS_SECONDS, (self.watchdog_seconds or STATUS_SECONDS * 2) / 2)
         status_at = 0.0
         while True:
@@ -74,7 +74,7 @@ class SystemdNotifier:
 
 
 def find_notifier(environ: Mapping[str, str], grace_seconds: float) -> SystemdNotifier | None:
-    """Return the way to the supervisor that the environment names, None where there is none of ours."""
+    """Return the notifier for the socket in $NOTIFY_SOCKET; None without one."""
     address = environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return None
@@ -85,7 +85,7 @@ def find_notifier(environ: Mapping[str, str], grace_seconds: float) -> SystemdNo
 
 
 def _watchdog(environ: Mapping[str, str]) -> float | None:
-    """Return how often systemd wants to be told (sd_watchdog_enabled(3)), None if it does not."""
+    """Return how often systemd expects a keep-alive (sd_watchdog_enabled(3)); None without a watchdog."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     text = environ.get("WATCHDOG_USEC", "")

@@ -1,4 +1,4 @@
-"""Trio. The tasks of this process as a tree, for a person who asks what a worker waits for."""
+"""Trio. The tasks of this process as a tree: shows an operator what a worker waits for (SIGUSR1, `worker tasks`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trio. The worker: its nurseries, its signals, its end.
+"""Trio. The worker: its nurseries and cancel scopes, from start to drain.
 
 One nursery owns the consumers, a fixed set of tasks. The order of a shutdown is the nesting of the scopes, from the
 inside out:
@@ -60,7 +60,7 @@ class ShutdownOptions:
 
 @frozen
 class WorkerOptions:
-    """Everything that a worker is told; composed of the options of its parts."""
+    """All options of a worker, composed of those of its parts."""
 
     number_workers: int
     queue: QueueOptions
@@ -76,7 +76,7 @@ class Worker:
     """One worker on one queue and one relay; `run` it once, inside an open bridge.
 
     ``types`` are the templated email types of the composer. ``sinks`` are called with every event, in their order. The
-    client and the journal are closed by whoever opened them.
+    client and the journal are closed by their opener.
     """
 
     options: WorkerOptions
@@ -150,7 +150,7 @@ class Worker:
         self._grace.deadline = min(self._grace.deadline, trio.current_time() + HURRIED_GRACE_SECONDS)
 
     def quiet(self, why: str) -> None:
-        """Claim nothing more, finish what is in hand, and stay."""
+        """Claim nothing more, finish the jobs in flight, and stay."""
         self._set_quiet(why, is_quiet=True)
 
     def resume(self, why: str) -> None:
@@ -189,7 +189,7 @@ class Worker:
                 self.pool.try_suspended()
 
     def use_limits(self, number_workers: int, queue: QueueOptions, pool: PoolOptions, retry: RetryPolicy) -> None:
-        """Keep to these limits from now on; jobs in hand and mails in flight beyond them are seen through."""
+        """Keep to these limits from now on; jobs and mails in flight beyond them are finished."""
         self.options = evolve(self.options, number_workers=number_workers, queue=queue, pool=pool, retry=retry)
         self.broker.options = queue
         self.in_flight.set_limit(number_workers * pool.depth)
@@ -200,12 +200,12 @@ class Worker:
             self._consumers.set_number(number_workers)
 
     def publish(self, event: Event) -> None:
-        """Tell an event to every sink."""
+        """Call every sink with an event."""
         for sink in self.sinks:
             sink(event)
 
     def state(self) -> WorkerState:
-        """Return the figures of this moment that no event tells."""
+        """Return the figures of this moment that no event carries."""
         options, pool, consumers = self.options, self.pool, self._consumers
         deadline = self._grace.deadline
         return WorkerState(
@@ -323,7 +323,7 @@ class Worker:
         return opened
 
     async def _examine(self) -> None:
-        """Tell once how Redis is set up; a failing look is the claiming task's to tell."""
+        """Publish the durability risks of this Redis, once; the claiming task reports a Redis that does not answer."""
         risks = await check_durability(self.client)
         if not isinstance(risks, Unavailable):
             for risk in risks:
