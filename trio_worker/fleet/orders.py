@@ -1,4 +1,4 @@
-"""Trio. Orders to workers (quiet, resume, drain, tasks, log level, trace), their one-line form in Redis, their answers."""
+"""Trio. Orders to workers (quiet, resume, drain, tasks, log level, trace), their form in Redis, their answers."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ LOAD_SECONDS = 60
 
 @define
 class Load:
-    """How many of something were there on average over the last minute."""
+    """The average of a count over the last minute."""
 
     count: int = 0
     _at: float | None = None
