@@ -121,14 +121,14 @@ def test_words_mean_what_they_say(text: str, fault: InjectedFault) -> None:
     [
         ("rcpt=451 nonsense", 9, "stage=action"),
         ("helo=451", 0, "no stage 'helo'"),
-        ("rcpt=250", 0, "none of 400 to 599"),
-        ("rcpt=600", 0, "none of 400 to 599"),
+        ("rcpt=250", 0, "is unknown; there are 400 to 599"),
+        ("rcpt=600", 0, "is unknown; there are 400 to 599"),
         ("rcpt=550-4.1.1", 0, "contradicts 550"),
-        ("rcpt=accept-drop", 0, "belongs to final"),
+        ("rcpt=accept-drop", 0, "only for final"),
         ("rcpt=451:120%", 0, "qualifier '120%'"),
         ("rcpt=451:20%:30%", 0, "repeated"),
         ("rcpt=451,mail=drop:every0", 9, "qualifier 'every0'"),
-        ("rcpt=", 0, "none of 400"),
+        ("rcpt=", 0, "there are 400"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(text: str, place: int, problem: str) -> None:

@@ -105,7 +105,7 @@ def test_all_faults_come_at_once_each_with_its_file(tmp_path: Path) -> None:
         (str(tmp_path / "Latin/text.j2"), "is not UTF-8"),
         (str(tmp_path / "Latin/fields.toml"), "is not UTF-8"),
         (str(tmp_path / "Message"), "cannot be replaced: this type is built in"),
-        (str(tmp_path / "a b"), "is no name for an email type: up to 64 letters, digits, '_', '.' or '-'"),
+        (str(tmp_path / "a b"), "is not a name for an email type: up to 64 letters, digits, '_', '.' or '-'"),
     ]
 
 
@@ -139,9 +139,9 @@ def test_a_fault_in_the_fields_names_file_and_key(tmp_path: Path) -> None:
         (FIELDS + "required = 1\n", "fields.email.required", "true or false"),
         (FIELDS.replace("a@b", "nobody"), "fields.email.sample", "has no @"),
         (FIELDS.replace('sample = "a@b"', ""), "fields.email.sample", "is missing"),
-        (FIELDS + '[fields."a b"]\nkind = "line"\nsample = ""\n', "fields.a b", "no name for a field"),
-        (FIELDS + '[fields.product]\nkind = "line"\nsample = ""\n', "fields.product", "no name for a field"),
-        (FIELDS + '[fields.loop]\nkind = "line"\nsample = ""\n', "fields.loop", "no name for a field"),
+        (FIELDS + '[fields."a b"]\nkind = "line"\nsample = ""\n', "fields.a b", "not a name for a field"),
+        (FIELDS + '[fields.product]\nkind = "line"\nsample = ""\n', "fields.product", "not a name for a field"),
+        (FIELDS + '[fields.loop]\nkind = "line"\nsample = ""\n', "fields.loop", "not a name for a field"),
         (FIELDS + '[fields.to]\nkind = "recipient"\nsample = "a@b"\n', "fields", "exactly one field"),
         (FIELDS + "required = false\n", "fields", "exactly one field"),
         ('says = "x"\n', "fields", "exactly one field"),

@@ -198,7 +198,7 @@ def test_a_missing_field_is_named() -> None:
         ({"subject": "s", "text": "t", "to": "a@b", "headers": []}, "must be an object"),
         ({"subject": "s", "text": "t", "to": "a@b", "headers": {f"x{n}": "" for n in range(101)}}, "more than 100"),
         ({"subject": "s", "text": "t", "to": "a@b", "headers": {"X-A": "x" * 8193}}, "8192"),
-        ({"subject": "s", "text": "t", "to": "a@b", "headers": {f"x{n}": "x" * 8000 for n in range(9)}}, "altogether"),
+        ({"subject": "s", "text": "t", "to": "a@b", "headers": {f"x{n}": "x" * 8000 for n in range(9)}}, "in total"),
         ({"subject": "s", "text": "t", "to": "a@b", "attachments": {}}, "must be a list"),
         ({"subject": "s", "text": "t", "to": "a@b", "attachments": [{}] * 101}, "more than 100"),
         ({"subject": "s", "text": "a\0b", "to": "a@b"}, "NUL"),

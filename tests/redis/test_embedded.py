@@ -658,9 +658,9 @@ def test_a_record_that_names_a_foreign_process_stops_nobody(address: EmbeddedAdd
     ("spoken", "words"),
     [
         (b"-NOAUTH Authentication required.\r\n" * 3, "NOAUTH"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer as Redis does"),
-        (b"*2\r\n" * 1000, "does not answer as Redis does"),
-        (b"", "does not answer as Redis does"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer like Redis"),
+        (b"*2\r\n" * 1000, "does not answer like Redis"),
+        (b"", "does not answer like Redis"),
     ],
 )
 def test_whatever_answers_on_a_port_is_a_stranger(tmp_path: Path, spoken: bytes, words: str) -> None:

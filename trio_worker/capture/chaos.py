@@ -166,12 +166,12 @@ def _parse_fault(word: str) -> InjectedFault | str:
     if isinstance(action, str):
         return action
     if isinstance(action, AcceptThenDrop) and stage != "final":
-        return "accept-drop belongs to final, where there is a mail to accept"
+        return "accept-drop is only for final, where there is a mail to accept"
     found: dict[str, float] = {}
     for qualifier in qualifiers:
         known = _parse_qualifier(qualifier)
         if known is None or known[0] in found:
-            return f"qualifier {qualifier!r} is repeated or none of 20%, every5, first3, after5"
+            return f"qualifier {qualifier!r} is repeated or unknown; there are 20%, every5, first3, after5"
         found[known[0]] = known[1]
     return InjectedFault(
         stage,
@@ -191,11 +191,11 @@ def _parse_action(action_text: str) -> FaultAction | str:
         return Delayed(round(float(late[1]) / (1 if late[2] == "s" else 1000), 6))
     found = _CODE.fullmatch(action_text)
     if found is None:
-        return f"action {action_text!r} is none of 400 to 599, drop, accept-drop, stall, delay-50ms"
+        return f"action {action_text!r} is unknown; there are 400 to 599, drop, accept-drop, stall, delay-50ms"
     code = int(found["code"])
     enhanced = found["enhanced"] or _ENHANCED.get(code, f"{code // 100}.0.0")
     if enhanced[0] != found["code"][0]:
-        return f"enhanced code {enhanced} contradicts {code}: their first digits are the same"
+        return f"enhanced code {enhanced} contradicts {code}: their first digits must be the same"
     return Refuse(ServerReply(code, enhanced, (found["text"] or _DEFAULT_TEXT).replace("_", " ")))
 
 

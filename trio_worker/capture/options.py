@@ -23,5 +23,5 @@ def split_listen(listen: str) -> tuple[str, int]:
     """Split ``127.0.0.1:1025``, ``[::1]:1025`` or ``localhost:1025`` into host and port; else ValueError."""
     host, colon, port = listen.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and int(port) < 2**16):
-        raise ValueError(f"capture.listen is an address and a port, such as 127.0.0.1:1025, not {listen!r}")
+        raise ValueError(f"capture.listen must be an address and a port, such as 127.0.0.1:1025, not {listen!r}")
     return host.removeprefix("[").removesuffix("]"), int(port)

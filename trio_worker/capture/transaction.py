@@ -81,7 +81,7 @@ class MailTransaction:
             return
         if self.sender is not None:
             nested = ServerReply(503, "5.5.1", "Nested MAIL")
-            self.responder.refuse(nested, "RFC 5321 4.1.4", "MAIL while a transaction stands")
+            self.responder.refuse(nested, "RFC 5321 4.1.4", "MAIL during a transaction")
             return
         self.mail_was_tried, self.rcpt_was_tried = True, False
         arguments = read_mail(argument, self.offered)
@@ -146,7 +146,7 @@ class MailTransaction:
         self.responder.delay(late_seconds)
         if action is not None and self.responder.apply_fault(action):
             return False
-        self.responder.reply(ServerReply(354, "", "Go ahead, end with a dot on a line of its own"))
+        self.responder.reply(ServerReply(354, "", "Go ahead, end with a dot on a line by itself"))
         return True
 
     def begin_chunk(self, octets: int, *, is_last: bool) -> Chunk:

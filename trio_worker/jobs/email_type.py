@@ -152,7 +152,7 @@ def fault_of_type_name(name: str) -> str | None:
     if name == MESSAGE:
         return "cannot be replaced: this type is built in"
     if not _TYPE_NAME.fullmatch(name):
-        return "is no name for an email type: up to 64 letters, digits, '_', '.' or '-'"
+        return "is not a name for an email type: up to 64 letters, digits, '_', '.' or '-'"
     return None
 
 
@@ -192,7 +192,7 @@ def _faults_of_top(document: dict[str, Any]) -> Iterator[Fault]:
 def _faults_of_entry(name: str, entry: Any) -> Iterator[Fault]:
     path = f"fields.{name}"
     if not _FIELD_NAME.fullmatch(name) or _TAKEN.fullmatch(name):
-        yield Fault(path, "is no name for a field: letters, digits and '_', and no word of the template language")
+        yield Fault(path, "is not a name for a field: letters, digits and '_', and not a word of the template language")
     if not isinstance(entry, dict):
         yield Fault(path, "must be a table")
         return

@@ -166,7 +166,9 @@ def _read_task(document: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]] |
     if faults or not isinstance(task_type, str) or not isinstance(email_type, str) or not isinstance(payload, dict):
         return malformed("not_a_job", faults)
     if task_type != TASK_TYPE:
-        return malformed("unknown_type", [Fault("$.task_type", f"{safe_name(task_type)} is not known; {TASK_TYPE} is")])
+        return malformed(
+            "unknown_type", [Fault("$.task_type", f"{safe_name(task_type)} is not known; it must be {TASK_TYPE}")]
+        )
     return email_type, payload
 
 

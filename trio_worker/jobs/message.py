@@ -125,7 +125,7 @@ def _headers(value: Any) -> dict[str, str]:
     if len(value) > MAX_HEADERS:
         raise FlawError(f"are more than {MAX_HEADERS}")
     if sum(len(text) for text in value.values() if isinstance(text, str)) > MAX_HEADERS_CHARACTERS:
-        raise FlawError(f"are longer than {MAX_HEADERS_CHARACTERS} characters altogether")
+        raise FlawError(f"are longer than {MAX_HEADERS_CHARACTERS} characters in total")
     lower = [name.lower() for name in value]
     flaws = {name: what for name, text in value.items() if (what := _fault_of_header(name, text, lower))}
     if flaws:
@@ -135,7 +135,7 @@ def _headers(value: Any) -> dict[str, str]:
 
 def _fault_of_header(name: str, text: Any, lower_names: list[str]) -> str | None:
     if not _HEADER_NAME.fullmatch(name):
-        return "is no name for a header"
+        return "is not a name for a header"
     if is_our_header(name):
         return "is a header that a job cannot set"
     if lower_names.count(name.lower()) > 1:
@@ -167,7 +167,7 @@ def _attachments(value: Any) -> tuple[Attachment, ...]:
 def _file_name(value: Any) -> str:
     name = text_of(value).strip()
     if not name or name in {".", ".."}:
-        raise FlawError("is no name for a file")
+        raise FlawError("is not a name for a file")
     if has_control_character(name) or "/" in name or "\\" in name:
         raise FlawError("contains a control character or a path separator")
     if len(name.encode()) > _MAX_FILE_NAME_OCTETS:

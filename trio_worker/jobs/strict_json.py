@@ -119,7 +119,7 @@ def _flaws(value: Any, path: str = "$") -> Iterator[Fault]:
         case _Flaw():
             yield Fault(path, value.reason)
         case str() if _SURROGATE.search(value):
-            yield Fault(path, "contains half a surrogate pair")
+            yield Fault(path, "contains a lone surrogate")
         case list():
             for index, inner in enumerate(value):
                 yield from _flaws(inner, step(path, index))
@@ -128,7 +128,7 @@ def _flaws(value: Any, path: str = "$") -> Iterator[Fault]:
                 yield from (Fault(step(path, name), "occurs more than once") for name in value.names)
             for name, inner in value.items():
                 if _SURROGATE.search(name):
-                    yield Fault(step(path, name), "has half a surrogate pair in its name")
+                    yield Fault(step(path, name), "has a lone surrogate in its name")
                 yield from _flaws(inner, step(path, name))
         case _:
             return
@@ -168,12 +168,12 @@ def _integer(digits: str) -> int | None:
 
 def _marked_integer(digits: str) -> int | _Flaw:
     number = _integer(digits)
-    return _Flaw("is an integer beyond 64 bits") if number is None else number
+    return _Flaw("is an integer of more than 64 bits") if number is None else number
 
 
 def _marked_float(digits: str) -> float | _Flaw:
     number = float(digits)
-    return _Flaw("is a number too large to be kept") if math.isinf(number) else number
+    return _Flaw("is a number that is too large") if math.isinf(number) else number
 
 
 def _marked_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -282,7 +282,7 @@ def message_id_of(job_id: str, options: MailOptions) -> str:
 
 def _message_id_domain(text: str) -> str | AddressFault:
     if not text.isascii():
-        return AddressFault("must be ASCII: a Message-ID must not make every mail need SMTPUTF8")
+        return AddressFault("must be ASCII, or every mail would need SMTPUTF8")
     return parse_domain(text) if text else ""
 
 

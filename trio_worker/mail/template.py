@@ -105,7 +105,7 @@ class Templates:
             return None if rendered.subject else Fault(self.subject.template.name or "", "is empty (with the samples)")
         what = f"fails on the samples: {rendered}"
         if isinstance(rendered, jinja2.TemplateNotFound):
-            what = f"there is no template {rendered}; one in a folder is named with it, as FOLDER/{rendered}"
+            what = f"there is no template {rendered}; name one in a folder as FOLDER/{rendered}"
         return Fault(self._place(rendered), what)
 
     def _render(self, fields: Mapping[str, Json]) -> Rendered | Exception:
@@ -160,7 +160,7 @@ def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tup
             trees[name] = environment.parse(source, name)
             environment.get_template(name)
         except jinja2.TemplateSyntaxError as error:
-            broken[name] = Fault(f"{error.name or name}:{error.lineno}", error.message or "is no template")
+            broken[name] = Fault(f"{error.name or name}:{error.lineno}", error.message or "is not a valid template")
     faults.extend(broken.values())
     for spec in catalogue.types.values():
         found = {

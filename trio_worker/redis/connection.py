@@ -75,7 +75,7 @@ class Rostered:
         # Since Python 3.12 asyncio treats a write on an aborted transport as a slow one, and waits for a socket that
         # is closed.
         if self._is_broken_off:
-            raise exceptions.ConnectionError("the connection was broken off")
+            raise exceptions.ConnectionError("the connection was aborted")
         sending = super().send_packed_command(command, check_health)  # type: ignore[misc]  # as above
         await self._in_time(sending, "writing to")
 

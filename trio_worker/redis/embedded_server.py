@@ -284,7 +284,7 @@ def probe_port(port: int, directory: Path) -> Running | ForeignProcess | NotRunn
     except ConnectionRefusedError:
         return NotRunning()
     except (OSError, ValueError):
-        return ForeignProcess("a program has it that does not answer as Redis does")
+        return ForeignProcess("the program that has it does not answer like Redis")
     facts = dict(line.partition(":")[::2] for line in info.splitlines())
     name = "valkey" if "valkey_version" in facts else "redis"
     version = f"{name.title()} {facts.get(f'{name}_version', '')}".strip()

@@ -103,8 +103,8 @@ def _syncing(info: Mapping[str, str], settings: Mapping[str, str]) -> Durability
 def _writes(info: Mapping[str, str]) -> DurabilityRisk | None:
     for field, what in (("aof_last_write_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")):
         if info.get(field, "ok") != "ok":
-            promise = "Redis cannot write its disk, and a restart loses jobs"
-            return DurabilityRisk(f"the last write of the {what} failed", promise, "free its disk", breaks=True)
+            promise = "Redis cannot write to its disk, and a restart loses jobs"
+            return DurabilityRisk(f"the last write of the {what} failed", promise, "free disk space", breaks=True)
     return None
 
 

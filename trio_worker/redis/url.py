@@ -73,7 +73,7 @@ def parse_redis_url(url: str) -> RedisUrl | RedisUrlFault:
     for place in places.split(",") if way is not Way.DIRECT else [places]:
         node = _read_node(place, SENTINEL_PORT if way is Way.SENTINEL else REDIS_PORT)
         if node is None:
-            return RedisUrlFault("names no host, or a port that is none")
+            return RedisUrlFault("has no host, or a port that is not valid")
         nodes.append(node)
     service, database = "", path
     if way is Way.SENTINEL:
@@ -81,7 +81,7 @@ def parse_redis_url(url: str) -> RedisUrl | RedisUrlFault:
         if not service:
             return RedisUrlFault("names no primary: redis+sentinel://host:26379/NAME-OF-THE-PRIMARY")
     if database and not database.isdecimal():
-        return RedisUrlFault("the part behind the last / must be the number of a database")
+        return RedisUrlFault("the part after the last / must be the number of a database")
     if way is Way.CLUSTER and database not in {"", "0"}:
         return RedisUrlFault("a cluster has database 0 only")
     if fault := _fault_of_query(query):
@@ -113,7 +113,7 @@ def _fault_of_query(query: str) -> str:
         if name not in _OPTIONS:
             return "has an option that is not known here: " + ", ".join(sorted(_OPTIONS)) + " are"
         if name in {"db", "protocol"} and not value.isdecimal():
-            return f"has an option {name} that is no number"
+            return f"has an option {name} that is not a number"
     return ""
 
 

@@ -305,7 +305,7 @@ class Conversation:
             self._finish(FailureKind.CLOSING, "the relay is closing", reply)
             return
         if raw.code // 100 not in _CLASSES[stage]:
-            self._finish(FailureKind.GARBLED, f"{raw.code} is no answer to {stage.upper()}", reply)
+            self._finish(FailureKind.GARBLED, f"{raw.code} is not a possible reply to {stage.upper()}", reply)
             return
         self._answered += 1
         if self._answered == len(step.stages):

@@ -192,7 +192,7 @@ class ReplyReader:
             return self._break(f"a reply over {REPLY_LIMIT_BYTES} bytes or a line over {LINE_LIMIT_BYTES}")
         cut = _LINE.fullmatch(line)
         if cut is None:
-            return self._break("a line that is no SMTP reply")
+            return self._break("a line that is not an SMTP reply")
         code = int(cut[1])
         if self._texts and code != self._code:
             return self._break(f"a reply that began as {self._code} and went on as {code}")

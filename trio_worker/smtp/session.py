@@ -93,7 +93,7 @@ async def _connect(host: str, port: int) -> socket.socket | Trouble:
     except OSError as error:
         return _trouble_of_os(error)
     except UnicodeError:  # from the codec for international names: a label is empty or too long
-        return Trouble(FailureKind.RESOLVE, Stage.CONNECT, printable_line(f"{host}: is no name of a host"))
+        return Trouble(FailureKind.RESOLVE, Stage.CONNECT, printable_line(f"{host}: is not a host name"))
     # asyncio gets the file descriptor; the trio stream must not close it.
     return socket.socket(fileno=stream.socket.detach())
 
@@ -181,7 +181,7 @@ class _Handshake:
             self.stage = Stage.STARTTLS
             if not capabilities.starttls:
                 return Trouble(
-                    FailureKind.TLS, Stage.STARTTLS, "the relay offers no STARTTLS, and tls = starttls demands it"
+                    FailureKind.TLS, Stage.STARTTLS, "the relay does not offer STARTTLS, which tls = starttls needs"
                 )
             await smtp.starttls(tls_context=self.relay.tls, server_hostname=options.host)
             self.on_step(Stage.STARTTLS, _tls_text(smtp.transport))
@@ -211,7 +211,7 @@ class _Handshake:
                 await smtp.auth_crammd5(options.username, options.password)
             case None:
                 offered = " ".join(sorted(capabilities.auth)) or "none"
-                what = f"no login both sides know: offered {offered}, usable {' '.join(usable)}"
+                what = f"no common login mechanism: offered {offered}, usable {' '.join(usable)}"
                 return Trouble(FailureKind.LOGIN, Stage.AUTH, printable_line(what))
             case _:
                 assert_never(mechanism)  # type: ignore[arg-type]  # the tuples above have no other name
@@ -222,9 +222,9 @@ class _Handshake:
         smtp = self.smtp
         transport = smtp.transport if smtp is not None else None
         if smtp is None or not isinstance(transport, asyncio.Transport) or transport.is_closing():
-            return Trouble(FailureKind.EOF, self.stage, "the relay closed the connection after the opening")
+            return Trouble(FailureKind.EOF, self.stage, "the relay closed the connection after the handshake")
         if len(getattr(smtp.protocol, "_buffer", b"")):
-            return Trouble(FailureKind.GARBLED, self.stage, "the relay sent replies that nothing asked for")
+            return Trouble(FailureKind.GARBLED, self.stage, "the relay sent replies that no command asked for")
         self.is_open = True
         # Otherwise aiosmtplib would close the connection when its client object is deleted.
         smtp.transport = smtp.protocol = None
