@@ -1,1 +1,1 @@
-"""Draws a snapshot and turns keys into actions; awaits nothing but the terminal."""
+"""Draws a snapshot and turns keys into actions; waits only for the terminal."""

@@ -1,1 +1,1 @@
-"""Workers' heartbeats, orders and outcomes in Redis, and the figures of all workers together."""
+"""Heartbeats, orders and outcomes of workers in Redis, and the figures of all workers together."""

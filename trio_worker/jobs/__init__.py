@@ -1,1 +1,1 @@
-"""Jobs as producers write them, read strictly; knows no mail and no Redis."""
+"""The contract for producers: decodes jobs strictly; knows no mail and no Redis."""

@@ -1,1 +1,1 @@
-"""Every state of a job in Redis and every move between them; the table of the keys stands here alone."""
+"""Every state of a job in Redis and every move between states; holds the only table of the keys."""

@@ -1,1 +1,1 @@
-"""Calls to the right Redis, each answered by a value or by `Unavailable`; starts one where there is none."""
+"""Calls the right Redis, and returns a value or `Unavailable`; starts an embedded server where there is none."""

@@ -1,1 +1,1 @@
-"""Reads, checks, explains and writes out every key; knows every option record."""
+"""Reads, checks, explains and writes every key; knows every option record."""

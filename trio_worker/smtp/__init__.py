@@ -1,1 +1,1 @@
-"""Brings one mail over one of a few kept connections to a relay, and says what became of it."""
+"""Sends mails to the relay over a small pool of connections, and returns the outcome of each."""

@@ -1,1 +1,1 @@
-"""Turns events into figures, words, lines and pages; changes nothing."""
+"""Turns events into figures, words, log lines and HTTP pages; changes nothing."""
