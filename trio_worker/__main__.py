@@ -11,21 +11,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing takes a sixth of the time of a probe
     from typing import NoReturn
 
-# The options that many commands have, and whether a value follows; they may also stand before the command.
+# The options that are also allowed before the command, and whether a value follows.
 COMMON_OPTIONS = {
     **dict.fromkeys(("--config", "--queue", "--timeout"), True),
     **dict.fromkeys(("--json", "--yes", "-y", "--no-input", "--dry-run", "-n"), False),
 }
-# What a shell reports for a program that SIGINT ended.
+# The exit code of a program that SIGINT ended, as shells report it.
 _INTERRUPTED = 130
 # The same for SIGPIPE, which Python ignores.
 _NOT_READ = 141
 
 
 def main() -> NoReturn:
-    """Run the command line and exit with its code; 130 for a Ctrl-C that no worker takes, 141 if nobody reads on."""
+    """Run the command line and exit with its code; 130 after Ctrl-C, 141 if the reader of our output has gone."""
     _hold_standard_descriptors()
-    # What a terminal cannot show is escaped: a name in a mail must not end the command, least of all half way.
+    # Characters that the terminal cannot show are escaped, because a name in a mail must not make the command fail.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in {"strict", "surrogateescape"}:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -34,14 +34,14 @@ def main() -> NoReturn:
         sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         _leave_unread()
-    except BaseExceptionGroup as group:  # a command with tasks of its own
+    except BaseExceptionGroup as group:  # from a command that runs several tasks
         if group.split(BrokenPipeError)[1] is not None:
             raise
         _leave_unread()
 
 
 def _leave_unread() -> NoReturn:
-    """End because whoever read our output has left, as `head` does; what Python still holds is not flushed there."""
+    """Exit because the reader of our output has gone, as `head` does; buffered output is discarded."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(_NOT_READ)
 
@@ -49,26 +49,25 @@ def _leave_unread() -> NoReturn:
 def _run() -> int:
     words = behind_command(sys.argv[1:])
     if words[:1] == ["health"]:
-        from trio_worker.telemetry import probe  # noqa: PLC0415  it costs a tenth of all the other commands
+        from trio_worker.telemetry import probe  # noqa: PLC0415  it costs a tenth of the command line
 
         asked = probe.read_plainly(words[1:])
         if asked is not None:
             return probe.ask_workers(**asked)
-        # Whoever asks for help, or is wrong, waits for the library that explains.
-    # Little that is imported is garbage: each look through it would cost a twentieth of the start. A command imports
-    # 100,000 objects or so, and what comes then is looked through as usual.
+        # Help and wrong arguments need the command line.
+    # Imports make about 100,000 objects and little garbage: each collection would cost a twentieth of the start. After
+    # them the collector runs as usual.
     gc.set_threshold(200_000, 20, 20)
-    from trio_worker.cli import app  # noqa: PLC0415  the descriptors come first
+    from trio_worker.cli import app  # noqa: PLC0415  after the descriptors are open
 
     code: int = app(words)
     return code
 
 
 def behind_command(words: list[str]) -> list[str]:
-    """Return the words of a command line with the common options that stand before its command moved behind it.
+    """Return the arguments with the common options that precede the command moved behind it.
 
-    What is no such option stays where it is, for the command line to refuse; so does everything where no command
-    follows.
+    Other options stay where they are, and the command line refuses them; so do all if no command follows.
     """
     at = 0
     while at < len(words) and (name := words[at].partition("=")[0]) in COMMON_OPTIONS:
@@ -81,9 +80,9 @@ def behind_command(words: list[str]) -> list[str]:
 
 
 def _hold_standard_descriptors() -> None:
-    """Open /dev/null where standard input, output or error is closed: else print could write to a socket.
+    """Open /dev/null if standard input, output or error is closed: else print could write to a socket.
 
-    Python has set the stream of a closed descriptor to None, which would break the first look at it.
+    Python has set the stream of a closed descriptor to None, and its first use would fail.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass

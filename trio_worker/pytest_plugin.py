@@ -1,4 +1,4 @@
-"""Edge. The pytest plugin: a worker, its queue and its relay as fixtures. Importing it imports nothing else of ours."""
+"""Edge. The pytest plugin: fixtures with a worker, its queue and its relay. It imports no other module of ours."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ if TYPE_CHECKING:
 
     from trio_worker.testing import BlockingMails, BlockingMailWorker, Mails, MailWorker
 
-_MARKER = "mail_worker(redis='valkey' or 'fake', settings={key: value}): what differs for the mail worker of a test"
+_MARKER = "mail_worker(redis='valkey' or 'fake', settings={key: value}): options for the mail worker of a test"
 _REDIS = ("valkey", "fake")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Say what may be set for all tests."""
+    """Declare the options for all tests."""
     group = parser.getgroup("trio-worker")
     group.addoption(
-        "--mail-worker-redis", choices=_REDIS, help="What mail workers of tests run on; else the ini value."
+        "--mail-worker-redis", choices=_REDIS, help="Redis of the mail workers in tests; default: the ini value."
     )
-    parser.addini("mail_worker_redis", "What mail workers of tests run on: valkey (default) or fake.", default="valkey")
-    parser.addini("mail_worker_config", "Configuration file of trio-worker, relative to the root of the tests.")
+    parser.addini(
+        "mail_worker_redis", "Redis of the mail workers in tests: valkey (default) or fake.", default="valkey"
+    )
+    parser.addini("mail_worker_config", "Configuration file of trio-worker, relative to the root folder of the tests.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line("markers", _MARKER)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Say what a test lacks for our async fixtures; pytest would only say that nobody handled them."""
+    """Fail with a hint if a test cannot use the async fixtures; pytest would only say that they were not handled."""
     if "trio_mail_worker" not in getattr(item, "fixturenames", ()) or item.get_closest_marker("anyio") is not None:
         return
     if not item.config.pluginmanager.has_plugin("trio"):
@@ -44,7 +46,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 class MailWorkerRequest(NamedTuple):
-    """What one test asked for; ``redis`` is a URL, or the word for the fake; the tests' root is where `run` starts."""
+    """The options of one test; ``redis`` is a URL or the word fake; templates are relative to the root folder."""
 
     redis: str
     config: Path | None
@@ -54,8 +56,8 @@ class MailWorkerRequest(NamedTuple):
 
 @pytest.fixture(scope="session")
 def mail_worker_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the URL of a Valkey for all tests that want one; it stops with the last of them, or when pytest dies."""
-    from trio_worker.redis import embedded, embedded_guard  # noqa: PLC0415  when it is first wanted
+    """Yield the URL of a Valkey for all tests; it stops at the end of the session, or when pytest dies."""
+    from trio_worker.redis import embedded, embedded_guard  # noqa: PLC0415  at the first use
 
     address = embedded.EmbeddedAddress(tmp_path_factory.mktemp("mail-worker-valkey"))
     try:
@@ -69,7 +71,7 @@ def mail_worker_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
 @pytest.fixture
 def mail_worker_request(request: pytest.FixtureRequest) -> MailWorkerRequest:
-    """Read what the options, the ini file and the marker of this test say of its mail worker."""
+    """Return the options for the mail worker of a test, from the command line, the ini file and its marker."""
     marker = request.node.get_closest_marker("mail_worker")
     asked = dict(marker.kwargs) if marker is not None else {}
     redis = asked.pop(
@@ -88,8 +90,8 @@ def mail_worker_request(request: pytest.FixtureRequest) -> MailWorkerRequest:
 
 @pytest.fixture
 def mail_worker(mail_worker_request: MailWorkerRequest) -> Iterator[BlockingMailWorker]:
-    """Run a worker whose methods block, with a queue and a relay of its own (`testing.BlockingMailWorker`)."""
-    from trio_worker import testing  # noqa: PLC0415  when it is first wanted
+    """Run a worker with blocking methods, with its own queue and relay (`testing.BlockingMailWorker`)."""
+    from trio_worker import testing  # noqa: PLC0415  at the first use
 
     asked = mail_worker_request
     try:
@@ -101,14 +103,14 @@ def mail_worker(mail_worker_request: MailWorkerRequest) -> Iterator[BlockingMail
 
 @pytest.fixture
 def mails(mail_worker: BlockingMailWorker) -> BlockingMails:
-    """Give what the worker of this test has sent."""
+    """Return the mails that the worker of this test has sent."""
     return mail_worker.mails
 
 
 @pytest.fixture
 async def trio_mail_worker(mail_worker_request: MailWorkerRequest) -> AsyncIterator[MailWorker]:
     """Run a worker in the trio of a test under pytest-trio (`testing.MailWorker`)."""
-    from trio_worker import testing  # noqa: PLC0415  when it is first wanted
+    from trio_worker import testing  # noqa: PLC0415  at the first use
 
     asked = mail_worker_request
     try:
@@ -120,18 +122,18 @@ async def trio_mail_worker(mail_worker_request: MailWorkerRequest) -> AsyncItera
 
 @pytest.fixture
 def trio_mails(trio_mail_worker: MailWorker) -> Mails:
-    """Give what the worker of this test has sent."""
+    """Return the mails that the worker of this test has sent."""
     return trio_mail_worker.mails
 
 
 def _given(asked: MailWorkerRequest) -> dict[str, Any]:
-    """Return the keywords of either opener."""
+    """Return the keyword arguments of both openers."""
     return {"config": asked.config, "settings": asked.settings, "templates_from": asked.templates_from}
 
 
 def _flush(url: str) -> None:
-    """Empty the Valkey that the tests share, before the next of them."""
-    from redis import Redis  # noqa: PLC0415  imported by tests that want it
+    """Empty the Valkey that the tests share, before the next test."""
+    from redis import Redis  # noqa: PLC0415  only tests with a Valkey need it
 
     with Redis.from_url(url) as client:
         client.flushall()

@@ -130,7 +130,7 @@ def test_typing_says_how_it_ends_and_that_keys_are_text() -> None:
     frame = render_frame(busy(), 80, 24, evolve(KEYS, typing=Typing.DRAIN, typed="dra"))
     *above, hint, prompt = plain(frame).split("\n")
 
-    assert "Enter confirms, Esc leaves" in hint
+    assert "Enter confirms, Esc cancels" in hint
     assert prompt.rstrip().endswith(": dra_")
     assert "\x1b[1;7m_" in frame
     assert not any("q quit" in line for line in above)

@@ -52,7 +52,7 @@ async def test_dashboard_tells_what_no_key_asked_for(terminal: tuple[Window, Tex
         async with trio.open_nursery() as nursery:
             nursery.start_soon(dashboard.run)
             await trio.to_thread.run_sync(window.read_until, lambda seen: len(frames_in(seen)) >= 1)
-            dashboard._told_until = trio.current_time()
+            dashboard._notice_until = trio.current_time()
             while dashboard.view.notice:
                 await trio.testing.wait_all_tasks_blocked(0.001)
             nursery.cancel_scope.cancel()

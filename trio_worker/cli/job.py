@@ -31,7 +31,7 @@ from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.telemetry.words import counted
 
 # A search reads the bytes of jobs: this many take a few seconds. --most sets another number.
-MAXIMUM_READ = 100_000
+MAX_READ = 100_000
 # The number of undo commands that are printed; --json has all job ids.
 SHOWN_IDS = 20
 
@@ -90,7 +90,7 @@ async def cancel_jobs(
     producer_id: Annotated[str, Parameter(name="--id", help="Id that the producer gave the job, in any state.")] = "",
     maximum: Annotated[
         int, Parameter(name="--most", help="Maximum number of jobs to read.", validator=Number(gte=1))
-    ] = MAXIMUM_READ,
+    ] = MAX_READ,
     confirmation: Confirmation = ASK,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -217,7 +217,7 @@ async def find_jobs(
     email_type: Annotated[str, Parameter(name="--type", help="Email type.")] = "",
     maximum: Annotated[
         int, Parameter(name="--most", help="Maximum number of jobs to read.", validator=Number(gte=1))
-    ] = MAXIMUM_READ,
+    ] = MAX_READ,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:

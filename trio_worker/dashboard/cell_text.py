@@ -1,6 +1,7 @@
-"""Edge. Text as a terminal shows it: how many cells it takes, cut to fit, and nothing in it that is a command.
+"""Edge. Text in terminal cells: its width, cut to fit, and without control characters; no I/O, awaits nothing.
 
-No I/O, awaits nothing. Of rich it needs the widths of characters, which cost little to import.
+Apart from `cells`, because a run without a terminal needs it and must not load the rest of rich: the widths of
+characters cost little to import.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ import unicodedata
 from rich.cells import get_character_cell_size
 
 CUT_MARK = "…"
-# For terminals or fonts without these; a star for the ellipsis, as it also stands for the hidden part of an address.
+# For terminals or fonts without these characters; * for the ellipsis, as in masked addresses.
 _ASCII = str.maketrans("…─●■▲▼▁▂▃▄▅▆▇█", "*-*#^v_.:-=+*#")
 
-# rich reads the widths from a file with the first character beyond ASCII; later there may be no file descriptor left.
+# rich reads the widths from a file at the first character that is not ASCII; later there may be no file descriptor.
 get_character_cell_size(CUT_MARK)
 
 
 def printable_cells(text: str) -> str:
-    """Return text in which every character is one or two cells wide and none commands the terminal.
+    """Return text in which every character is one or two cells wide and none is a control character.
 
-    Marks that combine are dropped: terminals do not agree on the width of what they make.
+    Combining marks are dropped: terminals differ in the width of the result.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -32,19 +33,19 @@ def _safe(character: str) -> str:
         return " "
     if unicodedata.category(character).startswith("M"):
         return ""
-    # Two regional indicators make a flag of two cells in some terminals and of four in others.
+    # Two regional indicators are a flag, which has two cells in some terminals and four in others.
     if not character.isprintable() or "\U0001f1e6" <= character <= "\U0001f1ff":
         return "?"
     return character if get_character_cell_size(character) else ""
 
 
 def width_of(text: str) -> int:
-    """Return how many cells a printable text takes."""
+    """Return the width of a printable text in cells."""
     return len(text) if text.isascii() else sum(map(get_character_cell_size, text))
 
 
 def cut(text: str, width: int) -> str:
-    """Return printable text of at most ``width`` cells; where it was longer it ends in an ellipsis."""
+    """Return printable text of at most ``width`` cells; longer text is cut and ends with an ellipsis."""
     clean = printable_cells(text)
     if width_of(clean) <= width:
         return clean
@@ -60,8 +61,8 @@ def cut(text: str, width: int) -> str:
 
 
 def in_ascii(text: str) -> str:
-    """Return text of the same width without a character beyond ASCII."""
+    """Return text of the same width, with ASCII characters only."""
     if text.isascii():
         return text
-    told = text.translate(_ASCII)
-    return "".join(c if c.isascii() else "?" * get_character_cell_size(c) for c in told)
+    replaced = text.translate(_ASCII)
+    return "".join(c if c.isascii() else "?" * get_character_cell_size(c) for c in replaced)

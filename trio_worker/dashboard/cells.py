@@ -1,7 +1,6 @@
 """Edge. Text padded to an exact number of terminal cells, as rich segments; no I/O, awaits nothing.
 
-A line that is one cell too wide wraps, and then every line below it is in the wrong place. So every width is exact
-here.
+A line that is one cell too wide would wrap and move all lines below it. So every width here is exact.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ CHART = Style(color="cyan", dim=True)
 
 @frozen
 class Column:
-    """One column of a table of figures: its label over its value, right aligned.
+    """One column of a table of figures: the label above the value, both aligned right.
 
-    A number is shortened to fit. ``sign`` stands in the two cells behind the value; ``minimum_width`` is counted in
+    A number is shortened to fit. ``sign`` is shown in the two cells after the value; ``minimum_width`` is counted in
     cells.
     """
 
@@ -57,7 +56,7 @@ def blank(width: int) -> CellLine:
 
 
 def row(cells: Iterable[Segment], width: int) -> CellLine:
-    """Return cells side by side, two blanks between them, in exactly ``width`` cells; the last ones are cut."""
+    """Return a line of exactly ``width`` cells: texts with two blanks between them; the last ones are cut."""
     line: CellLine = []
     room = width
     for number, segment in enumerate(cells):
@@ -74,12 +73,12 @@ def row(cells: Iterable[Segment], width: int) -> CellLine:
 
 
 def rule_room(title: str, width: int, note: str = "") -> int:
-    """Return how many cells there are for what a panel says now, beside a note of what it speaks of."""
+    """Return the number of cells for the ``aside`` of a rule, next to its title and its note."""
     return width - len(title) - 4 - (len(note) + 3 if note else 0)
 
 
 def rule(title: str, width: int, aside: str = "", note: str = "", aside_style: Style = PLAIN) -> CellLine:
-    """Return the line that opens a panel: title, what it says now, a rule, and what it speaks of."""
+    """Return the first line of a panel: its title, an ``aside`` with figures, a rule, and a note of its scope."""
     room = rule_room(title, width)
     kept_note = note if len(aside) <= rule_room(title, width, note) else ""
     kept_aside = cut(aside, room - (len(kept_note) + 1 if kept_note else 0))
@@ -90,7 +89,7 @@ def rule(title: str, width: int, aside: str = "", note: str = "", aside_style: S
 
 
 def table(columns: Sequence[Column], width: int) -> list[CellLine]:
-    """Return labels over values; the widths follow from the labels and ``width`` alone, so that nothing jumps."""
+    """Return two lines, labels above values; widths depend on labels and ``width`` only, so that nothing jumps."""
     minimums = [max(len(column.label), column.minimum_width) + 2 * bool(column.sign) for column in columns]
     share, rest = divmod(max(0, width - sum(minimums)), len(columns))
     sizes = [size + share + (place < rest) for place, size in enumerate(minimums)]
@@ -108,19 +107,19 @@ def _value_cell(column: Column, width: int) -> Segment:
 def beside(
     left: Sequence[CellLine], right: Sequence[CellLine], left_width: int, right_width: int, gap: int
 ) -> list[CellLine]:
-    """Return two blocks of lines side by side; the shorter one is filled with blanks."""
+    """Return two blocks of lines side by side; the shorter block is filled with blanks."""
     pairs = zip_longest(left, right)
     return [[*(a or blank(left_width)), Segment(" " * gap, PLAIN), *(b or blank(right_width))] for a, b in pairs]
 
 
 def chart(values: Sequence[int], width: int, height: int) -> list[str]:
-    """Return the last ``width`` values as columns of eighths, ``height`` lines high, scaled to the greatest."""
+    """Return the last ``width`` values as a bar chart of ``height`` lines, in eighths of a cell, scaled to fit."""
     shown = values[-width:] if width > 0 else ()
     most = max(shown, default=0)
     levels = [-(-value * 8 * height // most) if most else 0 for value in shown]
     lines = []
     for floor in range(8 * (height - 1), -1, -8):
-        # The lowest line keeps a base, so that a quiet second reads as zero and not as missing.
+        # The lowest line always has a bar, so that a second without mails shows as zero and not as missing.
         lowest = 1 if floor == 0 else 0
         lines.append("".join(" ▁▂▃▄▅▆▇█"[min(8, max(lowest, level - floor))] for level in levels).rjust(width))
     return lines

@@ -1,9 +1,9 @@
-"""Edge. A snapshot becomes one frame of text for a terminal of any size, or one line; no I/O, awaits nothing.
+"""Edge. Frames: a snapshot as text for a terminal of any size; no I/O, awaits nothing.
 
-Layouts, by columns and lines: below 60x10 one status line; 60x10 the queue, the flow and the latest outcomes; 80x24
-the panels in one column; 120x32 two columns, and the ages; 160x45 the server too; beyond that height goes to the lists
-and width to what relays say.
-No word stands in the last column: terminals differ in what they do once it is filled.
+Layouts by columns and lines: below 60x10 one status line; from 60x10 the queue, the flow and the latest outcomes; from
+80x24 all panels in one column; from 120x32 two columns, and the ages; from 160x45 also the server. More lines go to the
+lists, and more columns to the replies of relays.
+The last column stays empty: terminals differ in what they do when it is filled.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from trio_worker.dashboard.status_line import status_words
 from trio_worker.dashboard.view import Page, View, filtered
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 
-# More rows than this say nothing that the figures above them do not.
+# More rows would tell nothing that the figures above them do not.
 CONNECTION_ROWS = 16
 WORKER_ROWS = 8
 FAILURE_ROWS = 8
 _MIN_FAILURE_ROWS = 4
-# Where there is room for all panels and this many lines more, blank lines set the panels apart.
+# From this height on, blank lines separate the panels.
 _ROOMY_LINES = 36
 _COLUMN_GAP = 3
-# The left column holds figures, which need no more than this and have lines to spare for tables of two lines; what is
-# over goes to the lists at the right.
+# The left column has figures, which need no more than this width, as tables of two lines. The rest of the width is for
+# the lists in the right column.
 _LEFT_WIDTH = ONE_LINE_WIDTH - 1
-# The upper half of two columns, at 32 lines and at the most; the latest outcomes take the rest.
+# Lines of the two columns, at 32 lines and at the maximum; the latest outcomes have the other lines.
 _BODY_LINES = 19
 _MAX_BODY_LINES = 25
-# Where there is as much room, the server has its figures under those of the run.
+# From this size on, the figures of the server are shown below those of the run.
 _SERVER_WIDTH, _SERVER_BODY_LINES = 160, 25
 _AGE_LINES = 6
-# The worker's own dashboard names the other workers too, where the lists have this many rows and a few to spare.
+# The dashboard of a worker also lists the other workers, if the lists have this many rows and some more.
 _ROOMY_ROWS = 14
 _MAX_OTHER_ROWS = 4
 PLAIN_VIEW = View()
@@ -63,7 +63,7 @@ PLAIN_VIEW = View()
 
 @frozen
 class Frame:
-    """One screen of a snapshot, which rich prints at the size of its console."""
+    """One frame of a snapshot; rich prints it at the size of its console."""
 
     snapshot: Snapshot
     view: View = PLAIN_VIEW
@@ -88,7 +88,7 @@ def render_frame(
 ) -> str:
     """Return at most ``height`` lines, each narrower than ``width`` cells, joined by newlines.
 
-    Never refuses: any size gives a frame. Without ``color`` bold and dim stay, as colour never carries a meaning alone.
+    Every size gives a frame. Without ``color`` bold and dim stay; a colour never has a meaning alone.
     """
     screen = StringIO()
     console = open_console(screen, width, height, color=color)
@@ -97,20 +97,20 @@ def render_frame(
 
 
 def render_svg(snapshot: Snapshot, width: int, height: int, view: View = PLAIN_VIEW) -> str:
-    """Return a frame as a picture (SVG), for a page or a bug report."""
+    """Return a frame as an SVG image, for a page or a bug report."""
     console = open_console(StringIO(), max(60, width), max(10, height), color=True, records=True)
     console.print(Frame(snapshot, view), soft_wrap=True)
     return console.export_svg(title=f"trio-worker: {snapshot.queue_name}", theme=SVG_EXPORT_THEME)
 
 
 def open_console(screen: TextIO, width: int, height: int, *, color: bool, records: bool = False) -> Console:
-    """Return a console of exactly this size that writes to ``screen`` whatever the environment says."""
+    """Return a console of exactly this size that writes to ``screen`` and ignores the environment."""
     return Console(
         file=screen,
         width=width,
         height=height,
         force_terminal=True,
-        color_system="standard",  # the sixteen colours of the operator's own theme
+        color_system="standard",  # the sixteen colours of the theme of the terminal
         no_color=not color,
         legacy_windows=False,
         record=records,
@@ -119,7 +119,7 @@ def open_console(screen: TextIO, width: int, height: int, *, color: bool, record
 
 
 def frame_lines(snapshot: Snapshot, width: int, height: int, view: View = PLAIN_VIEW) -> list[CellLine]:
-    """Return the lines of a frame of any size; from 60x10 on one column at each side stays free."""
+    """Return the lines of a frame of any size; from 60x10 on, one column at each side stays empty."""
     if width < 60 or height < 10:
         return [_one_line(snapshot, width)]
     inner = width - 2
@@ -142,7 +142,7 @@ def frame_lines(snapshot: Snapshot, width: int, height: int, view: View = PLAIN_
 
 
 def _page(snapshot: Snapshot, head: list[CellLine], width: int, height: int, view: View) -> list[CellLine]:
-    """Return one list as long as the screen, or the help."""
+    """Return a page with one list in full height, or the help."""
     lines = [*head, *hint_lines(snapshot, width, 1, view)]
     match view.page:
         case Page.HELP:
@@ -161,7 +161,7 @@ def _page(snapshot: Snapshot, head: list[CellLine], width: int, height: int, vie
 
 
 def _one_line(snapshot: Snapshot, width: int) -> CellLine:
-    """Return as many whole parts of the status line as fit, at least the first one, cut if need be."""
+    """Return the parts of the status line that fit; at least the first one, cut if necessary."""
     room = max(1, width - 1)
     words = status_words(snapshot)
     while len(words) > 1 and width_of("".join(words)) > room:
@@ -189,7 +189,7 @@ def _one_column(snapshot: Snapshot, head: list[CellLine], width: int, height: in
         run_panel(snapshot, width),
     ]
     gap = [blank(width)] if height >= _ROOMY_LINES else []
-    # Six gaps, two titles of the lists with their rules, one of them with headings: what is left are rows.
+    # Without six gaps and the titles and headings of two lists, the other lines are rows.
     free = height - len(head) - sum(map(len, figures)) - 6 * len(gap) - 4
     who_rows, failure_rows, latest_rows = _shared(free, _most_who_rows(snapshot), FAILURE_ROWS, free)
     lists = [
@@ -201,23 +201,23 @@ def _one_column(snapshot: Snapshot, head: list[CellLine], width: int, height: in
 
 
 def _most_who_rows(snapshot: Snapshot) -> int:
-    """Return how many rows are of use to the panel of who sends."""
+    """Return the number of rows that the panel of connections or workers can use."""
     if snapshot.scope is Scope.FLEET:
         return WORKER_ROWS
     return min(CONNECTION_ROWS, max(1, snapshot.max_connections))
 
 
 def _who_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
-    """Return the panel of who sends: one worker's connections, or all workers."""
+    """Return the panel of connections for one worker, of workers for all."""
     panel = workers_panel if snapshot.scope is Scope.FLEET else connections_panel
     return panel(snapshot, width, rows)
 
 
-def _shared(rows: int, *most: int) -> list[int]:
-    """Share rows among lists, one each in turn, none above its most."""
-    shares = [0] * len(most)
-    while rows > 0 and shares != list(most):
-        for place, limit in enumerate(most):
+def _shared(rows: int, *maximums: int) -> list[int]:
+    """Share rows among lists, one at a time in turn, up to the maximum of each."""
+    shares = [0] * len(maximums)
+    while rows > 0 and shares != list(maximums):
+        for place, limit in enumerate(maximums):
             if rows > 0 and shares[place] < limit:
                 shares[place] += 1
                 rows -= 1
@@ -256,7 +256,7 @@ def _figures_column(snapshot: Snapshot, width: int, height: int, *, has_server: 
 
 
 def _lists_column(snapshot: Snapshot, width: int, height: int) -> list[CellLine]:
-    # A blank between the lists, their titles, the headings of the first, and the ages below another blank.
+    # Without a blank between the lists, their titles, the headings of the first, and the ages with a blank above.
     rows = height - 4 - 1 - _AGE_LINES
     who_rows = min(_most_who_rows(snapshot), rows - _MIN_FAILURE_ROWS)
     beside_rows = min(len(snapshot.workers), _MAX_OTHER_ROWS)
@@ -277,7 +277,7 @@ def _lists_column(snapshot: Snapshot, width: int, height: int) -> list[CellLine]
 
 
 def _trimmed(line: CellLine) -> CellLine:
-    """Return the line without the blanks at its end, which the screen clears by itself."""
+    """Return the line without trailing blanks, which the screen clears by itself."""
     kept = list(line)
     while kept:
         last = kept.pop()

@@ -1,4 +1,4 @@
-"""Trio. The keys of the terminal we were started from, one by one and not echoed; given back as it was."""
+"""Trio. The keys of standard input, one by one and without echo; the terminal is restored at the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import trio
 from attrs import define
 
-# Arrow and function keys come as sequences that begin so; a lone one is the key Esc.
+# The sequences of arrow and function keys begin with this character; alone it is the key Esc.
 _ESCAPE = "\x1b"
 _MAX_OCTETS = 256
 
@@ -26,9 +26,9 @@ class Keyboard:
     _is_taken: bool = False
 
     def take(self) -> None:
-        """Have keys come one by one, without echo; Ctrl-C and Ctrl-Z still are signals (termios(3), ISIG).
+        """Switch to keys one by one, without echo; Ctrl-C and Ctrl-Z remain signals (termios(3), ISIG).
 
-        Nothing happens while we are in the background, where changing the terminal would stop us.
+        Does nothing in the background, where a change of the terminal would stop this process.
         """
         with suppress(termios.error, OSError):
             if os.tcgetpgrp(self._fd) != os.getpgrp():
@@ -40,14 +40,14 @@ class Keyboard:
             self._is_taken = True
 
     def give_back(self) -> None:
-        """Put the terminal back as it was; safe in a signal handler, and more than once."""
+        """Restore the mode of the terminal; safe in a signal handler, and more than once."""
         if self._is_taken:
             self._is_taken = False
             with suppress(termios.error, OSError):
                 termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
 
     async def keys(self) -> AsyncIterator[str]:
-        """Yield keys for ever, or until the terminal is gone; what is no single character is left out, but for Esc."""
+        """Yield keys until the terminal is gone; only single characters and Esc."""
         while True:
             await trio.lowlevel.wait_readable(self._fd)
             try:
@@ -61,7 +61,7 @@ class Keyboard:
 
 
 def split_keys(text: str) -> list[str]:
-    """Return the keys of what one read gave; the sequences of arrow and function keys are none of ours."""
+    """Return the keys in the text of one read, without the sequences of arrow and function keys."""
     keys: list[str] = []
     place = 0
     while place < len(text):
@@ -80,7 +80,7 @@ def split_keys(text: str) -> list[str]:
 
 @contextmanager
 def open_keyboard() -> Iterator[Keyboard | None]:
-    """Take the keys of standard input for the block; None where that is no terminal of ours."""
+    """Take the keys of standard input for the block; None if it is not a terminal."""
     try:
         fd = sys.stdin.fileno()
         before = termios.tcgetattr(fd)

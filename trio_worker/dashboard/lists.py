@@ -1,6 +1,6 @@
-"""Edge. The panels that are lists: connections, failures, latest outcomes; lines of exactly the width asked for.
+"""Edge. The panels with lists: connections, workers, failures, latest outcomes; lines of exactly the given width.
 
-No I/O, awaits nothing. A list is as long as it is told, with blanks where there is less to say, so that nothing jumps.
+No I/O, awaits nothing. A list always has the given number of lines, with blanks at its end, so that nothing jumps.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from trio_worker.telemetry.words import (
 from trio_worker.worker.breaker import Closed
 from trio_worker.worker.events import Disposition, Phase
 
-# From this width on the list of the workers has room for the mails in flight.
+# From this width on, the list of workers has a column for mails in flight.
 FLIGHT_WIDTH = 90
-# From these widths on the list of the latest outcomes has room for email types, for times, and for the ids of jobs.
+# From these widths on, the list of the latest outcomes has columns for email types, times and job ids.
 TYPES_WIDTH = 70
 TIMES_WIDTH = 110
 IDS_WIDTH = 140
@@ -57,7 +57,7 @@ _WORKER_HEADS = (
 
 
 def connections_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
-    """Return CONNECTIONS: a rule, headings, and ``rows`` lines; the busy ones first, the longest in a state on top."""
+    """Return CONNECTIONS: a rule, headings, and ``rows`` lines; busy ones first, then the longest in their state."""
     is_closed = isinstance(snapshot.breaker, Closed)
     views = snapshot.connections
     busy = sum(view.is_busy for view in views)
@@ -70,7 +70,7 @@ def connections_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLin
     if snapshot.suspended is not None:
         left = snapshot.suspended.until - snapshot.at
         span = f" for {duration(left)}" if left > 0 else ""
-        # Others work then: that the breaker is closed need not be said, and there is room for the relay's name.
+        # Other connections work, so the state of the breaker is clear and leaves room for the name of the relay.
         tail = "" if is_closed and snapshot.scope is Scope.WORKER else tail
         tail, style = f", {snapshot.suspended.count:,} suspended{span}{tail}", CAUTION if is_closed else TROUBLE
     figures = f"{opened:,}/{snapshot.max_connections:,} open, {busy:,} busy{tail}"
@@ -106,13 +106,13 @@ def _connection_cells(
         cell(sent, 6, style, is_right=True),
         cell(age, 6, style, is_right=True),
         cell(tls, 7, style),
-        # A relay's words may be long; where the panel ends the row is cut.
+        # A reply may be long; the row is cut at the end of the panel.
         cell(reply, max(9, width_of(printable_cells(reply))), style),
     ]
 
 
 def workers_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
-    """Return WORKERS: a rule, headings, and ``rows`` lines, those in trouble on top; more than fit are counted."""
+    """Return WORKERS: a rule, headings, and ``rows`` lines; those in trouble first, and a count of the rest."""
     workers = snapshot.workers
     live = sum(not worker.is_lost for worker in workers)
     aside = f"{live:,} live" + (f", {len(workers) - live:,} LOST" if live < len(workers) else "")
@@ -126,7 +126,7 @@ def workers_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
 
 
 def worker_state(worker: WorkerSeen) -> str:
-    """Return what a worker is doing, in one word."""
+    """Return the state of a worker, in one word."""
     beat = worker.beat
     if worker.is_lost:
         return "LOST"
@@ -158,7 +158,7 @@ def _worker_row(worker: WorkerSeen, width: int) -> list[Segment]:
 
 
 def _worker_cells(words: tuple[str, ...], width: int, style: Style) -> list[Segment]:
-    """Return the cells of one worker; where it is narrow, how the process is has no place, nor what is in flight."""
+    """Return the cells of one worker; a narrow list leaves out the figures of the process and the mails in flight."""
     name, word, *figures, version = words
     sizes = (9, 7, 6, 5, 9, 5, 7, 4, 6)[: 9 if width >= TIMES_WIDTH else 5 if width >= FLIGHT_WIDTH else 4]
     tail = [cell(version, 8, style)] if width >= TYPES_WIDTH else []
@@ -169,7 +169,7 @@ def _worker_cells(words: tuple[str, ...], width: int, style: Style) -> list[Segm
 
 
 def failures_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
-    """Return FAILURES: a rule and ``rows`` lines, a cause each, the most frequent first; deaths stay in view."""
+    """Return FAILURES: a rule and ``rows`` lines with one cause each, the most frequent first."""
     total = sum(cause.count for cause in snapshot.causes)
     aside = f"{counted(total, 'job')}, {counted(len(snapshot.causes), 'cause')}" if total else "none"
     lines = [rule("FAILURES", width, aside, f"{CAUSE_MINUTES} min, all workers")]
@@ -178,7 +178,7 @@ def failures_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
 
 
 def _causes_in_view(causes: tuple[DeathCount, ...], rows: int) -> tuple[DeathCount, ...]:
-    """Return the first causes; where none of them is deadly, the first deadly one takes the last place."""
+    """Return the first causes; if none of them made dead letters, the last one is replaced by one that did."""
     shown = causes[:rows]
     deadly = next((cause for cause in causes if cause.disposition is Disposition.DEAD), None)
     if deadly is None or deadly in shown or not shown:
@@ -198,15 +198,15 @@ def _failure_row(cause: DeathCount, now: float, width: int) -> list[Segment]:
 
 
 def disposition_cell(disposition: Disposition) -> Segment:
-    """Return what became of a job in eight cells; a death is in capitals, as it must not be read over."""
+    """Return the disposition of a job in eight cells; DEAD is in capitals, so that it is seen."""
     word = str(disposition).upper() if disposition is Disposition.DEAD else str(disposition)
     return cell(word, 9 if disposition is Disposition.UNSETTLED else 8, _DISPOSITION_STYLES[disposition])
 
 
 def latest_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
-    """Return LATEST: a rule, headings where they fit, and ``rows`` lines, newest last.
+    """Return LATEST: a rule, headings if they fit, and ``rows`` lines, newest last.
 
-    At a hundred mails a second a failure would be gone before it is read: half of the rows are kept for what was not
+    At a hundred mails per second a failure would scroll away unread: half of the rows are kept for jobs that were not
     sent.
     """
     aside = "" if snapshot.latest else "nothing yet"

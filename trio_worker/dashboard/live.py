@@ -1,4 +1,4 @@
-"""Trio. The dashboard while it is on: it draws frames, obeys keys, and follows the window."""
+"""Trio. The running dashboard: draws frames, handles keys, and follows the size of the window."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from trio_worker.dashboard.terminal import next_tick
 from trio_worker.dashboard.view import KeyAction, View, press
 from trio_worker.telemetry.snapshot import Snapshot
 
-# Dragging a window's edge asks for a hundred frames a second; ten are enough for the eye and cost little.
+# Dragging the edge of a window would cause a hundred frames per second; ten are enough and cost little.
 _MIN_FRAME_SECONDS = 0.1
-# What is told on the bottom line by nobody's key goes by itself.
-_TOLD_SECONDS = 15.0
+# A notice that is not the answer to a key disappears after this time.
+_NOTICE_SECONDS = 15.0
 
 
 @define(eq=False)
 class Dashboard:
-    """Draws frames, obeys keys and the window's size; `run` it while the screen is open, until cancelled.
+    """Draws frames and handles keys; `run` it while the screen is open, until cancelled.
 
-    ``act`` does what was asked for and returns a line that says what became of it. Without a ``keyboard`` it is a
-    picture.
+    ``act`` carries out the action of a key and returns a notice about its result. Without a ``keyboard`` no keys are
+    read.
     """
 
     take_snapshot: Callable[[], Snapshot]
@@ -39,36 +39,36 @@ class Dashboard:
     view: View = field(factory=View)
     ascii_only: bool = False
     _drawn: Snapshot | None = None
-    _told_until: float = math.inf
+    _notice_until: float = math.inf
     _changed: trio.Event = field(factory=trio.Event)
 
     def tell(self, words: str) -> None:
-        """Say something on the bottom line for a while, or until a key; what is being typed goes on below it."""
+        """Show a notice on the bottom line for some time, or until a key is pressed; typing continues below it."""
         self.view = evolve(self.view, notice=words)
-        self._told_until = trio.current_time() + _TOLD_SECONDS
+        self._notice_until = trio.current_time() + _NOTICE_SECONDS
         self._changed.set()
 
     async def run(self) -> None:
         """Draw a frame at every whole tick, and at once after a key or when the window changes its size.
 
-        A frame that the terminal does not take before the next tick is given up. An exception from ``take_snapshot`` or
-        from rendering is a bug and is raised; leaving `open_screen` restores the terminal before it is printed.
+        A frame that the terminal does not accept before the next tick is dropped. An exception from ``take_snapshot``
+        or from rendering is a bug and is raised; `open_screen` restores the terminal before it is printed.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow_signals)
             if self.keyboard is not None:
                 self.view = evolve(self.view, has_keys=True)
                 nursery.start_soon(self._follow_keys, self.keyboard)
-            await self._draw_for_ever()
+            await self._keep_drawing()
 
-    async def _draw_for_ever(self) -> Never:
+    async def _keep_drawing(self) -> Never:
         while True:
             began = trio.current_time()
             tick = next_tick(began, self.view.every_seconds)
             self._changed = trio.Event()
             self._come_back()
-            if began >= self._told_until:
-                self.view, self._told_until = evolve(self.view, notice=""), math.inf
+            if began >= self._notice_until:
+                self.view, self._notice_until = evolve(self.view, notice=""), math.inf
             if self.screen.is_on:
                 self._drawn = self.take_snapshot()
                 with trio.move_on_at(tick):
@@ -85,7 +85,7 @@ class Dashboard:
             self._changed.set()
             if action is not None and self.act is not None:
                 self.view = evolve(self.view, notice=await self.act(action))
-                self._told_until = math.inf
+                self._notice_until = math.inf
                 self._changed.set()
 
     async def _follow_signals(self) -> None:
@@ -99,7 +99,7 @@ class Dashboard:
                 self._changed.set()
 
     def _come_back(self) -> None:
-        """Take the screen again once we are in the foreground of the terminal (after Ctrl-Z and fg)."""
+        """Take the screen again when this process is in the foreground of the terminal (after Ctrl-Z and fg)."""
         if self.screen.is_suspended and self.screen.is_ours():
             if self.keyboard is not None:
                 self.keyboard.take()

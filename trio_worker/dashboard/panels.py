@@ -1,6 +1,6 @@
-"""Edge. The panels of figures: each takes a snapshot and a width and returns lines of exactly that width.
+"""Edge. The panels of figures: each function takes a snapshot and a width, and returns lines of exactly that width.
 
-No I/O, awaits nothing. Colour repeats what a word says: green and plain are calm, yellow is worth a look, red is a
+No I/O, awaits nothing. A colour repeats what a word says: green and plain are good, yellow needs attention, red is a
 problem now.
 """
 
@@ -51,40 +51,40 @@ from trio_worker.telemetry.words import (
 )
 from trio_worker.worker.events import Disposition
 
-# From this width on a table of figures is one line; below, it is two.
+# From this width on, a table of figures has one line of values; below, it has two.
 ONE_LINE_WIDTH = 78
 _SEVERITY_STYLES = {Severity.CALM: GOOD, Severity.CAUTION: CAUTION, Severity.TROUBLE: TROUBLE}
-# Normally zero, and worth a look when not.
+# Normally zero; shown in yellow otherwise.
 _ODD_DISPOSITIONS = {Disposition.HELD, Disposition.FENCED, Disposition.UNSETTLED}
 _PAUSE_KEY, _RESUME_KEY, _DRAIN_KEY = "p pause", "p resume", "d drain"
-_TYPING_HINT = "Enter confirms, Esc leaves; every other key is text"
+_TYPING_HINT = "Enter confirms, Esc cancels; every other key is text"
 _HELP: tuple[tuple[str, str, type[KeyAction] | None], ...] = (
-    ("q", "leave; a worker drains first", None),
+    ("q", "exit; a worker drains first", None),
     ("1 to 5", "overview, workers, connections, failures, latest; again: back", None),
-    ("space", "freeze, and go on", None),
-    ("/", "only jobs, causes and workers with what is typed; Esc: all", None),
-    ("e", "show only what was not sent", None),
-    ("+ -", "look more or less often", None),
+    ("space", "freeze the screen, or continue", None),
+    ("/", "show only jobs, causes and workers that contain a text; Esc: all", None),
+    ("e", "show only jobs that were not sent", None),
+    ("+ -", "update more or less often", None),
     ("p", "pause the queue for 15 minutes, or resume a paused one", PauseKey),
     ("d", "drain this worker", DrainKey),
     ("", "", None),
-    ("waiting", "in the producers' list; delayed: for later; due: it is time", None),
-    ("leased", "a worker has it; held: nobody knows if it was delivered", None),
-    ("uncertain", "mails that may have gone out twice", None),
+    ("waiting", "not yet claimed; delayed: for later; due: its time has come", None),
+    ("leased", "claimed by a worker; held: unknown if it was delivered", None),
+    ("uncertain", "mails that may have been delivered twice", None),
     ("~", "an estimate; - is unknown, 0 is zero", None),
-    ("p50 p95", "half, and all but 5 %, took less; over the last five minutes", None),
-    ("consumers", "tasks of a worker, each on one connection; those busy have a job", None),
-    ("in flight", "in hand, and not only waiting for Redis to take the outcome", None),
-    ("idle", "part of the consumers that had no job, over a minute", None),
-    ("suspended", "connections left closed for a while: no more could be opened", None),
-    ("AGE back", "samples, scaled to all; times that Redis answered again", None),
-    ("connecting", "time spent opening connections, shared among mails sent", None),
+    ("p50 p95", "50 % and 95 % took less time; over the last five minutes", None),
+    ("consumers", "tasks of a worker, each on one connection; busy: they have a job", None),
+    ("in flight", "mails on connections; in hand: claimed jobs, not yet settled", None),
+    ("idle", "fraction of the consumers without a job, over one minute", None),
+    ("suspended", "connections closed for some time, as no more could be opened", None),
+    ("AGE back", "from samples, scaled up; back: times that Redis answered again", None),
+    ("connecting", "time to open connections, divided by the mails sent", None),
 )
-_LEAST = {Disposition.SENT: 9, Disposition.DELAYED: 8, Disposition.DEAD: 6, Disposition.HELD: 5}
+_MIN_WIDTHS = {Disposition.SENT: 9, Disposition.DELAYED: 8, Disposition.DEAD: 6, Disposition.HELD: 5}
 
 
 def header(snapshot: Snapshot, width: int, frozen_seconds: float | None = None) -> CellLine:
-    """Return the first line: what runs where, how it is, since when, and the time; or that it stands still."""
+    """Return the first line: version, queue, state, uptime and time; or since when the screen is frozen."""
     now = state(snapshot)
     tail = f"up {duration(snapshot.up_seconds):>6}  {clock(snapshot.at)}Z"
     mark = cell(f"● {now.word}", 10, _SEVERITY_STYLES[now.severity] + BOLD)
@@ -99,9 +99,9 @@ def header(snapshot: Snapshot, width: int, frozen_seconds: float | None = None) 
 
 
 def alert_lines(snapshot: Snapshot, width: int, height: int, key: str = "") -> list[CellLine]:
-    """Return exactly ``height`` lines: what an operator should know now, else blanks.
+    """Return exactly ``height`` lines with the alerts, and blanks below them.
 
-    Where alerts fill them all, the last one ends with ``key``, what can be pressed about them.
+    If alerts fill all lines, the last one ends with ``key``, the name of a key that helps.
     """
     found = alerts(snapshot)
     lines: list[CellLine] = []
@@ -116,7 +116,7 @@ def alert_lines(snapshot: Snapshot, width: int, height: int, key: str = "") -> l
 
 
 def hint_lines(snapshot: Snapshot, width: int, height: int, view: View) -> list[CellLine]:
-    """Return the alerts; where there are fewer than lines, the last line says which keys there are."""
+    """Return the alerts; if they leave a line free, the last line lists the keys."""
     actions = _action_keys(snapshot, view)
     resumes = _RESUME_KEY if _RESUME_KEY in actions and view.typing is None else ""
     lines = alert_lines(snapshot, width, height, resumes)
@@ -130,7 +130,7 @@ def hint_lines(snapshot: Snapshot, width: int, height: int, view: View) -> list[
 
 
 def _action_keys(snapshot: Snapshot, view: View) -> list[str]:
-    """Return the keys that act, as far as this dashboard may: what ``p`` does depends on the queue."""
+    """Return the keys of allowed actions; the action of ``p`` depends on the queue."""
     if not view.has_keys:
         return []
     is_paused = snapshot.queue is not None and bool(snapshot.queue.paused)
@@ -139,7 +139,7 @@ def _action_keys(snapshot: Snapshot, view: View) -> list[str]:
 
 
 def prompt_lines(view: View, width: int) -> list[CellLine]:
-    """Return the line that is being typed, below what ends it; or what became of the last one."""
+    """Return the line that is being typed and a hint above it; else the notice about the last action."""
     if view.typing is None:
         return [[cell(view.notice, width, CAUTION)]]
     room = width - len(view.typing.value) - 1
@@ -150,7 +150,7 @@ def prompt_lines(view: View, width: int) -> list[CellLine]:
 
 
 def help_lines(view: View, width: int) -> list[CellLine]:
-    """Return what each key does, and what the words on the screen mean."""
+    """Return the help: what each key does, and what the words on the screen mean."""
     lines = [blank(width)]
     for key, meaning, action in _HELP:
         if action is None or action in view.may:
@@ -159,7 +159,7 @@ def help_lines(view: View, width: int) -> list[CellLine]:
 
 
 def queue_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
-    """Return QUEUE, three lines: how many jobs are in each state, and where the waiting list is heading."""
+    """Return QUEUE, three lines: the number of jobs in each state, and whether the waiting list grows."""
     queue, ahead = snapshot.queue, outlook(snapshot)
     stale = is_stale(snapshot)
     note = "all workers"
@@ -183,9 +183,9 @@ def queue_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
 
 
 def flow_panel(snapshot: Snapshot, width: int, chart_lines: int) -> list[CellLine]:
-    """Return FLOW: a rule, the rates on one line (two where it is narrow), and the chart of what was sent.
+    """Return FLOW: a rule, the rates on one line (two if narrow), and the chart of mails sent.
 
-    The rule names the mails in flight too, where that leaves room for whose figures they are.
+    The rule also has the mails in flight, if there is room for them and the scope.
     """
     rates = snapshot.rates
     figures = [
@@ -208,7 +208,7 @@ def flow_panel(snapshot: Snapshot, width: int, chart_lines: int) -> list[CellLin
 
 
 def chart_panel(snapshot: Snapshot, width: int, height: int) -> list[CellLine]:
-    """Return the chart of mails sent, one column a second, with its greatest value."""
+    """Return the chart of mails sent, one column per second, with its maximum."""
     columns = width - 21
     most = max(snapshot.spark_sent[-columns:], default=0)
     scale = cell(f"max {count(most, 7)}", 12)
@@ -221,7 +221,7 @@ def chart_panel(snapshot: Snapshot, width: int, height: int) -> list[CellLine]:
 
 
 def time_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
-    """Return TIME, four lines: how long things take, over the last five minutes."""
+    """Return TIME, four lines: quantiles of wait, SMTP transaction and latency over the last five minutes."""
     is_estimate = snapshot.queue is not None and snapshot.queue.is_estimate
     size = min(11, (width - 18) // 4)
     room = width - 4 * size
@@ -242,25 +242,27 @@ def _time_row(name: str, times: Quantiles, room: int, size: int, *, is_estimate:
 
 
 def run_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
-    """Return THIS RUN: the ledger, whose figures add up: claimed is in hand and all that follows up to unsettled."""
+    """Return THIS RUN: the ledger. Its figures balance: claimed = in hand + sent + ... + unsettled."""
     ledger = snapshot.ledger
     columns = [Column("claimed", ledger.claimed, minimum_width=9)]
     for disposition in Disposition:
         number = ledger.settled[disposition]
         is_odd = number and disposition in _ODD_DISPOSITIONS
-        columns.append(Column(str(disposition), number, CAUTION if is_odd else PLAIN, _LEAST.get(disposition, 0)))
+        columns.append(
+            Column(str(disposition), number, CAUTION if is_odd else PLAIN, _MIN_WIDTHS.get(disposition, 0))
+        )
     columns.append(Column("uncertain", ledger.uncertain, CAUTION if ledger.uncertain else PLAIN))
     title = rule("THIS RUN", width, run_words(snapshot, width - 14), snapshot.scope.value)
     if width >= ONE_LINE_WIDTH:
         return [title, *table(columns, width)]
     columns.append(Column("recovered", ledger.recovered))
-    # One width for all columns, so that the two tables stand in line.
+    # The same width for all columns, so that the two tables are aligned.
     even = [evolve(column, minimum_width=9) for column in columns]
     return [title, *table(even[:5], width), *table(even[5:], width)]
 
 
 def age_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
-    """Return AGE, six lines: how many of the waiting jobs were how old, from samples scaled to all of them."""
+    """Return AGE, six lines: the waiting jobs by age, from samples scaled up."""
     ages = None if snapshot.queue is None else snapshot.queue.ages
     lines = [rule("AGE", width, _age_words(ages), "every 5 s")]
     bounds = [0.0, *BAR_BOUNDS]
@@ -288,7 +290,7 @@ def _age_words(ages: AgeBars | None) -> str:
 
 
 def redis_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
-    """Return REDIS, three lines: the round trip, and how the server is, as far as it tells."""
+    """Return REDIS, three lines: the round trip, and the figures of the server that are known."""
     server = snapshot.queue.server if snapshot.queue is not None and snapshot.queue.server else ServerState()
     is_careless = server.policy not in ("", "noeviction")
     most = UNKNOWN if server.most_bytes is None else memory(server.most_bytes) if server.most_bytes else "no limit"
@@ -307,7 +309,7 @@ def redis_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
 
 
 def summary_table(snapshot: Snapshot, width: int) -> list[CellLine]:
-    """Return two lines with the figures of this worker that matter most, for small screens."""
+    """Return two lines with the most important figures of this worker, for small screens."""
     rates, uncertain = snapshot.rates, snapshot.ledger.uncertain
     columns = [
         Column("claimed/s", per_second(rates.claimed, 7)),
@@ -321,9 +323,9 @@ def summary_table(snapshot: Snapshot, width: int) -> list[CellLine]:
 
 
 def run_words(snapshot: Snapshot, room: int) -> str:
-    """Return the jobs in hand, the busy consumers, the idle share, and what connecting costs a mail.
+    """Return the jobs in hand, the busy consumers, the idle share, and the time to connect per mail.
 
-    Of these as many as there is room for.
+    Only as many of them as fit.
     """
     words = [f"in hand {snapshot.in_hand:,}", work_words(snapshot)[0], f"idle {share(snapshot.idle_share)}"]
     connecting = snapshot.connect_seconds_per_mail

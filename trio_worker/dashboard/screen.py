@@ -1,10 +1,9 @@
-"""Trio. The screen: rich's live view, on a terminal that may stop reading and is given back as it was.
+"""Trio. The alternate screen of a terminal, drawn by rich without blocking, and restored at the end.
 
-`rich.live.Live` takes the alternate screen and draws the frames, but onto a page in memory: it would wait for a
-terminal that stops reading (Ctrl-S, a frozen window, a slow line), and the worker with it. Bringing the page to the
-terminal is ours. It is opened a second time, non-blocking: the flag belongs to our own open file and not to the one
-that the shell and other programs share. What does not fit waits for the next frame; what is newer replaces what is
-older.
+`rich.live.Live` draws the frames into memory, and this module writes them to the terminal: rich would block, and the
+worker with it, when the terminal stops reading (Ctrl-S, a frozen window, a slow line). The terminal is opened a second
+time, as non-blocking: so the flag does not change the open file that the shell and other programs share. Bytes that
+the terminal does not accept wait for the next frame; a newer frame replaces an older one.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ from rich.live import Live
 from trio_worker.dashboard.frame import open_console
 from trio_worker.dashboard.terminal import open_again
 
-# DEC private modes: 1049 alternate screen, 25 cursor, 7 wrapping at the margin, 2026 synchronized output (a terminal
-# that knows it shows a frame at once, one that does not ignores it). The first two are switched on by rich; without the
-# third a frame that was drawn for a wider window does not scroll away.
+# DEC private modes: 1049 alternate screen, 25 cursor, 7 wrapping at the margin, 2026 synchronized output (the terminal
+# shows a frame at once; a terminal without it ignores it). rich switches on the first two; with the third switched off,
+# a frame that was drawn for a wider window does not scroll the screen.
 _ENTER_TOO = b"\x1b[m\x1b[?7l"
-# Begins with ESC, which ends whatever sequence a half-written frame had begun.
+# Begins with ESC, which ends a sequence that a half-written frame may have begun.
 _LEAVE = b"\x1b[?2026l\x1b[m\x1b[?7h\x1b[?1049l\x1b[?25h"
 _BEGIN_FRAME, _END_FRAME = b"\x1b[?2026h", b"\x1b[?2026l"
-# A terminal that takes nothing for this long at the end is left as it is: the worker has to go.
+# If the terminal accepts nothing for this long at the end, it is not restored: the worker must exit.
 _LEAVE_SECONDS = 0.5
-# Terminals on serial lines and in some containers do not know their size; this is the VT100's.
+# For terminals without a size, on serial lines and in some containers; the size of the VT100.
 _DEFAULT_SIZE = os.terminal_size((80, 24))
-# These end the process at once where nobody handles them; the worker handles the first two itself.
+# Signals that end the process at once if they have no handler; the worker handles the first two itself.
 _DEADLY_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -46,7 +45,7 @@ _DEADLY_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 class Screen:
     """The alternate screen of one terminal; made by `open_screen`, which also closes it.
 
-    It turns itself off for good, silently, when the terminal is gone: then `draw` does nothing, and the worker goes on.
+    When the terminal is gone, `is_on` becomes false for ever, `draw` does nothing, and the worker keeps running.
     """
 
     _fd: int
@@ -58,7 +57,7 @@ class Screen:
     _drawn: str = ""
 
     def size(self) -> os.terminal_size:
-        """Return the terminal's columns and lines as they are now; 80x24 where it does not know them."""
+        """Return the current columns and lines of the terminal; 80x24 if it does not know them."""
         try:
             size = os.get_terminal_size(self._fd)
         except OSError:
@@ -66,10 +65,10 @@ class Screen:
         return size if size.columns > 0 and size.lines > 0 else _DEFAULT_SIZE
 
     async def draw(self, frame: ConsoleRenderable) -> None:
-        """Show a frame at the terminal's size, unless it would look as the last one did.
+        """Show a frame at the size of the terminal, unless it is the same as the last one.
 
-        A frame is one write, unless the terminal takes only a part. Cancelled, the rest stays and goes out before the
-        next frame, so that the terminal never sees half a sequence: give it a deadline, as `Dashboard` does.
+        A frame is one write, unless the terminal accepts only a part. After a cancel the rest is written before the
+        next frame, so that the terminal never gets half a sequence: call this with a deadline, as `Dashboard` does.
         """
         await self._flush()
         if not self.is_on:
@@ -84,7 +83,7 @@ class Screen:
         await self._flush()
 
     def take(self) -> None:
-        """Take the terminal, at first and after `suspend`."""
+        """Take the terminal, at the beginning and after `suspend`."""
         self._live.start()
         self.is_on, self.is_suspended, self._drawn = True, False, ""
         _write_within(self._fd, self._take_page().encode() + _ENTER_TOO, _LEAVE_SECONDS)
@@ -92,8 +91,8 @@ class Screen:
     def restore(self) -> None:
         """Leave the alternate screen and show the cursor, once; never raises, returns within half a second.
 
-        Safe in a signal handler, where rich, in the midst of a frame, would say nothing, and before ``os._exit``. The
-        file stays open for `open_screen` to close.
+        Safe before ``os._exit`` and in a signal handler, where rich does nothing if it is drawing a frame. The file
+        stays open; `open_screen` closes it.
         """
         if not self.is_on:
             return
@@ -105,23 +104,23 @@ class Screen:
         """Restore the terminal and end the live view."""
         self.restore()
         self._live.stop()
-        self._take_page()  # the way out, which the terminal knows by now
+        self._take_page()  # the sequences that leave the screen: the terminal has them already
 
     def suspend(self) -> None:
-        """Give the terminal back for a while, as before the process is stopped."""
+        """Give the terminal back for some time, before the process is stopped."""
         if self.is_on:
             self.give_back()
             self.is_suspended = True
 
     def is_ours(self) -> bool:
-        """Return whether we are in the terminal's foreground: the shell has it while we are in the background."""
+        """Return whether this process is in the foreground of the terminal; else the shell has the terminal."""
         try:
             return os.tcgetpgrp(self._fd) == os.getpgrp()
         except OSError:
-            return True  # not our controlling terminal: nobody else is told to keep off it
+            return True  # not the controlling terminal, which has no foreground process for us
 
     def _take_page(self) -> str:
-        """Return what was drawn onto the page, and clear it."""
+        """Return what rich has drawn, and clear the page."""
         text = self._page.getvalue()
         self._page.seek(0)
         self._page.truncate()
@@ -134,13 +133,13 @@ class Screen:
                 await trio.lowlevel.wait_writable(self._fd)
 
     def _write_nowait(self) -> bool:
-        """Write what the terminal takes; return whether it took anything, or is gone."""
+        """Write what the terminal accepts; return whether it accepted anything, or is gone."""
         try:
             taken = os.write(self._fd, self._unsent)
         except BlockingIOError:
             return False
         except OSError:
-            # EIO after a hangup, EPIPE, ENXIO: nobody looks any more.
+            # EIO after a hangup, EPIPE, ENXIO: the terminal is gone.
             self.is_on = False
             return True
         self._unsent = self._unsent[taken:]
@@ -149,10 +148,10 @@ class Screen:
 
 @contextmanager
 def open_screen(stream: TextIO, *, color: bool = True) -> Iterator[Screen]:
-    """Enter the alternate screen of the terminal behind ``stream`` and leave it at the end, however the end comes.
+    """Enter the alternate screen of the terminal behind ``stream``, and leave it at the end of the block.
 
-    An exception, SystemExit and the signals that would end the process unhandled all find the terminal restored before
-    anything is printed or the process is gone. Raises OSError where `is_live` is false.
+    The terminal is restored before an exception is printed, and before SystemExit or an unhandled signal ends the
+    process. Raises OSError if `is_live` is false.
     """
     stream.flush()
     fd = open_again(stream)
@@ -160,7 +159,7 @@ def open_screen(stream: TextIO, *, color: bool = True) -> Iterator[Screen]:
         raise OSError(f"cannot open the terminal of {stream.name} a second time")
     page = StringIO()
     console = open_console(page, *_DEFAULT_SIZE, color=color)
-    # Without a thread of its own, and without taking what others print.
+    # Without the thread of rich, and without capturing what other code prints.
     live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
     screen = Screen(fd, page, live)
     try:
@@ -180,7 +179,7 @@ def _taken(screen: Screen) -> Iterator[None]:
 
 
 def _write_within(fd: int, octets: bytes, seconds: float) -> None:
-    """Write bytes without trio, as far as the terminal takes them in time; a terminal that is gone is no error."""
+    """Write bytes without trio, as many as the terminal accepts in this time; raises nothing if it is gone."""
     deadline = time.monotonic() + seconds
     with suppress(OSError):
         while octets:
@@ -192,7 +191,7 @@ def _write_within(fd: int, octets: bytes, seconds: float) -> None:
 
 @contextmanager
 def _restored_by_signals(screen: Screen) -> Iterator[None]:
-    """Where a signal would end the process unhandled, restore the screen first; handled ones are left alone."""
+    """Restore the screen when a signal without a handler ends the process; signals with a handler are not changed."""
 
     def restore_and_die(number: int, _frame: FrameType | None) -> None:
         screen.restore()

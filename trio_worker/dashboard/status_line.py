@@ -1,4 +1,7 @@
-"""Edge. A snapshot becomes one line of plain text; no I/O, awaits nothing."""
+"""Edge. The status line: a snapshot in one line of plain text; no I/O, awaits nothing.
+
+A module of its own, because a run without a terminal must not load the panels.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from trio_worker.telemetry.words import clock, count, duration, per_second
 
 
 def status_line(snapshot: Snapshot) -> str:
-    """Return one line of plain text for runs without a terminal: how it is, what waits, how fast it goes."""
+    """Return one line of plain text, for runs without a terminal: state, queue and rates."""
     return "".join(status_words(snapshot))
 
 
 def status_words(snapshot: Snapshot) -> list[str]:
-    """Return the parts of the status line, most wanted first, each with the blanks before it."""
+    """Return the parts of the status line, the most important first, each with its leading blanks."""
     queue, rates = snapshot.queue, snapshot.rates
     waiting, delayed, dead = (queue.waiting, queue.delayed, queue.dead) if queue else (None, None, None)
     oldest = duration(queue.oldest_seconds, is_estimate=queue.is_estimate) if queue else duration(None)

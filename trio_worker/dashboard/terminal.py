@@ -1,4 +1,4 @@
-"""Trio. What a terminal is good for, opening it once more, and status lines where there is none."""
+"""Trio. What a terminal can do, how it is opened a second time, and status lines for runs without one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trio_worker.telemetry.snapshot import Snapshot
 
 
 def is_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Return whether a dashboard makes sense here: a terminal that can be addressed, and no CI log."""
+    """Return whether a dashboard can be shown: on a terminal with cursor addressing, and not in CI."""
     if not stream.isatty() or environ.get("TERM", "") in {"", "dumb"}:
         return False
     if environ.get("CI", "").lower() not in {"", "0", "false"}:
@@ -28,7 +28,7 @@ def is_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def has_terminal() -> bool:
-    """Return whether this process has a controlling terminal that is still there."""
+    """Return whether this process has a controlling terminal that still exists."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
@@ -38,11 +38,10 @@ def has_terminal() -> bool:
 
 
 def is_ascii_only(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Return whether the terminal cannot be trusted with more than ASCII.
+    """Return whether the terminal may be unable to show characters other than ASCII.
 
-    An encoding that was asked for (PYTHONIOENCODING) is believed. Else Python writes UTF-8 where the locale is C or is
-    not installed (PEP 538, PEP 540); whoever names that locale, or another encoding, has a terminal that cannot show
-    it.
+    An encoding in PYTHONIOENCODING decides. Else Python writes UTF-8 even if the locale is C or is not installed (PEP
+    538, PEP 540); but if a variable names that locale, or another encoding, the terminal probably cannot show UTF-8.
     """
     if environ.get("PYTHONIOENCODING", "").partition(":")[0]:
         return not _is_utf8(stream.encoding)
@@ -58,7 +57,7 @@ def _is_utf8(encoding: str | None) -> bool:
 
 
 def has_color(environ: Mapping[str, str]) -> bool:
-    """Return whether colours are wanted (no-color.org: not when NO_COLOR is set to anything)."""
+    """Return whether colours may be used (no-color.org: not if NO_COLOR has any value)."""
     return not environ.get("NO_COLOR")
 
 
@@ -73,19 +72,20 @@ async def run_status_lines(
 
 
 def next_tick(now: float, every_seconds: float) -> float:
-    """Return the next multiple of ``every_seconds``: missed ticks are skipped and not caught up with."""
+    """Return the next multiple of ``every_seconds``; missed ticks are skipped."""
     return (math.floor(now / every_seconds) + 1) * every_seconds
 
 
 def open_again(stream: TextIO) -> int | None:
-    """Open the terminal behind a stream once more, non-blocking, or return None if that cannot be done.
+    """Open the terminal behind a stream a second time, as non-blocking; None if that fails.
 
-    By its own name first. After ``su`` that belongs to somebody else; then as the controlling terminal, if it is that.
+    First by its name. After ``su`` the terminal belongs to another user; then it is opened as /dev/tty, if it is the
+    controlling terminal.
     """
     flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
     with suppress(OSError):
         return os.open(os.ttyname(stream.fileno()), flags)
     with suppress(OSError):
-        os.tcgetpgrp(stream.fileno())  # fails unless it is our controlling terminal
+        os.tcgetpgrp(stream.fileno())  # fails unless it is the controlling terminal
         return os.open("/dev/tty", flags)
     return None

@@ -1,6 +1,6 @@
-"""Pure. What a person at the dashboard looks at, and what each key does to that.
+"""Pure. The view of a dashboard: its page, filter and pace, and how each key changes it.
 
-Lower case looks. What acts on the queue or the worker opens a line that must be typed; an empty line, or Esc, is no.
+Keys that act on the queue or the worker open a line in which a text must be typed; an empty line or Esc cancels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from attrs import evolve, field, frozen
 
 from trio_worker.telemetry.snapshot import Snapshot
 
-# Faster than this costs the worker more than the eye gains; slower than this nobody wants to look.
+# More frames would cost the worker much and show little more; fewer would be useless.
 MIN_EVERY_SECONDS = 0.5
 MAX_EVERY_SECONDS = 10.0
 _MAX_TYPED = 200
@@ -20,7 +20,7 @@ _ENTER, _ESCAPE, _BACKSPACE = ("\r", "\n"), "\x1b", ("\x7f", "\b")
 
 
 class Page(Enum):
-    """What fills the screen; the value is the key that shows it."""
+    """A page of the dashboard; the value is the key that shows it."""
 
     OVERVIEW = "1"
     WORKERS = "2"
@@ -31,9 +31,9 @@ class Page(Enum):
 
 
 class Typing(Enum):
-    """What is being typed on the bottom line, and the words before it."""
+    """The purpose of the text that is being typed on the bottom line; the value is its prompt."""
 
-    FILTER = "show only what contains: "
+    FILTER = "show only lines that contain: "
     PAUSE = "pause the queue for 15 minutes, because: "
     RESUME = "type resume to claim again: "
     DRAIN = "type drain to stop this worker: "
@@ -41,7 +41,7 @@ class Typing(Enum):
 
 @frozen
 class QuitKey:
-    """Leave; a run drains first."""
+    """Exit the dashboard; a run drains first."""
 
 
 @frozen
@@ -66,7 +66,7 @@ KeyAction: TypeAlias = QuitKey | PauseKey | ResumeKey | DrainKey
 
 @frozen
 class View:
-    """What is looked at; ``frozen`` is the snapshot that is held, ``may`` what this dashboard is allowed to do."""
+    """The state of the view; ``frozen`` is a snapshot that stays on the screen, ``may`` the allowed actions."""
 
     page: Page = Page.OVERVIEW
     filter: str = ""
@@ -77,11 +77,11 @@ class View:
     frozen: Snapshot | None = None
     typing: Typing | None = None
     typed: str = field(default="", repr=False)
-    notice: str = ""  # what became of the last action
+    notice: str = ""  # the result of the last action
 
 
 def press(view: View, key: str, snapshot: Snapshot) -> tuple[View, KeyAction | None]:
-    """Return the view after a key, and what is to be done; ``snapshot`` is what stood on the screen."""
+    """Return the view after a key, and the action of the key; ``snapshot`` is the one on the screen."""
     if view.typing is not None:
         return _type(view, view.typing, key)
     view = evolve(view, notice="")
@@ -114,9 +114,9 @@ def press(view: View, key: str, snapshot: Snapshot) -> tuple[View, KeyAction | N
 
 def _ask(view: View, typing: Typing, action: type[KeyAction]) -> View:
     if action is DrainKey and PauseKey in view.may and DrainKey not in view.may:
-        return evolve(view, notice="which one? trio-worker worker drain NAME")
+        return evolve(view, notice="to drain one worker: trio-worker worker drain NAME")
     if action not in view.may:
-        return evolve(view, notice="this dashboard only looks; start it with --write to act")
+        return evolve(view, notice="this dashboard changes nothing; start it with --write")
     return evolve(view, typing=typing, typed="")
 
 
@@ -143,7 +143,7 @@ def _type(view: View, typing: Typing, key: str) -> tuple[View, KeyAction | None]
 
 
 def filtered(view: View, snapshot: Snapshot) -> Snapshot:
-    """Return the snapshot as the view filters it: only the lists, never a figure."""
+    """Return the snapshot with filtered lists; the filter changes no figure."""
     if not view.filter and not view.only_errors:
         return snapshot
     wanted = view.filter.casefold()
