@@ -248,9 +248,7 @@ def run_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
     for disposition in Disposition:
         number = ledger.settled[disposition]
         is_odd = number and disposition in _ODD_DISPOSITIONS
-        columns.append(
-            Column(str(disposition), number, CAUTION if is_odd else PLAIN, _MIN_WIDTHS.get(disposition, 0))
-        )
+        columns.append(Column(str(disposition), number, CAUTION if is_odd else PLAIN, _MIN_WIDTHS.get(disposition, 0)))
     columns.append(Column("uncertain", ledger.uncertain, CAUTION if ledger.uncertain else PLAIN))
     title = rule("THIS RUN", width, run_words(snapshot, width - 14), snapshot.scope.value)
     if width >= ONE_LINE_WIDTH:
