@@ -96,11 +96,11 @@ def decode(raw: bytes, types: Mapping[str, TypeSpec]) -> Job | Malformed:
     header = _read_header(document)
     task = _read_task(document)
     if isinstance(task, Malformed):
-        return task if isinstance(header, JobHeader) else malformed(task.reason, (*task.faults, *header))
+        return _with_faults_of_header(task, header)
     email_type, payload = task
     content = _read_content(email_type, payload, types)
     if isinstance(content, Malformed):
-        return content if isinstance(header, JobHeader) else malformed(content.reason, (*content.faults, *header))
+        return _with_faults_of_header(content, header)
     if not isinstance(header, JobHeader):
         return malformed("bad_field", header)
     return Job(
@@ -144,6 +144,10 @@ def sample_job(spec: TypeSpec) -> Job:
 def _read_header(document: Mapping[str, Json]) -> JobHeader | tuple[Fault, ...]:
     """Return the optional keys of a job; most jobs have none."""
     return _EMPTY_HEADER if document.keys() <= _REQUIRED else structure(document, JobHeader, "$")
+
+
+def _with_faults_of_header(found: Malformed, header: JobHeader | tuple[Fault, ...]) -> Malformed:
+    return found if isinstance(header, JobHeader) else malformed(found.reason, (*found.faults, *header))
 
 
 def _read_task(document: Mapping[str, Json]) -> tuple[str, Mapping[str, Json]] | Malformed:
