@@ -30,9 +30,9 @@ def _path(pattern: str) -> re.Pattern[str]:
 
 
 # RFC 5321 section 4.5.3.1, paragraphs 1 to 3, in octets.
-LOCAL_PART_MOST = 64
-DOMAIN_MOST = 255
-PATH_MOST = 256
+MAX_LOCAL_PART_OCTETS = 64
+MAX_DOMAIN_OCTETS = 255
+MAX_PATH_OCTETS = 256
 
 # The known parameters of MAIL, each with its extension.
 _EXTENSION_OF = {"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "AUTH": "AUTH"}
@@ -125,9 +125,9 @@ def _text(argument: bytes) -> str | None:
 def _too_long(found: re.Match[str], enhanced: str) -> RefusedArgument | None:
     local, domain = found["local"] or "", found["domain"] or ""
     if (
-        len(local.encode()) <= LOCAL_PART_MOST
-        and len(domain.encode()) <= DOMAIN_MOST
-        and len(found["address"].encode()) + 2 <= PATH_MOST
+        len(local.encode()) <= MAX_LOCAL_PART_OCTETS
+        and len(domain.encode()) <= MAX_DOMAIN_OCTETS
+        and len(found["address"].encode()) + 2 <= MAX_PATH_OCTETS
     ):
         return None
     return RefusedArgument(

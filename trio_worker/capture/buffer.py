@@ -7,13 +7,13 @@ from enum import Enum
 from attrs import define, field
 
 # RFC 4954 section 4: no SMTP line outside of the content may be longer.
-LINE_MOST = 12288
+MAX_INPUT_LINE_OCTETS = 12288
 
 
 class Truncated(Enum):
     """What exceeded its limit, so that only its end was kept."""
 
-    TOO_LONG = "a line over LINE_MOST"
+    TOO_LONG = "a line over MAX_INPUT_LINE_OCTETS"
     TOO_BIG = "content over twice its limit"
 
 
@@ -29,13 +29,13 @@ class ReceiveBuffer:
         """Return the next line with its LF; None until it is complete."""
         end = self.octets.find(b"\n", self._searched)
         if end < 0:
-            if len(self.octets) >= LINE_MOST:
+            if len(self.octets) >= MAX_INPUT_LINE_OCTETS:
                 self._was_truncated = True
                 self.octets.clear()
             self._searched = len(self.octets)
             return None
         line = self._take(end + 1)
-        return Truncated.TOO_LONG if self._forget_truncation() or len(line) > LINE_MOST else line
+        return Truncated.TOO_LONG if self._forget_truncation() or len(line) > MAX_INPUT_LINE_OCTETS else line
 
     def take_content(self, limit_bytes: int) -> bytes | Truncated | None:
         """Return the content before the final dot; None until it is complete.
@@ -46,7 +46,7 @@ class ReceiveBuffer:
         is_empty = self.octets.startswith(b".\r\n") and not self._was_truncated
         end = -2 if is_empty else self.octets.find(b"\r\n.\r\n", self._searched)
         if end == -1:
-            if limit_bytes and len(self.octets) > 2 * limit_bytes + LINE_MOST:
+            if limit_bytes and len(self.octets) > 2 * limit_bytes + MAX_INPUT_LINE_OCTETS:
                 self._was_truncated = True
             if self._was_truncated:
                 del self.octets[:-4]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 # RFC 5321 section 4.5.3.1.6: 1000 octets with the CRLF, not counting the dot doubled for transparency.
-TEXT_LINE_MOST = 998
+MAX_TEXT_LINE_OCTETS = 998
 
 
 @frozen
@@ -40,8 +40,8 @@ def content_flaws(content: bytes, *, eight_bit: bool, utf8: bool) -> list[Flaw]:
         flaws.append(Flaw("RFC 5321 2.3.8", "a bare CR in the content"))
     if b"\0" in content:
         flaws.append(Flaw("RFC 5321 4.5.2", "a NUL in the content"))
-    if max(map(len, content.split(b"\r\n"))) > TEXT_LINE_MOST:
-        flaws.append(Flaw("RFC 5321 4.5.3.1.6", f"a line of the content over {TEXT_LINE_MOST} octets"))
+    if max(map(len, content.split(b"\r\n"))) > MAX_TEXT_LINE_OCTETS:
+        flaws.append(Flaw("RFC 5321 4.5.3.1.6", f"a line of the content over {MAX_TEXT_LINE_OCTETS} octets"))
     if content.isascii():
         return flaws
     if not eight_bit:

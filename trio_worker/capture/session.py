@@ -19,7 +19,7 @@ from attrs import define, field
 
 from trio_worker.capture.actions import Close, ServerAction, StartTls
 from trio_worker.capture.arguments import is_host_name
-from trio_worker.capture.buffer import LINE_MOST, ReceiveBuffer, Truncated
+from trio_worker.capture.buffer import MAX_INPUT_LINE_OCTETS, ReceiveBuffer, Truncated
 from trio_worker.capture.chaos import Chaos
 from trio_worker.capture.content import stuffing_flaws, unstuff
 from trio_worker.capture.login import Login
@@ -31,7 +31,7 @@ Expecting: TypeAlias = Literal["command", "answer", "content", "chunk"]
 
 # Limit of a command line with its CRLF (RFC 5321 section 4.5.3.1.4), and what each extension adds to MAIL
 # (RFC 1870 section 3, RFC 6152 section 2, RFC 6531 section 3.4, RFC 4954 section 3).
-COMMAND_MOST = 512
+MAX_COMMAND_OCTETS = 512
 MAIL_ALLOWANCES = {"SIZE": 26, "8BITMIME": 17, "SMTPUTF8": 10, "AUTH": 500}
 
 # Commands that must be the last of a pipelined group: RFC 2920 section 3.1, and those of extensions that do not allow
@@ -174,7 +174,7 @@ class ServerSession:
             self._obey(verb, argument)
 
     def _is_unfit(self, line: bytes, verb: str) -> bool:
-        if len(line) > self._line_most(verb):
+        if len(line) > self._max_line_octets(verb):
             self._refuse_long_line()
             return True
         if _CONTROL.search(line[:-2]) or not (line.isascii() or verb in {"MAIL", "RCPT"}):
@@ -183,13 +183,13 @@ class ServerSession:
             return True
         return False
 
-    def _line_most(self, verb: str) -> int:
+    def _max_line_octets(self, verb: str) -> int:
         if verb == "AUTH":
-            return LINE_MOST
+            return MAX_INPUT_LINE_OCTETS
         if verb != "MAIL":
-            return COMMAND_MOST
+            return MAX_COMMAND_OCTETS
         offered = self._transaction.offered
-        return COMMAND_MOST + sum(octets for extension, octets in MAIL_ALLOWANCES.items() if extension in offered)
+        return MAX_COMMAND_OCTETS + sum(octets for extension, octets in MAIL_ALLOWANCES.items() if extension in offered)
 
     def _may_be_followed(self, verb: str, argument: bytes) -> bool:
         """Whether the client may send more before the reply to this command."""

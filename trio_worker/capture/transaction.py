@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trio_worker.capture.server_profile import ServerProfile
 
 # RFC 5321 section 4.5.3.1.8 demands at least 100; common servers take this many.
-RECIPIENTS_MOST = 1000
+MAX_RECIPIENTS_CAUGHT = 1000
 
 _MAIL_FIRST = ServerReply(503, "5.5.1", "MAIL first")
 _RSET_FIRST = ServerReply(503, "5.5.1", "RSET first")
@@ -114,7 +114,7 @@ class MailTransaction:
         if isinstance(arguments, RefusedArgument):
             self.responder.refuse(arguments.reply, arguments.rule, arguments.reason)
             return
-        if len(self.recipients) >= RECIPIENTS_MOST:
+        if len(self.recipients) >= MAX_RECIPIENTS_CAUGHT:
             self.responder.reply(ServerReply(452, "4.5.3", "Too many recipients"))
             return
         scripted = scripted_fault(arguments.address)
