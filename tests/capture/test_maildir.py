@@ -159,7 +159,7 @@ def test_the_folder_is_private(tmp_path: Path) -> None:
 
 async def test_memory_keeps_the_newest_and_counts_all() -> None:
     """A full memory store forgets its oldest mails, never the count."""
-    store = MemoryStore(most=2)
+    store = MemoryStore(max_mails=2)
     mails = [CaughtMail(str(number), ("b@x",), b"") for number in range(3)]
 
     await store.keep(mails)

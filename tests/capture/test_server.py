@@ -109,7 +109,7 @@ async def test_a_mail_is_caught() -> None:
 async def test_many_mails_on_many_connections_are_counted_exactly() -> None:
     """Ten connections with fifty pipelined mails each make five hundred mails, and no violation."""
     with patience():
-        async with open_catcher(store=MemoryStore(most=20)) as catcher:
+        async with open_catcher(store=MemoryStore(max_mails=20)) as catcher:
             async with trio.open_nursery() as clients:
                 for _ in range(10):
                     clients.start_soon(send_fifty, catcher)

@@ -89,7 +89,7 @@ async def test_no_field_becomes_a_command_a_header_or_a_second_message(
 ) -> None:
     """Each job is one mail to whom it names, or a dead letter; the strict relay sees no rule broken."""
     jobs = all_jobs()
-    async with open_catcher(store=MemoryStore(most=10_000)) as relay:
+    async with open_catcher(store=MemoryStore(max_mails=10_000)) as relay:
         await workers.push(*jobs)
         options = workers.options(relay.port)
         reporter = workers.make(

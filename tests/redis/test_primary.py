@@ -202,7 +202,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 @pytest.fixture
 async def relay() -> AsyncIterator[Catcher]:
     """A strict relay that keeps every mail."""
-    async with open_catcher(store=MemoryStore(most=100_000)) as opened:
+    async with open_catcher(store=MemoryStore(max_mails=100_000)) as opened:
         yield opened
     assert opened.violations == ()
 

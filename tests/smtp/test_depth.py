@@ -57,7 +57,7 @@ async def test_every_mail_goes_once_whatever_is_refused_beside_it(
 ) -> None:
     """No refusal is taken for a neighbour's, no sender is left standing, and the strict relay has nothing to say."""
     await workers.push(*(job_bytes(number) for number in range(JOBS)))
-    async with open_catcher(store=MemoryStore(most=2 * JOBS), faults=faults(text), seed=3) as relay:
+    async with open_catcher(store=MemoryStore(max_mails=2 * JOBS), faults=faults(text), seed=3) as relay:
         reporter = deep_worker(workers, relay, ignored)
         with trio.fail_after(60):
             assert await reporter.run() == 0
@@ -87,7 +87,7 @@ async def test_mails_of_held_types_are_confirmed_by_the_window_and_none_is_given
 
     monkeypatch.setattr(Broker, "confirm", counted)
     await workers.push(*(job_bytes(number) for number in range(JOBS)))
-    async with open_catcher(store=MemoryStore(most=2 * JOBS)) as relay:
+    async with open_catcher(store=MemoryStore(max_mails=2 * JOBS)) as relay:
         options = workers.options(relay.port, number_workers=8, pool=PoolOptions(max_size=4, pipeline_depth=16))
         reporter = workers.make(evolve(options, mail=evolve(options.mail, on_uncertain="hold")))
         with trio.fail_after(60):
@@ -111,7 +111,7 @@ async def test_what_still_waits_when_the_grace_is_over_is_given_back(
 
     monkeypatch.setattr(Broker, "confirm", never)
     await workers.push(*(job_bytes(number) for number in range(JOBS)))
-    async with open_catcher(store=MemoryStore(most=JOBS)) as relay:
+    async with open_catcher(store=MemoryStore(max_mails=JOBS)) as relay:
         options = workers.options(
             relay.port,
             number_workers=4,

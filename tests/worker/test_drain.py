@@ -54,7 +54,7 @@ async def test_a_drain_under_load_ends_within_its_grace(
 ) -> None:
     """No claim is made after the signal; what was in hand is sent or given back, and the list keeps the rest."""
     proxy = Proxy(int(valkey_url.rpartition(":")[2].partition("/")[0]), one_way_seconds=round_trip_ms / 2000)
-    async with trio.open_nursery() as nursery, open_catcher(store=MemoryStore(most=2 * JOBS)) as relay:
+    async with trio.open_nursery() as nursery, open_catcher(store=MemoryStore(max_mails=2 * JOBS)) as relay:
         await nursery.start(proxy.serve)
         async with open_redis_client(RedisOptions(url=f"redis://127.0.0.1:{proxy.port}"), 5.0) as client:
             await client.command("FLUSHALL")

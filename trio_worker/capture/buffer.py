@@ -56,9 +56,9 @@ class ReceiveBuffer:
         del self.octets[:3]
         return Truncated.TOO_BIG if self._forget_truncation() else content
 
-    def take_octets(self, most: int) -> bytes:
-        """Return the octets received, at most ``most`` of them."""
-        return self._take(min(most, len(self.octets)))
+    def take_octets(self, max_octets: int) -> bytes:
+        """Return the octets received, at most ``max_octets`` of them."""
+        return self._take(min(max_octets, len(self.octets)))
 
     def _take(self, count: int) -> bytes:
         taken = bytes(self.octets[:count])

@@ -36,14 +36,14 @@ class Store(Protocol):
 
 @define(eq=False)
 class MemoryStore:
-    """Stores the ``most`` newest mails in memory and counts all of them."""
+    """Stores the ``max_mails`` newest mails in memory and counts all of them."""
 
-    most: int = NEWEST_KEPT
+    max_mails: int = NEWEST_KEPT
     total: int = field(default=0, init=False)
     _newest: deque[CaughtMail] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._newest = deque(maxlen=self.most)
+        self._newest = deque(maxlen=self.max_mails)
 
     @property
     def mails(self) -> tuple[CaughtMail, ...]:

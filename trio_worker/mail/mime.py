@@ -136,11 +136,11 @@ def _mailbox_words(mailbox: Mailbox) -> list[str]:
     return [*(name.split(" ") if _ATOMS.fullmatch(name) else [quote(name)]), f"<{mailbox.address}>"]
 
 
-def _folded(name: str, words: Iterable[str], most: int = _LINE_CHARACTERS) -> str:
+def _folded(name: str, words: Iterable[str], max_characters: int = _LINE_CHARACTERS) -> str:
     """Join words, each with its leading spaces, to a header that is folded (RFC 5322, 2.2.3) before spaces."""
     lines = [f"{name}:"]
     for word in words:
-        if len(lines[-1]) + len(word) > most and lines[-1][-1] != ":":
+        if len(lines[-1]) + len(word) > max_characters and lines[-1][-1] != ":":
             lines.append(word)
         else:
             lines[-1] += word

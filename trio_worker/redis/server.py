@@ -109,10 +109,10 @@ def _writes(info: Mapping[str, str]) -> DurabilityRisk | None:
 
 
 def _memory(info: Mapping[str, str]) -> DurabilityRisk | None:
-    most, used = int(info.get("maxmemory", "0")), int(info.get("used_memory", "0"))
-    if not most or used < MEMORY_SHARE * most:
+    limit, used = int(info.get("maxmemory", "0")), int(info.get("used_memory", "0"))
+    if not limit or used < MEMORY_SHARE * limit:
         return None
-    what = f"{100 * used // most} % of maxmemory is used"
+    what = f"{100 * used // limit} % of maxmemory is used"
     return DurabilityRisk(what, "soon no producer can push", "raise maxmemory")
 
 

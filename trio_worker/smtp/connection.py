@@ -103,7 +103,7 @@ class Connection:
         return not self.delivered or trio.current_time() - self.used_at > IDLE_SECONDS
 
     def room(self, depth: int, in_flight: int) -> int:
-        """Return how many more messages may be sent besides those ``in_flight``, ``depth`` in all at the most.
+        """Return how many more messages may be sent besides those ``in_flight``, at most ``depth`` in all.
 
         The limits are the connection's ``window`` and what the relay's extensions allow.
         """
@@ -111,13 +111,13 @@ class Connection:
             return 0
         capabilities = self.session.capabilities
         if not capabilities.pipelining:
-            most = 1
+            limit = 1
         elif capabilities.chunking:
-            most = min(self.window, depth)
+            limit = min(self.window, depth)
         else:
             # With DATA only the envelope of the next message can be written together with the content of this one.
-            most = min(self.window, depth, 2)
-        return max(0, most - in_flight)
+            limit = min(self.window, depth, 2)
+        return max(0, limit - in_flight)
 
     def begin(self, envelope: Envelope, now: float) -> Transaction:
         """Begin one message; `flush` writes all messages that have begun, `outcomes` returns each. Never awaits.
