@@ -76,7 +76,7 @@ app.command("trio_worker.cli.job:job", name="job", help="One job in any state: s
 app.command(
     "trio_worker.cli.queue:queue",
     name="queue",
-    help="The queue: list, peek, age, pause, resume, drain-wait, export, purge, release.",
+    help="Queue: list, peek, age, pause, resume, drain-wait, export, purge, release.",
 )
 app.command("trio_worker.cli.dead:dead", name="dead", help="Dead letters: groups, list, show, retry, drop, export.")
 app.command(

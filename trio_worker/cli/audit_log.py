@@ -1,6 +1,6 @@
 """Edge. The audit log: a line for each command that reveals addresses or sends by hand, with the user who ran it.
 
-A module of its own, because a dozen commands use it and nothing else has to do with the log.
+A separate module, because many commands use it and nothing else in them needs the log.
 """
 
 from __future__ import annotations

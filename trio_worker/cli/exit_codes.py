@@ -1,6 +1,6 @@
 """Pure. The exit codes of all commands; docs/operations.md says when each is used.
 
-A module of its own, so that a command loads no more than it needs.
+A separate module, so that a command can use them without loading anything else.
 """
 
 OK = 0

@@ -1,6 +1,6 @@
 """Edge. Reads the settings of a command, or prints every fault and exits with 78.
 
-A module of its own: `config` and `schema` need the settings and neither Redis nor trio.
+A separate module, because `config` and `schema` need the settings, but neither Redis nor trio.
 """
 
 from __future__ import annotations

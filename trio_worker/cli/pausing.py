@@ -1,6 +1,6 @@
 """Trio. Pauses and resumes the queue for a key of a dashboard, and returns the notice that the dashboard shows.
 
-A module of its own, because `run` and `top` share it and must not load each other.
+A separate module, because `run` and `top` share it and must not load each other.
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ async def pause(
     queue: QueueName = None,
     config: ConfigFile = None,
 ) -> int:
-    """Stop all workers from claiming jobs; they finish the jobs that they have. The pause ends after 15 minutes."""
+    """Stop all workers from claiming jobs; they finish the jobs that they have. By default it ends after 15 minutes."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     if not reason.strip():
         refuse(USAGE, "--reason: must not be empty")

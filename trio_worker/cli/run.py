@@ -59,7 +59,7 @@ LINES_POLL_SECONDS = 10.0
 # And for metrics, which are usually read every 10 to 30 seconds.
 METRICS_POLL_SECONDS = 5.0
 
-# What runs as long as the worker does, with a client of its Redis; it may end the worker by draining it.
+# A function that runs beside the worker, with a client of its Redis; it may end the worker by draining it.
 Alongside: TypeAlias = Callable[[Worker, RedisClient], Awaitable[None]]
 
 NoDashboard = Annotated[

@@ -39,7 +39,7 @@ class Display:
             yield
             print_line(status_line(reporter.snapshot()))
             return
-        # What draws costs a twentieth of the start, and a service has no screen.
+        # Imported here: the modules that draw cost a twentieth of the start, and a service has no screen.
         from trio_worker.cli.run_screen import dashboard_of  # noqa: PLC0415
         from trio_worker.dashboard.screen import open_screen  # noqa: PLC0415
 
@@ -94,7 +94,7 @@ def display_for(*, shows_dashboard: bool, only_ascii: bool) -> Display:
 
 
 def print_line(line: str) -> None:
-    """Print a line; when nobody reads standard output any more, print to nowhere from then on."""
+    """Print a line; if the reader of standard output has gone, discard it and all later output."""
     try:
         print(line, flush=True)
     except OSError:

@@ -1,4 +1,4 @@
-"""Trio. What a running worker tells over HTTP: its metrics, whether it lives, whether it is ready."""
+"""Trio. The HTTP pages of a running worker: its metrics, and whether it is alive and ready."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trio_worker.telemetry.metrics import Metrics
 
 
 def metrics_of(reporter: Reporter, logbook: Logbook, settings: Settings) -> Metrics:
-    """Return the metrics of a worker, which from now on hear of everything that it does."""
+    """Return the metrics of a worker, connected to its events."""
     worker = reporter.worker
     metrics = Metrics(
         reporter.snapshot,
@@ -32,11 +32,11 @@ def metrics_of(reporter: Reporter, logbook: Logbook, settings: Settings) -> Metr
 
 
 def pages_of(reporter: Reporter, metrics: Metrics) -> Mapping[str, Callable[[], HttpResponse]]:
-    """Return the pages by their paths; a worker that drains lives, and is not ready."""
+    """Return the pages by path; a worker that drains is alive, but not ready."""
 
     def ready() -> HttpResponse:
         is_ready, document = readiness(reporter.snapshot(), trio.current_time() - reporter.worker.client.answered_at)
-        # Who asks all workers of a host must see whose answer is which.
+        # With the name, because a caller may ask all workers of a host.
         return page_of_json(200 if is_ready else 503, {"worker": reporter.name, **document})
 
     return {

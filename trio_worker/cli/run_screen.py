@@ -15,7 +15,7 @@ from trio_worker.queue.operator_counts import OperatorAction
 
 
 def dashboard_of(reporter: Reporter, screen: Screen, keyboard: Keyboard | None, *, only_ascii: bool) -> Dashboard:
-    """Return what draws a worker on a screen; its keys drain the worker, pause and resume the queue."""
+    """Return the dashboard of a worker; its keys drain the worker, and pause and resume the queue."""
     worker = reporter.worker
 
     async def act(action: KeyAction) -> str:

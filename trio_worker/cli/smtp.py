@@ -84,7 +84,7 @@ class StepTimer:
 
 @define
 class TimedResolver(trio.abc.HostnameResolver):
-    """Resolves names as trio does, as a step of its own: else a slow name server would look like a slow relay."""
+    """Resolves names as trio does, as a separate step: else a slow name server would look like a slow relay."""
 
     timer: StepTimer
 

@@ -45,7 +45,7 @@ _DEADLY_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 class Screen:
     """The alternate screen of one terminal; made by `open_screen`, which also closes it.
 
-    When the terminal is gone, `is_on` becomes false for ever, `draw` does nothing, and the worker keeps running.
+    When the terminal is gone, `is_on` becomes false, `draw` does nothing, and the worker keeps running.
     """
 
     _fd: int

@@ -1,6 +1,6 @@
 """Edge. The status line: a snapshot in one line of plain text; no I/O, awaits nothing.
 
-A module of its own, because a run without a terminal must not load the panels.
+A separate module, because a run without a terminal must not load the panels.
 """
 
 from __future__ import annotations

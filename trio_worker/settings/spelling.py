@@ -1,6 +1,6 @@
 """Pure. Suggestions for misspelled words: the known word with the most similar spelling.
 
-A module of its own, because the command line needs it for unknown commands, before it loads any settings.
+A separate module, because the command line needs it for unknown commands, before it loads any settings.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Edge. ``health``: asks a running worker whether it lives or is ready; it runs every second, so it imports little.
+"""Edge. ``health``: asks a running worker whether it is alive or ready, with few imports, as it runs every second.
 
-Only the standard library, and of the project nothing: a container's probe must cost less than what it looks after.
+It imports only the standard library and no other module of ours, because the probe of a container must be cheap.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ _DEV_FILE = "conf/dev.toml"
 _JOURNAL_FOLDER = "var/journal"  # the default of queue.journal_dir
 _ASK_SECONDS = 2.0
 _AGAIN_SECONDS = 0.2
-# An answer is a few hundred bytes; what sends more is not a worker.
+# A worker answers with some hundred bytes; a longer answer is not from a worker.
 _MAX_ANSWER_BYTES = 1 << 20
 _ADDRESS_PREFIX, _ADDRESS_SUFFIX = "metrics-", ".address"
 OK, USAGE, UNREACHABLE, TIMED_OUT, MISCONFIGURED = 0, 2, 69, 75, 78
 
 
 def read_plainly(words: list[str]) -> dict[str, str] | None:
-    """Read ``live``, ``ready`` or neither, and options, each in full with its value behind it; None for anything else.
+    """Read the arguments: ``live``, ``ready`` or neither, and full options with a value; None for all other arguments.
 
-    Neither of them is ``ready``: it implies the other, and whoever asks just so wants to know whether mail goes out.
+    The default is ``ready``, which implies ``live`` and says whether mails are sent.
     """
     what, *options = words if words and not words[0].startswith("-") else ["ready", *words]
     left = {"--wait", "--address", "--config"}
@@ -40,18 +40,18 @@ def read_plainly(words: list[str]) -> dict[str, str] | None:
 
 
 def ask_workers(what: str, wait: str, address: str, config: str) -> int:
-    """Ask and say the answer; return 0, 69 (no, or nobody answers), 75 (not within --wait) or 78 (nowhere to ask)."""
+    """Ask and print the answer; return 0, 69 (no, or no answer), 75 (not within --wait) or 78 (no address)."""
     wait_seconds = _seconds(wait)
     if wait_seconds is None:
         print(f"--wait: must be like 30s or 2m, not {wait}", file=sys.stderr)
         return USAGE
     try:
         listen, folder = (address, "") if address else _configured(config)
-    except (OSError, ValueError, RecursionError) as error:  # what is not UTF-8 or not TOML is a ValueError
+    except (OSError, ValueError, RecursionError) as error:  # a ValueError if it is not UTF-8 or not TOML
         print(f"the configuration cannot be read: {error}", file=sys.stderr)
         return MISCONFIGURED
     if not listen:
-        print("metrics.listen is not set: there is nobody to ask (or name it: --address)", file=sys.stderr)
+        print("metrics.listen is not set, so no worker can be asked; --address names one", file=sys.stderr)
         return MISCONFIGURED
     deadline = time.monotonic() + wait_seconds
     while True:
@@ -66,12 +66,12 @@ def ask_workers(what: str, wait: str, address: str, config: str) -> int:
 
 
 def address_path(folder: str, pid: int) -> str:
-    """Return the file in which a worker with a port of its own choice (``:0``) tells its address."""
+    """Return the file to which a worker with a free port (``:0``) writes its address."""
     return os.path.join(folder, f"{_ADDRESS_PREFIX}{pid}{_ADDRESS_SUFFIX}")  # noqa: PTH118  see _configured
 
 
 def told_addresses(folder: str) -> dict[str, str]:
-    """Return the address that each live process has told in ``folder``, by its file; of others the address is empty."""
+    """Return the addresses that live processes have written in ``folder``, by file; empty for ended processes."""
     found: dict[str, str] = {}
     try:
         names = sorted(os.listdir(folder or "."))  # noqa: PTH208
@@ -100,14 +100,14 @@ def _seconds(text: str) -> float | None:
 
 
 def _configured(config: str) -> tuple[str, str]:
-    """Return metrics.listen and queue.journal_dir as the worker would read them: environment, then file.
+    """Return metrics.listen and queue.journal_dir as a worker reads them: from the environment, then the file.
 
-    Raises OSError or ValueError for a file that was named and cannot be read.
+    Raises OSError or ValueError for a file that cannot be read.
     """
     listen, folder = os.environ.get(_LISTEN), os.environ.get(_FOLDER)
     path = config or os.environ.get(_CONFIG, "") or (_DEV_FILE if os.access(_DEV_FILE, os.R_OK) else "")
     if path and (listen is None or (_is_chosen(listen) and folder is None)):
-        import tomllib  # noqa: PLC0415  a container says it all in variables, and then this costs nothing
+        import tomllib  # noqa: PLC0415  not needed if all values are in the environment, as in containers
 
         with open(path, "rb") as file:  # noqa: PTH123  pathlib costs a third of this program's time
             document = tomllib.load(file)
@@ -123,7 +123,7 @@ def _value(document: dict[str, object], section: str, key: str) -> str | None:
 
 
 def _is_chosen(listen: str) -> bool:
-    """Whether an address leaves the port to the system, so that the worker has to tell it."""
+    """Return whether the system chooses the port of an address, so that the worker must write it to a file."""
     return listen.endswith(":0") and not listen.startswith("unix:")
 
 
@@ -140,22 +140,22 @@ def _is_alive(pid: str) -> bool:
 
 
 def _ask_all(listen: str, folder: str, path: str) -> tuple[bool, str]:
-    """Ask the worker, or, where each has a port of its own choice, all of them: one that is not well spoils it."""
+    """Ask the worker, or all workers if each has a free port; the answer is yes if all of them say yes."""
     answers = [ask(address, path) for address in addresses_of(listen, folder)]
     if not answers:
-        return False, f"no worker told its port in {folder or '.'}"
+        return False, f"no worker has written its port in {folder or '.'}"
     return all(status == 200 for status, _ in answers), "\n".join(said for _, said in answers)
 
 
 def addresses_of(listen: str, folder: str) -> list[str]:
-    """Return where workers with this metrics.listen answer: there, or, with port 0, where those alive told they do."""
+    """Return the addresses of workers with this metrics.listen; with port 0 those that live workers have written."""
     if not _is_chosen(listen):
         return [listen]
     return [address for address in told_addresses(folder).values() if address]
 
 
 def ask(address: str, path: str) -> tuple[int, str]:
-    """Return the status and the text of a page; 0 and the reason where nobody answers within two seconds."""
+    """Return the status and the text of a page; 0 and the reason if no worker answers within two seconds."""
     try:
         with _connected(address) as link:
             link.sendall(f"GET {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n".encode())
@@ -167,7 +167,7 @@ def ask(address: str, path: str) -> tuple[int, str]:
     head, _, body = answer.partition(b"\r\n\r\n")
     words = head.split(b" ", 2)
     status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
-    return status, body.decode("utf-8", "replace").strip() or f"{address}: no answer that makes sense"
+    return status, body.decode("utf-8", "replace").strip() or f"{address}: invalid answer"
 
 
 def _connected(address: str) -> socket.socket:
@@ -181,9 +181,9 @@ def _connected(address: str) -> socket.socket:
             raise
         return link
     host, _, port = address.rpartition(":")
-    # One that listens on all addresses is asked on this machine's own.
+    # A worker that listens on all addresses is asked on the loopback address.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104
-    # A str would load the codec for international names, for nothing.
+    # As bytes, because a str would load the codec for international names.
     places = socket.getaddrinfo(host.encode() if host.isascii() else host, int(port), type=socket.SOCK_STREAM)
     for last, (family, kind, protocol, _, place) in enumerate(places, 1 - len(places)):
         link = socket.socket(family, kind, protocol)
