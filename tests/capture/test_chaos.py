@@ -1,4 +1,4 @@
-"""The faults that the mail catcher commits on purpose: their words, and when they strike."""
+"""The faults that the mail catcher injects: their syntax, and when they apply."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def struck(text: str, nths_here: list[int]) -> list[bool]:
         ("rcpt=451", [1], [False]),
     ],
 )
-def test_a_fault_strikes_when_its_qualifiers_apply(text: str, nths_here: list[int], expected: list[bool]) -> None:
+def test_a_fault_is_injected_when_its_qualifiers_apply(text: str, nths_here: list[int], expected: list[bool]) -> None:
     """Every and first count over all connections, after on each one, and a probability asks the dice."""
     assert struck(text, nths_here) == expected
 

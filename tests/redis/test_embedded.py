@@ -663,7 +663,7 @@ def test_a_record_that_names_a_foreign_process_stops_nobody(address: EmbeddedAdd
         (b"", "does not answer like Redis"),
     ],
 )
-def test_whatever_answers_on_a_port_is_a_stranger(tmp_path: Path, spoken: bytes, words: str) -> None:
+def test_whatever_answers_on_a_port_is_a_foreign_process(tmp_path: Path, spoken: bytes, words: str) -> None:
     """A Redis with a password, a web server, a babbler and a mute are recognised as not ours."""
 
     def answer(server: socket.socket) -> None:
@@ -686,7 +686,7 @@ def test_whatever_answers_on_a_port_is_a_stranger(tmp_path: Path, spoken: bytes,
     st.binary(max_size=200) | st.lists(st.sampled_from([b"*2\r\n", b"$3\r\n", b"dir\r\n", b"+OK\r\n"])).map(b"".join)
 )
 def test_any_bytes_are_a_reply_or_none(spoken: bytes) -> None:
-    """What a stranger says is text or a ValueError, nothing else."""
+    """What a foreign process replies is text or a ValueError, nothing else."""
     with suppress(ValueError):
         assert isinstance(embedded_server._read_reply(io.BytesIO(spoken)), str)
 
@@ -856,7 +856,7 @@ async def test_a_cancel_while_it_starts_takes_the_start_back(
     """The process is ended, the locks are free, and the next open starts afresh."""
     waiting = trio.Event()
 
-    def nobody_yet(*_: object) -> NotRunning:
+    def not_running_yet(*_: object) -> NotRunning:
         trio.from_thread.run_sync(waiting.set)
         return NotRunning()
 
@@ -866,7 +866,7 @@ async def test_a_cancel_while_it_starts_takes_the_start_back(
 
     with trio.fail_after(WAIT_SECONDS):
         with monkeypatch.context() as patched:
-            patched.setattr(embedded_server, "probe_port", nobody_yet)
+            patched.setattr(embedded_server, "probe_port", not_running_yet)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(use)
                 await waiting.wait()

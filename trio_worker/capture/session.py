@@ -141,7 +141,7 @@ class ServerSession:
     def _take_answer(self, line: bytes) -> None:
         self._expecting = "command"
         if self._buffer.octets:
-            self._end_out_of_step("an answer of AUTH")
+            self._end_out_of_sync("an answer of AUTH")
         elif not self._responder.inject_fault_at("every"):
             self._login.take_answer(line)
             self._expect_answer()
@@ -157,12 +157,12 @@ class ServerSession:
         first, _, argument = line[:-2].partition(b" ")
         verb = first.upper().decode("ascii", "replace")
         self.commands.append(verb if verb in VERBS else "?")
-        if self._is_unfit(line, verb):
+        if self._is_malformed(line, verb):
             return
         if self._is_unwelcome and verb != "QUIT":
             self._responder.reply(ServerReply(503, "5.5.1", "No service here"))  # RFC 5321 section 3.1
         elif self._buffer.octets and not self._may_be_followed(verb, argument):
-            self._end_out_of_step(verb)
+            self._end_out_of_sync(verb)
         elif verb != "BDAT" and self._responder.inject_fault_at("every"):
             pass
         elif verb not in VERBS:
@@ -171,9 +171,9 @@ class ServerSession:
         elif not self._is_greeted and verb not in ALLOWED_BEFORE_EHLO:
             self._responder.refuse(ServerReply(503, "5.5.1", "EHLO first"), "RFC 5321 4.1.4", f"{verb} before EHLO")
         else:
-            self._obey(verb, argument)
+            self._dispatch(verb, argument)
 
-    def _is_unfit(self, line: bytes, verb: str) -> bool:
+    def _is_malformed(self, line: bytes, verb: str) -> bool:
         if len(line) > self._max_line_octets(verb):
             self._refuse_long_line()
             return True
@@ -202,12 +202,12 @@ class ServerSession:
             return argument.upper().startswith(b"PLAIN ")
         return verb not in LAST_IN_GROUP
 
-    def _end_out_of_step(self, after: str) -> None:
+    def _end_out_of_sync(self, after: str) -> None:
         self._responder.record_violation("RFC 2920 3.1", f"input after {after}, before its reply")
         self._responder.reply(ServerReply(554, "5.5.0", "Out of step: input before the reply it must wait for"))
         self._responder.end(Close())
 
-    def _obey(self, verb: str, argument: bytes) -> None:
+    def _dispatch(self, verb: str, argument: bytes) -> None:
         handlers = {
             "EHLO": self._ehlo,
             "HELO": self._helo,
@@ -315,7 +315,7 @@ class ServerSession:
             return False
         self._expecting = "command"
         if self._buffer.octets and "PIPELINING" not in self._transaction.offered:
-            self._end_out_of_step("the final dot")
+            self._end_out_of_sync("the final dot")
         elif self._responder.inject_fault_at("every"):
             self._transaction.reset()
         elif isinstance(transferred, Truncated):
@@ -356,7 +356,7 @@ class ServerSession:
             return False
         self._expecting = "command"
         if self._buffer.octets and "PIPELINING" not in self._transaction.offered:
-            self._end_out_of_step("the octets of BDAT")
+            self._end_out_of_sync("the octets of BDAT")
         else:
             self._transaction.end_chunk(chunk, is_answered=self._responder.inject_fault_at("every"))
         return True

@@ -218,7 +218,7 @@ class Connection:
     def lose(self, how: FailureKind, what: str) -> None:
         """Record why the connection ended, and abort the transport."""
         self.conversation.lose(how, what, unsent_bytes(self.session.transport))
-        self._tell_decided()
+        self._report_decided()
 
     def trace(self, on_trace: OnTrace | None) -> None:
         """Call ``on_trace`` with each command and its reply from now on; None ends it."""
@@ -270,7 +270,7 @@ class Connection:
             self._progress_at = trio.current_time()
         if self.conversation.end is None:
             self._flush(self._progress_at)
-        self._tell_decided()
+        self._report_decided()
 
     def _flush(self, now: float) -> None:
         pieces = self.conversation.take_outgoing()
@@ -284,7 +284,7 @@ class Connection:
             # asyncio copies what the kernel does not take at once; with a view it is copied once, not twice.
             self.session.transport.write(memoryview(piece))
 
-    def _tell_decided(self) -> None:
+    def _report_decided(self) -> None:
         """Wake the task that waits for outcomes, if there are any; abort the transport if the connection is over."""
         decided = self.conversation.take_decided()
         if decided:

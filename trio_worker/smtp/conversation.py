@@ -153,7 +153,7 @@ class Conversation:
     _reader: ReplyReader = field(factory=ReplyReader)
     _outgoing: list[bytes] = field(factory=list)
     _awaits_go_ahead: bool = False  # DATA is written: nothing may follow before its reply (RFC 2920 3.1)
-    _stands: bool = False  # the relay may have an open transaction when the next MAIL arrives
+    _may_be_open: bool = False  # the relay may have an open transaction when the next MAIL arrives
 
     @property
     def in_flight(self) -> int:
@@ -255,9 +255,9 @@ class Conversation:
 
     def _write(self, step: _Step) -> None:
         if step.stages[0] is Stage.MAIL:
-            if self._stands:
+            if self._may_be_open:
                 step.stages, step.wire = (Stage.RSET, *step.stages), b"RSET\r\n" + step.wire
-            self._stands = True
+            self._may_be_open = True
         self._expected.append(step)
         self._outgoing.append(step.wire)
         if step.content:
@@ -268,7 +268,7 @@ class Conversation:
         if last is Stage.FINAL and step.transaction is not None:
             step.transaction.end_offset_bytes = self.written_bytes
             # The final dot ends a transaction whatever the reply is (RFC 5321 4.1.1.4); a refused BDAT may not.
-            self._stands = self.capabilities.chunking
+            self._may_be_open = self.capabilities.chunking
 
     def _accept_at_once(self) -> bool:
         """Process all replies to a message that was written in one step at once, if all have come and are 2xx."""
@@ -285,7 +285,7 @@ class Conversation:
         transaction.mail_accepted, transaction.rcpts_answered = True, len(transaction.envelope.recipients)
         reply = self.last_reply = raw.answering(Stage.FINAL)
         self.delivered += 1
-        self._stands = bool(self._expected) and self._stands
+        self._may_be_open = bool(self._expected) and self._may_be_open
         self._decide(transaction, Accepted(reply))
         return True
 
@@ -362,7 +362,7 @@ class Conversation:
             self._decide(transaction, transaction.refused(reply))
             return
         self.delivered += 1
-        self._stands = bool(self._expected) and self._stands
+        self._may_be_open = bool(self._expected) and self._may_be_open
         self._decide(transaction, Accepted(reply, tuple(transaction.refusals)))
         if transaction.refused_so_far is not None:
             # Accepted for whom? The relay's state differs from ours: believe the final reply, trust nothing after it.

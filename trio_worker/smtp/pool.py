@@ -191,7 +191,7 @@ class Pool:
                 if opened is not None:
                     return opened
                 # No connection for this place while others work: the keeper owns it now; wait for one of the others.
-            elif not self._why_over(place):
+            elif not self._why_close(place):
                 return place
             else:
                 self.give_back(place)
@@ -205,7 +205,7 @@ class Pool:
 
     def room(self, connection: Connection) -> int:
         """Return how many more messages a borrowed connection may take now; 0 also if it must be given back."""
-        if self.is_closed or self._why_over(connection):
+        if self.is_closed or self._why_close(connection):
             return 0
         in_flight = connection.in_flight
         left = self.options.max_messages - connection.conversation.delivered - in_flight
@@ -255,7 +255,7 @@ class Pool:
     def _put(self, place: Place) -> None:
         """Put a place into the channel, or give it to the keeper to close its connection; drop a surplus place."""
         if isinstance(place, Connection):
-            why = self._why_over(place)
+            why = self._why_close(place)
             if place.end:
                 place.abort()
                 self._note_closed(place, why)
@@ -328,7 +328,7 @@ class Pool:
         """Take all places out of the channel."""
         return [self._receive.receive_nowait() for _ in range(self.free)]
 
-    def _why_over(self, connection: Connection) -> str:
+    def _why_close(self, connection: Connection) -> str:
         if connection.conversation.end is not None:
             return connection.end
         if connection.conversation.delivered >= self.options.max_messages:
@@ -450,7 +450,7 @@ class Pool:
             connection.nudge_if_silent(now - SWEEP_SECONDS)
         spare = len(self._open) - self._kept["closing"] - self.options.min_idle
         for place in sorted(self._take_all(), key=_last_used):
-            if not isinstance(place, Connection) or self._why_over(place):
+            if not isinstance(place, Connection) or self._why_close(place):
                 self._put(place)
             elif now - place.opened_at >= self.options.max_lifetime_seconds:
                 spare -= 1
@@ -460,10 +460,10 @@ class Pool:
                 self._keep("closing", self._retire, place, "idle")
             else:
                 self._put(place)
-        self._look_at_suspension(now)
+        self._check_suspension(now)
         self._open_ahead()
 
-    def _look_at_suspension(self, now: float) -> None:
+    def _check_suspension(self, now: float) -> None:
         """Try one suspended place when the time is over, even if no mail waits, so that the figures shown stay true."""
         suspension = self._suspension
         is_due = suspension is not None and now >= suspension.until and not self._kept["opening"]

@@ -150,19 +150,19 @@ class _Handshake:
     async def run(self, began: float) -> Session | Trouble:
         """Do the handshake; returns `Trouble` for everything that the relay or the network does wrong."""
         try:
-            capabilities = await call_abortable(self._break, self._speak)
+            capabilities = await call_abortable(self._shut_down, self._shake_hands)
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             return self._trouble(error)
         if isinstance(capabilities, Trouble):
             return capabilities
         return self._hand_over(capabilities, began)
 
-    def _break(self) -> None:
+    def _shut_down(self) -> None:
         if self.sock is not None:
             with suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
 
-    async def _speak(self) -> Capabilities | Trouble:
+    async def _shake_hands(self) -> Capabilities | Trouble:
         options = self.relay.options
         implicit = options.tls == "implicit"
         smtp = self.smtp = aiosmtplib.SMTP(timeout=None, start_tls=False)
