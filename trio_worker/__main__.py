@@ -47,11 +47,11 @@ def _leave_unread() -> NoReturn:
 
 
 def _run() -> int:
-    words = behind_command(sys.argv[1:])
-    if words[:1] == ["health"]:
+    args = behind_command(sys.argv[1:])
+    if args[:1] == ["health"]:
         from trio_worker.telemetry import probe  # noqa: PLC0415  it costs a tenth of the command line
 
-        asked = probe.read_plainly(words[1:])
+        asked = probe.read_plainly(args[1:])
         if asked is not None:
             return probe.ask_workers(**asked)
         # Help and wrong arguments need the command line.
@@ -60,21 +60,21 @@ def _run() -> int:
     gc.set_threshold(200_000, 20, 20)
     from trio_worker.cli import app  # noqa: PLC0415  after the descriptors are open
 
-    code: int = app(words)
+    code: int = app(args)
     return code
 
 
-def behind_command(words: list[str]) -> list[str]:
+def behind_command(args: list[str]) -> list[str]:
     """Return the arguments with the common options that precede the command moved behind it.
 
     Other options stay where they are, and the command line refuses them; so do all if no command follows.
     """
     at = 0
-    while at < len(words) and (name := words[at].partition("=")[0]) in COMMON_OPTIONS:
-        at += 2 if COMMON_OPTIONS[name] and name == words[at] else 1
-    if at >= len(words) or words[at].startswith("-"):
-        return words
-    options, rest = words[:at], words[at:]
+    while at < len(args) and (name := args[at].partition("=")[0]) in COMMON_OPTIONS:
+        at += 2 if COMMON_OPTIONS[name] and name == args[at] else 1
+    if at >= len(args) or args[at].startswith("-"):
+        return args
+    options, rest = args[:at], args[at:]
     end = rest.index("--") if "--" in rest else len(rest)
     return [*rest[:end], *options, *rest[end:]]
 

@@ -48,7 +48,7 @@ async def test_dashboard_tells_what_no_key_asked_for(terminal: tuple[Window, Tex
     window, stream = terminal
     with trio.fail_after(PATIENCE_SECONDS), open_screen(stream) as screen:
         dashboard = Dashboard(busy, screen, view=View(every_seconds=0.02))
-        dashboard.tell("the state is in state-7.txt")
+        dashboard.show_notice("the state is in state-7.txt")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(dashboard.run)
             await trio.to_thread.run_sync(window.read_until, lambda seen: len(frames_in(seen)) >= 1)

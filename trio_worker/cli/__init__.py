@@ -24,11 +24,11 @@ The options --config, --queue, --json, --timeout, --dry-run, --yes and --no-inpu
 
 def _wrong_usage(error: CycloptsError) -> Any:
     """Return the error panel of cyclopts; for an unknown command it suggests our command with the most similar name."""
-    said: Any = error
+    text: Any = error
     if isinstance(error, UnknownCommandError) and error.app is not None and error.unused_tokens:
         meant = nearest(error.unused_tokens[0], [name for name in error.app if not name.startswith("-")])
-        said = re.sub(r'Did you mean "[^"]*"', f'Did you mean "{meant}"', str(error)) if meant else error
-    return CycloptsPanel(said)
+        text = re.sub(r'Did you mean "[^"]*"', f'Did you mean "{meant}"', str(error)) if meant else error
+    return CycloptsPanel(text)
 
 
 def _shown_default(value: object) -> str | None:

@@ -153,12 +153,12 @@ def _standing_by(folder: str) -> str:
 async def _until_signal(hosting: Hosting, signals: object) -> None:
     async with trio.open_nursery() as nursery:
 
-        async def tell() -> None:
+        async def report_takeover() -> None:
             catcher = await hosting.wait_until_host()
             print(f"took over: catching on {catcher.host}:{catcher.port}", flush=True)
 
         if not hosting.is_host:
-            nursery.start_soon(tell)
+            nursery.start_soon(report_takeover)
         async for _ in signals:  # type: ignore[attr-defined]  # trio gives its signal receiver no public type
             nursery.cancel_scope.cancel()
             return

@@ -34,11 +34,11 @@ class Confirmation:
         """Ask for a word to be typed: for what cannot be undone."""
         return self._ask(f"{question} Type {word} to go on: ", lambda answer: answer == word)
 
-    def matches_expected(self, found: int, what: str) -> bool:
+    def matches_expected(self, found: int, noun: str) -> bool:
         """Return whether the number found is the one of --expect, if there is one; complain if not."""
         if self.expect is None or found == self.expect:
             return True
-        complain(f"refused: {found:,} {what}, not {self.expect:,}")
+        complain(f"refused: {found:,} {noun}, not {self.expect:,}")
         return False
 
     def _ask(self, prompt: str, is_yes: Callable[[str], bool]) -> bool:

@@ -79,10 +79,10 @@ def _look_at_versions() -> CheckResult:
 def _look_at_origins(settings: Settings) -> CheckResult:
     """Return where values come from, and which secrets are set; `config show --origin` prints it for each key."""
     places = Counter(re.sub(r":[0-9]+$", "", place) for place in settings.origins.values())
-    said = [f"{place} ({count})" if count > 1 else place for place, count in sorted(places.items())]
+    sources = [f"{place} ({count})" if count > 1 else place for place, count in sorted(places.items())]
     secrets = [key for key, value, is_secret in effective(settings) if is_secret and value]
     held = f"secrets: {', '.join(secrets)}" if secrets else "no secrets"
-    return CheckResult("configuration", f"profile {settings.profile}, from {', '.join(said) or 'defaults'}; {held}")
+    return CheckResult("configuration", f"profile {settings.profile}, from {', '.join(sources) or 'defaults'}; {held}")
 
 
 def _look_at_templates(settings: Settings) -> Iterator[CheckResult]:

@@ -35,4 +35,4 @@ def warnings_of(config: Path | None, settings: Settings) -> list[SettingFault]:
         for stop in stops
         if stop.seconds <= grace_seconds
     ]
-    return [*settings.warnings, *(SettingFault(place, what) for what in short)]
+    return [*settings.warnings, *(SettingFault(place, message) for message in short)]

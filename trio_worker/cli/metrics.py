@@ -80,11 +80,11 @@ def show_metrics(
 
 def scrape(address: str) -> Scrape:
     """Ask a worker for its metrics; raises nothing, whatever answers."""
-    status, said = ask(address, "/metrics")
+    status, text = ask(address, "/metrics")
     if status != 200:
-        return Scrape(address, (), said if not status else f"{address}: answered {status}")
+        return Scrape(address, (), text if not status else f"{address}: answered {status}")
     try:
-        families = tuple(text_string_to_metric_families(said))
+        families = tuple(text_string_to_metric_families(text))
     except ValueError:
         families = ()
     return Scrape(address, families, "" if families else f"{address}: the answer has no metrics")

@@ -82,7 +82,7 @@ class Display:
 
     def _note(self, line: str) -> None:
         if self._dashboard is not None:
-            self._dashboard.tell(line)
+            self._dashboard.show_notice(line)
 
 
 def display_for(*, shows_dashboard: bool, only_ascii: bool) -> Display:

@@ -57,7 +57,7 @@ class Step:
 
     name: str
     seconds: float
-    says: str
+    result: str
 
 
 @define
@@ -68,18 +68,18 @@ class StepTimer:
     steps: list[Step] = field(factory=list)
     _since: float = field(factory=time.perf_counter)
 
-    def note(self, stage: Stage, says: str) -> None:
+    def note(self, stage: Stage, result: str) -> None:
         """Add a step that has just ended; its duration counts from the end of the step before."""
-        self.add(_LABELS.get(stage, stage.upper()), says)
+        self.add(_LABELS.get(stage, stage.upper()), result)
 
-    def add(self, name: str, says: str) -> None:
+    def add(self, name: str, result: str) -> None:
         """Add a step by its name on the screen."""
         now = time.perf_counter()
-        step = Step(name, now - self._since, mask_text(says))
+        step = Step(name, now - self._since, mask_text(result))
         self._since = now
         self.steps.append(step)
         if not self.is_quiet:
-            print(f"  {step.name:<9}{_milliseconds(step.seconds):>8} ms  {step.says}".rstrip(), flush=True)
+            print(f"  {step.name:<9}{_milliseconds(step.seconds):>8} ms  {step.result}".rstrip(), flush=True)
 
 
 @define
@@ -130,7 +130,7 @@ async def check_relay(
     seconds = time.perf_counter() - began
     code = _code(ended)
     if as_json:
-        steps = [{"step": each.name, "seconds": round(each.seconds, 4), "says": each.says} for each in timer.steps]
+        steps = [{"step": each.name, "seconds": round(each.seconds, 4), "says": each.result} for each in timer.steps]
         problem = None if code == OK else _problem(ended, settings)
         document = {"relay": name, "ok": code == OK, "seconds": round(seconds, 4), "steps": steps, "problem": problem}
         print_json(Document.RELAY_CHECK, {**document, **session})

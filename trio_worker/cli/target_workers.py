@@ -40,12 +40,12 @@ async def choose_workers(client: RedisClient, settings: Settings, names: Sequenc
     return wanted
 
 
-def report_unreached(told: OrderSent, names: Sequence[str]) -> list[str]:
+def report_unreached(order_sent: OrderSent, names: Sequence[str]) -> list[str]:
     """Return the workers that the order could not be sent to: they have ended, or read no orders any more."""
-    untold = sorted(set(names) - told.worker_names)
-    for name in untold:
+    unreached = sorted(set(names) - order_sent.worker_names)
+    for name in unreached:
         complain(f"{name}: order not sent: the worker has ended, or reads no orders any more")
-    return untold
+    return unreached
 
 
 async def order_workers(
@@ -56,16 +56,16 @@ async def order_workers(
     A worker reads its orders with its next heartbeat.
     """
     queue = settings.queue.name
-    told = await give_order(client, queue, order, names)
-    if isinstance(told, Unavailable):
-        yield told
+    order_sent = await give_order(client, queue, order, names)
+    if isinstance(order_sent, Unavailable):
+        yield order_sent
         return
-    for name in report_unreached(told, names):
+    for name in report_unreached(order_sent, names):
         yield name, None
-    silent = set(told.worker_names)
+    silent = set(order_sent.worker_names)
     ends_at = trio.current_time() + timeout_seconds
     while silent:
-        answers = await read_answers(client, queue, told)
+        answers = await read_answers(client, queue, order_sent)
         if isinstance(answers, Unavailable):
             yield answers
             return

@@ -42,9 +42,9 @@ class Dashboard:
     _notice_until: float = math.inf
     _changed: trio.Event = field(factory=trio.Event)
 
-    def tell(self, words: str) -> None:
+    def show_notice(self, text: str) -> None:
         """Show a notice on the bottom line for some time, or until a key is pressed; typing continues below it."""
-        self.view = evolve(self.view, notice=words)
+        self.view = evolve(self.view, notice=text)
         self._notice_until = trio.current_time() + _NOTICE_SECONDS
         self._changed.set()
 

@@ -152,8 +152,8 @@ class _Reader:
     ) -> None:
         key = KEYS[dotted.removesuffix("_file")]
         if key.dotted in given and given[key.dotted].value not in ("", None):
-            what = f"{dotted} and {key.dotted} are both set: set only one of them"
-            self.faults.append(SettingFault(found.place, what))
+            message = f"{dotted} and {key.dotted} are both set: set only one of them"
+            self.faults.append(SettingFault(found.place, message))
         elif not isinstance(found.value, str):
             self.faults.append(SettingFault(found.place, f"{dotted}: must be a string"))
         elif found.value:

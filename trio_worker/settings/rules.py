@@ -47,8 +47,8 @@ def faults_between(found: Sequence[SettingFault], settings: Settings, origins: O
 def _crossed(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
     """Yield the faults between keys, and in the meaning of one."""
 
-    def fault(dotted: str, what: str) -> SettingFault:
-        return SettingFault(origins.place(dotted), f"{dotted}: {what}")
+    def fault(dotted: str, message: str) -> SettingFault:
+        return SettingFault(origins.place(dotted), f"{dotted}: {message}")
 
     smtp, queue = settings.smtp, settings.queue
     if not smtp.host or re.search(r"[\s\x00-\x1f/@]", smtp.host):
@@ -177,12 +177,12 @@ def warnings_about(settings: Settings, origins: Origins) -> Iterator[SettingFaul
     consumers = settings.number_workers
     if consumers < pool.max_size:
         few = f"{consumers} consumer{'' if consumers == 1 else 's'} can use {consumers}"
-        what = f"number_workers: {few} of the {pool.max_size} connections (smtp.pool.max_size)"
-        yield SettingFault(origins.place("number_workers"), what)
+        message = f"number_workers: {few} of the {pool.max_size} connections (smtp.pool.max_size)"
+        yield SettingFault(origins.place("number_workers"), message)
     if pool.depth > 1 and consumers >= pool.max_size * pool.depth:  # in 0.1.0 the key counted jobs
         many = f"{consumers:,} consumers for {pool.max_size} connections, {consumers * pool.depth:,} jobs at once"
-        what = f"number_workers: {many}; as many consumers as connections are enough"
-        yield SettingFault(origins.place("number_workers"), what)
+        message = f"number_workers: {many}; as many consumers as connections are enough"
+        yield SettingFault(origins.place("number_workers"), message)
     if smtp.tls == "none" and not is_loopback(smtp.host):
         yield SettingFault(origins.place("smtp.tls"), f"smtp.tls: mails are sent unencrypted to {smtp.host}")
     if smtp.tls == "none" and smtp.username:
@@ -194,5 +194,7 @@ def warnings_about(settings: Settings, origins: Origins) -> Iterator[SettingFaul
         and is_loopback(smtp.host)
         and not _is_caught(settings.capture.listen, smtp.host, smtp.port)
     ):
-        what = f"capture.listen: mails go to {smtp.host}:{smtp.port} (smtp.host, smtp.port), not to this mail catcher"
-        yield SettingFault(origins.place("capture.listen"), what)
+        message = (
+            f"capture.listen: mails go to {smtp.host}:{smtp.port} (smtp.host, smtp.port), not to this mail catcher"
+        )
+        yield SettingFault(origins.place("capture.listen"), message)

@@ -169,8 +169,10 @@ def _type_rows() -> Iterator[str]:
     shipped = MailOptions().types
     for attribute in attrs.fields(TypeOptions):
         values = {name: getattr(own, attribute.name) for name, own in shipped.items()}
-        said = ", ".join(f"{name} `{toml_value(value)}`" for name, value in values.items() if value not in (None, ""))
-        yield f"| `{attribute.name}` | {said or '-'} | {option_of(attribute).help_text} |"
+        shipped_text = ", ".join(
+            f"{name} `{toml_value(value)}`" for name, value in values.items() if value not in (None, "")
+        )
+        yield f"| `{attribute.name}` | {shipped_text or '-'} | {option_of(attribute).help_text} |"
 
 
 def _escaped(char: str) -> str:
