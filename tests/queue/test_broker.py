@@ -8,13 +8,11 @@ import pytest
 import trio
 
 from tests.support.jobs import job_bytes
-from trio_worker.queue import keys as keys_module
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import Broker, QueueOptions, new_id_prefix
 from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import RetryBatch, find_shelved, read_shelf, retry_shelved
-from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, Settlement, SettleResult, Verdict
 from trio_worker.redis.client import RedisClient, Unavailable
@@ -440,18 +438,6 @@ async def test_a_cancelled_wait_ends_at_once(real_redis: RedisClient) -> None:
 
     assert scope.cancelled_caught
     assert await broker.wait(0.01) is False
-
-
-def test_the_key_table_is_the_code() -> None:
-    """The table at the head of the keys' module names exactly the keys that the scripts get, with their types."""
-    rows = re.findall(r"^(jobs|\{jobs\}:\w+) +(\w+) ", keys_module.__doc__ or "", re.MULTILINE)
-    prelude = keys_module.__file__.replace("keys.py", "scripts/prelude.lua")
-    with open(prelude, encoding="utf-8") as file:  # noqa: PTH123  a short read of our own file
-        kinds = re.search(r"KINDS = \{(.*?)\}", file.read(), re.DOTALL)
-    assert kinds is not None
-
-    assert [name for name, _ in rows] == list(keys_of("jobs"))
-    assert [kind for _, kind in rows] == re.findall(r"'(\w+)'", kinds[1])
 
 
 def test_ids_sort_by_birth() -> None:

@@ -1,4 +1,4 @@
-"""``held``, ``dead drop`` and ``job show`` as a person types them, on a real Valkey."""
+"""``held``, ``dead`` and ``job show`` as a person types them, on a real Valkey."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.support.commands import CAUSES, SECRET, Ask, bury
 from tests.support.jobs import job_bytes
 from trio_worker.bridge import open_bridge
-from trio_worker.cli import app
 from trio_worker.cli.job_text import job_lines
 from trio_worker.queue.broker import Broker, QueueOptions
 from trio_worker.queue.claim import Claims
@@ -21,29 +21,12 @@ from trio_worker.queue.record import Attempt, Cause, Failed, Record, Said, Shelv
 from trio_worker.queue.settlement import Bury, Delay, Hold, Settlement, Verdict
 from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
 
-SECRET = "ann.secret@example.org"
 CAUSE = Cause("uncertain", "", "final", f"eof at final: bye {SECRET}")
 ATTEMPTS = (
     Attempt(1_700_000_000.0, "delayed", "451 4.3.0", "rcpt"),
     Attempt(1_700_000_060.0, "uncertain", "", "final"),
 )
 SAID = (Said(1_700_000_000.0, f"later, {SECRET}", 7, 0.088),)
-
-
-@pytest.fixture
-def run(work_folder: Path, valkey_url: str) -> Callable[..., int]:
-    """Run one command against the real Valkey and return its exit code."""
-    config = work_folder / "worker.toml"
-    config.write_text(f'profile = "production"\n[redis]\nurl = "{valkey_url}"\n')
-
-    def command(*words: str) -> int:
-        try:
-            code = app([*words, "--config", str(config)])
-        except SystemExit as left:
-            code = left.code
-        return 0 if code is None else int(code)
-
-    return command
 
 
 @pytest.fixture
@@ -71,7 +54,7 @@ async def _put(url: str) -> list[str]:
         return [job.job_id for job in claims.jobs]
 
 
-def counts(url: str) -> Counts:
+def counts_at(url: str) -> Counts:
     async def look() -> Counts:
         async with open_bridge(print), open_redis_client(RedisOptions(url=url), 5.0) as client:
             return await _counted(client)
@@ -113,7 +96,7 @@ def test_a_held_job_that_did_not_arrive_is_retried(
     """It is due again; the other stays held."""
     assert run("held", "retry", job_ids[0]) == 0
 
-    after = counts(valkey_url)
+    after = counts_at(valkey_url)
     assert (after.held, after.delayed, after.due) == (1, 2, 1)
     assert "1 held job is due again" in capsys.readouterr().out
 
@@ -123,9 +106,9 @@ def test_a_held_job_that_did_arrive_is_dropped_for_good(
 ) -> None:
     """Not without a yes, for it cannot be undone; nothing of it stays."""
     assert run("held", "drop", job_ids[0]) == 4
-    assert counts(valkey_url).held == 2
+    assert counts_at(valkey_url).held == 2
     assert run("held", "drop", job_ids[0], "--yes") == 0
-    assert counts(valkey_url).held == 1
+    assert counts_at(valkey_url).held == 1
     assert run("held", "show", job_ids[0]) == 3
     assert run("job", "show", job_ids[0]) == 3
 
@@ -136,7 +119,7 @@ def test_a_dry_run_changes_nothing(
     """It says how many it would be."""
     assert run("dead", "drop", "--all", "--dry-run") == 0
     assert "would: Delete 1 dead letter of jobs permanently" in capsys.readouterr().out
-    assert counts(valkey_url).dead == 1
+    assert counts_at(valkey_url).dead == 1
 
 
 def test_ids_that_are_not_there_are_counted_and_the_others_done(
@@ -145,7 +128,7 @@ def test_ids_that_are_not_there_are_counted_and_the_others_done(
     """A dead letter is no held job; an id named twice is one."""
     assert run("held", "drop", job_ids[0], job_ids[0], job_ids[2], "--yes") == 5
     assert "1 of 2 is no held job" in capsys.readouterr().err
-    assert (counts(valkey_url).held, counts(valkey_url).dead) == (1, 1)
+    assert (counts_at(valkey_url).held, counts_at(valkey_url).dead) == (1, 1)
 
 
 def test_an_id_that_is_not_there_is_not_called_all(
@@ -223,7 +206,7 @@ def test_what_people_do_and_dead_letters_that_leave_are_counted(
     assert run("queue", "resume") == 0
     assert run("queue", "resume") != 1  # nothing to resume: nothing is counted
 
-    operator_counts = counts(valkey_url).operator_counts
+    operator_counts = counts_at(valkey_url).operator_counts
     assert operator_counts.removed == {Removal.RETRIED: 1, Removal.DROPPED: 0, Removal.RELEASED: 0}
     assert {act for act, number in operator_counts.acts.items() if number} == {
         OperatorAction.DEAD_RETRY,
@@ -239,4 +222,42 @@ def test_dropped_dead_letter_is_counted_as_such(run: Callable[..., int], job_ids
     """A drop is no retry."""
     assert run("dead", "drop", job_ids[2], "--yes") == 0
 
-    assert counts(valkey_url).operator_counts.removed[Removal.DROPPED] == 1
+    assert counts_at(valkey_url).operator_counts.removed[Removal.DROPPED] == 1
+
+
+def test_an_empty_shelf_is_called_empty(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    """It offers nothing to show; in JSON it is a list of none."""
+    assert run("dead", "list") == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "no dead letters\n")
+    assert run("dead", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["jobs"] == []
+
+
+def test_dead_letters_are_grouped_by_cause(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Counts, codes and an example; no address."""
+    bury(ask, CAUSES)
+    assert run("dead", "groups", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["groups"]
+    assert [(group["count"], group["codes"], group["word"]) for group in found] == [
+        (3, "550 5.1.1", "refused"),
+        (1, "", "malformed"),
+    ]
+    assert run("dead", "groups", "--code", "4") == 3
+    assert run("dead", "list", "--cause", "malformed") == 0
+    assert "1 of 4 dead letters" in capsys.readouterr().out
+
+
+def test_dead_letters_are_exported_with_their_bytes(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str], work_folder: Path
+) -> None:
+    """One a line, and a line in the log that somebody has them."""
+    bury(ask, CAUSES)
+    assert run("dead", "export", "--cause", "refused") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert [line["cause"]["word"] for line in lines] == ["refused"] * 3
+    assert all(line["body_base64"] for line in lines)
+    assert 'command="dead export"' in (work_folder / "worker.log").read_text()

@@ -1,0 +1,115 @@
+"""``enqueue``: what is refused, what is guessed, and what workers do not know."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import Ask, counts, push
+from tests.support.jobs import job_bytes
+from trio_worker.cli.enqueue import unknown_to_workers
+from trio_worker.queue.keys import keys_of
+from trio_worker.telemetry.heartbeat import Heartbeat, WorkerSeen, write_heartbeat
+from trio_worker.worker.events import Phase
+
+
+def test_job_that_is_written_over_several_lines_is_told_of_once(
+    run: Callable[..., int], ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A document that a person has set out is no job a line, and one sentence says so; not of lines that are wrong."""
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps(json.loads(job_bytes(1)), indent=2))
+    assert run("enqueue", str(file)) == 4
+    assert "one JSON document on several lines" in capsys.readouterr().err
+    file.write_text("{\n{\n")
+    assert run("enqueue", str(file)) == 4
+    assert "on several lines" not in capsys.readouterr().err
+    assert counts(ask).waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "words"),
+    [
+        ([job_bytes(1)], 0, "1 job pushed to jobs, 0 refused; 3 now wait"),
+        ([job_bytes(1), b"no job"], 5, "1 job pushed to jobs, 1 refused; 3 now wait"),
+        ([b"no job"], 4, "0 jobs pushed to jobs, 1 refused\n"),
+    ],
+)
+def test_what_enqueue_refused_tells_its_exit_code(
+    run: Callable[..., int],
+    ask: Ask,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    lines: list[bytes],
+    code: int,
+    words: str,
+) -> None:
+    """None, some or all of the lines; what was not asked of Redis is not called 0."""
+    push(ask, job_bytes(2), job_bytes(3))
+    (tmp_path / "jobs.ndjson").write_bytes(b"\n".join(lines))
+
+    assert run("enqueue", str(tmp_path / "jobs.ndjson")) == code
+    assert words in capsys.readouterr().out
+
+
+def test_enqueue_guesses_what_an_unknown_type_was_to_be(
+    run: Callable[..., int], ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line that is checked is refused with the guess; one that is not is pushed with a warning."""
+    (tmp_path / "jobs.ndjson").write_bytes(job_bytes(1).replace(b"Registration", b"Registartion"))
+
+    assert run("enqueue", str(tmp_path / "jobs.ndjson")) == 4
+    assert "Registartion is not known here; did you mean Registration?" in capsys.readouterr().err
+    assert run("enqueue", str(tmp_path / "jobs.ndjson"), "--unchecked") == 0
+    told = capsys.readouterr()
+    assert "1 job of type Registartion, which is not known here; did you mean Registration?" in told.err
+    assert "1 job pushed to jobs, 0 refused; 1 now waits" in told.out
+
+
+def test_enqueue_guesses_no_email_type_where_the_task_type_is_wrong(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The fault names the one task type there is; the email type was right."""
+    (tmp_path / "jobs.ndjson").write_bytes(job_bytes(1).replace(b'"Email"', b'"email"'))
+
+    assert run("enqueue", "--dry-run", str(tmp_path / "jobs.ndjson")) == 4
+    assert capsys.readouterr().err == "line 1: unknown_type: $.task_type: email is not known; it must be Email\n"
+
+
+def worker_with(*types: str, seen_seconds: float = 1.0) -> WorkerSeen:
+    return WorkerSeen(Heartbeat("a:1", "1.0", 0.0, Phase.RUNNING, 1, 1, types=types), seen_seconds)
+
+
+@pytest.mark.parametrize(
+    ("workers", "said"),
+    [
+        ([worker_with("Registration")], "no live worker knows OrderShipped: 2 jobs will become dead letters"),
+        ([worker_with("Registration"), worker_with("OrderShipped")], ""),
+        ([worker_with("Registration"), worker_with("OrderShipped", seen_seconds=60)], "no live worker"),
+        ([worker_with("Registration"), worker_with()], ""),
+        ([], ""),
+    ],
+)
+def test_enqueue_warns_of_a_type_that_no_worker_knows(workers: list[WorkerSeen], said: str) -> None:
+    """A worker of another version may tell no types, and then nobody knows; a Message needs no templates."""
+    warnings = unknown_to_workers(Counter(OrderShipped=2, Message=1, Registration=1), workers)
+
+    assert len(warnings) == bool(said)
+    assert all(said in warning for warning in warnings)
+
+
+def test_enqueue_hears_from_workers_which_types_they_know(
+    run: Callable[..., int], ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their heartbeats are read; the job is pushed all the same."""
+    beat = write_heartbeat(worker_with("WeeklyRecap").beat)
+    ask(lambda client: client.run_script("beat", keys_of("jobs"), "a:1", beat, 60_000, 0))
+    (tmp_path / "jobs.ndjson").write_bytes(job_bytes(1))
+
+    assert run("enqueue", str(tmp_path / "jobs.ndjson")) == 0
+    assert "no live worker knows Registration: 1 job" in capsys.readouterr().err
+    assert counts(ask).waiting == 1

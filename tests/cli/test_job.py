@@ -1,0 +1,104 @@
+"""``job``: found by whom it is for, sent now, cancelled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.commands import CAUSES, SECRET, Ask, bury, counts, push
+from tests.support.jobs import job_bytes
+
+
+def test_job_is_found_by_whom_it_is_for_and_nobody_is_named(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address is compared in memory; ids of producers and Message-IDs find their jobs as well."""
+    ids = bury(ask, CAUSES)
+    push(ask, job_bytes(9, id="order-9"))
+    assert run("job", "find", "--to", SECRET.upper()) == 0
+    told = capsys.readouterr()
+    assert all(job_id in told.out for job_id in ids)
+    assert SECRET not in (told.out + told.err).lower()
+    assert run("job", "find", "--id", "order-9") == 0
+    assert "waits at position 1" in capsys.readouterr().out
+    assert run("job", "find", "--message-id", f"<{ids[0]}@example.com>") == 0
+    found = capsys.readouterr()
+    assert ids[0] in found.out
+    assert "job show ID" in found.err
+    assert run("job", "find", "--to", "nobody@example.net") == 3
+    nothing = capsys.readouterr().err
+    assert nothing.startswith("0 found; ")
+    assert "job show ID" not in nothing
+    assert run("job", "find") == 2
+
+
+def test_where_nothing_is_found_no_command_shows_more_of_it(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How to see one is said beside ids; without any there is none to give."""
+    bury(ask, CAUSES)
+    for words in (("dead", "list"), ("job", "find"), ("dead", "list", "--type", "Nothing"), ("capture", "ls")):
+        found = run(*words, *(("--type", "Registration") if words == ("job", "find") else ())) == 0
+        told = "".join(capsys.readouterr())
+
+        assert found
+        assert (" show " in told) == (words[-1] in {"list", "find"}), words
+
+
+def test_job_is_sent_now(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    """A dead one comes back with a new first attempt."""
+    (job_id, *_) = bury(ask, CAUSES[:1])
+    assert run("job", "retry", job_id) == 0
+    assert "was dead, is due now, attempt 1" in capsys.readouterr().out
+    assert counts(ask).due == 1
+    assert run("job", "retry", job_id) == 0
+    assert run("job", "retry", "nosuch") == 3
+
+
+def test_delayed_job_is_cancelled_and_comes_back(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody sends it, it is a dead letter that says why, and retry undoes it; what is dead is not cancelled again."""
+    (job_id, dead_id) = bury(ask, CAUSES[:2])
+    run("job", "retry", job_id)
+    assert run("job", "cancel", job_id, "--dry-run") == 0
+    assert "would: cancel 1 job of jobs" in capsys.readouterr().out
+    assert counts(ask).delayed == 1
+
+    assert run("job", "cancel", job_id) == 0
+    assert f"to undo: trio-worker job retry {job_id}" in capsys.readouterr().out
+    assert (counts(ask).delayed, counts(ask).dead) == (0, 2)
+    assert run("job", "show", job_id) == 0
+    shown = capsys.readouterr().out
+    assert "DEAD since" in shown
+    assert "cancelled" in shown
+    assert run("job", "cancel", job_id, dead_id) == 4
+    assert run("job", "cancel", "nosuch") == 4
+    assert run("job", "cancel") == 2
+    assert run("job", "retry", job_id) == 0
+    assert counts(ask).due == 1
+
+
+def test_job_is_cancelled_by_the_producers_id_wherever_it_is(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that waits in the list leaves it, the others stay in their order, and what comes back is what was pushed."""
+    raw = job_bytes(2, SECRET, id="order-9")
+    push(ask, job_bytes(1), raw, job_bytes(3), raw)
+    assert run("job", "cancel", "--id", "order-9", "--no-input") == 4
+    assert run("job", "cancel", "--id", "order-9", "--expect", "1", "--yes") == 4
+    assert counts(ask).waiting == 4
+
+    assert run("job", "cancel", "--id", "order-9", "--yes", "--json") == 0
+    told = capsys.readouterr().out
+    cancelled = json.loads(told[told.index("{") :])["cancelled"]
+    assert len(cancelled) == 2
+    assert ask(lambda client: client.command("LRANGE", "jobs", 0, -1)) == [job_bytes(1), job_bytes(3)]
+    assert counts(ask).balances
+    assert ask(lambda client: client.command("HGET", "{jobs}:body", cancelled[0])) == raw
+    assert run("dead", "groups") == 0
+    assert "cancelled" in capsys.readouterr().out
+    assert run("job", "cancel", "--id", "order-9") == 4
+    assert run("job", "cancel", "--id", "nosuch") == 3

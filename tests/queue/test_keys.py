@@ -1,0 +1,20 @@
+"""The names of the keys: the table that is documented is the code."""
+
+from __future__ import annotations
+
+import re
+
+from trio_worker.queue import keys as keys_module
+from trio_worker.queue.keys import keys_of
+
+
+def test_the_key_table_is_the_code() -> None:
+    """The table at the head of the keys' module names exactly the keys that the scripts get, with their types."""
+    rows = re.findall(r"^(jobs|\{jobs\}:\w+) +(\w+) ", keys_module.__doc__ or "", re.MULTILINE)
+    prelude = keys_module.__file__.replace("keys.py", "scripts/prelude.lua")
+    with open(prelude, encoding="utf-8") as file:  # noqa: PTH123  a short read of our own file
+        kinds = re.search(r"KINDS = \{(.*?)\}", file.read(), re.DOTALL)
+    assert kinds is not None
+
+    assert [name for name, _ in rows] == list(keys_of("jobs"))
+    assert [kind for _, kind in rows] == re.findall(r"'(\w+)'", kinds[1])
