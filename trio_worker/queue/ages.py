@@ -1,6 +1,6 @@
-"""Pure. How old the waiting jobs are: a table by type or domain, as qshape has it, and five bars.
+"""Pure. Ages of the waiting jobs: a table by email type or domain, like Postfix' qshape, and five bars.
 
-Sampled where the list is long: figures are then scaled to its length, and said to be so.
+Of a long list only samples are read: the figures are then scaled to its length and marked as estimates.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from attrs import define, field, frozen
 
 # Upper bounds in seconds; the last column has none.
 COLUMNS_SECONDS = (5, 10, 20, 40, 80, 160, 320, 640)
-# A table longer than a screen is not looked at: what is rare is summed up.
+# A table must fit a screen: rare names are added up in one row.
 MAX_ROWS = 20
 OTHER_TYPES = "other"
 UNDATED = len(COLUMNS_SECONDS) + 1
 # Upper bounds in seconds; the last bar has none.
 BAR_BOUNDS = (1.0, 10.0, 30.0, 60.0)
-# An element in the middle of a list is found by walking to it: so many samples of a list of that length at the most are
-# a few milliseconds of Redis' time. A longer one is not sampled.
+# Pairs: for a list up to this length, this many samples. Redis walks a list to reach an element in its middle; these
+# take it a few milliseconds. A longer list is not sampled.
 SAMPLES = ((20_000, 200), (200_000, 20))
 
 
 @frozen
 class AgeRow:
-    """Jobs of one name: in all, and by age; the last figure counts those that nothing dates."""
+    """Jobs of one name: in total, and by age; the last figure counts jobs of unknown age."""
 
     name: str
     total: int
@@ -35,15 +35,15 @@ class AgeRow:
 
 @define
 class AgeTable:
-    """Jobs come in, rows go out; ``looked_at`` of ``waiting`` jobs were counted."""
+    """Collects ages of jobs into a table; ``looked_at`` of the ``waiting`` jobs were counted."""
 
     waiting: int
     looked_at: int = 0
-    estimated: int = 0  # of those, dated by how many were pushed by when
+    estimated: int = 0  # of those, the ones whose age comes from the push history
     _counts: dict[str, Counter[int]] = field(factory=dict)
 
     def add(self, names: Sequence[str], age_seconds: float | None, *, is_estimate: bool = False) -> None:
-        """Count one job; under several names where it goes to several domains."""
+        """Count one job, once for each of its names: it may go to several domains."""
         self.looked_at += 1
         self.estimated += is_estimate
         column = UNDATED if age_seconds is None else column_of(age_seconds)
@@ -56,7 +56,7 @@ class AgeTable:
         return self.looked_at < self.waiting
 
     def rows(self) -> list[AgeRow]:
-        """Return the sum, then the most frequent names, then all others as one."""
+        """Return the total, then the most frequent names, then all others in one row."""
         named = sorted(
             ((name, counts) for name, counts in self._counts.items() if name),
             key=lambda item: (-item[1].total(), item[0]),
@@ -74,12 +74,12 @@ class AgeTable:
 
 
 def column_of(age_seconds: float) -> int:
-    """Return the place of the first column whose bound is above the age; one past them is for the oldest."""
+    """Return the index of the first column whose bound is above the age; the column after the last bound if none is."""
     return next((place for place, bound in enumerate(COLUMNS_SECONDS) if age_seconds < bound), len(COLUMNS_SECONDS))
 
 
 def sample_places(waiting: int, wanted: int) -> list[int]:
-    """Return places in a list, evenly spaced from its head to its end, each once."""
+    """Return at most ``wanted`` different places in a list, evenly spaced from its head to its end."""
     if waiting <= wanted:
         return list(range(waiting))
     return sorted({round(number * (waiting - 1) / (wanted - 1)) for number in range(wanted)})
@@ -87,17 +87,17 @@ def sample_places(waiting: int, wanted: int) -> list[int]:
 
 @frozen
 class AgeBars:
-    """Of ``waiting`` jobs ``looked_at`` were; ``jobs`` by bar scaled to all, with ``undated``, add up to them."""
+    """Waiting jobs by age, from ``looked_at`` samples; ``jobs`` of all bars and ``undated`` add up to ``waiting``."""
 
     waiting: int
     looked_at: int
     jobs: tuple[int, ...]
     undated: int
-    is_estimate: bool  # some were dated by how many were pushed by when
+    is_estimate: bool  # some ages come from the push history
 
 
 def bars_of(ages: Iterable[tuple[float | None, bool]], waiting: int) -> AgeBars:
-    """Return the bars of samples, each an age in seconds (None where nothing dates it) and whether it is estimated."""
+    """Return the bars of samples, each an age in seconds (None if unknown) and whether it is an estimate."""
     bars = [0] * (len(BAR_BOUNDS) + 2)
     is_estimate = False
     for age_seconds, is_guess in ages:
@@ -106,7 +106,7 @@ def bars_of(ages: Iterable[tuple[float | None, bool]], waiting: int) -> AgeBars:
     looked_at = sum(bars)
     scaled, seen = [], 0
     for bar in bars:
-        # Rounded as a running sum, so that the bars add up.
+        # The running sum is rounded, not each bar: so the bars add up.
         before = round(seen * waiting / looked_at) if looked_at else 0
         seen += bar
         scaled.append((round(seen * waiting / looked_at) if looked_at else 0) - before)

@@ -1,4 +1,4 @@
-"""Trio. Whether every job is in exactly one state, with its bytes and its lease entry."""
+"""Trio. Consistency check of a queue: every job must be in exactly one state, with its bytes and its lease entry."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Stray:
 
 
 async def find_strays(client: RedisClient, name: str) -> AsyncIterator[Stray | Unavailable]:
-    """Walk every id in bounded slices and tell of each that is not as it must be.
+    """Check every id, a page in each round trip; give each stray.
 
-    A job that moves while the walk goes on is looked at in one consistent cut, so it is no stray. An id seen in
-    several places is looked at as often.
+    One script checks an id in all states at one moment, so a job that moves meanwhile is no stray. An id that is in
+    several keys is checked several times.
     """
     keys = keys_of(name)
     states = [(key, "ZSCAN") for key in (keys.leased, keys.delayed, keys.held, keys.dead)]
@@ -45,20 +45,20 @@ async def find_strays(client: RedisClient, name: str) -> AsyncIterator[Stray | U
                     yield places
                     return
                 for job_id, (found_in, has_body, has_lease) in zip(page, places, strict=True):
-                    what = _stray(found_in.decode(), has_body=bool(has_body), has_lease=bool(has_lease))
-                    if what:
-                        yield Stray(job_id.decode("utf-8", "replace"), what)
+                    reason = _why_stray(found_in.decode(), has_body=bool(has_body), has_lease=bool(has_lease))
+                    if reason:
+                        yield Stray(job_id.decode("utf-8", "replace"), reason)
             if not cursor:
                 break
 
 
-def _stray(states: str, *, has_body: bool, has_lease: bool) -> str:
-    words = states.split()
-    if not words and not has_body and not has_lease:
-        return ""  # done while we looked
+def _why_stray(states: str, *, has_body: bool, has_lease: bool) -> str:
+    names = states.split()
+    if not names and not has_body and not has_lease:
+        return ""  # done since its id was read
     faults = []
-    if len(words) != 1:
-        faults.append(f"in {' and '.join(words) or 'no state'}")
+    if len(names) != 1:
+        faults.append(f"in {' and '.join(names) or 'no state'}")
     if not has_body:
         faults.append("without its bytes")
     if not has_lease:

@@ -1,4 +1,4 @@
-"""Trio. The queue in Redis: wait, claim, renew, settle."""
+"""Trio. The queue in Redis as a worker uses it: wait, claim, renew, settle."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from trio_worker.queue.record import Record, read_record
 from trio_worker.queue.settlement import SettleResult, Settling
 from trio_worker.redis.client import RedisAnswer, RedisClient, Unavailable
 
-# At most so many jobs in one claim: a script must stay well under a millisecond, and ids carry three digits.
+# Most jobs in one claim: its script must stay well under a millisecond, and ids end with a number of three digits.
 CLAIM_LIMIT = 200
 
-_ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # sorts as it counts; no letters that read like digits
+_ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # sorted by value; without the letters i, l, o and u (Crockford)
 
 
 @frozen
@@ -56,7 +56,7 @@ _SOURCES = {source.encode(): source for source in Source}
 
 @define
 class Broker:
-    """The queue as one worker sees it; closing the client is its opener's."""
+    """The queue as one worker uses it. Does not close its client."""
 
     client: RedisClient
     options: QueueOptions
@@ -70,8 +70,8 @@ class Broker:
     async def claim(self, limit: int, *, is_idle: bool = True) -> Claims | Unavailable:
         """Take at most ``limit`` jobs (1 to `CLAIM_LIMIT`) under a lease.
 
-        Not cancellable: what Redis gave is ours, and the caller must settle each job. A claim whose reply is lost is
-        left to the end of its leases.
+        Not cancellable: the caller must settle each job that Redis gave. If the reply is lost, the jobs wait for the
+        end of their leases.
         """
         token, began = self._new_token(), trio.current_time()
         answer = await self.client.run_script("claim", self.keys, *self._claim_words(token, limit, is_idle=is_idle))
@@ -91,23 +91,23 @@ class Broker:
         )
 
     async def wait(self, seconds: float) -> bool | Unavailable:
-        """Wait until the list has an element, at most ``seconds``; a cancel breaks the waiting connection only."""
+        """Wait until the list has an element, at most ``seconds``; a cancel closes only the connection that waits."""
         return await self.client.wait(self.options.name, max(seconds, 0.001))
 
     async def renew(self, claims: Sequence[Claim]) -> list[Claim] | Unavailable:
-        """Extend the leases of all jobs in hand; return those that are not ours any more."""
+        """Extend the leases of jobs in flight; return those that this worker has lost."""
         return await self._renew(claims, "")
 
     async def confirm(self, claims: Sequence[Claim], *, marks_started: bool) -> list[Claim] | Unavailable:
-        """Ask Redis, just before the bytes go out, whether jobs are still ours; extend the leases of those that are.
+        """Extend leases just before the mails are sent; return the jobs that this worker has lost.
 
-        Returns those that are not. ``marks_started`` makes a lease that then runs out go to held instead of to another
-        worker. A cancel breaks the call off, and with it nothing: the jobs can still be settled.
+        ``marks_started``: if such a lease expires later, the job is held, instead of going to another worker. A cancel
+        ends the call and changes nothing else: the jobs can still be settled.
         """
         return await self._renew(claims, "started" if marks_started else "", is_breakable=True)
 
     async def settle(self, batch: Sequence[Settling]) -> list[SettleResult] | Unavailable:
-        """Settle a batch in one round trip; each is applied once however often it is repeated."""
+        """Settle a batch in one round trip; a repeated settlement is applied only once."""
         words = [word for each in batch for word in each.words]
         answers = await self.client.run_script("settle", self.keys, *words)
         return answers if isinstance(answers, Unavailable) else [_ANSWERS[answer] for answer in answers]
@@ -132,7 +132,7 @@ class Broker:
 
 
 def new_id_prefix() -> str:
-    """Return the first 16 characters of new job ids: ten of time, so that ids sort by birth, and six of chance."""
+    """Return the first 16 characters of new job ids: ten for the time, so that ids sort by age, and six at random."""
     milliseconds = time.time_ns() // 1_000_000
     number = milliseconds << 30 | secrets.randbits(30)
     return "".join([_ID_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5)])

@@ -1,4 +1,4 @@
-"""Pure. A job in a worker's hands, and what one claim brought."""
+"""Pure. A job under a lease, and the result of one claim."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class Source(StrEnum):
 
     FRESH = "fresh"  # the producer's list
     DUE = "due"  # delayed, and its time had come
-    RECOVERED = "recovered"  # another worker's lease had run out
+    RECOVERED = "recovered"  # another worker's lease had expired
 
 
 @frozen(eq=False)
 class Claim:
-    """One job in our hands: its bytes, its record, and the token that fences its settlement.
+    """One claimed job: its bytes, its record, and the token that fences its settlement.
 
-    Equal to nothing but itself: our own release may be claimed again at once, and that is another claim.
-    ``claimed_at`` is Redis' clock in epoch seconds, ``began`` ours (trio's): times of two clocks, so they go by name
-    alone. ``place`` counts fresh jobs since the queue began and is None for all others.
+    Compared by identity: a worker may release a job and claim it again at once, and that is another claim.
+    ``claimed_at`` is Redis' clock in epoch seconds, ``began`` trio's clock; both are keyword-only, so that they are
+    not mixed up. ``place`` is the number of a fresh job since the queue was created, None for all others.
     """
 
     job_id: str
@@ -39,11 +39,11 @@ class Claim:
 
 @frozen
 class Claims:
-    """What one claim brought.
+    """The result of one claim.
 
-    ``next_seconds`` is the time to the next due job or lease's end, None without one; ``pushed`` counts all jobs that
-    were ever in the list; ``paused`` is the pause as stored, empty while there is none. ``suspects`` are jobs that may
-    have ended their workers: one that was given, alone, or those that wait for a worker with nothing in hand.
+    ``next_seconds`` is the time to the next due job or end of a lease, None without one; ``pushed`` counts all jobs
+    that were ever in the list; ``paused`` is the stored pause, empty while there is none. ``suspects`` counts the jobs
+    that may have crashed their workers: 1 if this claim brought one, alone; else those that wait for an idle worker.
     """
 
     jobs: tuple[Claim, ...]

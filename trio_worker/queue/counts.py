@@ -1,4 +1,4 @@
-"""Trio. Looking into the queue: how many jobs are in each state, and what was counted beside them."""
+"""Trio. Counts of a queue: the jobs in each state, and the totals since it was created."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from trio_worker.queue.operator_counts import OperatorAction, OperatorCounts, ac
 from trio_worker.redis.client import RedisAnswer, RedisClient, Unavailable
 
 _NUMBER = re.compile(rb"-?[0-9]{1,19}")
-# How many jobs one round trip reads; a page of a list, not all of it.
+# Jobs that one round trip reads at most: longer lists are read in pages.
 PAGE = 200
 
 
 @frozen
 class Counts:
-    """How many jobs are in each state, in one consistent cut; times are epoch seconds of Redis' clock.
+    """How many jobs are in each state, all read at one moment; times are epoch seconds of Redis' clock.
 
-    Since the queue began, by all workers: ``popped`` jobs left the list, ``sent`` were sent, ``delays`` and ``holds``
-    count settlements, ``deaths`` those that ended in the dead letters, ``uncertain`` mails that may be out twice;
-    ``operator_counts`` is what is counted beside the jobs.
+    Totals of all workers since the queue was created: ``popped`` counts jobs taken from the list, ``sent`` mails sent,
+    ``delays`` and ``holds`` settlements, ``deaths`` jobs that became dead letters, ``uncertain`` mails that may be
+    delivered twice; ``operator_counts`` the rest.
     """
 
     at: float
@@ -53,12 +53,12 @@ class Counts:
 
     @property
     def known(self) -> int:
-        """Jobs with an id: all but the waiting ones."""
+        """Jobs that have an id: all except the waiting ones."""
         return self.leased + self.delayed + self.held + self.dead
 
     @property
     def balances(self) -> bool:
-        """Whether every id in a state has its bytes and its lease entry, and no bytes are without a state."""
+        """Whether there are as many job bodies and lease entries as jobs in a state."""
         return self.known == self.bodies == self.leases
 
 
@@ -69,10 +69,10 @@ async def count_jobs(client: RedisClient, name: str) -> Counts | Unavailable:
 
 
 def counts_of(answer: RedisAnswer) -> Counts:
-    """Read what the script ``inspect`` answers."""
+    """Read the answer of the script ``inspect``."""
     now, *numbers, pause, _lease_head, delayed_head, pause_ms, totals = answer
     named = zip(totals[::2], totals[1::2], strict=True)
-    # What somebody else wrote there is passed over.
+    # Other programs may have written other values there: these are ignored.
     total = {field.decode("utf-8", "replace"): int(number) for field, number in named if _NUMBER.fullmatch(number)}
     waiting, leased, delayed, held, dead, bodies, records, leases, due, run_out = numbers
     return Counts(
@@ -101,5 +101,5 @@ def counts_of(answer: RedisAnswer) -> Counts:
 
 
 async def count_action(client: RedisClient, name: str, act: OperatorAction) -> None:
-    """Count what was just done; where Redis does not take it (it is full, say) it stays uncounted."""
+    """Count an operator's action; it stays uncounted if Redis refuses (it is full, for example)."""
     await client.command("HINCRBY", keys_of(name).totals, action_name(act), 1)

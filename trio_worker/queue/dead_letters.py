@@ -1,6 +1,6 @@
-"""Trio. Dead and held jobs: reading them page by page, the ways off, and the way in for those taken back.
+"""Trio. Dead letters and held jobs: reading, retrying and dropping them; and cancelling jobs, which makes them dead.
 
-Payloads are read only where somebody asked for them: a list of dead letters must not bring a thousand bodies.
+The bytes of jobs are read only on request: a list of a thousand dead letters should not transfer a thousand bodies.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from trio_worker.queue.record import UNKNOWN_CAUSE, Attempt, Cause, Record, Shel
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.server import pairs
 
-# A retry of more jobs cannot be undone: what undoing needs would fill Redis' memory.
+# A retry of more jobs cannot be undone: the records for it would fill Redis' memory.
 MAX_UNDONE = 10_000
-# How long a retry can be undone.
+# How long a retry can be undone: a day.
 UNDO_SECONDS = 86_400
 
 Shelf: TypeAlias = Literal["dead", "held"]
 
-# Why a claim itself set a job aside, without a worker to write a record.
+# Why the claim script made a job dead or held. No worker wrote a record with a cause then.
 _CLAIM_REASONS = {
-    "crashed": "given out as often as queue.max_deliveries allows, and never settled",
+    "crashed": "claimed queue.max_deliveries times and never settled",
     "too_large": "larger than queue.max_job_bytes",
     "no_bytes": "its bytes are not in Redis",
-    "uncertain": "its worker stopped while the mail may have been out",
+    "uncertain": "its worker stopped when it may have sent the mail already",
 }
-# Jobs in one script call. Finding one takes Redis the longer the farther back it waits: a millisecond in a list of
-# 100,000, and nobody else is served meanwhile.
+# Jobs in one call of the script. Redis searches the list for each: 1 ms in a list of 100,000 jobs, and meanwhile it
+# serves no other client.
 _AT_ONCE = 10
 
 
 @frozen
 class RetryBatch:
-    """Jobs that were put back together; ``batch_id`` undoes it for a day, and is empty where it cannot be undone."""
+    """Jobs that were retried together; ``batch_id`` can undo it for a day, and is empty if it cannot be undone."""
 
     job_ids: frozenset[str]
     batch_id: str
@@ -49,7 +49,7 @@ class RetryBatch:
 async def read_shelf(
     client: RedisClient, name: str, shelf: Shelf, limit: int, *, with_bodies: bool = False
 ) -> list[ShelvedJob] | Unavailable:
-    """Return the newest jobs of a shelf, at most ``limit``, newest first."""
+    """Return the newest jobs of a shelf (the dead or the held jobs), at most ``limit``, newest first."""
     found: list[ShelvedJob] = []
     async for page in walk_shelf(client, name, shelf, with_bodies=with_bodies):
         if isinstance(page, Unavailable):
@@ -63,9 +63,9 @@ async def read_shelf(
 async def walk_shelf(
     client: RedisClient, name: str, shelf: Shelf, *, with_bodies: bool = False
 ) -> AsyncIterator[list[ShelvedJob] | Unavailable]:
-    """Give every job of a shelf, newest first, a page in each round trip; ends with the first `Unavailable`.
+    """Give every job of a shelf, newest first, a page in each round trip; ends after the first `Unavailable`.
 
-    A shelf that shrinks meanwhile may have jobs left out; one that grows has none twice in a page.
+    If jobs leave the shelf meanwhile, others may be left out; if jobs come, some may be on two pages.
     """
     place = 0
     while True:
@@ -97,7 +97,7 @@ async def read_delayed(client: RedisClient, name: str, limit: int) -> list[Shelv
 async def find_shelved(
     client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str], *, with_bodies: bool = False
 ) -> list[ShelvedJob] | Unavailable:
-    """Return those of the given jobs that stand on the shelf, in the order given."""
+    """Return those of the given jobs that are on the shelf, in the given order."""
     found: list[ShelvedJob] = []
     for start in range(0, len(job_ids), PAGE):
         page = job_ids[start : start + PAGE]
@@ -117,7 +117,7 @@ async def find_shelved(
 async def read_shelved(
     client: RedisClient, name: str, at_by_id: dict[str, float], *, with_bodies: bool = False
 ) -> list[ShelvedJob] | Unavailable:
-    """Read one page of jobs whose times on the shelf are known."""
+    """Read one page of jobs; ``at_by_id`` has their ids and scores (epoch seconds)."""
     page = tuple(at_by_id)
     if not page:
         return []
@@ -138,7 +138,7 @@ async def read_shelved(
 
 
 async def find_job(client: RedisClient, name: str, job_id: str) -> tuple[str, ShelvedJob] | Unavailable | None:
-    """Return a job's state and all that is known of it, or None; its ``at`` may be its lease's end or its due time."""
+    """Return the state of a job, and the job; None if unknown. ``at`` may be the end of its lease or its due time."""
     states = ("leased", "delayed", "held", "dead")
     scores = await client.pipeline([("ZSCORE", keys_of(name).of_state(state), job_id) for state in states])
     if isinstance(scores, Unavailable):
@@ -151,7 +151,7 @@ async def find_job(client: RedisClient, name: str, job_id: str) -> tuple[str, Sh
 
 
 async def drop(client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
-    """Delete jobs of a shelf for good; return the ids that were still there. Repeat it on `Unavailable`."""
+    """Delete jobs of a shelf permanently; return the ids that were still there. Repeat it on `Unavailable`."""
     dropped: set[str] = set()
     for start in range(0, len(job_ids), PAGE):
         answer = await client.run_script("drop", keys_of(name).of_jobs, shelf, *job_ids[start : start + PAGE])
@@ -164,10 +164,10 @@ async def drop(client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[s
 async def retry_shelved(
     client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str], at: float, every_seconds: float = 0.0
 ) -> RetryBatch | Unavailable:
-    """Put jobs back with new attempts and a new age: the first due now, each further one ``every_seconds`` later.
+    """Retry jobs with new attempts and a new age: the first is due now, each further one ``every_seconds`` later.
 
-    ``at`` is Redis' clock in epoch seconds. What undoing needs is kept first. On `Unavailable` some pages may have been
-    put back: repeat it.
+    ``at`` is Redis' clock in epoch seconds. The old records are saved first, for undo. On `Unavailable` some pages may
+    have been put back: repeat it.
     """
     back: set[str] = set()
     batch_id = secrets.token_hex(4) if len(job_ids) <= MAX_UNDONE else ""
@@ -179,12 +179,12 @@ async def retry_shelved(
             failed = await _keep_for_undo(client, name, shelf, f"{batch_id}.{start // PAGE}", jobs)
             if failed and not failed.is_full:
                 return failed
-            # A Redis that is full takes no notes; that must not keep mails in the dead letters.
+            # A full Redis cannot save them. The retry goes on without undo.
             batch_id = "" if failed else batch_id
-        words: list[str | int] = []
+        args: list[str | int] = []
         for place, job in enumerate(jobs, start):
-            words += [job.job_id, round(place * every_seconds * 1000), write_record(job.record.reborn(at))]
-        answer = await client.run_script("revive", keys_of(name).of_jobs, shelf, *words)
+            args += [job.job_id, round(place * every_seconds * 1000), write_record(job.record.reborn(at))]
+        answer = await client.run_script("revive", keys_of(name).of_jobs, shelf, *args)
         if isinstance(answer, Unavailable):
             return answer
         back.update(job_id.decode("utf-8", "replace") for job_id in answer)
@@ -194,7 +194,10 @@ async def retry_shelved(
 async def undo_retry_shelved(
     client: RedisClient, name: str, batch_id: str
 ) -> tuple[Shelf, frozenset[str]] | Unavailable | None:
-    """Put the jobs of a batch back where they were, but for those that were sent or are being sent; None if unknown."""
+    """Undo a retry; return the jobs that are dead or held again, None for an unknown batch.
+
+    Jobs that a worker has claimed meanwhile are left out.
+    """
     back: set[str] = set()
     shelf: Shelf | None = None
     page = 0
@@ -214,7 +217,7 @@ async def undo_retry_shelved(
 
 
 async def retry_now(client: RedisClient, name: str, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
-    """Make delayed jobs due now, as they are; return the ids that were delayed."""
+    """Make delayed jobs due now, otherwise unchanged; return the ids that were delayed."""
     answer = await client.run_script("hasten", keys_of(name).of_jobs, *job_ids)
     return answer if isinstance(answer, Unavailable) else frozenset(job_id.decode() for job_id in answer)
 
@@ -222,13 +225,13 @@ async def retry_now(client: RedisClient, name: str, job_ids: Sequence[str]) -> f
 async def _keep_for_undo(
     client: RedisClient, name: str, shelf: Shelf, field: str, jobs: Sequence[ShelvedJob]
 ) -> Unavailable | None:
-    words: list[str] = []
+    args: list[str] = []
     for job in jobs:
-        # A claim's own reason to set it aside stands in the lease entry, which a retry overwrites.
+        # The cause of a job that the claim script moved is in the lease entry, which the retry overwrites.
         record = evolve(job.record, cause=job.cause)
-        words += [job.job_id, str(round(job.at * 1000)), write_record(record)]
+        args += [job.job_id, str(round(job.at * 1000)), write_record(record)]
     key = keys_of(name).undo
-    kept = json.dumps({"shelf": shelf, "words": words}, separators=(",", ":"))
+    kept = json.dumps({"shelf": shelf, "words": args}, separators=(",", ":"))
     answers = await client.pipeline([("HSET", key, field, kept), ("EXPIRE", key, UNDO_SECONDS)])
     return answers if isinstance(answers, Unavailable) else None
 
@@ -242,7 +245,7 @@ def _cause(record: Record, lease: bytes) -> Cause:
 
 @frozen
 class WaitingJob:
-    """A job of the producers' list, which has no id there, and the email type that it names."""
+    """A job in the producers' list, where it has no id, and the email type that it names."""
 
     body: bytes
     email_type: str
@@ -251,22 +254,22 @@ class WaitingJob:
 async def cancel(
     client: RedisClient, name: str, delayed: Sequence[ShelvedJob], waiting: Sequence[WaitingJob], by: str, at: float
 ) -> frozenset[str] | Unavailable:
-    """Put delayed jobs, and waiting ones, found by their bytes, among the dead letters; return the ids they have there.
+    """Make delayed and waiting jobs dead letters; return the ids that they have there.
 
-    What a worker has taken meanwhile is left out. ``at`` is Redis' clock in epoch seconds. On `Unavailable` some may
-    have been cancelled: those that were are dead letters.
+    Waiting jobs are found by their bytes. Jobs that a worker has claimed meanwhile are left out. ``at`` is Redis' clock
+    in epoch seconds. On `Unavailable` some jobs may have been cancelled: these are dead letters.
     """
     cause = Cause("cancelled", text=f"by {by}" if by else "")
     prefix = new_id_prefix()
-    words: list[tuple[str, str, str, bytes]] = [
+    args: list[tuple[str, str, str, bytes]] = [
         (job.job_id, write_record(_cancelled(job.record, cause, at)), "delayed", b"") for job in delayed
     ]
     for place, job in enumerate(waiting):
         record = _cancelled(Record(at, job.email_type), cause, at)
-        words.append((f"{prefix}{place:03d}", write_record(record), "waiting", job.body))
+        args.append((f"{prefix}{place:03d}", write_record(record), "waiting", job.body))
     done: set[str] = set()
-    for start in range(0, len(words), _AT_ONCE):
-        flat = [word for each in words[start : start + _AT_ONCE] for word in each]
+    for start in range(0, len(args), _AT_ONCE):
+        flat = [arg for each in args[start : start + _AT_ONCE] for arg in each]
         answer = await client.run_script("cancel", keys_of(name).of_jobs, *flat)
         if isinstance(answer, Unavailable):
             return answer

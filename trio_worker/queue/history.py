@@ -1,4 +1,4 @@
-"""Pure. The past day minute by minute, and when a job was pushed: dated by how many were by when."""
+"""Pure. History of a queue: totals of each minute of the past day, and when the n-th job was pushed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 from attrs import astuple, define, field, frozen
 
 MINUTE_SECONDS = 60
-# How far back the finer marks go.
+# How far back the marks between the minutes go.
 MARKS_SECONDS = 120
 # One sample a second for an hour; older pushes are then dated by the oldest sample kept, so their age is a lower bound.
 PUSH_SAMPLE_SECONDS = 1.0
@@ -18,7 +18,10 @@ SAMPLES_KEPT = 3600
 
 @frozen
 class MinuteSample:
-    """Totals since the queue began, as they stood when ``minute`` (epoch minutes) was last seen, and three depths."""
+    """Totals since the queue was created and three numbers of jobs, at the last heartbeat in a minute.
+
+    ``minute`` counts from the epoch. Without ``releases`` the fields would not fit the stored samples.
+    """
 
     minute: int
     popped: int
@@ -40,7 +43,7 @@ class MinuteSample:
 
 @frozen
 class PushMark:
-    """At that time (epoch seconds) so many jobs had ever been pushed."""
+    """The number of jobs that had ever been pushed at a time (epoch seconds)."""
 
     at: float
     pushed: int
@@ -48,7 +51,7 @@ class PushMark:
 
 @frozen
 class MinuteFigures:
-    """What happened in ``minutes`` minutes that ended with ``minute``; depths as at their end."""
+    """Events of the ``minutes`` minutes up to ``minute``; the last three fields count the jobs at their end."""
 
     minute: int
     minutes: int
@@ -63,11 +66,11 @@ class MinuteFigures:
 
 
 def read_sample(wire: bytes) -> MinuteSample | None:
-    """Read one sample of the ring, or None if it is none."""
-    words = wire.split()
-    if len(words) != len(MinuteSample.__attrs_attrs__) or not all(word.isdigit() for word in words):
+    """Read one sample of the ring buffer of a day; None if it is not one."""
+    numbers = wire.split()
+    if len(numbers) != len(MinuteSample.__attrs_attrs__) or not all(number.isdigit() for number in numbers):
         return None
-    return MinuteSample(*map(int, words))
+    return MinuteSample(*map(int, numbers))
 
 
 def write_sample(sample: MinuteSample) -> bytes:
@@ -76,9 +79,9 @@ def write_sample(sample: MinuteSample) -> bytes:
 
 
 def figures_of(samples: Sequence[MinuteSample]) -> list[MinuteFigures]:
-    """Return what happened between each sample and the next; totals that went back (a deleted queue) count from 0.
+    """Return what happened between each sample and the next; totals that fell (a deleted queue) count from 0.
 
-    Minutes that no worker saw are counted with the next one that was: ``minutes`` says how many they are.
+    Minutes in which no worker ran are counted with the next minute that has a sample: ``minutes`` is their number.
     """
     found = []
     for before, after in pairwise(samples):
@@ -102,18 +105,18 @@ def figures_of(samples: Sequence[MinuteSample]) -> list[MinuteFigures]:
 
 
 def read_mark(wire: bytes) -> PushMark | None:
-    """Read one mark of the ring of two minutes, or None if it is none."""
-    words = wire.split()
-    if len(words) != 2 or not all(word.isdigit() for word in words):
+    """Read one mark of the ring buffer of two minutes; None if it is not one."""
+    numbers = wire.split()
+    if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
         return None
-    return PushMark(int(words[0]) / 1000, int(words[1]))
+    return PushMark(int(numbers[0]) / 1000, int(numbers[1]))
 
 
 def marks_of(samples: Sequence[MinuteSample], fine: Sequence[PushMark], now: PushMark) -> tuple[PushMark, ...]:
-    """Return all marks, oldest first: minutes, then what is finer than they are, then ``now``.
+    """Return all marks, oldest first: those of minutes, then the ``fine`` ones, then ``now``.
 
-    A minute's totals are taken to be those of its end. Marks from before the ring's two minutes are left out: nobody
-    has written over them.
+    A minute's totals are dated at its end. Fine marks older than two minutes are left out: they are leftovers in the
+    ring buffer.
     """
     young = sorted((mark for mark in fine if now.at - MARKS_SECONDS < mark.at <= now.at), key=lambda mark: mark.at)
     began = young[0].at if young else now.at
@@ -122,9 +125,9 @@ def marks_of(samples: Sequence[MinuteSample], fine: Sequence[PushMark], now: Pus
 
 
 def pushed_at(marks: Sequence[PushMark], place: int) -> float | None:
-    """Return when the ``place``-th job ever pushed (1 is the first) was, or None where no mark is from before it.
+    """Return when the ``place``-th job (1 is the first ever) was pushed, in epoch seconds; None if no mark is older.
 
-    Epoch seconds. Between two marks pushes are taken to be even.
+    Between two marks the pushes are assumed to be spread evenly.
     """
     for after, before in pairwise(reversed(marks)):
         if before.pushed < place <= after.pushed:
@@ -135,9 +138,9 @@ def pushed_at(marks: Sequence[PushMark], place: int) -> float | None:
 
 @define
 class PushHistory:
-    """Samples of how many jobs had been pushed in all (taken from the list, plus waiting in it) at which time.
+    """Samples of the total number of pushed jobs (taken from the list, plus waiting in it) over time.
 
-    The n-th job pushed was there when a sample first counted n. Without a sample from before it, nothing dates it.
+    They date the n-th job by the first sample that counted n. Without an older sample its time is unknown.
     """
 
     _times: list[float] = field(factory=list)
@@ -146,7 +149,7 @@ class PushHistory:
     def note(self, at: float, pushed: int) -> None:
         """Add a sample; ``at`` in epoch seconds of Redis' clock."""
         if self._totals and pushed < self._totals[-1]:
-            # The list was deleted or jobs were put back: earlier counts mean nothing now.
+            # The list was deleted or jobs were put back: earlier counts are not comparable.
             self._times.clear()
             self._totals.clear()
         if self._totals and pushed == self._totals[-1]:
@@ -160,7 +163,7 @@ class PushHistory:
             del self._times[0], self._totals[0]
 
     def pushed_at(self, place: int) -> float | None:
-        """Return when the job at ``place`` (1 is the first ever pushed) was there at the latest, or None."""
+        """Return the latest time at which the ``place``-th job (1 is the first ever) was pushed; None if unknown."""
         at = bisect_left(self._totals, place)
         if at == 0 or at == len(self._totals):
             return None

@@ -1,10 +1,10 @@
-"""Trio. Settlements that Redis did not take, in a local file that outlives the worker.
+"""Trio. The journal: a local file of settlements that Redis did not take, which outlives the worker.
 
-One file for each process, locked (flock) while the process lives. It begins with a header that names the queue and its
-Redis; each further line is a settlement. A line is ``<CRC-32 as 8 hex digits> <JSON>``, and it counts once its newline
-is on disk: what a crash tore off was never promised to anybody. A file whose process is gone is taken over by the next
-worker on the same queue, told to Redis, and deleted. Telling it twice changes nothing: every settlement is fenced by
-its claim's token.
+Each process has a file, locked (flock) while the process lives. It begins with a header that names the queue and its
+Redis; each further line is a settlement. A line is ``<CRC-32 as 8 hex digits> <JSON>``, and it counts when its newline
+is on disk: a crash can leave half a line, which was never reported as kept. If the process has ended, the next worker
+on the same queue takes the file over, sends its settlements to Redis, and deletes it. Sending them twice changes
+nothing: every settlement is fenced by its claim's token.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from attrs import define, field, frozen
 
 from trio_worker.queue.settlement import SettlementRecord
 
-# The version of the format; a worker leaves alone what it might misread.
+# The version of the format; a worker does not touch a file of another version.
 FORMAT = 1
 SUFFIX = ".journal"
 _NUMBERS = frozenset({"delay_ms", "uncertain"})
 
 
 class JournalUnusableError(ValueError):
-    """The journal cannot be written or read; the message names the file, the line and what to do."""
+    """The journal cannot be written or read; the message names the file, and for a bad line the line and what to do."""
 
 
 @frozen
 class Owner:
-    """Whose settlements a file holds: those of one queue in one Redis."""
+    """The queue and the Redis whose settlements a file holds."""
 
     queue: str
     redis: str
@@ -45,7 +45,7 @@ class Owner:
 
 @define(eq=False)
 class Journal:
-    """The file of this process and what was taken over from others. Made by `open_journal`, which closes it.
+    """The file of this process, and the settlements taken over from other files. Made by `open_journal`.
 
     `append` and `clear` wait for the disk in a thread.
     """
@@ -64,21 +64,21 @@ class Journal:
         return self._good_bytes == self._header_bytes
 
     async def append(self, entries: Iterable[SettlementRecord]) -> str:
-        """Write settlements down and wait until the disk has them; return what kept it from that, or "".
+        """Append settlements and wait until they are on disk; return why that failed, or "".
 
-        All of them count or none: what a failed write left is cut off again.
+        All of them count or none: the rest of a failed write is cut off.
         """
         lines = b"".join(_line(attrs.asdict(entry)) for entry in entries)
         async with self._writing:
             return await trio.to_thread.run_sync(self._append, lines, abandon_on_cancel=True)
 
     async def clear(self) -> None:
-        """Forget the settlements of this process: Redis has them all. The disk may lag, as repeats are harmless."""
+        """Remove the settlements of this process: Redis has them all. Not synced to disk, as repeats are harmless."""
         async with self._writing:
             self._cut(self._header_bytes)
 
     def drop_orphaned(self) -> None:
-        """Delete the files that were taken over: Redis has been told."""
+        """Delete the files that were taken over: Redis has their settlements."""
         self.orphaned = ()
         for path in self._orphans:
             path.unlink(missing_ok=True)
@@ -94,7 +94,7 @@ class Journal:
         return ""
 
     def _cut(self, size: int) -> None:
-        # Where even this fails the next write begins at the same place.
+        # If this fails too, the next write begins at the same offset.
         with suppress(OSError):
             os.ftruncate(self._file, size)
         self._good_bytes = size
@@ -102,10 +102,10 @@ class Journal:
 
 @contextmanager
 def open_journal(folder: Path, owner: Owner) -> Iterator[Journal]:
-    """Open the journal of this process in ``folder``, and take over what processes left there that are gone.
+    """Open the journal of this process in ``folder``, and take over the files of processes that have ended.
 
-    At the end of the block the file is deleted if it is empty, and else left to the next worker. Blocks on the disk.
-    Raises `JournalUnusableError` where a file cannot be written, read or understood.
+    At the end of the block the file is deleted if it is empty, else left to the next worker. Blocks while the disk
+    works. Raises `JournalUnusableError` if a file cannot be written, read or understood.
     """
     with ExitStack() as stack:
         try:
@@ -125,9 +125,9 @@ def open_journal(folder: Path, owner: Owner) -> Iterator[Journal]:
 
 
 def read_journal(content: bytes, path: Path) -> tuple[Owner, tuple[SettlementRecord, ...]]:
-    """Return whose journal it is and its settlements; a last line without its newline is left out.
+    """Return the owner and the settlements of a journal; a last line without a newline is left out.
 
-    Raises `JournalUnusableError` for anything that this version did not write.
+    Raises `JournalUnusableError` for any other fault.
     """
     lines = content.split(b"\n")[:-1]
     documents = [_read_line(line, number, path) for number, line in enumerate(lines, start=1)]
@@ -142,26 +142,29 @@ _WAY_OUT = "move it away to go on without it; the mails it tells of may then be 
 
 
 def _take_over(folder: Path, owner: Owner, stack: ExitStack) -> Iterator[tuple[Path, tuple[SettlementRecord, ...]]]:
-    """Lock and read the files of processes that are gone; those of other queues stay as they are."""
+    """Lock and read the files of processes that have ended; leave those of other queues unchanged."""
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         with ExitStack() as trying:
             try:
                 file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
-                continue  # its process has just ended, with nothing left to tell
+                continue  # its process has just ended, with an empty journal
             trying.callback(os.close, file)
             if not _try_lock(file):
                 continue
             whose, entries = read_journal(_read_all(file), path)
             if whose == owner and not entries:
-                path.unlink(missing_ok=True)  # or each process that is killed would leave a file for ever
+                path.unlink(missing_ok=True)  # else each killed process would leave a file behind
             elif whose == owner:
                 stack.push(trying.pop_all())
                 yield path, entries
 
 
 def _create(path: Path, owner: Owner, stack: ExitStack) -> tuple[int, int]:
-    """Make a file that nobody sees before it is locked and has its header; return it and the header's size."""
+    """Create a file under another name, lock it, write its header, then rename it; return it and the header's size.
+
+    So no other process can see it without lock or header.
+    """
     unseen = path.with_suffix(".new")
     file = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     stack.callback(os.close, file)
@@ -178,7 +181,7 @@ def _create(path: Path, owner: Owner, stack: ExitStack) -> tuple[int, int]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the name of a new file outlive a power cut."""
+    """Sync a folder, so that the name of a new file survives a power failure."""
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(file)

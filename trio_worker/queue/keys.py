@@ -1,6 +1,6 @@
 """Pure. The keys of a queue in Redis.
 
-Every key, with the name of the producer's list for ``jobs``; all share one hash slot, so one script may touch them all:
+``jobs`` stands for the name of the producers' list. All keys share one hash slot, so one script may use them all:
 
 ==================  ======  ==============================  ===============================  ==========================
 key                 type    written by                      read by                          expires
@@ -18,18 +18,18 @@ jobs                list    producers; claim                wait, claim, inspect
 {jobs}:pause        string  queue pause                     claim, inspect                   with the pause
 {jobs}:totals       hash    claim, settle, purge, revive,   claim, inspect, beat             never
                             drop, cancel, recall, beat,
-                            acts of people
+                            actions of operators
 {jobs}:workers      zset    beat                            overview, order                  never; score: last beat
 {jobs}:heartbeats   hash    beat                            overview                         with the worker's name
-{jobs}:orders       hash    order, beat                     beat                             when heard
-{jobs}:minutes      hash    beat                            overview                         never; two rings
-{jobs}:watch        string  top, tail                       beat, tell                       10 s after the last look
+{jobs}:orders       hash    order, beat                     beat                             when received
+{jobs}:minutes      hash    beat                            overview                         never; two ring buffers
+{jobs}:watch        string  top, tail                       beat, tell                       10 s after the last poll
 {jobs}:latest       stream  tell                            top, tail                        10 min after the last one
 {jobs}:undo         hash    dead retry, held retry          the same with --undo             24 h after the last retry
-{jobs}:answers      hash    answer, hear                    who gave an order (hear)         when read, or after 60 s
+{jobs}:answers      hash    answer, hear                    sender of an order (hear)        when read, or after 60 s
 ==================  ======  ==============================  ===============================  ==========================
 
-An id is in exactly one of the four sorted sets; its original bytes are in ``body`` for just as long. Scores are
+A job id is in exactly one of the four sorted sets, and as long as it is, the job's bytes are in ``body``. Scores are
 milliseconds of Redis' clock.
 """
 
@@ -40,7 +40,7 @@ from typing import NamedTuple
 
 
 class Keys(NamedTuple):
-    """The keys of one queue, a field for each row of the table above, in the order in which every script takes them."""
+    """The keys of one queue: a field for each row of the table above, in the order of the scripts' KEYS."""
 
     jobs: str
     leased: str
@@ -63,7 +63,7 @@ class Keys(NamedTuple):
 
     @property
     def of_jobs(self) -> tuple[str, ...]:
-        """The keys down to ``totals``: those of scripts that only move jobs."""
+        """The keys from ``jobs`` to ``totals``, for scripts that only move jobs."""
         return self[:_OF_JOBS]
 
     def of_state(self, state: str) -> str:

@@ -1,6 +1,6 @@
-"""Pure. What a queue counts in Redis beside its jobs: what people did, dead letters that left, how long drains took.
+"""Pure. Operator counters in Redis: actions of operators, removed dead letters, and the duration of drains.
 
-All of it is since the queue began and by everybody, so it holds whoever ran when, and every worker says the same.
+They count since the queue was created, for all workers and commands; so every worker reports the same values.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from enum import StrEnum
 
 from attrs import field, frozen
 
-# Upper bounds in seconds; what took longer is counted beyond the last one.
+# Upper bounds in seconds; longer drains are counted after the last bound.
 DRAIN_BOUNDS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 
 
 class OperatorAction(StrEnum):
-    """What people do by a command or a key that changes something."""
+    """A change that an operator makes with a command or a key."""
 
     WORKER_QUIET = "worker_quiet"
     WORKER_RESUME = "worker_resume"
@@ -35,7 +35,7 @@ class OperatorAction(StrEnum):
 
 
 class Removal(StrEnum):
-    """How a dead letter left the dead letters; nothing else takes one away."""
+    """How a dead letter was removed; there is no other way."""
 
     RETRIED = "retried"
     DROPPED = "dropped"
@@ -44,7 +44,7 @@ class Removal(StrEnum):
 
 @frozen
 class OperatorCounts:
-    """Counts since the queue began; ``drains`` by bound, the last one beyond all, and the seconds they took in all."""
+    """Counts since the queue was created; ``drains`` by bound, the last without one; ``drain_seconds`` is their sum."""
 
     acts: Mapping[OperatorAction, int] = field(factory=dict)
     removed: Mapping[Removal, int] = field(factory=dict)
@@ -53,18 +53,18 @@ class OperatorCounts:
 
 
 def action_name(act: OperatorAction) -> str:
-    """Return the name under which an act is counted."""
+    """Return the name of an action's counter."""
     return f"act_{act}"
 
 
 def drain_names(seconds: float) -> tuple[str, str]:
-    """Return the names under which one drain is counted, and the sum of them all (milliseconds)."""
+    """Return the names of the counter for a drain of this duration, and of the sum of all drains (milliseconds)."""
     place = next((place for place, bound in enumerate(DRAIN_BOUNDS) if seconds <= bound), len(DRAIN_BOUNDS))
     return f"drains_{place}", "drain_ms"
 
 
 def read_operator_counts(totals: Mapping[str, int]) -> OperatorCounts:
-    """Read them from the totals of a queue; what is not counted yet is 0."""
+    """Read the counters from the totals of a queue; a missing one is 0."""
     return OperatorCounts(
         acts={act: totals.get(action_name(act), 0) for act in OperatorAction},
         removed={removal: totals.get(f"dead_{removal}", 0) for removal in Removal},

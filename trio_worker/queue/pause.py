@@ -1,6 +1,6 @@
-"""Trio. Pausing a queue for all of its workers: every claim looks, so a pause holds from the moment it is set.
+"""Trio. The pause of a queue, for all of its workers: every claim checks it, so it takes effect at once.
 
-A pause has a reason, a person and, unless somebody wants it for ever, an end: its key expires by itself.
+A pause has a reason, the operator's name and, unless it has no limit, an end: then its key expires.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.redis.client import RedisClient, Unavailable
 
-# A pause that is forgotten does less harm than a night without mail.
+# By default a pause ends by itself: a forgotten one must not stop the mail for a night.
 PAUSE_SECONDS = 900.0
 _MAX_REASON_CHARACTERS = 200
 
@@ -18,12 +18,12 @@ _MAX_REASON_CHARACTERS = 200
 async def pause_queue(
     client: RedisClient, name: str, reason: str, by: str, seconds: float | None = PAUSE_SECONDS
 ) -> Unavailable | None:
-    """Have nothing claimed from the queue for so long, or until `resume_queue`; a pause that stands is replaced."""
+    """Pause the queue for ``seconds`` (None: no limit), or until `resume_queue`; an earlier pause is replaced."""
     kept = " ".join(reason.split())[:_MAX_REASON_CHARACTERS]
-    words: list[str | int] = ["SET", keys_of(name).pause, f"{kept} ({by})" if by else kept]
+    command: list[str | int] = ["SET", keys_of(name).pause, f"{kept} ({by})" if by else kept]
     if seconds is not None:
-        words += ["PX", max(1, round(seconds * 1000))]
-    answer = await client.command(*words)
+        command += ["PX", max(1, round(seconds * 1000))]
+    answer = await client.command(*command)
     if isinstance(answer, Unavailable):
         return answer
     await count_action(client, name, OperatorAction.QUEUE_PAUSE)

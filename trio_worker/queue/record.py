@@ -1,4 +1,4 @@
-"""Pure. What is remembered of a job between its attempts, beside its original bytes."""
+"""Pure. The record of a job: its attempts so far and the recipients still due, kept in Redis next to its bytes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 from attrs import asdict, evolve, field, frozen
 
-# How many attempts a record names one by one; older ones are only counted. 40 lines fill a screen.
+# Attempts in the timeline of a record; older ones are only counted. 40 lines fill a screen.
 TIMELINE_LIMIT = 40
-# Of the last attempts a record keeps what was said, cut to so many characters: a few hundred bytes of Redis for a job
-# that fails, and none for one that is sent.
+# Of the last 5 attempts a record keeps the relay's text, cut to 120 characters: a few hundred bytes of Redis for a job
+# that fails, none for a job that is sent.
 SAID_LIMIT = 5
 SAID_CHARACTERS = 120
 
 
 @frozen
 class Cause:
-    """Why a job is where it is: one word to group by, and what the relay or the decoder said.
+    """Why a job is in its state: one word to group by, and the text of the relay or the decoder.
 
-    ``text`` may hold the relay's words, which may name an address; whoever shows it masks it.
+    The relay's text may contain an address: mask ``text`` wherever it is shown.
     """
 
     word: str
@@ -34,7 +34,7 @@ class Cause:
 
 @frozen
 class Failed:
-    """One recipient that will not be tried again, with the codes that said so."""
+    """A recipient that is not tried again, with the codes of the refusal."""
 
     recipient: str
     codes: str
@@ -53,10 +53,10 @@ class Attempt:
 
 @frozen
 class Said:
-    """More of one attempt of the timeline, that of the same ``at``: what was said, and where.
+    """Details of the attempt in the timeline that has the same ``at``.
 
-    ``text`` may name an address, as that of a `Cause`; ``connection`` numbers those of the worker, ``seconds`` run from
-    MAIL to the deciding reply. Both are None where no connection had the mail.
+    ``text`` is what was said and may contain an address, as in `Cause`; ``connection`` is the worker's number of the
+    connection, ``seconds`` the time from MAIL to the deciding reply. Both are None if no connection had the mail.
     """
 
     at: float
@@ -67,11 +67,10 @@ class Said:
 
 @frozen
 class Record:
-    """The small record of one job; times are epoch seconds of Redis' clock.
+    """The record of one job; times are epoch seconds of Redis' clock.
 
-    ``born`` begins the job's age: when the producer says it was pushed, else when it was first claimed, and anew at
-    ``dead retry``. ``due`` is None while all recipients are due, else those that still are; ``delivered`` counts those
-    that have the mail.
+    The job's age counts from ``born``: the push time that the producer wrote, else the first claim; ``dead retry``
+    resets it. ``due`` has the recipients still due, None if all are; ``delivered`` counts those that have the mail.
     """
 
     born: float
@@ -84,45 +83,45 @@ class Record:
     failed: tuple[Failed, ...] = ()
     cause: Cause | None = None
     timeline: tuple[Attempt, ...] = field(default=())
-    said: tuple[Said, ...] = ()  # of the last attempts; a key of its own, which an older version passes over
+    said: tuple[Said, ...] = ()  # of the last attempts; a separate key, because older versions ignore unknown keys
 
     def noting(self, attempt: Attempt, text: str = "") -> Record:
-        """Return the record with one more line in its timeline, the oldest dropped beyond the limits."""
+        """Return the record with one more attempt in its timeline; beyond the limits the oldest is dropped."""
         said = Said(attempt.at, text[:SAID_CHARACTERS])
         return evolve(self, timeline=(*self.timeline, attempt)[-TIMELINE_LIMIT:], said=(*self.said, said)[-SAID_LIMIT:])
 
     def tried_on(self, at: float, connection: int | None, seconds: float | None) -> Record:
-        """Return the record with the connection of the attempt that was noted at ``at``, if one was."""
+        """Return the record with the connection added to its last attempt, if that is the one noted at ``at``."""
         if connection is None or not self.said or self.said[-1].at != at:
             return self
         last = evolve(self.said[-1], connection=connection, seconds=None if seconds is None else round(seconds, 3))
         return evolve(self, said=(*self.said[:-1], last))
 
     def reborn(self, at: float) -> Record:
-        """Return the record with new attempts and a new age, as ``dead retry`` gives them.
+        """Return the record with new attempts and a new age, as after ``dead retry``.
 
-        Recipients that have the mail stay left out; those that were refused for good are due again.
+        Recipients that have the mail stay left out; those that the relay refused are due again.
         """
         due = None if self.due is None else (*self.due, *(failed.recipient for failed in self.failed))
         return evolve(self, born=at, attempts=0, losses=0, due=due, failed=(), cause=None)
 
 
 def write_record(record: Record) -> str:
-    """Turn a record into the text kept in Redis: JSON without what is at its default."""
+    """Return the record as kept in Redis: JSON without the fields that have their default values."""
     fields = asdict(record)
     blank = asdict(Record(born=0))
     kept = {key: value for key, value in fields.items() if key == "born" or value != blank[key]}
     if record.due is not None:
         kept["delivered"] = record.delivered
-    # A relay's words may hold a lone surrogate after decoding; ASCII escapes carry it safely.
+    # The relay's text may have a lone surrogate after decoding; only an ASCII escape can carry it.
     return json.dumps(kept, separators=(",", ":"), ensure_ascii=True)
 
 
 def read_record(wire: bytes | str, born: float) -> Record:
-    """Read a record back; empty or unreadable bytes give a fresh one that is ``born`` now.
+    """Read a record; empty or unreadable bytes give a new one with this ``born``.
 
-    A record that another version wrote keeps what is understood of it: the job's own bytes are elsewhere, and no
-    record may keep them from being tried.
+    Of a record that another version wrote, the known fields are read: no record may prevent an attempt, as the job's
+    bytes are stored separately.
     """
     if not wire:
         return Record(born)
@@ -147,7 +146,7 @@ def _record(fields: dict[str, Any], born: float) -> Record:
         losses=int(fields.get("losses", 0)),
         uncertain=int(fields.get("uncertain", 0)),
         due=None if due is None else tuple(map(str, due)),
-        # A version that did not count them may have delivered to some.
+        # A version that did not count them may have delivered the mail to some.
         delivered=int(fields.get("delivered", 0 if due is None else 1)),
         failed=tuple(Failed(**failed) for failed in fields.get("failed", ())),
         cause=None if cause is None else Cause(**cause),
@@ -156,13 +155,13 @@ def _record(fields: dict[str, Any], born: float) -> Record:
     )
 
 
-# Of a job that nobody said anything of, or that was put back.
+# For a job whose record has no cause, for example after a retry.
 UNKNOWN_CAUSE = Cause("unknown")
 
 
 @frozen
 class ShelvedJob:
-    """One dead or held job; ``at`` is when it got there, ``body`` its original bytes, or nothing unless asked for."""
+    """A dead or held job; ``at`` is when it became so, ``body`` its bytes: empty if they were not read."""
 
     job_id: str
     at: float

@@ -1,4 +1,4 @@
-"""Pure. Which jobs of a shelf somebody means, and which of them died of the same cause."""
+"""Pure. Filters for dead and held jobs, and groups of jobs with the same cause."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from trio_worker.queue.record import ShelvedJob
 
 @frozen
 class Selection:
-    """What a job must be like; what is None or empty lets all through. Times are epoch seconds, ends included.
+    """A filter for jobs; a field that is None or empty matches all. Times are epoch seconds, both ends included.
 
-    ``code`` is compared from its first digit on: 5 means all 5xx, 550 all of 550, "550 5.1.1" that one.
+    ``code`` is a prefix: 5 matches all 5xx, 550 all replies with 550, "550 5.1.1" that one.
     """
 
     code: str = ""
@@ -28,7 +28,7 @@ class Selection:
         return self == Selection()
 
     def takes(self, job: ShelvedJob) -> bool:
-        """Whether the job is meant."""
+        """Whether the job matches."""
         cause = job.cause
         return (
             cause.codes.startswith(self.code)
@@ -41,13 +41,12 @@ class Selection:
 
     def __str__(self) -> str:
         named = {"code": self.code, "cause": self.word, "type": self.email_type, "match": self.text}
-        words = [f"{name} {value}" for name, value in named.items() if value]
-        return ", ".join(words) or "all"
+        return ", ".join(f"{name} {value}" for name, value in named.items() if value) or "all"
 
 
 @frozen
 class Group:
-    """Jobs of one cause and one email type; times of the first and the last, and the newest one as an example."""
+    """Jobs of one cause and one email type: their number, the first and the last time, and the newest job's id."""
 
     codes: str
     word: str
@@ -60,12 +59,12 @@ class Group:
 
 @define
 class Grouping:
-    """Jobs come in page by page, groups go out."""
+    """Groups jobs, which are added page by page."""
 
     _groups: dict[tuple[str, str, str], Group] = field(factory=dict)
 
     def add(self, jobs: Iterable[ShelvedJob]) -> None:
-        """Add jobs; only counts and one id of each group are kept."""
+        """Add jobs; of each group only the count, two times and one id are kept."""
         for job in jobs:
             key = (job.cause.codes, job.cause.word, job.record.email_type)
             known = self._groups.get(key)

@@ -1,4 +1,4 @@
-"""Pure. What can be said of a job to Redis: five verdicts, the settlement that tells one, and its answer."""
+"""Pure. Settlements: the five verdicts on a job, how one is sent to Redis, and what Redis answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trio_worker.queue.record import Cause, Record, write_record
 
 @frozen
 class Done:
-    """The mail was accepted for everybody it was still due to."""
+    """The relay accepted the mail for all recipients still due."""
 
 
 @frozen
@@ -28,7 +28,7 @@ class Delay:
 
 @frozen
 class Bury:
-    """To the dead letters."""
+    """Move the job to the dead letters."""
 
     record: Record
     cause: Cause
@@ -36,7 +36,7 @@ class Bury:
 
 @frozen
 class Hold:
-    """Kept for a human to decide."""
+    """Keep the job until a person decides."""
 
     record: Record
     cause: Cause
@@ -44,7 +44,7 @@ class Hold:
 
 @frozen
 class Release:
-    """Back as it was, due now, no attempt spent."""
+    """Give the job back unchanged, due now; this counts as no attempt."""
 
     record: Record
     cause: Cause
@@ -55,32 +55,33 @@ DONE = Done()
 
 
 class Settling(Protocol):
-    """What can be told to Redis as a settlement: its ``words`` are the id, and all else in one word."""
+    """A settlement that can be sent to Redis."""
 
     @property
-    def words(self) -> tuple[str, str]: ...
+    def words(self) -> tuple[str, str]:
+        """The arguments of the script: the id, and all else in one text."""
 
 
 @frozen
 class SettlementRecord:
-    """A settlement as Redis is told it: ``what`` is done, delay, release, hold or bury."""
+    """A settlement as Redis and the journal get it: ``what`` is done, delay, release, hold or bury."""
 
     job_id: str
     token: str
     what: str
     delay_ms: int
     record: str
-    uncertain: int = 0  # 1 if the mail may have been delivered without anybody knowing
+    uncertain: int = 0  # 1 if it is not known whether the mail was delivered
 
     @property
     def words(self) -> tuple[str, str]:
-        """The id, and all else in one word, as the script takes them."""
+        """The arguments of the script: the id, and all else in one text."""
         return self.job_id, f"{self.token}|{self.what}|{self.delay_ms}|{self.uncertain}|{self.record}"
 
 
 @frozen
 class Settlement:
-    """What became of a job, to be told to Redis; repeating it changes nothing."""
+    """The verdict on a claimed job, to be sent to Redis; sending it again changes nothing."""
 
     claim: Claim
     verdict: Verdict
@@ -88,23 +89,23 @@ class Settlement:
 
     @property
     def entry(self) -> SettlementRecord:
-        """The settlement without its job: what the journal keeps."""
+        """The settlement without the job's bytes, as the journal keeps it."""
         what, delay_ms, record = _settle_words(self.verdict)
         return SettlementRecord(self.claim.job_id, self.claim.token, what, delay_ms, record, int(self.is_uncertain))
 
     @property
     def words(self) -> tuple[str, str]:
-        """Those of its entry."""
+        """The arguments of the script, see `SettlementRecord`."""
         return self.entry.words
 
 
 class SettleResult(StrEnum):
-    """What Redis answered to a settlement."""
+    """The answer of Redis to a settlement."""
 
     SETTLED = "settled"
     REPEATED = "repeated"  # it was applied before, and its reply was lost
     FENCED = "fenced"  # another worker holds the job
-    GONE = "gone"  # nobody does
+    GONE = "gone"  # the job is done, or has never been claimed
 
 
 def _settle_words(verdict: Verdict) -> tuple[str, int, str]:

@@ -1,7 +1,7 @@
-"""Trio. The producers' list as people at a shell handle it: looking in, deleting, and the way back to it.
+"""Trio. Operations on the producers' list: read jobs without taking them, delete jobs, put unfinished jobs back.
 
-`release` gives every unfinished job back as the producer pushed it, so that any worker that reads the plain list can go
-on where this one stopped.
+`release` puts every unfinished job back as the producer pushed it, so that any other program that reads the plain list
+can go on with it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from trio_worker.queue.record import read_record
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.redis.server import pairs
 
-# Jobs deleted in one script call: freeing as many must not block Redis for long.
+# Jobs that one call of the script deletes: freeing them must not block Redis for long.
 _PURGED_AT_ONCE = 1000
 
 
 @define
 class Released:
-    """What became of the unfinished jobs.
+    """The result of `release`: numbers of unfinished jobs, and the ids of the ``partly`` delivered ones.
 
-    ``back`` are on the list again; ``live`` ones a worker has; ``partly`` delivered ones stay, for whoever sends them
-    anew would send some copies twice; ``kept`` ones are in a state that was not to go.
+    ``back`` are on the list again; ``live`` are leased by a worker; ``partly`` delivered ones stay, because another
+    program would send the mail to some recipients twice; ``kept`` are held or dead and were not to be released.
     """
 
     back: int = 0
@@ -38,13 +38,13 @@ class Released:
 
 
 async def peek(client: RedisClient, name: str, first: int, count: int) -> list[bytes] | Unavailable:
-    """Return jobs of the list without taking them; ``first`` counts from its head, 0 being next."""
+    """Return jobs of the list without taking them; ``first`` counts from its head: 0 is claimed next."""
     answer: list[bytes] | Unavailable = await client.command("LRANGE", name, first, first + count - 1)
     return answer
 
 
 async def walk_waiting(client: RedisClient, name: str, most: int) -> AsyncIterator[list[bytes] | Unavailable]:
-    """Give the waiting jobs from the head on, a page in each round trip, at most so many."""
+    """Give at most ``most`` waiting jobs from the head of the list, a page in each round trip."""
     for first in range(0, most, PAGE):
         page = await peek(client, name, first, min(PAGE, most - first))
         yield page
@@ -55,7 +55,7 @@ async def walk_waiting(client: RedisClient, name: str, most: int) -> AsyncIterat
 async def walk_bodies(client: RedisClient, name: str) -> AsyncIterator[list[tuple[str, bytes]] | Unavailable]:
     """Give the ids and bytes of all jobs that have an id, in no order, a page in each round trip.
 
-    HSCAN: one that is there from the beginning to the end is given at least once.
+    HSCAN gives a job at least once if it is there from the beginning to the end.
     """
     cursor = 0
     while True:
@@ -72,7 +72,7 @@ async def walk_bodies(client: RedisClient, name: str) -> AsyncIterator[list[tupl
 
 
 async def purge(client: RedisClient, name: str, count: int) -> int | Unavailable:
-    """Delete so many waiting jobs from the head of the list; return how many there were."""
+    """Delete at most ``count`` waiting jobs from the head of the list; return how many were deleted."""
     purged = 0
     while purged < count:
         gone = await client.run_script("purge", keys_of(name).of_jobs, min(_PURGED_AT_ONCE, count - purged))
@@ -87,10 +87,10 @@ async def purge(client: RedisClient, name: str, count: int) -> int | Unavailable
 async def release(
     client: RedisClient, name: str, *, with_held: bool = False, with_dead: bool = False, only_counts: bool = False
 ) -> Released | Unavailable:
-    """Put unfinished jobs back on the list, the oldest first in it and before all that waits there.
+    """Put unfinished jobs back on the list, before all waiting jobs, the oldest at the head.
 
-    Nothing is lost and nothing is twice however often it is cut short and begun anew: each job goes in one step.
-    ``only_counts`` moves none and says what would go; jobs that a worker has are counted as going.
+    It may be interrupted and repeated: each job is moved in one step, so none is lost or doubled. ``only_counts`` moves
+    no job and counts those that would be moved, including the jobs that a worker has.
     """
     job_ids: set[str] = set()
     for state in ("leased", "delayed", *(["held"] if with_held else []), *(["dead"] if with_dead else [])):
@@ -99,7 +99,7 @@ async def release(
             return found
         job_ids.update(found)
     released = Released()
-    # Ids sort by birth; the newest is put before the list first.
+    # Ids sort by age; the newest goes to the head first.
     ordered = sorted(job_ids, reverse=True)
     for start in range(0, len(ordered), PAGE):
         page = await _whole_jobs(client, name, ordered[start : start + PAGE], released)
@@ -117,7 +117,7 @@ async def release(
 async def _whole_jobs(
     client: RedisClient, name: str, page: Sequence[str], released: Released
 ) -> list[tuple[str, bool]] | Unavailable:
-    """Return the jobs that nobody has a copy of, each with whether it is leased; note the others as staying."""
+    """Return the jobs that no recipient has the mail of, and whether each is leased; count the others as ``partly``."""
     keys = keys_of(name)
     read = await client.pipeline(
         [

@@ -1,14 +1,14 @@
--- Ages: evenly spaced elements of the producers' list, for whoever dates them; writes nothing.
--- ARGV: most bytes of all that are sent, then pairs: a length, and how many elements of a list up to that are looked at.
--- A longer list is not looked at: an element in its middle is found by walking to it.
--- Returns {waiting, {place (0 is the head), bytes ('' for what would be too much) ...}}.
+-- Ages: return evenly spaced elements of the producers' list, from which the caller reads their ages; writes nothing.
+-- ARGV: most bytes to return, then pairs: a length, and the number of samples of a list up to this length.
+-- A longer list is not sampled: Redis walks a list to reach an element in its middle.
+-- Returns {waiting, {place (0 is the head), bytes ('' if they would be too many) ...}}.
 local room, waiting, wanted = tonumber(ARGV[1]), redis.call('LLEN', JOBS), 0
 for i = #ARGV - 1, 2, -2 do
   if waiting <= tonumber(ARGV[i]) then
     wanted = math.min(waiting, tonumber(ARGV[i + 1]))
   end
 end
--- To fetch what is too large to be sent costs time as well: so much of it, and the rest goes undated.
+-- Reading elements that are too large to return costs time too. After this many bytes the rest is not read.
 local most_fetched = 8 * room
 local found = {}
 for number = 0, wanted - 1 do

@@ -1,5 +1,5 @@
--- Answer: keep what came of an order for whoever gave it. ARGV: id of the answer, name of the worker, the answer.
--- Gone a minute after the last one: who asked has read it by then, or has left.
+-- Answer: store a worker's answer to an order for its sender. ARGV: id of the answer, name of the worker, the answer.
+-- Expires a minute after the last answer: the sender has read it by then, or has stopped waiting.
 begin_writing()
 redis.call('HSET', ANSWERS, ARGV[1] .. ' ' .. ARGV[2], ARGV[3])
 redis.call('PEXPIRE', ANSWERS, 60000)

@@ -1,7 +1,7 @@
--- Beat: keep one worker's heartbeat, date the queue's totals, and hear what somebody wants of this worker.
--- ARGV: name of the worker, heartbeat, most silence (ms) after which a worker is forgotten, 1 if it leaves for good;
---       then, if it has drained: milliseconds that this took, and the names under which they are counted and summed up.
--- Returns {now, orders, one a line ('' for none), 1 if somebody watches outcomes}.
+-- Beat: store one worker's heartbeat and the totals of this minute, and return the orders to this worker.
+-- ARGV: name of the worker, heartbeat, silence (ms) after which a worker is removed, 1 if this is its last heartbeat;
+--       then, if it has drained: duration of the drain (ms), names of the counter and of the sum of drains.
+-- Returns {now, orders, one a line ('' for none), 1 while a program watches outcomes}.
 local name, heartbeat, silence_ms, leaves = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 begin_writing()
 
@@ -11,7 +11,7 @@ local function forget(worker)
   redis.call('HDEL', ORDERS, worker)
 end
 
--- At most so many at once: a script must be short, and the next heartbeat goes on.
+-- At most 20 at once: a script must be short, and the next heartbeat removes more.
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', whole(NOW - silence_ms), 'LIMIT', 0, 20)) do
   forget(gone)
 end
@@ -29,19 +29,19 @@ else
   redis.call('HSET', HEARTBEATS, name, heartbeat)
 end
 
--- A ring of one day: the totals as they stood when the minute was last seen. What a minute brought is the difference
--- to the one before, so no settlement has to count it.
+-- Ring buffer of one day: the totals at the last heartbeat of each minute. Readers subtract those of the minute before,
+-- so no settlement has to count by the minute.
 local totals = redis.call('HMGET', TOTALS, 'popped', 'done', 'delay', 'release', 'hold', 'bury', 'uncertain')
 local minute = math.floor(NOW / 60000)
-local words = {whole(minute)}
+local sample = {whole(minute)}
 for i = 1, 7 do
-  words[#words + 1] = totals[i] or '0'
+  sample[#sample + 1] = totals[i] or '0'
 end
-words[#words + 1] = redis.call('LLEN', JOBS)
-words[#words + 1] = redis.call('ZCARD', DELAYED)
-words[#words + 1] = redis.call('ZCARD', DEAD)
-redis.call('HSET', MINUTES, whole(minute % 1440), table.concat(words, ' '))
--- And one of two minutes, a mark every two seconds: when so many jobs had been pushed, which dates the fresh ones.
+sample[#sample + 1] = redis.call('LLEN', JOBS)
+sample[#sample + 1] = redis.call('ZCARD', DELAYED)
+sample[#sample + 1] = redis.call('ZCARD', DEAD)
+redis.call('HSET', MINUTES, whole(minute % 1440), table.concat(sample, ' '))
+-- Ring buffer of two minutes, a mark every two seconds: the number of jobs pushed so far, which dates new jobs.
 local pushed = tonumber(totals[1] or '0') + redis.call('LLEN', JOBS)
 redis.call('HSET', MINUTES, 's' .. whole(math.floor(NOW / 2000) % 60), whole(NOW) .. ' ' .. whole(pushed))
 return {whole(NOW), orders, redis.call('EXISTS', WATCH)}

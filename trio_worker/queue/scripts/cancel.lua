@@ -1,6 +1,6 @@
--- Cancel: put jobs that nobody has begun among the dead letters, from where they can come back.
--- ARGV for each: id, record, 'delayed' or 'waiting', original bytes (of a waiting one, which gets its id here; it is
--- found in the list by them). Returns the ids that were put there; what a worker has by now is left out.
+-- Cancel: make delayed and waiting jobs dead letters, which can be retried.
+-- ARGV for each: id, record, 'delayed' or 'waiting', original bytes of a waiting one (it is found in the list by them,
+-- and gets the id). Returns the ids of the cancelled jobs; those that a worker has claimed meanwhile are left out.
 local cancelled = {}
 begin_writing()
 for i = 1, #ARGV, 4 do

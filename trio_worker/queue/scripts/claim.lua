@@ -1,20 +1,20 @@
--- Claim: take jobs under a lease: run-out leases first, then what is due, then the producer's list.
+-- Claim: take jobs under a lease: first those with an expired lease, then delayed ones that are due, then new ones.
 -- ARGV: token, lease (ms), limit, most deliveries, most bytes of a job, prefix of new ids, most dead letters (0: any),
---       1 if the worker has nothing in hand.
+--       1 if the worker is idle: it has no job in flight.
 -- Returns {state, now, jobs {id, bytes, record, source, deliveries, place}, next event (ms from now, -1 none),
 --          waiting, popped before this call, recovered, crashed, held, too large, pause, suspects}.
--- A job whose last SUSPECT_AT deliveries all ended with a dead worker is a suspect: it is given to a worker that has
--- nothing else in hand, and nothing is given beside it, so that no other job is blamed for what it does.
+-- A job is a suspect after SUSPECT_AT deliveries in a row without a settlement: it may crash its workers. Only an idle
+-- worker gets it, and no other job with it, so that no other job is blamed.
 local token, lease_ms, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local most_deliveries, most_bytes, prefix, most_dead = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
-local has_empty_hands = ARGV[8] == '1'
+local is_idle = ARGV[8] == '1'
 local SUSPECT_AT = 2
 local jobs, recovered, crashed, held, too_large, suspects = {}, 0, 0, 0, 0, 0
 local popped = tonumber(redis.call('HGET', TOTALS, 'popped') or '0')
 
 local function reply(state, pause)
   if recovered > 0 then
-    -- Each may have been sent by the worker whose lease ran out.
+    -- The worker whose lease expired may have sent the mail.
     redis.call('HINCRBY', TOTALS, 'uncertain', recovered)
   end
   local next_ms = -1
@@ -57,7 +57,7 @@ local function give_again(id, source)
   local _, deliveries, state = read_lease(id)
   local bytes = redis.call('HGET', BODY, id)
   if not bytes then
-    -- Planted by hand, or half deleted: there is nothing to send, and the others must not wait for it.
+    -- Written by another program, or half deleted. There is nothing to send, and it must not block other jobs.
     redis.call('HSET', BODY, id, '')
     set_aside(DEAD, id, deliveries, 'no_bytes')
     crashed = crashed + 1
@@ -83,7 +83,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASED, '-inf', whole(NOW), 'LIM
   if not is_suspect(id) then
     recovered = recovered + 1
     give_again(id, 'recovered')
-  elseif has_empty_hands and #jobs == 0 then
+  elseif is_idle and #jobs == 0 then
     suspects, recovered = 1, recovered + 1
     give_again(id, 'recovered')
     return reply('open', '')
@@ -92,7 +92,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASED, '-inf', whole(NOW), 'LIM
   end
 end
 if suspects > 0 then
-  -- They go first: the worker empties its hands for them.
+  -- Suspects go first: the worker finishes its jobs in flight to become idle.
   return reply('open', '')
 end
 if #jobs < limit then
@@ -101,7 +101,7 @@ if #jobs < limit then
   end
 end
 local taken = 0
--- Oversized elements do not count as jobs; the second bound keeps a list full of them from blocking Redis.
+-- Elements that are too large do not count as jobs; with the second limit a list full of them does not block Redis.
 while #jobs < limit and taken < 2 * limit do
   local bytes = redis.call('LPOP', JOBS)
   if not bytes then

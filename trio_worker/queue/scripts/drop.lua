@@ -1,4 +1,4 @@
--- Drop: delete dead or held jobs for good. ARGV: 'dead' or 'held', then ids. Returns the ids that were deleted.
+-- Drop: delete dead or held jobs permanently. ARGV: 'dead' or 'held', then ids. Returns the ids that were deleted.
 local from = ARGV[1] == 'held' and HELD or DEAD
 local dropped = {}
 begin_writing()

@@ -1,5 +1,5 @@
--- Hear: read what came of an order, and delete what was read. ARGV: ids of answers with names of workers, as written.
--- Returns each answer, '' where there is none yet.
+-- Hear: read the answers to an order, and delete them. ARGV: for each worker the answer's id, a space, and its name.
+-- Returns each answer, '' if there is none yet.
 local answers = {}
 begin_writing()
 for i = 1, #ARGV do

@@ -1,6 +1,6 @@
--- Inspect: the counts of every state in one consistent cut; O(log n), writes nothing.
--- Returns {now, waiting, leased, delayed, held, dead, bodies, records, leases, due, run out, popped, pause,
---          score of the oldest due, score of the next delayed, pause's rest (ms), all totals since the queue began, by name}.
+-- Inspect: count the jobs in each state at one moment; O(log n), writes nothing.
+-- Returns {now, waiting, leased, delayed, held, dead, bodies, records, leases, due delayed jobs, expired leases, pause,
+--          lowest score of leased, lowest score of delayed, rest of the pause (ms), all totals by name}.
 local function head(key)
   return redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or ''
 end

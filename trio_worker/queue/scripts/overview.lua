@@ -1,10 +1,10 @@
--- Overview: what the workers tell of themselves, and the totals of past minutes; writes nothing.
--- ARGV: minutes wanted (at most 1440), most bytes of the list's head that are worth sending.
+-- Overview: read the heartbeats of all workers and the totals of past minutes; writes nothing.
+-- ARGV: number of minutes (at most 1440), most bytes of the list's head (a larger one is returned as '').
 -- Returns {now, workers {name, time of the last heartbeat, heartbeat}, minutes {as beat wrote them}, the list's head,
 --          marks of the last two minutes {as beat wrote them}}.
 local wanted, most_bytes = math.min(tonumber(ARGV[1]), 1440), tonumber(ARGV[2])
 local workers, minutes = {}, {}
--- More than a thousand would not fit any screen, and a script must be short.
+-- At most 1000 workers: more do not fit on a screen, and a script must be short.
 local known = redis.call('ZRANGE', WORKERS, 0, 999, 'WITHSCORES')
 for i = 1, #known, 2 do
   workers[#workers + 1] = {known[i], known[i + 1], redis.call('HGET', HEARTBEATS, known[i]) or ''}

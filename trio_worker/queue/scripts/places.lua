@@ -1,5 +1,5 @@
--- Places: in which states the given ids stand, each id in one consistent look. ARGV: ids. Writes nothing.
--- Returns for each: {states as a word list, has bytes, has lease entry}.
+-- Places: the states in which each id is, all read at one moment. ARGV: ids. Writes nothing.
+-- Returns for each: {names of the states with spaces between, has bytes, has lease entry}.
 local found = {}
 for _, id in ipairs(ARGV) do
   local states = {}

@@ -1,11 +1,11 @@
--- Begins every script. KEYS are the queue's keys, in the order of the table at the head of keys.py; scripts that
--- only move jobs are given the first ten.
+-- The beginning of every script. KEYS are the queue's keys, in the order of the table in keys.py; scripts that only
+-- move jobs get the first ten.
 local JOBS, LEASED, DELAYED, HELD, DEAD, BODY, RECORD, LEASE, PAUSE, TOTALS,
   WORKERS, HEARTBEATS, ORDERS, MINUTES, WATCH, LATEST, UNDO, ANSWERS = unpack(KEYS)
 local KINDS = {'list', 'zset', 'zset', 'zset', 'zset', 'hash', 'hash', 'hash', 'string', 'hash',
   'zset', 'hash', 'hash', 'hash', 'string', 'stream', 'hash', 'hash'}
 
--- A script is not rolled back, so a key of another type must be found before the first write.
+-- Redis does not roll back a script, so a key of a wrong type must be found before the first write.
 for i, key in ipairs(KEYS) do
   local found = redis.call('TYPE', key)
   found = found.ok or found
@@ -20,13 +20,13 @@ local function milliseconds()
 end
 local NOW = milliseconds()
 
--- Scores as text: Lua would write a time as 1.7e+12.
+-- Scores are passed as text: Lua would write a time as 1.7e+12.
 local function whole(number)
   return string.format('%.0f', number)
 end
 
--- A lease entry is 'token|deliveries|state'. States: '' leased, 'started' bytes may be out and the type is held when
--- uncertain, 'settled', or the reason why a claim moved the job to dead or held.
+-- A lease entry is 'token|deliveries|state'. States: '' leased; 'started': the mail may have been sent, and its type is
+-- held when uncertain; 'settled'; or the reason why a claim made the job dead or held.
 local function read_lease(id)
   local entry = redis.call('HGET', LEASE, id)
   if not entry then
@@ -40,7 +40,7 @@ local function write_lease(id, token, deliveries, state)
   redis.call('HSET', LEASE, id, token .. '|' .. deliveries .. '|' .. state)
 end
 
--- Redis lets a script write when it is out of memory only if its first write is one that frees: so make it one.
+-- When Redis is out of memory, a script may write only if its first write can free memory: this one can.
 local function begin_writing()
   redis.call('ZREM', LEASED, '')
 end

@@ -1,5 +1,5 @@
--- Purge: delete jobs from the head of the producers' list, unread. ARGV: most of them in this call.
--- Returns how many were deleted. They count as taken, so that totals never go back.
+-- Purge: delete jobs from the head of the producers' list, unread. ARGV: most jobs in this call.
+-- Returns how many were deleted. They count as popped, so that the total of pushed jobs never falls.
 begin_writing()
 local gone = redis.call('LPOP', JOBS, ARGV[1])
 local count = gone and #gone or 0

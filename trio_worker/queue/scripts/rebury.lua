@@ -1,5 +1,5 @@
--- Rebury: take back a retry: put jobs that wait for their time where they were. ARGV: 'dead' or 'held', then id, time
--- on the shelf (ms), record of each. Returns the ids that were put back; what was sent or is being sent is left out.
+-- Rebury: undo a retry: make delayed jobs dead or held again. ARGV: 'dead' or 'held', then id, time at which the job
+-- became so (ms), record of each. Returns the ids that were put back; jobs that a worker has claimed are left out.
 local to = ARGV[1] == 'held' and HELD or DEAD
 local back = {}
 begin_writing()

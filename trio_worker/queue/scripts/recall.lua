@@ -1,7 +1,7 @@
--- Recall: put unfinished jobs back on the producers' list, with their original bytes, and forget their ids.
--- ARGV: 1 if held jobs may go, 1 if dead ones may, then ids, the newest first: each goes before all that is in the list,
--- so that their old order is kept however often this is cut short and begun anew.
--- Returns for each id: 'back', 'live' (a worker has it now), 'kept' (in a state that may not go), or 'gone'.
+-- Recall: put unfinished jobs back on the producers' list, with their original bytes, and remove their ids.
+-- ARGV: 1 if held jobs may go, 1 if dead ones may, then ids, the newest first: each goes to the head of the list, so
+-- that they keep their order, even if this is interrupted and repeated.
+-- Returns for each id: 'back', 'live' (a worker has it now), 'kept' (held or dead, and may not go), or 'gone'.
 local may_held, may_dead = ARGV[1] == '1', ARGV[2] == '1'
 local answers, back, dead = {}, 0, 0
 begin_writing()
@@ -18,7 +18,7 @@ for i = 3, #ARGV do
     answer = 'kept'
   else
     if until_ms then
-      -- Its worker may have sent it before it fell silent.
+      -- Its worker may have sent the mail before its lease expired.
       redis.call('HINCRBY', TOTALS, 'uncertain', 1)
     end
     if is_dead then

@@ -1,5 +1,5 @@
--- Renew: extend the leases of jobs in hand. ARGV: lease (ms), new state ('' or 'started'), then id, token of each job.
--- Returns the places (from 1) of those jobs that are not ours any more.
+-- Renew: extend the leases of jobs in flight. ARGV: lease (ms), new state ('' or 'started'), then id, token of each.
+-- Returns the positions (from 1) of the jobs that the worker has lost.
 local lease_ms, started = tonumber(ARGV[1]), ARGV[2]
 local lost = {}
 begin_writing()

@@ -1,5 +1,5 @@
--- Revive: put dead or held jobs back, due after a delay. ARGV: 'dead' or 'held', then id, delay (ms), record of each.
--- Returns the ids that were put back; one that was no longer there is left out.
+-- Revive: retry dead or held jobs: make them delayed. ARGV: 'dead' or 'held', then id, delay (ms), record of each.
+-- Returns the ids of the retried jobs; those that were no longer there are left out.
 local from = ARGV[1] == 'held' and HELD or DEAD
 local back = {}
 begin_writing()

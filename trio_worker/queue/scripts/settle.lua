@@ -1,9 +1,9 @@
--- Settle: say what became of jobs in hand. ARGV for each: id, and 'token|what|delay (ms)|doubt|record' (doubt is 1 if its
--- mail may have been delivered without anybody knowing; an empty record leaves the old one). Words travel one by one, at a
--- price each: so few of them.
--- Returns for each: 'settled', 'repeated' (this very settlement was applied before), 'fenced' (somebody else holds the
--- job), 'gone' (nobody does: done before, or never ours). The token fences, not the deadline: a late settlement of a
--- job that nobody else took still counts.
+-- Settle: apply verdicts to jobs in flight. ARGV for each: id, and 'token|what|delay (ms)|doubt|record' (doubt is 1 if
+-- it is not known whether the mail was delivered; an empty record keeps the old one). That is one text, because each
+-- argument costs time.
+-- Returns for each: 'settled', 'repeated' (this settlement was applied before), 'fenced' (another worker holds the
+-- job), 'gone' (the job is done, or has never been claimed). The token fences, not the end of the lease: a late
+-- settlement still counts if no other worker has claimed the job.
 local answers, uncertain, counts = {}, 0, {}
 begin_writing()
 for i = 1, #ARGV, 2 do

@@ -1,6 +1,6 @@
--- Tell: put outcomes and exchanges where those who watch read them. ARGV: how many are kept, then kind ('outcome' or
--- 'exchange') and JSON of each.
--- Writes nothing once nobody watches. Returns how many were told.
+-- Tell: add outcomes and trace lines to the live feed. ARGV: most entries to keep, then kind ('outcome' or 'exchange')
+-- and JSON of each.
+-- Writes nothing if no program watches. Returns how many were added.
 if redis.call('EXISTS', WATCH) == 0 then
   return 0
 end
@@ -8,6 +8,6 @@ begin_writing()
 for i = 2, #ARGV, 2 do
   redis.call('XADD', LATEST, 'MAXLEN', '~', ARGV[1], '*', ARGV[i], ARGV[i + 1])
 end
--- Gone a while after the last watcher, and not before one who was cut off is back.
+-- Expires some time after the last entry: a watcher that lost its connection can go on reading.
 redis.call('PEXPIRE', LATEST, 600000)
 return (#ARGV - 1) / 2
