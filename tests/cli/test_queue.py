@@ -9,12 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 
 from tests.support.commands import CAUSES, SECRET, Ask, bury, counts, push
 from tests.support.jobs import job_bytes
 from trio_worker.fleet.overview import DAY_MINUTES
-from trio_worker.queue.history import MinuteSample, write_sample
 from trio_worker.queue.keys import keys_of
 
 
@@ -106,7 +104,7 @@ def test_jobs_without_a_date_are_dated_by_how_many_were_pushed_by_when(
     this_minute = int(time.time()) // 60
     ring: list[str | bytes] = []
     for minute, waiting in ((this_minute - 20, 1), (this_minute - 10, 3), (this_minute - 1, 4)):
-        ring += [str(minute % DAY_MINUTES), write_sample(evolve(MinuteSample(minute, *(0,) * 10), waiting=waiting))]
+        ring += [str(minute % DAY_MINUTES), f"{minute} 0 0 0 0 0 0 0 {waiting} 0 0"]
     ask(lambda redis: redis.command("HSET", keys_of("jobs").minutes, *ring))
     assert run("queue", "age", "--json") == 0
     table = json.loads(capsys.readouterr().out)
@@ -126,7 +124,7 @@ def test_queue_list_estimates_the_oldest_job_as_status_does(
     this_minute = int(time.time()) // 60
     ring: list[str | bytes] = []
     for minute, waiting in ((this_minute - 20, 0), (this_minute - 10, 1)):
-        ring += [str(minute % DAY_MINUTES), write_sample(evolve(MinuteSample(minute, *(0,) * 10), waiting=waiting))]
+        ring += [str(minute % DAY_MINUTES), f"{minute} 0 0 0 0 0 0 0 {waiting} 0 0"]
     ask(lambda redis: redis.command("HSET", keys_of("jobs").minutes, *ring))
 
     ages = []

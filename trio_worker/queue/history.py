@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
-from attrs import astuple, define, field, frozen
+from attrs import define, field, frozen
 
 MINUTE_SECONDS = 60
 # How far back the marks between the minutes go.
@@ -71,11 +71,6 @@ def read_sample(wire: bytes) -> MinuteSample | None:
     if len(numbers) != len(MinuteSample.__attrs_attrs__) or not all(number.isdigit() for number in numbers):
         return None
     return MinuteSample(*map(int, numbers))
-
-
-def write_sample(sample: MinuteSample) -> bytes:
-    """Return the sample as the script that keeps it writes it."""
-    return " ".join(map(str, astuple(sample))).encode()
 
 
 def figures_of(samples: Sequence[MinuteSample]) -> list[MinuteFigures]:
