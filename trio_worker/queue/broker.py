@@ -74,7 +74,7 @@ class Broker:
         end of their leases.
         """
         token, began = self._new_token(), trio.current_time()
-        answer = await self.client.run_script("claim", self.keys, *self._claim_words(token, limit, is_idle=is_idle))
+        answer = await self.client.run_script("claim", self.keys, *self._claim_args(token, limit, is_idle=is_idle))
         return answer if isinstance(answer, Unavailable) else _read_claims(answer, token, began)
 
     async def settle_and_claim(
@@ -82,8 +82,8 @@ class Broker:
     ) -> tuple[list[SettleResult] | Unavailable, Claims | Unavailable]:
         """Settle a batch and then claim, as `settle` and `claim` do, in one round trip."""
         token, began = self._new_token(), trio.current_time()
-        settle = ("settle", [word for each in batch for word in each.words])
-        claim = ("claim", self._claim_words(token, limit, is_idle=is_idle))
+        settle = ("settle", [arg for each in batch for arg in each.args])
+        claim = ("claim", self._claim_args(token, limit, is_idle=is_idle))
         settled, claimed = await self.client.run_two_scripts(self.keys, settle, claim)
         return (
             settled if isinstance(settled, Unavailable) else [_ANSWERS[answer] for answer in settled],
@@ -108,23 +108,23 @@ class Broker:
 
     async def settle(self, batch: Sequence[Settling]) -> list[SettleResult] | Unavailable:
         """Settle a batch in one round trip; a repeated settlement is applied only once."""
-        words = [word for each in batch for word in each.words]
-        answers = await self.client.run_script("settle", self.keys, *words)
+        args = [arg for each in batch for arg in each.args]
+        answers = await self.client.run_script("settle", self.keys, *args)
         return answers if isinstance(answers, Unavailable) else [_ANSWERS[answer] for answer in answers]
 
     def _new_token(self) -> str:
         self._claims_made += 1
         return f"{self._run}.{self._claims_made}"
 
-    def _claim_words(self, token: str, limit: int, *, is_idle: bool) -> tuple[str | int, ...]:
+    def _claim_args(self, token: str, limit: int, *, is_idle: bool) -> tuple[str | int, ...]:
         options = self.options
-        words = (token, round(options.lease_seconds * 1000), limit, options.max_deliveries, options.max_job_bytes)
-        return (*words, new_id_prefix(), options.dead_limit, int(is_idle))
+        args = (token, round(options.lease_seconds * 1000), limit, options.max_deliveries, options.max_job_bytes)
+        return (*args, new_id_prefix(), options.dead_limit, int(is_idle))
 
     async def _renew(
         self, claims: Sequence[Claim], state: str, *, is_breakable: bool = False
     ) -> list[Claim] | Unavailable:
-        pairs = [word for claim in claims for word in (claim.job_id, claim.token)]
+        pairs = [arg for claim in claims for arg in (claim.job_id, claim.token)]
         lease_ms = round(self.options.lease_seconds * 1000)
         run = self.client.run_script_breakably if is_breakable else self.client.run_script
         lost = await run("renew", self.keys, lease_ms, state, *pairs)

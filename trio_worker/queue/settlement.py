@@ -58,7 +58,7 @@ class Settling(Protocol):
     """A settlement that can be sent to Redis."""
 
     @property
-    def words(self) -> tuple[str, str]:
+    def args(self) -> tuple[str, str]:
         """The arguments of the script: the id, and all else in one text."""
 
 
@@ -74,7 +74,7 @@ class SettlementRecord:
     uncertain: int = 0  # 1 if it is not known whether the mail was delivered
 
     @property
-    def words(self) -> tuple[str, str]:
+    def args(self) -> tuple[str, str]:
         """The arguments of the script: the id, and all else in one text."""
         return self.job_id, f"{self.token}|{self.what}|{self.delay_ms}|{self.uncertain}|{self.record}"
 
@@ -90,13 +90,13 @@ class Settlement:
     @property
     def entry(self) -> SettlementRecord:
         """The settlement without the job's bytes, as the journal keeps it."""
-        what, delay_ms, record = _settle_words(self.verdict)
-        return SettlementRecord(self.claim.job_id, self.claim.token, what, delay_ms, record, int(self.is_uncertain))
+        action, delay_ms, record = _verdict_args(self.verdict)
+        return SettlementRecord(self.claim.job_id, self.claim.token, action, delay_ms, record, int(self.is_uncertain))
 
     @property
-    def words(self) -> tuple[str, str]:
+    def args(self) -> tuple[str, str]:
         """The arguments of the script, see `SettlementRecord`."""
-        return self.entry.words
+        return self.entry.args
 
 
 class SettleResult(StrEnum):
@@ -108,7 +108,7 @@ class SettleResult(StrEnum):
     GONE = "gone"  # the job is done, or has never been claimed
 
 
-def _settle_words(verdict: Verdict) -> tuple[str, int, str]:
+def _verdict_args(verdict: Verdict) -> tuple[str, int, str]:
     match verdict:
         case Done():
             return "done", 0, ""

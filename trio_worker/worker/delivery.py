@@ -46,11 +46,11 @@ class Delivery:
     verdict: Verdict | None = None
 
     @property
-    def words(self) -> tuple[str, str]:
+    def args(self) -> tuple[str, str]:
         """The arguments of the settlement for Redis; nearly every mail is done, and takes a short cut."""
         if self.verdict is DONE:
             return self.claim.job_id, f"{self.claim.token}|done|0|0|"
-        return self.settlement.words
+        return self.settlement.args
 
     @property
     def settlement(self) -> Settlement:
