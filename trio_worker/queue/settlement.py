@@ -18,12 +18,11 @@ class Done:
 
 @frozen
 class Delay:
-    """Try again after ``seconds``; ``spends_attempt`` tells a retry from a job that came before its time."""
+    """Try the job again after ``seconds``."""
 
     seconds: float
     record: Record
     cause: Cause
-    spends_attempt: bool = True
 
 
 @frozen

@@ -135,7 +135,7 @@ def admit(
         return bury(record, Cause("expired", text=text), now)
     if not_before is not None and now < not_before:
         cause = Cause("early", text="its not_before is ahead")
-        return Delay(not_before - now, evolve(record, cause=cause), cause, spends_attempt=False)
+        return Delay(not_before - now, evolve(record, cause=cause), cause)
     return None
 
 
@@ -275,7 +275,7 @@ def _stand_aside(record: Record, cause: Cause, terms: Terms, forgiven: int) -> V
     noted = evolve(losing, cause=cause).noting(_attempt(cause, terms.now), cause.text)
     if terms.now + seconds - noted.born > policy.max_age_seconds:
         return Bury(noted, evolve(cause, word="too_old"))
-    return Delay(seconds, noted, cause, spends_attempt=False)
+    return Delay(seconds, noted, cause)
 
 
 def _uncertain(loss: Loss, record: Record, terms: Terms) -> Verdict:
