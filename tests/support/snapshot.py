@@ -114,7 +114,6 @@ def busy() -> Snapshot:
         recovered=1,
         opened=431,
         opening_seconds=25.9,
-        open_failures=2,
         deaths=Counter({"550 5.1.1": 5, "malformed": 2}),
     )
     return Snapshot(

@@ -48,7 +48,6 @@ class Ledger:
     recovered: int = 0
     opened: int = 0
     opening_seconds: float = 0.0
-    open_failures: int = 0
     deaths: Counter[str] = field(factory=Counter)  # by codes or word
 
     def note(self, event: Event) -> None:
@@ -68,14 +67,13 @@ class Ledger:
             case ConnectionOpened(seconds=seconds):
                 self.opened += 1
                 self.opening_seconds += seconds
-            case ConnectionFailed():
-                self.open_failures += 1
             case (
                 PhaseChanged()
                 | QuietChanged()
                 | LeaseLost()
                 | PlacesSuspended()
                 | PlacesRestored()
+                | ConnectionFailed()
                 | ConnectionClosed()
                 | BreakerChanged()
                 | QueueSeen()
