@@ -222,7 +222,7 @@ async def test_mails_whose_settlements_redis_did_not_take_are_settled_by_the_nex
     workers: WorkerMaker, catcher: Catcher, tmp_path: Path
 ) -> None:
     """The first one ends on time with them in its journal; the next tells Redis first, and no mail goes out twice."""
-    catcher.faults = faults("final=delay-200ms")
+    catcher.faults = faults("final=delay-1s")
     await workers.push(*(job_bytes(number) for number in range(30)))
     options = workers.options(catcher.port, shutdown=ShutdownOptions(grace_seconds=1.0))
     with open_journal(tmp_path, OWNER) as journal:
