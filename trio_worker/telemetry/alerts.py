@@ -1,4 +1,4 @@
-"""Pure. What is wrong now and how loud it is: the state, the alerts and the outlook of a snapshot."""
+"""Pure. The state, the alerts and the outlook of a snapshot: what is wrong now, and how severe it is."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from trio_worker.telemetry.words import duration, per_second, quoted, suspended_
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import Phase
 
-# A slope within one percent of what is sent is noise of the measurement, and so is a job every twenty seconds.
+# A slope within one percent of the sending rate, or one job every twenty seconds, is noise of the measurement.
 _LEVEL_SHARE = 0.01
 _LEVEL_PER_SECOND = 0.05
-# Heartbeats ask Redis every two seconds; two in a row that get no answer are its trouble, not chance.
+# Heartbeats call Redis every two seconds; if two in a row get no answer, Redis is in trouble.
 ANSWERED_SECONDS = 5.0
 
 
 class Severity(Enum):
-    """How loud a state or an alert is; the colour follows it, the word says it too."""
+    """Severity of a state or an alert; the colour follows it, and the word says it too."""
 
     CALM = "calm"
     CAUTION = "caution"
@@ -31,7 +31,7 @@ class Severity(Enum):
 
 @frozen
 class State:
-    """What the worker is doing, in at most eight letters."""
+    """The state of a worker in one word of at most eight letters."""
 
     word: str
     severity: Severity
@@ -39,7 +39,7 @@ class State:
 
 @frozen
 class Alert:
-    """One thing an operator should know now: a word to look up and a sentence."""
+    """One alert for the operator: a word to look up, and a sentence."""
 
     word: str
     text: str
@@ -48,20 +48,20 @@ class Alert:
 
 @frozen
 class Outlook:
-    """Where the waiting list is heading: a sign of one character and words."""
+    """Whether the waiting list grows or shrinks: a sign of one character, and words."""
 
     sign: str
     words: str
 
 
 def is_stale(snapshot: Snapshot) -> bool:
-    """Whether the figures of the queue are older than they should be."""
+    """Return whether the figures of the queue are too old."""
     is_old = snapshot.queue_seen_seconds is not None and snapshot.queue_seen_seconds > snapshot.stale_after_seconds
     return snapshot.redis_down_seconds is not None or is_old
 
 
 def state(snapshot: Snapshot) -> State:
-    """Return the word for what the worker is doing; a running worker that cannot work says what keeps it."""
+    """Return the state of the worker; of a running worker that cannot work the state is the reason."""
     match snapshot.phase:
         case Phase.STARTING:
             return State("STARTING", Severity.CAUTION)
@@ -88,13 +88,13 @@ def _running_state(snapshot: Snapshot) -> State:
 
 
 def _no_worker_has_relay(snapshot: Snapshot) -> bool:
-    """Whether all workers that are shown together have trouble with the relay."""
+    """Return whether all live workers of a fleet have trouble with the relay."""
     live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
     return snapshot.scope is Scope.FLEET and bool(live) and all(beat.trouble for beat in live)
 
 
 def outlook(snapshot: Snapshot) -> Outlook:
-    """Return where the waiting list is heading, and when it will be empty if it shrinks."""
+    """Return whether the waiting list grows or shrinks, and when it will be empty."""
     slope, queue = snapshot.waiting_slope, snapshot.queue
     if slope is None or queue is None:
         return Outlook(" ", "")
@@ -109,7 +109,7 @@ def outlook(snapshot: Snapshot) -> Outlook:
 
 
 def alerts(snapshot: Snapshot) -> list[Alert]:
-    """Return what an operator should know now, most urgent first; empty when all is well."""
+    """Return the alerts, the most urgent first; empty if all is well."""
     found = [
         _redis_alert(snapshot),
         _journal_alert(snapshot),
@@ -182,7 +182,7 @@ def _paused_alert(snapshot: Snapshot) -> Alert | None:
     if snapshot.queue is None or not snapshot.queue.paused:
         return None
     left, age = snapshot.queue.pause_seconds_left, snapshot.queue_seen_seconds or 0.0
-    # Before the reason, which may be long: a line that is cut still says when it ends.
+    # The end stands before the reason, which may be long: it is visible even if the line is cut.
     span = "" if left is None else f" for {duration(left - age)} more"
     return Alert("PAUSED", f"no job is claimed{span}: {mask_text(snapshot.queue.paused)}", Severity.CAUTION)
 
@@ -195,7 +195,7 @@ def _quiet_alert(snapshot: Snapshot) -> Alert | None:
 
 
 def _worker_alerts(snapshot: Snapshot) -> list[Alert]:
-    """Return what is wrong with single workers, or among them."""
+    """Return the alerts about single workers, and about differences between workers."""
     found = []
     lost = [worker.beat.worker for worker in snapshot.workers if worker.is_lost]
     live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
@@ -221,10 +221,10 @@ def _names(names: list[str]) -> str:
 
 
 def readiness(snapshot: Snapshot, answered_seconds: float) -> tuple[bool, dict[str, object]]:
-    """Return whether the worker can take jobs, and what else somebody who asks should know.
+    """Return whether the worker can claim jobs, and the document of the page /readyz.
 
     ``answered_seconds`` is how long ago Redis answered anything.
-    A paused queue, a relay in trouble and a worker that is told to be quiet leave it ready: restarting mends none.
+    A worker stays ready if the queue is paused, the relay is in trouble, or it is quiet: a restart would not help.
     """
     is_ready = (
         snapshot.phase is Phase.RUNNING and answered_seconds <= ANSWERED_SECONDS and snapshot.redis_down_seconds is None

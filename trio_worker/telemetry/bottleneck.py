@@ -1,8 +1,8 @@
-"""Pure. What limits throughput now, and which setting to change: Little's law over the figures on the screen.
+"""Pure. Finds the bottleneck and the setting to change: Little's law over the figures of the dashboard.
 
-L = lambda * W: mails in flight are the mails sent per second times the seconds that each is in flight. So a number of
-slots can send at most slots / seconds mails in a second, and a rate needs rate * seconds slots. Slots are the mails
-that can be in flight: the connections that are not suspended, at most one for each consumer, times the depth.
+L = lambda * W: mails in flight = mails sent per second * seconds in flight. So a number of slots can send at most
+slots / seconds mails per second, and a rate needs rate * seconds slots. The slots are the mails that can be in flight:
+the connections that are not suspended, at most one for each consumer, times the depth.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from trio_worker.telemetry.words import (
     suspended_words,
 )
 
-# A part of a whole that is in use like this has no room for bursts: arrivals queue before it is full.
+# Above this utilization there is no reserve for bursts: jobs queue although not all capacity is in use.
 BUSY_SHARE = 0.85
-# One process has one core; beyond this its loop is late for everything.
+# A process uses one core; above this utilization its event loop is late.
 CPU_SHARE = 0.85
-# A round trip to Redis this long is felt by claims, which travel at most a few at a time.
+# A longer round trip to Redis limits claims, as only a few are sent at a time.
 SLOW_REDIS_SECONDS = 0.05
-# What a backlog should be worked off in, where somebody asks what that would take.
+# The time in which the advice is to empty the waiting list.
 CATCH_UP_SECONDS = 600
 
 
 @frozen
 class Finding:
-    """What limits, why, what to do about it, and what was looked at and is not the limit."""
+    """The bottleneck, its reasons, advice, and the other parts that were checked."""
 
-    limit: str  # one word for machines
+    limit: str  # one word, for programs
     headline: str
     reasons: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class Finding:
 
 
 def find_bottleneck(snapshot: Snapshot) -> Finding:
-    """Return what limits the workers of a snapshot of all of them."""
+    """Return the bottleneck of the workers in a snapshot of the fleet."""
     beats = [worker.beat for worker in snapshot.workers if not worker.is_lost]
     stopped = _standstill(snapshot, beats)
     if stopped is not None:
@@ -61,7 +61,7 @@ def find_bottleneck(snapshot: Snapshot) -> Finding:
 
 
 def _standstill(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding | None:
-    """Return why nothing is claimed at all, if that is so."""
+    """Return the reason if no worker claims jobs, else None."""
     queue = snapshot.queue
     if queue is None:
         return Finding("redis", "Redis: the queue was never read.", (snapshot.redis_trouble,))
@@ -83,7 +83,7 @@ def _standstill(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding | Non
 
 
 def _capacity(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding:
-    """Return which part of the workers has no room left."""
+    """Return the part of the workers that has no capacity left."""
     load = _load_of(snapshot, [beat for beat in beats if not (beat.trouble or beat.is_quiet)])
     looked_at = {
         "processor": f"processor {share(load.cpu_share)} of one core",
@@ -112,11 +112,11 @@ def _capacity(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding:
 
 @frozen
 class _Load:
-    """How much of what the workers that send have is in use; None where that is not known."""
+    """The load of the workers that send; None for unknown figures."""
 
     beats: Sequence[Heartbeat]
-    slots: int  # mails that can be in flight at once
-    held_seconds: float | None  # that a mail has a slot
+    slots: int  # maximum of mails in flight
+    held_seconds: float | None  # time for which a mail uses a slot
     slots_share: float | None
     consumers_share: float | None
     cpu_share: float | None
@@ -132,18 +132,18 @@ class _Load:
 
     @property
     def has_busy_connections(self) -> bool:
-        """Whether the connections that are not suspended carry mail."""
+        """Return whether the connections that are not suspended are busy."""
         return _are_busy(self.beats)
 
     @property
     def lacks_connections(self) -> bool:
-        """Whether workers that do without some connections have all others busy."""
+        """Return whether workers with suspended connections have all other connections busy."""
         is_full = self.has_busy_slots and not self.lacks_consumers
         return is_full or _are_busy([beat for beat in self.beats if beat.suspended is not None])
 
     @property
     def lacks_consumers(self) -> bool:
-        """Whether there are connections that no consumer could use."""
+        """Return whether there are more connections than consumers can use."""
         return any(beat.connections_usable < beat.connections_left for beat in self.beats)
 
 
@@ -167,7 +167,7 @@ def _load_of(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> _Load:
 
 
 def _leaving(snapshot: Snapshot) -> float:
-    """Return the mails that are tried in a second: what is tried again takes a slot each time, as what is new does."""
+    """Return the attempts per second: each retry needs a slot, like the first attempt."""
     return snapshot.rates.sent + snapshot.rates.delayed + snapshot.rates.dead
 
 
@@ -211,7 +211,7 @@ def _by_connections(snapshot: Snapshot, load: _Load, held_seconds: float) -> Fin
 
 
 def _names_of_slots(beats: Sequence[Heartbeat], wanted: int) -> str:
-    """Return what to raise for so many slots in each worker: more connections want consumers that use them."""
+    """Return the settings to raise for this number of slots in each worker: more connections need more consumers."""
     depth, connections = max(beat.depth for beat in beats), max(beat.max_connections for beat in beats)
     more = max(math.ceil(wanted / depth), connections + 1)
     has_consumers = min(beat.number_workers for beat in beats) >= more
@@ -220,7 +220,7 @@ def _names_of_slots(beats: Sequence[Heartbeat], wanted: int) -> str:
 
 
 def _by_suspension(snapshot: Snapshot, suspended: Suspended, load: _Load) -> Finding:
-    """Return the finding for connections that are left and busy, while no more can be opened."""
+    """Return the finding if the remaining connections are busy and others are suspended."""
     left, depth = sum(beat.connections_left for beat in load.beats), max(beat.depth for beat in load.beats)
     match suspended.how:
         case FailureKind.LOGIN:
@@ -241,7 +241,7 @@ def _by_suspension(snapshot: Snapshot, suspended: Suspended, load: _Load) -> Fin
 
 
 def _by_consumers(load: _Load) -> Finding:
-    """Return the finding for workers whose consumers are busy while connections are free."""
+    """Return the finding if consumers are busy and connections are idle."""
     beats = [beat for beat in load.beats if beat.busy_consumers is not None] or load.beats
     number, consumers = min(beat.number_workers for beat in beats), sum(beat.number_workers for beat in beats)
     wanted = connections = max(beat.max_connections for beat in beats)

@@ -1,4 +1,4 @@
-"""Pure. What the log says of each event, and how a line of it is written: for people (logfmt), or as JSON."""
+"""Pure. The log line of each event, in logfmt for people or as JSON."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ from trio_worker.worker.events import (
 LEVELS = ("debug", "info", "warning", "error")
 RANKS = {level: rank for rank, level in enumerate(LEVELS)}
 
-# Level, what happened, and its fields; None for what the log does not tell.
+# Level, event and fields; None if the log has no line for an event.
 Line: TypeAlias = tuple[str, str, dict[str, Any]] | None
 
-# Level and what happened.
+# Level and event.
 SETTLED_LINES = {
     Disposition.SENT: ("info", "Completed job"),
     Disposition.DELAYED: ("info", "Delayed job"),
@@ -63,7 +63,7 @@ SETTLED_LINES = {
 
 
 def claimed_line(job: ClaimedJob) -> tuple[str, str, dict[str, Any]]:
-    """Return the line of one job that a claim brought."""
+    """Return the line of one claimed job."""
     job_id, source, deliveries = job
     return "debug", "Claimed job", {"job_id": job_id, "source": str(source), "deliveries": deliveries}
 
@@ -74,7 +74,7 @@ def settled_line(job: SettledJob) -> tuple[str, str, dict[str, Any]]:
 
 
 def line_of(event: Event) -> Line:
-    """Return the one line that an event is told by; claims and settlements are told by the lines of their jobs."""
+    """Return the line of an event; claims and settlements have a line for each job instead."""
     match event:
         case PhaseChanged(phase, why):
             return "info", f"Worker {phase}", {"why": why} if why else {}
@@ -180,14 +180,14 @@ def _rounded(seconds: float) -> float:
     return round(seconds, 4)
 
 
-# Of a line: the time in epoch seconds, its level, what happened, and more of it.
+# Arguments: the time in epoch seconds, level, event and fields.
 Render: TypeAlias = Callable[[float, str, str, Mapping[str, object]], str]
-# Of the lines of settled jobs: the time in epoch seconds.
+# Arguments: the time in epoch seconds, and the settled jobs.
 RenderSettled: TypeAlias = Callable[[float, Sequence[SettledJob]], list[str]]
 
 
 def as_logfmt(at: float, level: str, what: str, fields: Mapping[str, object]) -> str:
-    """Return a line of ``key=value``, as structlog would write it."""
+    """Return a line of ``key=value`` pairs, as structlog writes it."""
     words = [f"timestamp={_stamp(at)} level={level} event={_quoted(what)}"]
     for key, value in fields.items():
         if isinstance(value, str):
@@ -200,12 +200,12 @@ def as_logfmt(at: float, level: str, what: str, fields: Mapping[str, object]) ->
 
 
 def settled_as_logfmt(at: float, jobs: Sequence[SettledJob]) -> list[str]:
-    """Return what `as_logfmt` makes of the lines of settled jobs, in half of the time: there is one for each mail."""
+    """Return the lines of settled jobs as `as_logfmt` does, in half the time: there is one for each mail."""
     stamp, lines = _stamp(at), []
     for job in jobs:
         job_id, email_type = job.job_id, job.email_type or "-"
         line = f"timestamp={stamp}{_SETTLED_HEADS[job.disposition]}"
-        # Names and ids, the most of them, need no second look.
+        # The common case: names and ids need no quotes.
         line += f" job_id={job_id if job_id.isalnum() else _quoted(job_id)}"
         line += f" email_type={email_type if email_type.isalnum() else _quoted(email_type)} attempt={job.attempt}"
         if job.waited_seconds is not None:
@@ -230,7 +230,7 @@ _SETTLED_HEADS = {disposition: f' level={level} event="{what}"' for disposition,
 
 @lru_cache(256)
 def _cause_field(cause: Cause) -> str:
-    """Return the last field of a settlement's line; nearly all of them say the same."""
+    """Return the last field of the line of a settlement; it is cached, because nearly all are equal."""
     return f" cause={_word(_cause_words(cause))}"
 
 
@@ -246,7 +246,7 @@ def as_json_line(at: float, level: str, what: str, fields: Mapping[str, object])
 
 def _stamp(at: float) -> str:
     second, fraction = divmod(at, 1)
-    # `zfill` takes half of the time of a format with a width.
+    # `zfill` takes half the time of a format with a width.
     return f"{_second_words(int(second))}.{str(int(fraction * 1e6)).zfill(6)}Z"
 
 
@@ -260,18 +260,18 @@ def _logfmt_word(value: object) -> str:
 
 
 def _four_places(seconds: float) -> str:
-    """Return ``str(round(seconds, 4))``, for less than a thousand years, in half the time."""
+    """Return ``str(round(seconds, 4))`` in half the time, for less than a thousand years."""
     words = f"{seconds:.4f}".rstrip("0")
     return f"{words}0" if words[-1] == "." else words
 
 
 def _word(text: str) -> str:
-    # Names and ids, the most of them, need no second look.
+    # The common case: names and ids need no quotes.
     return text if text.isalnum() else _quoted(text)
 
 
 def _quoted(text: str) -> str:
-    """Return a text as logfmt takes it: what holds no space, equals sign, quote or line end stands as it is."""
+    """Return a text as a value of logfmt; with a space, an equals sign or a quote it is quoted."""
     if " " not in text and "=" not in text and '"' not in text:
         return text.replace("\n", "\\n")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

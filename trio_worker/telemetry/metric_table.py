@@ -1,4 +1,4 @@
-"""Pure. The list of all metrics: what each is called, what it means, and the values that its labels can have.
+"""Pure. The list of all metrics: name, help text, and the possible values of the labels.
 
 Labels are few and closed: no host, no address, no domain, no job. Points in time are timestamps, from which a query
 computes ages.
@@ -34,7 +34,7 @@ _ATTEMPTS = (1, 2, 3, 4, 5, 7, 10, 15, 30)
 QUEUE_STATES = ("waiting", "leased", "delayed", "held", "dead")
 STAGES = ("greeting", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "final")
 BREAKERS = ("closed", "open", "half_open")
-# Replies that relays refuse with; a code that is none of these counts as its class, so that no relay can make series.
+# Reply codes of refusals; another code is counted as its class, so that no relay can create new series.
 CODES = (
     *("421", "432", "450", "451", "452", "454"),
     *("500", "501", "503", "521", "530", "534", "535", "550", "551", "552", "553", "554", "556", "4xx", "5xx"),
@@ -68,7 +68,7 @@ LEVEL_LABELS = ("debug", "info", "warning", "error")
 
 
 class Kind(Enum):
-    """What a metric is, in the words of Prometheus."""
+    """The type of a metric, in the words of Prometheus."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -89,12 +89,12 @@ class Metric:
 
     @property
     def exported(self) -> str:
-        """The name as a scrape shows it."""
+        """The full name, as a scrape shows it."""
         return PREFIX + self.name
 
     @property
     def label_words(self) -> str:
-        """The labels besides ``queue``, with the values that each can have; those of an info are the worker's own."""
+        """The labels besides ``queue`` with their possible values; an info metric has only names."""
         if self.name.endswith("_info"):
             return ", ".join(self.labels)
         return "; ".join(f"{name}: {', '.join(values)}" for name, values in self.labels.items())

@@ -1,4 +1,7 @@
-"""Edge. The worker's metrics for Prometheus: filled by its events, read at a scrape; every label set is there at 0."""
+"""Edge. The metrics of a worker for Prometheus: counted from its events, and written at a scrape.
+
+All label sets exist from the start, with the value 0.
+"""
 
 from __future__ import annotations
 
@@ -67,22 +70,22 @@ from trio_worker.worker.events import (
     SettlementsKept,
 )
 
-# A second series for each counter, which says when the process began: process_start_time_seconds does.
+# A second series for each counter, with its start time; process_start_time_seconds has that already.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-# A scrape within this time of the last one sees the same figures.
+# A scrape within this time after the last one gets the same figures.
 KEPT_SECONDS = 1.0
-# So many settlements gather between scrapes, to be added figure by figure: that costs two thirds of adding each by
-# itself, and keeps nobody waiting for a millisecond.
+# This number of settlements is gathered and added one metric after the other: that costs two thirds of adding each
+# settlement alone, and takes less than a millisecond.
 JOBS_GATHERED = 200
 
 
 @define(eq=False)
 class Metrics:
-    """The metrics of one worker: a sink of its events, and a registry that `exposition` writes out.
+    """The metrics of one worker: a sink of its events, and a registry that `exposition` writes.
 
-    ``take_snapshot`` gives the figures that are not sums of events, ``lost_lines`` the log lines lost so far, and
-    ``told_lines`` those that were written, by level. ``config`` and ``profile`` are shown as they are.
+    ``take_snapshot`` gives the figures that are no sums of events, ``lost_lines`` the number of dropped log lines, and
+    ``told_lines`` the written ones by level. ``config`` and ``profile`` are labels of ``config_info``.
     """
 
     take_snapshot: Callable[[], Snapshot]
@@ -94,7 +97,7 @@ class Metrics:
     registry: CollectorRegistry = field(factory=CollectorRegistry)
     _children: dict[tuple[str, ...], Any] = field(factory=dict)
     _made: tuple[float, bytes] | None = None
-    _read: dict[tuple[str, ...], int] = field(factory=dict)  # counters that others keep, as of the last scrape
+    _read: dict[tuple[str, ...], int] = field(factory=dict)  # counters that are kept elsewhere, as of the last scrape
     _gathered: list[SettledJob] = field(factory=list)
     _claimed_at: float | None = None
     _sent_at: float | None = None
@@ -131,7 +134,7 @@ class Metrics:
             self._children[metric.name, *values] = made.labels(self._queue_name, *values)
 
     def note(self, event: Event) -> None:
-        """Add one event; a microsecond or two for each mail."""
+        """Add one event; takes one or two microseconds for each mail."""
         child = self._children
         match event:
             case Settled(jobs):
@@ -179,7 +182,7 @@ class Metrics:
             case LoopComplained():
                 child["loop_complaints_total",].inc()
             case _:
-                pass  # the others are figures of the snapshot
+                pass  # the other metrics are figures of the snapshot
 
     def note_call(self, doing: str, seconds: float, unavailable: Unavailable | None) -> None:
         """Add one call to Redis."""
@@ -189,17 +192,17 @@ class Metrics:
         self._children["redis_request_seconds", op].observe([seconds])
 
     def note_lag(self, seconds: float) -> None:
-        """Add one measurement of how late the loop woke."""
+        """Add one measurement of the delay of the event loop."""
         self._children["loop_lag_seconds",].observe([seconds])
 
     def note_config(self, config: str) -> None:
-        """Show this digest of the settings, and none that was in force before."""
+        """Replace the digest of the settings."""
         maker = self._children["config_info", "maker"]
         maker.clear()
         maker.labels(self._queue_name, self.profile, config).set(1)
 
     def exposition(self) -> bytes:
-        """Return all metrics in Prometheus' text format (version 0.0.4)."""
+        """Return all metrics in the text format of Prometheus (version 0.0.4)."""
         now = time.monotonic()
         if self._made is None or now - self._made[0] >= KEPT_SECONDS:
             self._add_gathered()
@@ -208,7 +211,7 @@ class Metrics:
         return self._made[1]
 
     def _add_gathered(self) -> None:
-        """Add the settlements that have gathered, figure by figure."""
+        """Add the gathered settlements, one metric after the other."""
         child, (gathered, self._gathered) = self._children, (self._gathered, [])
         sent = [each for each in gathered if each.disposition is Disposition.SENT]
         for disposition, count in Counter([each.disposition for each in gathered]).items():
@@ -265,7 +268,7 @@ class Metrics:
             self._children["smtp_refusals_total", stage, code].inc()
 
     def _present(self, name: str, value: float | None) -> None:
-        """Set a gauge that is absent while nothing is known."""
+        """Set a gauge that is absent while its value is unknown."""
         maker = self._children[name, "maker"]
         if value is None:
             maker.clear()
@@ -281,7 +284,7 @@ class Metrics:
             child["queue_due_jobs",].set(queue.due)
             child["queue_paused",].set(bool(queue.paused))
         seen_at = None if snapshot.queue_seen_seconds is None else snapshot.at - snapshot.queue_seen_seconds
-        # A worker that cannot look must not make a queue late that others see and serve.
+        # If this worker cannot poll the queue, it must not report old figures: other workers have newer ones.
         is_old = snapshot.redis_down_seconds is not None or (
             (snapshot.queue_seen_seconds or 0.0) > snapshot.stale_after_seconds
         )
@@ -327,14 +330,14 @@ class Metrics:
             self._catch_up(("log_messages_total", level), lines)
 
     def _catch_up(self, key: tuple[str, ...], count: int) -> None:
-        """Bring a counter to what somebody else has counted."""
+        """Set a counter to a value that is counted elsewhere."""
         self._children[key].inc(max(0, count - self._read.get(key, 0)))
         self._read[key] = count
 
 
 @define(eq=False)
 class _Count:
-    """A counter; the library's own takes a lock for each mail, and all of ours are added to in one thread."""
+    """A counter without the lock of the library: all counters here are changed in one thread."""
 
     value: float = 0.0
 
@@ -344,7 +347,7 @@ class _Count:
 
 @define(eq=False)
 class _Buckets:
-    """A histogram; the library's own looks for the bucket one by one."""
+    """A histogram with a binary search for the bucket; the library searches one by one."""
 
     bounds: tuple[float, ...]
     counts: list[int] = field(init=False)
@@ -363,7 +366,7 @@ class _Buckets:
 
 @define(eq=False)
 class _CountsShown(Collector):
-    """The counters and histograms of this worker, as they stand."""
+    """The current counters and histograms of this worker."""
 
     queue_name: str
     children: Mapping[tuple[str, ...], Any]
@@ -392,13 +395,13 @@ class _CountsShown(Collector):
 
 @define(eq=False)
 class _TalliesShown(Collector):
-    """What the queue counts itself: shown as it stands, for it goes on when this worker ends; nothing before a look."""
+    """The counters that Redis keeps for the whole queue; empty before the first poll."""
 
     queue_name: str
     operator_counts: OperatorCounts | None = None
 
     def describe(self) -> Iterable[PrometheusMetric]:
-        return ()  # else it would be collected to find its names
+        return ()  # else the registry would call it to find its names
 
     def collect(self) -> Iterable[PrometheusMetric]:
         operator_counts = self.operator_counts
@@ -427,7 +430,7 @@ class _TalliesShown(Collector):
 
 
 def _as_exported(bounds: tuple[float, ...], counts: Iterable[int]) -> list[tuple[str, float]]:
-    """Return buckets as a scrape shows them, each with all that is in those below it."""
+    """Return cumulative buckets, as a scrape shows them."""
     return list(zip((*map(floatToGoString, bounds), "+Inf"), map(float, accumulate(counts)), strict=True))
 
 

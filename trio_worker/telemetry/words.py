@@ -1,4 +1,4 @@
-"""Pure. How figures are worded for people: counts, rates, durations, and trouble in plain words.
+"""Pure. Figures as text for people: counts, rates, durations, and the trouble of a relay.
 
 Everywhere: ``-`` is unknown, ``0`` is zero, ``~`` marks an estimate, and no duration is negative.
 """
@@ -39,7 +39,7 @@ _TROUBLES: Mapping[FailureKind, str] = {
 
 
 def count(number: int | None, room: int = 26) -> str:
-    """Return a count with thousands set apart; where it exceeds ``room``, in whole k, M, G or T."""
+    """Return a count with thousands separators; if longer than ``room``, in whole k, M, G or T."""
     if number is None:
         return UNKNOWN
     text = f"{number:,}"
@@ -52,12 +52,12 @@ def count(number: int | None, room: int = 26) -> str:
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """Return a count with its noun: ``1 job``, ``2 jobs``; ``many`` where an s is not enough."""
+    """Return a count with its noun: ``1 job``, ``2 jobs``; ``many`` is the plural if it is not ``one`` with an s."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def paused_words(reason: str, at: float, seconds_left: float | None) -> str:
-    """Return why a queue is paused, by whom, and until when; ``at`` is the time of the look in epoch seconds."""
+    """Return why a queue is paused, by whom, and until when; ``at`` is the time of the poll in epoch seconds."""
     if seconds_left is None:
         return f"{reason}, until it is resumed"
     ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at + seconds_left))
@@ -65,14 +65,14 @@ def paused_words(reason: str, at: float, seconds_left: float | None) -> str:
 
 
 def per_second(rate: float, room: int = 26) -> str:
-    """Return a rate: one decimal below ten, whole above."""
+    """Return a rate, with one decimal below ten, else as a whole number."""
     if round(rate, 1) < 10:
         return f"{max(0.0, rate):.1f}"
     return count(round(rate), room)
 
 
 def duration(seconds: float | None, *, is_estimate: bool = False) -> str:
-    """Return a duration in at most six characters, seven with the ``~`` of an estimate; two units at the most."""
+    """Return a duration in at most two units and six characters; seven with the ``~`` of an estimate."""
     if seconds is None:
         return UNKNOWN
     return ("~" if is_estimate else "") + _duration(min(max(0.0, seconds), _LONGEST_SECONDS))
@@ -100,7 +100,7 @@ def _duration(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """Return how long ago something was, in whole seconds: ``3s``, ``12m05s``."""
+    """Return the time since an event, in whole seconds: ``3s``, ``12m05s``."""
     return f"{max(0, int(seconds))}s" if seconds < 60 else duration(seconds)
 
 
@@ -115,44 +115,44 @@ def memory(size_bytes: int | None) -> str:
 
 
 def share(part: float | None) -> str:
-    """Return a part of one in whole percent."""
+    """Return a fraction in whole percent."""
     return UNKNOWN if part is None else f"{part:.0%}"
 
 
 def trouble_words(trouble: Trouble) -> str:
-    """Return a relay's trouble in plain words, with the codes of its reply if it gave one."""
+    """Return the trouble of a relay in words, with the codes of its reply, if any."""
     if trouble.reply is None:
         return _TROUBLES[trouble.how]
-    # A relay that answers can be reached: at MAIL it may still refuse whoever we are.
+    # A relay that answers can be reached, but may refuse the session at MAIL.
     words = "refuses the session" if trouble.how is FailureKind.CONNECT else _TROUBLES[trouble.how]
     return f"{words} with {trouble.reply.codes}"
 
 
 def trouble_said(trouble: Trouble) -> str:
-    """Return a relay's trouble in plain words, and its own words."""
+    """Return the trouble of a relay in words, and its own text in brackets."""
     return f"{trouble_words(trouble)}{quoted(trouble)}"
 
 
 def quoted(trouble: Trouble) -> str:
-    """Return a relay's own words in brackets, or nothing."""
+    """Return the text of a relay in brackets, or an empty string."""
     said = trouble.reply.text if trouble.reply is not None else trouble.reason
     return f" ({mask_text(said)})" if said else ""
 
 
 def suspended_words(suspended: Suspended, most: int, now: float) -> str:
-    """Return how many of the ``most`` connections are done without, for how long, and why; ``now`` in epoch seconds."""
+    """Return the number of suspended connections, for how long, and why; ``now`` in epoch seconds."""
     left = suspended.until - now
     span = f"for {duration(left)} more" if left > 0 else "until one can be opened"
     return f"{suspended.count:,} of {most:,} connections {span}: {mask_text(suspended.why)}"
 
 
 def busy_of(busy: int | None, consumers: int, room: int = 26) -> str:
-    """Return how many consumers have a job, of how many; a version that does not tell had none."""
+    """Return the busy consumers and all consumers; older versions do not send the first."""
     return UNKNOWN if busy is None else f"{count(busy, room)}/{count(consumers, room)}"
 
 
 def work_words(snapshot: Snapshot) -> tuple[str, str]:
-    """Return how many consumers have a job, and how many mails they have on their way."""
+    """Return the texts about busy consumers and about mails in flight."""
     busy = busy_of(snapshot.busy_consumers, snapshot.number_workers)
     mails = snapshot.mails_in_flight
     in_flight = f"{UNKNOWN} mails" if mails is None else counted(mails, "mail")
@@ -160,7 +160,7 @@ def work_words(snapshot: Snapshot) -> tuple[str, str]:
 
 
 def breaker_words(breaker: Breaker) -> str:
-    """Return the breaker's state as the field names it."""
+    """Return the state of the circuit breaker, in the usual words."""
     match breaker:
         case Closed():
             return "breaker closed"
@@ -173,7 +173,7 @@ def breaker_words(breaker: Breaker) -> str:
 
 
 def recipients_words(settled: SettledJob) -> str:
-    """Return the masked recipient, or how many there are."""
+    """Return the masked recipient, or the number of recipients."""
     match settled.recipients:
         case ():
             return UNKNOWN
@@ -184,7 +184,7 @@ def recipients_words(settled: SettledJob) -> str:
 
 
 def reason_words(settled: SettledJob) -> str:
-    """Return why a job left as it did: codes, word, when it comes again, and what was said."""
+    """Return the reason of an outcome: reply codes, cause, time of the next attempt, and the text of the reply."""
     cause = settled.cause
     words = "" if cause is None or cause.word == "accepted" else cause.word.replace("_", " ")
     codes = "" if cause is None else cause.codes
