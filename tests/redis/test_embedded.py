@@ -710,9 +710,9 @@ def test_a_server_that_lives_but_is_mute_is_never_replaced(
     address: EmbeddedAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two servers on the same data would ruin it: a stopped process is an error, and usable again when it wakes."""
+    hold = acquire_embedded(address)
     monkeypatch.setattr(embedded_server, "ANSWER_SECONDS", 0.05)
     monkeypatch.setattr(embedded_server, "MUTE_SECONDS", 0.1)
-    hold = acquire_embedded(address)
     os.kill(hold.server.pid, signal.SIGSTOP)
     with pytest.raises(EmbeddedServerFailed, match="has not answered"):
         acquire_embedded(address)
