@@ -1,4 +1,4 @@
-"""Pure. The board: events come in, the figures of one worker go out, as a snapshot or as a heartbeat."""
+"""Pure. The board: sums up the events of one worker, for its snapshot and its heartbeat."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ from trio_worker.worker.state import WorkerState
 
 # Rates are counted over this many whole seconds.
 RATE_SECONDS = 10
-# One column of the sparkline a second.
+# One column of the chart per second.
 SPARK_SECONDS = 300
-# The waiting list's heading is read from this long.
+# The growth of the waiting list is measured over this time.
 SLOPE_SECONDS = 30
-# And corrected by these last ones, where it says otherwise.
+# The last seconds, which correct it if they go the other way.
 RECENT_SECONDS = 10
 OUTCOMES_KEPT = 60
-# So many settlements are added to the figures at once: more would hold megabytes, and save nothing.
+# The number of settlements that are added to the figures together: more would need megabytes and save nothing.
 JOBS_ADDED_AT_ONCE = 200
-# Replies of one relay are few; a relay that answers with ever new codes must not fill the memory. So many a minute.
+# The maximum of causes per minute: a relay that answers with always new codes must not fill the memory.
 CAUSES_KEPT = 200
 _NO_VITALS = Vitals()
-# By codes, word and what became of the job: how many, and when the last one was.
+# By reply codes, cause and disposition: the count, and the time of the last one.
 _Causes: TypeAlias = dict[tuple[str, str, Disposition], tuple[int, float]]
 
 
 @define
 class Board:
-    """Events come in, figures go out; ``started_at`` is on the local clock (seconds) that ``note`` is given.
+    """The figures of one worker, from its events; ``started_at`` is on the local clock (seconds) that ``note`` gets.
 
-    What no event tells is handed in as the `WorkerState` of the moment.
+    Figures that no event has come from the current `WorkerState`.
     """
 
     queue_name: str
@@ -69,7 +69,7 @@ class Board:
     _phase: PhaseChanged = field(factory=lambda: PhaseChanged(Phase.STARTING))
     _queue: tuple[float, QueueSeen] | None = None
     _breaker: Breaker = field(factory=Closed)
-    _second: int = 0  # the one that settlements gather of
+    _second: int = 0  # the second whose settlements are gathered
     _gathered: list[SettledJob] = field(factory=list)
     _seconds: deque[tuple[int, Counter[Disposition]]] = field(factory=deque)
     _depths: deque[tuple[float, int]] = field(factory=lambda: deque(maxlen=64))
@@ -90,12 +90,12 @@ class Board:
 
     @property
     def breaker_name(self) -> str:
-        """The breaker's state in one word."""
+        """Return the state of the circuit breaker in one word."""
         return type(self._breaker).__name__.lower()
 
     @property
     def is_redis_failing(self) -> bool:
-        """Whether Redis did not answer the last call."""
+        """Return whether Redis did not answer the last call."""
         return self._redis_failed is not None
 
     def note(self, event: Event, now: float, wall: float) -> None:
@@ -183,7 +183,7 @@ class Board:
         )
 
     def heartbeat(self, now: float, wall: float, state: WorkerState, version: str, vitals: Vitals) -> Heartbeat:
-        """Return what this worker tells of itself, as far as events and its state say it."""
+        """Return the heartbeat of this worker, from its events and its state."""
         self._add_gathered()
         ledger, views = self.ledger, state.connections
         return Heartbeat(
@@ -231,7 +231,7 @@ class Board:
                 self._note_cause(job.cause, job.disposition, now, wall)
 
     def _add_gathered(self) -> None:
-        """Add settlements of one second, figure by figure: that costs a third of adding them one by one."""
+        """Add the settlements of one second, figure by figure: a third of the cost of adding each alone."""
         if not self._gathered:
             return
         second, (gathered, self._gathered) = self._second, (self._gathered, [])
@@ -260,7 +260,7 @@ class Board:
             counts[key] = (counts.get(key, (0, 0.0))[0] + 1, wall)
 
     def _rates(self, now: float) -> Rates:
-        # The running second is left out: it would make every rate look too small.
+        # Without the current second, which would make every rate too small.
         counted: Counter[Disposition] = Counter()
         for second, counts in self._seconds:
             if int(now) - RATE_SECONDS <= second < int(now):
@@ -292,10 +292,10 @@ class Board:
 
 
 def heading(points: Sequence[tuple[float, int]]) -> float | None:
-    """Return a depth's growth per second as of the last of (seconds, depth); None below three points.
+    """Return the current growth per second of a depth, from (seconds, depth); None below three points.
 
-    A line through half a minute is steady, but after a burst of pushes it rises long after the list has begun to fall.
-    So it counts only while the last seconds, their greatest jump left out, go the same way; else they are what counts.
+    A line through half a minute is steady, but after a burst of pushes it still rises when the list already falls. So
+    it is used only if the last seconds, without their greatest jump, go the same way; else the last seconds are used.
     """
     line = slope(points)
     if line is None:
@@ -309,7 +309,7 @@ def heading(points: Sequence[tuple[float, int]]) -> float | None:
 
 
 def slope(points: Sequence[tuple[float, int]]) -> float | None:
-    """Return a depth's growth per second: a line through (seconds, depth), least squares; None below three points."""
+    """Return the growth per second of a depth: a least-squares line through (seconds, depth); None below 3 points."""
     if len(points) < 3:
         return None
     mean_at = sum(at for at, _ in points) / len(points)

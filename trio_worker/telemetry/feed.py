@@ -1,4 +1,4 @@
-"""Pure. What travels to watchers: one job that left a worker's hands, one exchange with the relay."""
+"""Pure. The live feed for watchers: outcomes of jobs, and lines of the protocol trace, as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _READER = Converter()
 
 @frozen
 class FeedOutcome:
-    """What became of one job, when (epoch seconds), and at which worker where that is not the one that shows it."""
+    """The outcome of one job, its time (epoch seconds), and the worker, if it is not the one that shows it."""
 
     at: float
     settled: SettledJob
@@ -27,7 +27,7 @@ class FeedOutcome:
 
 
 def write_outcome(line: FeedOutcome) -> str:
-    """Return an outcome as JSON; what a relay said is masked before it leaves the worker."""
+    """Return an outcome as JSON; texts of relays are masked before they leave the worker."""
     settled, cause = line.settled, line.settled.cause
     if cause is not None:
         settled = evolve(settled, cause=evolve(cause, text=mask_text(cause.text)))
@@ -35,13 +35,13 @@ def write_outcome(line: FeedOutcome) -> str:
 
 
 def read_outcome(wire: bytes) -> FeedOutcome | None:
-    """Read an outcome back, or None where another version wrote what cannot be read."""
+    """Return an outcome from its JSON; None if another version wrote something unreadable."""
     return decode_or_none(wire, FeedOutcome)
 
 
 @frozen
 class FeedTrace:
-    """An exchange, when it was (epoch seconds), and at which worker."""
+    """A line of the protocol trace, its time (epoch seconds), and the worker."""
 
     at: float
     worker: str
@@ -54,14 +54,14 @@ def write_trace(line: FeedTrace) -> str:
 
 
 def read_trace(wire: bytes) -> FeedTrace | None:
-    """Read a line back, or None where another version wrote what cannot be read."""
+    """Return a line from its JSON; None if another version wrote something unreadable."""
     return decode_or_none(wire, FeedTrace)
 
 
 def decode_or_none(wire: bytes, kind: type[_T]) -> _T | None:
-    """Read a record from its JSON, or None where another version wrote what cannot be read.
+    """Return a record from its JSON; None if another version wrote something unreadable.
 
-    What it says beyond ours is ignored, and what it leaves out is at its default; never raises.
+    Unknown fields are ignored, and missing ones have their defaults; never raises.
     """
     try:
         return _READER.structure(json.loads(wire), kind)

@@ -1,6 +1,6 @@
-"""Pure. What a worker tells of itself in Redis every two seconds, for whoever watches all workers.
+"""Pure. The heartbeat: the figures of a worker, which it writes to Redis every two seconds for all watchers.
 
-Holds figures, states and names of hosts; no address, no token, no content of a mail.
+It has figures, states and host names; no address, no token, no content of a mail.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from trio_worker.telemetry.feed import decode_or_none
 from trio_worker.telemetry.quantiles import Histogram
 from trio_worker.worker.events import Disposition, Phase
 
-# How often a worker tells, and after how long of silence it is taken for lost.
+# The interval of heartbeats, and the time without one after which a worker is lost.
 BEAT_SECONDS = 2.0
 LOST_SECONDS = 15.0
-# Of the causes of failure only the most frequent travel: the whole list can be long, and a screen shows eight.
+# Only the most frequent causes of failures are sent: the whole list can be long, and a screen shows eight.
 CAUSES_TOLD = 30
-# A worker with more email types tells none: part of them would say that it does not know the others.
+# A worker with more email types sends none: a part of them would mean that it does not know the others.
 MAX_TYPES_TOLD = 200
 
 _CONVERTER = Converter()
@@ -29,7 +29,7 @@ _CONVERTER = Converter()
 
 @frozen
 class Rates:
-    """Per second, over the last ten."""
+    """Rates per second, over the last ten seconds."""
 
     claimed: float = 0.0
     sent: float = 0.0
@@ -39,7 +39,7 @@ class Rates:
 
 @frozen
 class DeathCount:
-    """How many jobs of the last 15 minutes left for one cause unsent, and when the last one did (epoch seconds)."""
+    """The number of jobs of the last 15 minutes that were not sent for one cause, and the time of the last one."""
 
     codes: str
     word: str
@@ -50,7 +50,7 @@ class DeathCount:
 
 @frozen
 class Vitals:
-    """How the process is: its share of one core, its memory, how late its loop wakes, and Redis' round trip."""
+    """Figures of the process: its share of one core, its memory, the lag of its loop, and the round trip to Redis."""
 
     cpu_share: float | None = None
     rss_bytes: int | None = None
@@ -60,9 +60,9 @@ class Vitals:
 
 @frozen
 class Suspended:
-    """Connections that a pool does without until a time (epoch seconds), because of trouble that others do not have.
+    """Suspended connections of a pool, until a time (epoch seconds): they could not be opened while others worked.
 
-    ``why`` is that trouble in words for people, ``how`` in one for machines (`FailureKind`).
+    ``why`` is the trouble in words for people, ``how`` in one word for programs (`FailureKind`).
     """
 
     count: int
@@ -75,10 +75,10 @@ class Suspended:
 class Heartbeat:
     """The figures of one worker: counts since ``started_at`` (epoch seconds), histograms of 5 minutes, causes of 15.
 
-    ``in_hand`` are its jobs in flight; those ``at_work`` wait for more than their settlement. Of its ``number_workers``
-    consumers ``busy_consumers`` have a job, and ``idle_share`` of them had none over the last minute; a version without
-    consumers does not tell ``busy_consumers``. ``config`` is the first four digits of the settings' digest, ``depth``
-    the most mails in flight at once on one connection.
+    ``in_hand`` are its jobs in flight; ``at_work`` those that do not only wait for their settlement. Of its
+    ``number_workers`` consumers ``busy_consumers`` have a job, and the fraction ``idle_share`` had none over the last
+    minute; versions without consumers do not send ``busy_consumers``. ``config`` is the first four digits of the digest
+    of the settings, ``depth`` the maximum of mails in flight on one connection.
     """
 
     worker: str
@@ -113,29 +113,29 @@ class Heartbeat:
     config: str = ""
     busy_consumers: int | None = None
     suspended: Suspended | None = None
-    mails_in_flight: int | None = None  # on connections, their outcome open; None where it is not told
-    types: tuple[str, ...] = ()  # the email types that have templates here; empty where it is not told
+    mails_in_flight: int | None = None  # mails on connections; None from older versions
+    types: tuple[str, ...] = ()  # the email types with templates here; empty if unknown
 
     @property
     def at_work_limit(self) -> int:
-        """Most jobs at work at once; a version without consumers has one for each of ``number_workers``."""
+        """Return the maximum of jobs at work; versions without consumers have one for each of ``number_workers``."""
         return self.number_workers * (1 if self.busy_consumers is None else self.depth)
 
     @property
     def connections_left(self) -> int:
-        """Most connections at once, without those that are suspended."""
+        """Return the maximum of connections, without the suspended ones."""
         return max(0, self.max_connections - (0 if self.suspended is None else self.suspended.count))
 
     @property
     def connections_usable(self) -> int:
-        """Of those, as many as can carry mail at once: each consumer sends over one."""
+        """Return how many of them can carry mail at once: each consumer sends over one."""
         left = self.connections_left
         return left if self.busy_consumers is None else min(left, self.number_workers)
 
 
 @frozen
 class WorkerSeen:
-    """A heartbeat and how long ago it was; one that is ``is_lost`` has been silent for too long."""
+    """A heartbeat and its age; a worker ``is_lost`` if it has sent none for too long."""
 
     beat: Heartbeat
     seen_seconds: float
@@ -146,7 +146,7 @@ class WorkerSeen:
 
 
 def summed_causes(tellings: Iterable[Iterable[DeathCount]]) -> tuple[DeathCount, ...]:
-    """Return the causes that several tell of as those of all, the most frequent first."""
+    """Return the sums of the causes of several workers, the most frequent first."""
     sums: dict[tuple[str, str, Disposition], DeathCount] = {}
     for cause in chain.from_iterable(tellings):
         key = (cause.codes, cause.word, cause.disposition)
@@ -156,16 +156,16 @@ def summed_causes(tellings: Iterable[Iterable[DeathCount]]) -> tuple[DeathCount,
 
 
 def told_types(names: Iterable[str]) -> tuple[str, ...]:
-    """Return email types as a heartbeat tells them: in order, or none where they are too many."""
+    """Return the email types for a heartbeat: sorted, or none if they are too many."""
     told = tuple(sorted(names))
     return told if len(told) <= MAX_TYPES_TOLD else ()
 
 
 def write_heartbeat(beat: Heartbeat) -> str:
-    """Return a heartbeat as the JSON kept in Redis; a few kilobytes at the most."""
+    """Return a heartbeat as JSON for Redis; at most a few kilobytes."""
     return json.dumps(_CONVERTER.unstructure(beat), separators=(",", ":"))
 
 
 def read_heartbeat(wire: bytes) -> Heartbeat | None:
-    """Read a heartbeat back, or None; what another version says beyond ours is ignored."""
+    """Return a heartbeat from its JSON, or None; unknown fields of other versions are ignored."""
     return decode_or_none(wire, Heartbeat)

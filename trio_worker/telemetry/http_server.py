@@ -1,8 +1,7 @@
-"""Trio. The little HTTP server: ``/metrics``, ``/livez``, ``/readyz``, over h11; up until the drain is over.
+"""Trio. A small HTTP server for ``/metrics``, ``/livez`` and ``/readyz``, with h11; it runs until the drain is over.
 
-Each answer is made from what the process knows already, so that a probe waits for nothing: no Redis, no relay. One
-connection has little time and little room, and there are few of them: a stranger who finds the port can do no more than
-be refused.
+An answer needs neither Redis nor the relay, so that a probe never waits. The time, the size and the number of
+connections are limited, so that a stranger who finds the port cannot overload the worker.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from trio_worker import __version__
 from trio_worker.option import option
 from trio_worker.telemetry.probe import address_path, told_addresses
 
-# A scraper sends its request at once; what is slower than this is not one.
+# A scraper sends its request at once; a slower client is not a scraper.
 REQUEST_SECONDS = 5.0
 MAX_CONNECTIONS = 32
 MAX_HEADER_BYTES = 8192
@@ -36,7 +35,7 @@ _UNIX = "unix:"
 
 @frozen
 class MetricsOptions:
-    """Where metrics and health are served (config section ``[metrics]``)."""
+    """The address of metrics and health checks (config section ``[metrics]``)."""
 
     listen: str = option(
         "", "Address of /metrics and health checks: HOST:PORT or unix:PATH; port 0: any free port; empty: none."
@@ -45,19 +44,19 @@ class MetricsOptions:
 
 @frozen
 class HttpResponse:
-    """What a path says."""
+    """The response of one path."""
 
     status: int
     content_type: str
     body: bytes
 
 
-# A path and what it says now; called for each request.
+# Paths with their responses; a function is called for each request.
 Pages: TypeAlias = Mapping[str, Callable[[], HttpResponse]]
 
 
 class ListenTakenError(OSError):
-    """The address is taken; the message says what to do."""
+    """Another process uses the address; the message says what to do."""
 
 
 def page_of_json(status: int, document: Mapping[str, Any]) -> HttpResponse:
@@ -85,9 +84,9 @@ def split_address(listen: str) -> tuple[str, int] | Path:
 
 @asynccontextmanager
 async def serve_pages(listen: str, pages: Pages) -> AsyncIterator[str]:
-    """Serve pages for the block; gives the address that is listened on, with the port that was chosen for port 0.
+    """Serve pages for the block; yields the address, with the chosen port in place of port 0.
 
-    Raises `ListenTakenError` where another process has the address, and OSError where it cannot be had.
+    Raises `ListenTakenError` if another process uses the address, and OSError if it cannot be used.
     """
     address = split_address(listen)
     listeners, shown = await _listen(address, listen)
@@ -118,16 +117,16 @@ async def serve_pages(listen: str, pages: Pages) -> AsyncIterator[str]:
 
 
 def has_chosen_port(listen: str) -> bool:
-    """Whether an address leaves the port to the system."""
+    """Return whether the system chooses the port of an address."""
     address = split_address(listen)
     return not isinstance(address, Path) and address[1] == 0
 
 
 @contextmanager
 def tell_address(folder: Path, address: str) -> Iterator[None]:
-    """Keep the address in a file of ``folder`` for the block, where ``health`` finds it.
+    """Keep the address in a file in ``folder`` for the block, so that ``health`` finds it.
 
-    Files of processes that are gone are removed. Raises OSError when the folder cannot be written.
+    Files of ended processes are removed. Raises OSError if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path, told in told_addresses(str(folder)).items():
@@ -135,7 +134,7 @@ def tell_address(folder: Path, address: str) -> Iterator[None]:
             with suppress(OSError):
                 Path(path).unlink()
     own = Path(address_path(str(folder), os.getpid()))
-    # As a whole, for a worker that starts meanwhile takes an empty file for that of a process that is gone.
+    # Written atomically: a worker that starts now would remove an empty file as that of an ended process.
     new = own.with_suffix(".new")
     new.write_text(address + "\n", "ascii")
     new.rename(own)
@@ -162,13 +161,13 @@ async def _listen(address: tuple[str, int] | Path, listen: str) -> tuple[list[tr
 
 
 async def _listen_unix(path: Path, what: str) -> trio.SocketListener:
-    """Listen on a unix socket; one that a process left behind is taken over, one that answers is not."""
+    """Listen on a unix socket; the socket of an ended process is replaced."""
     await _free(path, what)
     opened = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
     try:
         await trio.Path(path).parent.mkdir(parents=True, exist_ok=True)
         await opened.bind(str(path))
-        os.chmod(path, 0o660)  # noqa: PTH101  a socket of our own
+        os.chmod(path, 0o660)  # noqa: PTH101  our socket
         opened.listen(MAX_CONNECTIONS)
     except BaseException:
         opened.close()
@@ -177,7 +176,7 @@ async def _listen_unix(path: Path, what: str) -> trio.SocketListener:
 
 
 async def _free(path: Path, what: str) -> None:
-    """Remove the socket that a process left behind; one that somebody answers at stays."""
+    """Remove the socket of an ended process; a socket that answers stays."""
     place = trio.Path(path)
     if not await place.exists() or not await place.is_socket():
         return
@@ -191,7 +190,7 @@ async def _free(path: Path, what: str) -> None:
 
 
 async def _answer(stream: trio.SocketStream, pages: Pages) -> None:
-    """Answer one request and close: a scraper that comes every ten seconds needs no connection in between."""
+    """Answer one request and close: a scraper that asks every ten seconds needs no open connection."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
     try:
         answer, is_head = await _read(stream, connection, pages)
@@ -199,7 +198,7 @@ async def _answer(stream: trio.SocketStream, pages: Pages) -> None:
         answer, is_head = page_of_text(error.error_status_hint, "not a request\n"), False
     if connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
         await stream.send_all(_written(connection, answer, is_head=is_head))
-        # Closing with something unread resets the connection, and the answer would be lost with it.
+        # Closing with unread data would reset the connection and lose the answer.
         await stream.send_eof()
         for _ in range(_MAX_LEFTOVER_BYTES // _READ_BYTES):
             if not await stream.receive_some(_READ_BYTES):

@@ -1,4 +1,4 @@
-"""Pure. The ledger: what events add up to, claimed against settled."""
+"""Pure. The ledger: the sums of the events of a run, which must balance: claimed = in hand + settled."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from trio_worker.worker.events import (
 
 @define
 class Ledger:
-    """The sums of a run: what was claimed and what became of it."""
+    """The sums of a run: claimed jobs, and settled jobs by disposition."""
 
     claimed: int = 0
     settled: Counter[Disposition] = field(factory=Counter)
@@ -94,12 +94,12 @@ class Ledger:
 
     @property
     def in_hand(self) -> int:
-        """Jobs claimed and not settled."""
+        """Return the number of jobs claimed and not settled."""
         return self.claimed - sum(self.settled.values())
 
     @property
     def balances(self) -> bool:
-        """Whether every claimed job is accounted for."""
+        """Return whether every claimed job is settled or in hand."""
         return self.in_hand == 0
 
     def __str__(self) -> str:
@@ -107,7 +107,7 @@ class Ledger:
         return f"{self.claimed:,} claimed {sign} {self._parts()}"
 
     def so_far(self) -> str:
-        """Return the line of a run that goes on: what is in hand is no loss."""
+        """Return the line of a running worker; jobs in hand are not lost."""
         return f"{self.claimed:,} claimed = {self._parts()} + {self.in_hand:,} in hand"
 
     def _parts(self) -> str:

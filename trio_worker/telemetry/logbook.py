@@ -1,6 +1,6 @@
-"""Edge. The worker's log: events become lines, and a thread of its own writes them.
+"""Edge. The log of a worker: a separate thread writes the lines of events.
 
-A disk that is slow, full or gone costs lines, which are counted, never mail.
+If the disk is slow, full or gone, lines are dropped and counted; mails are not delayed.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from trio_worker.telemetry.log_line import (
 )
 from trio_worker.worker.events import Claimed, Event, Settled
 
-# Lines that may wait for the disk; at a thousand mails a second that is ten seconds of it.
+# The maximum of queued lines: ten seconds at a thousand mails per second.
 LINES_WAITING = 10_000
-# Under load lines are written together; a person who follows the file does not see so little.
+# Under load lines are written together; a reader of the file does not notice such a delay.
 _GATHER_SECONDS = 0.02
 
 
 @frozen
 class LogOptions:
-    """Where the log goes and how much of it (config section ``[log]``)."""
+    """The file, the level and the format of the log (config section ``[log]``)."""
 
     file: str = option("logs/worker.log", "Log file; empty: standard error.")
     level: str = option("info", "Lowest level of messages that are logged.", choices=LEVELS)
@@ -61,8 +61,8 @@ class Logbook:
     _least: int  # of `LEVELS`
     _render: Render
     _render_settled: RenderSettled
-    _own_least: int = field(init=False)  # that of the settings
-    _back_at: float = 0.0  # monotonic clock; 0 while the settings rule
+    _own_least: int = field(init=False)  # the level of the settings
+    _back_at: float = 0.0  # monotonic clock; 0 while the level is that of the settings
     told: dict[str, int] = field(factory=lambda: dict.fromkeys(LEVELS, 0))  # lines by level
 
     def __attrs_post_init__(self) -> None:
@@ -70,15 +70,15 @@ class Logbook:
 
     @property
     def lost_lines(self) -> int:
-        """Lines that found the disk too slow or gone."""
+        """Return the number of lines that were dropped because the disk was too slow or gone."""
         return self._writer.lost
 
     def audit(self, what: str, fields: Mapping[str, str]) -> None:
-        """Write what a person did or was shown, whatever the level."""
+        """Write a line about an action of a person, at any level."""
         self._tell("warning", what, fields)
 
     def set_level(self, level: str, seconds: float) -> bool:
-        """Write lines of this level and above for so long, then those of the settings again; False for no level."""
+        """Change the level for this time; then it is that of the settings again. False for an unknown level."""
         if level not in LEVELS:
             return False
         self._tell("warning", "Log level", {"level": level, "seconds": round(seconds)})
@@ -89,7 +89,7 @@ class Logbook:
         if self._back_at and time.monotonic() >= self._back_at:
             self._least, self._back_at = self._own_least, 0.0
             self._tell("warning", "Log level", {"level": LEVELS[self._least]})
-        # What there is for each mail: lines that the level leaves out are not even made.
+        # One line for each mail: lines below the level are not even made.
         if isinstance(event, Settled):
             levels = [SETTLED_LINES[job.disposition][0] for job in event.jobs]
             jobs = [job for job, level in zip(event.jobs, levels, strict=True) if RANKS[level] >= self._least]
@@ -113,7 +113,7 @@ class Logbook:
 
 @define(eq=False)
 class _Writer:
-    """A thread that writes whatever lines have gathered, and counts those that find no room or no disk."""
+    """A thread that writes the queued lines, and counts the lines that are dropped."""
 
     _open: Callable[[], TextIO]
     _path: Path | None
@@ -130,7 +130,7 @@ class _Writer:
         self._thread.start()
 
     def put(self, lines: Sequence[str]) -> None:
-        """Have lines written; never blocks."""
+        """Queue lines; never blocks."""
         taken = lines[: max(0, LINES_WAITING - len(self._lines))]
         self.lost += len(lines) - len(taken)
         if taken:
@@ -139,7 +139,7 @@ class _Writer:
                 self._has_lines.set()
 
     def close(self) -> None:
-        """Write what waits, and end the thread."""
+        """Write the queued lines, and end the thread."""
         self._is_over = True
         self._has_lines.set()
         self._thread.join()
@@ -169,7 +169,7 @@ class _Writer:
                 self._file = self._open()
 
     def _reopen_if_rotated(self) -> None:
-        """Follow the name, not the file that once had it (logrotate moves it away)."""
+        """Open the file again if its name belongs to another file now (logrotate moves files away)."""
         if self._path is None:
             return
         try:
@@ -188,10 +188,10 @@ class _Writer:
 
 @contextmanager
 def open_logbook(options: LogOptions, *, to_terminal: bool) -> Iterator[Logbook]:
-    """Open the log for the block and write out what waits at its end.
+    """Open the log for the block, and write all queued lines at its end.
 
-    ``to_terminal`` tells that standard error is read by a person. Raises OSError when the file cannot be opened. A file
-    that was rotated away is opened anew.
+    ``to_terminal`` means that a person reads standard error. Raises OSError if the file cannot be opened. After a
+    rotation the file is opened again.
     """
     path = Path(options.file) if options.file else None
     if path is not None:

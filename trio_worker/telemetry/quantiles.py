@@ -1,4 +1,4 @@
-"""Pure. Measured times of the last five minutes, as counts in buckets that can be added up across workers."""
+"""Pure. Histograms and quantiles of measured times; histograms of several workers can be added."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from functools import partial
 
 from attrs import define, field, frozen
 
-# Quantiles look back this far; the ring of slots forgets in steps of one slot.
+# The time that quantiles cover; it moves in steps of one slot.
 WINDOW_SECONDS = 300
 SLOT_SECONDS = 10
-# Each bucket is 12 % wider than the last, so a quantile read from it is off by 6 % at the most.
+# Each bucket is 12 % wider than the one before, so the error of a quantile is at most 6 %.
 _GROWTH = math.log(1.12)
 _MIN_SECONDS = 0.0001
 # The longest time of each bucket, up to 25 years.
@@ -23,7 +23,7 @@ _bucket_of = partial(bisect_left, _BOUNDS)
 
 @frozen
 class Quantiles:
-    """Of one measured time over the last five minutes, in seconds; all None while nothing was measured."""
+    """The quantiles of one time over the last five minutes, in seconds; all None if nothing was measured."""
 
     count: int = 0
     p50: float | None = None
@@ -34,13 +34,13 @@ class Quantiles:
 
 @frozen
 class Histogram:
-    """Counts of measured times by bucket, and the longest one; histograms of several workers add up to one of all."""
+    """Counts of measured times by bucket, and the longest time."""
 
     counts: dict[int, int] = field(factory=dict)
     most_seconds: float = 0.0
 
     def quantiles(self) -> Quantiles:
-        """Return the quantiles, none of them above the longest time."""
+        """Return the quantiles; none is above the longest time."""
         total = sum(self.counts.values())
         if not total:
             return Quantiles()
@@ -49,7 +49,7 @@ class Histogram:
         return Quantiles(total, p50, p95, p99, self.most_seconds)
 
     def mean_seconds(self) -> float | None:
-        """Return the mean time, within the width of a bucket; None while nothing was measured."""
+        """Return the mean time, with the precision of a bucket; None if nothing was measured."""
         total = sum(self.counts.values())
         if not total:
             return None
@@ -80,7 +80,7 @@ def added(histograms: Iterable[Histogram]) -> Histogram:
 
 @define
 class _Slot:
-    """What was measured in ten seconds."""
+    """The times measured in ten seconds."""
 
     number: int
     counts: Counter[int] = field(factory=Counter)
@@ -89,7 +89,7 @@ class _Slot:
 
 @define
 class Window:
-    """Collects measured times in slots of ten seconds, which are forgotten one by one."""
+    """Collects measured times of the last five minutes, in slots of ten seconds."""
 
     _slots: deque[_Slot] = field(factory=deque)
 
@@ -105,7 +105,7 @@ class Window:
         slot.most_seconds = max(slot.most_seconds, *times)
 
     def histogram(self, now: float) -> Histogram:
-        """Return what was measured in the last five minutes."""
+        """Return the histogram of the last five minutes."""
         oldest = int(now // SLOT_SECONDS) - WINDOW_SECONDS // SLOT_SECONDS
         while self._slots and self._slots[0].number <= oldest:
             self._slots.popleft()

@@ -1,4 +1,4 @@
-"""Pure. The figures of workers at one moment, for every face that shows them."""
+"""Pure. The snapshot: all figures of one worker, or of a fleet, at one moment."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from trio_worker.worker.events import (
     QueueSeen,
 )
 
-# Why jobs were not sent is counted by the minute, and shown for so many of them.
+# Causes of failures are counted per minute, and shown for this number of minutes.
 CAUSE_MINUTES = 15
 
 
 class Scope(Enum):
-    """Whose figures a snapshot shows."""
+    """The scope of a snapshot: one worker or all."""
 
     WORKER = "this worker"
     FLEET = "all workers"
@@ -37,7 +37,7 @@ class Scope(Enum):
 
 @frozen
 class Snapshot:
-    """Everything a screen shows; times of day in epoch seconds, durations in seconds."""
+    """All figures that a screen shows; points in time in epoch seconds, durations in seconds."""
 
     at: float
     phase: Phase
@@ -50,7 +50,7 @@ class Snapshot:
     queue_seen_seconds: float | None  # how long ago
     ledger: Ledger
     in_hand: int  # claimed and not settled
-    at_work: int  # of those, without the ones that only wait to be settled
+    at_work: int  # jobs in hand, without those that only wait for their settlement
     number_workers: int  # consumers
     rates: Rates
     waiting_slope: float | None  # jobs per second over the last half minute
@@ -76,14 +76,14 @@ class Snapshot:
     workers: tuple[WorkerSeen, ...] = ()
     vitals: Vitals = field(factory=Vitals)
     connecting: int = 0  # connections that are being opened
-    suspended: Suspended | None = None  # connections that are done without for a while
+    suspended: Suspended | None = None  # suspended connections
     busy_consumers: int | None = None  # consumers that have a job
-    at_work_limit: int = 0  # the most that ``at_work`` can be
-    mails_in_flight: int | None = 0  # on connections, their outcome open; None where no worker tells
+    at_work_limit: int = 0  # maximum of ``at_work``
+    mails_in_flight: int | None = 0  # mails on connections; None if no worker sends it
     redis_recoveries: int = 0  # times that Redis answered again
 
     @property
     def connect_seconds_per_mail(self) -> float | None:
-        """Time spent on opening connections, shared among the mails of this run; None before the first."""
+        """Return the time to open connections divided by the mails of this run; None before the first mail."""
         sent = self.ledger.settled[Disposition.SENT]
         return self.ledger.opening_seconds / sent if sent else None

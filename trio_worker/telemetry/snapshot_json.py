@@ -1,4 +1,4 @@
-"""Pure. A snapshot as JSON for scripts: stable keys, plain numbers, seconds, null for what is unknown."""
+"""Pure. A snapshot as JSON for scripts: stable keys, plain numbers, durations in seconds, null for unknown values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from trio_worker.telemetry.heartbeat import Suspended, WorkerSeen
 from trio_worker.telemetry.quantiles import Quantiles
 from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Snapshot
 
-# Named so that a reader can tell when a key changes its meaning; new keys may come at any time.
+# Its version goes up when a key changes its meaning; new keys may come at any time.
 SCHEMA = "trio-worker/snapshot/2"
 
 
 def document_of(snapshot: Snapshot) -> dict[str, Any]:
-    """Return the figures of a snapshot; no recipient is in it.
+    """Return the figures of a snapshot, without recipients.
 
-    What relays said is left out, but for why connections are suspended, which is masked.
+    Texts of relays are left out, except the masked reason why connections are suspended.
     """
     queue = snapshot.queue
     return {
@@ -87,7 +87,7 @@ def document_of(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _ages(ages: AgeBars) -> dict[str, Any]:
-    """Return the bars, each with its upper bound; null for the last one, and for jobs where none was looked at."""
+    """Return the bars with their upper bounds; null for the last bound, and for the jobs if none was read."""
     is_known = ages.looked_at > 0 or not ages.waiting
     bars = zip((*BAR_BOUNDS, None), ages.jobs, strict=True)
     return {
@@ -100,7 +100,7 @@ def _ages(ages: AgeBars) -> dict[str, Any]:
 
 
 def worker_document(worker: WorkerSeen) -> dict[str, Any]:
-    """Return one worker's figures."""
+    """Return the figures of one worker."""
     beat = worker.beat
     return {
         "worker": beat.worker,
@@ -135,7 +135,7 @@ def worker_document(worker: WorkerSeen) -> dict[str, Any]:
 
 
 def suspended_document(suspended: Suspended | None) -> dict[str, Any] | None:
-    """Return which connections are done without for a while; null for none."""
+    """Return the suspended connections; null if there are none."""
     return None if suspended is None else asdict(suspended)
 
 
