@@ -130,15 +130,15 @@ def _redis_alert(snapshot: Snapshot) -> Alert | None:
     age = f"queue figures are {duration(seen)} old" if seen is not None else "the queue was never read"
     if down is None:
         return Alert("STALE", age, Severity.TROUBLE)
-    what = f" ({mask_text(snapshot.redis_trouble)})" if snapshot.redis_trouble else ""
-    return Alert("REDIS", f"no answer for {duration(down)}; {age}{what}", Severity.TROUBLE)
+    reason = f" ({mask_text(snapshot.redis_trouble)})" if snapshot.redis_trouble else ""
+    return Alert("REDIS", f"no answer for {duration(down)}; {age}{reason}", Severity.TROUBLE)
 
 
 def _journal_alert(snapshot: Snapshot) -> Alert | None:
     if not snapshot.journal_trouble:
         return None
-    what = f"cannot be written ({snapshot.journal_trouble}): no mail is sent until Redis answers"
-    return Alert("JOURNAL", what, Severity.TROUBLE)
+    text = f"cannot be written ({snapshot.journal_trouble}): no mail is sent until Redis answers"
+    return Alert("JOURNAL", text, Severity.TROUBLE)
 
 
 def _relay_alert(snapshot: Snapshot) -> Alert | None:
@@ -204,8 +204,8 @@ def _worker_alerts(snapshot: Snapshot) -> list[Alert]:
         found.append(Alert("LOST", f"no heartbeat from {_names(lost)}: {whose} leases will expire", Severity.TROUBLE))
     troubled = [beat for beat in live if beat.trouble]
     if troubled and snapshot.scope is Scope.FLEET:
-        what = f"{len(troubled):,} of {len(live):,} workers: {troubled[0].trouble}"
-        found.append(Alert("RELAY", what, Severity.TROUBLE))
+        text = f"{len(troubled):,} of {len(live):,} workers: {troubled[0].trouble}"
+        found.append(Alert("RELAY", text, Severity.TROUBLE))
     versions = sorted({beat.version for beat in live})
     if len(versions) > 1:
         found.append(Alert("VERSIONS", f"workers run different versions: {', '.join(versions)}", Severity.CAUTION))

@@ -113,14 +113,14 @@ class Board:
                 self._depths.append((now, waiting))
             case BreakerChanged(breaker):
                 self._breaker = breaker
-            case RedisFailed(reason=what):
+            case RedisFailed(reason=reason):
                 since = self._redis_failed[0] if self._redis_failed else now
-                self._redis_failed = (since, what)
+                self._redis_failed = (since, reason)
             case RedisRecovered():
                 self._redis_failed, self._journal_trouble = None, ""
                 self._redis_recoveries += 1
-            case JournalFailed(what):
-                self._journal_trouble = what
+            case JournalFailed(reason):
+                self._journal_trouble = reason
             case SettlementsKept():
                 self._journal_trouble = ""
             case _:

@@ -157,8 +157,8 @@ def summed_causes(tellings: Iterable[Iterable[DeathCount]]) -> tuple[DeathCount,
 
 def told_types(names: Iterable[str]) -> tuple[str, ...]:
     """Return the email types for a heartbeat: sorted, or none if they are too many."""
-    told = tuple(sorted(names))
-    return told if len(told) <= MAX_TYPES_TOLD else ()
+    types = tuple(sorted(names))
+    return types if len(types) <= MAX_TYPES_TOLD else ()
 
 
 def write_heartbeat(beat: Heartbeat) -> str:

@@ -129,8 +129,8 @@ def tell_address(folder: Path, address: str) -> Iterator[None]:
     Files of ended processes are removed. Raises OSError if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for path, told in told_addresses(str(folder)).items():
-        if not told:
+    for path, written in told_addresses(str(folder)).items():
+        if not written:
             with suppress(OSError):
                 Path(path).unlink()
     own = Path(address_path(str(folder), os.getpid()))
@@ -146,23 +146,23 @@ def tell_address(folder: Path, address: str) -> Iterator[None]:
 
 
 async def _listen(address: tuple[str, int] | Path, listen: str) -> tuple[list[trio.SocketListener], str]:
-    what = f"{listen} is taken: give each worker of this host its own, with port 0 or a unix socket"
+    if_taken = f"{listen} is taken: give each worker of this host its own, with port 0 or a unix socket"
     if isinstance(address, Path):
-        return [await _listen_unix(address, what)], listen
+        return [await _listen_unix(address, if_taken)], listen
     host, port = address
     try:
         listeners = await trio.open_tcp_listeners(port, host=host)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ListenTakenError(what) from error
+            raise ListenTakenError(if_taken) from error
         raise
     bound = listeners[0].socket.getsockname()[1]
     return listeners, f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
 
 
-async def _listen_unix(path: Path, what: str) -> trio.SocketListener:
+async def _listen_unix(path: Path, if_taken: str) -> trio.SocketListener:
     """Listen on a unix socket; the socket of an ended process is replaced."""
-    await _free(path, what)
+    await _free(path, if_taken)
     opened = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
     try:
         await trio.Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ async def _listen_unix(path: Path, what: str) -> trio.SocketListener:
     return trio.SocketListener(opened)
 
 
-async def _free(path: Path, what: str) -> None:
+async def _free(path: Path, if_taken: str) -> None:
     """Remove the socket of an ended process; a socket that answers stays."""
     place = trio.Path(path)
     if not await place.exists() or not await place.is_socket():
@@ -186,7 +186,7 @@ async def _free(path: Path, what: str) -> None:
         except ConnectionRefusedError:
             await place.unlink()
         else:
-            raise ListenTakenError(what)
+            raise ListenTakenError(if_taken)
 
 
 async def _answer(stream: trio.SocketStream, pages: Pages) -> None:
@@ -225,7 +225,7 @@ def _page(request: h11.Request, pages: Pages) -> HttpResponse:
     path = request.target.split(b"?", 1)[0].decode("ascii", "replace")
     make = pages.get(path)
     if make is None:
-        return page_of_text(404, f"there are {', '.join(pages)}\n")
+        return page_of_text(404, f"not found; the pages are {', '.join(pages)}\n")
     if request.method not in {b"GET", b"HEAD"}:
         return page_of_text(405, "GET or HEAD\n")
     return make()

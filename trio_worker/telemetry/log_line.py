@@ -104,8 +104,8 @@ def line_of(event: Event) -> Line:
             return "info", "Suspended connections may be opened again", {"count": count}
         case Claimed() | Settled() | QueueSeen():
             return None
-        case RedisFailed(doing, what):
-            return "warning", "Redis failed", {"doing": doing, "what": what}
+        case RedisFailed(doing, reason):
+            return "warning", "Redis failed", {"doing": doing, "what": reason}
         case RedisRecovered(after_seconds):
             return "info", "Redis answers again", {"after": _rounded(after_seconds)}
         case RedisWeak(risk):
@@ -113,8 +113,8 @@ def line_of(event: Event) -> Line:
             return ("error" if risk.breaks else "warning"), "Redis weakens a promise", fields
         case SettlementsKept(count):
             return "warning", "Redis took no settlements: journal written", {"settlements": count}
-        case JournalFailed(what):
-            return "error", "Journal failed: nothing is sent while Redis is away", {"what": what}
+        case JournalFailed(reason):
+            return "error", "Journal failed: nothing is sent while Redis is away", {"what": reason}
         case JournalReplayed(settled, refused):
             return "warning", "Journal of a process that is gone replayed", {"settled": settled, "refused": refused}
         case JobBroke(job_id, places):
@@ -124,8 +124,8 @@ def line_of(event: Event) -> Line:
                 return "error", "Settings not taken", {"faults": "; ".join(faults)}
             fields = {"taken": "; ".join(taken) or "nothing"}
             return "info", "Settings read", fields | ({"after_a_new_start": "; ".join(waiting)} if waiting else {})
-        case LoopComplained(what):
-            return "error", "The asyncio loop complained", {"what": what}
+        case LoopComplained(complaint):
+            return "error", "The asyncio loop complained", {"what": complaint}
         case _:
             assert_never(event)
 
@@ -186,17 +186,17 @@ Render: TypeAlias = Callable[[float, str, str, Mapping[str, object]], str]
 RenderSettled: TypeAlias = Callable[[float, Sequence[SettledJob]], list[str]]
 
 
-def as_logfmt(at: float, level: str, what: str, fields: Mapping[str, object]) -> str:
+def as_logfmt(at: float, level: str, message: str, fields: Mapping[str, object]) -> str:
     """Return a line of ``key=value`` pairs, as structlog writes it."""
-    words = [f"timestamp={_stamp(at)} level={level} event={_quoted(what)}"]
+    pairs = [f"timestamp={_stamp(at)} level={level} event={_quoted(message)}"]
     for key, value in fields.items():
         if isinstance(value, str):
-            words.append(f"{key}={_word(value)}")
+            pairs.append(f"{key}={_word(value)}")
         elif type(value) is float or type(value) is int:
-            words.append(f"{key}={value}")
+            pairs.append(f"{key}={value}")
         else:
-            words.append(f"{key}={_logfmt_word(value)}")
-    return " ".join(words)
+            pairs.append(f"{key}={_logfmt_word(value)}")
+    return " ".join(pairs)
 
 
 def settled_as_logfmt(at: float, jobs: Sequence[SettledJob]) -> list[str]:
@@ -225,7 +225,9 @@ def settled_as_logfmt(at: float, jobs: Sequence[SettledJob]) -> list[str]:
     return lines
 
 
-_SETTLED_HEADS = {disposition: f' level={level} event="{what}"' for disposition, (level, what) in SETTLED_LINES.items()}
+_SETTLED_HEADS = {
+    disposition: f' level={level} event="{message}"' for disposition, (level, message) in SETTLED_LINES.items()
+}
 
 
 @lru_cache(256)
@@ -239,9 +241,9 @@ def settled_as_json_lines(at: float, jobs: Sequence[SettledJob]) -> list[str]:
     return [as_json_line(at, *settled_line(job)) for job in jobs]
 
 
-def as_json_line(at: float, level: str, what: str, fields: Mapping[str, object]) -> str:
+def as_json_line(at: float, level: str, message: str, fields: Mapping[str, object]) -> str:
     """Return a line that is a JSON object."""
-    return json.dumps({"timestamp": _stamp(at), "level": level, "event": what, **fields}, ensure_ascii=False)
+    return json.dumps({"timestamp": _stamp(at), "level": level, "event": message, **fields}, ensure_ascii=False)
 
 
 def _stamp(at: float) -> str:
@@ -261,8 +263,8 @@ def _logfmt_word(value: object) -> str:
 
 def _four_places(seconds: float) -> str:
     """Return ``str(round(seconds, 4))`` in half the time, for less than a thousand years."""
-    words = f"{seconds:.4f}".rstrip("0")
-    return f"{words}0" if words[-1] == "." else words
+    text = f"{seconds:.4f}".rstrip("0")
+    return f"{text}0" if text[-1] == "." else text
 
 
 def _word(text: str) -> str:

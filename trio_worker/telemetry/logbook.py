@@ -73,22 +73,22 @@ class Logbook:
         """Return the number of lines that were dropped because the disk was too slow or gone."""
         return self._writer.lost
 
-    def audit(self, what: str, fields: Mapping[str, str]) -> None:
+    def audit(self, message: str, fields: Mapping[str, str]) -> None:
         """Write a line about an action of a person, at any level."""
-        self._tell("warning", what, fields)
+        self._put("warning", message, fields)
 
     def set_level(self, level: str, seconds: float) -> bool:
         """Change the level for this time; then it is that of the settings again. False for an unknown level."""
         if level not in LEVELS:
             return False
-        self._tell("warning", "Log level", {"level": level, "seconds": round(seconds)})
+        self._put("warning", "Log level", {"level": level, "seconds": round(seconds)})
         self._least, self._back_at = RANKS[level], time.monotonic() + seconds
         return True
 
     def note(self, event: Event) -> None:
         if self._back_at and time.monotonic() >= self._back_at:
             self._least, self._back_at = self._own_least, 0.0
-            self._tell("warning", "Log level", {"level": LEVELS[self._least]})
+            self._put("warning", "Log level", {"level": LEVELS[self._least]})
         # One line for each mail: lines below the level are not even made.
         if isinstance(event, Settled):
             levels = [SETTLED_LINES[job.disposition][0] for job in event.jobs]
@@ -100,15 +100,15 @@ class Logbook:
         elif isinstance(event, Claimed):
             if not self._least:
                 for job in event.jobs:
-                    self._tell(*claimed_line(job))
+                    self._put(*claimed_line(job))
         else:
             line = line_of(event)
             if line is not None and RANKS[line[0]] >= self._least:
-                self._tell(*line)
+                self._put(*line)
 
-    def _tell(self, level: str, what: str, fields: Mapping[str, object]) -> None:
+    def _put(self, level: str, message: str, fields: Mapping[str, object]) -> None:
         self.told[level] += 1
-        self._writer.put([self._render(time.time(), level, what, fields)])
+        self._writer.put([self._render(time.time(), level, message, fields)])
 
 
 @define(eq=False)

@@ -40,7 +40,7 @@ CODES = (
     *("500", "501", "503", "521", "530", "534", "535", "550", "551", "552", "553", "554", "556", "4xx", "5xx"),
 )
 OTHER_LABEL = "other"
-# Causes of dead letters: by the relay, by time, by the job itself, by what it did to its workers.
+# Causes of dead letters: the relay, time, the job itself, and crashes of its workers.
 DEATHS = (
     *("refused", "exhausted", "too_old", "expired", "unfit", "not_allowed", "broke"),
     *get_args(Reason),

@@ -288,15 +288,15 @@ class Metrics:
         is_old = snapshot.redis_down_seconds is not None or (
             (snapshot.queue_seen_seconds or 0.0) > snapshot.stale_after_seconds
         )
-        looked_at = None if is_old else seen_at
+        polled_at = None if is_old else seen_at
         oldest, due, pause = (
             (None, None, None)
             if queue is None
             else (queue.oldest_seconds, queue.next_due_seconds, queue.pause_seconds_left)
         )
-        self._present("queue_oldest_timestamp_seconds", _shifted(looked_at, None if oldest is None else -oldest))
-        self._present("queue_next_due_timestamp_seconds", _shifted(looked_at, due))
-        self._present("queue_pause_until_timestamp_seconds", _shifted(looked_at, pause))
+        self._present("queue_oldest_timestamp_seconds", _shifted(polled_at, None if oldest is None else -oldest))
+        self._present("queue_next_due_timestamp_seconds", _shifted(polled_at, due))
+        self._present("queue_pause_until_timestamp_seconds", _shifted(polled_at, pause))
         self._present("queue_seen_timestamp_seconds", seen_at)
         child["workers",].set(sum(not worker.is_lost for worker in snapshot.workers))
         for phase in Phase:

@@ -135,8 +135,8 @@ def trouble_said(trouble: Trouble) -> str:
 
 def quoted(trouble: Trouble) -> str:
     """Return the text of a relay in brackets, or an empty string."""
-    said = trouble.reply.text if trouble.reply is not None else trouble.reason
-    return f" ({mask_text(said)})" if said else ""
+    text = trouble.reply.text if trouble.reply is not None else trouble.reason
+    return f" ({mask_text(text)})" if text else ""
 
 
 def suspended_words(suspended: Suspended, most: int, now: float) -> str:
@@ -186,10 +186,10 @@ def recipients_words(settled: SettledJob) -> str:
 def reason_words(settled: SettledJob) -> str:
     """Return the reason of an outcome: reply codes, cause, time of the next attempt, and the text of the reply."""
     cause = settled.cause
-    words = "" if cause is None or cause.word == "accepted" else cause.word.replace("_", " ")
+    word = "" if cause is None or cause.word == "accepted" else cause.word.replace("_", " ")
     codes = "" if cause is None else cause.codes
     again = f"again in {duration(settled.delay_seconds)}" if settled.delay_seconds > 0 else ""
-    what = " ".join(filter(None, ("uncertain" if settled.is_uncertain else "", codes, words)))
-    head = ", ".join(filter(None, (what, again)))
+    kind = " ".join(filter(None, ("uncertain" if settled.is_uncertain else "", codes, word)))
+    head = ", ".join(filter(None, (kind, again)))
     text = "" if cause is None else mask_text(cause.text)
     return ": ".join(filter(None, (head, text))) or UNKNOWN
