@@ -14,7 +14,14 @@ from attrs import frozen
 
 from tests.support.snapshot import busy
 from trio_worker.cli import app
-from trio_worker.telemetry.http_server import METRICS_TYPE, HttpResponse, Pages, page_of_text, serve_pages, tell_address
+from trio_worker.telemetry.http_server import (
+    METRICS_TYPE,
+    HttpResponse,
+    Pages,
+    page_of_text,
+    serve_pages,
+    write_address,
+)
 from trio_worker.telemetry.metric_table import TABLE
 from trio_worker.telemetry.metrics import Metrics
 
@@ -102,7 +109,7 @@ async def test_all_workers_with_a_port_of_their_own_choice_are_asked(work_folder
     nobody = await show(**variables)
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(serve_pages("127.0.0.1:0", pages()))
-        stack.enter_context(tell_address(work_folder / "journal", address))
+        stack.enter_context(write_address(work_folder / "journal", address))
         found = await show("--json", **variables)
 
     assert (nobody.returncode, nobody.stderr) == (69, "no worker has written its port in journal\n")

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from trio_worker.telemetry.feed import read_outcome
 from trio_worker.telemetry.heartbeat import (
-    MAX_TYPES_TOLD,
+    MAX_TYPES,
     DeathCount,
     Heartbeat,
     Rates,
     Vitals,
     read_heartbeat,
-    told_types,
+    reported_types,
     write_heartbeat,
 )
 from trio_worker.telemetry.quantiles import Histogram
@@ -67,10 +67,10 @@ def test_heartbeat_of_a_newer_version_is_understood(beat: Heartbeat, more: dict[
 
 def test_types_are_told_all_or_not_at_all() -> None:
     """Part of them would say that the worker does not know the others."""
-    names = [f"Type{number:03}" for number in range(MAX_TYPES_TOLD)]
+    names = [f"Type{number:03}" for number in range(MAX_TYPES)]
 
-    assert told_types(reversed(names)) == tuple(names)
-    assert told_types([*names, "OneMore"]) == ()
+    assert reported_types(reversed(names)) == tuple(names)
+    assert reported_types([*names, "OneMore"]) == ()
 
 
 @given(

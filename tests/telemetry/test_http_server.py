@@ -23,7 +23,7 @@ from trio_worker.telemetry.http_server import (
     page_of_text,
     serve_pages,
     split_address,
-    tell_address,
+    write_address,
 )
 
 PAGES: Pages = {
@@ -165,8 +165,8 @@ def test_address_is_told_while_it_is_served_and_those_of_the_dead_are_swept(tmp_
     others = [tmp_path / name for name in ("metrics-.address", "worker.journal", "notes")]
     for other in others[1:]:
         other.write_text("mine")
-    with tell_address(tmp_path, "127.0.0.1:4711"):
-        assert [told for told in probe.told_addresses(str(tmp_path)).values() if told] == ["127.0.0.1:4711"]
+    with write_address(tmp_path, "127.0.0.1:4711"):
+        assert [told for told in probe.written_addresses(str(tmp_path)).values() if told] == ["127.0.0.1:4711"]
         assert not left.exists()
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "worker.journal"]

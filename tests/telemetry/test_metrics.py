@@ -122,7 +122,7 @@ def test_all_label_sets_are_there_at_nothing() -> None:
     found = scraped(Metrics(fresh))
 
     for metric in TABLE:
-        if metric.kind is Kind.COUNTER and not metric.is_tally:
+        if metric.kind is Kind.COUNTER and not metric.is_in_redis:
             values = [value for name, value in found.items() if name.startswith(f"{metric.name}{{")]
             sets = 1
             for each in metric.labels.values():
@@ -329,7 +329,7 @@ def test_settings_that_were_read_anew_take_the_place_of_the_old() -> None:
 
 def test_settings_and_limits_are_shown() -> None:
     """The limit only where there is one; what people did, and what the log took."""
-    metrics = Metrics(busy, told_lines=lambda: {"warning": 3}, dead_limit=500, config="a1b2", profile="production")
+    metrics = Metrics(busy, logged_lines=lambda: {"warning": 3}, dead_limit=500, config="a1b2", profile="production")
     metrics.note(SettingsRead(faults=("smtp.port: must be a number",)))
     found = scraped(metrics)
 

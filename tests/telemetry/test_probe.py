@@ -183,7 +183,7 @@ async def test_probe_finds_workers_with_ports_of_their_own(
         workers = [await programs.start("run", "--no-dashboard") for _ in range(2)]
         for worker in workers:
             await worker.until_printed("metrics and health on 127.0.0.1:")
-        assert len(probe.told_addresses(str(journal))) == 2
+        assert len(probe.written_addresses(str(journal))) == 2
         assert await asked("ready", "--wait", "20s", *words, folder=programs.folder) == 0
         workers[0].signal(15)
         assert await workers[0].end() == 0

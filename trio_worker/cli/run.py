@@ -41,7 +41,7 @@ from trio_worker.telemetry.http_server import (
     ListenTakenError,
     has_chosen_port,
     serve_pages,
-    tell_address,
+    write_address,
 )
 from trio_worker.telemetry.logbook import Logbook, open_logbook
 from trio_worker.worker.events import LoopComplained
@@ -227,7 +227,7 @@ class _Run:
         address = await stack.enter_async_context(serve_pages(listen, pages_of(reporter, metrics)))
         folder = self.settings.queue.journal_dir
         if has_chosen_port(listen) and folder:
-            stack.enter_context(tell_address(Path(folder), address))
+            stack.enter_context(write_address(Path(folder), address))
         self.display.say(f"metrics and health on {address}")
         return metrics
 

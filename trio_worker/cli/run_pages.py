@@ -20,7 +20,7 @@ def metrics_of(reporter: Reporter, logbook: Logbook, settings: Settings) -> Metr
     metrics = Metrics(
         reporter.snapshot,
         lambda: logbook.lost_lines,
-        lambda: logbook.told,
+        lambda: logbook.logged,
         dead_limit=settings.queue.dead_limit,
         config=reporter.config,
         profile=settings.profile,

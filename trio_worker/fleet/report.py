@@ -21,9 +21,9 @@ from trio_worker.privacy import mask_text
 from trio_worker.redis.client import Unavailable
 from trio_worker.smtp.trace import TraceLine
 from trio_worker.telemetry.board import Board
-from trio_worker.telemetry.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, told_types
+from trio_worker.telemetry.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, reported_types
 from trio_worker.telemetry.snapshot import Snapshot
-from trio_worker.telemetry.words import trouble_said, trouble_words
+from trio_worker.telemetry.words import trouble_quoted, trouble_words
 from trio_worker.worker.events import Event, Phase, PhaseChanged
 from trio_worker.worker.state import WorkerState
 from trio_worker.worker.task_tree import task_tree
@@ -133,7 +133,7 @@ class Reporter:
             config=self.config,
             trouble="" if state.trouble is None else mask_text(trouble_words(state.trouble)),
             suspended=_suspended(state, now, wall),
-            types=told_types(self.worker.types),
+            types=reported_types(self.worker.types),
         )
 
     def _carry_out(self, order: Order) -> str:
@@ -205,4 +205,6 @@ def _suspended(state: WorkerState, now: float, wall: float) -> Suspended | None:
     if suspension is None:
         return None
     until = wall + max(0.0, suspension.until - now)
-    return Suspended(suspension.places, mask_text(trouble_said(suspension.trouble)), until, str(suspension.trouble.how))
+    return Suspended(
+        suspension.places, mask_text(trouble_quoted(suspension.trouble)), until, str(suspension.trouble.how)
+    )

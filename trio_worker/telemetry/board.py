@@ -12,7 +12,7 @@ from attrs import define, field
 
 from trio_worker.queue.record import Cause
 from trio_worker.telemetry.feed import FeedOutcome
-from trio_worker.telemetry.heartbeat import CAUSES_TOLD, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
+from trio_worker.telemetry.heartbeat import MAX_CAUSES, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
 from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.quantiles import Window
 from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Snapshot
@@ -213,7 +213,7 @@ class Board:
             smtp=self._smtp.histogram(now),
             total=self._total.histogram(now),
             latency=self._latency.histogram(now),
-            causes=self._cause_counts(now)[:CAUSES_TOLD],
+            causes=self._cause_counts(now)[:MAX_CAUSES],
             vitals=vitals,
             busy_consumers=state.busy_consumers,
             mails_in_flight=state.mails_in_flight,

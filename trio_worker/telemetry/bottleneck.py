@@ -85,7 +85,7 @@ def _standstill(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding | Non
 def _capacity(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding:
     """Return the part of the workers that has no capacity left."""
     load = _load_of(snapshot, [beat for beat in beats if not (beat.trouble or beat.is_quiet)])
-    looked_at = {
+    resources = {
         "processor": f"processor {share(load.cpu_share)} of one core",
         "connections": f"connections {share(load.slots_share)}",
         "consumers": f"consumers {share(load.consumers_share)}",
@@ -106,7 +106,7 @@ def _capacity(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding:
     else:
         words = "Nothing is at its limit: the waiting jobs are new, or are being processed."
         finding = Finding("nothing", words)
-    others = tuple(words for name, words in looked_at.items() if name != finding.limit)
+    others = tuple(use for name, use in resources.items() if name != finding.limit)
     return Finding(finding.limit, finding.headline, finding.reasons, finding.advice, others)
 
 

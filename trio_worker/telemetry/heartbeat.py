@@ -20,9 +20,9 @@ from trio_worker.worker.events import Disposition, Phase
 BEAT_SECONDS = 2.0
 LOST_SECONDS = 15.0
 # Only the most frequent causes of failures are sent: the whole list can be long, and a screen shows eight.
-CAUSES_TOLD = 30
+MAX_CAUSES = 30
 # A worker with more email types sends none: a part of them would mean that it does not know the others.
-MAX_TYPES_TOLD = 200
+MAX_TYPES = 200
 
 _CONVERTER = Converter()
 
@@ -155,10 +155,10 @@ def summed_causes(tellings: Iterable[Iterable[DeathCount]]) -> tuple[DeathCount,
     return tuple(sorted(sums.values(), key=lambda cause: -cause.count))
 
 
-def told_types(names: Iterable[str]) -> tuple[str, ...]:
+def reported_types(names: Iterable[str]) -> tuple[str, ...]:
     """Return the email types for a heartbeat: sorted, or none if they are too many."""
     types = tuple(sorted(names))
-    return types if len(types) <= MAX_TYPES_TOLD else ()
+    return types if len(types) <= MAX_TYPES else ()
 
 
 def write_heartbeat(beat: Heartbeat) -> str:

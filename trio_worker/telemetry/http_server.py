@@ -20,7 +20,7 @@ from attrs import frozen
 
 from trio_worker import __version__
 from trio_worker.option import option
-from trio_worker.telemetry.probe import address_path, told_addresses
+from trio_worker.telemetry.probe import address_path, written_addresses
 
 # A scraper sends its request at once; a slower client is not a scraper.
 REQUEST_SECONDS = 5.0
@@ -123,13 +123,13 @@ def has_chosen_port(listen: str) -> bool:
 
 
 @contextmanager
-def tell_address(folder: Path, address: str) -> Iterator[None]:
+def write_address(folder: Path, address: str) -> Iterator[None]:
     """Keep the address in a file in ``folder`` for the block, so that ``health`` finds it.
 
     Files of ended processes are removed. Raises OSError if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for path, written in told_addresses(str(folder)).items():
+    for path, written in written_addresses(str(folder)).items():
         if not written:
             with suppress(OSError):
                 Path(path).unlink()

@@ -61,12 +61,12 @@ class Logbook:
     _least: int  # of `LEVELS`
     _render: Render
     _render_settled: RenderSettled
-    _own_least: int = field(init=False)  # the level of the settings
+    _settings_least: int = field(init=False)  # the level of the settings
     _back_at: float = 0.0  # monotonic clock; 0 while the level is that of the settings
-    told: dict[str, int] = field(factory=lambda: dict.fromkeys(LEVELS, 0))  # lines by level
+    logged: dict[str, int] = field(factory=lambda: dict.fromkeys(LEVELS, 0))  # lines by level
 
     def __attrs_post_init__(self) -> None:
-        self._own_least = self._least
+        self._settings_least = self._least
 
     @property
     def lost_lines(self) -> int:
@@ -87,7 +87,7 @@ class Logbook:
 
     def note(self, event: Event) -> None:
         if self._back_at and time.monotonic() >= self._back_at:
-            self._least, self._back_at = self._own_least, 0.0
+            self._least, self._back_at = self._settings_least, 0.0
             self._put("warning", "Log level", {"level": LEVELS[self._least]})
         # One line for each mail: lines below the level are not even made.
         if isinstance(event, Settled):
@@ -95,7 +95,7 @@ class Logbook:
             jobs = [job for job, level in zip(event.jobs, levels, strict=True) if RANKS[level] >= self._least]
             for level, count in Counter(levels).items():
                 if RANKS[level] >= self._least:
-                    self.told[level] += count
+                    self.logged[level] += count
             self._writer.put(self._render_settled(time.time(), jobs))
         elif isinstance(event, Claimed):
             if not self._least:
@@ -107,7 +107,7 @@ class Logbook:
                 self._put(*line)
 
     def _put(self, level: str, message: str, fields: Mapping[str, object]) -> None:
-        self.told[level] += 1
+        self.logged[level] += 1
         self._writer.put([self._render(time.time(), level, message, fields)])
 
 

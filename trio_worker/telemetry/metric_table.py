@@ -85,7 +85,7 @@ class Metric:
     labels: Mapping[str, tuple[str, ...]] = field(factory=dict)
     buckets: tuple[float, ...] = ()
     is_always_there: bool = True  # otherwise absent while its value is not known
-    is_tally: bool = False  # counted in Redis, by all workers and commands, since the queue was created
+    is_in_redis: bool = False  # counted in Redis, by all workers and commands, since the queue was created
 
     @property
     def exported(self) -> str:
@@ -116,11 +116,11 @@ def _histogram(name: str, help_text: str, buckets: tuple[float, ...], **labels: 
     return Metric(name, Kind.HISTOGRAM, help_text, labels, buckets)
 
 
-def _tally(name: str, help_text: str, **labels: tuple[str, ...]) -> Metric:
+def _counter_in_redis(name: str, help_text: str, **labels: tuple[str, ...]) -> Metric:
     help_text += (
         "; since the queue was created. All workers report the same value: use max; absent before the first poll."
     )
-    return Metric(name, Kind.COUNTER, help_text, labels, is_always_there=False, is_tally=True)
+    return Metric(name, Kind.COUNTER, help_text, labels, is_always_there=False, is_in_redis=True)
 
 
 TABLE: tuple[Metric, ...] = (
@@ -129,7 +129,9 @@ TABLE: tuple[Metric, ...] = (
     _counter("jobs_uncertain_total", "Mails whose outcome is unknown: they may have been delivered."),
     _counter("jobs_broken_total", "Jobs that raised an exception: a bug, or a fault in your own template."),
     _counter("dead_letters_total", "Jobs that this worker made dead letters, by cause.", cause=DEATHS),
-    _tally("dead_letters_removed_total", "Dead letters that were removed, by reason", reason=tuple(map(str, Removal))),
+    _counter_in_redis(
+        "dead_letters_removed_total", "Dead letters that were removed, by reason", reason=tuple(map(str, Removal))
+    ),
     _counter("jobs_delayed_total", "Jobs that were delayed for a later attempt, by cause.", cause=DELAYS),
     _counter("jobs_released_total", "Jobs that were given back to the queue unchanged, by cause.", cause=RELEASES),
     _counter("clock_skew_total", "Jobs whose push time, as the producer wrote it, is later than their claim."),
@@ -185,7 +187,7 @@ TABLE: tuple[Metric, ...] = (
     _counter("loop_complaints_total", "Errors reported by the asyncio loop that the libraries run on."),
     _counter("log_messages_total", "Log lines, by level.", level=LEVEL_LABELS),
     _counter("log_lines_dropped_total", "Log lines that were dropped because the disk was too slow or failed."),
-    _tally(
+    _counter_in_redis(
         "admin_actions_total",
         "Changes that people made with a command or a key, by action",
         action=tuple(map(str, OperatorAction)),
@@ -286,7 +288,7 @@ TABLE: tuple[Metric, ...] = (
         "was created. All workers report the same value: use max; absent before the first poll.",
         buckets=DRAIN_BOUNDS,
         is_always_there=False,
-        is_tally=True,
+        is_in_redis=True,
     ),
 )
 

@@ -85,12 +85,12 @@ class Metrics:
     """The metrics of one worker: a sink of its events, and a registry that `exposition` writes.
 
     ``take_snapshot`` gives the figures that are no sums of events, ``lost_lines`` the number of dropped log lines, and
-    ``told_lines`` the written ones by level. ``config`` and ``profile`` are labels of ``config_info``.
+    ``logged_lines`` the written ones by level. ``config`` and ``profile`` are labels of ``config_info``.
     """
 
     take_snapshot: Callable[[], Snapshot]
     lost_lines: Callable[[], int] = lambda: 0
-    told_lines: Callable[[], Mapping[str, int]] = dict
+    logged_lines: Callable[[], Mapping[str, int]] = dict
     dead_limit: int = 0
     config: str = ""
     profile: str = ""
@@ -102,14 +102,14 @@ class Metrics:
     _claimed_at: float | None = None
     _sent_at: float | None = None
     _queue_name: str = field(init=False)
-    _operator_counts: _TalliesShown = field(init=False)
+    _operator_counts: _QueueCollector = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         queue = self._queue_name = self.take_snapshot().queue_name
-        self._operator_counts = _TalliesShown(queue)
+        self._operator_counts = _QueueCollector(queue)
         self.registry.register(self._operator_counts)
         for metric in TABLE:
-            if metric.is_tally:
+            if metric.is_in_redis:
                 continue
             if metric.kind is Kind.GAUGE:
                 self._make_gauge(metric)
@@ -117,7 +117,7 @@ class Metrics:
             for values in product(*metric.labels.values()):
                 is_count = metric.kind is Kind.COUNTER
                 self._children[metric.name, *values] = _Count() if is_count else _Buckets(metric.buckets)
-        self.registry.register(_CountsShown(queue, self._children))
+        self.registry.register(_WorkerCollector(queue, self._children))
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._children["build_info", __version__, platform.python_version()].set(1)
@@ -326,7 +326,7 @@ class Metrics:
         self._present("redis_inspect_seconds", None if queue is None else queue.poll_seconds)
         child["tasks",].set(trio.lowlevel.current_statistics().tasks_living if trio.lowlevel.in_trio_run() else 0)
         self._catch_up(("log_lines_dropped_total",), self.lost_lines())
-        for level, lines in self.told_lines().items():
+        for level, lines in self.logged_lines().items():
             self._catch_up(("log_messages_total", level), lines)
 
     def _catch_up(self, key: tuple[str, ...], count: int) -> None:
@@ -365,7 +365,7 @@ class _Buckets:
 
 
 @define(eq=False)
-class _CountsShown(Collector):
+class _WorkerCollector(Collector):
     """The current counters and histograms of this worker."""
 
     queue_name: str
@@ -376,7 +376,7 @@ class _CountsShown(Collector):
 
     def collect(self) -> Iterable[PrometheusMetric]:
         for metric in TABLE:
-            if metric.is_tally or metric.kind is Kind.GAUGE:
+            if metric.is_in_redis or metric.kind is Kind.GAUGE:
                 continue
             labels = ("queue", *metric.labels)
             if metric.kind is Kind.COUNTER:
@@ -394,7 +394,7 @@ class _CountsShown(Collector):
 
 
 @define(eq=False)
-class _TalliesShown(Collector):
+class _QueueCollector(Collector):
     """The counters that Redis keeps for the whole queue; empty before the first poll."""
 
     queue_name: str
@@ -407,7 +407,7 @@ class _TalliesShown(Collector):
         operator_counts = self.operator_counts
         if operator_counts is None:
             return
-        by_name = {metric.name: metric for metric in TABLE if metric.is_tally}
+        by_name = {metric.name: metric for metric in TABLE if metric.is_in_redis}
         counts: tuple[tuple[str, Mapping[str, int]], ...] = (
             ("admin_actions_total", {str(act): number for act, number in operator_counts.acts.items()}),
             (

@@ -70,7 +70,7 @@ def address_path(folder: str, pid: int) -> str:
     return os.path.join(folder, f"{_ADDRESS_PREFIX}{pid}{_ADDRESS_SUFFIX}")  # noqa: PTH118  see _configured
 
 
-def told_addresses(folder: str) -> dict[str, str]:
+def written_addresses(folder: str) -> dict[str, str]:
     """Return the addresses that live processes have written in ``folder``, by file; empty for ended processes."""
     found: dict[str, str] = {}
     try:
@@ -80,8 +80,8 @@ def told_addresses(folder: str) -> dict[str, str]:
     for name in names:
         if name.startswith(_ADDRESS_PREFIX) and name.endswith(_ADDRESS_SUFFIX):
             path = os.path.join(folder, name)  # noqa: PTH118
-            is_told = _is_alive(name[len(_ADDRESS_PREFIX) : -len(_ADDRESS_SUFFIX)])
-            found[path] = _read_address(path) if is_told else ""
+            is_alive = _is_alive(name[len(_ADDRESS_PREFIX) : -len(_ADDRESS_SUFFIX)])
+            found[path] = _read_address(path) if is_alive else ""
     return found
 
 
@@ -151,7 +151,7 @@ def addresses_of(listen: str, folder: str) -> list[str]:
     """Return the addresses of workers with this metrics.listen; with port 0 those that live workers have written."""
     if not _is_chosen(listen):
         return [listen]
-    return [address for address in told_addresses(folder).values() if address]
+    return [address for address in written_addresses(folder).values() if address]
 
 
 def ask(address: str, path: str) -> tuple[int, str]:

@@ -128,7 +128,7 @@ def trouble_words(trouble: Trouble) -> str:
     return f"{words} with {trouble.reply.codes}"
 
 
-def trouble_said(trouble: Trouble) -> str:
+def trouble_quoted(trouble: Trouble) -> str:
     """Return the trouble of a relay in words, and its own text in brackets."""
     return f"{trouble_words(trouble)}{quoted(trouble)}"
 
