@@ -305,10 +305,14 @@ async def compare_shelves(ground: Ground, by: Side, of: Side, shelf: str, ids: S
     ground.found.note(f"{shelf} jobs shown", by, len(alike), len(ids))
 
 
-async def compare_one(ground: Ground, by: Side, of: Side, noun: str, job_id: str) -> None:
-    """Have both versions show one job in full, with its attempts."""
+async def compare_one(ground: Ground, by: Side, of: Side, noun: str, job_id: str) -> dict[str, Any]:
+    """Have both versions show one job in full; return it as ``by`` does.
+
+    A job that a claim has set aside, because its worker was killed, has no attempts to show.
+    """
     this, other = [await ground.ask_json(side, noun, "show", job_id) for side in (by, of)]
-    ground.found.note("jobs shown in full", by, is_alike(this, other) and bool(this["timeline"]), 1)
+    ground.found.note("jobs shown in full", by, is_alike(this, other), 1)
+    return this
 
 
 def is_alike(this: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -372,7 +376,9 @@ async def hand_over_delayed(ground: Ground, by: Side, of: Side) -> None:
     await ground.until(lambda: ground.in_state("delayed") == LEFT, "all of them are delayed")
     ground.kill(leaver)
     ground.put_faults("")
-    await compare_one(ground, by, of, "job", ground.ids("delayed")[0])
+    shown = await compare_one(ground, by, of, "job", ground.ids("delayed")[0])
+    if not (shown.get("attempts") and shown.get("timeline")):
+        ground.found.problems.append(f"{by.title}: job show does not tell of the attempts at {of.title}")
 
     finisher = await ground.start(by)
     await ground.until(lambda: ground.is_idle, "delayed jobs are tried again")
