@@ -72,7 +72,7 @@ async def connect_queue(settings: Settings, say: Callable[[str], object]) -> Asy
     """Open the bridge and a client for the configured Redis; an embedded server is started if none runs.
 
     Everything is closed at the end of the block; the last user of an embedded server stops it. ``say`` is called with
-    a line for each future that nobody awaited. Exits with 69 when an embedded server cannot be started.
+    a line for each future that was not awaited. Exits with 69 when an embedded server cannot be started.
     """
     options = settings.redis
     async with AsyncExitStack() as stack:

@@ -1,4 +1,7 @@
-"""Edge. The flags that many commands have, each with its help text."""
+"""Edge. The flags that many commands have, each with its help text.
+
+A separate module, so that the command line can import them without Redis or trio.
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _UNIT_SECONDS = {
     **dict.fromkeys(("h", "hr", "hour", "hours"), 3600.0),
     **dict.fromkeys(("d", "day", "days"), 86_400.0),
 }
-_SPAN = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([a-z]*)\s*")
+_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([a-z]*)\s*")
 _UNIT_STOP = re.compile(r"\s*(?:TimeoutStopSec|TimeoutSec)\s*=\s*(.*?)\s*$")
 _UNIT_START = re.compile(r"\s*ExecStart\s*=.*\s--config[= ]\s*(\S+)")
 _YAML_STOP = re.compile(
@@ -62,11 +62,11 @@ def seconds_of(written: str) -> float | None:
     """Return a duration in seconds, ``inf`` for ``infinity``, None if it is not valid."""
     if written == "infinity":
         return math.inf
-    spans = list(_SPAN.finditer(written))
-    is_span = bool(written) and "".join(found[0] for found in spans) == written
-    if not is_span or any(found[2] not in _UNIT_SECONDS for found in spans):
+    parts = list(_PART.finditer(written))
+    is_duration = bool(written) and "".join(found[0] for found in parts) == written
+    if not is_duration or any(found[2] not in _UNIT_SECONDS for found in parts):
         return None
-    return sum(float(found[1]) * _UNIT_SECONDS[found[2]] for found in spans)
+    return sum(float(found[1]) * _UNIT_SECONDS[found[2]] for found in parts)
 
 
 def _of_unit(unit: Path) -> StopTime | None:
