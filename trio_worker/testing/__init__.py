@@ -1,7 +1,7 @@
-"""Trio. A whole worker for the tests of an application: jobs in, mails out, faults between.
+"""Trio. A complete worker for the tests of an application: it runs their jobs, catches the mails and injects faults.
 
-`open_mail_worker` is for trio; `open_blocking_mail_worker` runs the same in a thread, for tests that know no trio. The
-pytest plugin of this package makes fixtures of both.
+`open_mail_worker` is for tests in trio; `open_blocking_mail_worker` runs the same worker in a thread, for all other
+tests. The pytest plugin of this package makes fixtures of both.
 """
 
 from __future__ import annotations

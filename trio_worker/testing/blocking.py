@@ -1,4 +1,4 @@
-"""Edge. The worker of a test in a thread of its own: methods that block, for tests that know no trio."""
+"""Edge. The mail worker in a separate thread: its methods block, for tests without trio."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Ts = TypeVarTuple("_Ts")
 
 @define(eq=False, repr=False)
 class BlockingMails:
-    """`Mails`, whose methods block."""
+    """`Mails` with methods that block."""
 
     _mails: Mails
     _thread: TrioThread[MailWorker]
@@ -38,18 +38,18 @@ class BlockingMails:
         return self._thread.call_soon(lambda: self._mails.envelopes)
 
     def caught(self) -> list[EmailMessage]:
-        """Return the mails that have come so far, oldest first."""
+        """Return the mails caught so far, oldest first."""
         return self._thread.call(self._mails.caught)
 
     def wait(self, count: int = 1, timeout: float = WAIT_SECONDS) -> list[EmailMessage]:
-        """Wait until ``count`` mails have come since the start; return all of them. Raises `NotInTimeError`."""
+        """Wait until ``count`` mails are caught since the start; return all of them. Raises `NotInTimeError`."""
         __tracebackhide__ = True
         return _raised_here(self._thread, self._mails.wait, count, timeout)
 
 
 @define(eq=False, repr=False)
 class BlockingMailWorker:
-    """`MailWorker`, whose methods block; the worker runs in a thread of its own. Any thread may call them."""
+    """`MailWorker` with methods that block: the worker runs in a separate thread. Any thread may call them."""
 
     _worker: MailWorker
     _thread: TrioThread[MailWorker]
@@ -60,7 +60,7 @@ class BlockingMailWorker:
 
     @property
     def redis_url(self) -> str:
-        """The URL that producers push to, in this process or in any other; fakeredis has none (ValueError)."""
+        """The URL that producers push to, in this process or another; fakeredis has none (ValueError)."""
         return self._worker.redis_url
 
     @property
@@ -69,15 +69,15 @@ class BlockingMailWorker:
         return self._worker.queue_name
 
     def connect(self) -> Redis:
-        """Return a redis-py client of the queue's Redis, as a producer has one; closed with the worker."""
+        """Return a redis-py client of the queue's Redis, as producers use; closed with the worker."""
         return self._worker.connect()
 
     def push(self, *jobs: PushedJob) -> None:
-        """Push jobs, in order: documents (see `mail_job`), or bytes and text exactly as they are."""
+        """Push jobs in this order: documents (see `mail_job`), or bytes and text, which are pushed unchanged."""
         self._thread.call(self._worker.push, *jobs)
 
     def chaos(self, faults: str) -> None:
-        """Make the relay misbehave from now on, as in ``rcpt=451:20%``; the empty text ends it."""
+        """Make the relay inject faults from now on, such as ``rcpt=451:20%``; the empty text ends this."""
         self._thread.call_soon(self._worker.chaos, faults)
 
     def counts(self) -> Counts:
@@ -99,7 +99,7 @@ class BlockingMailWorker:
 
 
 def _raised_here(thread: TrioThread[MailWorker], function: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts) -> _T:
-    """Call a wait in the thread; that it was in vain is told where the test waits, not where the thread did."""
+    """Call a wait in the thread; raise its `NotInTimeError` here, so that the traceback ends where the test waits."""
     __tracebackhide__ = True
     try:
         return thread.call(function, *args)
@@ -115,7 +115,7 @@ def open_blocking_mail_worker(
     settings: Mapping[str, Any] | None = None,
     templates_from: Path | None = None,
 ) -> Iterator[BlockingMailWorker]:
-    """Run what `open_mail_worker` runs in a thread, for the block; everything is closed when it is left."""
+    """Run `open_mail_worker` in a thread, for the block; everything is closed at its end."""
     opening = partial(open_mail_worker, redis, config=config, settings=settings, templates_from=templates_from)
     with open_trio_thread(opening) as (thread, worker):
         yield BlockingMailWorker(worker, thread, BlockingMails(worker.mails, thread))

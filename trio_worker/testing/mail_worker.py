@@ -1,4 +1,4 @@
-"""Trio. A worker with a queue and a relay of its own, in the trio of a test."""
+"""Trio. The mail worker for tests in trio: a complete worker with its own queue and its own relay."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from trio_worker.worker.events import Event
 from trio_worker.worker.worker import Worker
 
 FAKE = "fake"
-"""In place of a Redis URL: fakeredis, which lives in this process only."""
-# Never connected to: it stands where the settings want a URL.
+"""Used in place of a Redis URL: fakeredis, which exists in this process only."""
+# The settings need a URL; this one is never connected to.
 _FAKE_URL = "redis://fakeredis.invalid/0"
 
 WAIT_SECONDS = 10.0
-"""How long the waits of a test last unless it says otherwise."""
+"""Default timeout of the waits."""
 
-# A test must not wait for the retries of a day; what it says in ``settings`` wins.
+# Defaults of a test, which cannot wait for retries that take a day. Its ``settings`` override them.
 _SETTINGS: Mapping[str, Json] = {
     "number_workers": 10,
     "queue.journal_dir": "",
@@ -59,7 +59,7 @@ _SETTINGS: Mapping[str, Json] = {
     "shutdown.grace_seconds": 1.0,
     "smtp.pool.min_idle": 0,
 }
-# What makes a worker one of a test: nothing of a configuration file may send a mail anywhere else.
+# Settings that a test cannot override: no configuration file may make the worker send a mail to another relay.
 _ALWAYS: Mapping[str, Json] = {
     "capture.listen": "",
     "log.file": "",
@@ -77,31 +77,31 @@ _ALWAYS: Mapping[str, Json] = {
     "smtp.username": "",
 }
 _MAILS_KEPT = 10_000
-# Of each state the jobs that came last say enough, and fit a screen.
+# Of each state the newest jobs are shown: they fit on a screen.
 _JOBS_EXPLAINED = 5
-# Other programs may change the queue without a word to this worker.
-_LOOK_AGAIN_SECONDS = 0.25
+# The queue is polled too, because changes by other programs make no event of this worker.
+_POLL_SECONDS = 0.25
 
 _T = TypeVar("_T")
 PushedJob: TypeAlias = "Mapping[str, Any] | str | bytes"
 
 
 class MailWorkerError(Exception):
-    """The worker of a test cannot be had; the message says why."""
+    """The mail worker cannot be started or used; the message says why."""
 
 
 class NotInTimeError(AssertionError):
-    """What a test waited for did not come; the message says what did."""
+    """A wait of a test timed out; the message says what happened instead."""
 
 
 def mail_job(email_type: str, /, **fields: Any) -> dict[str, Any]:
-    """Return a job as a producer pushes it: ``mail_job("Registration", email="a@example.com", ...)``."""
+    """Return the document of a job, for `push`: ``mail_job("Registration", email="a@example.com", ...)``."""
     return {"task_type": TASK_TYPE, "data": {"email_type": email_type, "data": fields}}
 
 
 @define(eq=False, repr=False)
 class Mails:
-    """The mails that the worker of a test has sent, as their recipients read them."""
+    """The mails that the worker has sent, as the relay caught them."""
 
     _catcher: Catcher
     _explain: Callable[[], Awaitable[str]]
@@ -115,21 +115,21 @@ class Mails:
         return self._catcher.mails
 
     async def caught(self) -> list[EmailMessage]:
-        """Return the mails that have come so far, oldest first."""
+        """Return the mails caught so far, oldest first."""
         await trio.lowlevel.checkpoint()
         return [_parsed(mail) for mail in self._catcher.mails]
 
-    async def wait(self, count: int = 1, timeout: float = WAIT_SECONDS) -> list[EmailMessage]:  # noqa: ASYNC109  a test's wait needs an end of its own, which says what came instead
-        """Wait until ``count`` mails have come since the start; return all of them, oldest first.
+    async def wait(self, count: int = 1, timeout: float = WAIT_SECONDS) -> list[EmailMessage]:  # noqa: ASYNC109  its error must say what happened instead
+        """Wait until ``count`` mails are caught since the start; return all of them, oldest first.
 
-        Raises `NotInTimeError`, which says what came, and what became of the others.
+        Raises `NotInTimeError`, which says how many were caught and why the other jobs were not sent.
         """
         __tracebackhide__ = True
         with trio.move_on_after(timeout):
             await self._catcher.wait_for_mails(count)
         if self._catcher.total < count:
-            came = f"{counted(count, 'mail')} wanted, {self._catcher.total:,} caught within {timeout:g} s"
-            raise NotInTimeError(f"{came}\n{await self._explain()}")
+            missed = f"{counted(count, 'mail')} wanted, {self._catcher.total:,} caught within {timeout:g} s"
+            raise NotInTimeError(f"{missed}\n{await self._explain()}")
         return await self.caught()
 
 
@@ -154,9 +154,9 @@ class MailWorker:
 
     @property
     def redis_url(self) -> str:
-        """The URL that producers push to, in this process or in any other; fakeredis has none (ValueError)."""
+        """The URL that producers push to, in this process or another; fakeredis has none (ValueError)."""
         if self.settings.redis.url == _FAKE_URL:
-            raise ValueError("fakeredis lives in this process only: use connect(), or redis='valkey'")
+            raise ValueError("fakeredis exists in this process only: use connect(), or redis='valkey'")
         return self.settings.redis.url
 
     @property
@@ -165,25 +165,25 @@ class MailWorker:
         return self.settings.queue.name
 
     def connect(self) -> Redis:
-        """Return a blocking redis-py client of the queue's Redis, as a producer has one; closed with the worker."""
+        """Return a blocking redis-py client of the queue's Redis, as producers use; closed with the worker."""
         client = self._connect()
         self._clients.append(client)
         return client
 
     async def push(self, *jobs: PushedJob) -> None:
-        """Push jobs, in order: documents (see `mail_job`), or bytes and text exactly as they are."""
-        words = [job if isinstance(job, str | bytes) else json.dumps(job) for job in jobs]
-        _available(await self._client.command("RPUSH", self.queue_name, *words))
+        """Push jobs in this order: documents (see `mail_job`), or bytes and text, which are pushed unchanged."""
+        pushed = [job if isinstance(job, str | bytes) else json.dumps(job) for job in jobs]
+        _available(await self._client.command("RPUSH", self.queue_name, *pushed))
 
     def chaos(self, faults: str) -> None:
-        """Make the relay misbehave from now on, as in ``rcpt=451:20%``; the empty text ends it.
+        """Make the relay inject faults from now on, such as ``rcpt=451:20%``; the empty text ends this.
 
-        ``docs/testing.md`` has the words; others are a ValueError that points at the wrong one.
+        See ``docs/testing.md`` for the syntax. Raises a ValueError that points at the first mistake.
         """
         parsed = parse_faults(faults)
         if isinstance(parsed, FaultSyntax):
             pointer = f"{'^':>{parsed.place + 1}}"
-            raise ValueError(f"{parsed.problem}\n  {faults}\n  {pointer}")  # noqa: TRY004  its value is wrong
+            raise ValueError(f"{parsed.problem}\n  {faults}\n  {pointer}")  # noqa: TRY004  a wrong value, not a wrong type
         self._catcher.faults = parsed
 
     async def counts(self) -> Counts:
@@ -199,9 +199,9 @@ class MailWorker:
         return await self._shelf("held")
 
     async def wait_until_idle(self, timeout: float = WAIT_SECONDS) -> None:  # noqa: ASYNC109  as for Mails.wait
-        """Wait until every job is done with: sent, dead or held. A job that is to be tried later is not.
+        """Wait until every job is sent, dead or held; a delayed job keeps it waiting.
 
-        Raises `NotInTimeError`, which says what the queue holds.
+        Raises `NotInTimeError`, which says how many jobs are in each state, and why.
         """
         __tracebackhide__ = True
         with trio.move_on_after(timeout) as patience:
@@ -210,16 +210,16 @@ class MailWorker:
                 counts = await self.counts()
                 if not (counts.waiting or counts.leased or counts.delayed):
                     return
-                with trio.move_on_after(_LOOK_AGAIN_SECONDS):
+                with trio.move_on_after(_POLL_SECONDS):
                     await changed.wait()
         if patience.cancelled_caught:
             raise NotInTimeError(f"not idle within {timeout:g} s\n{await self.explain()}")
 
     async def explain(self) -> str:
-        """Say what the queue holds, and why the newest jobs that were not sent are where they are."""
+        """Return how many jobs are in each state, and why the newest ones that were not sent are in theirs."""
         counts = await self.counts()
-        held = [f"{getattr(counts, state):,} {state}" for state in ("waiting", "leased", "delayed", "held", "dead")]
-        lines = [f"the worker has sent {counts.sent:,}; in the queue: {', '.join(held)}"]
+        states = [f"{getattr(counts, state):,} {state}" for state in ("waiting", "leased", "delayed", "held", "dead")]
+        lines = [f"the worker has sent {counts.sent:,}; in the queue: {', '.join(states)}"]
         if not counts.pushed:
             lines.append(f"  nothing has been pushed to the list {self.queue_name} of {self._place}")
         if self.worker.relay_trouble is not None:
@@ -244,12 +244,12 @@ class MailWorker:
         return found[::-1]
 
     def note(self, _event: Event) -> None:
-        """For the worker: something happened."""
+        """Take in an event of the worker: waits check the queue again."""
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
     def close(self) -> None:
-        """For its opener: close the clients that `connect` gave."""
+        """Close the clients that `connect` returned; called at the end of the block."""
         for client in self._clients:
             client.close()
 
@@ -264,15 +264,15 @@ async def open_mail_worker(
 ) -> AsyncIterator[MailWorker]:
     """Run a worker and a relay that catches its mails, for the block.
 
-    ``redis`` is ``fake``, ``embedded:DIR`` or the URL of a server whose queue is this worker's alone. ``config`` is the
-    application's own configuration file; ``settings`` are keys of it that win, such as ``{"retry.max_attempts": 2}``.
-    Where the relay and the log are, both leave to this. ``mail.template_dirs`` are relative to the working directory,
-    as for ``trio-worker run``, or to ``templates_from``. Mails in flight at the end have a second to finish.
+    ``redis`` is ``fake``, ``embedded:DIR`` or the URL of a server where no other worker uses this queue. ``config`` is
+    the application's configuration file; ``settings`` override keys of it, such as ``{"retry.max_attempts": 2}``.
+    Neither can set the relay or the log. ``mail.template_dirs`` are relative to the working directory, as for
+    ``trio-worker run``, or to ``templates_from``. At the end, mails in flight have a second to finish.
 
-    Raises `MailWorkerError` when it cannot be had. Needs real time: a clock that jumps makes every wait too short.
+    Raises `MailWorkerError` if it cannot start. Needs real time: with a clock that jumps every wait is too short.
     """
     async with AsyncExitStack() as stack:
-        # First what can be refused, so that a refusal leaves no nursery on its way out.
+        # The steps that may raise come first, so that their errors do not pass through a nursery.
         url, connect, server = await _open_redis(stack, redis)
         read = _read(config, settings or {}, url, templates_from)
         types, composer = _templates(read)
@@ -294,7 +294,7 @@ async def open_mail_worker(
 
 
 def _why(job: ShelvedJob) -> str:
-    # A job that the relay's trouble sent back has cost no attempt, and keeps no cause.
+    # Trouble of the relay counts as no attempt and leaves no cause in the record.
     why = "not tried yet" if job.cause == UNKNOWN_CAUSE else job.cause
     return f"{job.record.email_type or 'no type'}, {why}"
 
@@ -320,8 +320,8 @@ def _templates(settings: Settings) -> tuple[Mapping[str, TypeSpec], Composer]:
     return catalogue.types, composer
 
 
-def _wrong(what: str, faults: Iterable[object]) -> MailWorkerError:
-    return MailWorkerError("\n  ".join((f"the {what} are wrong:", *map(str, faults))))
+def _wrong(name: str, faults: Iterable[object]) -> MailWorkerError:
+    return MailWorkerError("\n  ".join((f"the {name} are wrong:", *map(str, faults))))
 
 
 def _relay(settings: Settings, port: int) -> Relay:
@@ -329,13 +329,13 @@ def _relay(settings: Settings, port: int) -> Relay:
     return Relay(smtp, settings.smtp_timeouts, tls_context(smtp))
 
 
-def _complain(what: str) -> None:
-    """Warn of a future that nobody awaited: under ``-W error`` a bug of the worker is not passed over."""
-    warnings.warn(f"asyncio: {what}", ResourceWarning, stacklevel=2)
+def _complain(complaint: str) -> None:
+    """Warn of an error of the asyncio loop, such as a future that was never awaited: ``-W error`` makes it fail."""
+    warnings.warn(f"asyncio: {complaint}", ResourceWarning, stacklevel=2)
 
 
 async def _open_redis(stack: AsyncExitStack, redis: str) -> tuple[str, Callable[[], Redis], Any]:
-    """Return the URL, what makes blocking clients, and the fake server if it is one."""
+    """Return the URL, a function that makes blocking clients, and the server of fakeredis, or None."""
     if redis == FAKE:
         fakeredis = _import_fakeredis()
         server = fakeredis.FakeServer()
@@ -354,8 +354,8 @@ async def _open_redis(stack: AsyncExitStack, redis: str) -> tuple[str, Callable[
 
 def _import_fakeredis() -> Any:
     try:
-        fakeredis = import_module("fakeredis")  # an application's tests may do without it
-        import_module("lupa")  # what its scripts run on
+        fakeredis = import_module("fakeredis")  # optional for tests of applications
+        import_module("lupa")  # the Lua that its scripts need
     except ImportError as error:
         raise MailWorkerError(f"{error}: pip install 'fakeredis[lua]', or use redis='valkey'") from error
     return fakeredis
