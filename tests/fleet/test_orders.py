@@ -17,9 +17,9 @@ from trio_worker.fleet.orders import (
     SetLogLevel,
     ShowTasks,
     Trace,
-    give_order,
     read_answers,
     read_order_messages,
+    send_order,
     write_order_message,
 )
 from trio_worker.redis.client import RedisClient, Unavailable
@@ -56,7 +56,7 @@ async def test_order_is_heard_once(redis: RedisClient) -> None:
     """A worker hears what is wanted of it with its next heartbeat, and not again."""
     await tell(redis, "a:1")
 
-    told = await give_order(redis, "jobs", Drain(), ["a:1", "nobody:9"])
+    told = await send_order(redis, "jobs", Drain(), ["a:1", "nobody:9"])
 
     assert isinstance(told, OrderSent)
     assert told.worker_names == frozenset({"a:1"})
@@ -68,12 +68,12 @@ async def test_no_order_drives_out_another(redis: RedisClient) -> None:
     """Orders given between two heartbeats are all heard, in their order; a worker that hears none is told no more."""
     await tell(redis, "a:1")
     for order in (Quiet(), Resume(), Quiet()):
-        await give_order(redis, "jobs", order, ["a:1"])
+        await send_order(redis, "jobs", order, ["a:1"])
 
     unheard = (await tell(redis, "a:1"))[0]
 
     assert [letter.order for letter in read_order_messages(unheard.encode())] == [Quiet(), Resume(), Quiet()]
-    while (told := await give_order(redis, "jobs", Quiet(), ["a:1"])).worker_names:  # type: ignore[union-attr]
+    while (told := await send_order(redis, "jobs", Quiet(), ["a:1"])).worker_names:  # type: ignore[union-attr]
         pass
     assert isinstance(told, OrderSent)
     assert 4096 <= len((await tell(redis, "a:1"))[0]) < 8192
@@ -83,8 +83,8 @@ async def test_answers_are_those_of_one_order(redis: RedisClient) -> None:
     """Who gave an order reads what came of it at each worker that has heard it, once, and nobody else's answers."""
     await tell(redis, "a:1")
     await tell(redis, "b:2")
-    first = await give_order(redis, "jobs", Quiet(), ["a:1", "b:2"])
-    other = await give_order(redis, "jobs", Drain(), ["a:1"])
+    first = await send_order(redis, "jobs", Quiet(), ["a:1", "b:2"])
+    other = await send_order(redis, "jobs", Drain(), ["a:1"])
     assert isinstance(first, OrderSent)
     assert isinstance(other, OrderSent)
     await redis.run_script("answer", KEYS, first.answer_id, "b:2", "quiet")

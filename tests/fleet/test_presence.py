@@ -9,7 +9,7 @@ from tests.support.fleet import KEYS, beat, overview, tell
 from trio_worker.fleet.orders import (
     Order,
     Quiet,
-    give_order,
+    send_order,
 )
 from trio_worker.fleet.presence import Presence, new_worker_name
 from trio_worker.redis.client import RedisClient, Unavailable
@@ -32,7 +32,7 @@ async def test_worker_is_seen_until_it_leaves(redis: RedisClient) -> None:
 async def test_silent_worker_is_forgotten(redis: RedisClient) -> None:
     """What a worker left behind goes with it: nothing of it stays in Redis."""
     await tell(redis, "gone:1")
-    await give_order(redis, "jobs", Quiet(), ["gone:1"])
+    await send_order(redis, "jobs", Quiet(), ["gone:1"])
     await redis.command("ZADD", KEYS.workers, "1", "gone:1")
 
     await tell(redis, "b:2")

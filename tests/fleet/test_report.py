@@ -15,7 +15,7 @@ from trio_worker.fleet.orders import (
     Quiet,
     Resume,
     Trace,
-    give_order,
+    send_order,
 )
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.redis.client import RedisClient
@@ -32,14 +32,14 @@ async def test_worker_obeys_from_elsewhere(any_workers: WorkerMaker, catcher: Ca
         with trio.fail_after(60):
             while not await client.command("ZCARD", KEYS.workers):
                 pass
-            await give_order(client, "jobs", Quiet(), [reporter.name])
+            await send_order(client, "jobs", Quiet(), [reporter.name])
             await any_workers.wait_until(lambda: reporter.worker.is_quiet)
             await any_workers.push(job_bytes(1))
             await wait_for_beats(client, 2)
             assert reporter.board.ledger.claimed == 0
-            await give_order(client, "jobs", Resume(), [reporter.name])
+            await send_order(client, "jobs", Resume(), [reporter.name])
             await catcher.wait_for_mails(1)
-            await give_order(client, "jobs", Drain(), [reporter.name])
+            await send_order(client, "jobs", Drain(), [reporter.name])
 
     assert reporter.board.ledger.balances
     assert [event.is_quiet for event in any_workers.events if isinstance(event, QuietChanged)] == [True, False]

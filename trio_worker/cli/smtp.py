@@ -29,7 +29,7 @@ from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, print_json, redis_name, refuse, report_unavailable
 from trio_worker.cli.setup import relay_of
 from trio_worker.cli.target_workers import ANSWER_POLL_SECONDS, Patience, choose_workers, order_workers
-from trio_worker.fleet.orders import MAX_SECONDS, Trace, give_order
+from trio_worker.fleet.orders import MAX_SECONDS, Trace, send_order
 from trio_worker.fleet.watch import Watch
 from trio_worker.jobs.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
 from trio_worker.privacy import mask_text
@@ -192,7 +192,7 @@ async def _follow(watch: Watch, order: Trace, names: Sequence[str], *, as_json: 
             is_away = bool(failed)
             complain(f"Redis: {failed.reason}; retrying" if failed else "Redis answers again")
             if not failed:
-                await give_order(watch.client, watch.queue_name, order, names)
+                await send_order(watch.client, watch.queue_name, order, names)
         for line in watch.exchanges:
             if line.worker in names:
                 print(

@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 from trio_worker.cli.durations import Seconds
 from trio_worker.cli.exit_codes import NOTHING_MATCHED
 from trio_worker.cli.output import answer_or_exit, complain, did_you_mean
-from trio_worker.fleet.orders import Order, OrderSent, give_order, read_answers
+from trio_worker.fleet.orders import Order, OrderSent, read_answers, send_order
 from trio_worker.fleet.overview import read_overview
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings
@@ -56,7 +56,7 @@ async def order_workers(
     A worker reads its orders with its next heartbeat.
     """
     queue = settings.queue.name
-    order_sent = await give_order(client, queue, order, names)
+    order_sent = await send_order(client, queue, order, names)
     if isinstance(order_sent, Unavailable):
         yield order_sent
         return

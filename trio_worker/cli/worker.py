@@ -27,7 +27,7 @@ from trio_worker.cli.target_workers import (
     report_unreached,
 )
 from trio_worker.dashboard.lists import worker_state
-from trio_worker.fleet.orders import MAX_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, give_order
+from trio_worker.fleet.orders import MAX_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, send_order
 from trio_worker.fleet.overview import read_overview
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings
@@ -162,7 +162,7 @@ class _OrderRun:
             refuse(USAGE, "name workers, or use --all")
         async with open_queue(settings) as client:
             wanted = await choose_workers(client, settings, names, every=every)
-            sent = answer_or_exit(await give_order(client, settings.queue.name, self.order, wanted), settings)
+            sent = answer_or_exit(await send_order(client, settings.queue.name, self.order, wanted), settings)
             unreached = report_unreached(sent, wanted)
             code = await self._wait(client, settings, set(sent.worker_names))
             return PARTLY if unreached and code == OK else code

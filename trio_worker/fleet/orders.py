@@ -63,9 +63,9 @@ class OrderMessage:
     answer_id: str
 
 
-def write_order_message(letter: OrderMessage) -> str:
-    """Return one line: the answer's id, the order's name, its words."""
-    return f"{letter.answer_id} {_words(letter.order)}"
+def write_order_message(message: OrderMessage) -> str:
+    """Return one line: the answer's id, the order's name, its arguments."""
+    return f"{message.answer_id} {_text_of(message.order)}"
 
 
 def read_order_messages(wire: bytes) -> list[OrderMessage]:
@@ -74,10 +74,10 @@ def read_order_messages(wire: bytes) -> list[OrderMessage]:
     An order that only another version knows is left out: it is never answered.
     """
     lines = wire.decode("ascii", "replace").splitlines()
-    return [letter for line in lines if (letter := _order_message(line)) is not None]
+    return [message for line in lines if (message := _order_message(line)) is not None]
 
 
-def _words(order: Order) -> str:
+def _text_of(order: Order) -> str:
     match order:
         case Quiet():
             return "quiet"
@@ -113,12 +113,12 @@ def _order_message(line: str) -> OrderMessage | None:
             return None
 
 
-def _is_time(word: str) -> bool:
-    return word.isascii() and word.isdigit() and len(word) <= 5 and float(word) <= MAX_SECONDS
+def _is_time(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and float(text) <= MAX_SECONDS
 
 
 # Reading changes nothing, so it is not counted.
-_ACTS: Mapping[type[Order], OperatorAction] = {
+_ACTIONS: Mapping[type[Order], OperatorAction] = {
     Quiet: OperatorAction.WORKER_QUIET,
     Resume: OperatorAction.WORKER_RESUME,
     Drain: OperatorAction.WORKER_DRAIN,
@@ -134,26 +134,26 @@ class OrderSent:
     answer_id: str
 
 
-async def give_order(
+async def send_order(
     client: RedisClient, queue_name: str, order: Order, worker_names: Sequence[str]
 ) -> OrderSent | Unavailable:
     """Send an order to workers; unknown ones are left out of what is returned."""
-    letter = OrderMessage(order, secrets.token_hex(4))
-    answer = await client.run_script("order", keys_of(queue_name), write_order_message(letter), *worker_names)
+    message = OrderMessage(order, secrets.token_hex(4))
+    answer = await client.run_script("order", keys_of(queue_name), write_order_message(message), *worker_names)
     if isinstance(answer, Unavailable):
         return answer
-    act = _ACTS.get(type(order))
-    if answer and act is not None:
-        await count_action(client, queue_name, act)
-    return OrderSent(frozenset(name.decode("utf-8", "replace") for name in answer), letter.answer_id)
+    action = _ACTIONS.get(type(order))
+    if answer and action is not None:
+        await count_action(client, queue_name, action)
+    return OrderSent(frozenset(name.decode("utf-8", "replace") for name in answer), message.answer_id)
 
 
-async def read_answers(client: RedisClient, queue_name: str, told: OrderSent) -> dict[str, str] | Unavailable:
-    """Return what came of an order at each worker that has heard it by now, once: it is gone from Redis then."""
-    names = sorted(told.worker_names)
+async def read_answers(client: RedisClient, queue_name: str, sent: OrderSent) -> dict[str, str] | Unavailable:
+    """Return the results of an order at the workers that have carried it out, each once: it is deleted from Redis."""
+    names = sorted(sent.worker_names)
     if not names:
         return {}
-    fields = [f"{told.answer_id} {name}" for name in names]
+    fields = [f"{sent.answer_id} {name}" for name in names]
     # Both at once: an answer that comes between two commands would be deleted unread.
     answer = await client.run_script("hear", keys_of(queue_name), *fields)
     if isinstance(answer, Unavailable):

@@ -29,10 +29,10 @@ from trio_worker.worker.events import Event, Settled
 # A worker without a heartbeat for this long is taken off the list; until then it is shown as lost.
 FORGET_SECONDS = 60.0
 # Outcomes travel together, 50 at the most: a person reads no more, and the others are only counted.
-TELL_SECONDS = 0.25
-TOLD_AT_ONCE = 50
+PUBLISH_SECONDS = 0.25
+OUTCOMES_AT_ONCE = 50
 # Of trace lines the first 200 travel: their order must be seen, and of ten thousand a sample is enough.
-EXCHANGES_AT_ONCE = 200
+TRACES_AT_ONCE = 200
 # Entries of the feed that are kept; XADD's MAXLEN.
 LATEST_KEPT = 1000
 # Longer answers are cut: a tree of tasks is a few kilobytes.
@@ -56,14 +56,14 @@ class Presence:
     queue_name: str
     worker_name: str
     make_heartbeat: Callable[[Vitals], Heartbeat]
-    carry_out: Callable[[Order], str]  # returns what came of it
+    carry_out: Callable[[Order], str]  # returns the result
     meter: VitalsMeter = field(factory=VitalsMeter)
     vitals: Vitals = field(factory=Vitals)
     _redis_seconds: float | None = None
     _is_watched: bool = False
-    _outcomes: deque[FeedOutcome] = field(factory=lambda: deque(maxlen=TOLD_AT_ONCE))
-    _exchanges: list[FeedTrace] = field(factory=list)
-    _has_news: trio.Event = field(factory=trio.Event)
+    _outcomes: deque[FeedOutcome] = field(factory=lambda: deque(maxlen=OUTCOMES_AT_ONCE))
+    _traces: list[FeedTrace] = field(factory=list)
+    _has_entries: trio.Event = field(factory=trio.Event)
     _beating: trio.Lock = field(factory=trio.Lock)
     _has_left: bool = False
 
@@ -76,20 +76,20 @@ class Presence:
         """Keep an outcome for watchers; costs nothing while there are none."""
         if self._is_watched and isinstance(event, Settled):
             now = time.time()
-            self._outcomes += [FeedOutcome(now, job, self.worker_name) for job in event.jobs[-TOLD_AT_ONCE:]]
-            self._has_news.set()
+            self._outcomes += [FeedOutcome(now, job, self.worker_name) for job in event.jobs[-OUTCOMES_AT_ONCE:]]
+            self._has_entries.set()
 
-    def note_trace(self, exchange: TraceLine) -> None:
+    def note_trace(self, line: TraceLine) -> None:
         """Keep what was said on a connection for those who trace; beyond what travels at once it is left out."""
-        if len(self._exchanges) < EXCHANGES_AT_ONCE:
-            self._exchanges.append(FeedTrace(time.time(), self.worker_name, exchange))
-            self._has_news.set()
+        if len(self._traces) < TRACES_AT_ONCE:
+            self._traces.append(FeedTrace(time.time(), self.worker_name, line))
+            self._has_entries.set()
 
     async def run(self) -> Never:
         """Send heartbeats and outcomes, and carry out orders, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.meter.watch_loop)
-            nursery.start_soon(self._tell_news)
+            nursery.start_soon(self._publish_feed)
             while True:
                 # The sender of an order sees from the next heartbeat that it was carried out: it follows at once.
                 if not await self._beat():
@@ -99,11 +99,11 @@ class Presence:
     async def leave(self, drain_seconds: float | None = None) -> None:
         """Take the worker off the list, and count its drain; one that is killed goes by itself after a minute."""
         drain = () if drain_seconds is None else (round(drain_seconds * 1000), *drain_names(drain_seconds))
-        words = (self.worker_name, "", _FORGET_MS, 1, *drain)
+        args = (self.worker_name, "", _FORGET_MS, 1, *drain)
         # A heartbeat that is under way would put it on the list again.
         async with self._beating:
             self._has_left = True
-            await self.client.run_script("beat", keys_of(self.queue_name), *words)
+            await self.client.run_script("beat", keys_of(self.queue_name), *args)
 
     async def _beat(self) -> bool:
         """Send a heartbeat and carry out the orders that it brings back; return whether there were any."""
@@ -112,32 +112,32 @@ class Presence:
 
     async def _exchange_with_redis(self) -> bool:
         self.vitals = self.meter.read(self._redis_seconds)
-        words = (self.worker_name, write_heartbeat(self.make_heartbeat(self.vitals)), _FORGET_MS, 0)
+        args = (self.worker_name, write_heartbeat(self.make_heartbeat(self.vitals)), _FORGET_MS, 0)
         began = trio.current_time()
-        answer = await self.client.run_script("beat", keys_of(self.queue_name), *words)
+        answer = await self.client.run_script("beat", keys_of(self.queue_name), *args)
         if isinstance(answer, Unavailable):
             self._redis_seconds, self._is_watched = None, False
             return False
         self._redis_seconds = trio.current_time() - began
         _now, orders, watched = answer
         self._is_watched = bool(watched)
-        letters = read_order_messages(orders)
-        for letter in letters:
-            came_of_it = self.carry_out(letter.order)[:ANSWER_CHARS]
+        messages = read_order_messages(orders)
+        for message in messages:
+            result = self.carry_out(message.order)[:ANSWER_CHARS]
             keys = keys_of(self.queue_name)
-            await self.client.run_script("answer", keys, letter.answer_id, self.worker_name, came_of_it)
-        return bool(letters)
+            await self.client.run_script("answer", keys, message.answer_id, self.worker_name, result)
+        return bool(messages)
 
-    async def _tell_news(self) -> Never:
+    async def _publish_feed(self) -> Never:
         while True:
-            await self._has_news.wait()
-            await trio.sleep(TELL_SECONDS)
-            self._has_news = trio.Event()
-            told = [word for line in self._outcomes for word in ("outcome", write_outcome(line))]
-            told += [word for line in self._exchanges for word in ("exchange", write_trace(line))]
+            await self._has_entries.wait()
+            await trio.sleep(PUBLISH_SECONDS)
+            self._has_entries = trio.Event()
+            entries = [part for line in self._outcomes for part in ("outcome", write_outcome(line))]
+            entries += [part for line in self._traces for part in ("exchange", write_trace(line))]
             self._outcomes.clear()
-            self._exchanges.clear()
-            await self.client.run_script("tell", keys_of(self.queue_name), LATEST_KEPT, *told)
+            self._traces.clear()
+            await self.client.run_script("tell", keys_of(self.queue_name), LATEST_KEPT, *entries)
 
 
 _FORGET_MS = round(FORGET_SECONDS * 1000)

@@ -211,8 +211,8 @@ def _idle_share(beats: Sequence[Heartbeat]) -> float | None:
 
 
 def _mails_in_flight(beats: Sequence[Heartbeat]) -> int | None:
-    told = [beat.mails_in_flight for beat in beats if beat.mails_in_flight is not None]
-    return sum(told) if told or not beats else None
+    known = [beat.mails_in_flight for beat in beats if beat.mails_in_flight is not None]
+    return sum(known) if known or not beats else None
 
 
 def _suspended(beats: Iterable[Heartbeat]) -> Suspended | None:

@@ -75,7 +75,7 @@ class Watch:
         seen, answers = looked
         self.last = seen
         if self.wants_outcomes:
-            self._take_news(answers[-1])
+            self._take_feed(answers[-1])
         counts = seen.counts
         totals = QueueTotals(counts.at, counts.popped, counts.sent, counts.delays, counts.deaths, counts.waiting)
         self.fleet.note_poll(totals, queue_seen(seen, now - began), seen.workers, now, now - began)
@@ -89,7 +89,7 @@ class Watch:
             took = trio.current_time() - began
             await trio.sleep(max(every_seconds, 10 * took) - took)
 
-    def _take_news(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
+    def _take_feed(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
         for entry_id, fields in entries:
             self._after = entry_id.decode()
             line = read_outcome(fields.get(b"outcome", b""))
