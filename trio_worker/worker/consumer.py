@@ -197,10 +197,10 @@ class Consumers:
             self._hungry.pop(connection, None)
             if not decided and ready:
                 self._share(ready)
-            told = _told(decided, under_way, connection)
+            concluded = _take_concluded(decided, under_way, connection)
             if not under_way and not ready and not self._may_go_on(sent):
-                return told
-            self._conclude(told)
+                return concluded
+            self._conclude(concluded)
 
     def _share(self, ready: deque[Delivery]) -> None:
         """Let idle consumers have their part of the mails that wait for room, if places are free for them.
@@ -357,17 +357,17 @@ class Consumers:
         self._load.add(trio.current_time(), more)
 
 
-def _told(
+def _take_concluded(
     decided: Iterable[Transaction], under_way: dict[Transaction, Delivery], connection: Connection
 ) -> list[tuple[Delivery, Outcome]]:
     """Take from what is under way those mails whose outcome is known, and note how that went."""
-    told = []
+    concluded = []
     for transaction in decided:
         delivery = under_way.pop(transaction, None)
         if delivery is not None and transaction.outcome is not None:
             delivery.smtp_seconds, delivery.connection_id = transaction.seconds, connection.connection_id
-            told.append((delivery, transaction.outcome))
-    return told
+            concluded.append((delivery, transaction.outcome))
+    return concluded
 
 
 def _taken(line: deque[Delivery], count: int) -> list[Delivery]:

@@ -108,8 +108,8 @@ def decide(outcome: Outcome, recipients: tuple[str, ...], record: Record, terms:
         case Accepted(reply, refusals):
             if is_done(outcome):
                 return DONE
-            told = evolve(record, delivered=record.delivered + len(recipients) - len(refusals))
-            return _sort_recipients((), refusals, reply, recipients, told, terms)
+            counted = evolve(record, delivered=record.delivered + len(recipients) - len(refusals))
+            return _sort_recipients((), refusals, reply, recipients, counted, terms)
         case Refused(reply, refusals):
             return _refused(reply, refusals, recipients, record, terms)
         case NotSent(loss):
