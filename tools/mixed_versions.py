@@ -316,8 +316,15 @@ async def compare_one(ground: Ground, by: Side, of: Side, noun: str, job_id: str
 
 
 def is_alike(this: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two documents agree in what both of them say."""
-    return bool(this and other) and all(this[key] == other[key] for key in this.keys() & other.keys() - {"schema"})
+    """Whether two documents agree in what both of them say; the words for people are each version's own."""
+    return bool(this and other) and all(
+        facts_of(this[key]) == facts_of(other[key]) for key in this.keys() & other.keys() - {"schema"}
+    )
+
+
+def facts_of(value: Any) -> Any:
+    """Return a value of a document without its words for people: those of a cause."""
+    return {key: each for key, each in value.items() if key != "text"} if isinstance(value, dict) else value
 
 
 async def hand_over(ground: Ground, by: Side, of: Side) -> None:

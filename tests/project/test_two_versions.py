@@ -102,12 +102,16 @@ def test_a_problem_is_no_success(tmp_path: Path) -> None:
         ({"schema": "trio-worker/job/1", "job_id": "a", "attempts": 2}, True),
         ({"schema": "trio-worker/job/2", "job_id": "a", "attempts": 2, "more": 1}, True),
         ({"schema": "trio-worker/job/1", "job_id": "a", "attempts": 3}, False),
+        ({"job_id": "a", "cause": {"word": "uncertain", "text": "in other words"}}, True),
+        ({"job_id": "a", "cause": {"word": "refused", "text": "its lease ended"}}, False),
         ({}, False),
     ],
 )
 def test_jobs_are_alike_where_both_versions_say_the_same(other: dict[str, object], *, expected: bool) -> None:
     """A key that only one of them has is no difference; a job that one does not show is one."""
-    assert is_alike({"schema": "trio-worker/job/1", "job_id": "a", "attempts": 2}, other) is expected
+    cause = {"word": "uncertain", "text": "its lease ended"}
+    this = {"schema": "trio-worker/job/1", "job_id": "a", "attempts": 2, "cause": cause}
+    assert is_alike(this, other) is expected
 
 
 def test_a_version_says_in_its_log_what_it_buried(tmp_path: Path) -> None:
