@@ -160,7 +160,7 @@ class Consumers:
                 finally:
                     if under_way:  # a cancel came while Redis was asked
                         connection.abort()
-                        self._conclude(_told(connection.take_decided(), under_way, connection))
+                        self._conclude(_take_concluded(connection.take_decided(), under_way, connection))
                 if connection.conversation.end is not None:
                     self._conclude(last)
                     last = ()
