@@ -32,14 +32,14 @@ from proving_ground import (
 )
 from trio_worker.capture.server import open_catcher
 
-# What sends and receives on sockets in this stack: trio's streams, asyncio's transports (sendmsg since Python 3.12).
+# The system calls that trio's streams and asyncio's transports use (sendmsg since Python 3.12).
 SENDING, RECEIVING = ("sendto", "sendmsg"), ("recvfrom", "recvmsg")
 PATIENCE_SECONDS = 60.0
 
 
 @define
 class Tally:
-    """The points of one system call."""
+    """The results of all points of one system call."""
 
     call: str
     points: int = 0
@@ -55,7 +55,7 @@ async def run_to_end(command: list[str], folder: Path) -> int:
 
 
 async def try_point(call: str, number: int, jobs: int, folder: Path, valkey: Valkey) -> tuple[bool, Sums]:
-    """Kill at one point; return whether the worker was killed, and what it came to."""
+    """Kill the worker at one point, or at none if it makes fewer calls; return whether it was killed, and the sums."""
     store = CountingStore()
     with valkey.client() as client:
         client.flushall()

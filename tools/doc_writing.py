@@ -1,4 +1,4 @@
-"""Write what is generated: conf/*, docs/configuration.md and docs/metrics.md; a test holds them to what this writes."""
+"""Write the generated files: conf/*, docs/configuration.md and docs/metrics.md; a test compares them."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def _built_in() -> tuple[Catalogue, Composer]:
 
 
 def check_job(data: bytes) -> None:
-    """Any bytes are a job or faults, and a job is a clean mail or faults."""
+    """Any bytes give a job or faults, and a job gives a well-formed mail or faults."""
     catalogue, composer = _built_in()
     job = decode(data, catalogue.types)
     if isinstance(job, Malformed):
@@ -63,7 +63,7 @@ def check_job(data: bytes) -> None:
 
 
 def check_message(data: bytes) -> None:
-    """Any texts in the fields of a message; what is taken is read back by the standard library as it was meant."""
+    """Any texts in the fields of a message; the standard library reads the accepted ones back unchanged."""
     catalogue, composer = _built_in()
     texts = [part.decode("utf-8", "surrogateescape") for part in data.split(b"\xff")[:8]]
     subject, to, text, html, name, value, file_name, file_text = [*texts, *[""] * 8][:8]
@@ -102,7 +102,7 @@ def _check_mail(job: Job, composer: Composer, subject: str | None = None) -> Non
         read = email.message_from_bytes(content, policy=email.policy.default)
         kinds = {key for key in read if not key.upper().startswith("X-")}
         known = OUR_HEADERS | OPTIONAL_HEADERS
-        # A job may set further fields, but none of ours a second time.
+        # A job may add headers, but not a second one of ours.
         assert all(read.keys().count(key) == 1 for key in kinds & known)
         assert kinds >= OUR_HEADERS
         if subject is not None and not mail.needs_smtputf8:
@@ -113,14 +113,14 @@ def _check_mail(job: Job, composer: Composer, subject: str | None = None) -> Non
 
 
 def check_replies(data: bytes) -> None:
-    """Whatever a relay says, cut anywhere, decides the same; nothing is accepted without a 2xx at the end."""
+    """Any replies, split anywhere, give the same outcome; no mail is accepted without a final 2xx."""
     if len(data) < 2:
         return
     capabilities, envelope = MODES[data[0] % 4], (ENVELOPE, AWAITING)[data[0] // 4 % 2]
     wire, step = data[2:], data[1] % 7 + 1
     whole, is_broken = _play(capabilities, envelope, [wire])
     in_parts, _ = _play(capabilities, envelope, [wire[at : at + step] for at in range(0, len(wire), step)])
-    # A relay that speaks ahead of our commands is broken off at once; in parts its words may look like answers.
+    # A reply before its command ends the conversation; if it arrives in parts, it may come after the command.
     assert is_broken or in_parts == whole
     for outcome in (whole, in_parts):
         assert not isinstance(outcome, Accepted) or re.search(rb"(^|\n)2\d\d", wire)
@@ -128,7 +128,7 @@ def check_replies(data: bytes) -> None:
 
 
 def _play(capabilities: Capabilities, envelope: Envelope, parts: list[bytes]) -> tuple[Outcome, bool]:
-    """Return what became of the mail, and whether the conversation was ended by what the relay said."""
+    """Return the outcome of the mail, and whether a reply of the relay ended the conversation."""
     conversation = Conversation(capabilities)
     transaction = conversation.begin(envelope)
     conversation.take_outgoing()
@@ -142,7 +142,7 @@ def _play(capabilities: Capabilities, envelope: Envelope, parts: list[bytes]) ->
 
 
 def check_mailbox(data: bytes) -> None:
-    """Any text is one mailbox that can be read back, or a fault that does not repeat it."""
+    """Any text gives one mailbox that can be read back, or a fault that does not contain the text."""
     text = data.decode("utf-8", "surrogateescape")
     match parse_mailbox(text):
         case AddressFault(what):
@@ -155,7 +155,7 @@ def check_mailbox(data: bytes) -> None:
 
 
 def check_journal(data: bytes) -> None:
-    """Any file is a journal or is refused with a reason."""
+    """Any file is read as a journal, or refused with a reason."""
     try:
         _, entries = read_journal(data, Path("x.journal"))
     except JournalUnusableError:
@@ -164,7 +164,7 @@ def check_journal(data: bytes) -> None:
 
 
 def check_url(data: bytes) -> None:
-    """Any text is a Redis URL or a fault, and is shown without its login."""
+    """Any text gives a Redis URL or a fault, and is shown without its login."""
     text = data.decode("utf-8", "replace")
     match parse_redis_url(text):
         case RedisUrl():

@@ -17,14 +17,14 @@ _COVERED = re.compile(r"cov: (\d+)")
 
 def fuzz_one(name: str, seconds: int) -> tuple[int, int, list[Path]]:
     """Run one target; return the inputs tried, the edges covered, and the inputs that failed."""
-    from fuzz_targets import CORPUS  # noqa: PLC0415  the child must import what is fuzzed under its instruments
+    from fuzz_targets import CORPUS  # noqa: PLC0415  the child process must import it with instrumentation
 
     finds, seeds, failed = FINDS / name, CORPUS / name, FINDS / f"{name}-failed"
-    # What failed before stands in the corpus already, and is tried first.
+    # Inputs that failed before are in the corpus already, and are tried first.
     shutil.rmtree(failed, ignore_errors=True)
     for folder in (finds, failed):
         folder.mkdir(parents=True, exist_ok=True)
-    words = [
+    options = [
         f"-max_total_time={seconds}",
         f"-artifact_prefix={failed}/",
         "-max_len=4096",
@@ -32,14 +32,14 @@ def fuzz_one(name: str, seconds: int) -> tuple[int, int, list[Path]]:
         "-rss_limit_mb=0",
     ]
     folders = [str(finds), *([str(seeds)] if seeds.is_dir() else [])]
-    command = [sys.executable, __file__, "--target", name, *words, *folders]
+    command = [sys.executable, __file__, "--target", name, *options, *folders]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    told = done.stderr + done.stdout
-    runs = _DONE.search(told)
-    covered = _COVERED.findall(told)
+    output = done.stderr + done.stdout
+    runs = _DONE.search(output)
+    covered = _COVERED.findall(output)
     found = sorted(failed.iterdir())
     if found or done.returncode:
-        print(told[-4000:], file=sys.stderr)
+        print(output[-4000:], file=sys.stderr)
     for path in found:
         seeds.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, seeds / path.name)
@@ -50,13 +50,13 @@ def fuzz_one(name: str, seconds: int) -> tuple[int, int, list[Path]]:
     )
 
 
-def run_target(name: str, words: list[str]) -> None:
-    """Fuzz one target in this process, for ever or as the words say."""
+def run_target(name: str, options: list[str]) -> None:
+    """Fuzz one target in this process with these options of libFuzzer; without -max_total_time it does not end."""
     import atheris  # noqa: PLC0415  only tools/fuzz installs it
 
     with atheris.instrument_imports(include=["trio_worker"]):
         from fuzz_targets import TARGETS  # noqa: PLC0415  as above
-    atheris.Setup([sys.argv[0], *words], TARGETS[name])
+    atheris.Setup([sys.argv[0], *options], TARGETS[name])
     atheris.Fuzz()
 
 
@@ -64,7 +64,7 @@ def main() -> int:
     if sys.argv[1:2] == ["--target"]:
         run_target(sys.argv[2], sys.argv[3:])
         return 0
-    from fuzz_targets import TARGETS  # noqa: PLC0415  not before a child has chosen its instruments
+    from fuzz_targets import TARGETS  # noqa: PLC0415  a child process imports it with instrumentation
 
     parser = argparse.ArgumentParser(prog="tools/fuzz", description="Fuzz what parses and what speaks SMTP.")
     parser.add_argument("--minutes", type=float, default=1.0, help="for all targets together (1)")

@@ -32,12 +32,12 @@ from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import RedisClient, Unavailable
 from trio_worker.settings.reader import Settings
 
-# So many jobs go in one RPUSH: few round trips, and no command that Redis chews on for long.
+# Jobs in one RPUSH: few round trips, and no command that takes Redis long.
 BATCH = 500
-# How often the queue is counted, and how often a run without a terminal says how far it is.
-LOOK_SECONDS = 0.25
+# The interval at which the queue is counted, and that of the lines of progress without a terminal.
+POLL_SECONDS = 0.25
 LINE_SECONDS = 5.0
-# When nothing was taken for so long, it is said once.
+# If no job is claimed or finished for this long, a hint is printed, once.
 STUCK_SECONDS = 10.0
 
 app = App(
@@ -51,7 +51,7 @@ app = App(
 
 @frozen
 class Tally:
-    """What became of jobs since the load began; ``waiting`` to ``dead`` as the exit ledger of a worker names them."""
+    """Numbers of jobs since the load began; ``waiting`` to ``dead`` are named as in the ledger of a worker."""
 
     pushed: int
     waiting: int
@@ -65,12 +65,12 @@ class Tally:
 
     @property
     def finished(self) -> int:
-        """Jobs that no worker will touch again by itself."""
+        """Jobs that no worker claims again by itself."""
         return self.sent + self.held + self.dead
 
     @property
     def is_over(self) -> bool:
-        """Whether all that was pushed is finished, or nothing is left that could be."""
+        """Whether all pushed jobs are finished, or no unfinished job is left in the queue."""
         return self.finished >= self.pushed or not (self.waiting or self.leased or self.delayed)
 
     def __str__(self) -> str:
@@ -93,11 +93,11 @@ def tally(pushed: int, before: Counts, now: Counts) -> Tally:
     )
 
 
-class Face(Protocol):
-    """What shows how far a load is."""
+class ProgressDisplay(Protocol):
+    """Shows the progress of a load."""
 
     def show(self, now: Tally) -> None:
-        """Show the figures of this moment."""
+        """Show these figures."""
 
 
 @define
@@ -122,7 +122,7 @@ class Bars:
 
 @define
 class Lines:
-    """A line every few seconds, where nobody watches a terminal."""
+    """A line every few seconds, if the output is not a terminal."""
 
     _next_at: float = field(factory=lambda: time.monotonic() + LINE_SECONDS)
 
@@ -132,8 +132,8 @@ class Lines:
             print(f"{time.strftime('%H:%M:%S')}  {now}", flush=True)
 
 
-class NoFace:
-    """Nothing beside the JSON at the end."""
+class NoDisplay:
+    """No progress, only the JSON at the end."""
 
     def show(self, now: Tally) -> None:
         """Show nothing."""
@@ -160,7 +160,7 @@ async def load(  # noqa: PLR0913  each is an option of the command line
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Push sample jobs and tell what became of them.
+    """Push sample jobs and report their outcomes.
 
     Exits with 0 if all were sent, 5 if some were not, 75 if it took too long.
     """
@@ -176,8 +176,8 @@ async def load(  # noqa: PLR0913  each is an option of the command line
         before = await count_jobs(client, settings.queue.name)
         if isinstance(before, Unavailable):
             return report_unavailable(before, settings)
-        with open_face(jobs, as_json=as_json) as face:
-            run = Load(settings, client, before, face)
+        with open_display(jobs, as_json=as_json) as display:
+            run = Load(settings, client, before, display)
             try:
                 trouble = await run.push(sample_jobs(samples, domain, jobs), jobs, rate)
                 pushed_seconds = time.monotonic() - began
@@ -198,7 +198,7 @@ class Load:
     settings: Settings
     client: RedisClient
     before: Counts
-    face: Face
+    display: ProgressDisplay
     pushed: int = 0
     is_paused: bool = False
     last: Tally = field(init=False)
@@ -208,7 +208,7 @@ class Load:
 
     async def push(self, jobs: Iterator[bytes], count: int, rate: float) -> Unavailable | None:
         """Push all jobs, each no earlier than the rate allows."""
-        began = looked = trio.current_time()
+        began = polled_at = trio.current_time()
         while self.pushed < count:
             due = count if not rate else min(count, int((trio.current_time() - began) * rate) + 1)
             batch = [next(jobs) for _ in range(min(BATCH, due - self.pushed))]
@@ -217,46 +217,46 @@ class Load:
                 if isinstance(answer, Unavailable):
                     return answer
                 self.pushed += len(batch)
-            if trio.current_time() - looked >= LOOK_SECONDS:
-                looked = trio.current_time()
-                trouble = await self.look()
+            if trio.current_time() - polled_at >= POLL_SECONDS:
+                polled_at = trio.current_time()
+                trouble = await self.poll()
                 if trouble is not None:
                     return trouble
             if rate:
                 await trio.sleep_until(began + self.pushed / rate)
-        return await self.look()
+        return await self.poll()
 
     async def watch(self, seconds: float) -> Unavailable | None:
-        """Look on until all is over, or so long."""
-        taken, taken_at, is_told = -1, trio.current_time(), False
+        """Poll the queue until all jobs are finished, for at most ``seconds``."""
+        taken, taken_at, has_hinted = -1, trio.current_time(), False
         with trio.move_on_after(seconds):
             while not self.last.is_over:
-                await trio.sleep(LOOK_SECONDS)
-                trouble = await self.look()
+                await trio.sleep(POLL_SECONDS)
+                trouble = await self.poll()
                 if trouble is not None:
                     return trouble
                 now = self.last.finished + self.last.leased + self.last.delayed
                 if now != taken:
                     taken, taken_at = now, trio.current_time()
-                elif trio.current_time() - taken_at > STUCK_SECONDS and not is_told:
-                    is_told = True
+                elif trio.current_time() - taken_at > STUCK_SECONDS and not has_hinted:
+                    has_hinted = True
                     why = f"{self.settings.queue.name} is paused." if self.is_paused else "does a worker run?"
                     complain(f"nothing has moved for {STUCK_SECONDS:.0f} s: {why} See: trio-worker status")
         return None
 
-    async def look(self) -> Unavailable | None:
-        """Count the queue and show it."""
+    async def poll(self) -> Unavailable | None:
+        """Count the jobs of the queue and show the progress."""
         counts = await count_jobs(self.client, self.settings.queue.name)
         if isinstance(counts, Unavailable):
             return counts
         self.last = tally(self.pushed, self.before, counts)
         self.is_paused = bool(counts.paused)
-        self.face.show(self.last)
+        self.display.show(self.last)
         return None
 
 
 def report(run: Load, pushed_seconds: float, seconds: float, *, is_watched: bool, as_json: bool) -> int:
-    """Print what became of the jobs; return the exit code."""
+    """Print the outcomes of the jobs; return the exit code."""
     end, before = run.last, run.before
     open_before = before.waiting + before.leased + before.delayed
     if not is_watched:
@@ -284,7 +284,7 @@ def report(run: Load, pushed_seconds: float, seconds: float, *, is_watched: bool
 
 @frozen
 class Sample:
-    """The data of one type, and the name of the field that says who gets the mail."""
+    """The sample data of one email type, and the name of the field with the recipient."""
 
     email_type: str
     fields: Mapping[str, Json]
@@ -292,7 +292,7 @@ class Sample:
 
 
 def sample_jobs(samples: Sequence[Sample], domain: str, count: int) -> Iterator[bytes]:
-    """Yield jobs of the types in turn, each to an address of its own."""
+    """Yield jobs of the types in turn, each to a different address."""
     run = secrets.token_hex(3)
     for number in range(count):
         sample = samples[number % len(samples)]
@@ -301,7 +301,7 @@ def sample_jobs(samples: Sequence[Sample], domain: str, count: int) -> Iterator[
 
 
 def read_samples(settings: Settings, email_types: Sequence[str]) -> list[Sample]:
-    """Return the samples of the types, or end the command with 3 for one that there is not."""
+    """Return the samples of the types; the command exits with 3 for an unknown type."""
     mail_setup = read_mail_setup(settings)
     found = []
     for email_type in email_types:
@@ -313,11 +313,11 @@ def read_samples(settings: Settings, email_types: Sequence[str]) -> list[Sample]
 
 
 @contextmanager
-def open_face(jobs: int, *, as_json: bool) -> Iterator[Face]:
-    """Show bars in a terminal, lines elsewhere, and nothing beside JSON."""
+def open_display(jobs: int, *, as_json: bool) -> Iterator[ProgressDisplay]:
+    """Open bars in a terminal, lines elsewhere, and no display with JSON."""
     console = Console()
     if as_json:
-        yield NoFace()
+        yield NoDisplay()
         return
     if not console.is_terminal:
         yield Lines()

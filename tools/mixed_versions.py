@@ -1,8 +1,8 @@
 """Two versions of trio_worker on one queue, as during a rolling upgrade; then the sums.
 
 First each version finishes what a killed worker of the other one left: dead letters, held jobs, a journal, delayed
-jobs, leases. Then workers of both share a load, are killed now and then, and obey orders that the other version gives.
-In the end each version puts back what the other one buried, and the queue is waited empty.
+jobs, leases. Then workers of both share a load, some are killed, and they obey orders of the other version. At the end
+each version retries the dead letters of the other one, until the queue is empty.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from versions import HERE, Version, build
 
 # 0.1.0, the first version.
 FIRST = "f2ee3b7"
-# Any wait for something that should be there within a second or two.
+# Timeout of waits that should take one or two seconds.
 PATIENCE_SECONDS = 60.0
 LOOK_SECONDS = 0.02
 # Jobs of each kind that one version leaves to the other: as many as a worker of `write_config` has consumers.
 LEFT = 10
-# One in so many pushed jobs is none, and one in so many is of the type whose uncertain mails are held.
+# Of 100 pushed elements one is not a job, and of 5 jobs one has the type whose uncertain mails are held.
 EVERY_BROKEN, EVERY_HELD_TYPE = 100, 5
 LOAD_FAULTS = "final=delay-50ms rcpt=550:2% rcpt=451:2% final=accept-drop:2% final=drop:1%"
 ORDERS = ("quiet", "drain", "tasks", "log-level")
-# Longer than two heartbeats: by then every worker knows that somebody looks.
+# Longer than two heartbeats: after these every worker knows that there is a watcher.
 WATCH_SECONDS = 8
 BURIED = re.compile(r"Buried job\b.*?\bjob_id\W+([\w.:-]+)")
 
 
 class StuckError(Exception):
-    """What was waited for did not come."""
+    """A wait timed out."""
 
 
 @frozen
 class Side:
-    """One of the two versions: what starts it, and how it is configured."""
+    """One of the two versions, with its configuration and its log."""
 
     version: Version
     number: str
@@ -71,13 +71,13 @@ class Side:
         return [str(self.version.python), "-m", "trio_worker", *words, "--config", str(self.config)]
 
     def buried(self) -> set[str]:
-        """Return the ids of the jobs that workers of this version say that they buried."""
+        """Return the ids of the jobs that workers of this version have made dead letters, by their log."""
         return set(BURIED.findall(self.log.read_text("utf-8", "replace"))) if self.log.exists() else set()
 
 
 @frozen
 class Process:
-    """A worker that runs, and its name in the lists of workers."""
+    """A running worker, and its name in the list of workers."""
 
     side: Side
     process: subprocess.Popen[bytes]
@@ -89,20 +89,20 @@ class Process:
 
 @define
 class Findings:
-    """What each version could do with the things of the other one, and what went wrong besides."""
+    """What each version could do with the jobs and workers of the other one, and other problems."""
 
     wanted: dict[str, Counter[str]] = field(factory=dict)
     done: dict[str, Counter[str]] = field(factory=dict)
     problems: list[str] = field(factory=list)
 
     def note(self, what: str, by: Side, done: int, wanted: int) -> None:
-        """Count so many things of the other version that ``by`` could do, of so many."""
+        """Add to a row of the table: ``by`` has ``done`` this for so many of ``wanted`` things of the other version."""
         self.wanted.setdefault(what, Counter())[by.title] += wanted
         self.done.setdefault(what, Counter())[by.title] += done
 
     @property
     def holds(self) -> bool:
-        """Whether everything was tried in both directions, and all of it could be done."""
+        """Whether both versions tried everything with the other one, and could do all of it."""
         return bool(self.wanted) and not self.problems and all(map(self._holds_for, self.wanted))
 
     def _holds_for(self, what: str) -> bool:
@@ -112,7 +112,7 @@ class Findings:
 
 @define
 class Ground:
-    """Everything that the two versions share."""
+    """The test bed that both versions share, and the counts so far."""
 
     folder: Path
     valkey: Valkey
@@ -125,13 +125,13 @@ class Ground:
     running: list[Process] = field(factory=list)
     processes: list[subprocess.Popen[bytes]] = field(factory=list)
     accepted: set[str] = field(factory=set)
-    broken: int = 0  # pushed, and no jobs
+    broken: int = 0  # pushed elements that are not jobs
     kills: Counter[str] = field(factory=Counter)
     _numbers: count[int] = field(factory=count)
 
     @property
     def pairs(self) -> tuple[tuple[Side, Side], tuple[Side, Side]]:
-        """Who does something, and with whose things: both directions."""
+        """Both directions: the version that acts, and the one whose jobs or workers it acts on."""
         this, other = self.sides
         return (this, other), (other, this)
 
@@ -142,7 +142,7 @@ class Ground:
         self.relay.faults = parsed
 
     def push(self, email_types: Sequence[str], broken: int = 0) -> list[str]:
-        """Push a job of each type, and some elements that are none; return the recipients."""
+        """Push a job of each type, and ``broken`` elements that are not jobs; return the recipients."""
         numbers = [next(self._numbers) for _ in email_types]
         jobs = [job_of(*each) for each in zip(numbers, email_types, strict=True)]
         self.client.rpush(QUEUE, *jobs, *("{" for _ in range(broken)))
@@ -166,7 +166,7 @@ class Ground:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no job waits, is at work or is delayed; in one look, for jobs go from one to the other."""
+        """Whether no job is waiting, leased or delayed; read in one transaction, because jobs move between these."""
         with self.client.pipeline(transaction=True) as look:
             look.llen(QUEUE)
             look.zcard(f"{{{QUEUE}}}:leased")
@@ -174,7 +174,7 @@ class Ground:
             return not any(look.execute())
 
     async def until(self, is_so: Callable[[], bool], what: str) -> None:
-        """Wait for what other programs do; they have no events to wait for."""
+        """Poll until ``is_so``, because other processes make no event to wait for."""
         with trio.move_on_after(PATIENCE_SECONDS):
             while not is_so():  # noqa: ASYNC110  as above
                 await trio.sleep(LOOK_SECONDS)
@@ -210,19 +210,19 @@ class Ground:
         self.kills[worker.side.title] += 1
 
     async def stop(self, worker: Process) -> None:
-        """End a worker as a service manager does."""
+        """End a worker with SIGTERM, as a service manager does."""
         worker.process.terminate()
         await self.ended(worker)
 
     async def ended(self, worker: Process) -> None:
-        """Wait for the end of a worker that was told to end."""
+        """Wait for the end of a worker that is draining."""
         self.running.remove(worker)
         code = await trio.to_thread.run_sync(worker.process.wait, PATIENCE_SECONDS)
         if code:
             self.found.problems.append(f"a worker of {worker.side.title} ended with {code}")
 
     async def ask(self, side: Side, *words: str) -> str | None:
-        """Run a command of one version; return what it prints, or None where it fails, which is a problem."""
+        """Run a command of one version; return its output, or None and note a problem if it fails."""
         shown = f"{side.title}: {' '.join(words)[:80]}"
         with trio.move_on_after(2 * PATIENCE_SECONDS) as patience:
             done = await trio.run_process(
@@ -259,7 +259,7 @@ def job_of(number: int, email_type: str) -> str:
 
 
 async def look(ground: Ground, by: Side, of: Side, *words: str) -> dict[str, dict[str, Any]]:
-    """Have one version show the workers of the other one; return those, by name."""
+    """Show the workers of one version with a command of the other one; return them by name."""
     wanted = {each.name for each in ground.running if each.side == of}
     document = await ground.ask_json(by, *words)
     found = {each["worker"]: each for each in document.get("workers", []) if each["worker"] in wanted}
@@ -269,7 +269,7 @@ async def look(ground: Ground, by: Side, of: Side, *words: str) -> dict[str, dic
 
 
 async def order(ground: Ground, by: Side, of: Side, what: str) -> None:
-    """Have one version give an order to a worker of the other one, and see whether it is obeyed."""
+    """Give an order to a worker of one version with a command of the other one; check that the worker obeys."""
     worker = ground.dice.choice([each for each in ground.running if each.side == of])
     more = {"drain": ("--timeout", "60s"), "log-level": ("--for", "5s")}.get(what, ())
     level = ("debug",) if what == "log-level" else ()
@@ -291,7 +291,7 @@ async def order(ground: Ground, by: Side, of: Side, what: str) -> None:
 
 
 async def compare_shelves(ground: Ground, by: Side, of: Side, shelf: str, ids: Sequence[str]) -> None:
-    """Have both versions list what lies on a shelf: ``by`` must show these jobs as the other version does."""
+    """List dead or held jobs with both versions: ``by`` must show them as the other version does."""
     shown: dict[Side, dict[str, dict[str, Any]]] = {}
     for side in (by, of):
         document = await ground.ask_json(side, shelf, "list", "--limit", "1000000")
@@ -306,9 +306,9 @@ async def compare_shelves(ground: Ground, by: Side, of: Side, shelf: str, ids: S
 
 
 async def compare_one(ground: Ground, by: Side, of: Side, noun: str, job_id: str) -> dict[str, Any]:
-    """Have both versions show one job in full; return it as ``by`` does.
+    """Show one job in full with both versions; return the document of ``by``.
 
-    A job that a claim has set aside, because its worker was killed, has no attempts to show.
+    A job that a claim made dead or held, because its worker was killed, has no attempts to show.
     """
     this, other = [await ground.ask_json(side, noun, "show", job_id) for side in (by, of)]
     ground.found.note("jobs shown in full", by, is_alike(this, other), 1)
@@ -316,19 +316,19 @@ async def compare_one(ground: Ground, by: Side, of: Side, noun: str, job_id: str
 
 
 def is_alike(this: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two documents agree in what both of them say; the words for people are each version's own."""
+    """Whether two documents agree in the keys that both have; texts for people may differ between versions."""
     return bool(this and other) and all(
         facts_of(this[key]) == facts_of(other[key]) for key in this.keys() & other.keys() - {"schema"}
     )
 
 
 def facts_of(value: Any) -> Any:
-    """Return a value of a document without its words for people: those of a cause."""
+    """Return a value of a document without its text for people: the one in a cause."""
     return {key: each for key, each in value.items() if key != "text"} if isinstance(value, dict) else value
 
 
 async def hand_over(ground: Ground, by: Side, of: Side) -> None:
-    """Have one version finish what the other one left."""
+    """Let one version finish the jobs that the other one left."""
     await hand_over_journal(ground, by, of)
     await hand_over_delayed(ground, by, of)
     await hand_over_leases(ground, by, of)
@@ -372,7 +372,7 @@ def settlements(folder: Path) -> int:
 
 
 async def hand_over_delayed(ground: Ground, by: Side, of: Side) -> None:
-    """Leave jobs that wait for another attempt, by a worker that was told to claim nothing more."""
+    """Leave delayed jobs, by a worker that got the order to be quiet."""
     leaver = await ground.start(of)
     ground.put_faults("rcpt=451")
     delays = ground.total("delay")
@@ -395,7 +395,7 @@ async def hand_over_delayed(ground: Ground, by: Side, of: Side) -> None:
 
 
 async def hand_over_leases(ground: Ground, by: Side, of: Side) -> None:
-    """Leave jobs in flight; the finisher goes on running."""
+    """Leave jobs in flight; the worker that finishes them keeps running."""
     leaver = await ground.start(of)
     ground.put_faults("final=stall")
     uncertain = ground.total("uncertain")
@@ -406,14 +406,14 @@ async def hand_over_leases(ground: Ground, by: Side, of: Side) -> None:
 
     await ground.start(by)
     await ground.until(lambda: ground.is_idle, "leases run out and are taken over")
-    # What the killed worker had written to its socket may arrive as well: the lease is counted as uncertain for that.
+    # Mails that the killed worker had written to its socket may arrive too: therefore the lease counts as uncertain.
     is_counted = ground.total("uncertain") == uncertain + LEFT
     sent = sum(ground.store.delivered[each] > 0 for each in emails)
     ground.found.note("leases taken over", by, sent if is_counted else 0, LEFT)
 
 
 async def take_back(ground: Ground, by: Side, of: Side) -> None:
-    """Have one version show, put back and take back what the other one set aside, while it holds the queue still."""
+    """Pause the queue; let one version show and retry the dead and held jobs of the other one, and undo a retry."""
     dead, held = ground.ids("dead"), ground.ids("held")
     await compare_shelves(ground, by, of, "dead", dead)
     await compare_shelves(ground, by, of, "held", held)
@@ -436,7 +436,7 @@ async def retry(ground: Ground, by: Side, shelf: str, ids: Sequence[str]) -> Non
 
 
 async def share_load(ground: Ground, jobs: int, kills: int, workers: int) -> None:
-    """Have workers of both versions send a load, killed and ordered about meanwhile."""
+    """Send a load with workers of both versions; meanwhile kill some, and give orders to others."""
     for side in ground.sides * workers:
         await ground.start(side)
     ground.put_faults(LOAD_FAULTS)
@@ -454,8 +454,8 @@ async def share_load(ground: Ground, jobs: int, kills: int, workers: int) -> Non
             await trio.sleep(ground.dice.uniform(0, 2))
             await ground.start(side)
         await order(ground, by, of, what)
-        said = f"{turn + 1} of {turns}, {ground.kills.total()} kills, {len(ground.store.delivered):,} delivered"
-        print(said, file=sys.stderr, flush=True)
+        progress = f"{turn + 1} of {turns}, {ground.kills.total()} kills, {len(ground.store.delivered):,} delivered"
+        print(progress, file=sys.stderr, flush=True)
         for worker in ground.running:
             if worker.process.poll() is not None:
                 raise StuckError(f"a worker of {worker.side.title} ended by itself with {worker.process.returncode}")
@@ -466,7 +466,7 @@ def type_of(dice: random.Random) -> str:
 
 
 async def watch(ground: Ground) -> None:
-    """Have each version show outcomes and what is said to the relay, live, at workers of the other one."""
+    """Watch outcomes and SMTP traces of the workers of each version with the commands of the other one."""
     printed: dict[tuple[Side, str], str] = {}
     names = {of: {each.name for each in ground.running if each.side == of} for of in ground.sides}
 
@@ -475,7 +475,7 @@ async def watch(ground: Ground) -> None:
 
     async def keep_pushing() -> None:
         while True:
-            ground.push(["Registration"] * 5 * LEFT)  # more than one worker takes at once
+            ground.push(["Registration"] * 5 * LEFT)  # more than one worker claims at once
             await trio.sleep(0.5)
 
     async with trio.open_nursery() as pushing:
@@ -483,7 +483,7 @@ async def watch(ground: Ground) -> None:
         async with trio.open_nursery() as hearing:
             for by, of in ground.pairs:
                 hearing.start_soon(hear, by, "tail")
-                # By name: one that was killed a moment ago would be waited for.
+                # By name, because the command would wait for a worker that was just killed.
                 hearing.start_soon(hear, by, "smtp", "trace", *names[of])
         pushing.cancel_scope.cancel()
     for by, of in ground.pairs:
@@ -493,7 +493,7 @@ async def watch(ground: Ground) -> None:
 
 
 async def finish(ground: Ground) -> None:
-    """Heal everything, put back what was set aside, wait until the queue is empty, and end the workers by an order."""
+    """End all faults, retry dead and held jobs, wait until the queue is empty, and end the workers with an order."""
     ground.put_faults("")
     await ground.until(lambda: ground.is_idle, "the load is finished")
     for by, of in ground.pairs:
@@ -504,13 +504,13 @@ async def finish(ground: Ground) -> None:
     groups = await ground.ask_json(ground.sides[0], "dead", "list", "--limit", "1000000")
     refused = [each["job_id"] for each in groups.get("jobs", []) if each["cause"]["word"] == "refused"]
     held = ground.ids("held")
-    # Each puts back what the other one buried; who held a job is in no record, so those are shared out.
+    # Each retries the dead letters of the other one. No record says which version held a job, so each retries half.
     for place, (by, of) in enumerate(ground.pairs):
         buried = of.buried()
         await retry(ground, by, "dead", [each for each in refused if each in buried])
         await retry(ground, by, "held", held[place::2])
     unlogged = set(refused) - ground.sides[0].buried() - ground.sides[1].buried()
-    if unlogged:  # killed between the settlement and its line in the log
+    if unlogged:  # the worker was killed between the settlement and its log line
         await ground.ask(ground.sides[0], "dead", "retry", *sorted(unlogged), "--yes")
     await ground.until(lambda: ground.is_idle, "what was put back is sent")
     for by, of in ground.pairs:
@@ -524,15 +524,15 @@ async def finish(ground: Ground) -> None:
 
 
 def configure(folder: Path, version: Version, redis_port: int, relay_port: int, depth: int) -> Side:
-    """Write the configuration of one version; only the log is its own."""
+    """Write the configuration of one version; only the log file differs."""
     command = [str(version.python), "-c", "import trio_worker; print(trio_worker.__version__)"]
-    told = subprocess.run(command, check=True, capture_output=True, text=True, env=version.environment, cwd=folder)
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=version.environment, cwd=folder)
     config, log = folder / f"{version.name}.toml", folder / f"{version.name}.log"
     write_config(config, redis_port, relay_port, depth)
     text = config.read_text("utf-8").replace(f"{folder}/worker.log", str(log))
     held_type = '[mail.types.WeeklyRecap]\non_uncertain = "hold"\nmax_age_seconds = 1000000\n'
     config.write_text(text + held_type, encoding="utf-8")
-    return Side(version, told.stdout.strip(), config, log)
+    return Side(version, printed.stdout.strip(), config, log)
 
 
 async def run(options: argparse.Namespace, other: Version, folder: Path) -> bool:
@@ -553,12 +553,12 @@ async def run(options: argparse.Namespace, other: Version, folder: Path) -> bool
                     left = sums.left - ground.broken
         finally:
             valkey.kill()
-        ground.found.problems += [f"the relay was told nonsense: {each}" for each in relay.violations[:5]]
+        ground.found.problems += [f"violation of SMTP seen by the relay: {each}" for each in relay.violations[:5]]
     return tell(options, ground, sums, left)
 
 
 async def try_all(ground: Ground, options: argparse.Namespace) -> None:
-    """Do everything in turn; what does not come in time ends it."""
+    """Run all stages in turn; a wait that times out ends the run."""
     stages: list[tuple[str, Callable[[], Awaitable[None]]]] = [
         *((f"{by.title} finishes what {of.title} left", partial(hand_over, ground, by, of)) for by, of in ground.pairs),
         ("both share a load", partial(share_load, ground, options.jobs, options.kills, options.workers)),
@@ -577,7 +577,7 @@ async def try_all(ground: Ground, options: argparse.Namespace) -> None:
 
 
 def tell(options: argparse.Namespace, ground: Ground, sums: Sums, left: int) -> bool:
-    """Print the table; return whether everything held."""
+    """Print the table; return whether all promises held."""
     found, titles = ground.found, [each.title for each in ground.sides]
     is_kept = not (sums.lost or sums.unexpected or left) and sums.duplicated <= sums.uncertain
     holds = is_kept and found.holds
@@ -625,7 +625,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Trio makes of SIGINT what ends the workers and the server; a shell's background has it ignored.
+    # With SIGINT trio ends the workers and the server; but a shell starts background jobs with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     code = 130

@@ -53,33 +53,33 @@ RELAY_FAULTS = (
     "final=stall:3%",
     "data=451:10%",
 )
-# From here on a recovery is taken for none.
+# Limit of waits for a recovery.
 HEALING_SECONDS = 120.0
 
 
 @define
 class Proxy:
-    """A TCP proxy whose connections can be cut, whose replies can be swallowed, and which may be far away."""
+    """A TCP proxy that can reset connections, drop replies, and add a delay like that of a distant server."""
 
     target: int
     port: int = 0
-    one_way_seconds: float = 0.0  # that each chunk is under way, without keeping back the next one
+    one_way_seconds: float = 0.0  # delay of each chunk; the next one does not wait for it
     swallows: bool = False
-    swallows_replies_to: bytes = b""  # from a request with these bytes on, for the rest of its connection
+    swallows_replies_to: bytes = b""  # after a request with these bytes, all replies on its connection are dropped
     has_swallowed: trio.Event = field(factory=trio.Event)
     _deaf: set[trio.SocketStream] = field(factory=set)
     _pairs: set[tuple[trio.SocketStream, trio.SocketStream]] = field(factory=set)
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Forward connections for ever."""
+        """Forward connections until cancelled."""
         listeners = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
         self.port = listeners[0].socket.getsockname()[1]
         await trio.serve_listeners(self._forward, listeners, task_status=_started(task_status))
 
     def cut(self) -> None:
-        """Break every connection as a dying host does."""
+        """Reset every connection (RST), as if the host had crashed."""
         linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
-        pairs, self._pairs = self._pairs, set()  # what is cut already is not cut again
+        pairs, self._pairs = self._pairs, set()  # these are not cut again
         for pair in pairs:
             for stream in pair:
                 stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -112,8 +112,8 @@ class Proxy:
     ) -> None:
         leaving, arriving = trio.open_memory_channel[tuple[float, bytes | bytearray]](float("inf"))
         try:
-            async with trio.open_nursery() as beside:
-                beside.start_soon(self._deliver, arriving, sink)
+            async with trio.open_nursery() as delivering:
+                delivering.start_soon(self._deliver, arriving, sink)
                 async with leaving:
                     async for chunk in source:
                         if not is_replies and self.swallows_replies_to and self.swallows_replies_to in chunk:
@@ -135,16 +135,16 @@ class Proxy:
 
 
 def _started(status: trio.TaskStatus[None]) -> trio.TaskStatus[list[trio.SocketListener]]:
-    class Told:
+    class WithoutValue:
         def started(self, _value: object = None) -> None:
             status.started()
 
-    return Told()
+    return WithoutValue()
 
 
 @define
 class Ground:
-    """Everything that stands on the proving ground."""
+    """The test bed: servers, proxies, workers, and the counts so far."""
 
     folder: Path
     config: Path
@@ -189,7 +189,7 @@ async def kill_worker(ground: Ground) -> None:
 
 
 async def stop_worker(ground: Ground) -> None:
-    """Longer than the lease: another worker takes its jobs over, and it wakes up with them in hand."""
+    """Stop a worker for longer than the lease: another worker takes its jobs over, and then it continues with them."""
     place = ground.dice.randrange(len(ground.workers))
     process = ground.workers[place]
     ground.stopped.add(place)
@@ -200,7 +200,7 @@ async def stop_worker(ground: Ground) -> None:
 
 
 async def drain_worker(ground: Ground) -> None:
-    """Restart one as a roll-out does, with as many signals as an impatient person gives."""
+    """Restart a worker as in a roll-out; an impatient operator may send up to three signals."""
     place = ground.dice.randrange(len(ground.workers))
     if place in ground.stopped:
         return
@@ -231,7 +231,7 @@ async def cut_redis(ground: Ground) -> None:
 
 
 async def swallow_redis_replies(ground: Ground) -> None:
-    """Let what is asked be done, and nobody learn of it."""
+    """Let Redis run commands and drop the replies, then reset the connections."""
     ground.redis_proxy.swallows = True
     await trio.sleep(ground.dice.uniform(0.01, 0.5))
     ground.redis_proxy.cut()
@@ -266,7 +266,7 @@ NEMESIS: tuple[Callable[[Ground], Awaitable[None]], ...] = (
 
 
 async def torment(ground: Ground, until: float) -> None:
-    """Commit faults one after another until the time is over; the last one is healed."""
+    """Inject faults one after another until the time is over; the last one is ended too."""
     while trio.current_time() < until:
         await trio.sleep(ground.dice.uniform(0, 1.5))
         fault = ground.dice.choice(NEMESIS)
@@ -274,14 +274,14 @@ async def torment(ground: Ground, until: float) -> None:
         await fault(ground)
         healed_at = trio.current_time()
         with trio.move_on_after(HEALING_SECONDS):
-            # Other programs have no events to wait for.
+            # This polls, because other processes make no event to wait for.
             while ground.store.last_at < healed_at and len(ground.store.delivered) < len(ground.accepted):  # noqa: ASYNC110
                 await trio.sleep(0.01)
             ground.recoveries.append(trio.current_time() - healed_at)
 
 
 async def produce(ground: Ground, jobs: int, until: float) -> None:
-    """Push evenly over the time; a push without an answer may or may not have been taken, and is not repeated."""
+    """Push jobs evenly over the time; a push without a reply is not repeated, as Redis may have it."""
     began = trio.current_time()
     pushed = 0
     while pushed < jobs:
@@ -305,7 +305,7 @@ def _push(valkey: Valkey, batch: range) -> None:
 
 
 async def heal(ground: Ground) -> float:
-    """End all faults and wait until the queue is empty; return the seconds that took."""
+    """End all faults and wait until the queue is empty; return the seconds that this took."""
     ground.put_faults("")
     began = trio.current_time()
     with trio.move_on_after(HEALING_SECONDS), ground.valkey.client() as client:
@@ -346,7 +346,7 @@ async def run(options: argparse.Namespace, folder: Path) -> bool:
         nursery.cancel_scope.cancel()
     tell(options, ground, sums, emptied_seconds, codes)
     for violation in violations[:5]:
-        print(f"the relay was told nonsense: {violation}")
+        print(f"violation of SMTP seen by the relay: {violation}")
     return sums.holds and not violations and set(codes) == {0}
 
 

@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def take_frame(columns: int, lines: int, seconds: float, rate: float) -> str:
-    """Run a worker in a terminal of that size under load; return the last whole frame that it drew."""
+    """Run a worker under load in a terminal of this size; return the last complete frame that it drew."""
     with tempfile.TemporaryDirectory() as folder:
         inside, outside = pty.openpty()
         fcntl.ioctl(outside, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -94,7 +94,7 @@ def _read(fd: int, seen: bytearray) -> None:
 
 
 def _push(folder: Path, seconds: float, rate: float) -> None:
-    """Push sample jobs at that rate to the embedded server, once it is there."""
+    """Push sample jobs at this rate to the embedded server, after it has started."""
     named = folder / "var" / "valkey" / "server.json"
     while not named.exists():
         time.sleep(0.1)
@@ -111,7 +111,7 @@ def _push(folder: Path, seconds: float, rate: float) -> None:
 
 
 def picture_of(frame: str, columns: int, lines: int) -> str:
-    """Return a frame, as a terminal was sent it, as SVG."""
+    """Return a frame, given as the bytes for the terminal, as SVG."""
     console = Console(
         file=io.StringIO(), record=True, width=columns, height=lines, force_terminal=True, color_system="standard"
     )

@@ -22,7 +22,7 @@ from trio_worker.redis.embedded_server import find_binary
 
 ROOT = Path(__file__).resolve().parent.parent
 QUEUE = "jobs"
-# Short, so that proofs take seconds; its ratio to everything else is what matters.
+# Short, so that a test takes seconds; only its ratio to the other times matters.
 LEASE_SECONDS = 2.0
 
 
@@ -31,14 +31,14 @@ def email_of(number: int) -> str:
 
 
 def job_of(number: int) -> str:
-    """Return the job whose mail goes to `email_of` the number."""
+    """Return a job for the recipient `email_of` the number."""
     fields = {"email": email_of(number), "username": f"user {number}", "token": f"token{number}"}
     return json.dumps({"task_type": "Email", "data": {"email_type": "Registration", "data": fields}})
 
 
 @define
 class CountingStore:
-    """A relay's store that keeps nothing but how often each recipient was delivered to."""
+    """A store of a relay that only counts the mails of each recipient."""
 
     delivered: Counter[str] = field(factory=Counter)
     last_at: float = 0.0
@@ -55,7 +55,7 @@ class CountingStore:
 
 @define
 class Valkey:
-    """A real server with an append-only file, which may be killed and started again."""
+    """A Valkey server with an append-only file, which can be killed and started again."""
 
     folder: Path
     port: int
@@ -65,9 +65,9 @@ class Valkey:
     def start(self) -> None:
         """Start it; blocks until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        words = f"--port {self.port} --bind 127.0.0.1 --appendonly yes --appendfsync everysec --loglevel warning"
+        options = f"--port {self.port} --bind 127.0.0.1 --appendonly yes --appendfsync everysec --loglevel warning"
         with (self.folder / "log").open("ab") as log:
-            command = [str(find_binary()), *words.split(), "--save", "", "--dir", str(self.folder), *self.more]
+            command = [str(find_binary()), *options.split(), "--save", "", "--dir", str(self.folder), *self.more]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         with self.client() as client:
             while True:
@@ -82,7 +82,7 @@ class Valkey:
             self.process.send_signal(number)
 
     def kill(self) -> None:
-        """End it as a crash of the process does: what it had written to the kernel stays."""
+        """End it like a crash of the process: data that it has passed to the kernel stays."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -93,7 +93,7 @@ class Valkey:
 
 @frozen
 class Sums:
-    """What a proof comes to."""
+    """The result of a test: jobs pushed, delivered, lost, and so on."""
 
     accepted: int
     delivered: int
@@ -101,16 +101,16 @@ class Sums:
     unexpected: int
     duplicated: int
     uncertain: int
-    left: int  # jobs still in the queue, in whatever state
+    left: int  # jobs still in the queue, in any state
 
     @property
     def holds(self) -> bool:
-        """Whether the promises held: nothing lost, nothing unasked, no duplicate uncounted."""
+        """Whether the promises hold: no mail is lost or unexpected, and each duplicate was counted as uncertain."""
         return not (self.lost or self.unexpected or self.left) and self.duplicated <= self.uncertain
 
 
 def add_up(accepted: set[str], maybe: set[str], delivered: Counter[str], client: Redis) -> Sums:
-    """Compare what was accepted with what was delivered; ``maybe`` were pushed without an answer."""
+    """Compare the pushed jobs with the delivered mails; pushes in ``maybe`` had no reply from Redis."""
     keys = keys_of(QUEUE)
     states = [client.zcard(key) for key in (keys.leased, keys.delayed, keys.held, keys.dead)]
     return Sums(
@@ -125,9 +125,9 @@ def add_up(accepted: set[str], maybe: set[str], delivered: Counter[str], client:
 
 
 def write_config(path: Path, redis_port: int, relay_port: int, depth: int = 1) -> None:
-    """Write the configuration of the workers: a short lease, quick retries, and no limit that would end a job.
+    """Write the configuration of the workers: a short lease, quick retries, and no limit that makes a job dead.
 
-    ``depth`` messages are in flight on a connection, at the most.
+    ``depth`` is the most mails in flight on one connection.
     """
     path.write_text(
         f"""
@@ -174,7 +174,7 @@ def worker_environment() -> dict[str, str]:
 
 @contextmanager
 def ending(processes: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Kill what still runs at the end of the block, stopped processes too."""
+    """Kill all processes that still run at the end of the block, stopped ones too."""
     try:
         yield
     finally:

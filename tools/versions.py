@@ -11,14 +11,14 @@ from pathlib import Path
 from attrs import frozen
 
 ROOT = Path(__file__).resolve().parent.parent
-# How versions explained the setting while it was the most jobs at work.
+# The text for number_workers in the docs of versions in which it was the most jobs at work.
 _JOBS_AT_WORK = "Jobs at work at once, those that only wait to be settled left out."
 _INSTALLERS = {"pip", "setuptools"}
 
 
 @frozen
 class Version:
-    """The code of trio_worker in a tree, and the Python that has what it needs."""
+    """A source tree of trio_worker, and a Python with its dependencies."""
 
     name: str
     tree: Path
@@ -27,15 +27,15 @@ class Version:
     @property
     def environment(self) -> dict[str, str]:
         environment = {**os.environ, "PYTHONPATH": str(self.tree)}
-        # An installed worker is compiled; a checkout is by its first run, if that may be kept.
+        # An installed worker is compiled to bytecode. A checkout is compiled at its first run, if Python may write it.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         return environment
 
     @property
     def counts_jobs(self) -> bool:
-        """Whether ``number_workers`` is the most jobs at work; else it is the tasks that each have some.
+        """Whether ``number_workers`` is the most jobs at work; later it is the number of consumer tasks.
 
-        The first had a crew that saw jobs off, and before that said what the setting is, both of which ended with it.
+        These versions have a module ``crew.py``, or older ones this text in their docs.
         """
         page = self.tree / "docs" / "configuration.md"
         has_crew = (self.tree / "trio_worker" / "crew.py").exists()
@@ -46,7 +46,7 @@ HERE = Version("this", ROOT, Path(sys.executable))
 
 
 def build(commit: str, kept: Path = ROOT / ".venv") -> Version:
-    """Return that commit, with a virtual environment as its own pyproject asks for, made once and kept."""
+    """Return this commit with a virtual environment for its own dependencies; it is made once and kept."""
     name = _git("rev-parse", "--short=7", "--verify", f"{commit}^{{commit}}").decode().strip()
     folder = kept / f"bench-{name}"
     tree = folder / "tree"
@@ -57,7 +57,7 @@ def build(commit: str, kept: Path = ROOT / ".venv") -> Version:
         print(f"preparing {folder}", file=sys.stderr, flush=True)
         tree.mkdir(parents=True, exist_ok=True)
         packed = _git("archive", "--format=tar", name)
-        subprocess.run(["tar", "-x", "-C", str(tree)], input=packed, check=True)  # noqa: S607  wherever it is
+        subprocess.run(["tar", "-x", "-C", str(tree)], input=packed, check=True)  # noqa: S607  found on PATH
         for command in (
             [sys.executable, "-m", "venv", "--clear", str(environment)],
             [str(version.python), "-m", "pip", "install", "--quiet", "--editable", str(tree)],
@@ -68,12 +68,12 @@ def build(commit: str, kept: Path = ROOT / ".venv") -> Version:
 
 
 def describe() -> str:
-    """Return the commit that this tool belongs to, and whether its files are still those."""
+    """Return the commit of this checkout, and whether its files have changed since."""
     return _git("describe", "--always", "--exclude=*", "--abbrev=7", "--dirty= with changes").decode().strip()
 
 
 def other_packages(version: Version) -> list[str]:
-    """Tell what the version runs with that is not as it is here: it would be measured as well."""
+    """Return the packages of which the version uses other versions than this one: they would be measured too."""
     here, there = _packages(HERE), _packages(version)
     return [
         f"{name} {found}, here {here.get(name, 'none')}" for name, found in there.items() if here.get(name) != found
@@ -86,8 +86,8 @@ def _packages(version: Version) -> dict[str, str]:
     return {each["name"]: each["version"] for each in json.loads(listed) if each["name"] not in _INSTALLERS}
 
 
-def _git(*words: str) -> bytes:
-    done = subprocess.run(["git", *words], cwd=ROOT, check=False, capture_output=True)  # noqa: S607  wherever it is
+def _git(*args: str) -> bytes:
+    done = subprocess.run(["git", *args], cwd=ROOT, check=False, capture_output=True)  # noqa: S607  found on PATH
     if done.returncode:
-        raise SystemExit(f"git {words[0]}: {done.stderr.decode().strip()}")
+        raise SystemExit(f"git {args[0]}: {done.stderr.decode().strip()}")
     return done.stdout
