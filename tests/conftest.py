@@ -24,7 +24,7 @@ from trio_worker.mail.composer import Composer, MailOptions, open_composer
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.embedded import EmbeddedAddress, acquire_embedded, release_embedded
 
-# How long an example takes tells how busy the machine is, and nothing of the code.
+# The time of an example depends on how busy the machine is, not on the code.
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )

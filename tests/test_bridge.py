@@ -1,4 +1,4 @@
-"""The bridge: asyncio calls that a cancel cannot tear, and complaints that are told."""
+"""The bridge: asyncio calls that a cancel cannot interrupt, and complaints that are reported."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def test_the_error_of_a_call_is_raised_as_it_is(bridge: Complaints) -> Non
 
 
 async def test_trio_can_be_called_from_asyncio(bridge: Complaints) -> None:
-    """For the look-up of names, which asyncio would do in a thread that no deadline reaches."""
+    """For the look-up of names, which asyncio would do in a thread without a timeout."""
 
     async def add(one: int, other: int) -> int:
         await trio.lowlevel.checkpoint()
@@ -162,7 +162,7 @@ async def test_trio_can_be_called_from_asyncio(bridge: Complaints) -> None:
 
 @pytest.mark.case("B10")
 async def test_what_nobody_awaits_is_told_and_ends_nothing() -> None:
-    """An error in a callback reaches whoever listens, named by its kind and not by its message."""
+    """An error in a callback is reported by its class, without its message."""
     told: list[str] = []
     async with open_bridge(told.append):
 

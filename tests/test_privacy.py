@@ -1,4 +1,4 @@
-"""Masking: no address leaves in clear, and people can still be told apart."""
+"""Masking: no address leaves in clear, and different people still look different."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ async def fail() -> None:
 
 
 def test_a_call_returns_or_raises_what_its_function_does() -> None:
-    """From this thread or any other; a failed call harms nobody."""
+    """From this thread or any other; a failed call does not affect the others."""
     with open_trio_thread(plain) as (thread, entered):
         assert (entered, thread.call(add, 1, 2)) == ("entered", 3)
         with pytest.raises(ZeroDivisionError, match="of the call"):
@@ -55,7 +55,7 @@ def test_what_the_opening_raises_is_raised_as_it_is() -> None:
 
 
 def test_what_breaks_in_the_thread_ends_its_calls_and_is_raised_at_the_end() -> None:
-    """A call that waits does not wait for ever; the next one is refused with the cause."""
+    """A waiting call ends; the next one is refused with the cause."""
     began = threading.Event()
 
     @asynccontextmanager
@@ -85,7 +85,7 @@ def test_what_breaks_in_the_thread_ends_its_calls_and_is_raised_at_the_end() -> 
 
 
 def test_the_end_cancels_a_call_that_still_runs() -> None:
-    """Whoever waits for it, in another thread, is told that the run is over."""
+    """The caller in another thread gets an error: the run is over."""
     began, told = threading.Event(), []
 
     async def wait() -> None:

@@ -56,7 +56,7 @@ async def converse(options: CaptureOptions) -> str:
 
 
 async def test_the_first_hosts_and_keeps_mails_in_the_folder(options: CaptureOptions) -> None:
-    """Whoever comes first hosts the catcher at once, and says so in the folder."""
+    """The first process hosts the catcher at once, and writes so in the folder."""
     folder = Path(options.dir)
     with patience():
         async with host_catcher(options) as hosting:

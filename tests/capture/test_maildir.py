@@ -24,7 +24,7 @@ MAIL = CaughtMail(
 
 @given(st.lists(st.binary(max_size=200) | st.just(b"X-Capture-Octets: 3\r\n\r\nabc"), min_size=1, max_size=3))
 def test_every_content_comes_back_octet_for_octet(contents: list[bytes]) -> None:
-    """Whatever the content, what is read is what was caught, in the order of the catching."""
+    """Any content is read back as it was caught, in the order of catching."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         make_maildir(folder)
@@ -81,7 +81,7 @@ def test_the_newest_are_listed_without_reading_the_others(tmp_path: Path) -> Non
     everything = list_caught(tmp_path)
     oldest = tmp_path / "new" / everything[0].key
     oldest.unlink()
-    os.mkfifo(oldest)  # whoever opens it waits for ever
+    os.mkfifo(oldest)  # a program that opens it waits until another opens its other end
 
     assert list_caught(tmp_path, 2) == everything[1:]
     assert list_caught(tmp_path, 0) == []
@@ -130,7 +130,7 @@ def test_a_key_is_no_path(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=80) | st.text(st.sampled_from('=?utf-8qb_ \r\n\t:;,<>@"()é')).map(str.encode))
 def test_any_headers_can_be_listed(subject: bytes) -> None:
-    """However malformed its headers, a mail is in the list with a subject that can be printed."""
+    """A mail with malformed headers is in the list too, with a subject that can be printed."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         make_maildir(folder)

@@ -34,13 +34,13 @@ def patience() -> Iterator[None]:
 
 @define
 class Client:
-    """A client that says exactly what it is told."""
+    """A client that sends exactly the given octets."""
 
     stream: trio.abc.Stream
     received: bytes = b""
 
     async def say(self, octets: bytes, replies: int = 1) -> list[int]:
-        """Send octets, wait for so many replies, return their codes."""
+        """Send octets, wait for this number of replies, return their codes."""
         await self.stream.send_all(octets)
         return await self.hear(replies)
 

@@ -162,7 +162,7 @@ def test_a_whole_session_octet_by_octet_is_the_same_session(content: bytes) -> N
 
 @given(st.lists(st.binary(max_size=60) | st.sampled_from([EHLO, START, b"DATA\r\n", b"BDAT 5\r\n", b"\r\n.\r\n"])))
 def test_garbage_never_breaks_the_session(groups: list[bytes]) -> None:
-    """Whatever comes is answered or refused, never an exception, and no mail without a recipient is kept."""
+    """Any input is answered or refused, nothing raises, and no mail without a recipient is kept."""
     actions = talk(session(), *groups)
 
     assert all(mail.recipients for mail in mails(actions))
@@ -270,7 +270,7 @@ def test_what_was_not_offered_is_refused(keyword: str, said: bytes, code: int, r
 
 
 def test_bdat_that_was_not_offered_ends_the_connection() -> None:
-    """Without CHUNKING the octets after BDAT cannot be told from commands: 502, then the connection is closed."""
+    """Without CHUNKING the octets after BDAT look like commands: 502, then the connection is closed."""
     actions = talk(session(profile=ServerProfile(extensions=EXTENSIONS - {"CHUNKING"})), EHLO, START, bdat(PLAIN_TEXT))
 
     assert replies(actions)[-1] == 502
@@ -388,7 +388,7 @@ def test_a_relay_may_go_ahead_without_recipients_and_keeps_nothing() -> None:
 
 @pytest.mark.parametrize("cut", [1, 50, 100_000])
 def test_content_over_the_limit_is_refused_and_not_hoarded(cut: int) -> None:
-    """Content over the announced limit gets 552, however large and however cut; the session goes on."""
+    """Content over the announced limit gets 552, at any size and in any parts; the session goes on."""
     server = session(profile=ServerProfile(size_limit_bytes=100))
     content = stuffed(b"x" * 70 + b"\r\n" + b"y" * 70 + b"\r\n" + (b"z" * 70 + b"\r\n") * 300)
     pieces_of_content = [content[begin : begin + cut] for begin in range(0, len(content), cut)]
@@ -665,7 +665,7 @@ def test_a_recipient_can_ask_for_its_fault(recipient: str, expected: list[int]) 
 
 
 def test_a_login_can_be_refused_for_a_while() -> None:
-    """auth=535:first2 refuses two logins, however right they are, and counts over connections."""
+    """auth=535:first2 refuses two logins with a correct password, counted over all connections."""
     parsed = parse_faults("auth=535:first2")
     assert isinstance(parsed, InjectedFaults)
     chaos = Chaos(lambda: 0.0, parsed)

@@ -1,4 +1,4 @@
-"""Fixtures: one command as a person types it, and a look at the queue that it was for."""
+"""Fixtures: run a command as a person types it, and query its queue."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.support.commands import CAUSES, Ask, bury, counts
 def test_all_of_them_has_to_be_typed(
     run: Callable[..., int], ask: Ask, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
 ) -> None:
-    """Also for a single one; a filter wants a plain yes, and that only before it moves more than one."""
+    """Also for a single job; a filter asks for yes only, and only if it moves more than one job."""
     bury(ask, CAUSES[:1])
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda _question: typed)

@@ -104,7 +104,7 @@ def test_a_held_job_that_did_not_arrive_is_retried(
 def test_a_held_job_that_did_arrive_is_dropped_for_good(
     run: Callable[..., int], job_ids: list[str], valkey_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not without a yes, for it cannot be undone; nothing of it stays."""
+    """Only after a yes, because it cannot be undone; nothing of it is left."""
     assert run("held", "drop", job_ids[0]) == 4
     assert counts_at(valkey_url).held == 2
     assert run("held", "drop", job_ids[0], "--yes") == 0
@@ -142,7 +142,7 @@ def test_an_id_that_is_not_there_is_not_called_all(
 def test_a_job_that_was_put_back_is_there_for_no_cause(
     run: Callable[..., int], job_ids: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is due again; what it died of stands among its attempts."""
+    """It is due again; the cause of its death is in its timeline."""
     assert run("dead", "retry", job_ids[2]) == 0
     capsys.readouterr()
     assert run("job", "show", job_ids[2]) == 0
@@ -253,7 +253,7 @@ def test_dead_letters_are_grouped_by_cause(
 def test_dead_letters_are_exported_with_their_bytes(
     run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str], work_folder: Path
 ) -> None:
-    """One a line, and a line in the log that somebody has them."""
+    """One in each line; the log notes that a person has them."""
     bury(ask, CAUSES)
     assert run("dead", "export", "--cause", "refused") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

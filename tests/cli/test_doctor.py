@@ -42,7 +42,7 @@ async def test_a_report_names_versions_and_origins_and_no_secret(
             f'[smtp]\nport = {relay.port}\ntls = "none"\nusername = "mailer"\npassword_file = "secret"\n'
         )
         monkeypatch.setenv("TRIO_WORKER__NUMBER_WORKERS", "20")
-        # Valkey lets everybody in: a password that it does not ask for is an error of its own, and told masked.
+        # This Valkey needs no password: a password gives an error, which is printed masked.
         done = await doctor("--json")
 
     findings = {each["what"]: each for each in json.loads(done.stdout) if each["sign"] != "warn"}

@@ -95,7 +95,7 @@ def worker_with(*types: str, seen_seconds: float = 1.0) -> WorkerSeen:
     ],
 )
 def test_enqueue_warns_of_a_type_that_no_worker_knows(workers: list[WorkerSeen], said: str) -> None:
-    """A worker of another version may tell no types, and then nobody knows; a Message needs no templates."""
+    """A worker of another version may report no types, so there is no warning; a Message needs no templates."""
     warnings = unknown_to_workers(Counter(OrderShipped=2, Message=1, Registration=1), workers)
 
     assert len(warnings) == bool(said)

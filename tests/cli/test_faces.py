@@ -1,4 +1,4 @@
-"""Every face says the same of consumers, of mails in flight and of suspended connections, whichever version tells."""
+"""Commands and dashboard show the same consumers, mails in flight and suspended connections, for any version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``--help`` says: no flag that nobody wrote, no default that says nothing, every group's commands in one line."""
+"""``--help``: no automatic flags, no useless defaults, and all commands of a group in one line."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from trio_worker.cli import app
 
 
 def test_the_commands_are_found() -> None:
-    """What follows looks at all of them."""
+    """The tests below check all of them."""
     assert {("status",), ("queue", "release"), ("dead", "retry"), ("health",)} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_help_shows_what_somebody_can_use(words: tuple[str, ...]) -> None:
-    """No --no-x and no --empty-x but those that were meant; durations by name; a default only where it tells."""
+    """No --no-x and --empty-x except the intended ones; durations by name; a default only where it helps."""
     told = help_of(*words)
 
     meant = {"--no-dashboard", "--no-input"}

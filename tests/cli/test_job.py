@@ -37,7 +37,7 @@ def test_job_is_found_by_whom_it_is_for_and_nobody_is_named(
 def test_where_nothing_is_found_no_command_shows_more_of_it(
     run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """How to see one is said beside ids; without any there is none to give."""
+    """The hint how to show one job is printed with ids only."""
     bury(ask, CAUSES)
     for words in (("dead", "list"), ("job", "find"), ("dead", "list", "--type", "Nothing"), ("capture", "ls")):
         found = run(*words, *(("--type", "Registration") if words == ("job", "find") else ())) == 0

@@ -72,7 +72,7 @@ def test_each_part_is_printed_alone(run: Run, capfdbinary: pytest.CaptureFixture
 
 
 def test_json_holds_header_text_and_html(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """For whoever compares mails in a test of their own."""
+    """For tests of applications that compare mails."""
     assert run("mail", "preview", "Message", "--json") == 0
 
     document = json.loads(capsys.readouterr().out)

@@ -47,7 +47,7 @@ Show = Callable[..., Awaitable[Shown]]
 
 @pytest.fixture
 def show(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Show:
-    """Run the command beside whoever is asked, with some variables of the environment."""
+    """Run the command while the server runs, with some environment variables."""
 
     async def run(*words: str, **variables: str) -> Shown:
         capsys.readouterr()
@@ -104,7 +104,7 @@ async def test_a_worker_is_asked_what_it_says_now(listen: str, work_folder: Path
 
 
 async def test_all_workers_with_a_port_of_their_own_choice_are_asked(work_folder: Path, show: Show) -> None:
-    """Each at the address that it has told; one that is gone tells none."""
+    """Each at the address that it has written; a worker that has ended has none."""
     variables = {"TRIO_WORKER__METRICS__LISTEN": "127.0.0.1:0", "TRIO_WORKER__QUEUE__JOURNAL_DIR": "journal"}
     nobody = await show(**variables)
     async with AsyncExitStack() as stack:
@@ -143,7 +143,7 @@ async def test_an_address_where_nobody_listens_is_told(work_folder: Path, show: 
 
 
 async def test_nothing_that_a_terminal_would_obey_is_printed(work_folder: Path, show: Show) -> None:
-    """Whoever listens there may say anything."""
+    """Any program may listen there and answer anything."""
     hostile = {"/metrics": lambda: page_of_text(200, '# TYPE x gauge\nx{y="\x1b]0;z\x07"} 1\n')}
     async with serve_pages("127.0.0.1:0", hostile) as address:
         done = await show("--address", address)

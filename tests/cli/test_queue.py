@@ -31,7 +31,7 @@ def test_queue_is_one_line(run: Callable[..., int], ask: Ask, capsys: pytest.Cap
 def test_pause_has_a_reason_a_person_and_an_end(
     run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Everybody who looks is told; it ends by itself, or at once."""
+    """Every command shows it; it ends by itself, or at once with a command."""
     assert run("queue", "pause") == 2
     assert run("queue", "pause", "--reason", "relay maintenance", "--for", "30m", "--by", "ana") == 0
     assert "paused jobs for 30m" in capsys.readouterr().out
@@ -144,7 +144,7 @@ def test_a_number_of_seconds_is_a_duration_where_it_was_one(run: Callable[..., i
 
 
 def test_waiting_for_an_empty_queue(run: Callable[..., int], ask: Ask) -> None:
-    """At once where it is empty; 75 where nobody works."""
+    """0 at once if it is empty; 75 if no worker runs."""
     assert run("queue", "drain-wait") == 0
     push(ask, job_bytes(1))
     assert run("queue", "drain-wait", "--timeout", "1s") == 75
@@ -163,7 +163,7 @@ def test_waiting_in_vain_for_a_paused_queue_says_that_it_is_paused(
 def test_exported_jobs_can_be_pushed_again(
     run: Callable[..., int], ask: Ask, capsysbinary: pytest.CaptureFixture[bytes], work_folder: Path
 ) -> None:
-    """Whatever bytes were pushed come back the same, and nothing is taken meanwhile."""
+    """Any pushed bytes are exported unchanged, and the export takes nothing from the list."""
     jobs = [job_bytes(1), b'{\n"two": "lines"}', b"\xff\x00", '{"é": 1}'.encode()]
     push(ask, *jobs)
     assert run("queue", "export") == 0

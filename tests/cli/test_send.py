@@ -100,7 +100,7 @@ async def test_refused_recipient_is_named_masked(send: Send) -> None:
 
 
 async def test_partly_refused_mail_is_partly_done(send: Send) -> None:
-    """Of several recipients those that were refused are told; exit code 5."""
+    """The refused ones of several recipients are printed; exit code 5."""
     job = json.loads(job_bytes(1))
     job["data"] = {
         "email_type": "Message",
@@ -136,7 +136,7 @@ async def test_lost_answer_is_called_uncertain(send: Send) -> None:
 
 
 async def test_signal_ends_the_wait_for_an_answer(work_folder: Path) -> None:
-    """Whoever gives up on a silent relay gets the prompt back, and is told that the mail may have been delivered."""
+    """Ctrl-C while the relay is silent ends the command, which prints that the mail may have been delivered."""
     async with open_catcher(faults=faults("final=stall")) as catcher:
         config = work_folder / "worker.toml"
         config.write_text(f'[smtp]\nhost = "127.0.0.1"\nport = {catcher.port}\ntls = "none"\n')

@@ -1,4 +1,4 @@
-"""``shell`` in a terminal of its own (a pty) and with a script, on an embedded Valkey that a worker uses as well."""
+"""``shell`` in a pty and with a script, on an embedded Valkey that a worker uses too."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Terminal:
         os.write(self.master, text.encode())
 
     def has_come(self, words: str, seconds: float) -> bool:
-        """Read on until the words have come, at most so long."""
+        """Read until this text has come, for a limited time."""
         deadline = time.monotonic() + seconds
         while words not in self.printed:
             ready, _, _ = select.select([self.master], [], [], max(0.0, deadline - time.monotonic()))
@@ -226,7 +226,7 @@ def test_a_shell_that_cannot_have_its_redis_says_so(config: Path) -> None:
 
 @given(st.binary(min_size=25, max_size=400), st.sampled_from([0, 1, 2]))
 def test_no_job_is_shown_whole(body: bytes, depth: int) -> None:
-    """However it is quoted, wrapped and nested: its size and its beginning stand for it."""
+    """In any quotes, wrapping or nesting: only its size and its beginning are shown."""
     value: object = body
     for _ in range(depth):
         value = [value]

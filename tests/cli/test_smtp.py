@@ -118,7 +118,7 @@ async def test_encryption_and_login_are_steps(check: Check, work_folder: Path, t
 
 
 async def test_nobody_listening_is_unreachable(check: Check) -> None:
-    """Exit code 69; a catcher that nobody hosts is named."""
+    """Exit code 69; a catcher that no process hosts is named."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]

@@ -72,7 +72,7 @@ def test_what_no_worker_may_take_is_not_missed() -> None:
 
 
 def test_delayed_jobs_without_a_worker_are_told() -> None:
-    """They are not late yet, and nobody is there who would send them."""
+    """They are not late yet, but no worker runs that could send them."""
     delayed, nobody = counts(delayed=2, bodies=2, leases=2, next_due_at=AT + 60), evolve(fleet(), workers=())
 
     problems = find_problems(delayed, live=0, able=0)
@@ -83,7 +83,7 @@ def test_delayed_jobs_without_a_worker_are_told() -> None:
 
 @pytest.mark.parametrize("how", ["login", "greeting"])
 def test_suspended_connections_are_a_problem(how: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Mail goes on over those that are left, and somebody should know; the screen names consumers and mails."""
+    """Mail goes on over the other connections, but an operator should know; the screen names consumers and mails."""
     told = Suspended(8, "refuses the login with 535 5.7.8 (no)", AT + 23, how)
     calm = [evolve(each, beat=evolve(each.beat, version="1.2.3"), seen_seconds=1.0) for each in fleet().workers]
     snapshot = evolve(fleet(), workers=tuple(calm), suspended=told)

@@ -18,7 +18,7 @@ def tell(ask: Ask, line: FeedOutcome) -> None:
 
 
 def test_tail_begins_now(run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
-    """What an earlier watcher was told, minutes ago, does not look as if it happened now."""
+    """Entries for an earlier watcher, minutes ago, are not shown as new."""
     for job_id, seconds_ago in (("old", 300.0), ("new", 1.0)):
         line = FeedOutcome(time.time() - seconds_ago, SettledJob(job_id, Disposition.SENT), "a:1")
         tell(ask, line)

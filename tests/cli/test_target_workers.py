@@ -1,4 +1,4 @@
-"""Which workers a command is for, and what is said where one could not be told."""
+"""The workers that a command is for, and the message if one could not be reached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trio_worker.settings.reader import Settings
 
 
 async def test_who_could_not_be_told_is_named(redis: RedisClient, capsys: pytest.CaptureFixture[str]) -> None:
-    """A worker that left between the look and the order has no answer to wait for."""
+    """A worker that left between the poll and the order gives no answer to wait for."""
     await tell(redis, "a:1")
     settings = Settings()
 

@@ -46,7 +46,7 @@ from trio_worker.worker.events import Claimed, Disposition, Phase, QueueSeen, Se
 from trio_worker.worker.state import WorkerState
 
 STATE = WorkerState(number_workers=4, max_connections=4, depth=1)
-# Set it to write the frames anew; then look at the difference.
+# Set it to write the frames again; then check the diff.
 REWRITE = os.environ.get("REWRITE_FRAMES") == "1"
 FRAMES = Path(__file__).parent / "frames"
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
@@ -126,7 +126,7 @@ def test_viewed_frame_is_as_it_was_drawn(name: str) -> None:
 
 
 def test_typing_says_how_it_ends_and_that_keys_are_text() -> None:
-    """Keys that would act are not offered while they are text, and a cursor stands where they go."""
+    """Keys for actions are not offered while they are typed as text, and a cursor shows where they go."""
     frame = render_frame(busy(), 80, 24, evolve(KEYS, typing=Typing.DRAIN, typed="dra"))
     *above, hint, prompt = plain(frame).split("\n")
 
@@ -138,7 +138,7 @@ def test_typing_says_how_it_ends_and_that_keys_are_text() -> None:
 
 @pytest.mark.parametrize("size", [(80, 24), (160, 45)])
 def test_paused_queue_is_offered_to_be_resumed(size: tuple[int, int]) -> None:
-    """What p does is said wherever the pause is; one who only looks is offered nothing."""
+    """The key p is shown next to the pause; a dashboard that may only watch offers no key."""
     queue = QueueSeen(1, 0, 0, 0, 0, paused="relay maintenance (ana)")
     snapshot = evolve(busy(), queue=queue)
 
@@ -208,13 +208,13 @@ def assert_run_balances(snapshot: Snapshot) -> None:
 
 @pytest.mark.parametrize("snapshot", [busy(), idle(), draining(), without_relay(), without_redis()])
 def test_shown_ledger_balances(snapshot: Snapshot) -> None:
-    """Claimed is, as shown, the sum of all dispositions and of what is in hand."""
+    """In the figures shown, claimed is the sum of all dispositions and of the jobs in hand."""
     assert_run_balances(snapshot)
 
 
 @given(st.lists(st.one_of(st.just(None), st.sampled_from(Disposition)), max_size=60))
 def test_shown_ledger_balances_after_any_events(fates: list[Disposition | None]) -> None:
-    """Whatever becomes of the jobs, the figures on the screen account for each of them."""
+    """After any events, the figures on the screen account for each job."""
     board = Board("jobs", "redis", "relay:25", started_at=0.0)
     for number, fate in enumerate(fates):
         board.note(Claimed(((f"id{number}", Source.FRESH, 1),)), float(number), 0.0)
@@ -226,7 +226,7 @@ def test_shown_ledger_balances_after_any_events(fates: list[Disposition | None])
 
 @given(st.integers(0, 640), st.integers(0, 640), st.none() | st.integers(0, 10))
 def test_consumers_and_mails_in_flight_are_told_apart(in_hand: int, at_work: int, busy_consumers: int | None) -> None:
-    """A consumer may have many mails in flight; what waits to be settled is in hand beside them."""
+    """A consumer may have many mails in flight; jobs that wait for their settlement are in hand too."""
     snapshot = evolve(
         busy(), number_workers=10, in_hand=in_hand, mails_in_flight=at_work, busy_consumers=busy_consumers
     )
@@ -243,7 +243,7 @@ def test_consumers_and_mails_in_flight_are_told_apart(in_hand: int, at_work: int
     ("how", "severity"), [("login", Severity.TROUBLE), ("greeting", Severity.CAUTION), ("", Severity.CAUTION)]
 )
 def test_suspended_connections_are_an_alert(how: str, severity: Severity) -> None:
-    """How many of how many, for how long, and the relay's words; a login wants a person, a limit may be the relay's."""
+    """How many of how many, for how long, and the relay's text; a refused login is trouble, other causes are a caution."""
     told = Suspended(8, "refuses the connection with 421 4.7.0 (too many, ann@example.com)", busy().at + 23, how)
     snapshot = evolve(busy(), suspended=told, max_connections=10)
     (alert,) = alerts(snapshot)
@@ -289,7 +289,7 @@ def test_ages_add_up_to_what_waits(size: tuple[int, int]) -> None:
 
 
 def test_chart_is_the_rate() -> None:
-    """The last ten columns of the chart are ten times the rate of sent mails that is shown beside it."""
+    """The sum of the last ten columns of the chart is ten times the rate of sent mails next to it."""
     snapshot = busy()
 
     assert sum(snapshot.spark_sent[-10:]) == round(10 * snapshot.rates.sent)
@@ -319,13 +319,13 @@ def test_growing_queue_is_behind() -> None:
 
 
 def test_unknown_is_no_zero() -> None:
-    """Before the first look at the queue its figures are dashes; an empty queue shows zeros."""
+    """Before the first poll of the queue its figures are dashes; an empty queue shows zeros."""
     assert lines_of(fresh(), 80, 24)[4].split() == ["-"] * 7
     assert lines_of(idle(), 80, 24)[4].split() == ["0", "=", "-", "0", "0", "0", "0", "0"]
 
 
 def test_open_breaker_says_why_and_when() -> None:
-    """The trouble is told in plain words with the relay's code, and the time of the next probe."""
+    """The alert names the trouble, the relay's code, and the time of the next probe."""
     frame = "\n".join(lines_of(without_relay(), 160, 45))
 
     assert "● NO RELAY" in frame
@@ -355,7 +355,7 @@ def test_pause_is_told_with_its_reason() -> None:
 
 
 def test_pause_is_told_with_its_end() -> None:
-    """What ends by itself says when, as of now and not of the last look."""
+    """A pause shows when it ends, counted from now and not from the last poll."""
     queue = QueueSeen(5, 0, 0, 0, 0, paused="relay maintenance", pause_seconds_left=62.0)
     lines = lines_of(evolve(busy(), queue=queue, queue_seen_seconds=2.0), 80, 24)
 
@@ -363,7 +363,7 @@ def test_pause_is_told_with_its_end() -> None:
 
 
 def test_troubles_that_do_not_fit_are_counted() -> None:
-    """Where there is one line for trouble, the most urgent is told and the others are counted."""
+    """If there is one line for alerts, it shows the most urgent one and counts the others."""
     worst = evolve(without_redis(), breaker=without_relay().breaker, phase=Phase.DRAINING)
     lines = lines_of(worst, 80, 24)
 
@@ -372,7 +372,7 @@ def test_troubles_that_do_not_fit_are_counted() -> None:
 
 
 def test_a_death_stays_in_view() -> None:
-    """However frequent other outcomes are, the last death and its cause are on the smallest full screen."""
+    """Among many other outcomes, the last death and its cause are still on the smallest full screen."""
     frame = lines_of(busy(), 80, 24)
 
     assert sum("DEAD" in line for line in frame) == 2
@@ -518,7 +518,7 @@ heights = st.integers(1, 70) | st.sampled_from([9, 10, 23, 24, 29, 30, 31, 32, 4
 def test_no_frame_is_larger_than_its_terminal(
     snapshot: Snapshot, width: int, height: int, view: View, flags: dict[str, bool]
 ) -> None:
-    """Whatever is shown at whatever size, no line reaches the last column and no line is too many."""
+    """With any content and any size, no line reaches the last column, and there are not too many lines."""
     lines = plain(render_frame(snapshot, width, height, view, **flags)).split("\n")
 
     assert len(lines) <= height

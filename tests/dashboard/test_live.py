@@ -44,7 +44,7 @@ async def test_dashboard_draws_on_and_on(terminal: tuple[Window, TextIO]) -> Non
 
 
 async def test_dashboard_tells_what_no_key_asked_for(terminal: tuple[Window, TextIO]) -> None:
-    """It stands on the bottom line at once, and goes by itself."""
+    """It appears on the bottom line at once, and disappears by itself."""
     window, stream = terminal
     with trio.fail_after(PATIENCE_SECONDS), open_screen(stream) as screen:
         dashboard = Dashboard(busy, screen, view=View(every_seconds=0.02))

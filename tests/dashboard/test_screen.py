@@ -161,7 +161,7 @@ async def test_stopped_output_does_not_hold_up_the_end(terminal: tuple[Window, T
 
 
 async def test_terminal_that_is_gone_turns_the_screen_off(terminal: tuple[Window, TextIO]) -> None:
-    """When the window is closed, drawing and restoring do nothing, and nobody hears of it."""
+    """When the window is closed, drawing and restoring do nothing and raise nothing."""
     window, stream = terminal
     with open_screen(stream) as screen:
         os.close(window.fd)
@@ -328,7 +328,7 @@ def test_resize_is_drawn_at_once(start_child: StartChild) -> None:
 
 
 def test_crash_restores_before_the_traceback(start_child: StartChild) -> None:
-    """A bug ends on the normal screen: the traceback stands after the restore sequences, whole."""
+    """After a bug the normal screen is back: the whole traceback comes after the restore sequences."""
     then = "await trio.testing.wait_all_tasks_blocked(); raise ZeroDivisionError('the bug')"
     code, seen = start_child(then).end()
 
@@ -350,7 +350,7 @@ def test_exit_restores(start_child: StartChild) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_deadly_signal_restores(start_child: StartChild, number: signal.Signals) -> None:
-    """A signal that nobody handles still kills, but not before the terminal is restored."""
+    """A signal without a handler still kills, but only after the terminal is restored."""
     child = start_child()
     child.window.read_until(lambda seen: DRAWN in seen and END_FRAME in seen)
     child.process.send_signal(number)
@@ -411,7 +411,7 @@ def test_interrupt_restores(start_child: StartChild) -> None:
 
 
 def test_nameless_controlling_terminal_is_opened(start_child: StartChild) -> None:
-    """After ``su`` the terminal belongs to somebody else: it is opened as the controlling terminal."""
+    """After ``su`` the terminal belongs to another user: it is opened as the controlling terminal."""
     nameless = "def nameless(fd): raise PermissionError(13, 'not yours')\nos.ttyname = nameless"
     child = start_child(before=nameless)
 

@@ -1,4 +1,4 @@
-"""The line that stands for the dashboard where there is no terminal."""
+"""The status line, which replaces the dashboard without a terminal."""
 
 from __future__ import annotations
 

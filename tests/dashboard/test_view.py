@@ -113,7 +113,7 @@ def test_filter_shows_matching_rows_and_leaves_figures() -> None:
 
 
 def test_errors_only_leaves_out_what_was_sent() -> None:
-    """What was sent is not what one looks for at night."""
+    """Sent mails are left out: at night an operator searches for errors."""
     found = filtered(typed(View(), "e")[0], busy())
 
     assert found.latest
@@ -151,7 +151,7 @@ def test_arrow_keys_are_no_escape() -> None:
 
 
 def test_terminal_is_given_back_as_it_was() -> None:
-    """Character mode ends with the keyboard, however often it is given back."""
+    """Character mode ends when the keyboard is closed, also if it is closed twice."""
     main, ours = pty.openpty()
     before = termios.tcgetattr(ours)
     keyboard = Keyboard(ours, before)
@@ -166,7 +166,7 @@ def test_terminal_is_given_back_as_it_was() -> None:
 
 
 def test_a_dashboard_of_all_workers_cannot_drain_them() -> None:
-    """It says how one is drained, and does not claim that it may only look."""
+    """It shows how to drain one worker, and not that it may only watch."""
     view, action = press(View(may=frozenset({QuitKey, PauseKey, ResumeKey})), "d", busy())
 
     assert action is None

@@ -9,5 +9,5 @@ from trio_worker.telemetry.heartbeat import BEAT_SECONDS
 
 @pytest.fixture
 def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers of this process tell how they are ten times as often, so that nobody waits long to be heard."""
+    """Workers of this process send heartbeats ten times as often, so that tests need not wait long."""
     monkeypatch.setattr("trio_worker.fleet.presence.BEAT_SECONDS", BEAT_SECONDS / 10)

@@ -1,4 +1,4 @@
-"""What is wanted of a worker, on its way through Redis."""
+"""Orders to workers, on their way through Redis."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_orders_arrive_as_they_were_given(letters: list[OrderMessage]) -> None:
 
 @given(LETTERS, st.binary().filter(lambda noise: not read_order_messages(noise)))
 def test_unknown_order_hides_no_other(letter: OrderMessage, noise: bytes) -> None:
-    """What another version wrote is passed over, whatever it is; what stands beside it is heard."""
+    """Any order of another version that is not understood is ignored; the orders next to it are carried out."""
     assert read_order_messages(noise + b"\n" + write_order_message(letter).encode() + b"\n" + noise) == [letter]
 
 
@@ -53,7 +53,7 @@ def test_order_without_an_end_is_none() -> None:
 
 
 async def test_order_is_heard_once(redis: RedisClient) -> None:
-    """A worker hears what is wanted of it with its next heartbeat, and not again."""
+    """A worker gets an order with its next heartbeat, and only once."""
     await tell(redis, "a:1")
 
     told = await send_order(redis, "jobs", Drain(), ["a:1", "nobody:9"])
@@ -65,7 +65,7 @@ async def test_order_is_heard_once(redis: RedisClient) -> None:
 
 
 async def test_no_order_drives_out_another(redis: RedisClient) -> None:
-    """Orders given between two heartbeats are all heard, in their order; a worker that hears none is told no more."""
+    """All orders between two heartbeats arrive, in their order; a worker that takes none gets no more."""
     await tell(redis, "a:1")
     for order in (Quiet(), Resume(), Quiet()):
         await send_order(redis, "jobs", order, ["a:1"])
@@ -80,7 +80,7 @@ async def test_no_order_drives_out_another(redis: RedisClient) -> None:
 
 
 async def test_answers_are_those_of_one_order(redis: RedisClient) -> None:
-    """Who gave an order reads what came of it at each worker that has heard it, once, and nobody else's answers."""
+    """The sender of an order reads the answer of each worker that got it, once, and no answers to other orders."""
     await tell(redis, "a:1")
     await tell(redis, "b:2")
     first = await send_order(redis, "jobs", Quiet(), ["a:1", "b:2"])

@@ -1,4 +1,4 @@
-"""The looks at a queue: how often what is asked, and in how many round trips."""
+"""Polls of a queue: how often each figure is read, and in how many round trips."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_ages_come_with_the_look_they_belong_to(redis: RedisClient) -> Non
 
 
 async def test_long_list_is_sampled_evenly_and_a_longer_one_not_at_all(redis: RedisClient) -> None:
-    """Two hundred jobs from its head to its end; above 200,000 a look would hold up Redis."""
+    """Two hundred jobs from its head to its end; above 200,000 sampling would block Redis."""
     await redis.command("RPUSH", "jobs", *([dated(100)] * 500), *([dated(5)] * 500))
     bars = (await looked(OverviewPoller(redis, "jobs", is_close_up=True))).ages
     assert bars is not None
@@ -125,7 +125,7 @@ async def test_minutes_hold_the_totals_as_they_stand(redis: RedisClient) -> None
 
 
 async def test_sample_of_yesterday_is_not_shown_for_today(redis: RedisClient) -> None:
-    """A ring holds the same minute of the day before where nobody wrote since."""
+    """The ring buffer still has the same minute of the day before if no worker has written since."""
     await tell(redis, "a:1")
     minute = (await overview(redis)).minutes[0].minute
     stale = minute - 1440 - 5
@@ -148,7 +148,7 @@ async def test_head_of_the_list_is_dated_by_its_producer(redis: RedisClient) -> 
 
 
 async def test_look_sends_scripts_that_redis_does_not_know(redis: RedisClient) -> None:
-    """After a restart of Redis the first look loads what it needs."""
+    """After a restart of Redis the first poll loads its scripts."""
     await redis.command("SCRIPT FLUSH")
 
     assert (await overview(redis)).counts.waiting == 0

@@ -62,7 +62,7 @@ async def test_what_was_obeyed_is_told_at_once(autojump_clock: trio.testing.Mock
 
 
 async def test_broken_redis_costs_a_heartbeat_and_nothing_more(autojump_clock: trio.testing.MockClock) -> None:
-    """A heartbeat that Redis does not take is not told of, and the next one is tried."""
+    """A heartbeat that Redis does not take is not reported, and the next one is tried."""
     calls: list[str] = []
 
     def obey(order: Order) -> str:

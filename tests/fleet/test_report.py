@@ -1,4 +1,4 @@
-"""A worker that is told from elsewhere what to do, and does it."""
+"""A worker that gets orders through Redis and carries them out."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_worker_obeys_from_elsewhere(any_workers: WorkerMaker, catcher: Ca
 
 
 async def wait_for_beats(client: RedisClient, count: int) -> None:
-    """Wait until the only worker has told so often how it is."""
+    """Wait until the only worker has sent this number of heartbeats."""
     seen: set[str] = set()
     while len(seen) <= count:
         seen.add(str(await client.command("ZRANGE", KEYS.workers, 0, -1, "WITHSCORES")))

@@ -1,4 +1,4 @@
-"""All workers in one snapshot: sums that agree with their parts, and states that are nobody's alone."""
+"""All workers in one snapshot: sums that agree with their parts, and states of the whole fleet."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ settled = st.dictionaries(st.sampled_from([str(each) for each in Disposition]), 
 
 @given(st.lists(settled, min_size=1, max_size=4))
 def test_ledger_of_all_is_the_sum_and_balances(parts: list[dict[str, int]]) -> None:
-    """What all workers claimed is what became of it and what is in hand, whoever did what."""
+    """The claims of all workers are the sum of all outcomes and of the jobs in hand."""
     beats = [
         beat(f"a:{place}", settled=part, claimed=sum(part.values()) + place, in_hand=place)
         for place, part in enumerate(parts)
@@ -62,9 +62,9 @@ def test_what_is_uncertain_is_of_the_same_run_as_all_beside_it() -> None:
 
 
 def test_rates_are_those_of_the_queue() -> None:
-    """Between two looks the totals in Redis tell what was sent, whoever sent it and left."""
+    """Between two polls the totals in Redis count what was sent, also by workers that have left."""
     fleet = fleet_of(WorkerSeen(beat(), 1.0))
-    assert fleet.snapshot(10.0, 1000.0).rates.sent == pytest.approx(9)  # one look: what the workers say
+    assert fleet.snapshot(10.0, 1000.0).rates.sent == pytest.approx(9)  # one poll: the figures of the workers
 
     fleet.note_poll(totals(1004, 450), SEEN, [], now=14.0, redis_seconds=0.001)
 
@@ -72,7 +72,7 @@ def test_rates_are_those_of_the_queue() -> None:
 
 
 def test_rates_of_one_frame_are_of_one_span() -> None:
-    """Two looks a second apart, as for a single frame, do not set the sends of that second beside older claims."""
+    """Two polls a second apart, as for one frame, do not combine the mails sent in that second with older claims."""
     fleet = fleet_of(WorkerSeen(beat(), 1.0))
     fleet.note_poll(totals(1001, 50), SEEN, [WorkerSeen(beat(), 1.0)], now=11.0, redis_seconds=0.001)
 
@@ -84,7 +84,7 @@ def test_rates_of_one_frame_are_of_one_span() -> None:
 
 
 def test_chart_holds_all_that_was_sent() -> None:
-    """The columns of the chart add up to what was sent between the looks, however irregular these are."""
+    """The columns of the chart add up to the mails sent between the polls, at any intervals."""
     fleet = Fleet("jobs", "cache")
     for at, sent in ((1000.0, 0), (1001.5, 300), (1002.0, 400), (1007.0, 900)):
         fleet.note_poll(totals(at, sent), SEEN, [], now=at, redis_seconds=0.001)
@@ -97,7 +97,7 @@ def test_chart_holds_all_that_was_sent() -> None:
 
 
 def test_growing_list_has_a_slope() -> None:
-    """The heading of the list is read from the looks of the last half minute."""
+    """The trend of the list is taken from the polls of the last half minute."""
     fleet = Fleet("jobs", "cache")
     for second in range(5):
         seen = evolve(SEEN, waiting=100 + 7 * second)
@@ -108,7 +108,7 @@ def test_growing_list_has_a_slope() -> None:
 
 @given(st.integers(1, 29), st.integers(50, 5000), st.integers(1, 40))
 def test_list_that_falls_is_not_said_to_grow(seconds: int, burst: int, per_second: int) -> None:
-    """However much was pushed at once within the half minute that the heading is read from."""
+    """Also after a burst of pushes within the half minute that the trend is taken from."""
     depths = [0] * (30 - seconds) + [max(1, burst - per_second * second) for second in range(seconds + 1)]
     found = heading([(float(second), depth) for second, depth in enumerate(depths)])
 
@@ -125,7 +125,7 @@ def test_list_that_grows_steadily_is_said_to_grow(per_second: int, noise: list[i
 
 
 def test_without_a_worker_the_state_says_so() -> None:
-    """A queue that nobody serves is not shown as running."""
+    """A queue without a worker is not shown as running."""
     found = fleet_of().snapshot(10.0, 1000.0)
 
     assert state(found).word == "STOPPED"
@@ -133,7 +133,7 @@ def test_without_a_worker_the_state_says_so() -> None:
 
 
 def test_lost_worker_counts_for_nothing_but_an_alert() -> None:
-    """A worker that is silent for too long is named; its consumers are nobody's."""
+    """A worker that is silent for too long is named; its consumers are not counted."""
     found = fleet_of(WorkerSeen(beat("gone:1"), LOST_SECONDS + 1), WorkerSeen(beat("here:2"), 1.0)).snapshot(
         10.0, 1000.0
     )
@@ -144,7 +144,7 @@ def test_lost_worker_counts_for_nothing_but_an_alert() -> None:
 
 
 def test_worker_gets_lost_while_redis_is_away() -> None:
-    """Time goes on without a look: the figures age, and the failure is told."""
+    """Without a poll the figures grow old, and the failure is shown."""
     fleet = fleet_of(WorkerSeen(beat(), 1.0))
     fleet.note_failure("no answer", 12.0)
 
@@ -182,7 +182,7 @@ def test_a_relay_that_no_worker_reaches_is_a_state() -> None:
 
 
 def test_claims_are_counted_as_each_worker_counts_them() -> None:
-    """Retries are claims too, however few jobs come fresh from the list."""
+    """Retries are claims too, even if few new jobs come from the list."""
     fleet = fleet_of(WorkerSeen(beat("a:1"), 1.0), WorkerSeen(beat("a:2"), 1.0))
     fleet.note_poll(totals(1004, 50), SEEN, [WorkerSeen(beat("a:1"), 1.0)] * 2, now=14.0, redis_seconds=0.001)
 
@@ -213,7 +213,7 @@ def test_consumers_and_mails_in_flight_of_all_workers_are_summed() -> None:
 
 
 def test_workers_of_a_version_without_consumers_say_so() -> None:
-    """Its number was of jobs at work: beside others it counts for no consumer, and alone for none that is known."""
+    """Its number is that of jobs at work: among others its consumers are not counted, and alone they are unknown."""
     old = WorkerSeen(beat("old:1", number_workers=640, depth=64, at_work=300, idle_share=0.5), 1.0)
     new = WorkerSeen(beat("new:2", busy_consumers=3, at_work=20, mails_in_flight=20, idle_share=0.9), 1.0)
     both, alone = fleet_of(old, new).snapshot(10.0, 1000.0), fleet_of(old).snapshot(10.0, 1000.0)
@@ -250,7 +250,7 @@ def test_suspended_connections_of_all_workers_are_summed() -> None:
 
 
 def test_all_quiet_is_a_state() -> None:
-    """Quiet workers do not look as if they ran; one that is not quiet is enough."""
+    """If all workers are quiet, the state is quiet; if one is not, it is running."""
     quiet = beat("a:1", is_quiet=True)
 
     assert state(fleet_of(WorkerSeen(quiet, 1.0)).snapshot(10.0, 1000.0)).word == "QUIET"

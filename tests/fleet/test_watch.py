@@ -43,7 +43,7 @@ async def test_outcomes_are_told_only_while_somebody_watches(any_workers: Worker
 
 
 async def test_watcher_knows_when_a_pause_ends(redis: RedisClient) -> None:
-    """As whoever asks for the status does."""
+    """As ``status`` does."""
     await pause_queue(redis, "jobs", "relay maintenance", "ana", 600.0)
     watch = Watch(redis, "jobs", "cache")
     await watch.poll()

@@ -113,7 +113,7 @@ def test_anything_but_one_mailbox_is_refused(text: str, reason: str) -> None:
 
 
 def test_the_repr_shows_the_domain_only() -> None:
-    """A mailbox that ends up in a log or a traceback tells neither its name nor its local part."""
+    """A mailbox in a log or a traceback shows neither its name nor its local part."""
     assert repr(Mailbox("Ann Cee", "ann", "example.com")) == "Mailbox(domain='example.com')"
 
 
@@ -160,12 +160,12 @@ def test_the_standard_library_agrees_on_what_is_read(text: str) -> None:
 
 @given(st.one_of(st.from_regex(_USUAL, fullmatch=True), st.emails()))
 def test_the_short_way_reads_as_the_long_one(text: str) -> None:
-    """An address that looks as nearly all do is the same mailbox either way."""
+    """A common address gives the same mailbox on both ways."""
     assert parse_mailbox(text) == _parse_address(text, name="")
 
 
 def test_no_printable_character_is_a_control_character() -> None:
-    """Of all characters, so that a text that is printable needs no closer look."""
+    """True for all characters, so a printable text needs no further check."""
     every = [chr(number) for number in range(sys.maxunicode + 1)]
 
     assert [letter for letter in every if has_control_character(letter)] == _CONTROL.findall("".join(every))

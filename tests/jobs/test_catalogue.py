@@ -1,4 +1,4 @@
-"""Folders become email types: the built-in ones, one's own beside them, and every fault with its file."""
+"""Folders become email types: built-in ones, those of an application, and every fault with its file."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_later_folder_replaces_a_type_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_all_faults_come_at_once_each_with_its_file(tmp_path: Path) -> None:
-    """A folder that is not there, files that are missing or unreadable, and wrong names are told together."""
+    """A missing folder, missing or unreadable files, and wrong names are reported together."""
     write_type(tmp_path / "Message")
     write_type(tmp_path / "a b")
     write_type(tmp_path / "Bare", subject_j2=None, text_j2=None, fields_toml=None)

@@ -47,7 +47,7 @@ def test_a_templated_job_is_understood() -> None:
 
 
 def test_the_optional_keys_of_the_envelope_are_understood() -> None:
-    """Times become seconds since the epoch; keys that nobody knows are ignored."""
+    """Times become seconds since the epoch; unknown keys are ignored."""
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     job = job_of(
         "Welcome",
@@ -289,14 +289,14 @@ def test_a_sample_job_is_made_of_the_samples() -> None:
 
 @given(st.binary(max_size=200) | st.text(st.sampled_from('{}[]",:\\ud81ea0.NaN'), max_size=60).map(str.encode))
 def test_no_bytes_raise(raw: bytes) -> None:
-    """Whatever the bytes, there is a job or a reason."""
+    """Any bytes give a job or a reason."""
     assert isinstance(decode(raw, TYPES), Job | Malformed)
 
 
 @pytest.mark.case("D3")
 @given(JSON | DOCUMENT)
 def test_no_json_raises_and_every_fault_has_a_path(document: Any) -> None:
-    """Whatever the JSON, there is a job, or faults that each begin at the root."""
+    """Any JSON gives a job, or faults whose paths begin at the root."""
     match decode(json.dumps(document).encode(), TYPES):
         case Malformed(_, faults):
             assert faults

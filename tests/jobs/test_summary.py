@@ -16,7 +16,7 @@ words = st.text(max_size=12)
 
 @given(st.binary(max_size=80))
 def test_any_bytes_can_be_summarized(raw: bytes) -> None:
-    """Whatever was pushed, a summary says something and does not raise."""
+    """Any pushed bytes have a summary, and it does not raise."""
     assert isinstance(summarize(raw), JobSummary)
 
 
@@ -34,12 +34,12 @@ def test_any_bytes_can_be_summarized(raw: bytes) -> None:
     )
 )
 def test_any_json_can_be_summarized(value: object) -> None:
-    """Shapes that no producer should send are looked at all the same."""
+    """JSON that no producer should send has a summary too."""
     assert isinstance(summarize(json.dumps(value).encode()), JobSummary)
 
 
 def test_summary_has_the_type_and_the_domain() -> None:
-    """A domain names nobody; the address is there for who compares, and not for who prints."""
+    """A domain names no person; the address is for comparing, not for printing."""
     seen = summarize(job_bytes(1, "Ann <ann@Example.ORG>", id="order-7", enqueued_at="2026-01-02T03:04:05Z"))
 
     assert (seen.email_type, seen.domains, seen.producer_id) == ("Registration", ("example.org",), "order-7")

@@ -106,7 +106,7 @@ def texts_of(message: EmailMessage) -> dict[str, str]:
 
 
 def told(name: str) -> str:
-    """Return a name as far as the parser can tell it: Python 3.11 puts a space between two encoded-words of a name."""
+    """Return a name as the parser can read it: Python 3.11 puts a space between two encoded-words of a name."""
     return name if len(encoded_words(name)) == 1 else "".join(name.split())
 
 
@@ -200,7 +200,7 @@ def test_a_message_is_read_back_as_it_was_meant(payload: dict[str, Any], *, eigh
 
 
 def test_bcc_reaches_the_envelope_only() -> None:
-    """Who is in Bcc gets the mail, and nobody can see it; nobody gets it twice."""
+    """Recipients in Bcc get the mail and are in no header; no recipient gets it twice."""
     mail = composed(message_job(to=["a@b", "Ann <c@d>"], cc="a@B", bcc=["hidden@example.com", "C@d"]))
 
     assert mail.recipients == ("a@b", "c@d", "hidden@example.com", "C@d")
@@ -224,7 +224,7 @@ def test_every_flavour_is_made_once() -> None:
 
 
 def test_the_repr_of_a_mail_tells_no_recipient() -> None:
-    """A mail in a log or a traceback shows neither whom it goes to nor what it says."""
+    """A mail in a log or a traceback shows neither its recipients nor its content."""
     assert repr(composed(message_job(to="ann@example.com", text="secret"))) == (
         "Mail(sender='no-reply@example.com', message_id='<01JD4Y6T8Q@example.com>', needs_smtputf8=False)"
     )
@@ -409,7 +409,7 @@ def test_a_subject_of_two_lines_is_refused() -> None:
 @pytest.mark.case("C31")
 @pytest.mark.parametrize("mailbox", [Mailbox("", "a\r\nb", "c"), Mailbox("a\r\nBcc: b@c", "a", "c")])
 def test_no_mailbox_smuggles_a_line_end(mailbox: Mailbox) -> None:
-    """Even a job that nobody decoded cannot write a header that was not meant."""
+    """Even a job that was not decoded cannot add a header."""
     refused = COMPOSER.compose(Job("Message", Message("s", (mailbox,), text="t")), JOB_ID, AT)
 
     assert isinstance(refused, Malformed)
@@ -471,7 +471,7 @@ def test_a_faulty_subject_is_told_beside_a_faulty_text_of_another_type() -> None
 
 
 def test_templates_share_frames_and_set_names() -> None:
-    """A template may extend another, set names of its own, define macros and import them."""
+    """A template may extend another, set names, define macros and import them."""
     catalogue = catalogue_of(
         text="{% extends '_x.j2' %}{% set mine = number + 1 %}{% block b %}{{ mine }}{% endblock %}",
         html="{% import '_m.j2' as m %}{% from '_m.j2' import twice as also %}{{ m.twice(note) }}{{ also('<') }}",

@@ -112,7 +112,7 @@ def _ignoring(options: RelayOptions, ignored: tuple[str, ...]) -> RelayOptions:
 def _assert_as_meant(relay: Catcher) -> None:
     sender = Settings().mail.sender
     for mail in relay.mails:
-        # A message may name the attacker as its one recipient; nobody else is ever added.
+        # A message may name the attacker as its only recipient; no other recipient is ever added.
         assert len(mail.recipients) == 1
         assert mail.sender in sender
         assert b"\r" not in mail.content.replace(b"\r\n", b"")

@@ -81,7 +81,7 @@ def test_what_is_filled_in_is_what_jinja_renders(email_type: str, username: str,
 
 @given(word=st.one_of(LINES, st.integers(900, 1100).map("x".__mul__)))
 def test_what_is_called_plain_needs_no_encoding(word: str) -> None:
-    """Octets that are said to be plain are found so by a full look."""
+    """Octets that are called plain are found so by a full check."""
     filled = part("{{ word }} and {{ word }}:\n{{ word }}").fill({"email": "", "word": word})
 
     assert not filled.is_plain or encode_body(filled.octets, eight_bit=True).encoding != "quoted-printable"

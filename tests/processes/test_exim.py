@@ -1,4 +1,4 @@
-"""A real Exim as relay, unpacked beside the system's own mailer: the other server that most of the field runs."""
+"""A real Exim as relay, unpacked next to the system's own mailer: with Postfix the most used mail server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ pytestmark = [
 JOBS = 200
 EXIM_ID = 101  # of a user that exists in no file but ours
 
-# Mails are taken and kept: what is taken stands in the log, and nothing is to be delivered.
+# Mails are accepted and queued: the log has the accepted ones, and none is delivered.
 SETTINGS = """
 primary_hostname = relay.example.org
 spool_directory = {folder}/spool

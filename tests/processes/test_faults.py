@@ -32,7 +32,7 @@ PYTHON_STARTS = ("Could not import runpy module", "Fatal Python error")
 async def test_a_name_server_that_hangs_does_not_hold_up_the_end(
     programs: Programs, real_redis: RedisClient, relay: Catcher
 ) -> None:
-    """A drain leaves the look-up behind and ends inside the grace."""
+    """A drain does not wait for the look-up, and ends within the grace."""
     await push(real_redis, 2)
     slow = textwrap.dedent("""
         import socket, sys, time

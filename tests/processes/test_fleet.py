@@ -24,7 +24,7 @@ from trio_worker.telemetry.heartbeat import Heartbeat, write_heartbeat
 from trio_worker.worker.events import Phase
 
 SECRET = "ann.secret@example.org"
-# A worker that tells how it is ten times as often as others do, so that nobody waits long to be heard.
+# A worker that sends heartbeats ten times as often, so that tests need not wait long.
 QUICK = """
 import sys
 from trio_worker.fleet import presence
@@ -128,7 +128,7 @@ async def test_outcomes_are_followed_from_elsewhere(
             pass
         sent = 0
         while "worker" not in tail.printed:
-            # Until the worker has heard with a heartbeat that somebody watches.
+            # Until the worker knows from its heartbeat that there is a watcher.
             await real_redis.command("RPUSH", "jobs", job_bytes(sent, SECRET))
             sent += 1
             with trio.move_on_after(0.3):
@@ -169,7 +169,7 @@ async def test_signals_show_and_quiet(programs: Programs, real_redis: RedisClien
 async def test_trial_decides_whether_the_rest_is_retried(
     programs: Programs, real_redis: RedisClient, relay: Catcher
 ) -> None:
-    """A relay that still refuses costs one mail; one that has been mended gets all."""
+    """A relay that still refuses costs one mail; one that works again gets all."""
     relay.faults = faults("rcpt=550")
     with patience():
         worker, _ = await running(programs)
@@ -256,7 +256,7 @@ async def test_top_looks_and_does_not_touch(programs: Programs, real_redis: Redi
 
 
 async def test_frame_is_written_as_a_picture(programs: Programs, real_redis: RedisClient, relay: Catcher) -> None:
-    """For a page or a bug report; a folder that is not there is told."""
+    """For a page or a bug report; a missing folder is an error."""
     with patience():
         await told(programs, "top", "--svg", "frame.svg")
         assert (programs.folder / "frame.svg").read_text("utf-8").startswith("<svg")

@@ -1,4 +1,4 @@
-"""A real Postfix as relay, from a folder of its own: what a strict relay of the field says of our conversation."""
+"""A real Postfix as relay, in a separate folder: how a strict and widely used relay answers our conversation."""
 
 from __future__ import annotations
 

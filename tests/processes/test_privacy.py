@@ -1,4 +1,4 @@
-"""Nothing names anybody: a whole run with known addresses, tokens and bodies, and everything that it showed."""
+"""Privacy: a whole run with known addresses, tokens and bodies, and none of them in any output."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def test_nothing_that_is_shown_names_anybody(programs: Programs, real_redi
 
 
 async def test_what_was_caught_and_what_waits_names_nobody_unasked(programs: Programs, real_redis: RedisClient) -> None:
-    """Whoever asks for it leaves a line in the log."""
+    """Showing them on request leaves a line in the log."""
     mail = CaughtMail("us@example.com", (ADDRESS,), f"Subject: {BODY}\r\n\r\n{TOKEN}\r\n".encode())
     await MaildirStore(programs.folder / "var" / "capture").keep([mail])
     await real_redis.command("RPUSH", "jobs", *jobs())

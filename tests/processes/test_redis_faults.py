@@ -92,7 +92,7 @@ async def field(bridge: Complaints, valkey: Valkey, composer: Composer, catalogu
 
 @asynccontextmanager
 async def running(reporter: Reporter, seconds: float = 90.0) -> AsyncIterator[None]:
-    """Run a worker beside the block, then drain it; its ledger must balance."""
+    """Run a worker during the block, then drain it; its ledger must balance."""
     with trio.fail_after(seconds):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reporter.run)
@@ -116,7 +116,7 @@ async def assert_all_sent(field: Field, relay: Catcher, count: int) -> None:
 
 @pytest.mark.case("A2")
 async def test_a_claim_whose_reply_is_lost_strands_no_job(field: Field, catcher: Catcher) -> None:
-    """Redis gave the jobs, nobody heard of it; when their leases run out they are sent, each once."""
+    """Redis gave the jobs but the reply was lost; when their leases expire they are sent, each once."""
     field.proxy.swallows_replies_to = read_script("claim").digest.encode()
     field.push(20)
     async with running(field.reporter(catcher)):
@@ -316,7 +316,7 @@ async def test_a_redis_that_is_stopped_is_given_up_and_nothing_is_claimed_twice(
 
 @pytest.mark.case("A19")
 async def test_an_idle_worker_leaves_a_redis_that_is_stopped(field: Field, catcher: Catcher) -> None:
-    """Not told of by anything yet: neither the last look nor the farewell waits for a call's deadline."""
+    """Before any call has failed: neither the last poll nor the last heartbeat waits for the timeout of a call."""
     options = evolve(field.workers.options(catcher.port), queue=QueueOptions())
     reporter = field.workers.make(options, is_burst=False)
     reporter.poll_seconds = 60.0
@@ -437,7 +437,7 @@ async def test_dead_letters_are_never_trimmed(real_redis: RedisClient) -> None:
 async def test_a_redis_that_is_emptied_while_mails_are_sent_does_not_stop_the_worker(
     workers: WorkerMaker, catcher: Catcher
 ) -> None:
-    """They are sent and told as fenced, for nobody knows their jobs any more; new jobs are sent."""
+    """They are sent and reported as fenced, because Redis has lost their jobs; new jobs are sent."""
     catcher.faults = faults("final=delay-300ms")
     await workers.push(*(job_bytes(number) for number in range(5)))
     reporter = workers.make(workers.options(catcher.port), is_burst=False)
@@ -490,7 +490,7 @@ async def test_a_drain_while_a_claim_is_under_way_gives_its_jobs_back(field: Fie
 async def test_what_a_claim_brings_after_the_signal_is_given_back_unsent(
     workers: WorkerMaker, catcher: Catcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where connections stand ready: a drain sends nothing that was not in hand when it began."""
+    """Also if connections are ready: a drain sends only jobs that were in flight when it began."""
     reporter = workers.make(workers.options(catcher.port), is_burst=False)
     original = Broker.claim
     is_open, is_claimed = trio.Event(), trio.Event()
@@ -538,7 +538,7 @@ async def test_the_grace_runs_from_the_signal(workers: WorkerMaker, monkeypatch:
 
 @pytest.mark.case("B14")
 async def test_random_cancels_of_redis_calls_never_mix_up_replies(real_redis: RedisClient) -> None:
-    """A reply belongs to the call that asked for it, whatever was cancelled before."""
+    """A reply belongs to the call that asked for it, after any cancels before."""
     for number in range(60):
         with trio.move_on_after(0.0002 * (number % 7)):
             await real_redis.wait("empty", 0.05)
@@ -572,7 +572,7 @@ async def test_a_worker_that_slept_longer_than_its_lease_does_not_send_what_anot
     compose = reporter.worker.composer.compose
 
     def slow(*words: Any) -> Any:
-        # The whole loop stands still, as under SIGSTOP, and meanwhile another worker takes the job over.
+        # The whole loop is blocked, as under SIGSTOP, and meanwhile another worker takes the job over.
         with field.valkey.client() as client:
             while not client.zrangebyscore("{jobs}:leased", "-inf", _milliseconds(client)):
                 pass
@@ -604,7 +604,7 @@ class _Composer:
 async def test_a_job_whose_composing_raises_dies_alone(
     error: Exception, workers: WorkerMaker, catcher: Catcher
 ) -> None:
-    """The traceback is told, the job is dead, the next one is sent."""
+    """The traceback is logged, the job is dead, and the next one is sent."""
     await workers.push(*(job_bytes(number) for number in range(3)))
     reporter = workers.make(workers.options(catcher.port))
     compose = reporter.worker.composer.compose

@@ -55,7 +55,7 @@ def told(program: Program, what: str) -> set[str]:
 async def test_a_service_imports_nothing_after_its_first_claim_and_never_what_draws(
     programs: Programs, real_redis: RedisClient, relay: Catcher
 ) -> None:
-    """Whatever comes: an import needs a file descriptor, and there may be none; and it takes time from a mail."""
+    """An import needs a file descriptor, and there may be none; and it delays mails."""
     relay.faults = faults("rcpt=451:first2")
     listen = f"unix:{programs.folder}/w.sock"
     with programs.config.open("a") as config:
@@ -90,7 +90,7 @@ async def test_a_service_imports_nothing_after_its_first_claim_and_never_what_dr
 
 
 def test_a_line_with_words_beyond_ascii_opens_no_file() -> None:
-    """The worker tells its troubles where no file descriptor is left, and a relay's words are of any script."""
+    """The worker logs without a free file descriptor, and the text of a relay may have any characters."""
     code = textwrap.dedent("""
         import resource
         from trio_worker.dashboard.cell_text import printable_cells

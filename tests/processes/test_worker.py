@@ -59,7 +59,7 @@ async def test_sigterm_in_the_middle_ends_in_time_and_a_second_run_finishes(
 async def test_the_third_signal_ends_at_once_and_loses_nothing(
     number: signal.Signals, code: int, programs: Programs, real_redis: RedisClient, relay: Catcher
 ) -> None:
-    """What was in hand stays leased, and another worker sends it; each mail that may go twice is counted."""
+    """Jobs in flight stay leased, and another worker sends them; each mail that may go twice is counted."""
     relay.faults = faults("final=stall")
     emails = await push(real_redis, 10)
     program = await programs.start("run", "--no-dashboard")
@@ -139,7 +139,7 @@ async def test_two_processes_share_a_queue(programs: Programs, real_redis: Redis
 
 
 async def test_a_changed_password_is_read_on_sighup(programs: Programs, real_redis: RedisClient) -> None:
-    """A refused login does not wait for its back-off when somebody has mended the secret."""
+    """After a refused login, a corrected secret is tried without waiting for the back-off."""
     secret = programs.folder / "secret"
     secret.write_text("wrong\n")
     async with open_catcher(credentials=("mailer", "right")) as relay:
@@ -297,7 +297,7 @@ async def test_status_and_enqueue_agree_with_what_was_pushed(programs: Programs,
     ],
 )
 def test_every_command_has_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """It says what the command does; none takes a secret as an argument, where `ps` would show it to everybody."""
+    """It says what the command does; no command takes a secret as an argument, which `ps` would show to all users."""
     from trio_worker.cli import app  # noqa: PLC0415  the command line is imported by few tests
 
     app([*words, "--help"])

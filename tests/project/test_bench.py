@@ -22,7 +22,7 @@ BENCH = ROOT / "tools" / "bench_parts" / "bench.py"
 
 
 def make_tree(folder: Path, *, counts_jobs: bool) -> Version:
-    """A tree of which nothing is there but what tells how it understands ``number_workers``."""
+    """A tree with only the files that show how it understands ``number_workers``."""
     (folder / "trio_worker").mkdir(parents=True)
     if counts_jobs:
         (folder / "trio_worker" / "crew.py").touch()
@@ -33,7 +33,7 @@ def make_tree(folder: Path, *, counts_jobs: bool) -> Version:
 def test_each_version_is_configured_as_it_understands_its_settings(
     tmp_path: Path, depth: int, jobs: int, tasks: int
 ) -> None:
-    """The jobs at work where a crew saw them off, else tasks that have so many; nothing else differs."""
+    """As jobs at work for versions with ``crew.py``, else as tasks with several jobs each; nothing else differs."""
     ground = Ground(tmp_path / "ground", Valkey(tmp_path, free_port()), None)
     ground.folder.mkdir()
     found = {}

@@ -44,7 +44,7 @@ def test_no_package_has_a_published_fault() -> None:
 
 
 def test_our_own_bounds_keep_faulty_versions_out() -> None:
-    """Whoever installs the package cannot get one of them, whatever else is installed there."""
+    """An installation of the package cannot get one of them, with any other packages."""
     for text in distribution("trio-worker").requires or ():
         requirement = Requirement(text)
         entry = ADVISORIES[canonicalize_name(requirement.name)]

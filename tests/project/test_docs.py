@@ -188,7 +188,7 @@ def test_type_of_the_jobs_page_can_be_made(work_folder: Path) -> None:
 
 
 def test_jobs_page_names_every_kind_and_key_of_a_field() -> None:
-    """Each has a row of its own, and no other kind is named."""
+    """Each has a row, and no other kind is named."""
     section = (ROOT / "docs" / "jobs.md").read_text("utf-8").partition("## A type of your own")[2]
     keys, kinds = (
         re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)

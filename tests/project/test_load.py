@@ -54,7 +54,7 @@ async def working(workers: WorkerMaker, catcher: Catcher) -> AsyncIterator[None]
 
 
 async def test_a_load_of_every_type_is_sent_and_counted(workers: WorkerMaker, catcher: Catcher, load: Load) -> None:
-    """In turn, each to an address of its own; exit code 0 when all were sent."""
+    """In turn, each to a different address; exit code 0 if all were sent."""
     types = ("Registration", "WeeklyRecap", "Message")
     async with working(workers, catcher):
         done = await load("--jobs", "30", *(word for each in types for word in ("--type", each)), "--json")
@@ -85,7 +85,7 @@ async def test_what_is_not_sent_is_told(workers: WorkerMaker, catcher: Catcher, 
 
 
 async def test_a_rate_is_kept(workers: WorkerMaker, load: Load) -> None:
-    """Thirty jobs at a hundred a second take 0.29 seconds at least, and nobody waits for their end."""
+    """Thirty jobs at a hundred a second take at least 0.29 seconds; the tool does not wait for their end."""
     done = await load("--jobs", "30", "--rate", "100", "--wait", "0", "--json")
 
     document = json.loads(done.stdout)

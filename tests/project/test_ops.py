@@ -61,7 +61,7 @@ def expressions() -> list[str]:
 
 
 def test_every_metric_that_is_asked_for_exists() -> None:
-    """A board or an alert over a name that nobody exports would be silent for ever."""
+    """A board or an alert with a name that is not exported would always be silent."""
     asked = {name for expression in expressions() for name in _METRIC.findall(expression)}
 
     assert asked
@@ -144,7 +144,7 @@ def test_units_leave_time_to_drain(unit: Path) -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_units_are_understood_by_systemd(unit: Path, tmp_path: Path) -> None:
-    """systemd-analyze finds nothing wrong; the program it looks for is put there."""
+    """systemd-analyze finds nothing wrong; the test provides the program that it checks for."""
     program = tmp_path / "trio-worker"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)

@@ -22,7 +22,7 @@ from tests.support.paths import ROOT
 README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGES = [README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
-# Run by .ci/run itself, for they make environments.
+# Run by .ci/run itself, because they make environments.
 RUN_BY_CI = {
     "tools/demo",
     "python -m venv .venv/use && .venv/use/bin/pip install .",
@@ -112,7 +112,7 @@ def test_every_command_does_what_the_readme_says(shell: dict[str, str]) -> None:
         if command in RUN_BY_CI or command == "trio-worker run":
             continue
         if command.startswith("trio-worker run --config"):
-            continue  # the file that is written just before wants a relay and a Redis filled in
+            continue  # the file that was just written needs a relay and a Redis
         if "show last" in command:
             wait_for_mail(shell)
         if " ID" in command and not job_id:
@@ -150,7 +150,7 @@ def test_every_command_of_contributing_works_in_a_checkout(tmp_path: Path) -> No
     shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(*LEFT_OUT))
     (checkout / ".venv").mkdir()
     (checkout / ".venv" / f"{sys.version_info.major}.{sys.version_info.minor}").symlink_to(environment)
-    # Nothing of this run: in a process of its own pytest must not take itself for a part of it.
+    # Nothing of this run: pytest in another process must not think that it is a part of it.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     script = "\n".join(command for command in commands(CONTRIBUTING) if command not in RUN_BY_CI)
 
@@ -170,7 +170,7 @@ def test_every_command_of_contributing_works_in_a_checkout(tmp_path: Path) -> No
 
 
 def test_every_file_that_contributing_names_is_there() -> None:
-    """In code style, with a folder of the project before it; NAME stands for a name of one's own."""
+    """In code style, with a folder of the project before it; NAME stands for any name."""
     named = re.findall(r"`((?:trio_worker|tests|tools|conf|docs)/[^`*\s]*)`", CONTRIBUTING.read_text("utf-8"))
 
     assert len(named) > 10

@@ -68,7 +68,7 @@ def sides(folder: Path) -> tuple[Side, Side]:
 
 
 def test_what_one_version_cannot_do_is_no_success(tmp_path: Path) -> None:
-    """All of what was wanted must be done, in both directions; what was never tried proves nothing."""
+    """Everything must be done in both directions; a part that was never tried proves nothing."""
     this, other = sides(tmp_path)
     found = Findings()
     assert not found.holds
@@ -87,7 +87,7 @@ def test_what_one_version_cannot_do_is_no_success(tmp_path: Path) -> None:
 
 
 def test_a_problem_is_no_success(tmp_path: Path) -> None:
-    """Whatever was counted beside it."""
+    """With any other counts."""
     found = Findings()
     for side in sides(tmp_path):
         found.note("orders obeyed", side, 1, 1)

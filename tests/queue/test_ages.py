@@ -23,7 +23,7 @@ ages = st.lists(st.tuples(st.none() | st.floats(0, 1e5), st.booleans()), min_siz
 
 @given(ages, st.integers(0, 10**6))
 def test_bars_add_up_to_what_waits(found: list[tuple[float | None, bool]], more: int) -> None:
-    """However the samples are scaled, no job is lost to rounding, and no bar is negative."""
+    """At any scale no job is lost by rounding, and no bar is negative."""
     waiting = len(found) + more
     bars = bars_of(found, waiting)
 
@@ -43,7 +43,7 @@ def test_age_falls_under_its_bound(age: float, place: int) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abcdefghijklmnopqrstuvwxyz"), st.none() | st.floats(0, 2000)), max_size=60))
 def test_ages_add_up(jobs: list[tuple[str, float | None]]) -> None:
-    """Each row's columns add up to its total, and all rows to the first, however many names there are."""
+    """The columns of each row add up to its total, and all rows to the first, with any number of names."""
     table = AgeTable(len(jobs))
     for name, age_seconds in jobs:
         table.add([name], age_seconds)
@@ -58,7 +58,7 @@ def test_ages_add_up(jobs: list[tuple[str, float | None]]) -> None:
 
 
 def test_sampled_ages_are_scaled() -> None:
-    """Twenty jobs looked at of a thousand stand for fifty each."""
+    """With twenty samples of a thousand jobs, each counts for fifty."""
     table = AgeTable(1000)
     for _ in range(20):
         table.add(["a.example"], 7.0)

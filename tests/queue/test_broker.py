@@ -50,7 +50,7 @@ def verdicts(record: Record) -> list[tuple[Verdict, str]]:
 
 
 async def test_foreign_word_among_the_totals_is_passed_over(redis: RedisClient) -> None:
-    """What somebody else wrote there, by hand or by mistake, keeps nobody from counting."""
+    """A value that another program wrote there does not prevent counting."""
     await redis.command("HSET", "{jobs}:totals", "done", "3", "note", "hello", b"\xff", "1e3")
 
     counted = await count_jobs(redis, "jobs")
@@ -141,7 +141,7 @@ async def test_a_delayed_job_is_not_claimed_before_its_time(redis: RedisClient) 
 
 
 async def test_a_lease_that_runs_out_is_given_to_another_worker(redis: RedisClient) -> None:
-    """The next claim of anybody recovers it, and the late worker's settlement is fenced."""
+    """The next claim of any worker recovers it, and the late worker's settlement is fenced."""
     slow, other = Broker(redis, QueueOptions(lease_seconds=0.02)), Broker(redis, QueueOptions())
     await redis.command("RPUSH", "jobs", b"job")
     (late,) = (await claim(slow)).jobs
@@ -233,7 +233,7 @@ async def until_run_out(redis: RedisClient, jobs: int) -> None:
 
 
 async def test_a_job_that_two_workers_died_with_is_given_alone(redis: RedisClient) -> None:
-    """One by one, nothing beside it, so that no neighbour is blamed for a third death; then the list goes on."""
+    """One by one, without any other job, so that none is blamed for a third crash; then new jobs are claimed again."""
     broker = await crash_twice(redis, b"first", b"second")
     await redis.command("RPUSH", "jobs", b"fresh")
 
@@ -248,7 +248,7 @@ async def test_a_job_that_two_workers_died_with_is_given_alone(redis: RedisClien
 
 
 async def test_a_suspect_waits_for_a_worker_with_nothing_in_hand(redis: RedisClient) -> None:
-    """Who has other jobs in hand is told of it, gets nothing new, and comes back with empty hands."""
+    """A worker with other jobs in flight gets only the number of suspects, and claims again when it is idle."""
     broker = await crash_twice(redis, b"suspect")
     await redis.command("RPUSH", "jobs", b"fresh")
 

@@ -1,4 +1,4 @@
-"""The past day: samples of the ring, what happened between them, and how long a job waited when nobody said."""
+"""History: samples of the ring buffer, the events between them, and the age of jobs without a push time."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_sample_is_read_as_it_was_written(sample: MinuteSample) -> None:
 
 @given(st.binary(max_size=40))
 def test_other_bytes_are_no_sample(wire: bytes) -> None:
-    """Whatever stands in the ring, nothing raises."""
+    """Any bytes in the ring buffer are read without an exception."""
     assert read_sample(wire) is None
 
 
@@ -166,7 +166,7 @@ def test_dates_never_run_backwards(steps: list[tuple[float, int]], place: int) -
 
 
 def test_memory_is_bounded() -> None:
-    """An hour of samples, however long it runs."""
+    """An hour of samples at most."""
     history = PushHistory()
     for second in range(SAMPLES_KEPT + 500):
         history.note(second * 2.0, second + 1)

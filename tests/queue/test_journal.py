@@ -1,4 +1,4 @@
-"""The journal: what Redis did not take is on disk, is told later, and is told by whoever comes next."""
+"""The journal: settlements that Redis did not take are on disk, and are sent later, by this worker or the next one."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def left_in(folder: Path) -> list[Path]:
 def test_what_is_written_is_read_back(
     batches: list[list[SettlementRecord]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """In its order, whatever the text."""
+    """In its order, with any text."""
     folder = tmp_path_factory.mktemp("journal")
     path = trio.run(write, folder, *batches)
     wanted = tuple(entry for batch in batches for entry in batch)
@@ -128,7 +128,7 @@ async def test_a_file_that_is_no_journal_keeps_a_worker_from_claiming(content: b
 
 
 async def test_a_journal_that_goes_away_while_it_is_looked_for_is_no_matter(tmp_path: Path) -> None:
-    """Its process ended between the look and the opening; a link to nothing is the same to open."""
+    """Its process ended after the file was listed and before it was opened; a broken link gives the same error."""
     (tmp_path / "1-a.journal").symlink_to(tmp_path / "gone")
 
     with open_journal(tmp_path, OWNER) as journal:
@@ -143,7 +143,7 @@ async def test_an_unwritable_folder_is_refused_with_its_reason(tmp_path: Path) -
 
 
 async def test_the_journal_of_a_process_that_lives_is_left_alone(tmp_path: Path) -> None:
-    """Its own process tells Redis."""
+    """Its own process sends it to Redis."""
     with open_journal(tmp_path, OWNER) as first:
         await first.append([DONE])
         with open_journal(tmp_path, OWNER) as second:
@@ -184,7 +184,7 @@ async def test_a_process_that_was_killed_with_nothing_to_tell_leaves_no_file_for
 
 
 async def test_a_write_that_fails_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk is told, and what is written after it is read back whole."""
+    """A full disk is reported, and later entries are read back complete."""
     real = os.pwrite
     with open_journal(tmp_path, OWNER) as journal:
         await journal.append([DONE])
@@ -221,7 +221,7 @@ async def run(reporter: Reporter) -> int:
 async def test_mails_whose_settlements_redis_did_not_take_are_settled_by_the_next_worker(
     workers: WorkerMaker, catcher: Catcher, tmp_path: Path
 ) -> None:
-    """The first one ends on time with them in its journal; the next tells Redis first, and no mail goes out twice."""
+    """The first ends on time with them in its journal; the next settles them first, and no mail is sent twice."""
     catcher.faults = faults("final=delay-1s")
     await workers.push(*(job_bytes(number) for number in range(30)))
     options = workers.options(catcher.port, shutdown=ShutdownOptions(grace_seconds=1.0))
@@ -280,7 +280,7 @@ async def test_nothing_is_claimed_before_redis_knows_what_was_sent(
 async def test_nothing_is_sent_while_neither_redis_nor_the_journal_can_be_written(
     workers: WorkerMaker, catcher: Catcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Jobs in hand wait; when Redis answers they are sent, no attempt spent."""
+    """Jobs in flight wait; when Redis answers they are sent, and no attempt was counted."""
     catcher.faults = faults("final=delay-300ms")
     await workers.push(*(job_bytes(number) for number in range(20)))
     monkeypatch.setattr(journal_module, "_write_all", _refuse_after_header)
@@ -312,7 +312,7 @@ def _refuse_after_header(file: int, content: bytes, at: int) -> None:
 
 
 def test_one_embedded_server_is_one_owner(work_folder: Path) -> None:
-    """However its folder is written, what was left for it is found again; another folder is another server."""
+    """With any spelling of its folder its journal is found again; another folder is another server."""
     (work_folder / "var").mkdir()
     owners = [
         owner_of(Settings(redis=RedisOptions(url=url)))

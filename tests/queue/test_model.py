@@ -99,7 +99,7 @@ class Known:
 
 @define
 class Given:
-    """What one claim must give, in this order: known jobs, then fresh bytes; and what it must tell beside."""
+    """What one claim must return: known jobs, then bytes of new ones, in this order; and its other figures."""
 
     known: list[tuple[str, Source]] = field(factory=list)
     fresh: list[bytes] = field(factory=list)
@@ -165,7 +165,7 @@ class Model:
         return given
 
     def _is_set_aside(self, job: Known) -> bool:
-        """Whether a lease that ran out is the last: held if its bytes may be out, dead if it crashed too often."""
+        """Whether an expired lease is the last one: held if the mail may be sent, dead if it crashed too often."""
         if job.is_started:
             job.state = "held"
         elif job.deliveries >= MAX_DELIVERIES:
@@ -222,7 +222,7 @@ class QueueMachine(RuleBasedStateMachine):
         return self.claim(worker, limit, is_idle=is_idle)
 
     def claim(self, worker: int, limit: int, *, is_idle: bool) -> Any:
-        """What a claim gives, in which order, from where, and what it tells beside."""
+        """The jobs that a claim returns, their order, their sources, and its other figures."""
         expected = self.model.claim(limit, is_idle=is_idle)
         found = self.portal.run(partial(self.brokers[worker].claim, limit, is_idle=is_idle))
         assert isinstance(found, Claims)
@@ -290,7 +290,7 @@ class QueueMachine(RuleBasedStateMachine):
         self._let_come("delayed", names[place % len(names)])
 
     def _let_come(self, state: str, name: str) -> None:
-        """Give a job a time in the past, later than that of any other: ties would be told apart by ids."""
+        """Give a job a time in the past, later than that of any other: jobs with equal times would be ordered by id."""
         self.moments += 1
         assert self.do("ZADD", f"{{jobs}}:{state}", "XX", "CH", self.moments, name) == 1
         self.model.jobs[name].order = self.moments
@@ -319,7 +319,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.names("delayed") or self.model.waiting)
     @rule(place=st.integers(0, 9), is_waiting=st.booleans())
     def cancel(self, place: int, is_waiting: bool) -> None:  # noqa: FBT001  passed by name
-        """An operator cancels a job that nobody has begun; of equal ones in the list the foremost."""
+        """An operator cancels a job that no worker has claimed; of equal ones in the list the first."""
         client, waiting, names = self.portal.client, self.model.waiting, self.model.names("delayed")
         if waiting and (is_waiting or not names):
             body = waiting[place % len(waiting)]

@@ -58,7 +58,7 @@ def test_a_record_of_another_shape_gives_a_fresh_one() -> None:
 
 
 def test_the_timeline_keeps_the_latest_attempts() -> None:
-    """It is bounded, however long a job is tried."""
+    """It is bounded for any number of attempts."""
     record = Record(0.0)
     for number in range(TIMELINE_LIMIT + 5):
         record = record.noting(Attempt(number, "deferred"))
@@ -67,7 +67,7 @@ def test_the_timeline_keeps_the_latest_attempts() -> None:
 
 
 def test_what_was_said_is_kept_of_the_last_attempts_and_cut() -> None:
-    """However long a relay talks and a job is tried; the connection is that of the attempt that was just noted."""
+    """For any length of replies and any number of attempts; the connection is that of the last noted attempt."""
     record = Record(0.0)
     for number in range(SAID_LIMIT + 3):
         record = record.noting(Attempt(number, "deferred"), f"{number} " + "x" * 1000).tried_on(number, 7, 0.0884)
@@ -88,7 +88,7 @@ def test_a_version_that_knows_no_words_of_attempts_reads_the_rest() -> None:
 
 
 def test_a_record_that_does_not_say_who_has_the_mail_may_hide_somebody() -> None:
-    """Where only some are due, whoever did not count is taken to have delivered to one."""
+    """If only some are due, a version that did not count is assumed to have delivered to one."""
     assert read_record(b'{"born":1.0,"due":["b@example.com"]}', 0.0).delivered == 1
     assert read_record(b'{"born":1.0}', 0.0).delivered == 0
     nobody = Record(1.0, due=("b@example.com",))

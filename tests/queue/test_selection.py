@@ -21,7 +21,7 @@ shelved = st.builds(
 
 @given(st.lists(shelved, max_size=30), st.integers(1, 7))
 def test_groups_count_every_job_once(jobs: list[ShelvedJob], page: int) -> None:
-    """However the pages fall, each job is in one group, and the newest one is its example."""
+    """With any pages, each job is in one group, and the newest one is its example."""
     grouping = Grouping()
     for start in range(0, len(jobs), page):
         grouping.add(jobs[start : start + page])

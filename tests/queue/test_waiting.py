@@ -111,7 +111,7 @@ async def test_partly_delivered_job_stays(redis: RedisClient) -> None:
     ],
 )
 async def test_a_job_that_was_only_put_off_goes_back(redis: RedisClient, refused: Refused) -> None:
-    """Nobody has a copy of it, whatever is remembered of its recipients; the plan says the same."""
+    """No recipient has the mail, with any record of its recipients; the dry run says the same."""
     await redis.command("RPUSH", "jobs", job_bytes(1))
     (job,) = await claim(redis, 1)
     terms = Terms(RetryPolicy(), "retry", 1000.0, 0.5)
@@ -123,7 +123,7 @@ async def test_a_job_that_was_only_put_off_goes_back(redis: RedisClient, refused
 
 
 async def test_release_that_was_cut_short_goes_on(redis: RedisClient) -> None:
-    """Whatever page was the last, the next release finishes with the same list: the older ones go before."""
+    """After any page, the next release ends with the same list: the older jobs go before."""
     await redis.command("RPUSH", "jobs", *(job_bytes(number) for number in range(6)))
     jobs = await claim(redis, 6)
     for job in jobs:
@@ -170,7 +170,7 @@ async def test_retry_can_be_undone_until_it_is_sent(redis: RedisClient) -> None:
 
 
 async def test_rate_spreads_jobs_over_time(redis: RedisClient) -> None:
-    """Each further job is due later: nobody has to stay and pace them."""
+    """Each further job is due later, so no program has to keep running to pace them."""
     await redis.command("RPUSH", "jobs", *(job_bytes(number) for number in range(3)))
     jobs = await claim(redis, 3)
     for job in jobs:

@@ -69,7 +69,7 @@ async def deaf_server(deaf_from: bytes) -> AsyncIterator[str]:
 async def test_a_server_that_goes_deaf_is_given_up_at_the_deadline(
     bridge: Complaints, monkeypatch: pytest.MonkeyPatch, words: tuple[str | bytes, ...]
 ) -> None:
-    """Whether it does not answer or does not even take what is written."""
+    """Both if it does not answer, and if it does not even read."""
     monkeypatch.setattr("trio_worker.redis.client.CALL_SECONDS", 0.2)
     async with deaf_server(str(words[0]).encode()) as url, open_redis_client(RedisOptions(url=url), 5.0) as client:
         with trio.fail_after(4):
@@ -81,7 +81,7 @@ async def test_a_server_that_goes_deaf_is_given_up_at_the_deadline(
 
 
 async def test_a_wait_is_broken_off_while_its_connection_is_being_opened(bridge: Complaints) -> None:
-    """A server that does not answer the first words holds nobody up."""
+    """A server that does not answer the first command delays no caller."""
     async with deaf_server(b"SETINFO") as url, open_redis_client(RedisOptions(url=url), 5.0) as client:
         with trio.fail_after(4), trio.move_on_after(0.1) as scope:
             await client.wait("jobs", 5.0)
@@ -198,7 +198,7 @@ async def test_a_rediss_url_speaks_tls_to_a_server_it_trusts(
 async def test_a_rediss_server_that_is_not_trusted_is_refused(
     bridge: Complaints, valkey_url: str, tmp_path: Path, name: str, words: str, *, is_trusted: bool
 ) -> None:
-    """For another name, or by an authority that nobody named; the reason is told."""
+    """A certificate for another name, or of an unknown authority; the reason is given."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     async with tls_before(valkey_url, authority.issue_cert(name)) as port:

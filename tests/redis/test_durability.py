@@ -42,7 +42,7 @@ async def test_a_worker_tells_at_its_start_what_is_weak(workers: WorkerMaker) ->
 
 
 async def test_a_redis_that_tells_nothing_of_its_settings_is_not_blamed(workers: WorkerMaker) -> None:
-    """CONFIG is often forbidden; the rest is looked at all the same."""
+    """CONFIG is often forbidden; all else is checked."""
     await workers.client.command("ACL", "SETUSER", "default", "-config")
     try:
         assert await check_durability(workers.client) == []

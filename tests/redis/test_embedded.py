@@ -111,7 +111,7 @@ of_the_whole_run: set[threading.Thread] = set()
 
 
 def has_ended(pid: int) -> bool:
-    """Wait for the end of a process that may be nobody's child."""
+    """Wait for the end of a process that may not be a child of this one."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -198,7 +198,7 @@ class Other:
 
 @pytest.fixture
 def start_other(address: EmbeddedAddress, usual_ports: list[int]) -> Iterator[Callable[..., Other]]:
-    """Give a function that starts another process, in a process group of its own."""
+    """Give a function that starts another process in a new process group."""
     others: list[Other] = []
 
     def start(script: str = OTHER) -> Other:
@@ -275,7 +275,7 @@ def test_any_text_is_an_address_or_a_fault(url: str) -> None:
 
 @given(st.text(st.characters(categories=["L", "N", "P"], exclude_characters="?/"), min_size=1), st.integers(1, 65535))
 def test_what_is_written_as_an_embedded_url_is_read_back(directory: str, port: int) -> None:
-    """Directory and port survive, whatever the alphabet."""
+    """Directory and port are read back, in any alphabet."""
     assert parse_embedded(f"embedded:{directory}?port={port}") == EmbeddedAddress(Path(directory), port)
 
 
@@ -368,7 +368,7 @@ def test_an_odd_and_long_directory_will_do(tmp_path: Path) -> None:
 
 
 def test_a_relative_directory_belongs_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server knows the directory by its absolute name, whatever directory we change to later."""
+    """The server uses the absolute name of the directory, so a later change of directory has no effect."""
     monkeypatch.chdir(tmp_path)
     hold = acquire_embedded(EmbeddedAddress(Path("var/valkey")))
     monkeypatch.chdir("/")
@@ -392,7 +392,7 @@ def test_a_process_may_hold_the_server_twice(address: EmbeddedAddress) -> None:
 
 
 def test_a_second_release_of_a_hold_is_a_bug(address: EmbeddedAddress) -> None:
-    """It raises instead of releasing somebody else's."""
+    """It raises, and does not release the hold of another user."""
     hold = acquire_embedded(address)
     release_embedded(hold)
 
@@ -481,7 +481,7 @@ def test_a_child_of_a_user_inherits_no_lock(address: EmbeddedAddress) -> None:
 
 
 def test_the_server_of_a_killed_user_is_taken_over(address: EmbeddedAddress, start_other: Callable[..., Other]) -> None:
-    """After a crash of the only user the server stands; the next start uses it, and stops it as the last."""
+    """After a crash of its only user the server runs on; the next start uses it, and stops it as the last user."""
     other = start_other()
     port, pid, _ = other.acquires()
     other.process.kill()
@@ -592,7 +592,7 @@ def test_a_taken_port_that_was_asked_for_is_an_error_that_says_who_has_it(
 
 
 def test_a_server_in_use_on_another_port_is_an_error_that_names_both(address: EmbeddedAddress) -> None:
-    """The directory has one server; who asks for another port than its own is told both, also by a mere look."""
+    """A directory has one server; asking for another port gives an error with both, also for a read-only check."""
     hold = acquire_embedded(address)
     elsewhere = EmbeddedAddress(address.directory, free_port())
     with pytest.raises(EmbeddedPortDiffers) as raised:
@@ -609,7 +609,7 @@ def test_a_server_in_use_on_another_port_is_an_error_that_names_both(address: Em
 def test_a_server_left_over_on_another_port_moves_to_the_one_asked_for(
     address: EmbeddedAddress, start_other: Callable[..., Other]
 ) -> None:
-    """After a crash nobody is in the way: the server is stopped and started where it is wanted."""
+    """After a crash the server has no users: it is stopped, and started on the new port."""
     other = start_other()
     port, pid, _ = other.acquires()
     command(int(str(port)), "RPUSH", "jobs", "one")
@@ -739,7 +739,7 @@ def test_a_server_that_is_slow_to_stop_is_left_to_it_and_never_killed(
 
 
 def test_a_server_that_dies_at_start_is_quoted(address: EmbeddedAddress) -> None:
-    """With a corrupt append-only file the error has the end of the log; the file is kept, and mended it serves."""
+    """With a corrupt append-only file the error has the end of the log; the file is kept, and works after a repair."""
     hold = acquire_embedded(address)
     command(hold.server.port, "RPUSH", "jobs", "one")
     release_embedded(hold)
@@ -883,7 +883,7 @@ async def test_a_cancel_while_it_starts_takes_the_start_back(
 
 
 async def test_a_cancel_while_another_process_starts_it_is_heard(address: EmbeddedAddress) -> None:
-    """Whoever waits for ``start.lock`` can be cancelled."""
+    """A wait for ``start.lock`` can be cancelled."""
     address.directory.mkdir()
     with trio.fail_after(WAIT_SECONDS), (address.directory / "start.lock").open("ab") as busy:
         fcntl.flock(busy, fcntl.LOCK_EX)

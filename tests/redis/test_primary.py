@@ -55,7 +55,7 @@ def free_ports(count: int) -> list[int]:
 
 
 async def until(is_so: Callable[[], Any]) -> None:
-    """Ask a server again and again; it tells nobody when it changes."""
+    """Poll a server: it sends no event when it changes."""
     with trio.fail_after(PATIENCE_SECONDS):
         while not is_so():  # noqa: ASYNC110  a server has no event for it
             await trio.sleep(0.05)

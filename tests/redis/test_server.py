@@ -23,7 +23,7 @@ SETTINGS = {"maxmemory-policy": "noeviction", "save": "", "appendfsync": "everys
 
 
 def test_a_sound_redis_is_not_complained_of() -> None:
-    """Also a hosted one that tells nothing of its settings."""
+    """Nor is a hosted one that does not show its settings."""
     assert find_risks(SOUND, SETTINGS, 100.0, 100.0) == []
     assert find_risks({}, {}, 100.0, 101.0) == []
 
@@ -65,7 +65,7 @@ def test_clocks_that_differ_are_told(theirs: float, words: str) -> None:
 
 
 def test_the_worst_comes_first() -> None:
-    """What breaks a promise stands before what weakens one."""
+    """Risks that break a promise come before those that weaken one."""
     info = {**SOUND, "maxmemory": "1000", "used_memory": "999", "role": "slave"}
     assert [each.breaks for each in find_risks(info, SETTINGS, 100.0, 90.0)] == [True, False, False]
 

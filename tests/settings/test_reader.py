@@ -57,7 +57,7 @@ def _file(tmp_path: Path, text: str) -> Path:
 
 
 def test_all_faults_come_at_once_each_with_its_line(tmp_path: Path) -> None:
-    """A person mends a file in one go."""
+    """So a person can correct the file at once."""
     faults = bad(
         'number_workers = 0\nprofile = "test"\n[queue]\nlease_second = 5\n[smtp]\nport = "25"\ntls = "none"\n'
         "[smtp.pool]\nmax_size = 1.5\n[retry]\ncap_seconds = nan\n",
@@ -230,7 +230,7 @@ def test_a_catcher_that_gets_no_mail_is_warned_of(
     ],
 )
 def test_consumers_that_do_not_fit_the_connections_are_warned_of(text: str, warned: str, tmp_path: Path) -> None:
-    """Too few to use all of them, or as many as a version wanted whose number was of jobs."""
+    """Too few to use all of them, or as many as in versions in which the number was that of jobs."""
     found = [str(each) for each in good(text, tmp_path).warnings if "number_workers" in str(each)]
 
     assert len(found) == bool(warned)
@@ -310,7 +310,7 @@ def test_no_text_raises(text: str) -> None:
     )
 )
 def test_no_environment_raises_and_each_fault_has_a_place(environ: dict[str, str]) -> None:
-    """Whatever a variable holds."""
+    """With any value of a variable."""
     read_settings_ = read_settings(None, environ)
     if isinstance(read_settings_, SettingFaults):
         assert read_settings_.faults
@@ -355,7 +355,7 @@ def test_a_variable_that_is_no_utf_8_is_a_fault(tmp_path: Path) -> None:
     "url", ["redis://user:top@sekrit@db:6379/0", "redis://user:p@ss/sekrit@db", "redis://db:6379/0?password=sekrit"]
 )
 def test_a_login_in_a_url_is_never_shown(url: str, work_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """However badly it is written; as text and as JSON."""
+    """Even if it is malformed; as text and as JSON."""
     from trio_worker.cli import app  # noqa: PLC0415  the command line is imported by few tests
 
     (work_folder / "c.toml").write_text(f'[redis]\nurl = "{url}"\n')
@@ -376,5 +376,5 @@ def test_a_login_in_a_url_is_never_shown(url: str, work_folder: Path, capsys: py
     ],
 )
 def test_what_each_worker_of_a_host_has_for_itself_is_no_difference(text: str, tmp_path: Path, *, same: bool) -> None:
-    """A log, a journal and an address for metrics of its own raise no alarm; what decides about mail does."""
+    """Different logs, journals and metrics addresses raise no alert; settings that affect mail do."""
     assert (digest_of(good(text, tmp_path)) == digest_of(good("", tmp_path))) is same

@@ -1,4 +1,4 @@
-"""Which known word somebody meant."""
+"""Suggestions for a misspelled word."""
 
 from __future__ import annotations
 

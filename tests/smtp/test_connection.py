@@ -151,7 +151,7 @@ async def test_a_cancel_before_the_last_byte_keeps_the_mail_from_being_accepted(
 async def test_a_cancel_after_the_last_byte_tells_that_the_mail_may_be_out(
     bridge: Complaints, nursery: trio.Nursery
 ) -> None:
-    """Its fate is the relay's by then: it is uncertain, told at once, and the connection is never used again."""
+    """The relay may accept it: it is uncertain, this is reported at once, and the connection is never used again."""
     async with open_catcher(faults=faults("final=delay-300ms")) as catcher:
         connection = await connect(catcher, nursery)
         with trio.CancelScope() as scope, trio.fail_after(20):
@@ -169,7 +169,7 @@ async def catcher_has_content(catcher: Catcher, scope: trio.CancelScope) -> None
 
 @pytest.mark.case("C13")
 async def test_an_abort_ends_even_that(bridge: Complaints, nursery: trio.Nursery) -> None:
-    """At the end of the grace the mail is uncertain, and nobody waits."""
+    """At the end of the grace the mail is uncertain, and no task waits."""
     async with open_catcher(faults=faults("final=stall")) as catcher, trio.open_nursery() as delivering:
         connection = await connect(catcher, nursery)
         found: list[Outcome] = []
@@ -236,7 +236,7 @@ async def test_an_unasked_reply_ends_an_idle_connection(autojump_clock: trio.tes
 async def test_what_waits_under_tls_takes_only_the_last_mail_back(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """How much plain text waits in cipher text cannot be told: an earlier mail may be out, so it is uncertain."""
+    """The amount of plain text in unsent cipher text is unknown: an earlier mail may be out, so it is uncertain."""
     transport = FakeTransport(answer=lambda _: b"")
     below = FakeTransport(is_full=True)
     below.written = [b"x" * 5000]
@@ -298,7 +298,7 @@ async def test_a_kernel_that_goes_on_taking_is_progress(
 async def test_mails_that_begin_together_are_one_write_and_are_told_of_when_they_are_answered(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """One that this relay cannot take is told of at once, the others together, for their replies came so."""
+    """A mail that this relay cannot take is reported at once, the others together, as their replies came together."""
     transport = FakeTransport()
     connection = Connection(1, session_on(transport), PATIENCE)
     connection.window = 9
@@ -332,7 +332,7 @@ async def test_mails_under_way_are_told_of_when_the_connection_ends() -> None:
 
 
 async def test_who_waits_for_outcomes_can_be_woken_for_something_else(autojump_clock: trio.testing.MockClock) -> None:
-    """Nothing is told then, and nothing is lost; nobody is woken who does not wait."""
+    """Nothing is reported then, and nothing is lost; a task that does not wait is not woken."""
     connection = Connection(1, session_on(FakeTransport()), PATIENCE)
     connection.nudge()
     found = []

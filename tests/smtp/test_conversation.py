@@ -36,7 +36,7 @@ def answer(conversation: Conversation, *replies: str) -> bytes:
 
 
 class Relay:
-    """Answers the commands of a conversation as told, whatever was written together."""
+    """Answers each command of a conversation as scripted, also if several were written together."""
 
     def __init__(self, conversation: Conversation, *, final: str = "250 ok", rcpts: tuple[str, ...] = ()) -> None:
         self.conversation, self.final, self.rcpts = conversation, final, list(rcpts)
@@ -182,7 +182,7 @@ def test_a_refused_sender_is_reported_as_such(capabilities: Capabilities) -> Non
 
 
 def test_go_ahead_with_nobody_accepted_gets_a_lone_dot() -> None:
-    """The content of a mail that nobody was accepted for never goes out."""
+    """The content of a mail without an accepted recipient is never sent."""
     conversation = Conversation(PIPELINED)
     transaction, _ = begin(conversation)
 
@@ -304,9 +304,9 @@ def test_a_mail_that_the_relay_cannot_take_never_reaches_the_wire(
     st.booleans(),
 )
 def test_content_has_no_line_end_but_crlf(before: bytes, at_once: int, chunking: bool) -> None:  # noqa: FBT001
-    """Wherever a lone CR or LF stands, also where a large content is looked at in slices, it is seen; and only then.
+    """A lone CR or LF is found at any position, also in a large content that is checked in slices; and nothing else is.
 
-    Behind BDAT too, where no line end ends a message: the relay may forward by DATA.
+    Also with BDAT, where no line end ends a message: the relay may forward it with DATA.
     """
     content = before + b"\r\n"
     conversation = Conversation(Capabilities(pipelining=True, eight_bit=True, chunking=chunking))
@@ -378,7 +378,7 @@ def test_replies_cut_anywhere_decide_the_same(capabilities: Capabilities, replie
 @given(st.sampled_from(MODES), st.binary(max_size=200))
 @settings(max_examples=300)
 def test_no_bytes_make_a_conversation_raise(capabilities: Capabilities, received: bytes) -> None:
-    """Whatever a relay sends, every mail has an outcome when the connection ends."""
+    """With any input from the relay, every mail has an outcome when the connection ends."""
     conversation = Conversation(capabilities)
     transaction = conversation.begin(TWO)
     conversation.receive(received)

@@ -1,4 +1,4 @@
-"""Windows of mails against a relay that keeps to the rules, and refuses at random: what we believe is what it took.
+"""Windows of mails against a correct relay that refuses at random: our outcomes are those of the relay.
 
 Whether the replies to a whole message are read in one look or one by one (as they are for a wire log), and however they
 are cut, must not show.
@@ -185,7 +185,7 @@ def plays(draw: st.DrawFn) -> Play:
 
 
 def _hear_nothing(_stage: Stage, _transaction: Transaction | None, _reply: Reply) -> None:
-    """Be somebody who is told of each reply."""
+    """Take each reply, and do nothing with it."""
 
 
 def _run(play: Play, cuts: AbstractSet[int], watch: Watch) -> tuple[Played, PlayedRelay, list[Transaction]]:
@@ -231,7 +231,7 @@ def _run(play: Play, cuts: AbstractSet[int], watch: Watch) -> tuple[Played, Play
 @given(plays(), st.frozensets(st.integers(0, 200), max_size=30))
 @settings(deadline=None)
 def test_how_replies_are_cut_and_read_does_not_show(play: Play, cuts: frozenset[int]) -> None:
-    """Same outcomes, same bytes, same counts: at once, byte by byte, and with somebody who is told of each reply."""
+    """Same outcomes, same bytes, same counts: at once, byte by byte, and with a callback for each reply."""
     played, _, _ = _run(play, frozenset(), "never")
 
     watches: list[Watch] = ["never", "always", "at times"]

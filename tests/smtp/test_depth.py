@@ -77,7 +77,7 @@ async def test_every_mail_goes_once_whatever_is_refused_beside_it(
 async def test_mails_of_held_types_are_confirmed_by_the_window_and_none_is_given_back(
     workers: WorkerMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One call for all that may go at once, however many are ready."""
+    """One call for all that may go at once, for any number of ready mails."""
     calls: list[int] = []
     confirm = Broker.confirm
 
@@ -196,7 +196,7 @@ async def test_a_round_trip_carries_as_many_mails_as_the_window_is_wide(
 async def test_who_waits_for_a_place_comes_in_turn_and_a_cancel_passes_it_on(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Nobody is left waiting beside an idle connection."""
+    """No task waits while a connection is idle."""
     transport = FakeTransport(delay_seconds=1.0)
 
     async def opener() -> Any:

@@ -350,7 +350,7 @@ class _CancelAtStep(trio.abc.Instrument):
 
 
 async def _borrow_cancelled(canceller: _CancelAtStep, prepare: Callable[[Pool], Awaitable[object]]) -> bool:
-    """Borrow and deliver with a cancel at one step; check the pool after it; tell whether the step was reached."""
+    """Borrow and deliver with a cancel at one step; check the pool after it; return whether the step was reached."""
     opener = Opener()
     async with open_pool(SMALL, Timeouts(), opener, lambda _: None) as pool:
         await prepare(pool)
@@ -444,7 +444,7 @@ async def _use_at_random(seed: int) -> None:
         await trio.sleep(120)
         # The connection that min_idle keeps is replaced every 20 s, at this moment perhaps.
         with trio.move_on_after(30):
-            while pool.kept:  # noqa: ASYNC110  virtual time, and no event tells it
+            while pool.kept:  # noqa: ASYNC110  virtual time, and there is no event for it
                 await trio.sleep(0.1)
         assert pool.free + pool.kept == pool.size == pool.options.max_size
         assert (pool.borrowed, pool.kept, pool.suspension) == (0, 0, None), repr(pool)

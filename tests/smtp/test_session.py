@@ -110,7 +110,7 @@ async def test_each_login_mechanism_works_under_tls(
 async def test_a_refused_login_is_one_attempt_and_says_so(
     bridge: Complaints, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
-    """Three mechanisms are offered; only one is tried, for relays lock accounts."""
+    """Three mechanisms are offered; only one is tried, because relays lock accounts."""
     async with open_catcher(tls=server_tls, credentials=LOGIN) as catcher:
         found = await trouble(relay(catcher.port, "starttls", client_tls, **login(password="wrong")))
 
@@ -149,7 +149,7 @@ async def test_stripped_starttls_is_refused(bridge: Complaints, client_tls: ssl.
 async def test_a_certificate_of_an_unknown_authority_is_refused(
     bridge: Complaints, server_tls: ssl.SSLContext, tls: str
 ) -> None:
-    """The trouble names the certificate, whatever way the library reports it."""
+    """The trouble names the certificate, for each way in which the library reports it."""
     async with open_catcher(tls=server_tls, implicit_tls=tls == "implicit") as catcher:
         found = await trouble(relay(catcher.port, tls))
 
@@ -158,7 +158,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(
 
 
 def test_only_a_relay_with_tls_needs_the_authorities_of_the_system() -> None:
-    """They take long to read; without them nobody is trusted, and never is a certificate not looked at."""
+    """They take long to read; without them no relay is trusted, and every certificate is checked."""
     trusted = {tls: tls_context(RelayOptions(tls=tls)) for tls in ("starttls", "implicit", "none")}
 
     assert trusted["starttls"].cert_store_stats() == ssl.create_default_context().cert_store_stats()
@@ -209,7 +209,7 @@ async def test_a_step_that_the_relay_refuses_is_named(
     how: FailureKind,
     stage: Stage,
 ) -> None:
-    """The trouble tells at which step and how, and no connection is left open."""
+    """The trouble has the step and the kind of failure, and no connection is left open."""
     async with open_catcher(tls=server_tls, credentials=LOGIN, faults=faults(text)) as catcher:
         found = await trouble(relay(catcher.port, "starttls", client_tls, **login()))
 
@@ -338,7 +338,7 @@ async def test_a_name_that_no_host_can_have_is_trouble_of_resolving(bridge: Comp
 
 
 async def test_a_lack_of_descriptors_is_our_own_trouble(bridge: Complaints, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It must not look like a fault of the relay."""
+    """It must not be reported as a fault of the relay."""
 
     async def out_of_descriptors(*_args: object, **_more: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")

@@ -45,7 +45,7 @@ def test_exchange_shows_commands_and_replies_masked() -> None:
 
 
 def test_empty_sender_is_shown_as_such() -> None:
-    """A bounce has no sender, and nothing stands for it."""
+    """A bounce has an empty sender."""
     assert traced([b"250 ok\r\n"], Envelope("", ("ann@example.org",), b"x\r\n"))[0].said == "MAIL FROM:<>"
 
 

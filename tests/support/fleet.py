@@ -1,4 +1,4 @@
-"""A worker as others see it, without one: its heartbeats, and a look at all."""
+"""Heartbeats without a worker, and a poll of all workers."""
 
 from __future__ import annotations
 

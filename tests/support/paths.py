@@ -1,4 +1,4 @@
-"""Where the project is, whichever folder a test stands in."""
+"""Paths of the project, independent of the folder of a test."""
 
 from __future__ import annotations
 

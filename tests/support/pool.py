@@ -18,7 +18,7 @@ MAIL = Envelope("us@example.com", ("a@example.org",), b"x\r\n")
 
 @define
 class Opener:
-    """Opens fake sessions, one second each, or fails as told."""
+    """Opens fake sessions, one second each, or fails as scripted."""
 
     troubles: list[Trouble | None] = field(factory=list)
     transports: list[FakeTransport] = field(factory=list)

@@ -131,7 +131,7 @@ def patience() -> Iterator[None]:
 
 
 async def told(programs: Programs, *words: str, code: int = 0) -> str:
-    """Run a command beside the worker and return what it printed."""
+    """Run a command while the worker runs, and return its output."""
     program = await programs.start(*words)
     assert await program.end() == code, (words, program.printed, program.complained)
     return program.printed

@@ -21,7 +21,7 @@ async def open_real(url: str) -> AsyncIterator[RedisClient]:
 
 @asynccontextmanager
 async def open_fake() -> AsyncIterator[RedisClient]:
-    """A client of a fake server of its own."""
+    """A client of a new fake server."""
     fake = FakeAsyncRedis(socket_timeout=None)
     try:
         yield RedisClient(fake, fake)

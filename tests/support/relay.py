@@ -1,4 +1,4 @@
-"""A transport that answers by itself, for tests in virtual time: no sockets, no asyncio loop."""
+"""A transport that answers by itself, for tests in virtual time, without sockets and without asyncio."""
 
 from __future__ import annotations
 

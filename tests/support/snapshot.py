@@ -211,7 +211,7 @@ def idle() -> Snapshot:
 
 
 def draining() -> Snapshot:
-    """Return the snapshot of a worker that SIGTERM told to stop twelve seconds ago."""
+    """Return the snapshot of a worker that got SIGTERM twelve seconds ago."""
     full = busy()
     ledger = evolve(full.ledger, claimed=full.ledger.claimed - 12)
     return evolve(

@@ -1,4 +1,4 @@
-"""A program in a terminal of its own: what it shows, and keys for it."""
+"""A program in a pseudo-terminal: what it shows, and keys for it."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class WorkerMaker:
     _changed: trio.Event = field(factory=trio.Event)
 
     def note(self, event: Event) -> None:
-        """Keep an event, and what it says of single jobs beside it."""
+        """Keep an event, and its entries for single jobs too."""
         self.events.append(event)
         self.jobs += event.jobs if isinstance(event, Settled) else ()
         changed, self._changed = self._changed, trio.Event()

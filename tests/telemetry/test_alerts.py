@@ -28,7 +28,7 @@ def test_ready_is_about_this_worker_and_redis(
     is_ready: bool,  # noqa: FBT001
     degraded: bool,  # noqa: FBT001
 ) -> None:
-    """A relay in trouble leaves a worker ready: no restart mends it; a drain and a lost Redis do not."""
+    """With a relay in trouble a worker is ready, as a restart would not help; in a drain or without Redis it is not."""
     found, document = readiness(snapshot, answered_seconds)
 
     assert (found, document["degraded"]) == (is_ready, degraded)

@@ -1,4 +1,4 @@
-"""The board: events become the figures of a snapshot, each counted once, whenever anybody looks."""
+"""The board: events become the figures of a snapshot, each counted once, at any time of reading."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ seconds_between = st.floats(0, 400)
 
 @given(st.lists(st.tuples(seconds_between, st.sampled_from(["451", "550"])), max_size=30), seconds_between)
 def test_failures_are_those_of_the_last_fifteen_minutes(gaps: list[tuple[float, str]], later: float) -> None:
-    """By the minute, as heartbeats tell them: none that is older than that is shown, none that is younger left out."""
+    """By the minute, as in heartbeats: no older one is shown, no younger one is left out."""
     board = Board("jobs", "redis", "relay:25", started_at=0.0)
     now, ends = 0.0, []
     for gap, code in gaps:
@@ -37,7 +37,7 @@ def test_failures_are_those_of_the_last_fifteen_minutes(gaps: list[tuple[float, 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.sampled_from(["sent", "dead", "look"])), max_size=60), st.floats(0, 3))
 def test_settlements_show_in_their_second_whenever_anybody_looks(gaps: list[tuple[float, str]], later: float) -> None:
-    """The chart, the rates, the times and the latest outcomes count each once, with looks between them and without."""
+    """The chart, the rates, the times and the latest outcomes count each once, with snapshots in between or without."""
     board = Board("jobs", "redis", "relay:25", started_at=0.0)
     now, sent, ends = 0.0, [], []
     for number, (gap, what) in enumerate(gaps):
@@ -63,7 +63,7 @@ def test_settlements_show_in_their_second_whenever_anybody_looks(gaps: list[tupl
 
 
 def test_failures_are_those_of_all_workers() -> None:
-    """What the others tell is added to what this worker knows; what it has told itself is not counted twice."""
+    """The causes of other workers are added to those of this worker; its own heartbeat is not counted twice."""
     board = Board("jobs", "redis", "relay:25", started_at=0.0, worker_name="here:1")
     board.note(Settled((SettledJob("id", Disposition.DELAYED, cause=Cause("refused", "451")),)), 1.0, 1001.0)
     told = (DeathCount("451", "refused", Disposition.DELAYED, 5, 1003.0),)

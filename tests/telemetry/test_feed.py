@@ -1,4 +1,4 @@
-"""What travels to watchers: written, read back, masked, and whatever else stands there."""
+"""Entries of the feed: written, read back, masked; and any other bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trio_worker.worker.events import Disposition, SettledJob
     )
 )
 def test_exchange_comes_back_as_written(line: FeedTrace) -> None:
-    """What a worker tells is what a watcher reads."""
+    """A watcher reads what a worker has written."""
     assert read_trace(write_trace(line).encode()) == line
 
 

@@ -1,4 +1,4 @@
-"""What workers tell of themselves: written, read back, and whatever else stands there."""
+"""Heartbeats: written, read back; and any other bytes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_types_are_told_all_or_not_at_all() -> None:
     )
 )
 def test_other_bytes_are_no_heartbeat_and_no_outcome(wire: bytes) -> None:
-    """Whatever stands where a heartbeat should be, nothing raises."""
+    """Any bytes in place of a heartbeat are read without an exception."""
     assert read_heartbeat(wire) is None
     assert read_outcome(wire) is None
 

@@ -79,7 +79,7 @@ async def test_what_is_no_good_request_gets_its_status(address: str, sent: bytes
 
 
 async def test_head_has_no_body(address: str) -> None:
-    """Its length is told all the same."""
+    """It has the length of the body."""
     answer = await exchange(address, b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n")
 
     assert b"Content-Length: 3\r\n" in answer
@@ -98,7 +98,7 @@ async def test_client_that_leaves_harms_nobody(address: str) -> None:
 
 
 async def test_slow_clients_are_few_and_have_little_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond so many connections a further one is closed at once; the time of the others runs out."""
+    """A connection above the limit is closed at once; the others time out."""
     monkeypatch.setattr(web, "REQUEST_SECONDS", 0.3)
     slow = [await connect(address) for _ in range(web.MAX_CONNECTIONS)]
     for stream in slow:
@@ -115,7 +115,7 @@ async def test_slow_clients_are_few_and_have_little_time(address: str, monkeypat
 
 
 async def test_taken_address_says_what_to_do(address: str, tmp_path: Path) -> None:
-    """A second worker of a host is told of port 0 and unix sockets."""
+    """The error of a second worker on a host names port 0 and unix sockets."""
     with pytest.raises(ListenTakenError, match="port 0 or a unix socket"):
         async with serve_pages(address, PAGES):
             pass
@@ -127,7 +127,7 @@ async def test_taken_address_says_what_to_do(address: str, tmp_path: Path) -> No
 
 
 async def test_unix_socket_that_was_left_behind_is_taken_over(tmp_path: Path) -> None:
-    """After a crash the file is still there, and nobody answers at it; at the end it is gone."""
+    """After a crash the file is still there, and no process answers; at the end it is removed."""
     path = tmp_path / "folder" / "w.sock"
     path.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as left:
@@ -138,7 +138,7 @@ async def test_unix_socket_that_was_left_behind_is_taken_over(tmp_path: Path) ->
 
 
 async def test_file_in_the_place_of_a_socket_is_left_alone(tmp_path: Path) -> None:
-    """What is no socket is somebody's."""
+    """A file that is not a socket belongs to another program."""
     path = tmp_path / "notes.txt"
     path.write_text("mine")
     with pytest.raises(OSError, match="in use"):
@@ -149,7 +149,7 @@ async def test_file_in_the_place_of_a_socket_is_left_alone(tmp_path: Path) -> No
 
 @given(st.text(max_size=30))
 def test_any_address_is_understood_or_refused(listen: str) -> None:
-    """Whatever stands in the configuration, the answer is an address or a ValueError."""
+    """Any text in the configuration gives an address or a ValueError."""
     try:
         address = split_address(listen)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The ledger: what is claimed is accounted for, whatever the order of events."""
+"""The ledger: every claimed job is accounted for, in any order of events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ dispositions = st.lists(st.sampled_from(Disposition), max_size=40)
 
 @given(dispositions, st.integers(0, 5))
 def test_it_balances_when_every_claim_is_settled_and_only_then(ended: list[Disposition], more: int) -> None:
-    """What is in hand is the difference, and the printed line says so."""
+    """Jobs in hand are the difference, and the printed line has them."""
     ledger = Ledger()
     ledger.note(Claimed(tuple((f"j{number}", Source.FRESH, 1) for number in range(len(ended) + more))))
     for number, disposition in enumerate(ended):

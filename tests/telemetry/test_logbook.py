@@ -220,7 +220,7 @@ durations = st.floats(0, 3e10) | st.integers(0, 10**9).map(lambda number: number
     ),
 )
 def test_line_of_a_settlement_is_that_of_any_event(at: float, settled: SettledJob) -> None:
-    """It is written in a way of its own, which is quicker, and says the same in both formats."""
+    """It is written by a faster function, with the same result in both formats."""
     line = settled_line(settled)
 
     assert settled_as_logfmt(at, (settled, settled)) == [as_logfmt(at, *line)] * 2

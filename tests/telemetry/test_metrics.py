@@ -1,4 +1,4 @@
-"""Metrics: the table is what a scrape shows, sums agree with the ledger, and nothing names anybody."""
+"""Metrics: a scrape has all of the table, sums agree with the ledger, and no label names a person or a host."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from trio_worker.worker.events import (
 )
 from trio_worker.worker.state import WorkerState
 
-# Words that would tell who or where; `state`, `stage` and so on are closed lists.
+# Labels that could name a person or a host; `state`, `stage` and so on have fixed values.
 FORBIDDEN_LABELS = {"host", "instance", "pod", "domain", "recipient", "job", "job_id", "worker", "address"}
 causes = st.builds(
     Cause,
@@ -109,7 +109,7 @@ def test_scrape_shows_what_the_table_says() -> None:
 
 
 def test_names_follow_the_conventions() -> None:
-    """Counters end in _total and nothing else does; units are base units; no label tells who or where."""
+    """Only counters end in _total; units are base units; no label names a person or a host."""
     for metric in TABLE:
         assert metric.name.endswith("_total") is (metric.kind is Kind.COUNTER)
         assert re.fullmatch(r"[a-z_]+", metric.name)
@@ -132,7 +132,7 @@ def test_all_label_sets_are_there_at_nothing() -> None:
 
 @given(events)
 def test_sums_are_those_of_the_ledger(happened: list[Event]) -> None:
-    """Whatever happens, metrics and the exit ledger count the same."""
+    """After any events, metrics and the ledger have the same counts."""
     metrics, ledger = Metrics(busy), Ledger()
     for event in happened:
         metrics.note(event)
@@ -211,7 +211,7 @@ def test_lost_log_lines_are_counted() -> None:
 
 
 def test_every_metric_is_there_or_said_to_be_absent() -> None:
-    """What may be absent says so in its meaning, for whoever writes an alert."""
+    """The meaning of a metric says if it may be absent, for authors of alerts."""
     for metric in TABLE:
         assert metric.is_always_there or "absent" in metric.help_text or metric.name == "config_info"
 
@@ -234,7 +234,7 @@ def test_try_adds_to_its_sums() -> None:
 
 
 def test_settlements_between_two_scrapes_are_all_counted() -> None:
-    """However many there are: they do not gather without end, and each is counted once."""
+    """At any number they do not collect without limit, and each is counted once."""
     metrics, many = Metrics(busy), 2 * JOBS_GATHERED + 7
     for _ in range(many):
         metrics.note(Settled((SettledJob("a", Disposition.SENT, attempt=1, total_seconds=0.5),)))
@@ -248,7 +248,7 @@ def test_settlements_between_two_scrapes_are_all_counted() -> None:
 
 
 def test_refusals_are_counted_by_code_and_no_relay_can_make_series() -> None:
-    """Of mails and of connections; a code that nobody uses counts as its class."""
+    """Of mails and of connections; an unusual code counts as its class."""
     metrics = Metrics(busy)
     before = len(scraped(metrics))
     for code in range(400, 600):
@@ -288,7 +288,7 @@ def test_connections_close_for_known_reasons() -> None:
 
 
 def test_calls_to_redis_are_counted_and_timed() -> None:
-    """By what they are for; a refusal is told from no answer."""
+    """By operation; a refusal and a missing answer are different results."""
     metrics = Metrics(busy)
     metrics.note_call("claim", 0.002, None)
     metrics.note_call("settle", 0.004, Unavailable("OOM", is_refusal=True))
@@ -302,14 +302,14 @@ def test_calls_to_redis_are_counted_and_timed() -> None:
 
 
 def test_worker_that_cannot_look_makes_no_queue_late() -> None:
-    """Others may see and serve it: the age of its last look would page somebody for nothing."""
+    """Other workers may serve it: an alert on the age of this worker's last poll would be false."""
     metrics = Metrics(lambda: evolve(busy(), redis_down_seconds=400.0))
 
     assert "queue_oldest_timestamp_seconds{}" not in scraped(metrics)
 
 
 def test_pause_and_next_retry_are_timestamps() -> None:
-    """Each from when the queue was looked at."""
+    """Each counted from the last poll of the queue."""
     queue = QueueSeen(0, 1, 0, 0, 0, paused="x", pause_seconds_left=600.0, next_due_seconds=-30.0)
     snapshot = evolve(busy(), queue=queue, queue_seen_seconds=2.0)
     found = scraped(Metrics(lambda: snapshot))
@@ -341,7 +341,7 @@ def test_settings_and_limits_are_shown() -> None:
 
 
 def test_what_the_queue_counts_is_shown_as_it_stands() -> None:
-    """It holds whoever ran when: it does not begin anew with this worker, and is absent until the queue was seen."""
+    """It counts for all workers: it does not start at 0 with this one, and is absent before the first poll."""
     totals = {"dead_retried": 40, "act_dead_retry": 2, "drains_0": 3, "drains_8": 1, "drain_ms": 125_500}
     queue = QueueSeen(0, 0, 0, 0, 0, poll_seconds=0.002, operator_counts=read_operator_counts(totals))
     found = scraped(Metrics(lambda: evolve(busy(), queue=queue)))
@@ -397,7 +397,7 @@ def test_suspended_connections_are_counted_and_say_until_when() -> None:
 
 
 def test_limit_of_jobs_at_work_is_that_of_all_windows() -> None:
-    """So many consumers, each with so many mails on its connection."""
+    """The number of consumers, times the depth of a connection."""
     board = Board("jobs", "redis", "relay:25", started_at=0.0)
     state = WorkerState(number_workers=10, max_connections=10, depth=64)
     found = scraped(Metrics(lambda: board.snapshot(1.0, 1.0, state)))

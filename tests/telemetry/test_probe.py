@@ -1,4 +1,4 @@
-"""The probe of a container: what it asks a worker, what it says, and how little it loads."""
+"""The probe of a container: its request to a worker, its output, and its few imports."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_probe_imports_almost_nothing(words: list[str], tmp_path: Path) -> None:
     st.lists(st.sampled_from(["live", "ready", "--wait", "--address", "--config", "--wai", "30s", "unix:a", "", "-h"]))
 )
 def test_probe_reads_plain_words_as_the_library_does(words: list[str]) -> None:
-    """Whatever it takes by itself; the rest is the library's."""
+    """All arguments that it reads itself; the library reads the others."""
     plainly = probe.read_plainly(words)
 
     if plainly is not None:

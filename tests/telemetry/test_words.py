@@ -18,7 +18,7 @@ def test_every_trouble_has_plain_words(how: FailureKind) -> None:
 
 
 def test_relay_that_refuses_the_session_is_not_unreachable() -> None:
-    """A relay that answers every sender with a refusal is told apart from one that nobody reaches."""
+    """A relay that refuses every sender has a different text from one that cannot be reached."""
     reply = Reply(530, "Authentication required", Stage.MAIL, "5.7.0")
 
     assert trouble_words(Trouble(FailureKind.CONNECT, Stage.CONNECT, "refused")) == "cannot be reached"
@@ -59,7 +59,7 @@ def test_no_duration_is_negative_or_long(seconds: float) -> None:
 
 @given(st.integers(0, 10**15), st.integers(6, 26))
 def test_counts_fit_their_room(number: int, room: int) -> None:
-    """A count that is too long for its column is told in thousands, millions and so on, never cut."""
+    """A count that is too long for its column is written in thousands, millions and so on, never cut."""
     text = count(number, room)
     factor = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}.get(text[-1], 1)
 

@@ -83,7 +83,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("is_trio", [False, True])
 def test_a_worker_that_cannot_be_had_says_why(tmp_path: Path, *, is_trio: bool) -> None:
-    """In the words of the configuration's own faults, for either flavour; each test is told its own."""
+    """With the text of the configuration's faults, for both kinds of workers; each test gets its own."""
     fixture, how = ("trio_mail_worker", "async ") if is_trio else ("mail_worker", "")
     tests = [
         f"@pytest.mark.mail_worker({marker})\n{how}def test_{number}({fixture}):\n    pass\n"
@@ -116,7 +116,7 @@ def test_a_missing_server_says_why(tmp_path: Path) -> None:
 
 
 def test_the_server_stops_when_pytest_is_killed(tmp_path: Path) -> None:
-    """The server of a test run is found by nobody again, so it must not outlive the run."""
+    """No later run finds the server of this one, so it must not outlive its run."""
     test = "def test_it(mail_worker):\n    print('at', mail_worker.redis_url, flush=True)\n    input()\n"
     (tmp_path / "test_it.py").write_text(test)
     words = [sys.executable, "-m", "pytest", "-s", "-q", "-p", "no:cacheprovider", "test_it.py"]
@@ -213,7 +213,7 @@ def test_the_worker_is_reached_from_another_process(mail_worker: BlockingMailWor
 
 @pytest.mark.mail_worker(redis="fake")
 def test_fakeredis_is_reached_from_this_process(mail_worker: BlockingMailWorker, mails: BlockingMails) -> None:
-    """By a client of its own; a URL it has not."""
+    """With a client from ``connect``; there is no URL."""
     mail_worker.connect().rpush(mail_worker.queue_name, b"nonsense")
     mail_worker.push(JOB)
 
@@ -250,7 +250,7 @@ async def test_a_wait_says_why_nothing_came(trio_mail_worker: MailWorker, trio_m
 
 
 def test_a_wait_in_vain_is_told_in_a_few_lines(tmp_path: Path) -> None:
-    """The test's own line, what was wanted and caught, and what keeps the other mail; no line of ours."""
+    """The line of the test, the wanted and caught mails, and the reason for the missing one; no line of our code."""
     test = (
         "from trio_worker.testing.mail_worker import mail_job\n"
         "def test_it(mail_worker, mails):\n"

@@ -74,7 +74,7 @@ def test_every_recipient_that_was_decided_on_is_counted_once(
     others: int,
     is_accepted: bool,  # noqa: FBT001
 ) -> None:
-    """Whatever the replies, the three counts add up to the recipients."""
+    """With any replies, the three counts add up to the recipients."""
     refusals = tuple(Refusal(str(number), each) for number, each in enumerate(refusing))
     outcome = Accepted(OK, refusals) if is_accepted else Refused(reply, refusals)
     tried = report_of(outcome, len(refusals) + others, 1, 0.0, 0.0)

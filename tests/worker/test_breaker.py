@@ -1,4 +1,4 @@
-"""The breaker alone: when claiming stops, for how long, and what lets it go on."""
+"""The breaker alone: when claiming stops, for how long, and when it goes on."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ async def counted(client: RedisClient) -> Counts:
 
 
 async def test_a_claim_that_is_cancelled_at_any_step_is_told_or_never_made(real_redis: RedisClient) -> None:
-    """Every job that Redis gave is in the caller's hands."""
+    """The caller has every job that Redis gave."""
     broker = Broker(real_redis, QueueOptions())
     given = 0
     for step in range(1, MAX_STEPS):
@@ -89,7 +89,7 @@ async def test_a_claim_that_is_cancelled_at_any_step_is_told_or_never_made(real_
 
 
 async def test_a_settlement_that_is_cancelled_at_any_step_is_told_or_can_be_repeated(real_redis: RedisClient) -> None:
-    """Afterwards the job is settled once, however often it is told."""
+    """Afterwards the job is settled once, also if the settlement is sent again."""
     broker = Broker(real_redis, QueueOptions())
     for step in range(1, MAX_STEPS):
         await real_redis.command("RPUSH", "jobs", job_bytes(step))

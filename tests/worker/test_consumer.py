@@ -71,7 +71,7 @@ class SlowBroker:
 
 @define
 class Settled:
-    """Stands for the settler: Redis is told at once."""
+    """Replaces the settler: settles in Redis at once."""
 
     in_flight: InFlight
     deliveries: list[Delivery] = field(factory=list)
@@ -370,7 +370,7 @@ async def test_a_job_that_is_not_ours_any_more_is_not_sent_and_its_neighbours_ar
 async def test_a_cancel_leaves_no_job_without_a_verdict(
     autojump_clock: trio.testing.MockClock, preparation: Preparation, waits_for: str
 ) -> None:
-    """What is out may have been accepted, what is not is given back, wherever a consumer stands."""
+    """At each step of a consumer: sent mails may have been accepted, the others are given back."""
     relay = Serial()
     options = PoolOptions(max_size=1, min_idle=0, pipeline_depth=4)
     async with open_pool(options, Timeouts(), relay.open, lambda _: None) as pool:

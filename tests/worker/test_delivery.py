@@ -1,4 +1,4 @@
-"""A delivery: what Redis is told of it, and what is told of it to everybody."""
+"""A delivery: its settlement for Redis, and its event."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNCERTAIN = Uncertain(Loss(FailureKind.EOF, Stage.FINAL, "gone"))
     ids=lambda verdict: type(verdict).__name__,
 )
 def test_redis_is_told_what_the_journal_would_keep(verdict: Verdict, outcome: Outcome) -> None:
-    """Also of a mail that is done, for which no entry is made."""
+    """Also for a mail that is done, which takes a short cut."""
     if verdict is DONE and isinstance(outcome, Uncertain):
         return  # who may have a mail is never done with
     delivery = Delivery(CLAIM, RECORD)

@@ -1,4 +1,4 @@
-"""A drain under load ends in time, wherever Redis is: the list is full, jobs are in hand, and the ledger balances."""
+"""A drain under load ends in time, near or far from Redis: the list is full, jobs in flight, the ledger balances."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JOBS = 3000
 
 
 async def drained(reporter: Reporter, relay: Catcher, *, hurries: bool) -> tuple[float, int]:
-    """Run a worker into its load and drain it; return the seconds that took, and the jobs in hand when it began."""
+    """Run a worker under load and drain it; return the seconds that took, and the jobs in flight when it began."""
     with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reporter.run)
@@ -52,7 +52,7 @@ async def test_a_drain_under_load_ends_within_its_grace(
     round_trip_ms: int,
     depth: int,
 ) -> None:
-    """No claim is made after the signal; what was in hand is sent or given back, and the list keeps the rest."""
+    """No claim is made after the signal; jobs in flight are sent or given back, and the list keeps the others."""
     proxy = Proxy(int(valkey_url.rpartition(":")[2].partition("/")[0]), one_way_seconds=round_trip_ms / 2000)
     async with trio.open_nursery() as nursery, open_catcher(store=MemoryStore(max_mails=2 * JOBS)) as relay:
         await nursery.start(proxy.serve)

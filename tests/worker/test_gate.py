@@ -1,4 +1,4 @@
-"""The gate in a running worker: who waits, for how long, and what it is told by."""
+"""The gate in a running worker: which tasks wait, for how long, and what opens it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs in flight: how many more there may be, and who is told when there is room or when one comes back."""
+"""Jobs in flight: how many more there may be, and which task is woken when there is room or a job comes back."""
 
 from __future__ import annotations
 

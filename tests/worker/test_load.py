@@ -8,7 +8,7 @@ from trio_worker.worker.load import Load
 
 
 def test_load_is_the_average_of_the_last_minute() -> None:
-    """Ten in hand for half a minute and none for the other half are five on average."""
+    """Ten jobs for half a minute and none for the other half are five on average."""
     load = Load()
     load.add(0, 10)
     load.add(30, -10)

@@ -50,7 +50,7 @@ def test_phases_are_told(systemd: tuple[socket.socket, str]) -> None:
 
 
 def test_reload_begins_and_ends(systemd: tuple[socket.socket, str]) -> None:
-    """With the time of its beginning, as Type=notify-reload wants it."""
+    """With the time of its beginning, as Type=notify-reload needs it."""
     heard, name = systemd
     told = supervisor(name)
     told.begin_reload()
@@ -96,7 +96,7 @@ def test_watchdog_of_another_process_is_not_ours(systemd: tuple[socket.socket, s
 
 
 def test_supervisor_that_is_gone_holds_nobody_up(tmp_path: Path) -> None:
-    """A socket that nobody reads is no error."""
+    """A socket that no process reads is no error."""
     told = supervisor(f"{tmp_path}/gone")
     told.tell("READY=1")
     told.close()

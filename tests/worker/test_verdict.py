@@ -55,7 +55,7 @@ def loss(how: FailureKind = FailureKind.EOF, *, had_delivered: bool = True, mail
 
 
 def test_an_accepted_mail_is_done() -> None:
-    """Accepted for everybody: nothing is left to do."""
+    """Accepted for all recipients: nothing is left to do."""
     assert judge(Accepted(reply(250))) == Done()
 
 
@@ -80,7 +80,7 @@ def test_a_mail_refused_for_now_is_delayed_and_pays_an_attempt() -> None:
 
 
 def test_a_wait_that_the_reply_names_is_honoured() -> None:
-    """Never earlier than the relay asked for, and not for ever."""
+    """Never earlier than the relay asked for, with an upper limit."""
     verdict = judge(Refused(reply(450, text="greylisted, try again in 300 seconds")))
 
     assert isinstance(verdict, Delay)
@@ -295,7 +295,7 @@ def test_every_outcome_has_a_verdict_that_loses_nobody(
     NotSent(loss(had_delivered=False, mail_accepted=False)),
 ])  # fmt: skip
 def test_a_mail_that_meets_the_relays_trouble_again_lets_others_go_first(outcome: Outcome) -> None:
-    """At no cost of an attempt; it ends when it is too old, for it may be what the relay cannot bear."""
+    """No attempt is counted; it ends when the job is too old, because the mail itself may cause the trouble."""
     first = judge(outcome)
     assert isinstance(first, Release)
     second = judge(outcome, first.record)
@@ -316,7 +316,7 @@ def test_a_relay_that_says_try_again_in_no_time_is_not_taken_at_its_word() -> No
 
 @given(st.integers(200, 299), st.sampled_from(["", "2.0.0", "2.6.0"]), st.sampled_from(Stage), st.text())
 def test_an_acceptance_gives_its_codes_as_the_cause(code: int, enhanced: str, stage: Stage, text: str) -> None:
-    """Not its text, which nobody asks for; the next one with the same codes has the same cause."""
+    """Without its text, which is not needed; the next one with the same codes has the same cause."""
     cause = cause_of_acceptance(Reply(code, text, stage, enhanced))
 
     assert cause == Cause("accepted", f"{code} {enhanced}".strip(), stage)

@@ -81,7 +81,7 @@ async def test_every_pushed_job_becomes_one_mail(any_workers: WorkerMaker, catch
 
 
 async def test_no_more_jobs_are_at_work_than_may_be(workers: WorkerMaker, catcher: Catcher) -> None:
-    """What only waits to be settled is in hand beside them, and is no work."""
+    """Jobs that only wait for their settlement are in hand too, but not at work."""
     await workers.push(*(job_bytes(number) for number in range(100)))
     reporter = workers.make(workers.options(catcher.port))
     seen: list[Snapshot] = []
@@ -218,7 +218,7 @@ async def test_mails_refused_for_now_are_sent_later(workers: WorkerMaker, catche
 
 @pytest.mark.case("C9", "C19")
 async def test_a_mail_refused_for_good_is_dead_with_the_relays_words(workers: WorkerMaker, catcher: Catcher) -> None:
-    """Code, stage and text are kept; the recipient beside it is not harmed."""
+    """Code, stage and text are kept; the other recipient is not affected."""
     await workers.push(job_bytes(email="rcpt-550@example.com"), job_bytes(1))
     await run(workers.make(workers.options(catcher.port)))
 
@@ -425,7 +425,7 @@ async def test_a_mail_whose_final_reply_never_comes_is_uncertain_when_the_grace_
 
 
 async def test_consumers_that_a_signal_starts_can_open_connections(workers: WorkerMaker) -> None:
-    """Signals are received outside of the asyncio loop, and a task begins in the context of whoever starts it."""
+    """Signals are received outside of the asyncio loop, and a task starts in the context of its starter."""
     async with open_catcher(faults=faults("final=delay-100ms")) as catcher:
         reporter = workers.make(workers.options(catcher.port, number_workers=1), is_burst=False)
         async with trio.open_nursery() as nursery:
