@@ -243,7 +243,7 @@ def test_consumers_and_mails_in_flight_are_told_apart(in_hand: int, at_work: int
     ("how", "severity"), [("login", Severity.TROUBLE), ("greeting", Severity.CAUTION), ("", Severity.CAUTION)]
 )
 def test_suspended_connections_are_an_alert(how: str, severity: Severity) -> None:
-    """How many of how many, for how long, and the relay's text; a refused login is trouble, other causes are a caution."""
+    """How many of how many, for how long, and the relay's text; a refused login is trouble, others are a caution."""
     told = Suspended(8, "refuses the connection with 421 4.7.0 (too many, ann@example.com)", busy().at + 23, how)
     snapshot = evolve(busy(), suspended=told, max_connections=10)
     (alert,) = alerts(snapshot)
