@@ -20,20 +20,20 @@ from ground import CONNECTIONS, Contender, Ground, open_sink, workers_of
 from runs import Run, idle_waits, in_turn, quantile, run_once, run_rounds
 from versions import Version
 
-# What a round found, of this version and of the other one.
+# The results of a round: of this version, and of the other one.
 Pair = tuple[list[float], list[float]]
 Runs = tuple[list[Run], list[Run]]
-# Of the runs before all others, which compile what was never run, and fail early where a version cannot run.
+# Jobs of a first run of each version, which compiles its code and fails early if it cannot run.
 WARM_UP_MAILS = 200
 IDLE = Contender("trio_worker idle", depth=1)
 
 
 @frozen
 class Figure:
-    """One row: what all rounds come to for each version, the median of the rounds' ratios, and the ends of these."""
+    """One row: the median of each version, and of the ratios of all rounds the median, the least and the greatest."""
 
     reason: str
-    shape: str  # how its values are written
+    shape: str  # format of its values
     this: float
     other: float
     ratio: float
@@ -49,7 +49,7 @@ class Figure:
 
 @frozen
 class Comparison:
-    """What was compared, and what came of it."""
+    """A comparison: the two versions and the results."""
 
     this: str
     other: str
@@ -61,7 +61,7 @@ class Comparison:
         return cls(**{**found, "figures": [Figure(**each) for each in found["figures"]]})
 
     def table(self, *, is_markdown: bool) -> str:
-        """Return a row for each figure, as plain text or as the docs have it."""
+        """Return a row for each figure, as plain text or in Markdown for the docs."""
         head = ("figure", f"this ({self.this})", self.other, "this/other", "in the rounds")
         rows = [head, *(each.cells for each in self.figures)]
         if is_markdown:
@@ -75,7 +75,7 @@ class Comparison:
 
 
 def figure(what: str, shape: str, rounds: Sequence[Pair], of: Callable[[Iterable[float]], float]) -> Figure:
-    """Return the row that ``of`` makes of the values of all rounds, and of those of each."""
+    """Return the row of a figure: ``of`` makes one value of those of several rounds."""
     ratios = [of(this) / (of(other) or math.nan) for this, other in rounds]
     this, other = (of([value for pair in rounds for value in pair[place]]) for place in (0, 1))
     return Figure(what, shape, this, other, statistics.median(ratios), min(ratios), max(ratios), rounds)
@@ -86,7 +86,7 @@ def compare(
 ) -> list[Figure]:
     """Run each contender of the plan, which has them by round trip (ms), in both versions, once in each round.
 
-    So many pushes to an idle worker of each version, a part of them in each round, are the last figures; 0: they are
+    The last figures are the waits of pushes to an idle worker of each version, some in each round; with 0 they are
     left out.
     """
     _warm_up(ground, other)
@@ -100,7 +100,7 @@ def compare(
 
 
 def notes_on(plan: Mapping[float, Sequence[Contender]], other: Version) -> list[str]:
-    """Tell the setting that versions understand differently, as each of them gets it."""
+    """Return a note about ``number_workers``, which the versions understand differently."""
     by_depth = {each.depth: each for each in (IDLE, *(each for contenders in plan.values() for each in contenders))}
     return [
         f"depth {depth}, {CONNECTIONS} connections: number_workers = {workers_of(this)} here, {workers_of(that)} there"
@@ -119,7 +119,7 @@ def _warm_up(ground: Ground, other: Version) -> None:
 
 
 def _figures_of(runs: Mapping[tuple[float, Contender], Runs]) -> list[Figure]:
-    """Return the rates of all, and what a mail costs where the relay is nearest."""
+    """Return the rates of all contenders, and the costs of a mail with the nearest relay."""
 
     def row(what: str, shape: str, key: tuple[float, Contender], look: Callable[[Run], float]) -> Figure:
         rounds = [([look(this)], [look(other)]) for this, other in zip(*runs[key], strict=True)]
@@ -143,7 +143,7 @@ def _figures_of(runs: Mapping[tuple[float, Contender], Runs]) -> list[Figure]:
 
 
 def _idle(ground: Ground, other: Version, rounds: int, pushes: int) -> list[Figure]:
-    """Give each version its pushes in blocks that alternate, one for each round."""
+    """Push to an idle worker of each version in turn, a block in each round."""
     both = _both(IDLE, other)
     found: list[Pair] = []
     with open_sink(0.0, ground.tls) as sink:

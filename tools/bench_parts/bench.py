@@ -29,21 +29,21 @@ from ground import (
     write_certificates,
 )
 from plotting import plot
-from proving_ground import Valkey, job_of  # on the path by now
+from proving_ground import Valkey, job_of  # importable now
 from runs import Run, measure, measure_idle, measure_sink
 from trio_worker.telemetry.quantiles import Histogram
 from usage import IS_KNOWN
 from versions import HERE, build, describe, other_packages
 
-# Messages in flight on a connection where trio_worker runs deep; and where the relay is so far that ten connections of
-# them could carry no more than 6,400 mails a second.
+# Mails in flight on a connection of a deep trio_worker; and for a relay so far away that ten connections of
+# this depth can carry at most 6,400 mails a second.
 DEEP, DEEPER = 64, 128
 FAR_MS = 100.0
 
 
 @frozen
 class GuideLine:
-    """One figure of the guide, before and after."""
+    """One of the four figures of the guide, before and after."""
 
     reason: str
     before: str
@@ -51,7 +51,7 @@ class GuideLine:
 
 
 def measure_start(ground: Ground, rounds: int = 5) -> float:
-    """Return the median of seconds from the start of the process to its first claim, a job waiting."""
+    """Return the median seconds from the start of the process to its first claim; a job waits already."""
     found = []
     with open_sink(0.0, ground.tls) as sink, ground.valkey.client() as client:
         for _ in range(rounds):
@@ -67,7 +67,7 @@ def measure_start(ground: Ground, rounds: int = 5) -> float:
 
 
 def measure_starts(ground: Ground) -> dict[str, float]:
-    """Return what commands take from their start to their end while a worker runs, in seconds."""
+    """Return how many seconds commands take while a worker runs."""
     with open_sink(0.0, ground.tls) as sink:
         process = ground.start_trio_worker(Contender("trio_worker", depth=1), sink, is_burst=False)
         config = ["--config", str(ground.config_of(HERE))]
@@ -87,8 +87,8 @@ def measure_starts(ground: Ground) -> dict[str, float]:
 def measure_guide(ground: Ground, runs: dict[str, Run], mails: int) -> list[GuideLine]:
     """Return the four figures of the guide of a worker that opens a connection for each mail, before and after.
 
-    After: trio_worker at half of the rate that it reached, from its own heartbeat. Before: what each mail's connection
-    costs and how long its tasks are busy follow from its rate, for it is always busy while jobs wait.
+    After: trio_worker at half of its maximum rate, from its heartbeat. Before: the cost of a connection for each mail,
+    and the share of busy tasks, follow from the rate, because that worker is always busy while jobs wait.
     """
     before = runs["per-mail connection"]
     rate = runs["trio_worker depth 1"].rate / 2
@@ -102,7 +102,7 @@ def measure_guide(ground: Ground, runs: dict[str, Run], mails: int) -> list[Guid
             time.sleep(max(0.0, began + (number + 1) / rate - time.time()))
         while sink.ask("report")["mails"] < mails:
             time.sleep(0.1)
-        time.sleep(2 * 2.0)  # two heartbeats: the last one tells of all
+        time.sleep(2 * 2.0)  # two heartbeats: the last one has all jobs
         (told,) = (json.loads(beat) for beat in client.hvals("{jobs}:heartbeats"))
         process.terminate()
         process.wait()
@@ -130,7 +130,7 @@ def _p95(histogram: dict[str, Any]) -> float:
 def contenders_for(
     options: argparse.Namespace, node: Path | None, others: Iterable[str], round_trip_ms: float
 ) -> list[Contender]:
-    # Who waits a round trip for each command gets fewer mails; rates do not depend on it.
+    # Contenders that wait a round trip for each command get fewer mails; this does not change their rates.
     few = 1.0 if round_trip_ms == 0 else 0.05
     deep = DEEPER if round_trip_ms >= FAR_MS else DEEP
     found = [
@@ -159,7 +159,7 @@ def table(results: dict[str, Run]) -> str:
 
 
 def markdown(results: dict[str, Run]) -> str:
-    """Return the table as the docs have it: with ratios against both pools that people use."""
+    """Return the table for the docs, with ratios against both usual pools."""
     pool, bullmq = results.get("aiosmtplib pool"), results.get("BullMQ + nodemailer")
     lines = [
         "| contender | mails/s | against the pool | against BullMQ | CPU s for 1,000 | peak MB | Redis calls a mail |",
@@ -275,12 +275,12 @@ def _print_comparison(ground: Ground, options: argparse.Namespace) -> None:
 
 
 def _both_depths(options: argparse.Namespace, round_trip_ms: float) -> list[Contender]:
-    """Return how trio_worker runs at that round trip; far away one mail at a time is nothing but the round trip."""
+    """Return the depths of trio_worker at this round trip; far away, depth 1 would only measure the round trip."""
     named = contenders_for(options, None, (), round_trip_ms)
     return [each for each in named if each.depth > 1 or (each.depth == 1 and round_trip_ms < FAR_MS)]
 
 
-# What is measured alone, by the name of its option.
+# Measurements that run alone, by their option.
 _SPECIAL = {
     "against": _print_comparison,
     "start": _print_starts,

@@ -40,7 +40,7 @@ def open_valkey(folder: Path) -> Iterator[Valkey]:
 
 
 def fill(client: Redis, waiting: int, delayed: int) -> None:
-    """Put jobs into the list, and delayed ones, not yet due, beside it."""
+    """Push jobs to the list, and add delayed ones that are not due yet."""
     for start in range(0, waiting, FILLED_AT_ONCE):
         client.rpush("jobs", *(job_of(number) for number in range(start, min(start + FILLED_AT_ONCE, waiting))))
     for start in range(0, delayed, FILLED_AT_ONCE):
@@ -68,7 +68,7 @@ def claim_and_settle(client: Redis, number: int) -> float:
 
 
 def measure_length(folder: Path) -> dict[str, float]:
-    """Compare a queue of a thousand with one of a million and a hundred thousand delayed, in turn."""
+    """Compare in turn a queue of a thousand jobs with one of a million and a hundred thousand delayed ones."""
     took: dict[str, list[float]] = {"few": [], "many": []}
     with ExitStack() as stack:
         clients = {}
@@ -86,7 +86,7 @@ def measure_length(folder: Path) -> dict[str, float]:
 
 
 def measure_memory(folder: Path, jobs: int) -> dict[str, Any]:
-    """Send so many mails with one worker, the list kept short; return its memory at each tenth."""
+    """Send mails with one worker and a short list; return its memory after each tenth of them."""
     seen: list[float] = []
     with open_valkey(folder / "memory") as valkey, open_sink(0.0, None) as sink, valkey.client() as client:
         ground = Ground(folder, valkey, None)
@@ -110,7 +110,7 @@ def measure_memory(folder: Path, jobs: int) -> dict[str, Any]:
 
 
 def measure_idle(folder: Path, seconds: float) -> dict[str, float]:
-    """Let a worker stand beside an empty queue; return its share of a core and the commands that it sent."""
+    """Run a worker with an empty queue; return its share of a core and the number of its commands."""
     with open_valkey(folder / "idle") as valkey, open_sink(0.0, None) as sink, valkey.client() as client:
         ground = Ground(folder, valkey, None)
         process = ground.start_trio_worker(Contender("trio_worker", depth=1), sink, is_burst=False)

@@ -20,7 +20,7 @@ ROWS, COLUMNS = 45, 160
 
 
 def start_on_terminal(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a command whose output is a terminal of its own, read by nobody who keeps it waiting."""
+    """Start a command with a pseudo-terminal as output, which is read all the time so that the command never waits."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     process = subprocess.Popen(
@@ -39,7 +39,7 @@ def start_on_terminal(command: Sequence[str], folder: Path, environment: Mapping
 
 
 def command_seconds(words: Sequence[str], environment: Mapping[str, str], rounds: int = 9) -> float:
-    """Return the median of what a command takes from its start to its end."""
+    """Return the median seconds that a command takes."""
     found = []
     for _ in range(rounds):
         began = time.perf_counter()

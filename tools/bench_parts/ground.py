@@ -24,13 +24,13 @@ from versions import HERE, ROOT, Version  # noqa: E402  the same
 
 CONNECTIONS = 10
 PUSH_AT_ONCE = 1000
-# Job queues of Python, and what their virtual environments hold beside aiosmtplib.
+# Job queues of Python, and the packages of their virtual environments besides aiosmtplib.
 OTHERS = {"arq": "arq", "SAQ": "saq[redis] typing-extensions", "dramatiq": "dramatiq[redis]", "Celery": "celery[redis]"}
 
 
 @frozen
 class Contender:
-    """Something that sends the mails of a queue; ``share`` of a run's mails, where a round trip takes its time."""
+    """A program that sends the mails of a queue; if a distant relay makes it slow, it gets a ``share`` of the mails."""
 
     name: str
     depth: int = 0  # of trio_worker; 0 for others
@@ -43,7 +43,7 @@ class Contender:
 
 @define
 class Sink:
-    """The process that takes the mails."""
+    """The process that accepts the mails."""
 
     process: subprocess.Popen[str]
     port: int
@@ -80,7 +80,7 @@ def open_sink(round_trip_ms: float, tls: Path | None) -> Iterator[Sink]:
 
 @define
 class Ground:
-    """Where contenders run."""
+    """The test bed of the contenders."""
 
     folder: Path
     valkey: Valkey
@@ -114,7 +114,7 @@ class Ground:
     def other(self, name: str, what: str, smtp_port: int, count: int) -> subprocess.Popen[bytes]:
         words = [name, what, self.valkey.port, smtp_port, CONNECTIONS, "tls" if self.tls else "plain", count]
         command = [str(self.others[name]), str(PARTS / "others.py"), *map(str, words)]
-        # Celery ends on Ctrl-C of its group as well; ours is not meant for it.
+        # In a new process group, because Celery would also end on our Ctrl-C.
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
     def start(self, contender: Contender, sink: Sink, count: int) -> subprocess.Popen[bytes]:
@@ -142,14 +142,14 @@ class Ground:
         return subprocess.Popen(command, cwd=config.parent, env=environment, stdout=subprocess.DEVNULL)
 
     def config_of(self, version: Version) -> Path:
-        """Return where its configuration is; log and journal are beside it, out of the way of other versions."""
+        """Return the path of its configuration, in a folder for this version with the log and the journal."""
         return self.folder / version.name / "worker.toml"
 
     def write_config(self, contender: Contender, smtp_port: int) -> Path:
-        """Write what trio_worker runs with; whatever keeps mail safe and tells of it is on, as it is in production."""
+        """Write the configuration of trio_worker, with journal, log and all else that is on in production."""
         config = self.config_of(contender.version)
         config.parent.mkdir(exist_ok=True)
-        # Deep, a thousand mails take a second or two: a new connection each time would be round trips for nothing.
+        # At a high depth a thousand mails take one or two seconds: new connections would cost round trips.
         most = 1000 if contender.depth == 1 else 100_000
         host = "localhost" if self.tls else "127.0.0.1"
         encryption = f'tls = "implicit"\nca_file = "{self.tls}/ca.pem"' if self.tls else 'tls = "none"'
@@ -166,14 +166,14 @@ class Ground:
 
 
 def workers_of(contender: Contender) -> int:
-    """Return ``number_workers``: as many jobs as fill the connections, or tasks that can have as many."""
+    """Return ``number_workers``: the number of jobs that fill the connections, or of tasks that can have these jobs."""
     if contender.version.counts_jobs:
         return CONNECTIONS * max(4, contender.depth)
     return CONNECTIONS if contender.depth > 1 else 2 * CONNECTIONS
 
 
 def prepare_node() -> Path | None:
-    """Install BullMQ and nodemailer where node is; None where it is not, or cannot be had."""
+    """Install BullMQ and nodemailer with node; None without node, or if it fails."""
     if not shutil.which("node") or not shutil.which("npm"):
         return None
     kept = ROOT / ".venv" / "bench-node"
@@ -187,7 +187,7 @@ def prepare_node() -> Path | None:
 
 
 def prepare_other(name: str) -> Path | None:
-    """Make a virtual environment with that library; None where it cannot be had."""
+    """Make a virtual environment with this library; None if it cannot be installed."""
     folder = ROOT / ".venv" / f"bench-{name.lower()}"
     python = folder / "bin" / "python"
     if (folder / "made").exists():

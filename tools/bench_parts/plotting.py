@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 760, 420
 LEFT, TOP, RIGHT, BOTTOM = 70, 50, 240, 50
-# Distinct without red against green; trio_worker's lines are dark and thicker.
+# Colours that do not need red and green to be told apart; the lines of trio_worker are dark and thicker.
 COLOURS = ("#999999", "#e69f00", "#56b4e9", "#cc79a7", "#d55e00", "#f0a030", "#7f7f00", "#0072b2", "#000000", "#009e73")
 
 
@@ -25,7 +25,7 @@ def plot(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     bottom, top = math.floor(math.log10(max(lowest, 1))), math.ceil(math.log10(max(highest, 10)))
 
     def x_of(round_trip_ms: float) -> float:
-        # Even steps: three round trips are three kinds of distance, not a scale.
+        # Even steps, not to scale: the three round trips stand for three kinds of distance.
         steps = max(1, len(round_trips) - 1)
         return LEFT + (WIDTH - LEFT - RIGHT) * round_trips.index(round_trip_ms) / steps
 

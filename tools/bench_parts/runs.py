@@ -25,10 +25,10 @@ from proving_ground import job_of
 from usage import IS_KNOWN, peak_mb
 
 T = TypeVar("T")
-# Of the other job queues, whose process ends when it is told to.
+# Job queues whose process has to be stopped at the end.
 TOLD_TO_END = {"Celery"}
 PATIENCE_SECONDS = 300.0
-# What contenders ask of Redis themselves, for each mail or batch. No TIME: the scripts of trio_worker ask for it.
+# Commands that contenders send for each mail or batch. Without TIME, which is called by the scripts of trio_worker.
 _SCRIPTS = ("evalsha", "evalsha_ro", "eval", "fcall", "fcall_ro")
 _WAITS = ("blpop", "brpop", "blmove", "brpoplpush", "blmpop", "bzpopmin", "bzpopmax", "bzmpop", "xread", "xreadgroup")
 BY_CLIENT = (*_SCRIPTS, *_WAITS, "hello", "auth", "config", "ping")
@@ -39,23 +39,23 @@ class Run:
     """The figures of one run."""
 
     rate: float  # mails/s between the first and the last tenth
-    cpu_seconds_per_1000: float  # the start of the program included
+    cpu_seconds_per_1000: float  # including the start of the program
     peak_mb: float
     redis_commands_per_mail: float
     connections: int
     start_seconds: float  # from the start of the process to the first mail
-    # Between the first and the last tenth, as the rate is: without start and end. 0 where there is no /proc.
+    # Between the first and the last tenth of the mails, like the rate. 0 without /proc.
     steady_cpu_seconds_per_1000: float = 0.0
 
 
 def sent_commands(client: Any) -> int:
-    """Count the commands that clients sent: what scripts run counts as well, so that none of theirs may be named."""
+    """Count the commands that clients sent. Redis also counts those of scripts, so none of these may be in the list."""
     stats = client.info("commandstats")
     return sum(int(stats[f"cmdstat_{name}"]["calls"]) for name in BY_CLIENT if f"cmdstat_{name}" in stats)
 
 
 def run_once(ground: Ground, contender: Contender, sink: Sink, count: int) -> Run:
-    """Push, start, wait for the last mail, and for the processes to end by themselves."""
+    """Push the jobs, start the contender, wait for the last mail, and until the processes have ended by themselves."""
     ground.push(contender, count)
     sink.ask(f"clear {count}")
     with ground.valkey.client() as client:
@@ -73,7 +73,7 @@ def run_once(ground: Ground, contender: Contender, sink: Sink, count: int) -> Ru
             peak = max(peak, *(peak_mb(process.pid) for process in processes))
         for process in processes:
             if contender.name in TOLD_TO_END:
-                os.kill(process.pid, signal.SIGTERM)  # Popen.terminate would take the usage of one that has ended
+                os.kill(process.pid, signal.SIGTERM)  # Popen.terminate would reap it, and lose its usage
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             cpu_seconds += usage.ru_utime + usage.ru_stime
@@ -96,7 +96,7 @@ def run_once(ground: Ground, contender: Contender, sink: Sink, count: int) -> Ru
 
 
 def measure_sink(tls: Path | None, mails: int = 50_000) -> float:
-    """Return the mails a second that the sink takes from one that only streams bytes, over as many connections."""
+    """Return the mails a second that the sink accepts from a client that only streams bytes over CONNECTIONS."""
     each = mails // CONNECTIONS
     head = b"EHLO x\r\n"
     content = b"Subject: x\r\n\r\n" + b"x" * 1000 + b"\r\n"
@@ -132,7 +132,7 @@ def measure_sink(tls: Path | None, mails: int = 50_000) -> float:
 
 
 def idle_waits(ground: Ground, contender: Contender, sink: Sink, pushes: int) -> list[float]:
-    """Push one job at a time to a worker with nothing to do; return the milliseconds from each push to its 250."""
+    """Push one job at a time to an idle worker; return the milliseconds from each push to the final 250."""
     pushed_at = {}
     with ground.valkey.client() as client:
         client.flushall()
@@ -168,14 +168,14 @@ def median_run(runs: Sequence[Run]) -> Run:
 
 
 def in_turn(contenders: Sequence[T], number: int) -> Sequence[T]:
-    """Return them in the order of that round: each second one backwards, so that none is always the first."""
+    """Return the contenders in the order of a round: every second one is reversed, so that none is always first."""
     return contenders[::-1] if number % 2 else contenders
 
 
 def run_rounds(
     ground: Ground, contenders: Sequence[Contender], count: int, rounds: int, round_trip_ms: float
 ) -> dict[str, list[Run]]:
-    """Run every contender once in each round, so that a slow minute of the machine meets them all."""
+    """Run every contender once in each round, so that a slow minute of the machine affects all of them."""
     runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
     with open_sink(round_trip_ms, ground.tls) as sink:
         for number in range(rounds):

@@ -21,12 +21,12 @@ from usage import cpu_seconds
 
 EHLO = b"250-sink\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 50000000\r\n"
 NUMBERED = re.compile(rb"user(\d+)@")
-# Mails outside of these parts of a run are its start and its end, not its speed.
+# The mails before and after these parts of a run belong to its start and its end, and are not measured.
 FIRST_PART, LAST_PART = 0.1, 0.9
 
 
 class Tally:
-    """What came since the last ``clear``."""
+    """The mails since the last ``clear``."""
 
     def __init__(self) -> None:
         self.clear(0)
@@ -87,14 +87,14 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         TALLY.connections += 1
         self.transport = transport
-        # One round trip for TCP's handshake, which the loopback does for free, and one for the greeting.
+        # One round trip for the TCP handshake, which the loopback does not delay, and one for the greeting.
         asyncio.get_running_loop().call_later(2 * self.delay, transport.write, b"220 sink\r\n")
 
     def data_received(self, data: bytes) -> None:
         TALLY.writes += 1
         received = self.buffer + data if self.buffer else data
         replies: list[bytes] = []
-        # A cursor: to cut off what was read, line by line, would copy all that came together again and again.
+        # A cursor, because cutting each read line off the buffer would copy the rest each time.
         at = 0
         while (read_to := self._read(received, at, replies)) >= 0:
             at = read_to
@@ -116,7 +116,7 @@ class Session(asyncio.Protocol):
             self.transport.close()
 
     def _read(self, received: bytes, at: int, replies: list[bytes]) -> int:
-        """Read one thing from there on; return where it ended, or -1 when more has to come first."""
+        """Read one item from this position on; return its end, or -1 if it is not complete."""
         if self.missing:
             taken = min(self.missing, len(received) - at)
             self.missing -= taken
@@ -189,7 +189,7 @@ def main() -> None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(sys.argv[3], sys.argv[4])
     try:
-        import uvloop  # noqa: PLC0415  faster where it is installed, and not needed
+        import uvloop  # noqa: PLC0415  optional: faster if it is installed
     except ImportError:
         asyncio.run(serve(port, milliseconds / 1000, context))
     else:

@@ -20,9 +20,9 @@ def rss_mb(pid: int) -> float:
 
 
 def peak_mb(pid: int) -> float:
-    """Return the most memory it had at once; 0 when it has ended, or where there is no /proc.
+    """Return its peak memory; 0 if it has ended, or without /proc.
 
-    What the kernel tells of a process that ended (``ru_maxrss``) is no less than what the one that started it had.
+    The kernel's figure for an ended process (``ru_maxrss``) is at least the memory of the process that started it.
     """
     if not IS_KNOWN:
         return 0.0
