@@ -49,7 +49,7 @@ async def _put(url: str) -> list[str]:
             Bury(record, CAUSE),
             Delay(600.0, record, CAUSE),
         ]
-        entries = [Settlement(job, verdict).entry for job, verdict in zip(claims.jobs, verdicts, strict=False)]
+        entries = [Settlement(job, verdict).stored for job, verdict in zip(claims.jobs, verdicts, strict=False)]
         await broker.settle(entries)
         return [job.job_id for job in claims.jobs]
 

@@ -19,7 +19,7 @@ from trio_worker.fleet.orders import (
 )
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.redis.client import RedisClient
-from trio_worker.worker.events import QuietChanged
+from trio_worker.worker.events import Phase, PhaseChanged, QuietChanged
 
 
 @pytest.mark.usefixtures("quick_beats")
@@ -51,6 +51,22 @@ async def test_worker_obeys_from_elsewhere(any_workers: WorkerMaker, catcher: Ca
         for act in (OperatorAction.WORKER_QUIET, OperatorAction.WORKER_RESUME, OperatorAction.WORKER_DRAIN)
     )
     assert (*acts, sum(operator_counts.drains)) == (1, 1, 1, 1)
+
+
+async def test_a_worker_has_stopped_when_it_is_off_the_list(any_workers: WorkerMaker, catcher: Catcher) -> None:
+    """Its last event comes after the farewell, so that its end is logged, and shown, when the process ends."""
+    client = any_workers.client
+    await any_workers.push(job_bytes(1))
+    reporter = any_workers.make(any_workers.options(catcher.port))
+    reporter.poll_seconds = 60.0
+    with trio.fail_after(60):
+        await reporter.run()
+        listed = await client.command("ZCARD", KEYS.workers)
+
+    order = [type(event).__name__ for event in any_workers.events]
+    assert listed == 0
+    assert any_workers.events[-1] == PhaseChanged(Phase.STOPPED, "the queue is done")
+    assert order.index("Settled") < len(order) - 1 - order[::-1].index("QueueSeen") < len(order) - 1
 
 
 async def wait_for_beats(client: RedisClient, count: int) -> None:

@@ -27,7 +27,7 @@ async def claim(broker: Broker, limit: int = 10) -> Claims:
 
 
 async def settle(broker: Broker, claimed: Claim, verdict: Verdict) -> SettleResult:
-    answers = await broker.settle([Settlement(claimed, verdict).entry])
+    answers = await broker.settle([Settlement(claimed, verdict).stored])
     assert isinstance(answers, list), answers
     return answers[0]
 

@@ -18,3 +18,13 @@ def test_the_key_table_is_the_code() -> None:
 
     assert [name for name, _ in rows] == list(keys_of("jobs"))
     assert [kind for _, kind in rows] == re.findall(r"'(\w+)'", kinds[1])
+
+
+def test_the_names_of_the_keys_stay() -> None:
+    """Each field of the record names its key, and its place is that in every script: other versions use them as well."""
+    parts = (
+        "leased delayed held dead body record lease pause totals workers heartbeats orders minutes watch latest undo"
+    )
+
+    assert list(keys_of("a b")) == ["a b", *(f"{{a b}}:{part}" for part in parts.split()), "{a b}:answers"]
+    assert keys_of("jobs").of_jobs == keys_of("jobs")[:10]

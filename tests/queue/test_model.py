@@ -258,7 +258,7 @@ class QueueMachine(RuleBasedStateMachine):
             "hold": Hold(claim.record, CAUSE),
             "bury": Bury(claim.record, CAUSE),
         }
-        answers = self.portal.run(self.brokers[0].settle, [Settlement(claim, verdicts[what]).entry])
+        answers = self.portal.run(self.brokers[0].settle, [Settlement(claim, verdicts[what]).stored])
         expected = self.model.settle(claim.job_id, claim.token, what)
         assert answers == [expected]
         if what == "release" and expected is SettleResult.SETTLED:

@@ -29,7 +29,7 @@ async def claim(redis: RedisClient, count: int, options: QueueOptions = OPTIONS)
 
 
 async def settle(redis: RedisClient, claimed: Claim, verdict: Verdict) -> None:
-    await Broker(redis, OPTIONS).settle([Settlement(claimed, verdict).entry])
+    await Broker(redis, OPTIONS).settle([Settlement(claimed, verdict).stored])
 
 
 async def counts(redis: RedisClient) -> Counts:

@@ -43,7 +43,7 @@ def bury(ask: Ask, causes: list[Cause]) -> list[str]:
         assert isinstance(claims, Claims)
         for job, cause in zip(claims.jobs, causes, strict=True):
             record = Record(claims.at, "Registration", attempts=2, cause=cause)
-            await broker.settle([Settlement(job, Bury(record, cause)).entry])
+            await broker.settle([Settlement(job, Bury(record, cause)).stored])
         return [job.job_id for job in claims.jobs]
 
     found: list[str] = ask(put)

@@ -95,7 +95,7 @@ async def test_a_settlement_that_is_cancelled_at_any_step_is_told_or_can_be_repe
         await real_redis.command("RPUSH", "jobs", job_bytes(step))
         claims = await broker.claim(1)
         assert isinstance(claims, Claims)
-        entry = Settlement(claims.jobs[0], Done()).entry
+        entry = Settlement(claims.jobs[0], Done()).stored
         tried = await cancelled_at(step, lambda entry=entry: broker.settle([entry]))  # type: ignore[misc]
         again = await broker.settle([entry])
         assert again in ([SettleResult.SETTLED], [SettleResult.GONE], [SettleResult.REPEATED])

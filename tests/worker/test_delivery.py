@@ -31,7 +31,7 @@ def test_redis_is_told_what_the_journal_would_keep(verdict: Verdict, outcome: Ou
     delivery = Delivery(CLAIM, RECORD)
     delivery.verdict, delivery.outcome = verdict, outcome
 
-    assert delivery.args == delivery.settlement.entry.args
+    assert delivery.args == delivery.settlement.stored.args
     assert delivery.settlement.is_uncertain == isinstance(outcome, Uncertain)
 
 

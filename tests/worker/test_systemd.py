@@ -98,7 +98,7 @@ def test_watchdog_of_another_process_is_not_ours(systemd: tuple[socket.socket, s
 def test_supervisor_that_is_gone_holds_nobody_up(tmp_path: Path) -> None:
     """A socket that no process reads is no error."""
     told = supervisor(f"{tmp_path}/gone")
-    told.tell("READY=1")
+    told.notify("READY=1")
     told.close()
 
 

@@ -27,7 +27,7 @@ class CaughtMail:
 
 @frozen
 class Violation:
-    """A rule that a client broke: ``rule`` is the section of an RFC, ``what`` says how, without any content."""
+    """A rule that a client broke: ``rule`` is the section of an RFC, ``reason`` says how, without any content."""
 
     rule: str
     reason: str

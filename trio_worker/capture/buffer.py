@@ -13,7 +13,7 @@ MAX_INPUT_LINE_OCTETS = 12288
 class Truncated(Enum):
     """What exceeded its limit, so that only its end was kept."""
 
-    TOO_LONG = "a line over MAX_INPUT_LINE_OCTETS"
+    TOO_LONG = f"a line over {MAX_INPUT_LINE_OCTETS} octets"
     TOO_BIG = "content over twice its limit"
 
 

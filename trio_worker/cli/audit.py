@@ -40,14 +40,28 @@ async def audit(
                 strays += [known] if len(strays) < STRAYS_SHOWN and known not in strays else []
     balances = counts.balances and not found
     if as_json:
-        document = {"balances": balances, "deep": deep, "counts": asdict(counts), "strays": [asdict(s) for s in strays]}
-        print_json(Document.AUDIT, document)
+        print_json(
+            Document.AUDIT,
+            {
+                "balances": balances,
+                "deep": deep,
+                "counts": _counts_document(counts),
+                "strays": [{"job_id": stray.job_id, "what": stray.reason} for stray in strays],
+            },
+        )
     else:
         _print_counts(counts, deep=deep)
         for stray in strays:
             print(f"  {stray.job_id}  {stray.reason}")
         print("clean" if balances else f"NOT CLEAN: {found or 'the counts'} {'strays' if found else 'do not balance'}")
     return OK if balances else PARTLY
+
+
+def _counts_document(counts: Counts) -> dict[str, object]:
+    """Return the counts with their public keys, of which one is older than the field's name."""
+    document = asdict(counts)
+    tallies = document.pop("operator_counts")
+    return {**document, "tallies": tallies}
 
 
 def _print_counts(counts: Counts, *, deep: bool) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import trio
 from attrs import define, field
@@ -49,9 +49,6 @@ from trio_worker.worker.signals import handle_signals, handled_signals
 from trio_worker.worker.systemd import SystemdNotifier, find_notifier
 from trio_worker.worker.task_tree import task_tree
 from trio_worker.worker.worker import Worker
-
-if TYPE_CHECKING:
-    from trio_worker.telemetry.metrics import Metrics
 
 # How often the queue is counted for the screen, and for the lines of a run without one.
 SCREEN_POLL_SECONDS = 1.0
@@ -181,7 +178,7 @@ class _Run:
             self.reporter = reporter = self._report_on(client, journal, logbook)
             self.reload = reload = Reload(self.settings, reporter, self.read_again, self.display.say)
             try:
-                reload.metrics = await self._open_metrics(stack, reporter, logbook)
+                await self._open_metrics(stack, reload, logbook)
             except ListenTakenError as error:  # by a worker that is about to end, perhaps: starting again may help
                 complain(f"metrics.listen: {error}")
                 return UNREACHABLE
@@ -215,21 +212,21 @@ class _Run:
             set_log_level=logbook.set_level if keeps_log else None,
         )
 
-    async def _open_metrics(self, stack: AsyncExitStack, reporter: Reporter, logbook: Logbook) -> Metrics | None:
+    async def _open_metrics(self, stack: AsyncExitStack, reload: Reload, logbook: Logbook) -> None:
         """Serve metrics and health until the drain is over, if there is an address for them."""
         listen = self.settings.metrics.listen
         if not listen:
-            return None
+            return
         # The library costs 80 ms of the start, and most runs on a developer's machine do without.
         from trio_worker.cli.run_pages import metrics_of, pages_of  # noqa: PLC0415
 
-        metrics = metrics_of(reporter, logbook, self.settings)
-        address = await stack.enter_async_context(serve_pages(listen, pages_of(reporter, metrics)))
+        # Before they are served: settings that are read again meanwhile have another digest.
+        reporter, reload.metrics = reload.reporter, metrics_of(reload.reporter, logbook, self.settings)
+        address = await stack.enter_async_context(serve_pages(listen, pages_of(reporter, reload.metrics)))
         folder = self.settings.queue.journal_dir
         if has_chosen_port(listen) and folder:
             stack.enter_context(write_address(Path(folder), address))
         self.display.say(f"metrics and health on {address}")
-        return metrics
 
     def _poll_seconds(self) -> float:
         if self.display.is_screen:

@@ -27,7 +27,7 @@ def metrics_of(reporter: Reporter, logbook: Logbook, settings: Settings) -> Metr
     )
     worker.sinks = [*worker.sinks, metrics.note]
     worker.client.on_call = metrics.note_call
-    reporter.presence.meter.tell_lag = metrics.note_lag
+    reporter.presence.meter.on_lag = metrics.note_lag
     return metrics
 
 

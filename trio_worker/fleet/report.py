@@ -91,6 +91,7 @@ class Reporter:
                 began = self._draining_at
                 await self.presence.leave(None if began is None else trio.current_time() - began)
             background.cancel_scope.cancel()
+        self.worker.publish(PhaseChanged(Phase.STOPPED, self.worker.why))
         return code
 
     def note(self, event: Event) -> None:

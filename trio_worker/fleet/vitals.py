@@ -23,9 +23,9 @@ _STATM = Path("/proc/self/statm")
 
 @define(eq=False)
 class VitalsMeter:
-    """Measures its own process; `watch_loop` runs in its event loop and calls ``tell_lag`` with each lag (seconds)."""
+    """Measures its own process; `watch_loop` runs in its event loop and calls ``on_lag`` with each lag (seconds)."""
 
-    tell_lag: Callable[[float], object] = lambda _: None
+    on_lag: Callable[[float], object] = lambda _: None
     _lags: deque[float] = field(factory=lambda: deque(maxlen=_LAGS_KEPT))
     _cpu_seconds: float = field(factory=time.process_time)
     _at: float = field(factory=time.monotonic)
@@ -37,7 +37,7 @@ class VitalsMeter:
             await trio.sleep_until(wake_at)
             lag_seconds = max(0.0, trio.current_time() - wake_at)
             self._lags.append(lag_seconds)
-            self.tell_lag(lag_seconds)
+            self.on_lag(lag_seconds)
 
     def read(self, redis_seconds: float | None = None) -> Vitals:
         """Return the vitals; the processor's share is that since the last reading."""

@@ -63,7 +63,7 @@ class Mailbox:
 
 @frozen
 class AddressFault:
-    """Why a text is not one mailbox; ``what`` completes a sentence and never repeats the text."""
+    """Why a text is not one mailbox; ``reason`` completes a sentence and never repeats the text."""
 
     reason: str
 

@@ -30,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 @frozen
 class Fault:
-    """One fault: ``path`` says where (``$.data.data.to[0]``), ``what`` completes the sentence."""
+    """One fault: ``path`` says where (``$.data.data.to[0]``), ``reason`` completes the sentence."""
 
     path: str
     reason: str

@@ -87,7 +87,7 @@ class Settlement:
     is_uncertain: bool = False
 
     @property
-    def entry(self) -> SettlementRecord:
+    def stored(self) -> SettlementRecord:
         """The settlement without the job's bytes, as the journal keeps it."""
         action, delay_ms, record = _verdict_args(self.verdict)
         return SettlementRecord(self.claim.job_id, self.claim.token, action, delay_ms, record, int(self.is_uncertain))
@@ -95,7 +95,7 @@ class Settlement:
     @property
     def args(self) -> tuple[str, str]:
         """The arguments of the script, see `SettlementRecord`."""
-        return self.entry.args
+        return self.stored.args
 
 
 class SettleResult(StrEnum):

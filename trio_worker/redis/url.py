@@ -50,7 +50,7 @@ class RedisUrl:
 
 @frozen
 class RedisUrlFault:
-    """Why a Redis URL cannot be used; ``what`` never repeats a password."""
+    """Why a Redis URL cannot be used; ``reason`` never repeats a password."""
 
     reason: str
 

@@ -126,7 +126,7 @@ class Settler:
         fresh = [each for each in (*self._under_way, *self._pending) if each not in self._journaled]
         if self.journal is None or not fresh:
             return
-        trouble = await self.journal.append([each.settlement.entry for each in fresh])
+        trouble = await self.journal.append([each.settlement.stored for each in fresh])
         if not trouble:
             self._journaled.update(fresh)
             self.publish(SettlementsKept(len(fresh)))

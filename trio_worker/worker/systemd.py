@@ -35,7 +35,7 @@ class SystemdNotifier:
     def close(self) -> None:
         self._socket.close()
 
-    def tell(self, *lines: str) -> None:
+    def notify(self, *lines: str) -> None:
         """Send one datagram; a systemd that does not read it does not hold up the worker."""
         with suppress(OSError):
             self._socket.sendto("\n".join(lines).encode(), self._address)
@@ -44,20 +44,20 @@ class SystemdNotifier:
         """Notify of the worker's phases."""
         match event:
             case PhaseChanged(Phase.RUNNING):
-                self.tell("READY=1", f"MAINPID={os.getpid()}")
+                self.notify("READY=1", f"MAINPID={os.getpid()}")
             case PhaseChanged(Phase.DRAINING, why):
                 seconds = self.grace_seconds + STOPPING_MARGIN_SECONDS
-                self.tell("STOPPING=1", f"STATUS=draining: {why}", f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+                self.notify("STOPPING=1", f"STATUS=draining: {why}", f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
             case _:
                 pass
 
     def begin_reload(self) -> None:
         """Notify that the settings are being read again; `end_reload` follows."""
-        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def end_reload(self) -> None:
         """Notify that the settings were read."""
-        self.tell("READY=1")
+        self.notify("READY=1")
 
     async def run(self, status: Callable[[], str]) -> Never:
         """Send the watchdog's keep-alive and the status line until cancelled; a blocked loop sends none."""
@@ -69,7 +69,7 @@ class SystemdNotifier:
                 lines.append(f"STATUS={' '.join(status().split())}")
                 status_at = trio.current_time() + STATUS_SECONDS
             if lines:
-                self.tell(*lines)
+                self.notify(*lines)
             await trio.sleep(every_seconds)
 
 

@@ -91,6 +91,7 @@ class Worker:
     in_flight: InFlight = field(init=False)
     history: PushHistory = field(factory=PushHistory)  # dates jobs whose producer does not
     pool: Pool | None = field(init=False, default=None)  # while it is open, and after that
+    why: str = ""  # it drains, or ended
     _relay: Relay = field(init=False)
     _refused: RelayOptions | None = None  # those with the login that the relay refused last
     _gate: Gate = field(init=False)
@@ -98,7 +99,6 @@ class Worker:
     _claiming: trio.CancelScope = field(factory=trio.CancelScope)
     _grace: trio.CancelScope = field(factory=trio.CancelScope)  # of the consumers; its deadline is the drain's
     _is_claiming: bool = False
-    _why: str = ""
     _on_trace: OnTrace | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -111,7 +111,8 @@ class Worker:
     async def run(self) -> int:
         """Work until `drain`, or until a burst is over; return the exit code.
 
-        Every job that was claimed is settled when this returns, or counted as unsettled.
+        Every job that was claimed is settled when this returns, or counted as unsettled. The `Reporter` publishes STOPPED,
+        after its farewell to Redis.
         """
         redis_health = RedisHealth(self.publish)
         settler = Settler(self.broker, self.in_flight, redis_health, self.publish, self.journal)
@@ -119,7 +120,7 @@ class Worker:
         async with trio.open_nursery() as background:
             background.start_soon(settler.run)
             background.start_soon(keep_leases, self.broker, self.in_flight, redis_health, self.publish)
-            background.start_soon(self._examine)
+            background.start_soon(self._check_durability)
             pool = open_pool(
                 self.options.pool,
                 self.options.relay.timeouts,
@@ -133,12 +134,11 @@ class Worker:
                 end = await self._run_consumers(self.pool, redis_health, settler)
             await self._finish_settling(settler)
             background.cancel_scope.cancel()
-        self.publish(PhaseChanged(Phase.STOPPED, self._why))
         return int(end)
 
     def drain(self, why: str) -> None:
         """Stop as after a first signal: claim nothing more, let what is in flight finish within the grace."""
-        self._why = self._why or why
+        self.why = self.why or why
         self._claiming.cancel()
         self._begin_grace()
         if self.pool is not None:
@@ -270,7 +270,7 @@ class Worker:
                     beside_claiming.start_soon(self._break_off_claim)
                     with self._claiming:
                         end = await claiming.run()
-                        self._why = self._why or "the queue is done"
+                        self.why = self.why or "the queue is done"
                     self._is_claiming = False
                     beside_claiming.cancel_scope.cancel()
                 self._begin_drain(pool)
@@ -280,7 +280,7 @@ class Worker:
         return end
 
     def _begin_drain(self, pool: Pool) -> None:
-        self.publish(PhaseChanged(Phase.DRAINING, self._why))
+        self.publish(PhaseChanged(Phase.DRAINING, self.why))
         pool.close()
         self._begin_grace()
 
@@ -310,19 +310,19 @@ class Worker:
         relay = self._relay
         began = trio.current_time()
 
-        def tell(stage: Stage, says: str) -> None:
+        def note_step(stage: Stage, text: str) -> None:
             nonlocal began
             if self._on_trace is not None:
                 now = trio.current_time()
-                self._on_trace(TraceLine(stage.upper(), mask_text(says), now - began))
+                self._on_trace(TraceLine(stage.upper(), mask_text(text), now - began))
                 began = now
 
-        opened = await open_session(relay, tell)
+        opened = await open_session(relay, note_step)
         if isinstance(opened, Trouble) and opened.how is FailureKind.LOGIN:
             self._refused = relay.options
         return opened
 
-    async def _examine(self) -> None:
+    async def _check_durability(self) -> None:
         """Publish the durability risks of this Redis, once; the claiming task reports a Redis that does not answer."""
         risks = await check_durability(self.client)
         if not isinstance(risks, Unavailable):
