@@ -111,8 +111,8 @@ class Worker:
     async def run(self) -> int:
         """Work until `drain`, or until a burst is over; return the exit code.
 
-        Every job that was claimed is settled when this returns, or counted as unsettled. The `Reporter` publishes STOPPED,
-        after its farewell to Redis.
+        Every job that was claimed is settled when this returns, or counted as unsettled. STOPPED is published by the
+        `Reporter`, after its farewell to Redis.
         """
         redis_health = RedisHealth(self.publish)
         settler = Settler(self.broker, self.in_flight, redis_health, self.publish, self.journal)
