@@ -21,7 +21,7 @@ def test_the_key_table_is_the_code() -> None:
 
 
 def test_the_names_of_the_keys_stay() -> None:
-    """Each field of the record names its key, and its place is that in every script: other versions use them as well."""
+    """Each field of the record names its key, in its place of every script: other versions use them as well."""
     parts = (
         "leased delayed held dead body record lease pause totals workers heartbeats orders minutes watch latest undo"
     )
