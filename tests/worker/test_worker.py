@@ -427,13 +427,13 @@ async def test_a_mail_whose_final_reply_never_comes_is_uncertain_when_the_grace_
 async def test_consumers_that_a_signal_starts_can_open_connections(workers: WorkerMaker) -> None:
     """Signals are received outside of the asyncio loop, and a task starts in the context of its starter."""
     async with open_catcher(faults=faults("final=delay-100ms")) as catcher:
-        reporter = workers.make(workers.options(catcher.port, number_workers=1), is_burst=False)
+        options = workers.options(catcher.port, number_workers=1, pool=PoolOptions(min_idle=0))  # none is opened ahead
+        reporter = workers.make(options, is_burst=False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, reporter)
             with trio.fail_after(20):
                 await workers.push(*(job_bytes(number) for number in range(10)))
                 await catcher.wait_for_mails(1)
-                options = reporter.worker.options
                 Context().run(reporter.worker.use_limits, 5, options.queue, options.pool, options.retry)
                 await catcher.wait_for_mails(10)
             reporter.worker.drain("all sent")

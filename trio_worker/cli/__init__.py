@@ -18,7 +18,8 @@ _HELP = """A mail worker: JSON jobs from a Redis list, sent over a small pool of
 
 To begin: trio-worker demo
 
-The options --config, --queue, --json, --timeout, --dry-run, --yes and --no-input are also allowed before a command.
+The options --config, --queue, --json, --timeout, --dry-run, --yes and --no-input are also allowed before a command
+that has them.
 """
 
 

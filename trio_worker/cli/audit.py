@@ -23,7 +23,9 @@ STRAYS_SHOWN = 50
 
 async def audit(
     *,
-    deep: Annotated[bool, Parameter(negative=(), help="Check every job, page by page.")] = False,
+    deep: Annotated[
+        bool, Parameter(negative=(), help="Also check each job; without it only counts are compared.")
+    ] = False,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:

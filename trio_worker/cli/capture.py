@@ -106,7 +106,7 @@ def set_chaos(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show the faults that the catcher injects, or set them. They apply from its next input on.
+    """Show the faults that the catcher injects, or set them. They apply at once.
 
     A fault is STAGE=ACTION:QUALIFIER:QUALIFIER; faults are separated by spaces.
 

@@ -96,7 +96,7 @@ class ShelfCommands:
     async def list_(
         self,
         *,
-        limit: Annotated[int, Parameter(help="Maximum number of jobs, newest first.", validator=Number(gte=1))] = 20,
+        limit: Annotated[int, Parameter(help="Maximum number of jobs.", validator=Number(gte=1))] = 20,
         filters: Filters = NO_FILTERS,
         config: ConfigFile = None,
         as_json: AsJson = False,

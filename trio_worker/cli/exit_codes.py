@@ -1,4 +1,4 @@
-"""Pure. The exit codes of all commands; docs/operations.md says when each is used.
+"""Pure. The exit codes of all commands; README.md lists them.
 
 A separate module, so that a command can use them without loading anything else.
 """

@@ -15,7 +15,8 @@ from trio_worker.telemetry.probe import ask_workers
 
 def health(
     what: Annotated[
-        Literal["live", "ready"], Parameter(help="live: the worker runs; ready: it also reaches Redis and claims jobs.")
+        Literal["live", "ready"],
+        Parameter(help="live: the worker's event loop runs; ready: Redis answers it too, and it is not draining."),
     ] = "ready",
     /,
     *,

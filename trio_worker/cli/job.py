@@ -60,7 +60,7 @@ async def show_job(job_id: str, *, reveal: Reveal = False, config: ConfigFile = 
 
 @job.command(name="retry")
 async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
-    """Make a job due now. A delayed job stays as it is; a dead or held job gets new attempts."""
+    """Make a job due now. A delayed job keeps its attempts and age; a dead or held job gets new ones."""
     settings = load_settings(config)
     name = settings.queue.name
     async with open_queue(settings) as client:
@@ -221,7 +221,7 @@ async def find_jobs(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Find unfinished jobs by their content: first those with an id, then those that wait in the list."""
+    """Find unfinished jobs by their content. Jobs that wait in the list come last, and have no id yet."""
     settings = load_settings(config)
     if not (producer_id or to or message_id or email_type):
         refuse(USAGE, "give at least one of --id, --to, --message-id and --type")

@@ -48,7 +48,7 @@ def show_metrics(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Print the metrics of the worker at metrics.listen; if empty, list all metrics. Exits with 69 if none answers."""
+    """Print the metrics of the worker at metrics.listen; without one, list all metrics. 69 if none answers."""
     if list_:
         return _show_table(as_json=as_json)
     settings = load_settings(config)

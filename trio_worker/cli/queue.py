@@ -128,7 +128,7 @@ async def show_ages(
 ) -> int:
     """Count the waiting jobs by age, and by email type or domain.
 
-    If a job has no enqueued_at, its age is estimated from the number of jobs pushed up to each time.
+    The age of a job without enqueued_at is estimated: workers record each second how many jobs were pushed.
     """
     if by not in {"type", "domain"}:
         complain(f"--by: must be type or domain, not {by}")

@@ -151,7 +151,7 @@ async def trace_relay(
 ) -> int:
     """Show the SMTP commands of workers and the replies of the relay, live. Addresses are masked, content is left out.
 
-    At more than some hundred commands per second only a sample is shown.
+    At most 800 lines per second are shown.
     """
     if not 1 <= for_seconds <= MAX_SECONDS:
         refuse(USAGE, "--for: must be between 1s and 1d")

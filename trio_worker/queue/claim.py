@@ -1,4 +1,4 @@
-"""Pure. A job under a lease, and the result of one claim."""
+"""Pure. A job under a lease, and the result of one claim; `Broker.claim` in broker.py makes both."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Reads, checks, explains and writes every key; knows every option record."""
+"""Reads, checks, explains and writes every key; each is declared beside the code that uses it."""

@@ -22,7 +22,7 @@ def handled_signals() -> tuple[signal.Signals, ...]:
 
 
 class SignalTarget(Protocol):
-    """What signals act on; none of it may await or raise."""
+    """What signals act on: one run of the command `run`. None of it may await or raise."""
 
     def drain(self, why: str) -> object:
         """Claim nothing more and finish what is in flight: the first SIGTERM or SIGINT, which ``why`` names."""
