@@ -6,6 +6,7 @@ import base64
 import email
 import email.header
 import email.policy
+import itertools
 import json
 import re
 from typing import TYPE_CHECKING, Any, get_args
@@ -17,6 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trio_worker.jobs.address import Mailbox, quote
+from trio_worker.jobs.attachment import Attachment
 from trio_worker.jobs.catalogue import read_catalogue
 from trio_worker.jobs.email_type import Catalogue, FieldSpec, TypeSpec
 from trio_worker.jobs.fault import Reason
@@ -97,12 +99,28 @@ def canonical(text: str) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
+def is_alternative(part: EmailMessage) -> bool:
+    return part.get_content_maintype() == "text" and part.get_content_disposition() is None
+
+
 def texts_of(message: EmailMessage) -> dict[str, str]:
     return {
         part.get_content_subtype(): canonical(part.get_content())
         for part in message.walk()
-        if part.get_content_maintype() == "text" and part.get_content_disposition() is None
+        if is_alternative(part) and part.get_content_subtype() != "calendar"
     }
+
+
+def file_of(part: EmailMessage) -> tuple[str | None, str, str | None, bytes]:
+    """Return a file's name, type, first parameter and bytes, as a reader finds them."""
+    content = part.get_payload(decode=True)
+    assert isinstance(content, bytes)
+    parameters = [f"{name}={value}" for name, value in part["Content-Type"].params.items()]
+    return part.get_filename(), part.get_content_type(), parameters[0] if parameters else None, content
+
+
+def meant_file(held: Attachment) -> tuple[str, str, str | None, bytes]:
+    return held.name, held.type.essence, held.type.parameters[0] if held.type.parameters else None, held.content
 
 
 def told(name: str) -> str:
@@ -153,7 +171,9 @@ FILES = st.fixed_dictionaries(
         "name": LINE.map(lambda name: name.replace("/", "").replace("\\", "")[:60]).filter(
             lambda name: name.strip(" ") not in ("", ".", "..")
         ),
-        "type": st.sampled_from(["application/pdf", "text/csv", "image/svg+xml"]),
+        "type": st.sampled_from(
+            ["application/pdf", "text/csv; charset=utf-8", "image/svg+xml", "text/calendar; method=REQUEST"]
+        ),
         "base64": st.binary(max_size=200).map(lambda octets: base64.b64encode(octets).decode()),
     }
 )
@@ -164,7 +184,9 @@ MESSAGES = st.fixed_dictionaries(
         "bcc": MAILBOXES,
         "reply_to": MAILBOXES,
         "headers": st.dictionaries(st.sampled_from(["X-A", "X-Long-Name-Of-A-Header", "Comments"]), LINE, max_size=2),
-        "attachments": st.lists(FILES, max_size=2),
+        "attachments": st.tuples(st.lists(FILES, max_size=2), st.lists(FILES, max_size=2)).map(
+            lambda lists: [*lists[0], *({**each, "cid": f"id{place}"} for place, each in enumerate(lists[1]))]
+        ),
     },
 )
 
@@ -193,10 +215,16 @@ def test_a_message_is_read_back_as_it_was_meant(payload: dict[str, Any], *, eigh
     assert {name: read[name] for name in message.headers} == dict(message.headers)
     bodies = {"plain": message.text, "html": message.html}
     assert texts_of(read) == {subtype: canonical(text) for subtype, text in bodies.items() if text is not None}
-    assert [
-        (part.get_filename(), part.get_content_type(), part.get_payload(decode=True))
-        for part in read.iter_attachments()
-    ] == [(held.name, held.type, held.content) for held in message.attachments]
+    files = [part for part in read.walk() if part.get_content_disposition() == "attachment"]
+    assert [file_of(part) for part in files] == [meant_file(held) for held in message.attachments if held.cid is None]
+    related = [part for part in read.walk() if part.get_content_disposition() == "inline"]
+    assert [(part["Content-ID"], *file_of(part)) for part in related] == [
+        (f"<{held.cid}>", *meant_file(held)) for held in message.attachments if held.cid is not None
+    ]
+    invitations = [part for part in read.walk() if is_alternative(part) and part.get_content_type() == "text/calendar"]
+    assert [part.get_payload(decode=True) for part in invitations] == [
+        held.content for held in message.attachments if held.type.is_invitation and held.cid is None
+    ]
 
 
 def test_bcc_reaches_the_envelope_only() -> None:
@@ -575,3 +603,51 @@ def test_the_reasons_are_a_closed_list() -> None:
         "template",
         "bad_header",
     )
+
+
+def header_lines(name: str, text: str) -> list[str]:
+    """Return the lines of one header of a message, as they are in the mail."""
+    content = composed(message_job(headers={name: text})).content(eight_bit=False).decode("ascii")
+    start = content.index(f"\r\n{name}:") + 2
+    lines = content[start:].split("\r\n")
+    return [lines[0], *itertools.takewhile(lambda line: line.startswith(" "), lines[1:])]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("List-Unsubscribe", f"<https://example.com/?a=?utf-8?q?x?=&b={'x' * 900}>, <mailto:a@example.com>"),
+        ("References", " ".join(f"<{letter * 900}@example.com>" for letter in "abc")),
+        ("In-Reply-To", "<=?utf-8?b?eA==?=@example.com>"),
+        ("X-SMTPAPI", '{"unique_args": {"id": "=?x?q?y?="}}'),
+        ("X-Link", "https://example.com/?a=?b"),
+        ("Comments", "note: " * 300 + "end"),
+        ("X-Path", "a: " + "b" * 850 + ": c: " + "d" * 850 + ":"),
+    ],
+)
+def test_an_id_and_a_url_are_never_encoded(name: str, text: str) -> None:
+    """A program that reads the header finds it as it was written, in lines that every relay takes."""
+    lines = header_lines(name, text)
+
+    assert "".join(lines) == f"{name}: {text}"
+    assert max(map(len, lines)) <= 998
+
+
+def test_a_header_of_addresses_keeps_them() -> None:
+    """Names beyond ASCII are encoded, addresses are not: a reader finds the same mailboxes."""
+    lines = header_lines("Disposition-Notification-To", 'Änne Müller <a@example.com>, "Ö, Ann" <c@example.com>')
+    # The library reads addresses of the headers that it knows.
+    as_to = "\r\n".join(lines).replace("Disposition-Notification-To", "To")
+    read = email.message_from_string(as_to, policy=email.policy.default)
+
+    assert addresses_of(read, "To") == [("Änne Müller", "a@example.com"), ("Ö, Ann", "c@example.com")]
+    assert max(map(len, lines)) <= 78
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=300), st.integers(1, 62))
+def test_no_line_with_an_encoded_word_is_too_long(text: str, size: int) -> None:
+    """At most 76 characters (RFC 2047, 2), however long the name of the header is."""
+    header = unstructured_header(f"X-{'N' * size}", f"é{text}")
+
+    assert all(len(line) <= 76 for line in header.split("\r\n") if "=?" in line)
+    assert str(email.header.make_header(email.header.decode_header(header.partition(":")[2].strip()))) == f"é{text}"

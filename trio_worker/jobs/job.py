@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, assert_never
 from attrs import evolve, field, frozen
 
 from trio_worker.jobs.address import AddressFault, Mailbox, parse_mailbox
+from trio_worker.jobs.attachment import Attachment
 from trio_worker.jobs.email_type import MESSAGE, FieldSpec, TypeSpec, fault_of_value, is_plain_line
 from trio_worker.jobs.fault import Fault, Malformed, Reason, malformed, safe_name, step
-from trio_worker.jobs.message import Attachment, Message, decode_message
+from trio_worker.jobs.message import Message, decode_message
 from trio_worker.jobs.strict_json import Json, read_json
 from trio_worker.jobs.structure import DateTime, OneLine, register, register_record, structure, text_of
 

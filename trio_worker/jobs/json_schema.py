@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 import attrs
 
 from trio_worker.jobs.address import Mailbox
-from trio_worker.jobs.email_type import MAX_LINE_CHARACTERS, MESSAGE, FieldKind, FieldSpec, TypeSpec
-from trio_worker.jobs.job import TASK_TYPE, JobHeader, TraceParent
-from trio_worker.jobs.message import (
+from trio_worker.jobs.attachment import (
     MAX_ATTACHMENTS,
-    MAX_HEADER_CHARACTERS,
-    MAX_HEADERS,
-    MAX_RECIPIENTS,
     Attachment,
     Attachments,
     Base64,
+    ContentId,
     FileName,
-    Headers,
     MediaType,
+)
+from trio_worker.jobs.email_type import MAX_LINE_CHARACTERS, MESSAGE, FieldKind, FieldSpec, TypeSpec
+from trio_worker.jobs.header import MAX_HEADER_CHARACTERS
+from trio_worker.jobs.job import TASK_TYPE, JobHeader, TraceParent
+from trio_worker.jobs.message import (
+    MAX_HEADERS,
+    MAX_RECIPIENTS,
+    Headers,
     Message,
     Recipients,
 )
@@ -131,8 +134,9 @@ def _shape(declared: Any) -> JsonSchema:
             "additionalProperties": {**_LINE, "maxLength": MAX_HEADER_CHARACTERS},
         },
         FileName: {**_LINE, "minLength": 1, "description": "A file's name without a folder."},
-        MediaType: {"type": "string", "pattern": "^[^/ ]+/[^/ ]+$"},
+        MediaType: {"type": "string", "pattern": "^[^/ ]+/[^/ ;]+", "description": "With parameters, or without."},
         Base64: {"type": "string", "contentEncoding": "base64"},
+        ContentId: {**_LINE, "minLength": 1, "description": "The id by which html shows it: cid:ID."},
     }
     if declared == Attachments:
         return {"type": "array", "items": _record(Attachment), "maxItems": MAX_ATTACHMENTS}

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from trio_worker.jobs.message import Attachment
-from trio_worker.mail.mime import attachment_entity, multipart_entity, text_entity
+from trio_worker.jobs.attachment import Attachment
+from trio_worker.mail.mime import attachment_entity, invitation_entity, multipart_entity, text_entity
 from trio_worker.mail.skeleton import Escaping, Placeholder, RenderedText, Skeleton, encode_values
 
 if TYPE_CHECKING:
@@ -37,15 +37,24 @@ class Texts:
     attachments: tuple[Attachment, ...] = ()
 
     def octets(self, header: bytes, job_id: str, *, eight_bit: bool) -> bytes:
-        """Return ``header`` and the body, for a relay that offers 8BITMIME or not; boundaries are made of the id."""
-        parts = [
-            text_entity(subtype, text.octets, eight_bit=eight_bit, is_plain=text.is_plain)
-            for subtype, text in self.parts
-        ]
+        """Return ``header`` and the body, for a relay that offers 8BITMIME or not; boundaries are made of the id.
+
+        Inline attachments are related to the HTML text (RFC 2387). An invitation is the best alternative of the text,
+        and a file as well, for mail programs that know no calendar.
+        """
+        inline = [each for each in self.attachments if each.cid is not None]
+        files = [each for each in self.attachments if each.cid is None]
+        parts = []
+        for subtype, text in self.parts:
+            part = text_entity(subtype, text.octets, eight_bit=eight_bit, is_plain=text.is_plain)
+            if subtype == "html" and inline:
+                related = [part, *map(attachment_entity, inline)]
+                part = multipart_entity("related", f"{job_id}.r", related, 'type="text/html"')
+            parts.append(part)
+        parts += [invitation_entity(each) for each in files if each.type.is_invitation]
         body = parts[0] if len(parts) == 1 else multipart_entity("alternative", f"{job_id}.a", parts)
-        if self.attachments:
-            files = [attachment_entity(each.name, each.type, each.content) for each in self.attachments]
-            body = multipart_entity("mixed", f"{job_id}.m", [body, *files])
+        if files:
+            body = multipart_entity("mixed", f"{job_id}.m", [body, *map(attachment_entity, files)])
         return body.as_bytes(header)
 
     def texts(self) -> Texts:

@@ -15,7 +15,7 @@ from trio_worker.jobs.address import AddressFault, Mailbox, has_control_characte
 from trio_worker.jobs.fault import Fault, Malformed, malformed
 from trio_worker.jobs.job import Job, Message, Templated, sample_jobs
 from trio_worker.mail.body import Insertion, Texts
-from trio_worker.mail.mime import CRLF, address_header, canonical, date_header, unstructured_header
+from trio_worker.mail.mime import CRLF, address_header, canonical, date_header, message_header, unstructured_header
 from trio_worker.mail.skeleton import RenderedText
 from trio_worker.mail.template import Templates, compile_templates
 from trio_worker.option import METADATA_KEY, Option, option
@@ -293,7 +293,7 @@ def _draft_of_message(message: Message) -> Draft:
         if text is not None
     ]
     is_automatic = all(name.lower() != "auto-submitted" for name in message.headers)
-    headers = [unstructured_header(name, text) for name, text in message.headers.items()]
+    headers = [message_header(name, text) for name, text in message.headers.items()]
     return Draft(
         message.subject.strip(" "),
         message.to,

@@ -19,6 +19,8 @@ from urllib.parse import quote as percent_encoded
 from attrs import frozen
 
 from trio_worker.jobs.address import Mailbox, quote
+from trio_worker.jobs.attachment import Attachment, MediaType
+from trio_worker.jobs.header import MAX_LINE_OCTETS, HeaderKind, kind_of_header, mailboxes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,10 +31,13 @@ CRLF = "\r\n"
 # has at most 76, the word itself 75 (RFC 2047, 2).
 _LINE_CHARACTERS = 78
 _ENCODED_LINE_CHARACTERS = 76
-MAX_LINE_OCTETS = 998
 _WORD_CHARACTERS = 75
 # Of the first encoded-word, which stands on the line with the header's name ("Reply-To: " is our longest).
 _FIRST_WORD_CHARACTERS = 64
+# A shorter first word is not worth its overhead: the text begins on the next line.
+_MIN_FIRST_WORD_CHARACTERS = 30
+# What readers decode, strict ones and generous ones (RFC 2047, 2): a charset, q or b, a text.
+_LIKE_ENCODED_WORD = re.compile(r"=\?[^?]*\?[BbQq]\?.*?\?=")
 _WORD_OVERHEAD = len("=?utf-8?q??=")
 # A longer word is encoded, so that it can be split: with the header's name it could have more than 998 octets.
 _MAX_PLAIN_WORD = 900
@@ -99,6 +104,20 @@ class Entity:
         return whole.getvalue()
 
 
+def message_header(name: str, text: str) -> str:
+    """Return a header that a producer set, encoded where its kind allows it, folded, ending with CRLF.
+
+    The text has passed `fault_of_header`: only free text is not ASCII, or addresses whose names are not.
+    """
+    match kind_of_header(name):
+        case HeaderKind.FREE_TEXT:
+            return unstructured_header(name, text)
+        case HeaderKind.ADDRESSES if not text.isascii() and isinstance(mailboxes := mailboxes_of(text), tuple):
+            return address_header(name, mailboxes)
+        case _:
+            return _folded(name, _SPACED_WORD.findall(f" {text}"))
+
+
 def unstructured_header(name: str, text: str) -> str:
     """Return a header of free text (Subject, X-...), folded, encoded by RFC 2047 if needed, ending with CRLF.
 
@@ -106,8 +125,13 @@ def unstructured_header(name: str, text: str) -> str:
     """
     if text.isascii() and len(name) + 2 + len(text) <= _LINE_CHARACTERS and "=?" not in text:
         return f"{name}: {text}{CRLF}"
-    if not text.isascii() or "=?" in text or any(len(word) > _MAX_PLAIN_WORD for word in _SPACED_WORD.findall(text)):
-        return _folded(name, [f" {word}" for word in encoded_words(text)], _ENCODED_LINE_CHARACTERS)
+    if (
+        not text.isascii()
+        or _LIKE_ENCODED_WORD.search(text)
+        or any(len(word) > _MAX_PLAIN_WORD for word in _SPACED_WORD.findall(text))
+    ):
+        words = encoded_words(text, _room_beside(name))
+        return _folded(name, [f" {word}" for word in words], _ENCODED_LINE_CHARACTERS)
     return _folded(name, _SPACED_WORD.findall(f" {text}"))
 
 
@@ -120,39 +144,52 @@ def address_header(name: str, mailboxes: Sequence[Mailbox]) -> str:
         return f"{name}: {mailboxes[0].address}{CRLF}"
     words: list[str] = []
     for mailbox in mailboxes:
-        words.extend(_mailbox_words(mailbox))
+        words.extend(_mailbox_words(mailbox, _WORD_CHARACTERS if words else _room_beside(name)))
         words[-1] += ","
     words[-1] = words[-1][:-1]
     return _folded(name, [f" {word}" for word in words], _ENCODED_LINE_CHARACTERS)
 
 
-def _mailbox_words(mailbox: Mailbox) -> list[str]:
-    """Return a mailbox as words, between which a line may be folded."""
+def _mailbox_words(mailbox: Mailbox, first_characters: int) -> list[str]:
+    """Return a mailbox as words, between which a line may be folded; the first encoded-word has this size."""
     name = mailbox.name
     if not name:
         return [mailbox.address]
     if not name.isascii() or "=?" in name or len(name) > _MAX_PLAIN_NAME:
-        return [*encoded_words(name), f"<{mailbox.address}>"]
+        return [*encoded_words(name, first_characters), f"<{mailbox.address}>"]
     return [*(name.split(" ") if _ATOMS.fullmatch(name) else [quote(name)]), f"<{mailbox.address}>"]
 
 
+def _room_beside(name: str) -> int:
+    """Return how long the first encoded-word of a header may be; beside a long name there is no room for one."""
+    room = _ENCODED_LINE_CHARACTERS - len(name) - len(": ")
+    return room if room >= _MIN_FIRST_WORD_CHARACTERS else _WORD_CHARACTERS
+
+
 def _folded(name: str, words: Iterable[str], max_characters: int = _LINE_CHARACTERS) -> str:
-    """Join words, each with its leading spaces, to a header that is folded (RFC 5322, 2.2.3) before spaces."""
+    """Join words, each with its leading spaces, to a header that is folded (RFC 5322, 2.2.3) before spaces.
+
+    A long first word stays beside the name if it is a plain one and the line is legal: some readers expect it there.
+    """
     lines = [f"{name}:"]
-    for word in words:
-        if len(lines[-1]) + len(word) > max_characters and lines[-1][-1] != ":":
+    first_limit = MAX_LINE_OCTETS if max_characters == _LINE_CHARACTERS else max_characters
+    for place, word in enumerate(words):
+        if len(lines[-1]) + len(word) > (max_characters if place else first_limit):
             lines.append(word)
         else:
             lines[-1] += word
     return CRLF.join(lines) + CRLF
 
 
-def encoded_words(text: str) -> list[str]:
-    """Return the text as encoded-words (RFC 2047) in UTF-8, in Q or B, whichever is shorter; no character is split."""
+def encoded_words(text: str, first_characters: int = _FIRST_WORD_CHARACTERS) -> list[str]:
+    """Return the text as encoded-words (RFC 2047) in UTF-8, in Q or B, whichever is shorter; no character is split.
+
+    The first word has at most ``first_characters``, which leaves room for the header's name before it.
+    """
     octets = text.encode()
     as_q = sum(len(_Q[octet]) for octet in octets) <= len(octets) * 4 // 3
     words = []
-    piece, room = "", _room(_FIRST_WORD_CHARACTERS, as_q=as_q)
+    piece, room = "", _room(first_characters, as_q=as_q)
     for letter in text:
         cost = sum(len(_Q[octet]) for octet in letter.encode()) if as_q else len(letter.encode())
         if piece and cost > room:
@@ -233,22 +270,39 @@ def _text_head(subtype: str, encoding: str) -> bytes:
     return head.encode("ascii")
 
 
-def attachment_entity(name: str, media_type: str, content: bytes) -> Entity:
-    """Return an attached file in base64; its name is encoded by RFC 2231 if it cannot be a plain quoted string."""
+def attachment_entity(attachment: Attachment) -> Entity:
+    """Return an attached file in base64, or an inline one if it has a ``cid`` (RFC 2183, 2.1; RFC 2392).
+
+    Its name is encoded by RFC 2231 if it cannot be a plain quoted string.
+    """
+    name, cid = attachment.name, attachment.cid
     if _PLAIN_FILE_NAME.fullmatch(name) and len(name) <= _MAX_PLAIN_FILE_NAME:
         parameter = f'filename="{name}"'
     else:
         parameter = f"filename*=utf-8''{percent_encoded(name, safe='')}"
     header = (
-        f"Content-Type: {media_type}{CRLF}"
-        f"Content-Disposition: attachment;{CRLF} {parameter}{CRLF}"
+        f"{_content_type(attachment.type)}"
+        f"Content-Disposition: {'attachment' if cid is None else 'inline'};{CRLF} {parameter}{CRLF}"
+        f"{'' if cid is None else f'Content-ID: <{cid}>{CRLF}'}"
         f"Content-Transfer-Encoding: base64{CRLF}{CRLF}"
     )
-    return Entity(header.encode("ascii"), (Base64File(content),))
+    return Entity(header.encode("ascii"), (Base64File(attachment.content),))
 
 
-def multipart_entity(subtype: str, seed: str, parts: Sequence[Entity]) -> Entity:
+def invitation_entity(invitation: Attachment) -> Entity:
+    """Return a calendar object as an alternative of the text, which mail programs show as an invitation (RFC 6047)."""
+    header = f"{_content_type(invitation.type)}Content-Transfer-Encoding: base64{CRLF}{CRLF}"
+    return Entity(header.encode("ascii"), (Base64File(invitation.content),))
+
+
+def _content_type(media_type: MediaType) -> str:
+    return f"Content-Type: {f';{CRLF} '.join((media_type.essence, *media_type.parameters))}{CRLF}"
+
+
+def multipart_entity(subtype: str, seed: str, parts: Sequence[Entity], parameter: str = "") -> Entity:
     """Return ``multipart/<subtype>`` with these parts; the boundary is made of ``seed`` and occurs in none of them.
+
+    ``parameter`` is a further one of the type, such as ``type="text/html"``.
 
     "=_" cannot occur in base64 or quoted-printable (RFC 2045, 6.7); parts in other encodings are searched for it.
     """
@@ -262,7 +316,13 @@ def multipart_entity(subtype: str, seed: str, parts: Sequence[Entity]) -> Entity
         pieces += [b"%b--%b\r\n%b" % (b"\r\n" if pieces else b"", boundary, part.head), *part.pieces]
     is_eight_bit = any(part.is_eight_bit for part in parts)
     eight_bit = b"Content-Transfer-Encoding: 8bit\r\n" if is_eight_bit else b""
-    head = b'Content-Type: multipart/%b;\r\n boundary="%b"\r\n%b\r\n' % (subtype.encode("ascii"), boundary, eight_bit)
+    further = f"{parameter};{CRLF} " if parameter else ""
+    head = b'Content-Type: multipart/%b;\r\n %bboundary="%b"\r\n%b\r\n' % (
+        subtype.encode("ascii"),
+        further.encode("ascii"),
+        boundary,
+        eight_bit,
+    )
     return Entity(head, (*pieces, b"\r\n--%b--\r\n" % boundary), is_eight_bit)
 
 

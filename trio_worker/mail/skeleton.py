@@ -19,7 +19,8 @@ from attrs import field, frozen
 from jinja2 import nodes
 from markupsafe import escape
 
-from trio_worker.mail.mime import MAX_LINE_OCTETS, canonical, has_odd_control
+from trio_worker.jobs.header import MAX_LINE_OCTETS
+from trio_worker.mail.mime import canonical, has_odd_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
