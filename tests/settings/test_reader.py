@@ -378,3 +378,36 @@ def test_a_login_in_a_url_is_never_shown(url: str, work_folder: Path, capsys: py
 def test_what_each_worker_of_a_host_has_for_itself_is_no_difference(text: str, tmp_path: Path, *, same: bool) -> None:
     """Different logs, journals and metrics addresses raise no alert; settings that affect mail do."""
     assert (digest_of(good(text, tmp_path)) == digest_of(good("", tmp_path))) is same
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("CHUNKING", ("CHUNKING",)),
+        ("CHUNKING, PIPELINING,", ("CHUNKING", "PIPELINING")),
+        ('["CHUNKING", "PIPELINING"]', ("CHUNKING", "PIPELINING")),
+        (" []", ()),
+        ("", ()),
+    ],
+)
+def test_a_list_of_the_environment_is_words_or_json(text: str, expected: tuple[str, ...], tmp_path: Path) -> None:
+    """Both forms are common in files of environment variables."""
+    assert good("", tmp_path, {"TRIO_WORKER__SMTP__IGNORE_EHLO": text}).smtp.ignore_ehlo == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("['CHUNKING']", "words with commas between them, or a list in JSON"),
+        ("[1]", "must be a list of strings"),
+        ('[["CHUNKING"]]', "must be a list of strings"),
+        ("CHUNKING PIPELINING", "CHUNKING PIPELINING is not the name of an SMTP extension"),
+        ('["8BIT MIME"]', "8BIT MIME is not the name of an SMTP extension"),
+    ],
+)
+def test_a_list_that_would_name_nothing_is_refused(text: str, part: str, tmp_path: Path) -> None:
+    """An extension that is spelled wrongly would be used, and nobody would know."""
+    (fault,) = bad("", tmp_path, {"TRIO_WORKER__SMTP__IGNORE_EHLO": text})
+
+    assert fault.startswith("TRIO_WORKER__SMTP__IGNORE_EHLO")
+    assert part in fault

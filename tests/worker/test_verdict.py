@@ -229,6 +229,26 @@ def test_waits_grow_to_the_cap_and_never_beyond_a_quarter_more(attempts: int, di
     assert 45 <= seconds <= 4500
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Greylisted, please try again in 300 seconds", 300),
+        ("greylisting in action, please come back in 00:04:58", 298),
+        ("Too many messages. Try again in 92 seconds.", 92),
+        ("Please wait 5 min", 300),
+        ("retry after 2h", 7200),
+        ("Delayed for 1:30 by policy", 90),
+        ("Mailbox full: 512 M of 500 M used", None),
+        ("limit is 100 messages per 1 h; id 12:34:56", None),
+        ("sent 10 minutes ago", None),
+        ("try again in a while", None),
+    ],
+)
+def test_a_reply_may_name_the_time_to_wait(text: str, seconds: float | None) -> None:
+    """Only behind words that speak of waiting: other numbers are sizes, counts and ids."""
+    assert hinted_seconds(text) == seconds
+
+
 @given(st.text())
 def test_no_words_of_a_relay_break_the_search_for_a_hint(text: str) -> None:
     """A hint is a number of seconds or nothing."""

@@ -5,6 +5,7 @@ A value is taken from the first of: flag, environment, file, default.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -232,13 +233,23 @@ def _number(key: Key, value: object, *, is_whole: bool) -> Converted | _Wrong:
 def _from_text(kind: Any, text: str) -> Converted | _Wrong:
     kinds = get_args(kind) or (kind,)
     if kind == tuple[str, ...]:
-        return [word.strip() for word in text.split(",") if word.strip()]
+        return _list_from_text(text)
     if bool in kinds:
         return {"true": True, "false": False, "1": True, "0": False}.get(text.lower(), _Wrong("must be true or false"))
     try:
         return int(text) if int in kinds else float(text) if float in kinds else text
     except ValueError:
         return _Wrong("must be a whole number" if int in kinds else "must be a number")
+
+
+def _list_from_text(text: str) -> Converted | _Wrong:
+    """Read a list: words with commas between them, or JSON, as a list is written in many environment files."""
+    if not text.lstrip().startswith("["):
+        return [word.strip() for word in text.split(",") if word.strip()]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return _Wrong("must be words with commas between them, or a list in JSON")
 
 
 def _unknown(dotted: str) -> str:

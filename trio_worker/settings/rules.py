@@ -18,9 +18,11 @@ from trio_worker.redis.url import SCHEMES, EmbeddedAddressFault, RedisUrlFault, 
 from trio_worker.settings.record import TYPES, Origins, Settings
 from trio_worker.settings.sources import SettingFault
 from trio_worker.settings.spelling import suggestion
+from trio_worker.smtp.reply import printable_line
 from trio_worker.telemetry.http_server import split_address
 
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  a setting of the catcher is compared with them
+_EHLO_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")  # RFC 5321, 4.1.1.1
 _REDIS_SCHEMES = (*SCHEMES, "embedded")
 
 
@@ -67,6 +69,9 @@ def _crossed(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
         yield fault("capture.listen", "profile production refuses the mail catcher: mails would not be delivered")
     if smtp.username and smtp.tls == "none" and not is_loopback(smtp.host):
         yield fault("smtp.tls", "must not be none with a username: the login would be sent unencrypted")
+    for keyword in smtp.ignore_ehlo:
+        if not _EHLO_KEYWORD.fullmatch(keyword):
+            yield fault("smtp.ignore_ehlo", f"{printable_line(keyword)} is not the name of an SMTP extension")
     if smtp.only_to and _regex_fault(smtp.only_to):
         yield fault("smtp.only_to", f"is not a regular expression: {_regex_fault(smtp.only_to)}")
     if not queue.name or re.search(r"[{}\x00-\x20\x7f]", queue.name):
