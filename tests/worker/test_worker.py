@@ -8,6 +8,7 @@ from contextvars import Context
 
 import pytest
 import trio
+import trio.testing
 from attrs import evolve
 
 from tests.support.faults import faults
@@ -320,6 +321,44 @@ async def test_a_login_that_was_mended_is_tried_at_once(workers: WorkerMaker) ->
             reporter.worker.drain("seen")
 
         assert {event.attempt for event in settled(workers, Disposition.SENT)} == {1}
+
+
+async def test_a_reply_on_an_open_session_refuses_no_login(workers: WorkerMaker) -> None:
+    """The secret is read again while the login is refused: the same one is no reason for a probe before its time."""
+    async with open_catcher(credentials=("u", "p"), faults=faults("final=454-4.7.0-Temporary")) as catcher:
+        relay = relay_at(catcher.port, username="u", password="p")
+        reporter = workers.make(workers.options(catcher.port, relay=relay, number_workers=1), is_burst=False)
+        await workers.push(*map(job_bytes, range(20)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, reporter)
+            with trio.fail_after(30):
+                await workers.wait_until(lambda: reporter.worker.is_login_refused)
+                sent = str(catcher.commands).count("BDAT")
+                for _ in range(5):
+                    reporter.worker.use_login("u", "p")
+                    await trio.testing.wait_all_tasks_blocked(0.05)
+                assert str(catcher.commands).count("BDAT") == sent
+                catcher.faults = faults("")
+                reporter.worker.use_login("u", "another")  # a changed one is tried at once
+                await catcher.wait_for_mails(1)
+            reporter.worker.drain("seen")
+
+
+async def test_a_login_that_changes_while_the_old_one_is_refused_is_tried(workers: WorkerMaker) -> None:
+    """The refusal of a login that is not used any more opens no breaker."""
+    async with open_catcher(credentials=("u", "right"), faults=faults("auth=delay-200ms")) as catcher:
+        relay = relay_at(catcher.port, username="u", password="wrong")
+        reporter = workers.make(workers.options(catcher.port, relay=relay, number_workers=1), is_burst=False)
+        await workers.push(job_bytes())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, reporter)
+            with trio.fail_after(30):
+                await catcher.wait_until(lambda: "AUTH" in str(catcher.commands))
+                reporter.worker.use_login("u", "right")
+                await catcher.wait_for_mails(1)
+            reporter.worker.drain("seen")
+
+    assert not [event for event in workers.events if isinstance(event, BreakerChanged)]
 
 
 @pytest.mark.case("C20")

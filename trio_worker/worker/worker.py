@@ -180,10 +180,13 @@ class Worker:
         return self._gate.trouble
 
     def use_login(self, username: str, password: str) -> None:
-        """Log in like this from now on; while the relay refuses us, try it at once if it is not what was refused."""
-        options = evolve(self._relay.options, username=username, password=password)
+        """Log in like this from now on; while the relay refuses the login, try another one than the refused at once."""
+        before = self._relay.options
+        options = evolve(before, username=username, password=password)
         self._relay = evolve(self._relay, options=options)
-        if self.is_login_refused and options != self._refused:
+        # A reply on an open session may open the breaker as well: it has not refused this login.
+        refused = before if self._refused is None else self._refused
+        if self.is_login_refused and options != refused:
             self._gate.probe_now()
             if self.pool is not None:
                 self.pool.try_suspended()
@@ -307,7 +310,16 @@ class Worker:
         self.client.abort_calls()
 
     async def _open_session(self) -> Session | Trouble:
-        relay = self._relay
+        while True:
+            relay = self._relay
+            opened = await self._open_session_with(relay)
+            is_refused = isinstance(opened, Trouble) and opened.how is FailureKind.LOGIN
+            self._refused = relay.options if is_refused else None
+            # A login that was changed meanwhile was not refused, so nothing is to be concluded from this.
+            if not is_refused or self._relay.options == relay.options:
+                return opened
+
+    async def _open_session_with(self, relay: Relay) -> Session | Trouble:
         began = trio.current_time()
 
         def note_step(stage: Stage, text: str) -> None:
@@ -317,10 +329,7 @@ class Worker:
                 self._on_trace(TraceLine(stage.upper(), mask_text(text), now - began))
                 began = now
 
-        opened = await open_session(relay, note_step)
-        if isinstance(opened, Trouble) and opened.how is FailureKind.LOGIN:
-            self._refused = relay.options
-        return opened
+        return await open_session(relay, note_step)
 
     async def _check_durability(self) -> None:
         """Publish the durability risks of this Redis, once; the claiming task reports a Redis that does not answer."""
