@@ -177,9 +177,14 @@ async def send(
 ) -> dict[Disposition, int]:
     """Push the jobs, send them all, and return what became of them."""
     options = RelayOptions(
-        host="127.0.0.1", port=exim.port, tls=tls, ca_file=str(exim.folder / "ca.pem"), ignore_ehlo=ignored
+        host="127.0.0.1",
+        port=exim.port,
+        tls=tls,
+        ca_file=str(exim.folder / "ca.pem"),
+        ignore_ehlo=ignored,
+        ehlo_name="client.example.org",
     )
-    relay = Relay(options, Timeouts(), tls_context(options), "client.example.org")
+    relay = Relay(options, Timeouts(), tls_context(options))
     await workers.push(*(job_bytes(number) for number in range(JOBS)))
     pool = PoolOptions(max_size=5, pipeline_depth=depth)
     reporter = workers.make(workers.options(exim.port, relay=relay, pool=pool, number_workers=12))

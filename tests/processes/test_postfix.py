@@ -140,8 +140,15 @@ def _write_settings(postfix: Postfix, settings: dict[str, str]) -> None:
 
 
 def relay_of(postfix: Postfix, tls: str = "none", **options: object) -> Relay:
-    made = RelayOptions(host="127.0.0.1", port=postfix.port, tls=tls, ca_file=str(postfix.ca_file), **options)  # type: ignore[arg-type]
-    return Relay(made, Timeouts(), tls_context(made), "client.example.org")
+    made = RelayOptions(
+        host="127.0.0.1",
+        port=postfix.port,
+        tls=tls,
+        ca_file=str(postfix.ca_file),
+        ehlo_name="client.example.org",
+        **options,  # type: ignore[arg-type]
+    )
+    return Relay(made, Timeouts(), tls_context(made))
 
 
 async def run(reporter: Reporter) -> None:

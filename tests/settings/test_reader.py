@@ -411,3 +411,21 @@ def test_a_list_that_would_name_nothing_is_refused(text: str, part: str, tmp_pat
 
     assert fault.startswith("TRIO_WORKER__SMTP__IGNORE_EHLO")
     assert part in fault
+
+
+@pytest.mark.parametrize("name", ["a b", "a..b", "bücher.example", "[192.0.2.999]", "192.0.2.1]"])
+def test_an_ehlo_name_is_a_name_or_an_address(name: str, tmp_path: Path) -> None:
+    """What relays would refuse with a syntax error is refused here, with its place."""
+    (fault,) = bad(f'[smtp]\nehlo_name = "{name}"\n', tmp_path)
+
+    assert "smtp.ehlo_name: must be a host name" in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "is_warned_of"), [("localhost", True), ("mailer", True), ("mx.example.com", False), ("[192.0.2.1]", False)]
+)
+def test_an_ehlo_name_that_relays_refuse_is_warned_of(name: str, *, is_warned_of: bool, tmp_path: Path) -> None:
+    """A bare name, and localhost: legal, and refused by many."""
+    settings = good(f'[smtp]\nehlo_name = "{name}"\n', tmp_path)
+
+    assert any("smtp.ehlo_name" in fault.reason for fault in settings.warnings) is is_warned_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 
 from attrs import frozen
@@ -41,11 +40,4 @@ def relay_of(settings: Settings) -> Relay:
         context = tls_context(settings.smtp)
     except (OSError, ssl.SSLError) as error:
         refuse(MISCONFIGURED, f"smtp.ca_file: {settings.smtp.ca_file}: {error}")
-    return Relay(settings.smtp, settings.smtp_timeouts, context, local_name())
-
-
-def local_name() -> str:
-    """Return the name for EHLO: the host name if it is a valid domain, else an address literal (RFC 5321 4.1.3)."""
-    name = socket.gethostname()
-    is_fit = name.isascii() and all(label.replace("-", "a").isalnum() for label in name.split("."))
-    return name if is_fit else "[127.0.0.1]"
+    return Relay(settings.smtp, settings.smtp_timeouts, context)

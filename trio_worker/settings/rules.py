@@ -18,6 +18,7 @@ from trio_worker.redis.url import SCHEMES, EmbeddedAddressFault, RedisUrlFault, 
 from trio_worker.settings.record import TYPES, Origins, Settings
 from trio_worker.settings.sources import SettingFault
 from trio_worker.settings.spelling import suggestion
+from trio_worker.smtp.ehlo_name import is_full_name
 from trio_worker.smtp.reply import printable_line
 from trio_worker.telemetry.http_server import split_address
 
@@ -69,6 +70,9 @@ def _crossed(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
         yield fault("capture.listen", "profile production refuses the mail catcher: mails would not be delivered")
     if smtp.username and smtp.tls == "none" and not is_loopback(smtp.host):
         yield fault("smtp.tls", "must not be none with a username: the login would be sent unencrypted")
+    ehlo_name = parse_domain(smtp.ehlo_name) if smtp.ehlo_name else ""
+    if isinstance(ehlo_name, AddressFault) or not ehlo_name.isascii():
+        yield fault("smtp.ehlo_name", "must be a host name, or an address such as [192.0.2.1]")
     for keyword in smtp.ignore_ehlo:
         if not _EHLO_KEYWORD.fullmatch(keyword):
             yield fault("smtp.ignore_ehlo", f"{printable_line(keyword)} is not the name of an SMTP extension")
@@ -188,6 +192,9 @@ def warnings_about(settings: Settings, origins: Origins) -> Iterator[SettingFaul
         many = f"{consumers:,} consumers for {pool.max_size} connections, {consumers * pool.depth:,} jobs at once"
         message = f"number_workers: {many}; as many consumers as connections are enough"
         yield SettingFault(origins.place("number_workers"), message)
+    if smtp.ehlo_name and not smtp.ehlo_name.startswith("[") and not is_full_name(smtp.ehlo_name):
+        message = f"smtp.ehlo_name: many relays refuse {smtp.ehlo_name}: it is not the full name of one machine"
+        yield SettingFault(origins.place("smtp.ehlo_name"), message)
     if smtp.tls == "none" and not is_loopback(smtp.host):
         yield SettingFault(origins.place("smtp.tls"), f"smtp.tls: mails are sent unencrypted to {smtp.host}")
     if smtp.tls == "none" and smtp.username:

@@ -29,6 +29,9 @@ class RelayOptions:
     ca_file: str = option(
         "", "File with the certificate authorities for the relay's certificate; empty: those of the system."
     )
+    ehlo_name: str = option(
+        "", "Name of this machine in EHLO; empty: its full host name, or its IP address if it has none."
+    )
     ignore_ehlo: tuple[str, ...] = option(
         (), "SMTP extensions that are not used even if the relay offers them, for example CHUNKING or PIPELINING."
     )
@@ -63,12 +66,11 @@ class Timeouts:
 
 @frozen
 class Relay:
-    """What is needed to connect to one relay; ``local_name`` is our name in EHLO."""
+    """What is needed to connect to one relay."""
 
     options: RelayOptions
     timeouts: Timeouts
     tls: ssl.SSLContext
-    local_name: str = "localhost"
 
 
 def tls_context(options: RelayOptions) -> ssl.SSLContext:

@@ -21,6 +21,7 @@ from attrs import define, frozen
 
 from trio_worker.bridge import call_abortable
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
+from trio_worker.smtp.ehlo_name import ehlo_name
 from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.relay import Relay
 from trio_worker.smtp.reply import Stage, printable_line, reply_from
@@ -58,6 +59,7 @@ async def open_session(relay: Relay, on_step: OnStep = lambda _stage, _says: Non
                 return connected
             handshake.sock = connected
             on_step(Stage.CONNECT, _peer(connected))
+            handshake.local_name = await ehlo_name(relay.options.ehlo_name, connected)
             return await handshake.run(began)
     except trio.TooSlowError:
         what = f"not open within {relay.timeouts.connect_seconds:g} s"
@@ -134,6 +136,7 @@ class _Handshake:
     stage: Stage = Stage.CONNECT
     smtp: aiosmtplib.SMTP | None = None
     is_open: bool = False
+    local_name: str = "localhost"  # ours in EHLO
 
     def abort(self) -> None:
         """Abort the session at any step; calls that wait for it fail."""
@@ -170,7 +173,7 @@ class _Handshake:
         greeting = await smtp.connect(
             sock=self.sock,
             hostname=options.host,
-            local_hostname=self.relay.local_name,
+            local_hostname=self.local_name,
             use_tls=implicit,
             tls_context=self.relay.tls,
         )
