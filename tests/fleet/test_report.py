@@ -17,9 +17,14 @@ from trio_worker.fleet.orders import (
     Trace,
     send_order,
 )
+from trio_worker.fleet.watch import Watch
+from trio_worker.queue.broker import QueueOptions
+from trio_worker.queue.claim import DEAD_LIMIT_REACHED
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.redis.client import RedisClient
-from trio_worker.worker.events import Phase, PhaseChanged, QuietChanged
+from trio_worker.telemetry.alerts import alerts, state
+from trio_worker.telemetry.bottleneck import find_bottleneck
+from trio_worker.worker.events import Phase, PhaseChanged, QueuePaused, QuietChanged
 
 
 @pytest.mark.usefixtures("quick_beats")
@@ -51,6 +56,30 @@ async def test_worker_obeys_from_elsewhere(any_workers: WorkerMaker, catcher: Ca
         for act in (OperatorAction.WORKER_QUIET, OperatorAction.WORKER_RESUME, OperatorAction.WORKER_DRAIN)
     )
     assert (*acts, sum(operator_counts.drains)) == (1, 1, 1, 1)
+
+
+@pytest.mark.usefixtures("quick_beats")
+async def test_a_dead_limit_that_is_reached_is_told(any_workers: WorkerMaker, catcher: Catcher) -> None:
+    """By the worker's figures, and by its heartbeat to `status` and `why`, until there are fewer dead letters."""
+    client, limit = any_workers.client, QueueOptions(dead_limit=2)
+    await any_workers.push(b"no job", b"no job either", job_bytes(1))
+    reporter = any_workers.make(any_workers.options(catcher.port, queue=limit, number_workers=1), is_burst=False)
+    watch = Watch(client, "jobs", "redis")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reporter.run)
+        with trio.fail_after(60):
+            await any_workers.wait_until(lambda: QueuePaused(DEAD_LIMIT_REACHED) in any_workers.events)
+            await wait_for_beats(client, 2)
+            assert await watch.poll() is None
+            for snapshot in (reporter.snapshot(), watch.snapshot()):
+                assert state(snapshot).word == "LIMIT"
+                assert [alert.word for alert in alerts(snapshot)] == ["LIMIT"]
+            finding = find_bottleneck(watch.snapshot())
+            assert (finding.limit, finding.reasons) == ("dead_limit", ("There are 2 dead letters.",))
+            await client.command("DEL", KEYS.dead)
+            await catcher.wait_for_mails(1)
+            assert not reporter.snapshot().is_at_dead_limit
+        reporter.worker.drain("seen")
 
 
 async def test_a_worker_has_stopped_when_it_is_off_the_list(any_workers: WorkerMaker, catcher: Catcher) -> None:

@@ -120,6 +120,7 @@ class Fleet:
             workers=workers,
             vitals=Vitals(redis_seconds=self._redis_seconds),
             redis_recoveries=self._recoveries,
+            is_at_dead_limit=any(beat.is_at_dead_limit for beat in beats),
             suspended=_suspended(beats),
             mails_in_flight=_mails_in_flight(beats),
             busy_consumers=_busy_consumers(beats),

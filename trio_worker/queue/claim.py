@@ -8,6 +8,9 @@ from attrs import field, frozen
 
 from trio_worker.queue.record import Record
 
+DEAD_LIMIT_REACHED = "the dead letters have reached queue.dead_limit"
+"""The pause that the claim script answers with at that limit."""
+
 
 class Source(StrEnum):
     """Where a claim took a job from."""

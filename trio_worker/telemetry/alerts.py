@@ -82,6 +82,8 @@ def _running_state(snapshot: Snapshot) -> State:
         return State("NO RELAY", Severity.TROUBLE)
     if snapshot.queue is not None and snapshot.queue.paused:
         return State("PAUSED", Severity.CAUTION)
+    if snapshot.is_at_dead_limit:
+        return State("LIMIT", Severity.TROUBLE)
     if snapshot.is_quiet:
         return State("QUIET", Severity.CAUTION)
     return State("RUNNING", Severity.CALM)
@@ -117,6 +119,7 @@ def alerts(snapshot: Snapshot) -> list[Alert]:
         _suspended_alert(snapshot),
         _phase_alert(snapshot),
         _paused_alert(snapshot),
+        _dead_limit_alert(snapshot),
         _quiet_alert(snapshot),
         *_worker_alerts(snapshot),
     ]
@@ -185,6 +188,13 @@ def _paused_alert(snapshot: Snapshot) -> Alert | None:
     # The end stands before the reason, which may be long: it is visible even if the line is cut.
     span = "" if left is None else f" for {duration(left - age)} more"
     return Alert("PAUSED", f"no job is claimed{span}: {mask_text(snapshot.queue.paused)}", Severity.CAUTION)
+
+
+def _dead_limit_alert(snapshot: Snapshot) -> Alert | None:
+    if not snapshot.is_at_dead_limit:
+        return None
+    dead = "" if snapshot.queue is None else f": {snapshot.queue.dead:,} dead letters"
+    return Alert("LIMIT", f"no job is claimed, queue.dead_limit is reached{dead}", Severity.TROUBLE)
 
 
 def _quiet_alert(snapshot: Snapshot) -> Alert | None:

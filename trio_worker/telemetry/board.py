@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from attrs import define, field
 
+from trio_worker.queue.claim import DEAD_LIMIT_REACHED
 from trio_worker.queue.record import Cause
 from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import MAX_CAUSES, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
@@ -24,6 +25,7 @@ from trio_worker.worker.events import (
     JournalFailed,
     Phase,
     PhaseChanged,
+    QueuePaused,
     QueueSeen,
     QuietChanged,
     RedisFailed,
@@ -82,6 +84,7 @@ class Board:
     _latest: deque[tuple[float, SettledJob]] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
     _redis_failed: tuple[float, str] | None = None
     _redis_recoveries: int = 0
+    _is_at_dead_limit: bool = False
     _journal_trouble: str = ""
 
     @property
@@ -119,6 +122,8 @@ class Board:
             case RedisRecovered():
                 self._redis_failed, self._journal_trouble = None, ""
                 self._redis_recoveries += 1
+            case QueuePaused(why):
+                self._is_at_dead_limit = why == DEAD_LIMIT_REACHED
             case JournalFailed(reason):
                 self._journal_trouble = reason
             case SettlementsKept():
@@ -176,6 +181,7 @@ class Board:
             workers=workers,
             vitals=vitals,
             redis_recoveries=self._redis_recoveries,
+            is_at_dead_limit=self._is_at_dead_limit,
             connecting=state.connecting,
             mails_in_flight=state.mails_in_flight,
             busy_consumers=state.busy_consumers,
@@ -217,6 +223,7 @@ class Board:
             vitals=vitals,
             busy_consumers=state.busy_consumers,
             mails_in_flight=state.mails_in_flight,
+            is_at_dead_limit=self._is_at_dead_limit,
         )
 
     def _note_settled(self, jobs: Sequence[SettledJob], now: float, wall: float) -> None:

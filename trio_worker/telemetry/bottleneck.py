@@ -72,6 +72,11 @@ def _standstill(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding | Non
     if queue.paused:
         why = paused_words(queue.paused, snapshot.at - (snapshot.queue_seen_seconds or 0.0), queue.pause_seconds_left)
         return Finding("paused", f"The queue is paused: {why}", (), ("Resume it: trio-worker queue resume",))
+    if any(beat.is_at_dead_limit for beat in beats):
+        headline = "The dead letters have reached queue.dead_limit: workers claim no jobs."
+        reasons = (f"There are {counted(queue.dead, 'dead letter')}.",)
+        steps = ("Look at them: trio-worker dead groups", "Retry or drop them, or raise queue.dead_limit.")
+        return Finding("dead_limit", headline, reasons, steps)
     if all(beat.is_quiet for beat in beats):
         advice = ("Resume them: trio-worker worker resume --all",)
         return Finding("quiet", f"Quiet: {_workers(beats)}. A quiet worker claims no jobs.", (), advice)

@@ -114,6 +114,7 @@ class Heartbeat:
     busy_consumers: int | None = None
     suspended: Suspended | None = None
     mails_in_flight: int | None = None  # mails on connections; None from older versions
+    is_at_dead_limit: bool = False  # its last claim took no job, because of queue.dead_limit
     types: tuple[str, ...] = ()  # the email types with templates here; empty if unknown
 
     @property

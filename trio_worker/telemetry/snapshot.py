@@ -81,6 +81,7 @@ class Snapshot:
     at_work_limit: int = 0  # maximum of ``at_work``
     mails_in_flight: int | None = 0  # mails on connections; None if no worker sends it
     redis_recoveries: int = 0  # times that Redis answered again
+    is_at_dead_limit: bool = False  # claims take no job, because of queue.dead_limit
 
     @property
     def connect_seconds_per_mail(self) -> float | None:

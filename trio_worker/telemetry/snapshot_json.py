@@ -81,6 +81,7 @@ def document_of(snapshot: Snapshot) -> dict[str, Any]:
         "redis_down_seconds": snapshot.redis_down_seconds,
         "redis_round_trip_seconds": snapshot.vitals.redis_seconds,
         "redis_recoveries": snapshot.redis_recoveries,
+        "is_at_dead_limit": snapshot.is_at_dead_limit,
         "redis_server": None if queue is None or queue.server is None else asdict(queue.server),
         "ages": None if queue is None or queue.ages is None else _ages(queue.ages),
     }
