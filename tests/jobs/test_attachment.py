@@ -142,3 +142,11 @@ def test_an_id_must_fit(payload: dict[str, Any], path: str, part: str) -> None:
 
     assert isinstance(found, dict)
     assert part in found[path]
+
+
+@pytest.mark.parametrize(
+    "html", ["url(" + " " * 500_000, "src=" * 100_000, "src= '" * 50_000 + "cid", "src " * 100_000]
+)
+def test_references_are_found_in_one_pass(html: str) -> None:
+    """In half a megabyte: a search that tried each space twice would not end."""
+    assert isinstance(decoded(html=html), Message)

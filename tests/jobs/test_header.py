@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_worker.jobs.header import HeaderKind, fault_of_header, kind_of_header
+from trio_worker.jobs.header import HeaderKind, fault_of_header, kind_of_header, mailboxes_of
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,7 @@ def test_a_header_has_a_kind(name: str, kind: HeaderKind) -> None:
         ("Errors-To", "Änne", "has no @"),
         ("Errors-To", "Änne <a@b> Ann", "not one mailbox"),
         ("Errors-To", "Ann <änne@example.com>", "not ASCII"),
+        ("Errors-To", 'Änne "Ann <a@b>', "without an end"),
     ],
 )
 def test_what_cannot_be_a_header_is_a_fault(name: str, value: object, part: str) -> None:
@@ -60,3 +61,9 @@ def test_what_cannot_be_a_header_is_a_fault(name: str, value: object, part: str)
 def test_what_can_be_a_header_is_none(name: str, value: str) -> None:
     """Free text is encoded at any length; ids and URLs go as they are."""
     assert fault_of_header(name, value) is None
+
+
+@pytest.mark.parametrize("text", ["é" + ',"' * 200_000, "é" + ',"" ' * 200_000, 'é"' + "\\" * 400_000, "a@b," * 50_000])
+def test_mailboxes_are_split_in_one_pass(text: str) -> None:
+    """For half a megabyte: a search that began anew at each comma would not end."""
+    assert mailboxes_of(text)

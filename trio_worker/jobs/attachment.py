@@ -27,7 +27,7 @@ _ONE_PARAMETER = re.compile(_PARAMETER)
 _CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,128}(?:@[A-Za-z0-9.-]{1,128})?")
 # A reference to one: the value of an attribute that loads something, or url() in a style.
 _CID_URL = re.compile(
-    r"(?:\b(?:src|background|href|poster|data)\s*=\s*[\"']?|\burl\(\s*[\"']?)\s*cid:([^\"'\s)>]+)", re.IGNORECASE
+    r"(?:\b(?:src|background|href|poster|data)\s*+=|\burl\()\s*+[\"']?\s*+cid:([^\"'\s)>]+)", re.IGNORECASE
 )
 # Encoders that follow RFC 2045, 6.8 break lines after 76 characters or fewer, and end the last one: those of Ruby, PHP,
 # Python and Java.

@@ -37,8 +37,8 @@ _STRUCTURED_HEADER = re.compile(
     re.IGNORECASE,
 )
 _SPACED_WORD = re.compile(r" *[^ ]+")  # what cannot be folded: a folded line begins with these spaces
-# A comma that is in no quoted string and in no address.
-_COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
+# What stands between commas: quoted strings, and all else. Possessive, so that no text takes longer than its length.
+_BETWEEN_COMMAS = re.compile(r'(?:"(?:[^"\\]|\\.)*+"|[^,"])++')
 
 
 class HeaderKind(Enum):
@@ -59,7 +59,9 @@ def kind_of_header(name: str) -> HeaderKind:
 def mailboxes_of(text: str) -> tuple[Mailbox, ...] | AddressFault:
     """Return the mailboxes of a header, which have commas between them."""
     found = []
-    for part in _COMMA.split(text):
+    if text.count('"') % 2:
+        return AddressFault("has a quoted string without an end")
+    for part in _BETWEEN_COMMAS.findall(text):
         mailbox = parse_mailbox(part)
         if isinstance(mailbox, AddressFault):
             return mailbox

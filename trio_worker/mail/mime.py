@@ -36,8 +36,8 @@ _WORD_CHARACTERS = 75
 _FIRST_WORD_CHARACTERS = 64
 # A shorter first word is not worth its overhead: the text begins on the next line.
 _MIN_FIRST_WORD_CHARACTERS = 30
-# What readers decode, strict ones and generous ones (RFC 2047, 2): a charset, q or b, a text.
-_LIKE_ENCODED_WORD = re.compile(r"=\?[^?]*\?[BbQq]\?.*?\?=")
+# The beginning of an encoded-word (RFC 2047, 2): a charset, and q or b.
+_ENCODED_WORD_BEGINS = re.compile(r"=\?[^?]*\?[BbQq]\?")
 _WORD_OVERHEAD = len("=?utf-8?q??=")
 # A longer word is encoded, so that it can be split: with the header's name it could have more than 998 octets.
 _MAX_PLAIN_WORD = 900
@@ -127,7 +127,7 @@ def unstructured_header(name: str, text: str) -> str:
         return f"{name}: {text}{CRLF}"
     if (
         not text.isascii()
-        or _LIKE_ENCODED_WORD.search(text)
+        or _looks_encoded(text)
         or any(len(word) > _MAX_PLAIN_WORD for word in _SPACED_WORD.findall(text))
     ):
         words = encoded_words(text, _room_beside(name))
@@ -158,6 +158,12 @@ def _mailbox_words(mailbox: Mailbox, first_characters: int) -> list[str]:
     if not name.isascii() or "=?" in name or len(name) > _MAX_PLAIN_NAME:
         return [*encoded_words(name, first_characters), f"<{mailbox.address}>"]
     return [*(name.split(" ") if _ATOMS.fullmatch(name) else [quote(name)]), f"<{mailbox.address}>"]
+
+
+def _looks_encoded(text: str) -> bool:
+    """Whether a reader, even a generous one, could take a part of the text for an encoded-word."""
+    begins = _ENCODED_WORD_BEGINS.search(text)
+    return begins is not None and text.find("?=", begins.end()) >= 0
 
 
 def _room_beside(name: str) -> int:
