@@ -447,3 +447,38 @@ def test_ids_sort_by_birth() -> None:
     assert len(set(made)) == 50
     assert [prefix[:10] for prefix in made] == sorted(prefix[:10] for prefix in made)
     assert all(re.fullmatch(r"[0-9a-z]{16}", prefix) for prefix in made)
+
+
+async def delayed_due(redis: RedisClient, broker: Broker, count: int) -> None:
+    """Leave ``count`` delayed jobs that are due."""
+    await redis.command("RPUSH", "jobs", *(f"due {number}" for number in range(count)))
+    jobs = (await claim(broker, count)).jobs
+    await broker.settle([Settlement(job, Release(job.record, CAUSE)).stored for job in jobs])
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 10])
+async def test_due_jobs_and_new_ones_share_the_claims(redis: RedisClient, limit: int) -> None:
+    """A password reset does not wait behind a backlog of retries, and retries not behind a burst of pushes."""
+    broker = Broker(redis, QueueOptions())
+    await delayed_due(redis, broker, 60)
+    await redis.command("RPUSH", "jobs", *(f"new {number}" for number in range(60)))
+    sources: list[Source] = []
+    while len(sources) < 60:
+        sources += [job.source for job in (await claim(broker, limit)).jobs]
+
+    assert {sources.count(Source.DUE), sources.count(Source.FRESH)} == {30}
+    for start in range(0, 60, 2 * limit):
+        assert 0 < sources[start : start + 2 * limit].count(Source.FRESH) < 2 * limit
+
+
+async def test_what_one_side_cannot_fill_the_other_does(redis: RedisClient) -> None:
+    """A claim brings as many jobs as it can: a short list, or few due jobs, leave their places to the others."""
+    broker = Broker(redis, QueueOptions())
+    await delayed_due(redis, broker, 20)
+    await redis.command("RPUSH", "jobs", "new 1", "new 2")
+    first = [job.source for job in (await claim(broker, 10)).jobs]
+    await redis.command("RPUSH", "jobs", *(f"newer {number}" for number in range(20)))
+    rest = [job.source for job in (await claim(broker, 30)).jobs]
+
+    assert first == [Source.DUE] * 8 + [Source.FRESH] * 2
+    assert rest == [Source.DUE] * 12 + [Source.FRESH] * 18

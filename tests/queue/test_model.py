@@ -120,6 +120,7 @@ class Model:
     uncertain: int = 0
     sent: int = 0
     paused: str = ""
+    turns: int = 0  # of due jobs and new ones at an odd place
 
     def names(self, state: str) -> list[str]:
         return [job_id for job_id, job in self.jobs.items() if job.state == state]
@@ -155,7 +156,8 @@ class Model:
                 return given
         if given.suspects:
             return given
-        given.known += [(name, Source.DUE) for name in self.come("delayed")[: limit - len(given)]]
+        due, room = self.come("delayed"), limit - len(given)
+        given.known += [(name, Source.DUE) for name in due[: self._share_of_due(due, room)]]
         taken = 0
         while len(given) < limit and taken < 2 * limit and self.waiting:
             body = self.waiting.pop(0)
@@ -163,6 +165,13 @@ class Model:
             (given.fresh if len(body) <= MAX_BYTES else self.too_large).append(body)
         self.popped += taken
         return given
+
+    def _share_of_due(self, due: list[str], room: int) -> int:
+        """Half of the places while jobs wait as well; the odd one in turns; all that the list cannot fill."""
+        if not due or not self.waiting or not room:
+            return room
+        self.turns += room % 2
+        return max(room // 2 + (room % 2 and self.turns % 2), room - len(self.waiting))
 
     def _is_set_aside(self, job: Known) -> bool:
         """Whether an expired lease is the last one: held if the mail may be sent, dead if it crashed too often."""

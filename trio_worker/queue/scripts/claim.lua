@@ -1,4 +1,5 @@
--- Claim: take jobs under a lease: first those with an expired lease, then delayed ones that are due, then new ones.
+-- Claim: take jobs under a lease: first those with an expired lease, then delayed ones that are due and new ones, half
+-- and half as long as there are both. So neither a backlog of retries nor a burst of pushes makes the others wait.
 -- ARGV: token, lease (ms), limit, most deliveries, most bytes of a job, prefix of new ids, most dead letters (0: any),
 --       1 if the worker is idle: it has no job in flight.
 -- Returns {state, now, jobs {id, bytes, record, source, deliveries, place}, next event (ms from now, -1 none),
@@ -95,9 +96,23 @@ if suspects > 0 then
   -- Suspects go first: the worker finishes its jobs in flight to become idle.
   return reply('open', '')
 end
-if #jobs < limit then
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', whole(NOW), 'LIMIT', 0, limit - #jobs)) do
-    give_again(id, 'due')
+local room = limit - #jobs
+if room > 0 then
+  local due = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', whole(NOW), 'LIMIT', 0, room)
+  local waiting, share = 0, room
+  if #due > 0 then
+    waiting = redis.call('LLEN', JOBS)
+  end
+  if waiting > 0 then
+    share = math.floor(room / 2)
+    -- The odd place goes to both in turns, or a worker with one consumer would take from one side alone.
+    if room % 2 == 1 and redis.call('HINCRBY', TOTALS, 'turns', 1) % 2 == 1 then
+      share = share + 1
+    end
+    share = math.max(share, room - waiting)
+  end
+  for place = 1, math.min(share, #due) do
+    give_again(due[place], 'due')
   end
 end
 local taken = 0
