@@ -234,6 +234,28 @@ async def test_a_silent_relay_is_given_up_at_the_deadline(
 
 
 @pytest.mark.case("C25")
+async def test_implicit_tls_at_a_port_without_it_names_the_setting(
+    bridge: Complaints, client_tls: ssl.SSLContext
+) -> None:
+    """587 and 465 are easily mixed up: OpenSSL alone says "wrong version number"."""
+    async with open_catcher() as catcher:
+        found = await trouble(relay(catcher.port, "implicit", client_tls))
+
+    assert (found.how, "smtp.tls = starttls" in found.reason) == (FailureKind.TLS, True)
+
+
+async def test_a_port_that_expects_tls_at_once_names_the_setting(
+    bridge: Complaints, client_tls: ssl.SSLContext, server_tls: ssl.SSLContext
+) -> None:
+    """Its relay waits for our first bytes as we wait for its greeting."""
+    async with open_catcher(tls=server_tls, implicit_tls=True) as catcher:
+        to = relay(catcher.port, "starttls", client_tls)
+        found = await trouble(evolve(to, timeouts=evolve(QUICK, connect_seconds=0.3)))
+
+    assert (found.how, found.stage) == (FailureKind.TIMEOUT, Stage.GREETING)
+    assert "smtp.tls = implicit" in found.reason
+
+
 async def test_a_hanging_tls_handshake_is_given_up(bridge: Complaints) -> None:
     """The relay accepts and never speaks TLS."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -63,6 +63,8 @@ async def open_session(relay: Relay, on_step: OnStep = lambda _stage, _says: Non
             return await handshake.run(began)
     except trio.TooSlowError:
         what = f"not open within {relay.timeouts.connect_seconds:g} s"
+        if handshake.stage is Stage.GREETING and relay.options.tls != "implicit":
+            what = f"{what}: no greeting; a port that expects TLS at once, as 465 does, needs smtp.tls = implicit"
         return Trouble(FailureKind.TIMEOUT, handshake.stage, what)
     finally:
         if not handshake.is_open:
@@ -124,6 +126,10 @@ def _causes(error: BaseException | None) -> list[OSError]:
         return [cause for each in error.exceptions for cause in _causes(each)]
     below = _causes(error.__cause__)
     return below or ([error] if isinstance(error, OSError) else [])
+
+
+# OpenSSL's words for an answer that is no TLS record, such as a greeting.
+_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 
 
 @define
@@ -241,7 +247,11 @@ class _Handshake:
         if certificate is not None:
             what = f"the relay's certificate is not trusted: {certificate.verify_message or certificate}"
             return Trouble(FailureKind.TLS, Stage.STARTTLS, printable_line(what))
-        if any(isinstance(each, ssl.SSLError) for each in _chain(error)):
+        tls_error = next((each for each in _chain(error) if isinstance(each, ssl.SSLError)), None)
+        if tls_error is not None and tls_error.reason in _NOT_TLS and self.relay.options.tls == "implicit":
+            what = "no TLS session: the relay answered without TLS; this port may need smtp.tls = starttls"
+            return Trouble(FailureKind.TLS, Stage.STARTTLS, what)
+        if tls_error is not None:
             return Trouble(FailureKind.TLS, Stage.STARTTLS, printable_line(f"no TLS session: {error}"))
         if isinstance(error, aiosmtplib.SMTPResponseException) and error.code > 0:
             reply = reply_from(error.code, error.message, self.stage)
