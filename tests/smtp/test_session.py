@@ -430,3 +430,29 @@ async def test_a_greeting_that_is_no_smtp_is_trouble(
         found = await trouble(relay(port, "none", host="127.0.0.1"))
 
     assert found.stage in {Stage.GREETING, Stage.EHLO}
+
+
+@pytest.mark.parametrize("refusal", [b"500 what?\r\n", b"502 5.5.1 not implemented\r\n"])
+async def test_a_relay_without_ehlo_gets_helo(
+    bridge: Complaints, scripted: tuple[int, list[bytes]], refusal: bytes
+) -> None:
+    """One command at a time, as in RFC 821; a relay that should log us in cannot, and says so."""
+    port, script = scripted
+    script += [b"220 old relay\r\n", refusal, b"250 hello\r\n"]
+    with trio.fail_after(20):
+        session = await session_of(relay(port, "none", host="127.0.0.1"))
+    assert session.capabilities.keywords == ()
+    session.transport.abort()
+
+
+@pytest.mark.parametrize("refusal", [b"550 go away\r\n", b"421 busy\r\n"])
+async def test_a_refusal_of_ehlo_is_no_reason_for_helo(
+    bridge: Complaints, scripted: tuple[int, list[bytes]], refusal: bytes
+) -> None:
+    """A relay that knows the command and refuses us is trouble, with its words."""
+    port, script = scripted
+    script += [b"220 relay\r\n", refusal, b"250 hello\r\n"]
+    with trio.fail_after(20):
+        found = await trouble(relay(port, "none", host="127.0.0.1"))
+
+    assert found.stage is Stage.EHLO

@@ -128,6 +128,8 @@ def _causes(error: BaseException | None) -> list[OSError]:
     return below or ([error] if isinstance(error, OSError) else [])
 
 
+# Replies to a command that is not known, or not implemented (RFC 5321, 4.2.4).
+_EHLO_IS_UNKNOWN = frozenset({500, 502})
 # OpenSSL's words for an answer that is no TLS record, such as a greeting.
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 
@@ -201,8 +203,15 @@ class _Handshake:
         return capabilities
 
     async def _greet(self, smtp: aiosmtplib.SMTP) -> Capabilities:
+        """Say EHLO, or HELO to a relay that does not know EHLO (RFC 5321, 3.2): such a relay has no extensions."""
         self.stage = Stage.EHLO
-        reply = await smtp.ehlo()
+        try:
+            reply = await smtp.ehlo()
+        except aiosmtplib.SMTPHeloError as error:
+            if error.code not in _EHLO_IS_UNKNOWN:
+                raise
+            await smtp.helo()
+            return read_ehlo("")
         capabilities = read_ehlo(reply.message, self.relay.options.ignore_ehlo)
         self.on_step(Stage.EHLO, printable_line(" ".join(capabilities.keywords)))
         return capabilities
