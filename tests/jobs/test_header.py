@@ -39,7 +39,9 @@ def test_a_header_has_a_kind(name: str, kind: HeaderKind) -> None:
         ("Errors-To", "Änne", "has no @"),
         ("Errors-To", "Änne <a@b> Ann", "not one mailbox"),
         ("Errors-To", "Ann <änne@example.com>", "not ASCII"),
-        ("Errors-To", 'Änne "Ann <a@b>', "without an end"),
+        ("Errors-To", 'Änne "Ann <a@b>', "commas between them"),
+        ("Errors-To", "Änne <a@b>,", "commas between them"),
+        ("Errors-To", "Änne <a@b>,, c@d", "commas between them"),
     ],
 )
 def test_what_cannot_be_a_header_is_a_fault(name: str, value: object, part: str) -> None:
@@ -55,6 +57,8 @@ def test_what_cannot_be_a_header_is_a_fault(name: str, value: object, part: str)
         ("References", f"<{'x' * 990}@b>"),
         ("List-Unsubscribe", "<https://example.com/?a=?b>, <mailto:a@b>"),
         ("Errors-To", 'Änne <a@b>, "Ö, Ann" <c@d>'),
+        ("Errors-To", r'"Änne \"the, boss\"" <a@b>, c@d'),
+        ("Errors-To", r'"Änne \" Ann" <a@b>'),
         ("Errors-To", "<>"),
     ],
 )

@@ -24,18 +24,18 @@ ReadSettings: TypeAlias = Callable[[], Settings | SettingFaults]
 
 @define(eq=False)
 class Reload:
-    """Takes over what has changed in the settings; ``read_settings`` reads them, ``say`` prints lines."""
+    """Takes over what has changed in the settings; ``read_again`` reads them, ``say`` prints lines."""
 
     settings: Settings
     reporter: Reporter
-    read_settings: ReadSettings
+    read_again: ReadSettings
     say: Callable[..., object]
     metrics: Metrics | None = None  # which show the settings' digest
 
     def reload(self) -> None:
         """Read the settings again and take over the login and the limits; with any fault, nothing."""
         worker = self.reporter.worker
-        after = self.read_settings()
+        after = self.read_again()
         if isinstance(after, SettingFaults):
             faults = tuple(map(str, after.faults))
             worker.publish(SettingsRead(faults=faults))
@@ -59,6 +59,6 @@ class Reload:
         while True:
             await trio.sleep(LOGIN_POLL_SECONDS)
             if worker.is_login_refused:
-                settings = self.read_settings()
+                settings = self.read_again()
                 if isinstance(settings, Settings):
                     worker.use_login(settings.smtp.username, settings.smtp.password)

@@ -59,9 +59,10 @@ def kind_of_header(name: str) -> HeaderKind:
 def mailboxes_of(text: str) -> tuple[Mailbox, ...] | AddressFault:
     """Return the mailboxes of a header, which have commas between them."""
     found = []
-    if text.count('"') % 2:
-        return AddressFault("has a quoted string without an end")
-    for part in _BETWEEN_COMMAS.findall(text):
+    parts = _BETWEEN_COMMAS.findall(text)
+    if ",".join(parts) != text:
+        return AddressFault("must be mailboxes with commas between them")
+    for part in parts:
         mailbox = parse_mailbox(part)
         if isinstance(mailbox, AddressFault):
             return mailbox
