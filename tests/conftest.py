@@ -20,7 +20,8 @@ from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.server import open_catcher
 from trio_worker.jobs.catalogue import read_catalogue
 from trio_worker.jobs.email_type import Catalogue
-from trio_worker.mail.composer import Composer, MailOptions, open_composer
+from trio_worker.mail.composer import Composer, open_composer
+from trio_worker.mail.options import MailOptions
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.embedded import EmbeddedAddress, acquire_embedded, release_embedded
 

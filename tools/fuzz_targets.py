@@ -21,7 +21,8 @@ from trio_worker.jobs.catalogue import read_catalogue
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import Job, decode
-from trio_worker.mail.composer import Composer, Mail, MailOptions, open_composer
+from trio_worker.mail.composer import Composer, Mail, open_composer
+from trio_worker.mail.options import MailOptions
 from trio_worker.queue.journal import JournalUnusableError, read_journal
 from trio_worker.redis.url import RedisUrl, RedisUrlFault, parse_redis_url, shown_redis_url
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo

@@ -29,7 +29,8 @@ from trio_worker.cli.setup import read_mail_setup
 from trio_worker.jobs.address import AddressFault, parse_domain
 from trio_worker.jobs.job import TASK_TYPE, Json
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
 
 # Jobs in one RPUSH: few round trips, and no command that takes Redis long.

@@ -11,7 +11,8 @@ import trio
 
 from trio_worker.bridge import open_bridge
 from trio_worker.cli import app
-from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
+from trio_worker.redis.client import RedisClient, open_redis_client
+from trio_worker.redis.options import RedisOptions
 
 
 @pytest.fixture

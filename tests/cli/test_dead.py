@@ -13,13 +13,15 @@ from tests.support.commands import CAUSES, SECRET, Ask, bury
 from tests.support.jobs import job_bytes
 from trio_worker.bridge import open_bridge
 from trio_worker.cli.job_text import job_lines
-from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claims
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.operator_counts import OperatorAction, Removal
+from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import Attempt, Cause, Failed, Record, Said, ShelvedJob
 from trio_worker.queue.settlement import Bury, Delay, Hold, Settlement, Verdict
-from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
+from trio_worker.redis.client import RedisClient, open_redis_client
+from trio_worker.redis.options import RedisOptions
 
 CAUSE = Cause("uncertain", "", "final", f"eof at final: bye {SECRET}")
 ATTEMPTS = (

@@ -14,8 +14,8 @@ from trio_worker.cli import run as run_module
 from trio_worker.cli.run_display import display_for
 from trio_worker.cli.run_reload import Reload
 from trio_worker.settings.reader import Settings, digest_of
-from trio_worker.telemetry.http_server import MetricsOptions
-from trio_worker.telemetry.logbook import LogOptions, open_logbook
+from trio_worker.telemetry.logbook import open_logbook
+from trio_worker.telemetry.options import LogOptions, MetricsOptions
 
 
 async def test_settings_that_change_while_pages_are_opened_are_those_that_metrics_show(

@@ -22,7 +22,8 @@ from trio_worker.fleet.orders import (
     send_order,
     write_order_message,
 )
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 
 SECONDS = st.integers(1, int(MAX_SECONDS)).map(float)
 ORDERS: st.SearchStrategy[Order] = st.one_of(

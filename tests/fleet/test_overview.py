@@ -14,7 +14,8 @@ from tests.support.fleet import KEYS, overview, tell
 from tests.support.jobs import job_bytes
 from tests.support.redis import open_fake
 from trio_worker.fleet.overview import AGES_POLL_SECONDS, INFO_POLL_SECONDS, Overview, OverviewPoller
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 
 
 async def looked(poller: OverviewPoller) -> Overview:

@@ -12,7 +12,8 @@ from trio_worker.fleet.orders import (
     send_order,
 )
 from trio_worker.fleet.presence import Presence, new_worker_name
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry.heartbeat import BEAT_SECONDS
 
 

@@ -18,9 +18,9 @@ from trio_worker.fleet.orders import (
     send_order,
 )
 from trio_worker.fleet.watch import Watch
-from trio_worker.queue.broker import QueueOptions
 from trio_worker.queue.claim import DEAD_LIMIT_REACHED
 from trio_worker.queue.operator_counts import OperatorAction
+from trio_worker.queue.options import QueueOptions
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry.alerts import alerts, state
 from trio_worker.telemetry.bottleneck import find_bottleneck

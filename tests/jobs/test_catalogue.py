@@ -9,7 +9,8 @@ import pytest
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import Catalogue, FieldSpec, TypeSpec, read_type
 from trio_worker.jobs.job import Templated, sample_job
-from trio_worker.mail.composer import Composer, MailOptions, open_composer
+from trio_worker.mail.composer import Composer, open_composer
+from trio_worker.mail.options import MailOptions
 from trio_worker.mail.template import Rendered
 
 if TYPE_CHECKING:

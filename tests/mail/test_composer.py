@@ -24,7 +24,7 @@ from trio_worker.jobs.email_type import Catalogue, FieldSpec, TypeSpec
 from trio_worker.jobs.fault import Reason
 from trio_worker.jobs.job import Job, Malformed, Message, Templated, decode, sample_job
 from trio_worker.jobs.json_schema import job_schema
-from trio_worker.mail.composer import Composer, ComposerFaults, Mail, MailOptions, open_composer
+from trio_worker.mail.composer import Composer, ComposerFaults, Mail, open_composer
 from trio_worker.mail.mime import (
     address_header,
     encode_body,
@@ -33,6 +33,7 @@ from trio_worker.mail.mime import (
     text_entity,
     unstructured_header,
 )
+from trio_worker.mail.options import MailOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

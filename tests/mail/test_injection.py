@@ -14,7 +14,7 @@ from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.store import MemoryStore
 from trio_worker.settings.reader import Settings
-from trio_worker.smtp.relay import RelayOptions
+from trio_worker.smtp.options import RelayOptions
 from trio_worker.worker.events import Disposition
 
 EVIL = "evil@attacker.example"

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from trio_worker.jobs.catalogue import read_catalogue
 from trio_worker.jobs.email_type import Catalogue, FieldKind, FieldSpec, TypeSpec
 from trio_worker.jobs.strict_json import Json
-from trio_worker.mail.composer import Composer, MailOptions, open_composer
+from trio_worker.mail.composer import Composer, open_composer
 from trio_worker.mail.mime import canonical, encode_body
+from trio_worker.mail.options import MailOptions
 from trio_worker.mail.skeleton import Skeleton
 from trio_worker.mail.template import Part, Rendered, Templates, compile_templates
 

@@ -19,8 +19,8 @@ from attrs import define
 
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
-from trio_worker.smtp.pool import PoolOptions
-from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
+from trio_worker.smtp.options import PoolOptions, RelayOptions, Timeouts
+from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.worker.events import Disposition
 
 # Exim, what it is linked with, and a library that lets it find its user without one on the system.

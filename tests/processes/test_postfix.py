@@ -21,10 +21,10 @@ from tests.support.workers import WorkerMaker
 from trio_worker.fleet.report import Reporter
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import read_shelf
-from trio_worker.smtp.pool import PoolOptions
-from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
+from trio_worker.smtp.options import PoolOptions, RelayOptions, Timeouts
+from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.worker.events import BreakerChanged, Disposition
-from trio_worker.worker.verdict import RetryPolicy
+from trio_worker.worker.options import RetryPolicy
 
 POSTFIX = shutil.which("postfix", path="/usr/sbin:/usr/bin:/sbin:/bin")
 pytestmark = [

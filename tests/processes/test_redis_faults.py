@@ -28,16 +28,20 @@ from trio_worker.fleet.report import Reporter
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.queue.audit import find_strays
-from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claims
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import read_shelf
+from trio_worker.queue.options import QueueOptions
 from trio_worker.redis import client as redis_client
-from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client, read_script
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient, open_redis_client
+from trio_worker.redis.options import RedisOptions
+from trio_worker.redis.scripts import read_script
 from trio_worker.smtp.events import ConnectionOpened
 from trio_worker.worker import consumer, delivery
 from trio_worker.worker.events import Claimed, Disposition, JobBroke, RedisFailed, RedisRecovered
-from trio_worker.worker.worker import ShutdownOptions
+from trio_worker.worker.options import ShutdownOptions
 
 # Short, so that a claim whose reply was lost is recovered while the test waits.
 QUEUE = QueueOptions(lease_seconds=1.0)

@@ -17,7 +17,7 @@ from tests.support.relay import CHUNKED, FakeTransport, session_on
 from tests.support.workers import WorkerMaker
 from trio_worker import bridge
 from trio_worker.fleet.report import Reporter
-from trio_worker.smtp.pool import PoolOptions
+from trio_worker.smtp.options import PoolOptions
 from trio_worker.smtp.session import Session
 
 MAILS = 600

@@ -22,7 +22,8 @@ from trio_worker.bridge import open_bridge
 from trio_worker.cli import app
 from trio_worker.jobs.email_type import KINDS, FieldSpec
 from trio_worker.jobs.job import Job, decode
-from trio_worker.redis.client import RedisOptions, open_redis_client
+from trio_worker.redis.client import open_redis_client
+from trio_worker.redis.options import RedisOptions
 from trio_worker.settings.reader import KEYS, TYPE_KEYS
 
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])

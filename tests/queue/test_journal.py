@@ -25,7 +25,8 @@ from trio_worker.queue import journal as journal_module
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal, read_journal
 from trio_worker.queue.settlement import SettlementRecord
-from trio_worker.redis.client import RedisClient, RedisOptions
+from trio_worker.redis.client import RedisClient
+from trio_worker.redis.options import RedisOptions
 from trio_worker.settings.reader import Settings
 from trio_worker.worker.events import (
     Disposition,
@@ -34,7 +35,7 @@ from trio_worker.worker.events import (
     RedisFailed,
     SettlementsKept,
 )
-from trio_worker.worker.worker import ShutdownOptions
+from trio_worker.worker.options import ShutdownOptions
 
 OWNER = Owner("jobs", "localhost:6379")
 DONE = SettlementRecord("01abc", "r.1", "done", 0, "")

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 
 from trio_worker.bridge import open_bridge
 from trio_worker.queue.audit import Stray, find_strays
-from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import (
@@ -40,9 +40,12 @@ from trio_worker.queue.dead_letters import (
     find_shelved,
     retry_shelved,
 )
+from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import Cause
 from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, Settlement, SettleResult, Verdict
-from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient, open_redis_client
+from trio_worker.redis.options import RedisOptions
 
 T = TypeVar("T")
 MAX_DELIVERIES = 4

@@ -6,17 +6,19 @@ import pytest
 
 from tests.support.jobs import job_bytes
 from trio_worker.queue.audit import find_strays
-from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claim, Claims
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import RetryBatch, find_shelved, retry_now, retry_shelved, undo_retry_shelved
+from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Delay, Hold, Settlement, Verdict
 from trio_worker.queue.waiting import Released, peek, purge, release, walk_bodies, walk_waiting
 from trio_worker.redis.client import RedisClient
 from trio_worker.smtp.outcome import Refusal, Refused
 from trio_worker.smtp.reply import Reply, Stage
-from trio_worker.worker.verdict import RetryPolicy, Terms, decide
+from trio_worker.worker.options import RetryPolicy
+from trio_worker.worker.verdict import Terms, decide
 
 CAUSE = Cause("refused", "550 5.1.1", "rcpt", "no")
 OPTIONS = QueueOptions(lease_seconds=60)

@@ -29,10 +29,12 @@ from trio_worker.fleet.report import Reporter
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.queue.audit import find_strays
-from trio_worker.queue.broker import QueueOptions
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.redis.client import RedisClient, RedisOptions, Unavailable, open_redis_client
+from trio_worker.queue.options import QueueOptions
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient, open_redis_client
 from trio_worker.redis.embedded_server import find_binary
+from trio_worker.redis.options import RedisOptions
 
 PATIENCE_SECONDS = 60.0
 QUEUE = QueueOptions(lease_seconds=1.0)

@@ -11,9 +11,9 @@ from tests.support.pool import Opener, send, several
 from tests.support.workers import WorkerMaker
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.reload import changes_of
+from trio_worker.smtp.options import PoolOptions, RelayOptions, Timeouts
 from trio_worker.smtp.outcome import Accepted
-from trio_worker.smtp.pool import PoolOptions, open_pool
-from trio_worker.smtp.relay import RelayOptions, Timeouts
+from trio_worker.smtp.pool import open_pool
 
 BEFORE = Settings(smtp=RelayOptions(password="old"))
 

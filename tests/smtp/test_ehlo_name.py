@@ -8,8 +8,9 @@ import pytest
 import trio
 
 from tests.support.bridge import Complaints
-from trio_worker.smtp.ehlo_name import address_literal, ehlo_name, is_full_name
-from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
+from trio_worker.smtp.ehlo_name import address_literal, ehlo_name
+from trio_worker.smtp.options import RelayOptions, Timeouts, is_full_name
+from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.smtp.session import open_session
 
 

@@ -24,9 +24,9 @@ from trio_worker.smtp.events import (
     PlacesSuspended,
 )
 from trio_worker.smtp.opener import PROVEN_SECONDS
+from trio_worker.smtp.options import PoolOptions, Timeouts
 from trio_worker.smtp.outcome import Accepted, FailureKind, Trouble, Uncertain
-from trio_worker.smtp.pool import SUSPENDED_SECONDS, Pool, PoolClosed, PoolOptions, open_pool
-from trio_worker.smtp.relay import Timeouts
+from trio_worker.smtp.pool import SUSPENDED_SECONDS, Pool, PoolClosed, open_pool
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Session
 from trio_worker.worker.events import Event

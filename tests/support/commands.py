@@ -11,9 +11,10 @@ from rich.console import Console
 
 from tests.support.jobs import job_bytes
 from trio_worker.cli import app
-from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claims
 from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Settlement
 from trio_worker.redis.client import RedisClient

@@ -6,7 +6,8 @@ import time
 
 from trio_worker.fleet.overview import Overview, read_overview
 from trio_worker.queue.keys import keys_of
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry.heartbeat import Heartbeat, write_heartbeat
 from trio_worker.worker.events import Phase
 

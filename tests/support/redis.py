@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from fakeredis import FakeAsyncRedis
 
 from trio_worker.bridge import call
-from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
+from trio_worker.redis.client import RedisClient, open_redis_client
+from trio_worker.redis.options import RedisOptions
 
 
 @asynccontextmanager

@@ -13,10 +13,12 @@ from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
 from trio_worker.queue.journal import Journal
 from trio_worker.redis.client import RedisClient
-from trio_worker.settings.reader import Settings, worker_options
-from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts, tls_context
+from trio_worker.settings.reader import Settings
+from trio_worker.settings.worker_options import worker_options
+from trio_worker.smtp.options import RelayOptions, Timeouts
+from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.worker.events import Event, Settled, SettledJob
-from trio_worker.worker.verdict import RetryPolicy
+from trio_worker.worker.options import RetryPolicy
 from trio_worker.worker.worker import Worker, WorkerOptions
 
 

@@ -22,9 +22,9 @@ from trio_worker.telemetry.http_server import (
     page_of_json,
     page_of_text,
     serve_pages,
-    split_address,
     write_address,
 )
+from trio_worker.telemetry.options import split_address
 
 PAGES: Pages = {
     "/livez": lambda: page_of_text(200, "ok\n"),

@@ -25,7 +25,8 @@ from trio_worker.telemetry.log_line import (
     settled_as_logfmt,
     settled_line,
 )
-from trio_worker.telemetry.logbook import LogOptions, open_logbook
+from trio_worker.telemetry.logbook import open_logbook
+from trio_worker.telemetry.options import LogOptions
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import (
     BreakerChanged,

@@ -16,7 +16,7 @@ from tests.support.snapshot import busy, fresh, without_redis, without_relay
 from trio_worker.queue.claim import Source
 from trio_worker.queue.operator_counts import DRAIN_BOUNDS, OperatorAction, drain_names, read_operator_counts
 from trio_worker.queue.record import Cause
-from trio_worker.redis.client import Unavailable
+from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.events import (
     ConnectionClosed,

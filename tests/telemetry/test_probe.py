@@ -19,7 +19,7 @@ from tests.support.processes import Programs, patience, push
 from trio_worker.capture.catcher import Catcher
 from trio_worker.cli import app
 from trio_worker.cli.health import health
-from trio_worker.queue.broker import QueueOptions
+from trio_worker.queue.options import QueueOptions
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings, read_settings
 from trio_worker.telemetry import probe

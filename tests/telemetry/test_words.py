@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.reply import Reply, Stage
-from trio_worker.telemetry.words import ago, count, duration, per_second, trouble_words
+from trio_worker.telemetry.number_words import ago, count, duration, per_second
+from trio_worker.telemetry.words import trouble_words
 
 
 @pytest.mark.parametrize("how", FailureKind)

@@ -13,9 +13,10 @@ from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.queue.audit import find_strays
-from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claims
 from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.settlement import Done, Settlement, SettleResult
 from trio_worker.redis.client import RedisClient
 

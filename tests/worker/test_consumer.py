@@ -16,24 +16,25 @@ from hypothesis import strategies as st
 from tests.support.jobs import job_bytes
 from tests.support.relay import FakeTransport, session_on
 from trio_worker.jobs.email_type import Catalogue
-from trio_worker.mail.composer import Composer, MailOptions
-from trio_worker.queue.broker import QueueOptions
+from trio_worker.mail.composer import Composer
+from trio_worker.mail.options import MailOptions
 from trio_worker.queue.claim import Claim, Source
 from trio_worker.queue.history import PushHistory
+from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import Record
 from trio_worker.queue.settlement import DONE, Release
 from trio_worker.smtp.connection import IDLE_SECONDS, Connection
 from trio_worker.smtp.conversation import Envelope
+from trio_worker.smtp.options import PoolOptions, Timeouts
 from trio_worker.smtp.outcome import Trouble
-from trio_worker.smtp.pool import Pool, PoolOptions, open_pool
-from trio_worker.smtp.relay import Timeouts
+from trio_worker.smtp.pool import Pool, open_pool
 from trio_worker.smtp.session import Session
 from trio_worker.worker.consumer import Consumers
 from trio_worker.worker.delivery import Delivery
 from trio_worker.worker.gate import Gate
 from trio_worker.worker.in_flight import InFlight
+from trio_worker.worker.options import RetryPolicy
 from trio_worker.worker.preparation import Preparation
-from trio_worker.worker.verdict import RetryPolicy
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"x\r\n")
 

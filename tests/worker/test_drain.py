@@ -17,12 +17,13 @@ from trio_worker.capture.store import MemoryStore
 from trio_worker.fleet.report import Reporter
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer
-from trio_worker.queue.broker import QueueOptions
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.redis.client import RedisClient, RedisOptions, open_redis_client
-from trio_worker.smtp.pool import PoolOptions
+from trio_worker.queue.options import QueueOptions
+from trio_worker.redis.client import RedisClient, open_redis_client
+from trio_worker.redis.options import RedisOptions
+from trio_worker.smtp.options import PoolOptions
 from trio_worker.worker.events import Disposition
-from trio_worker.worker.worker import ShutdownOptions
+from trio_worker.worker.options import ShutdownOptions
 
 GRACE_SECONDS = 5.0
 JOBS = 3000

@@ -23,10 +23,10 @@ from trio_worker.smtp.outcome import (
     Unsendable,
 )
 from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.worker.options import RetryPolicy
 from trio_worker.worker.verdict import (
     FORGIVEN_CLOSINGS,
     FORGIVEN_LOSSES,
-    RetryPolicy,
     Terms,
     admit,
     backoff_seconds,

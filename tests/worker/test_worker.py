@@ -20,21 +20,20 @@ from trio_worker.cli.status import Health, health_of
 from trio_worker.fleet.report import Reporter
 from trio_worker.fleet.watch import Watch
 from trio_worker.queue.audit import find_strays
-from trio_worker.queue.broker import QueueOptions
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import read_shelf
+from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.redis.client import RedisClient
 from trio_worker.smtp.backoff import BackOff
 from trio_worker.smtp.events import ConnectionOpened
-from trio_worker.smtp.pool import PoolOptions
+from trio_worker.smtp.options import PoolOptions
 from trio_worker.telemetry.alerts import Severity, alerts
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.worker import breaker
 from trio_worker.worker.breaker import Open
 from trio_worker.worker.events import BreakerChanged, Claimed, Disposition, Event, Settled, SettledJob
-from trio_worker.worker.verdict import RetryPolicy
-from trio_worker.worker.worker import ShutdownOptions
+from trio_worker.worker.options import RetryPolicy, ShutdownOptions
 
 
 async def run(reporter: Reporter, seconds: float = 60.0) -> int:

@@ -18,7 +18,7 @@ from redis import Redis
 from ground import Contender, Ground, free_port, open_sink
 from proving_ground import Valkey, job_of
 from trio_worker.queue.keys import keys_of
-from trio_worker.redis.client import read_scripts
+from trio_worker.redis.scripts import read_scripts
 from usage import cpu_seconds, rss_mb
 
 FEW, MANY, MANY_DELAYED = 1_000, 1_000_000, 100_000

@@ -15,7 +15,7 @@ from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json
 from trio_worker.queue.audit import Stray, find_strays
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.telemetry.words import counted
+from trio_worker.telemetry.number_words import counted
 
 # The maximum number of strays that are printed: a damaged queue may have as many strays as jobs.
 STRAYS_SHOWN = 50

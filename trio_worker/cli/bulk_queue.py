@@ -25,7 +25,7 @@ from trio_worker.queue.pause import pause_queue
 from trio_worker.queue.waiting import Released, purge, release, walk_waiting
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
-from trio_worker.telemetry.words import counted
+from trio_worker.telemetry.number_words import counted
 
 _POLL_SECONDS = 0.5
 

@@ -26,7 +26,7 @@ from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.selection import Selection
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
-from trio_worker.telemetry.words import counted, paused_words
+from trio_worker.telemetry.number_words import counted, paused_words
 
 # How often the jobs of a trial are polled, and for how long: a relay that greylists delays a mail within a second.
 TRIAL_LOOK_SECONDS = 0.2

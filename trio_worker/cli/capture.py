@@ -20,7 +20,7 @@ from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, print_json, refuse
 from trio_worker.privacy import mask_address
-from trio_worker.telemetry.words import counted
+from trio_worker.telemetry.number_words import counted
 
 capture = App(name="capture", help="Local mail catcher: run, ls, show, chaos, clear.", help_format="plaintext")
 

@@ -28,7 +28,7 @@ from trio_worker.settings.reader import (
 from trio_worker.settings.schema import SCHEMA_FILE, schema_text
 from trio_worker.settings.text import effective, explain, production_text, toml_value
 from trio_worker.smtp.relay import tls_context
-from trio_worker.telemetry.words import counted
+from trio_worker.telemetry.number_words import counted
 
 config_app = App(name="config", help="Configuration: check, show, explain, init, schema.", help_format="plaintext")
 

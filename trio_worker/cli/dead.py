@@ -33,7 +33,7 @@ from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.selection import Group, Grouping, Selection
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
-from trio_worker.telemetry.words import counted
+from trio_worker.telemetry.number_words import counted
 
 JobIds = Annotated[Sequence[str], Parameter(help="Job ids; none with --all or a filter.")]
 AllJobs = Annotated[bool, Parameter(name=["--all"], negative=(), help="All jobs.")]

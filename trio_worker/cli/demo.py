@@ -19,9 +19,10 @@ from trio_worker.cli.exit_codes import MISCONFIGURED, OK, PARTLY
 from trio_worker.cli.output import complain, refuse
 from trio_worker.cli.run import NoDashboard, run_worker
 from trio_worker.cli.run_display import print_line
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import SettingFaults, read_settings
-from trio_worker.telemetry.words import counted
+from trio_worker.telemetry.number_words import counted
 from trio_worker.worker.events import Disposition, Event, Settled
 from trio_worker.worker.worker import Worker
 

@@ -23,14 +23,15 @@ from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
 from trio_worker.privacy import mask_text
 from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.redis.durability import check_durability
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.text import effective
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.session import open_session
-from trio_worker.telemetry.words import counted
+from trio_worker.telemetry.number_words import counted
 
 # The packages whose versions a bug report should name.
 _PACKAGES = ("trio-worker", "trio", "trio-asyncio", "redis", "aiosmtplib")

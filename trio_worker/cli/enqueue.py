@@ -26,10 +26,10 @@ from trio_worker.jobs.fault import Malformed, safe_name
 from trio_worker.jobs.job import decode
 from trio_worker.jobs.strict_json import read_json
 from trio_worker.jobs.summary import summarize
-from trio_worker.redis.client import Unavailable
+from trio_worker.redis.calls import Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.heartbeat import WorkerSeen
-from trio_worker.telemetry.words import counted
+from trio_worker.telemetry.number_words import counted
 
 # The number of jobs in one RPUSH: few round trips, and no call that blocks Redis for long.
 BATCH = 500

@@ -27,8 +27,9 @@ from trio_worker.queue.dead_letters import Shelf, WaitingJob, cancel, find_job, 
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.waiting import walk_bodies, walk_waiting
-from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.telemetry.words import counted
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
+from trio_worker.telemetry.number_words import counted
 
 # A search reads the bytes of jobs: this many take a few seconds. --most sets another number.
 MAX_READ = 100_000

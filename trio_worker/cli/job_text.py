@@ -13,7 +13,7 @@ from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import summarize
 from trio_worker.privacy import mask_address, mask_text
 from trio_worker.queue.record import UNKNOWN_CAUSE, Record, Said, ShelvedJob
-from trio_worker.telemetry.words import duration
+from trio_worker.telemetry.number_words import duration
 
 # A Message may have hundreds of recipients; JSON has all of them.
 RECIPIENTS_SHOWN = 5

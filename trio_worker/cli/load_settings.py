@@ -13,7 +13,7 @@ from trio_worker.cli.exit_codes import MISCONFIGURED
 from trio_worker.cli.output import refuse
 from trio_worker.settings.reader import SettingFault, SettingFaults, Settings, config_path, read_settings
 from trio_worker.settings.stop_times import find_stop_times
-from trio_worker.telemetry.words import counted
+from trio_worker.telemetry.number_words import counted
 
 
 def load_settings(config: Path | None, flags: Mapping[str, object] | None = None) -> Settings:

@@ -17,8 +17,8 @@ from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import complain, print_json, refuse
-from trio_worker.telemetry.http_server import split_address
 from trio_worker.telemetry.metric_table import TABLE
+from trio_worker.telemetry.options import split_address
 from trio_worker.telemetry.probe import addresses_of, ask
 
 metrics = App(

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, UNREACHABLE
 from trio_worker.cli.json_documents import Document, with_schema
-from trio_worker.redis.client import Unavailable
+from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.url import shown_redis_url
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.spelling import nearest

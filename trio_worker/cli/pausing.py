@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from trio_worker.cli.audit_log import user_name
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
-from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.telemetry.words import duration
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
+from trio_worker.telemetry.number_words import duration
 
 
 async def pause_by_key(client: RedisClient, name: str, reason: str) -> str:

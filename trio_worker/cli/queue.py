@@ -27,8 +27,9 @@ from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.history import pushed_at
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.queue.waiting import peek
-from trio_worker.redis.client import RedisClient, Unavailable
-from trio_worker.telemetry.words import count, counted, duration, paused_words
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
+from trio_worker.telemetry.number_words import count, counted, duration, paused_words
 
 DRAIN_LOOK_SECONDS = 0.5
 # (length of the list, samples): LINDEX walks the list from its nearer end, so these take a few milliseconds of Redis'

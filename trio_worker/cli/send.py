@@ -50,7 +50,8 @@ from trio_worker.smtp.outcome import (
     Unsendable,
 )
 from trio_worker.smtp.session import open_session
-from trio_worker.telemetry.words import duration, trouble_words
+from trio_worker.telemetry.number_words import duration
+from trio_worker.telemetry.words import trouble_words
 from trio_worker.worker.delivery import envelope_of
 from trio_worker.worker.preparation import make_mail
 

@@ -36,7 +36,8 @@ from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import find_shelved, read_shelf
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.queue.record import ShelvedJob
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.text import effective
 from trio_worker.smtp.pool import Pool, open_pool

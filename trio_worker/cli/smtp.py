@@ -33,7 +33,7 @@ from trio_worker.fleet.orders import MAX_SECONDS, Trace, send_order
 from trio_worker.fleet.watch import Watch
 from trio_worker.jobs.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
 from trio_worker.privacy import mask_text
-from trio_worker.redis.client import Unavailable
+from trio_worker.redis.calls import Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.outcome import FailureKind, Trouble, Unsendable
@@ -41,7 +41,7 @@ from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Session, certificate_ends_at, open_session
 from trio_worker.smtp.verify import verify_address
 from trio_worker.telemetry.feed import FeedTrace
-from trio_worker.telemetry.words import clock
+from trio_worker.telemetry.number_words import clock
 
 _LABELS = {Stage.CONNECT: "connect", Stage.GREETING: "greeting"}
 

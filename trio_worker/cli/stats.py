@@ -21,9 +21,9 @@ from trio_worker.fleet.watch import Watch
 from trio_worker.queue.history import MINUTE_SECONDS, MinuteFigures, figures_of
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
+from trio_worker.telemetry.number_words import busy_of, clock, count, duration, per_second, share
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.telemetry.snapshot_json import document_of
-from trio_worker.telemetry.words import busy_of, clock, count, duration, per_second, share
 
 _LIVE_HEADS = (
     *("time", "waiting", "oldest", "in/s", "sent/s", "delayed/s", "dead/s"),

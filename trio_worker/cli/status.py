@@ -17,9 +17,10 @@ from trio_worker.cli.output import print_json, redis_name, report_unavailable
 from trio_worker.fleet.watch import Watch
 from trio_worker.queue.counts import Counts
 from trio_worker.telemetry.alerts import Severity, alerts
+from trio_worker.telemetry.number_words import counted, duration, paused_words, per_second
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.telemetry.snapshot_json import suspended_document, worker_document
-from trio_worker.telemetry.words import counted, duration, paused_words, per_second, work_words
+from trio_worker.telemetry.words import work_words
 
 # If no worker has claimed a due job for this long, then no worker claims, or all are busy.
 LATE_SECONDS = 10.0

@@ -20,7 +20,8 @@ from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, complain, redis_name
 from trio_worker.fleet.watch import WATCH_SECONDS, Watch
 from trio_worker.telemetry.feed import FeedOutcome
-from trio_worker.telemetry.words import clock, duration, reason_words, recipients_words
+from trio_worker.telemetry.number_words import clock, duration
+from trio_worker.telemetry.words import reason_words, recipients_words
 from trio_worker.worker.events import Disposition
 
 _POLL_SECONDS = 0.5

@@ -14,7 +14,8 @@ from trio_worker.cli.exit_codes import NOTHING_MATCHED
 from trio_worker.cli.output import answer_or_exit, complain, did_you_mean
 from trio_worker.fleet.orders import Order, OrderSent, read_answers, send_order
 from trio_worker.fleet.overview import read_overview
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
 
 ANSWER_POLL_SECONDS = 0.5

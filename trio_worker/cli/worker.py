@@ -29,21 +29,13 @@ from trio_worker.cli.target_workers import (
 from trio_worker.dashboard.lists import worker_state
 from trio_worker.fleet.orders import MAX_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, send_order
 from trio_worker.fleet.overview import read_overview
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.heartbeat import WorkerSeen
+from trio_worker.telemetry.number_words import ago, busy_of, count, counted, duration, memory, per_second, share
 from trio_worker.telemetry.snapshot_json import worker_document
-from trio_worker.telemetry.words import (
-    ago,
-    busy_of,
-    count,
-    counted,
-    duration,
-    memory,
-    per_second,
-    share,
-    suspended_words,
-)
+from trio_worker.telemetry.words import suspended_words
 
 worker = App(name="worker", help="The workers that share the queue: list, quiet, resume, drain, tasks, log-level.")
 

@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from trio_worker.dashboard.cell_text import cut, width_of
-from trio_worker.telemetry.words import count
+from trio_worker.telemetry.number_words import count
 
 CellLine: TypeAlias = list[Segment]
 

@@ -13,11 +13,9 @@ from trio_worker.dashboard.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, Cell
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import DeathCount, WorkerSeen
-from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Scope, Snapshot
-from trio_worker.telemetry.words import (
+from trio_worker.telemetry.number_words import (
     UNKNOWN,
     ago,
-    breaker_words,
     busy_of,
     clock,
     count,
@@ -25,10 +23,10 @@ from trio_worker.telemetry.words import (
     duration,
     memory,
     per_second,
-    reason_words,
-    recipients_words,
     share,
 )
+from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Scope, Snapshot
+from trio_worker.telemetry.words import breaker_words, reason_words, recipients_words
 from trio_worker.worker.breaker import Closed
 from trio_worker.worker.events import Disposition, Phase
 

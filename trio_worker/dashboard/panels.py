@@ -35,20 +35,10 @@ from trio_worker.dashboard.view import DrainKey, KeyAction, PauseKey, ResumeKey,
 from trio_worker.queue.ages import BAR_BOUNDS, AgeBars
 from trio_worker.redis.server import ServerState
 from trio_worker.telemetry.alerts import Severity, alerts, is_stale, outlook, state
+from trio_worker.telemetry.number_words import UNKNOWN, ago, busy_of, clock, count, duration, memory, per_second, share
 from trio_worker.telemetry.quantiles import Quantiles
 from trio_worker.telemetry.snapshot import Snapshot
-from trio_worker.telemetry.words import (
-    UNKNOWN,
-    ago,
-    busy_of,
-    clock,
-    count,
-    duration,
-    memory,
-    per_second,
-    share,
-    work_words,
-)
+from trio_worker.telemetry.words import work_words
 from trio_worker.worker.events import Disposition
 
 # From this width on, a table of figures has one line of values; below, it has two.

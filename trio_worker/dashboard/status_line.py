@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from trio_worker.dashboard.cell_text import printable_cells
 from trio_worker.telemetry.alerts import alerts, state
+from trio_worker.telemetry.number_words import clock, count, duration, per_second
 from trio_worker.telemetry.snapshot import Snapshot
-from trio_worker.telemetry.words import clock, count, duration, per_second
 
 
 def status_line(snapshot: Snapshot) -> str:

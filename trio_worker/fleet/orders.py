@@ -11,7 +11,8 @@ from attrs import frozen
 from trio_worker.queue.counts import count_action
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import OperatorAction
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 
 # A trace and a changed log level end by themselves: the operator who asked may be cut off.
 MAX_SECONDS = 86_400.0

@@ -18,7 +18,8 @@ from trio_worker.queue.ages import SAMPLES, AgeBars, bars_of
 from trio_worker.queue.counts import Counts, counts_of
 from trio_worker.queue.history import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
 from trio_worker.queue.keys import keys_of
-from trio_worker.redis.client import RedisAnswer, RedisClient, Unavailable
+from trio_worker.redis.calls import RedisAnswer, Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.redis.server import ServerState, info_fields, read_server_state
 from trio_worker.telemetry.heartbeat import WorkerSeen, read_heartbeat
 from trio_worker.worker.events import QueueSeen

@@ -20,7 +20,8 @@ from trio_worker.fleet.orders import Order, read_order_messages
 from trio_worker.fleet.vitals import VitalsMeter
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import drain_names
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.smtp.trace import TraceLine
 from trio_worker.telemetry.feed import FeedOutcome, FeedTrace, write_outcome, write_trace
 from trio_worker.telemetry.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat

@@ -18,7 +18,7 @@ from trio_worker.fleet.orders import Drain, Order, Quiet, Resume, SetLogLevel, S
 from trio_worker.fleet.overview import OverviewPoller, queue_seen
 from trio_worker.fleet.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
-from trio_worker.redis.client import Unavailable
+from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.trace import TraceLine
 from trio_worker.telemetry.board import Board
 from trio_worker.telemetry.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, reported_types

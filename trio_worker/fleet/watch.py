@@ -14,7 +14,8 @@ from attrs import define, field
 from trio_worker.fleet.overview import HOUR_MINUTES, Overview, OverviewPoller, queue_seen
 from trio_worker.fleet.summary import Fleet, QueueTotals
 from trio_worker.queue.keys import keys_of
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry.feed import FeedOutcome, FeedTrace, read_outcome, read_trace
 from trio_worker.telemetry.snapshot import Snapshot
 

@@ -16,9 +16,9 @@ from trio_worker.jobs.fault import Fault, Malformed, malformed
 from trio_worker.jobs.job import Job, Message, Templated, sample_jobs
 from trio_worker.mail.body import Insertion, Texts
 from trio_worker.mail.mime import CRLF, address_header, canonical, date_header, message_header, unstructured_header
+from trio_worker.mail.options import MailOptions
 from trio_worker.mail.skeleton import RenderedText
 from trio_worker.mail.template import Templates, compile_templates
-from trio_worker.option import METADATA_KEY, Option, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,53 +29,6 @@ _URL = re.compile(r"https?://[^\s<>\"\\]{1,500}", re.ASCII)
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,56}")  # a boundary made of it has at most 70 characters (RFC 2046, 5.1.1)
 _AUTO_SUBMITTED = f"Auto-Submitted: auto-generated{CRLF}"  # RFC 3834, 5
 _NO_RECIPIENT_SHOWN = f"To: undisclosed-recipients:;{CRLF}"  # RFC 5322, 3.4: an empty group
-
-
-@frozen
-class TypeOptions:
-    """Options of one email type (config section ``[mail.types.<type>]``)."""
-
-    max_age_seconds: float | None = option(
-        None,
-        "Maximum age of a mail of this type, for example until its link expires. An older mail is dead.",
-        minimum=1,
-    )
-    on_uncertain: str = option(
-        "",
-        "As mail.on_uncertain, for this email type; empty: the value of mail.on_uncertain.",
-        choices=("", "retry", "hold"),
-    )
-
-
-_TYPES = {
-    "Registration": TypeOptions(max_age_seconds=7200.0),
-    "ResetPassword": TypeOptions(max_age_seconds=3600.0),
-    "EmailChange": TypeOptions(max_age_seconds=7200.0),
-}
-
-
-@frozen
-class MailOptions:
-    """Sender, links and templates of the mails (config section ``[mail]``)."""
-
-    sender: str = option(
-        "DimDim Health <no-reply@example.com>", "From header of all mails: Name <address>.", key="from"
-    )
-    envelope_from: str = option("", "Envelope sender address, which gets the bounces; empty: the address of mail.from.")
-    frontend_url: str = option("http://localhost:8081", "Base URL of the links in mails, without a final slash.")
-    message_id_domain: str = option("", "Domain of the Message-ID headers; empty: the domain of mail.from.")
-    template_dirs: tuple[str, ...] = option(
-        (),
-        "Folders of your own templates. They override the built-in ones, and later folders earlier ones.",
-    )
-    on_uncertain: str = option(
-        "retry",
-        "Action for a mail that may have been accepted: retry sends it again, hold leaves it to a person.",
-        choices=("retry", "hold"),
-    )
-    types: dict[str, TypeOptions] = field(
-        factory=_TYPES.copy, metadata={METADATA_KEY: Option("What differs for single email types.")}
-    )
 
 
 @frozen

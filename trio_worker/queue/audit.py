@@ -8,7 +8,8 @@ from attrs import frozen
 
 from trio_worker.queue.counts import PAGE
 from trio_worker.queue.keys import keys_of
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.redis.server import pairs
 
 

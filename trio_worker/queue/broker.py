@@ -7,47 +7,20 @@ import time
 from collections.abc import Sequence
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 
-from trio_worker.option import option
 from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.keys import keys_of
+from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import Record, read_record
 from trio_worker.queue.settlement import SettleResult, Settling
-from trio_worker.redis.client import RedisAnswer, RedisClient, Unavailable
+from trio_worker.redis.calls import RedisAnswer, Unavailable
+from trio_worker.redis.client import RedisClient
 
 # Most jobs in one claim: its script must stay well under a millisecond, and ids end with a number of three digits.
 CLAIM_LIMIT = 200
 
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # sorted by value; without the letters i, l, o and u (Crockford)
-
-
-@frozen
-class QueueOptions:
-    """The queue and its limits (config section ``[queue]``)."""
-
-    name: str = option("jobs", "Name of the Redis list that producers push jobs to.")
-    lease_seconds: float = option(
-        60.0,
-        "Duration of a lease. If it is not renewed for this long, another worker takes the job over.",
-        minimum=1,
-    )
-    max_deliveries: int = option(
-        5,
-        "Maximum number of claims without a settlement. Then a job becomes a dead letter (crashed).",
-        minimum=1,
-    )
-    max_job_bytes: int = option(
-        1048576, "Maximum size of a job. A larger job becomes a dead letter without being parsed.", minimum=1
-    )
-    dead_limit: int = option(
-        0,
-        "Number of dead letters at which claiming stops; 0: no limit. None is ever deleted automatically.",
-        minimum=0,
-    )
-    journal_dir: str = option(
-        "var/journal", "Folder on a local disk for settlements that Redis did not accept; empty: no journal."
-    )
 
 
 _ANSWERS = {answered.encode(): answered for answered in SettleResult}

@@ -8,7 +8,8 @@ from attrs import frozen
 
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import OperatorAction, OperatorCounts, action_name, read_operator_counts
-from trio_worker.redis.client import RedisAnswer, RedisClient, Unavailable
+from trio_worker.redis.calls import RedisAnswer, Unavailable
+from trio_worker.redis.client import RedisClient
 
 _NUMBER = re.compile(rb"-?[0-9]{1,19}")
 # Jobs that one round trip reads at most: longer lists are read in pages.

@@ -16,7 +16,8 @@ from trio_worker.queue.broker import new_id_prefix
 from trio_worker.queue.counts import PAGE
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import UNKNOWN_CAUSE, Attempt, Cause, Record, ShelvedJob, read_record, write_record
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.redis.server import pairs
 
 # A retry of more jobs cannot be undone: the records for it would fill Redis' memory.

@@ -8,7 +8,8 @@ from __future__ import annotations
 from trio_worker.queue.counts import count_action
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import OperatorAction
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 
 # By default a pause ends by itself: a forgotten one must not stop the mail for a night.
 PAUSE_SECONDS = 900.0

@@ -14,7 +14,8 @@ from attrs import define, field
 from trio_worker.queue.counts import PAGE
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import read_record
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.redis.server import pairs
 
 # Jobs that one call of the script deletes: freeing them must not block Redis for long.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
-from pathlib import Path
 from typing import Any, TypeAlias, assert_never, cast
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 from redis import __version__, exceptions
 from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
@@ -21,7 +19,7 @@ from redis.driver_info import DriverInfo
 from redis.maint_notifications import MaintNotificationsConfig
 
 from trio_worker.bridge import call, call_breakable, call_inline
-from trio_worker.option import option
+from trio_worker.redis.calls import RedisAnswer, ScriptCall, Unavailable
 from trio_worker.redis.connection import (
     CONNECT_SECONDS,
     FindingTcpConnection,
@@ -33,7 +31,9 @@ from trio_worker.redis.connection import (
     UnixConnection,
     ask_once,
 )
+from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.primary import ClusterPrimary, Primary, SentinelPrimary, slot_of
+from trio_worker.redis.scripts import Script, read_scripts
 from trio_worker.redis.url import RedisUrl, RedisUrlFault, Way, parse_redis_url
 
 # Timeout of a call; the caller repeats it on a new connection. Our scripts take less than a millisecond: a Redis that
@@ -66,67 +66,10 @@ _PASSING = (
 _ELSEWHERE = ("READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN")
 
 
-@frozen
-class RedisOptions:
-    """Where the queue lives (config section ``[redis]``)."""
-
-    url: str = option(
-        "embedded:var/valkey",
-        "Redis URL: redis[s]://, unix://, redis+sentinel://HOSTS/NAME, redis+cluster://HOSTS, embedded:DIR.",
-    )
-    username: str = option("", "User name for Redis; empty: the default user.")
-    password: str = option("", "Password for Redis. It is safer in a file that password_file names.", secret=True)
-    ca_file: str = option("", "File with the certificate authorities for rediss://; empty: those of the system.")
-
-
-@frozen
-class Unavailable:
-    """A call to Redis failed. Unless ``is_refusal``, it is unknown whether Redis did what was asked.
-
-    ``is_misconfigured``: only an operator can correct it (a wrong key type, a missing permission). ``is_login``: the
-    password was refused. ``is_elsewhere``: this server does not take our writes, another one may.
-    """
-
-    reason: str
-    is_refusal: bool = False
-    is_misconfigured: bool = False
-    is_login: bool = False
-    is_full: bool = False
-    is_elsewhere: bool = False
-
-
 class RedisUrlError(ValueError):
     """The Redis URL cannot be used; the message says why, without the password."""
 
 
-@frozen
-class Script:
-    """One Lua script, with its digest for EVALSHA."""
-
-    name: str
-    text: str
-    digest: str
-
-
-def read_script(name: str) -> Script:
-    """Read one of the queue's scripts, with the common prelude before it."""
-    folder = Path(__file__).parent.parent / "queue" / "scripts"
-    text = (folder / "prelude.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
-    # Redis identifies scripts by SHA-1; it has no security purpose here.
-    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-def read_scripts() -> dict[str, Script]:
-    """Read all scripts of the queue. Done before the first job: later there may be no file descriptor free."""
-    folder = Path(__file__).parent.parent / "queue" / "scripts"
-    names = [path.stem for path in folder.glob("*.lua") if path.stem != "prelude"]
-    return {name: read_script(name) for name in names}
-
-
-# The answer of a script: numbers, bytes and lists of them.
-RedisAnswer: TypeAlias = Any
-# A script's name and its arguments.
-ScriptCall: TypeAlias = tuple[str, Sequence[bytes | str | int]]
 # Called after each call with the script's name (or the command's first word), the seconds it took, and its failure.
 OnCall: TypeAlias = Callable[[str, float, "Unavailable | None"], object]
 

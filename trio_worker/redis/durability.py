@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.redis.server import DurabilityRisk, find_risks, info_fields, pairs
 
 

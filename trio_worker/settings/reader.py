@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, get_args
 
 from attrs import evolve, frozen
 
-from trio_worker.mail.composer import MailOptions, TypeOptions
+from trio_worker.mail.options import MailOptions, TypeOptions
 from trio_worker.settings.record import (
     KEYS,
     SECTIONS,
@@ -25,7 +25,6 @@ from trio_worker.settings.record import (
     Settings,
     digest_of,
     value_of,
-    worker_options,
 )
 from trio_worker.settings.rules import faults_between, warnings_about
 from trio_worker.settings.sources import (
@@ -276,5 +275,4 @@ __all__ = [
     "digest_of",
     "read_settings",
     "value_of",
-    "worker_options",
 ]

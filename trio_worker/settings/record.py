@@ -1,6 +1,6 @@
 """Edge. `Settings`: the option records of all packages in one record, and the table of all keys.
 
-Each option record stands beside the code that uses it; only this module knows all of them.
+Each package has its option records in a module that imports nothing else of it; only this module knows all of them.
 """
 
 from __future__ import annotations
@@ -13,17 +13,14 @@ import attrs
 from attrs import define, field, frozen
 
 from trio_worker.capture.options import CaptureOptions
-from trio_worker.mail.composer import MailOptions, TypeOptions
+from trio_worker.mail.options import MailOptions, TypeOptions
 from trio_worker.option import Option, option, option_of
-from trio_worker.queue.broker import QueueOptions
-from trio_worker.redis.client import RedisOptions
+from trio_worker.queue.options import QueueOptions
+from trio_worker.redis.options import RedisOptions
 from trio_worker.settings.sources import SettingFault, variable_of
-from trio_worker.smtp.pool import PoolOptions
-from trio_worker.smtp.relay import Relay, RelayOptions, Timeouts
-from trio_worker.telemetry.http_server import MetricsOptions
-from trio_worker.telemetry.logbook import LogOptions
-from trio_worker.worker.verdict import RetryPolicy
-from trio_worker.worker.worker import ShutdownOptions, WorkerOptions
+from trio_worker.smtp.options import PoolOptions, RelayOptions, Timeouts
+from trio_worker.telemetry.options import LogOptions, MetricsOptions
+from trio_worker.worker.options import RetryPolicy, ShutdownOptions
 
 TYPES = "mail.types"
 
@@ -127,19 +124,6 @@ KEYS: dict[str, Key] = {
     key.dotted: key for section, (_, record) in SECTIONS.items() for key in _keys_of(section, record)
 }
 TYPE_KEYS: dict[str, Key] = {key.name: key for key in _keys_of(f"{TYPES}.*", TypeOptions)}
-
-
-def worker_options(settings: Settings, relay: Relay) -> WorkerOptions:
-    """Return what a worker with these settings is told; ``relay`` is theirs, its certificates read."""
-    return WorkerOptions(
-        number_workers=settings.number_workers,
-        queue=settings.queue,
-        relay=relay,
-        pool=settings.smtp_pool,
-        retry=settings.retry,
-        mail=settings.mail,
-        shutdown=settings.shutdown,
-    )
 
 
 def digest_of(settings: Settings) -> str:

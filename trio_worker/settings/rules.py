@@ -13,14 +13,14 @@ from urllib.parse import urlsplit
 from trio_worker.capture.options import split_listen
 from trio_worker.jobs.address import AddressFault, parse_domain, parse_mailbox
 from trio_worker.jobs.catalogue import type_names
-from trio_worker.mail.composer import MailOptions
+from trio_worker.mail.options import MailOptions
 from trio_worker.redis.url import SCHEMES, EmbeddedAddressFault, RedisUrlFault, parse_embedded, parse_redis_url
 from trio_worker.settings.record import TYPES, Origins, Settings
 from trio_worker.settings.sources import SettingFault
 from trio_worker.settings.spelling import suggestion
-from trio_worker.smtp.ehlo_name import is_full_name
+from trio_worker.smtp.options import is_full_name
 from trio_worker.smtp.reply import printable_line
-from trio_worker.telemetry.http_server import split_address
+from trio_worker.telemetry.options import split_address
 
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  a setting of the catcher is compared with them
 _EHLO_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")  # RFC 5321, 4.1.1.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, TypeAlias, get_args
 
-from trio_worker.mail.composer import MailOptions
+from trio_worker.mail.options import MailOptions
 from trio_worker.settings.reader import KEYS, TYPE_KEYS, Key
 
 Schema: TypeAlias = dict[str, Any]

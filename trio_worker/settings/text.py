@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from trio_worker.mail.composer import MailOptions, TypeOptions
+from trio_worker.mail.options import MailOptions, TypeOptions
 from trio_worker.option import option_of
 from trio_worker.settings.reader import KEYS, SECTIONS, Key, Settings
 from trio_worker.settings.schema import SCHEMA_FILE

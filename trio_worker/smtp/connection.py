@@ -13,8 +13,8 @@ from trio_worker.bridge import unsent_bytes, waiting_bytes
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.conversation import Conversation, Envelope, Transaction
 from trio_worker.smtp.events import ConnectionView
+from trio_worker.smtp.options import Timeouts
 from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome, Refused
-from trio_worker.smtp.relay import Timeouts
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Session
 from trio_worker.smtp.trace import TraceLine, trace_line_of

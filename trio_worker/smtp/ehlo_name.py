@@ -7,23 +7,15 @@ Relays may refuse a bare name or localhost, as Postfix does with reject_non_fqdn
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
 from functools import lru_cache
 
 import trio
 
+from trio_worker.smtp.options import is_full_name
+
 # A name server that does not answer must not hold up a session for longer; the address is used then.
 LOOKUP_SECONDS = 2.0
-# Names that are the same on every machine.
-_NOBODY = re.compile(r"(.*\.)?localhost(\.localdomain)?", re.IGNORECASE)
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_FULL_NAME = re.compile(rf"(?=.{{1,255}}$){_LABEL}(?:\.{_LABEL})+")
-
-
-def is_full_name(name: str) -> bool:
-    """Whether a name has a domain and is not that of every machine, so that it can be a name in EHLO."""
-    return _FULL_NAME.fullmatch(name) is not None and _NOBODY.fullmatch(name) is None
 
 
 def address_literal(address: str) -> str:

@@ -17,7 +17,6 @@ from typing import Literal, TypeAlias, TypeVarTuple
 import trio
 from attrs import define, evolve, field, frozen
 
-from trio_worker.option import option
 from trio_worker.smtp.backoff import LOGIN_BACKOFF
 from trio_worker.smtp.connection import Connection, OnTrace
 from trio_worker.smtp.events import (
@@ -30,8 +29,8 @@ from trio_worker.smtp.events import (
     Suspension,
 )
 from trio_worker.smtp.opener import Opener, OpenSession
+from trio_worker.smtp.options import PoolOptions, Timeouts
 from trio_worker.smtp.outcome import FailureKind, Trouble
-from trio_worker.smtp.relay import Timeouts
 
 # How often the keeper checks the places in the channel: a connection that is closed a second late does no harm.
 SWEEP_SECONDS = 1.0
@@ -40,37 +39,6 @@ SWEEP_SECONDS = 1.0
 SUSPENDED_SECONDS = 30.0
 # At the end all connections say QUIT at the same time, and all together have this long.
 CLOSE_SECONDS = 2.0
-
-
-@frozen
-class PoolOptions:
-    """Size of the connection pool and lifetime of a connection (config section ``[smtp.pool]``)."""
-
-    max_size: int = option(10, "Maximum number of connections to the relay that this process opens.", minimum=1)
-    min_idle: int = option(2, "Number of connections that stay open while there is nothing to send.", minimum=0)
-    pipeline_depth: int = option(
-        1,
-        "Maximum number of mails in flight on one connection. More than 1 is faster with a distant relay.",
-        minimum=1,
-        maximum=1000,
-    )
-    idle_seconds: float = option(
-        60.0, "Idle time after which a connection is closed, unless only min_idle connections are open.", minimum=0
-    )
-    max_lifetime_seconds: float = option(
-        300.0, "Maximum age of a connection. An older connection is closed.", minimum=1
-    )
-    max_messages: int = option(
-        1000, "Maximum number of mails over one connection. Then the connection is closed.", minimum=1
-    )
-    max_uncertain: int = option(
-        64, "Maximum number of mails that are uncertain if a connection is lost. Limits pipeline_depth.", minimum=1
-    )
-
-    @property
-    def depth(self) -> int:
-        """The most messages in flight at once on one connection."""
-        return min(self.pipeline_depth, self.max_uncertain)
 
 
 @frozen

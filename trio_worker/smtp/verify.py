@@ -7,8 +7,8 @@ import asyncio
 import trio
 from attrs import define, field
 
+from trio_worker.smtp.options import Timeouts
 from trio_worker.smtp.outcome import FailureKind, Trouble
-from trio_worker.smtp.relay import Timeouts
 from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
 from trio_worker.smtp.session import OnStep, Session
 

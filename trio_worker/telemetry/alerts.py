@@ -9,8 +9,9 @@ from attrs import frozen
 
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.outcome import FailureKind
+from trio_worker.telemetry.number_words import duration, per_second
 from trio_worker.telemetry.snapshot import Scope, Snapshot
-from trio_worker.telemetry.words import duration, per_second, quoted, suspended_words, trouble_words
+from trio_worker.telemetry.words import quoted, suspended_words, trouble_words
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import Phase
 

@@ -14,18 +14,10 @@ from attrs import frozen
 
 from trio_worker.smtp.outcome import FailureKind
 from trio_worker.telemetry.heartbeat import Heartbeat, Suspended
+from trio_worker.telemetry.number_words import UNKNOWN, count, counted, duration, paused_words, per_second, share
 from trio_worker.telemetry.quantiles import added
 from trio_worker.telemetry.snapshot import Snapshot
-from trio_worker.telemetry.words import (
-    UNKNOWN,
-    count,
-    counted,
-    duration,
-    paused_words,
-    per_second,
-    share,
-    suspended_words,
-)
+from trio_worker.telemetry.words import suspended_words
 
 # Above this utilization there is no reserve for bursts: jobs queue although not all capacity is in use.
 BUSY_SHARE = 0.85

@@ -19,7 +19,7 @@ import trio
 from attrs import frozen
 
 from trio_worker import __version__
-from trio_worker.option import option
+from trio_worker.telemetry.options import split_address
 from trio_worker.telemetry.probe import address_path, written_addresses
 
 # A scraper sends its request at once; a slower client is not a scraper.
@@ -30,16 +30,6 @@ _READ_BYTES = 4096
 _MAX_LEFTOVER_BYTES = 65_536
 _TEXT = "text/plain; charset=utf-8"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_UNIX = "unix:"
-
-
-@frozen
-class MetricsOptions:
-    """The address of metrics and health checks (config section ``[metrics]``)."""
-
-    listen: str = option(
-        "", "Address of /metrics and health checks: HOST:PORT or unix:PATH; port 0: any free port; empty: none."
-    )
 
 
 @frozen
@@ -67,19 +57,6 @@ def page_of_json(status: int, document: Mapping[str, Any]) -> HttpResponse:
 def page_of_text(status: int, text: str) -> HttpResponse:
     """Return an answer of plain text."""
     return HttpResponse(status, _TEXT, text.encode())
-
-
-def split_address(listen: str) -> tuple[str, int] | Path:
-    """Return (host, port) or the path of a unix socket; ValueError says what is wrong with it."""
-    if listen.startswith(_UNIX):
-        path = listen.removeprefix(_UNIX)
-        if not path:
-            raise ValueError("unix: needs a path, such as unix:var/metrics.sock")
-        return Path(path)
-    host, colon, port = listen.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise ValueError("must be an address and a port, such as 127.0.0.1:9464, or unix:PATH")
-    return host.strip("[]"), int(port)
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from trio_worker.smtp.events import (
     PlacesSuspended,
 )
 from trio_worker.smtp.outcome import Trouble
+from trio_worker.telemetry.options import LEVELS
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import (
     BreakerChanged,
@@ -44,7 +45,6 @@ from trio_worker.worker.events import (
     SettlementsKept,
 )
 
-LEVELS = ("debug", "info", "warning", "error")
 RANKS = {level: rank for rank, level in enumerate(LEVELS)}
 
 # Level, event and fields; None if the log has no line for an event.

@@ -16,11 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from trio_worker.option import option
 from trio_worker.telemetry.log_line import (
-    LEVELS,
     RANKS,
     SETTLED_LINES,
     Render,
@@ -32,25 +30,13 @@ from trio_worker.telemetry.log_line import (
     settled_as_json_lines,
     settled_as_logfmt,
 )
+from trio_worker.telemetry.options import LEVELS, LogOptions
 from trio_worker.worker.events import Claimed, Event, Settled
 
 # The maximum of queued lines: ten seconds at a thousand mails per second.
 LINES_WAITING = 10_000
 # Under load lines are written together; a reader of the file does not notice such a delay.
 _GATHER_SECONDS = 0.02
-
-
-@frozen
-class LogOptions:
-    """The file, the level and the format of the log (config section ``[log]``)."""
-
-    file: str = option("logs/worker.log", "Log file; empty: standard error.")
-    level: str = option("info", "Lowest level of messages that are logged.", choices=LEVELS)
-    format: str = option(
-        "auto",
-        "Format of log lines: console, json, or auto: console in a file or on a terminal, else json.",
-        choices=("auto", "console", "json"),
-    )
 
 
 @define

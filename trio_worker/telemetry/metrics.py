@@ -32,7 +32,7 @@ from prometheus_client.utils import floatToGoString
 from trio_worker import __version__
 from trio_worker.queue.operator_counts import OperatorCounts
 from trio_worker.queue.record import Cause
-from trio_worker.redis.client import Unavailable
+from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, PlacesSuspended
 from trio_worker.telemetry.metric_table import (
     BREAKERS,

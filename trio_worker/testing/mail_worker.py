@@ -32,12 +32,15 @@ from trio_worker.mail.composer import Composer, ComposerFaults, open_composer
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import Shelf, read_delayed, walk_shelf
 from trio_worker.queue.record import UNKNOWN_CAUSE, ShelvedJob
-from trio_worker.redis.client import RedisClient, Unavailable, open_redis_client
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient, open_redis_client
 from trio_worker.redis.embedded import EmbeddedAddress, EmbeddedError, open_embedded, parse_embedded
 from trio_worker.redis.url import shown_redis_url
-from trio_worker.settings.reader import SettingFaults, Settings, read_settings, worker_options
+from trio_worker.settings.reader import SettingFaults, Settings, read_settings
+from trio_worker.settings.worker_options import worker_options
 from trio_worker.smtp.relay import Relay, tls_context
-from trio_worker.telemetry.words import counted, duration, trouble_words
+from trio_worker.telemetry.number_words import counted, duration
+from trio_worker.telemetry.words import trouble_words
 from trio_worker.worker.claiming import LONGEST_WAIT_SECONDS
 from trio_worker.worker.events import Event
 from trio_worker.worker.worker import Worker

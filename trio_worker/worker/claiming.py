@@ -14,7 +14,7 @@ from trio_worker.queue.broker import CLAIM_LIMIT, Broker
 from trio_worker.queue.claim import Claim, Claims
 from trio_worker.queue.counts import count_jobs
 from trio_worker.queue.history import PushHistory
-from trio_worker.redis.client import Unavailable
+from trio_worker.redis.calls import Unavailable
 from trio_worker.worker.events import Claimed, LeasesRecovered, Publish, QueuePaused
 from trio_worker.worker.gate import Gate, RedisHealth
 from trio_worker.worker.in_flight import InFlight

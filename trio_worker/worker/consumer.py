@@ -22,7 +22,7 @@ from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.record import Cause
 from trio_worker.queue.settlement import DONE, Done, Release, Verdict
-from trio_worker.redis.client import Unavailable
+from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.conversation import Transaction
 from trio_worker.smtp.outcome import Outcome, Trouble, Unopened
@@ -32,9 +32,10 @@ from trio_worker.worker.delivery import Delivery
 from trio_worker.worker.gate import Gate
 from trio_worker.worker.in_flight import InFlight
 from trio_worker.worker.load import Load
+from trio_worker.worker.options import RetryPolicy
 from trio_worker.worker.preparation import Preparation, now_of
 from trio_worker.worker.settling import Settler
-from trio_worker.worker.verdict import RetryPolicy, Terms, decide, is_done
+from trio_worker.worker.verdict import Terms, decide, is_done
 
 Dice: TypeAlias = Callable[[], float]
 # Jobs that one consumer takes at once.

@@ -10,7 +10,7 @@ from typing import assert_never
 import trio
 from attrs import define, evolve, field
 
-from trio_worker.redis.client import Unavailable
+from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.outcome import Accepted, Outcome, Refused, Trouble, Unopened
 from trio_worker.worker.breaker import (
     Breaker,

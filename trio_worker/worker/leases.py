@@ -7,7 +7,7 @@ from typing import Never
 import trio
 
 from trio_worker.queue.broker import Broker
-from trio_worker.redis.client import Unavailable
+from trio_worker.redis.calls import Unavailable
 from trio_worker.worker.events import LeaseLost, Publish
 from trio_worker.worker.gate import RedisHealth
 from trio_worker.worker.in_flight import InFlight

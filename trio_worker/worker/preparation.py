@@ -15,7 +15,8 @@ from trio_worker.jobs.email_type import MESSAGE, TypeSpec
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import Job, decode
 from trio_worker.jobs.summary import summarize
-from trio_worker.mail.composer import Composer, Mail, MailOptions, TypeOptions
+from trio_worker.mail.composer import Composer, Mail
+from trio_worker.mail.options import MailOptions, TypeOptions
 from trio_worker.privacy import mask_address
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.history import PushHistory

@@ -12,7 +12,7 @@ from attrs import define, field
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.journal import Journal
 from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, SettlementRecord, SettleResult
-from trio_worker.redis.client import Unavailable
+from trio_worker.redis.calls import Unavailable
 from trio_worker.worker.delivery import Delivery
 from trio_worker.worker.events import Disposition, JournalFailed, JournalReplayed, Publish, Settled, SettlementsKept
 from trio_worker.worker.gate import RedisHealth

@@ -29,7 +29,6 @@ from typing import assert_never
 
 from attrs import evolve, frozen
 
-from trio_worker.option import option
 from trio_worker.queue.record import Attempt, Cause, Failed, Record
 from trio_worker.queue.settlement import DONE, Bury, Delay, Hold, Release, Verdict
 from trio_worker.smtp.outcome import (
@@ -46,6 +45,7 @@ from trio_worker.smtp.outcome import (
     Unsendable,
 )
 from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.worker.options import RetryPolicy
 
 # Losing a connection after MAIL is forgiven this often before an attempt is spent on it.
 FORGIVEN_LOSSES = 3
@@ -69,24 +69,6 @@ _HINT = re.compile(
     re.IGNORECASE,
 )
 _HINT_SECONDS = {"s": 1, "m": 60, "h": 3600}
-
-
-@frozen
-class RetryPolicy:
-    """How often, how far apart and how long a refused mail is tried again (config section ``[retry]``)."""
-
-    max_attempts: int = option(
-        30, "Maximum number of delivery attempts. After the last one a mail becomes a dead letter.", minimum=1
-    )
-    base_seconds: float = option(
-        60.0, "Delay before the second attempt. It doubles for each further attempt.", minimum=0
-    )
-    cap_seconds: float = option(3600.0, "Maximum delay between two attempts.", minimum=0)
-    max_age_seconds: float = option(
-        86400.0,
-        "Maximum age of a mail that the relay refuses temporarily. An older mail becomes a dead letter.",
-        minimum=1,
-    )
 
 
 @frozen

@@ -18,19 +18,22 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from trio_worker.jobs.email_type import TypeSpec
-from trio_worker.mail.composer import Composer, MailOptions
-from trio_worker.option import option
+from trio_worker.mail.composer import Composer
+from trio_worker.mail.options import MailOptions
 from trio_worker.privacy import mask_text
-from trio_worker.queue.broker import Broker, QueueOptions
+from trio_worker.queue.broker import Broker
 from trio_worker.queue.history import PushHistory
 from trio_worker.queue.journal import Journal
-from trio_worker.redis.client import RedisClient, Unavailable
+from trio_worker.queue.options import QueueOptions
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
 from trio_worker.redis.durability import check_durability
 from trio_worker.smtp.connection import OnTrace
 from trio_worker.smtp.opener import OpenSession
+from trio_worker.smtp.options import PoolOptions, RelayOptions
 from trio_worker.smtp.outcome import FailureKind, Trouble
-from trio_worker.smtp.pool import Pool, PoolOptions, open_pool
-from trio_worker.smtp.relay import Relay, RelayOptions
+from trio_worker.smtp.pool import Pool, open_pool
+from trio_worker.smtp.relay import Relay
 from trio_worker.smtp.reply import Stage
 from trio_worker.smtp.session import Session, open_session
 from trio_worker.smtp.trace import TraceLine
@@ -40,22 +43,15 @@ from trio_worker.worker.events import Event, Phase, PhaseChanged, Publish, Quiet
 from trio_worker.worker.gate import Gate, RedisHealth
 from trio_worker.worker.in_flight import InFlight
 from trio_worker.worker.leases import keep_leases
+from trio_worker.worker.options import RetryPolicy, ShutdownOptions
 from trio_worker.worker.preparation import Preparation
 from trio_worker.worker.settling import Settler
 from trio_worker.worker.state import WorkerState
-from trio_worker.worker.verdict import RetryPolicy
 
 # A second signal leaves the mails in flight this long.
 HURRIED_GRACE_SECONDS = 2.0
 # Settlements get at least this long after the last mail, however little of the grace is left.
 MIN_SETTLING_SECONDS = 1.0
-
-
-@frozen
-class ShutdownOptions:
-    """How the worker stops (config section ``[shutdown]``)."""
-
-    grace_seconds: float = option(30.0, "Time for mails in flight to finish after SIGTERM or Ctrl-C.", minimum=0)
 
 
 @frozen
