@@ -32,6 +32,7 @@ RECORDS = st.builds(
     failed=st.lists(st.builds(Failed, TEXT, TEXT, TEXT), max_size=3).map(tuple),
     cause=st.none() | st.builds(Cause, TEXT, TEXT, TEXT, TEXT),
     timeline=st.lists(st.builds(Attempt, st.floats(0, 4e9), TEXT, TEXT, TEXT), max_size=3).map(tuple),
+    pushed_at=st.none() | st.floats(0, 4e9),
     said=st.lists(
         st.builds(Said, st.floats(0, 4e9), TEXT, st.none() | st.integers(0, 99), st.none() | st.floats(0, 9)),
         max_size=3,

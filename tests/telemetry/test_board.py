@@ -45,7 +45,14 @@ def test_settlements_show_in_their_second_whenever_anybody_looks(gaps: list[tupl
         if what == "look":
             board.snapshot(now, now, STATE)
             continue
-        settled = SettledJob(f"{number}", Disposition(what), waited_seconds=1.0, smtp_seconds=0.5, total_seconds=2.0)
+        settled = SettledJob(
+            f"{number}",
+            Disposition(what),
+            waited_seconds=1.0,
+            smtp_seconds=0.5,
+            total_seconds=2.0,
+            latency_seconds=3.0,
+        )
         board.note(Settled((settled,)), now, now)
         ends.append(FeedOutcome(now, settled))
         if what == "sent":

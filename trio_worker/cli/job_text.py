@@ -36,6 +36,7 @@ def describe(job: ShelvedJob, *, reveal: bool, message_id: str = "") -> dict[str
         "uncertain": job.record.uncertain,
         "cause": cause if reveal else {**cause, "text": mask_text(job.cause.text)},
         "born": time_of_day(job.record.born),
+        "pushed_at": None if job.record.pushed_at is None else time_of_day(job.record.pushed_at),
         "timeline": _timeline(job.record, reveal=reveal),
         "body_bytes": job.body_bytes,
     }
@@ -96,7 +97,9 @@ def job_lines(job: ShelvedJob, state: str, *, reveal: bool, message_id: str) -> 
     if since == "since" or job.cause != UNKNOWN_CAUSE:  # a job that was retried has no cause
         yield f"why       {cause['word']}   {codes}".rstrip()
         yield from (f"          {part}" for part in cause["text"].split("; ") if part)
-    yield f"attempts  {job.record.attempts}, of these uncertain {job.record.uncertain}; first seen {described['born']}"
+    pushed_at = described["pushed_at"]
+    first = f"first seen {described['born']}" if pushed_at is None else f"pushed {pushed_at}"
+    yield f"attempts  {job.record.attempts}, of these uncertain {job.record.uncertain}; {first}"
     yield from (f"          {_attempt_line(attempt)}" for attempt in described["timeline"])
     if reveal:
         yield from (f"failed    {each['recipient']}  {each['codes']} {each['text']}" for each in described["failed"])

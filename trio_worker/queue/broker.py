@@ -21,6 +21,7 @@ from trio_worker.redis.client import RedisClient
 CLAIM_LIMIT = 200
 
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # sorted by value; without the letters i, l, o and u (Crockford)
+_ID_LETTERS = frozenset(_ID_ALPHABET)
 
 
 _ANSWERS = {answered.encode(): answered for answered in SettleResult}
@@ -109,6 +110,19 @@ def new_id_prefix() -> str:
     milliseconds = time.time_ns() // 1_000_000
     number = milliseconds << 30 | secrets.randbits(30)
     return "".join([_ID_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5)])
+
+
+def first_claimed_at(job_id: str) -> float | None:
+    """Return when a job got its id, by the clock of the worker that claimed it first; None for an id of another form.
+
+    In epoch seconds, see `new_id_prefix`.
+    """
+    if len(job_id) < 10 or not _ID_LETTERS.issuperset(job_id):
+        return None
+    milliseconds = 0
+    for letter in job_id[:10]:
+        milliseconds = milliseconds << 5 | _ID_ALPHABET.index(letter)
+    return milliseconds / 1000
 
 
 def _read_claims(answer: RedisAnswer, token: str, began: float) -> Claims:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Literal, TypeAlias
 
 from attrs import evolve, frozen
@@ -52,18 +53,19 @@ async def read_shelf(
 ) -> list[ShelvedJob] | Unavailable:
     """Return the newest jobs of a shelf (the dead or the held jobs), at most ``limit``, newest first."""
     found: list[ShelvedJob] = []
-    async for page in walk_shelf(client, name, shelf, with_bodies=with_bodies):
-        if isinstance(page, Unavailable):
-            return page
-        found += page[: limit - len(found)]
-        if len(found) >= limit:
-            break
+    async with aclosing(walk_shelf(client, name, shelf, with_bodies=with_bodies)) as pages:
+        async for page in pages:
+            if isinstance(page, Unavailable):
+                return page
+            found += page[: limit - len(found)]
+            if len(found) >= limit:
+                break
     return found
 
 
 async def walk_shelf(
     client: RedisClient, name: str, shelf: Shelf, *, with_bodies: bool = False
-) -> AsyncIterator[list[ShelvedJob] | Unavailable]:
+) -> AsyncGenerator[list[ShelvedJob] | Unavailable]:
     """Give every job of a shelf, newest first, a page in each round trip; ends after the first `Unavailable`.
 
     If jobs leave the shelf meanwhile, others may be left out; if jobs come, some may be on two pages.

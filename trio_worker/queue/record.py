@@ -70,7 +70,9 @@ class Record:
     """The record of one job; times are epoch seconds of Redis' clock.
 
     The job's age counts from ``born``: the push time that the producer wrote, else the first claim; ``dead retry``
-    resets it. ``due`` has the recipients still due, None if all are; ``delivered`` counts those that have the mail.
+    resets it. ``pushed_at`` is never reset: the push time, known or estimated (None in records of older versions, and
+    where nothing dates the push). ``due`` has the recipients still due, None if all are; ``delivered`` counts those
+    that have the mail.
     """
 
     born: float
@@ -84,6 +86,7 @@ class Record:
     cause: Cause | None = None
     timeline: tuple[Attempt, ...] = field(default=())
     said: tuple[Said, ...] = ()  # of the last attempts; a separate key, because older versions ignore unknown keys
+    pushed_at: float | None = None
 
     def noting(self, attempt: Attempt, text: str = "") -> Record:
         """Return the record with one more attempt in its timeline; beyond the limits the oldest is dropped."""
@@ -152,6 +155,7 @@ def _record(fields: dict[str, Any], born: float) -> Record:
         cause=None if cause is None else Cause(**cause),
         timeline=tuple(Attempt(**attempt) for attempt in fields.get("timeline", ())),
         said=tuple(Said(**said) for said in fields.get("said", ())),
+        pushed_at=None if fields.get("pushed_at") is None else float(fields["pushed_at"]),
     )
 
 

@@ -251,9 +251,7 @@ class Board:
         self._wait.note(second, [each.waited_seconds for each in gathered if each.waited_seconds is not None])
         self._smtp.note(second, [each.smtp_seconds for each in gathered if each.smtp_seconds is not None])
         self._total.note(second, [each.total_seconds for each in sent])
-        self._latency.note(
-            second, [each.waited_seconds + each.total_seconds for each in sent if each.waited_seconds is not None]
-        )
+        self._latency.note(second, [each.latency_seconds for each in sent if each.latency_seconds is not None])
 
     def _note_cause(self, cause: Cause, disposition: Disposition, now: float, wall: float) -> None:
         minute = int(now // 60)

@@ -25,6 +25,8 @@ PREFIX = "trio_worker_"
 
 _QUICK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _PATIENT = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+# A mail that is tried again may be sent a day later (retry.max_age_seconds).
+_LASTING = (*_PATIENT, 7200.0, 21600.0, 43200.0, 86400.0)
 _BRIEF = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _REDIS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 _LAG = (0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -270,7 +272,11 @@ TABLE: tuple[Metric, ...] = (
         "config_info", "1, with the profile and a digest of the settings as labels.", profile=(), digest=()
     ),
     _histogram("job_wait_seconds", "Time from push to claim, without deliberate delays.", _PATIENT),
-    _histogram("job_latency_seconds", "Time from push to settlement, of jobs that were sent.", _PATIENT),
+    _histogram(
+        "job_latency_seconds",
+        "Time from push to settlement, of jobs that were sent, with all delays and retries; from not_before if later.",
+        _LASTING,
+    ),
     _histogram("job_attempts", "Number of attempts of jobs that were sent or became dead letters.", _ATTEMPTS),
     _histogram("message_bytes", "Size of the mails in delivery attempts.", _BYTES),
     _histogram("compose_seconds", "Time to compose the mail of a decoded job.", _BRIEF),

@@ -227,7 +227,7 @@ class Metrics:
         )
         child["job_attempts",].observe([each.attempt for each in sent])
         child["job_latency_seconds",].observe(
-            [each.waited_seconds + each.total_seconds for each in sent if each.waited_seconds is not None]
+            [each.latency_seconds for each in sent if each.latency_seconds is not None]
         )
         self._add_tries([each.tried for each in gathered if each.tried is not None])
         for each in gathered:

@@ -20,6 +20,8 @@ from trio_worker.worker.verdict import cause_of_acceptance
 class Delivery:
     """One claimed job on its way to its settlement.
 
+    ``age_seconds`` runs from push (or not_before, if later) to this claim, ``waited_seconds`` from push to the first
+    claim: None for a job that was claimed before.
     ``recipients`` are those that the mail is still due to, ``masked`` the same as a log may show them. ``ready_at``, of
     the counter that measures how long it waits for a connection (seconds), is set when the mail is made.
     """
@@ -28,6 +30,7 @@ class Delivery:
     record: Record
     email_type: str = ""
     waited_seconds: float | None = None
+    age_seconds: float | None = None
     is_estimate: bool = False
     is_clock_ahead: bool = False
     mail: Mail | None = None
@@ -89,6 +92,7 @@ class Delivery:
             waited_seconds=self.waited_seconds,
             smtp_seconds=self.smtp_seconds,
             total_seconds=total_seconds,
+            latency_seconds=None if self.age_seconds is None else self.age_seconds + total_seconds,
         )
 
 

@@ -81,7 +81,9 @@ class SettledJob:
     """What became of one job.
 
     ``waited_seconds`` runs from push to claim, ``smtp_seconds`` from MAIL to the deciding reply, ``total_seconds`` from
-    claim to settlement. Durations go by name alone: two floats in a row of fifteen values would be swapped unseen.
+    claim to settlement. ``latency_seconds`` runs from push to settlement, over all attempts and the delays between
+    them; from not_before if that is later. Durations go by name alone: two floats in a row of fifteen values would be
+    swapped unseen.
     """
 
     job_id: str
@@ -95,6 +97,7 @@ class SettledJob:
     is_estimate: bool = False
     smtp_seconds: float | None = field(default=None, kw_only=True)
     total_seconds: float = field(default=0.0, kw_only=True)
+    latency_seconds: float | None = field(default=None, kw_only=True)
     connection_id: int | None = None
     is_uncertain: bool = False
     is_clock_ahead: bool = False  # the producer says that it was pushed after it was claimed

@@ -18,6 +18,7 @@ from trio_worker.jobs.summary import summarize
 from trio_worker.mail.composer import Composer, Mail
 from trio_worker.mail.options import MailOptions, TypeOptions
 from trio_worker.privacy import mask_address
+from trio_worker.queue.broker import first_claimed_at
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.history import PushHistory
 from trio_worker.queue.record import Cause, Record
@@ -27,8 +28,12 @@ from trio_worker.worker.events import JobBroke, Publish
 from trio_worker.worker.verdict import admit, bury
 
 _NO_OPTIONS = TypeOptions()
+
+
 # The fresh jobs of one claim are born at one of few times, and of few types.
-_fresh_record = lru_cache(256)(Record)
+@lru_cache(256)
+def _fresh_record(born: float, email_type: str, pushed_at: float | None) -> Record:
+    return Record(born, email_type, pushed_at=pushed_at)
 
 
 @define(eq=False)
@@ -89,19 +94,40 @@ class Preparation:
         # An unknown type's name may hold anything. A known one names no person, and says which producer to fix.
         named = job.email_type if isinstance(job, Job) else summarize(claim.body).email_type
         delivery.email_type = named if named in self.types or named == MESSAGE else ""
-        if claim.place is None:
-            delivery.record = evolve(delivery.record, email_type=delivery.email_type)
-            return
-        born = claim.claimed_at
         said = job.enqueued_at if isinstance(job, Job) else None
-        pushed_at = self.history.pushed_at(claim.place) if said is None else said
+        if claim.place is None:
+            delivery.record = _dated_again(claim, said, delivery.email_type)
+            pushed_at = delivery.record.pushed_at
+        else:
+            pushed_at = self.history.pushed_at(claim.place) if said is None else said
+            born = claim.claimed_at
+            if pushed_at is not None:
+                # A producer's clock may run ahead of Redis': nothing waits for a negative time.
+                delivery.is_clock_ahead = said is not None and said > claim.claimed_at
+                pushed_at = born = min(pushed_at, claim.claimed_at)
+                delivery.waited_seconds = claim.claimed_at - pushed_at
+                delivery.is_estimate = said is None
+            delivery.record = _fresh_record(born, delivery.email_type, pushed_at)
         if pushed_at is not None:
-            # A producer's clock may run ahead of Redis': nothing waits for a negative time.
-            delivery.is_clock_ahead = said is not None and said > claim.claimed_at
-            delivery.waited_seconds = max(0.0, claim.claimed_at - pushed_at)
-            delivery.is_estimate = said is None
-            born = min(pushed_at, claim.claimed_at)
-        delivery.record = _fresh_record(born, delivery.email_type)
+            # A mail that was pushed ahead of its time is not late before that.
+            not_before = job.not_before if isinstance(job, Job) else None
+            wanted_at = pushed_at if not_before is None else max(pushed_at, not_before)
+            delivery.age_seconds = max(0.0, claim.claimed_at - wanted_at)
+
+
+def _dated_again(claim: Claim, said: float | None, email_type: str) -> Record:
+    """Return the record of a job that was claimed before, with the time of its push.
+
+    If no record has it (a worker died with the job, or a version that did not keep it wrote the record), it is what the
+    producer wrote, else the first claim: the job may be older, but no younger.
+    """
+    record, pushed_at = claim.record, claim.record.pushed_at
+    if pushed_at is None:
+        first = min(record.born, first_claimed_at(claim.job_id) or record.born)
+        pushed_at = min(first if said is None else said, claim.claimed_at)
+        if record == Record(claim.claimed_at):
+            return _fresh_record(pushed_at, email_type, pushed_at)
+    return evolve(record, email_type=email_type, pushed_at=pushed_at)
 
 
 def make_mail(
