@@ -24,10 +24,11 @@ from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.mail import samples_of
-from trio_worker.cli.output import complain, print_json, redis_name, refuse, report_unavailable
+from trio_worker.cli.output import print_json, redis_name, refuse, report_unavailable
 from trio_worker.cli.setup import read_mail_setup
 from trio_worker.jobs.address import AddressFault, parse_domain
 from trio_worker.jobs.job import TASK_TYPE, Json
+from trio_worker.printing import complain
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient

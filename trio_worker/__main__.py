@@ -7,6 +7,8 @@ import io
 import os
 import sys
 
+from trio_worker.printing import show_crash
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing takes a sixth of the time of a probe
     from typing import NoReturn
@@ -25,6 +27,7 @@ _NOT_READ = 141
 def main() -> NoReturn:
     """Run the command line and exit with its code; 130 after Ctrl-C, 141 if the reader of our output has gone."""
     _hold_standard_descriptors()
+    sys.excepthook = show_crash
     # Characters that the terminal cannot show are escaped, because a name in a mail must not make the command fail.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in {"strict", "surrogateescape"}:
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -12,6 +12,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, CycloptsPanel, Parameter, UnknownCommandError
 
 from trio_worker import __version__
+from trio_worker.printing import visible_text
 from trio_worker.settings.spelling import nearest
 
 _HELP = """A mail worker: JSON jobs from a Redis list, sent over a small pool of persistent SMTP connections.
@@ -29,7 +30,7 @@ def _wrong_usage(error: CycloptsError) -> Any:
     if isinstance(error, UnknownCommandError) and error.app is not None and error.unused_tokens:
         meant = nearest(error.unused_tokens[0], [name for name in error.app if not name.startswith("-")])
         text = re.sub(r'Did you mean "[^"]*"', f'Did you mean "{meant}"', str(error)) if meant else error
-    return CycloptsPanel(text)
+    return CycloptsPanel(visible_text(str(text)))
 
 
 def _shown_default(value: object) -> str | None:

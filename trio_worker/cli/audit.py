@@ -13,6 +13,7 @@ from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json
+from trio_worker.printing import say
 from trio_worker.queue.audit import Stray, find_strays
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.telemetry.number_words import counted
@@ -54,8 +55,8 @@ async def audit(
     else:
         _print_counts(counts, deep=deep)
         for stray in strays:
-            print(f"  {stray.job_id}  {stray.reason}")
-        print("clean" if balances else f"NOT CLEAN: {found or 'the counts'} {'strays' if found else 'do not balance'}")
+            say(f"  {stray.job_id}  {stray.reason}")
+        say("clean" if balances else f"NOT CLEAN: {found or 'the counts'} {'strays' if found else 'do not balance'}")
     return OK if balances else PARTLY
 
 
@@ -68,8 +69,8 @@ def _counts_document(counts: Counts) -> dict[str, object]:
 
 def _print_counts(counts: Counts, *, deep: bool) -> None:
     for name in ("waiting", "leased", "delayed", "held", "dead"):
-        print(f"{name:<9}{getattr(counts, name):>12,}")
+        say(f"{name:<9}{getattr(counts, name):>12,}")
     known = counted(counts.known, "job")
-    print(f"{known} in a state, {counts.bodies:,} with their bytes, {counts.leases:,} with a lease entry")
+    say(f"{known} in a state, {counts.bodies:,} with their bytes, {counts.leases:,} with a lease entry")
     if deep:
-        print("every job was checked")
+        say("every job was checked")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Mapping, Sequence
 
-from trio_worker.cli.output import complain
+from trio_worker.printing import complain
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.logbook import open_logbook
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 from typing import Annotated
 
 import trio
@@ -18,7 +17,8 @@ from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIM
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import answer_or_exit, complain, print_json
+from trio_worker.cli.output import answer_or_exit, print_json
+from trio_worker.printing import complain, say, visible
 from trio_worker.queue.counts import Counts, count_action, count_jobs
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.pause import pause_queue
@@ -43,9 +43,8 @@ async def export_waiting(*, queue: QueueName = None, config: ConfigFile = None) 
         counts = answer_or_exit(await count_jobs(client, name), settings)
         async for page in walk_waiting(client, name, counts.waiting):
             for raw in answer_or_exit(page, settings):
-                sys.stdout.write(_line(raw) + "\n")
+                say(_line(raw))
                 written += 1
-    sys.stdout.flush()
     complain(f"{counted(written, 'job')} written; leased, delayed, held and dead jobs are not exported")
     return OK if written else NOTHING_MATCHED
 
@@ -56,7 +55,7 @@ def _line(raw: bytes) -> str:
         text = raw.decode("utf-8")
     except ValueError:
         text = ""
-    if text and text.isprintable():
+    if text and text == visible(text):
         return text
     return json.dumps({"base64": base64.b64encode(raw).decode("ascii")})
 
@@ -77,7 +76,7 @@ async def purge_queue(
         stays = f"{counts.leased:,} leased, {counts.delayed:,} delayed, {counts.held:,} held, {counts.dead:,} dead stay"
         waiting = counted(counts.waiting, "waiting job")
         if confirmation.dry_run:
-            print(f"{waiting} of {name} would be deleted; {stays}")
+            say(f"{waiting} of {name} would be deleted; {stays}")
             return OK
         question = f"Delete {waiting} of {name} permanently ({stays})?"
         if not confirmation.confirm_by_typing(question, name):
@@ -87,7 +86,7 @@ async def purge_queue(
     if as_json:
         print_json(Document.PURGE, {"purged": purged})
     else:
-        print(f"{counted(purged, 'waiting job')} of {name} deleted; {stays}")
+        say(f"{counted(purged, 'waiting job')} of {name} deleted; {stays}")
     return OK
 
 
@@ -121,7 +120,7 @@ async def release_queue(
         stays = ", ".join([*_staying(counts, held=held, dead=dead), *partly]) or "none"
         back = counted(wanted, "job")
         if confirmation.dry_run:
-            print(f"{name} would be paused and {back} put back on its list; not put back: {stays}")
+            say(f"{name} would be paused and {back} put back on its list; not put back: {stays}")
             return OK
         question = f"Pause {name} and put {back} back on its list (not put back: {stays})?"
         if not confirmation.confirm_by_typing(question, name):
@@ -162,10 +161,10 @@ def _report(name: str, released: Released, *, as_json: bool) -> int:
         )
     else:
         back = counted(released.back, "job is", "jobs are")
-        print(f"{back} back on {name}, before the jobs that were waiting; the queue is paused for trio-worker")
+        say(f"{back} back on {name}, before the jobs that were waiting; the queue is paused for trio-worker")
         if released.uncertain:
-            print(f"{released.uncertain:,} of them may have been sent: their worker was lost while it had them")
-        print("to continue with trio-worker instead: trio-worker queue resume")
+            say(f"{released.uncertain:,} of them may have been sent: their worker was lost while it had them")
+        say("to continue with trio-worker instead: trio-worker queue resume")
     if released.partly:
         first_ids = ", ".join(released.left[:3])
         complain(f"{released.partly:,} were delivered to some of their recipients and are not put back: {first_ids}")

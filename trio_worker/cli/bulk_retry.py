@@ -11,7 +11,8 @@ from trio_worker.cli.confirm import Confirmation
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT, USAGE
 from trio_worker.cli.job_text import job_line
 from trio_worker.cli.json_documents import Document
-from trio_worker.cli.output import answer_or_exit, complain, print_json, refuse
+from trio_worker.cli.output import answer_or_exit, print_json, refuse
+from trio_worker.printing import complain, say
 from trio_worker.queue.counts import count_action, count_jobs
 from trio_worker.queue.dead_letters import (
     UNDO_SECONDS,
@@ -91,7 +92,7 @@ class BulkOperation:
         jobs = counted(self.wanted, self.wording.one, self.wording.many)
         text = question.format(jobs=jobs, queue=self.settings.queue.name)
         if self.confirmation.dry_run:
-            print(f"would: {text.removesuffix('?')}")
+            say(f"would: {text.removesuffix('?')}")
             raise SystemExit(OK)
         if self.is_every:
             is_confirmed = self.confirmation.confirm_by_typing(text, "all")
@@ -100,12 +101,12 @@ class BulkOperation:
         if not is_confirmed:
             raise SystemExit(REFUSED)
 
-    def report(self, moved: int, did: str, kind: Document, document: Mapping[str, object]) -> int:
+    def report(self, moved: int, did: Sequence[str], kind: Document, document: Mapping[str, object]) -> int:
         """Print what was done; return the exit code."""
         if self.as_json:
             print_json(kind, {**document, "missing": self.missing})
         else:
-            print(did)
+            say(*did)
         return PARTLY if self.missing or moved < self.wanted else OK
 
 
@@ -133,7 +134,7 @@ async def retry_jobs(operation: BulkOperation, chosen: list[str], rate: float | 
         hours = UNDO_SECONDS // 3600
         lines.append(f"to undo, within {hours} hours: trio-worker {shelf} retry --undo {batch.batch_id}")
     document = {"retried": sorted({*tried, *batch.job_ids}), "batch": batch.batch_id or None}
-    return operation.report(moved, "\n".join(lines), Document.RETRY, document)
+    return operation.report(moved, lines, Document.RETRY, document)
 
 
 async def _try(operation: BulkOperation, tried: list[str]) -> int | None:
@@ -176,5 +177,5 @@ async def undo_retry(client: RedisClient, settings: Settings, batch_id: str, *, 
         print_json(Document.UNDO, {"shelf": shelf, "undone": sorted(job_ids)})
     else:
         back = counted(len(job_ids), "job is", "jobs are")
-        print(f"{back} {shelf} again; jobs that were sent since then, or are being sent, are not")
+        say(f"{back} {shelf} again; jobs that were sent since then, or are being sent, are not")
     return OK if job_ids else NOTHING_MATCHED

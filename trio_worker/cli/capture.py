@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +17,8 @@ from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, REFUS
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import complain, print_json, refuse
+from trio_worker.cli.output import print_json, refuse
+from trio_worker.printing import complain, say, say_octets
 from trio_worker.privacy import mask_address
 from trio_worker.telemetry.number_words import counted
 
@@ -36,7 +36,7 @@ async def run_catcher(*, config: ConfigFile = None) -> int:
         try:
             async with host_catcher(options, settings.smtp.login) as hosting:
                 where = hosting.catcher
-                print(f"catching on {where.host}:{where.port}" if where else _standing_by(options.dir), flush=True)
+                say(f"catching on {where.host}:{where.port}" if where else _standing_by(options.dir), flush=True)
                 await _until_signal(hosting, signals)
         except CatcherPortTaken as error:
             complain(str(error))
@@ -73,10 +73,10 @@ def list_mails(
         print_json(Document.CAUGHT, {"caught": caught, "mails": rows})
         return OK
     for row in rows:
-        print(f"{row['at']}  {', '.join(row['to'])[:34]:<34}  {row['bytes']:>7,}  {row['subject']}"[:200])
-        print(f"                      {row['key']}")
+        say(f"{row['at']}  {', '.join(row['to'])[:34]:<34}  {row['bytes']:>7,}  {row['subject']}"[:200])
+        say(f"                      {row['key']}")
     more = " Details: trio-worker capture show KEY" if rows else ""
-    print(f"{len(rows):,} of {counted(caught, 'caught mail')}.{more}")
+    say(f"{len(rows):,} of {counted(caught, 'caught mail')}.{more}")
     return OK
 
 
@@ -92,8 +92,7 @@ def show_mail(key: str, *, config: ConfigFile = None) -> int:
     if content is None:
         refuse(NOTHING_MATCHED, f"{key}: no such mail in {folder}")
     log_reveal(settings, "capture show", [key])
-    sys.stdout.flush()
-    sys.stdout.buffer.write(content)
+    say_octets(content)
     return OK
 
 
@@ -128,7 +127,7 @@ def set_chaos(
     if as_json:
         print_json(Document.CHAOS, {"faults": now})
     else:
-        print(now or "no faults")
+        say(now or "no faults")
     return OK
 
 
@@ -140,7 +139,7 @@ def clear_mails(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     if as_json:
         print_json(Document.CLEAR, {"cleared": cleared})
     else:
-        print(f"{counted(cleared, 'caught mail')} deleted from {folder} permanently")
+        say(f"{counted(cleared, 'caught mail')} deleted from {folder} permanently")
     return OK
 
 
@@ -155,7 +154,7 @@ async def _until_signal(hosting: Hosting, signals: object) -> None:
 
         async def report_takeover() -> None:
             catcher = await hosting.wait_until_host()
-            print(f"took over: catching on {catcher.host}:{catcher.port}", flush=True)
+            say(f"took over: catching on {catcher.host}:{catcher.port}", flush=True)
 
         if not hosting.is_host:
             nursery.start_soon(report_takeover)

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from trio_worker.cli import app
 from trio_worker.cli.exit_codes import OK
+from trio_worker.printing import say_text
 
 Shell = Literal["bash", "zsh", "fish"]
 
@@ -21,5 +22,5 @@ def completion(shell: Annotated[Shell, Parameter(help="Shell: bash, zsh or fish.
 
     fish: trio-worker completion fish > ~/.config/fish/completions/trio-worker.fish
     """
-    print(app.generate_completion(shell=shell), end="")
+    say_text(app.generate_completion(shell=shell), end="")
     return OK

@@ -13,9 +13,10 @@ from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, REFUS
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings, warnings_of
-from trio_worker.cli.output import complain, print_json, refuse
+from trio_worker.cli.output import print_json, refuse
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
+from trio_worker.printing import complain, say, say_text
 from trio_worker.settings.reader import (
     KEYS,
     SettingFault,
@@ -60,13 +61,13 @@ def check_config(
         )
         return OK if is_sound else MISCONFIGURED
     for warning in warnings:
-        print(f"warning  {warning}")
+        say(f"warning  {warning}")
     for fault in faults:
-        print(fault)
+        say(str(fault))
     if not is_sound:
-        print(counted(len(faults) or len(warnings), "problem"))
+        say(counted(len(faults) or len(warnings), "problem"))
         return MISCONFIGURED
-    print(f"ok  {name}")
+    say(f"ok  {name}")
     return OK
 
 
@@ -89,7 +90,7 @@ def show_settings(
         return OK
     for key, value, is_secret in effective(settings):
         line = f"{key} = {_secret_word(value) if is_secret else toml_value(_masked(value))}"
-        print(f"{line:<60} # {settings.origins.get(key, 'default')}" if origin else line)
+        say(f"{line:<60} # {settings.origins.get(key, 'default')}" if origin else line)
     return OK
 
 
@@ -99,7 +100,7 @@ def explain_key(key: str) -> int:
     if key not in KEYS:
         complain(f"{key}: no such key{suggest_key(key)}")
         return NOTHING_MATCHED
-    print(explain(KEYS[key]))
+    say_text(explain(KEYS[key]))
     return OK
 
 
@@ -115,14 +116,14 @@ def init_config(path: Path = Path("conf/production.toml")) -> int:
         return REFUSED
     except OSError as error:
         refuse(REFUSED, f"{path}: {error.strerror}")
-    print(f"{path} written; edit it, then: trio-worker config check --config {path}")
+    say(f"{path} written; edit it, then: trio-worker config check --config {path}")
     return OK
 
 
 @config_app.command(name="schema")
 def print_settings_schema() -> int:
     """Print the JSON Schema of a configuration file (draft 4, which Taplo needs), for editors."""
-    print(schema_text(), end="")
+    say_text(schema_text(), end="")
     return OK
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from attrs import frozen
 from cyclopts import Parameter
 
-from trio_worker.cli.output import complain
+from trio_worker.printing import complain, read_answer
 
 
 @Parameter(name="*")
@@ -48,7 +48,7 @@ class Confirmation:
         if self.no_input or not sys.stdin.isatty():
             complain("refused: a confirmation is needed; --yes confirms")
             return False
-        if is_yes(input(prompt).strip()):
+        if is_yes(read_answer(prompt).strip()):
             return True
         complain("nothing was done")
         return False

@@ -12,7 +12,8 @@ from attrs import evolve
 
 from trio_worker.bridge import open_bridge
 from trio_worker.cli.exit_codes import MISCONFIGURED, OK, UNREACHABLE
-from trio_worker.cli.output import complain, refuse
+from trio_worker.cli.output import refuse
+from trio_worker.printing import complain
 from trio_worker.redis.client import RedisClient, open_redis_client
 from trio_worker.redis.url import EmbeddedAddress, parse_embedded
 from trio_worker.settings.reader import Settings

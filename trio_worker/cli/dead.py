@@ -24,8 +24,9 @@ from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_text import describe, job_line, job_lines, time_of_day
 from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import answer_or_exit, complain, print_json
+from trio_worker.cli.output import answer_or_exit, print_json
 from trio_worker.mail.composer import message_id_of
+from trio_worker.printing import complain, say
 from trio_worker.queue.counts import count_action, count_jobs
 from trio_worker.queue.dead_letters import Shelf, drop, find_shelved, walk_shelf
 from trio_worker.queue.operator_counts import OperatorAction
@@ -114,9 +115,9 @@ class ShelfCommands:
             complain(f"no {many}")
             return OK
         for job in jobs:
-            print(job_line(job))
+            say(job_line(job))
         more = f" Details: trio-worker {shelf} show ID" if jobs else ""
-        print(f"{len(jobs):,} of {counted(total, self.wording.one, many)}.{more}")
+        say(f"{len(jobs):,} of {counted(total, self.wording.one, many)}.{more}")
         return OK
 
     async def groups(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None, as_json: AsJson = False) -> int:
@@ -151,7 +152,7 @@ class ShelfCommands:
         if as_json:
             print_json(Document.JOB, describe(jobs[0], reveal=reveal, message_id=message_id))
         else:
-            print("\n".join(job_lines(jobs[0], shelf, reveal=reveal, message_id=message_id)))
+            say(*job_lines(jobs[0], shelf, reveal=reveal, message_id=message_id))
         return OK
 
     async def retry(
@@ -195,7 +196,7 @@ class ShelfCommands:
             dropped = answer_or_exit(await drop(client, settings.queue.name, self.wording.shelf, chosen), settings)
             await count_action(client, settings.queue.name, OperatorAction(f"{self.wording.shelf}_drop"))
             did = counted(len(dropped), f"{one} of {settings.queue.name} was", f"{many} of {settings.queue.name} were")
-            return operation.report(len(dropped), f"{did} deleted", Document.DROP, {"dropped": sorted(dropped)})
+            return operation.report(len(dropped), [f"{did} deleted"], Document.DROP, {"dropped": sorted(dropped)})
 
     async def export(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None) -> int:
         settings = load_settings(config)
@@ -204,7 +205,7 @@ class ShelfCommands:
         async with open_queue(settings) as client:
             async for page in walk_shelf(client, settings.queue.name, self.wording.shelf, with_bodies=True):
                 for job in filter(filters.selection.takes, answer_or_exit(page, settings)):
-                    print(json.dumps(with_schema(Document.JOB, describe(job, reveal=True)), ensure_ascii=False))
+                    say(json.dumps(with_schema(Document.JOB, describe(job, reveal=True)), ensure_ascii=False))
                     written += 1
         complain(f"{counted(written, self.wording.one, self.wording.many)} written")
         return OK if written else NOTHING_MATCHED
@@ -240,11 +241,11 @@ def _print_groups(groups: Sequence[Group], many: str) -> None:
     if not groups:
         complain(f"no {many}")
         return
-    print(f"{'count':>8}  {'code':<10}  {'cause':<14}  {'type':<14}  {'first':<20}  {'last':<20}  example")
+    say(f"{'count':>8}  {'code':<10}  {'cause':<14}  {'type':<14}  {'first':<20}  {'last':<20}  example")
     for group in groups:
         first, last = time_of_day(group.first_at), time_of_day(group.last_at)
         words = f"{group.codes or '-':<10}  {group.word:<14}  {group.email_type or '-':<14}"
-        print(f"{group.count:>8,}  {words}  {first:<20}  {last:<20}  {group.example}")
+        say(f"{group.count:>8,}  {words}  {first:<20}  {last:<20}  {group.example}")
 
 
 dead = shelf_app(

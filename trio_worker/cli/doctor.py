@@ -21,6 +21,7 @@ from trio_worker.cli.output import print_json, redis_name
 from trio_worker.cli.setup import relay_of
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
+from trio_worker.printing import say
 from trio_worker.privacy import mask_text
 from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal
 from trio_worker.redis.calls import Unavailable
@@ -67,7 +68,7 @@ async def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
         print_json(Document.FINDING, [{"sign": each.sign, **asdict(each)} for each in findings])
     else:
         for each in findings:
-            print(f"{each.sign:<5}{each.what:<14} {each.says}")
+            say(f"{each.sign:<5}{each.what:<14} {each.says}")
     return max(each.code for each in findings)
 
 

@@ -18,7 +18,7 @@ from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, PARTL
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import complain, did_you_mean, print_json, refuse, report_unavailable
+from trio_worker.cli.output import did_you_mean, print_json, refuse, report_unavailable
 from trio_worker.fleet.overview import read_overview
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import MESSAGE, TypeSpec
@@ -26,6 +26,7 @@ from trio_worker.jobs.fault import Malformed, safe_name
 from trio_worker.jobs.job import decode
 from trio_worker.jobs.strict_json import read_json
 from trio_worker.jobs.summary import summarize
+from trio_worker.printing import complain, say
 from trio_worker.redis.calls import Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.heartbeat import WorkerSeen
@@ -88,10 +89,10 @@ async def enqueue(
     if as_json:
         print_json(Document.ENQUEUE, {"pushed": pushed, "refused": len(faults), "waiting": depth, "dry_run": dry_run})
     elif dry_run:
-        print(f"{counted(len(good), 'job')} would be pushed to {settings.queue.name}, {len(faults):,} refused")
+        say(f"{counted(len(good), 'job')} would be pushed to {settings.queue.name}, {len(faults):,} refused")
     else:
         waiting = "" if depth is None else f"; {depth:,} now {'waits' if depth == 1 else 'wait'}"
-        print(f"{counted(pushed, 'job')} pushed to {settings.queue.name}, {len(faults)} refused{waiting}")
+        say(f"{counted(pushed, 'job')} pushed to {settings.queue.name}, {len(faults)} refused{waiting}")
     return OK if not faults else PARTLY if good else REFUSED
 
 

@@ -18,10 +18,11 @@ from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_text import describe, job_lines
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import answer_or_exit, complain, print_json, refuse, report_unavailable
+from trio_worker.cli.output import answer_or_exit, print_json, refuse, report_unavailable
 from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import summarize
 from trio_worker.mail.composer import message_id_of
+from trio_worker.printing import complain, say
 from trio_worker.queue.counts import count_action, count_jobs
 from trio_worker.queue.dead_letters import Shelf, WaitingJob, cancel, find_job, retry_now, retry_shelved
 from trio_worker.queue.operator_counts import OperatorAction
@@ -55,7 +56,7 @@ async def show_job(job_id: str, *, reveal: Reveal = False, config: ConfigFile = 
     if as_json:
         print_json(Document.JOB, {"state": state, **describe(shelved, reveal=reveal, message_id=message_id)})
     else:
-        print("\n".join(job_lines(shelved, state, reveal=reveal, message_id=message_id)))
+        say(*job_lines(shelved, state, reveal=reveal, message_id=message_id))
     return OK
 
 
@@ -79,7 +80,7 @@ async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
             shelf: Shelf = "held" if state == "held" else "dead"
             done = answer_or_exit(await retry_shelved(client, name, shelf, [job_id], time.time()), settings).job_ids
         await count_action(client, name, OperatorAction.JOB_RETRY)
-    print(f"{job_id}: was {state}, is due now, attempt {shelved.record.attempts + 1 if state == 'delayed' else 1}")
+    say(f"{job_id}: was {state}, is due now, attempt {shelved.record.attempts + 1 if state == 'delayed' else 1}")
     return OK if done else PARTLY
 
 
@@ -124,9 +125,9 @@ async def cancel_jobs(
             Document.CANCEL, {"cancelled": sorted(done), "missing": choice.count - len(done) + len(choice.others)}
         )
     else:
-        print(f"{counted(len(done), 'job')} cancelled: now dead letters of {name}, not to be sent")
+        say(f"{counted(len(done), 'job')} cancelled: now dead letters of {name}, not to be sent")
         for job_id in sorted(done)[:SHOWN_IDS]:
-            print(f"to undo: trio-worker job retry {job_id}")
+            say(f"to undo: trio-worker job retry {job_id}")
     return OK if len(done) == choice.count and not choice.others else PARTLY
 
 
@@ -136,7 +137,7 @@ def _may_cancel(count: int, name: str, confirmation: Confirmation) -> int | None
         return REFUSED
     words = f"cancel {counted(count, 'job')} of {name}"
     if confirmation.dry_run:
-        print(f"would: {words}")
+        say(f"would: {words}")
         return OK
     if count > 1 and not confirmation.confirm(f"{words.capitalize()}?"):
         return REFUSED
@@ -243,7 +244,7 @@ async def find_jobs(
         return OK if found else NOTHING_MATCHED
     for each in found:
         where = each["job_id"] or f"waits at position {each['place']}"
-        print(f"{where}  {each['email_type'] or '-'}")
+        say(f"{where}  {each['email_type'] or '-'}")
     # A job that waits in the list has no id to be shown by.
     more = " Details: trio-worker job show ID" if any(each["job_id"] for each in found) else ""
     complain(f"{len(found):,} found; {counted(looked_at, 'unfinished job')} read.{more}")

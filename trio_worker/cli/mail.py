@@ -26,6 +26,7 @@ from trio_worker.jobs.email_type import MESSAGE
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import TASK_TYPE, Json, decode
 from trio_worker.jobs.strict_json import read_json
+from trio_worker.printing import say, say_octets, say_text
 from trio_worker.settings.spelling import nearest
 
 # Sample data of the type Message, which has no template and so no samples.
@@ -98,8 +99,7 @@ def preview_mail(
         shown = {name: str(made.message[name]) for name in _HEADERS if made.message[name]}
         print_json(Document.PREVIEW, {"email_type": email_type, "headers": shown, "text": made.text, "html": made.html})
     elif part:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(_wanted(made, part))
+        say_octets(_wanted(made, part))
     else:
         _show(made)
     return OK
@@ -172,22 +172,17 @@ def _write(made: Preview, part: str, output: Path) -> int:
         output.write_bytes(octets)
     except OSError as error:
         refuse(REFUSED, f"{output}: {error.strerror}")
-    print(f"{output} written: {_PARTS[part]}, {len(octets):,} bytes")
+    say(f"{output} written: {_PARTS[part]}, {len(octets):,} bytes")
     return OK
 
 
 def _show(made: Preview) -> None:
     for name in _HEADERS:
         if made.message[name]:
-            print(f"{name + ':':<10}{_printable(str(made.message[name]))}")
+            say(f"{name + ':':<10}{made.message[name]}")
     for attached in made.message.iter_attachments():
-        print(f"{'Attached:':<10}{_printable(attached.get_filename() or '')} ({attached.get_content_type()})")
-    print()
-    print(_printable(made.text) if made.text is not None else "(no text part)")
+        say(f"{'Attached:':<10}{attached.get_filename() or ''} ({attached.get_content_type()})")
+    say("")
+    say_text(made.text if made.text is not None else "(no text part)")
     if made.html is not None:
-        print(f"HTML part: {len(made.html.encode()):,} bytes. Print it with --html; for a browser: --output FILE.html")
-
-
-def _printable(text: str) -> str:
-    """Return text without control characters, which a terminal would obey."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+        say(f"HTML part: {len(made.html.encode()):,} bytes. Print it with --html; for a browser: --output FILE.html")

@@ -16,7 +16,8 @@ from trio_worker.cli.exit_codes import OK, UNREACHABLE, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import complain, print_json, refuse
+from trio_worker.cli.output import print_json, refuse
+from trio_worker.printing import complain, say
 from trio_worker.telemetry.metric_table import TABLE
 from trio_worker.telemetry.options import split_address
 from trio_worker.telemetry.probe import addresses_of, ask
@@ -71,7 +72,7 @@ def show_metrics(
         print_json(Document.METRICS, [_document(each) for each in answered])
     else:
         for each in answered:
-            print("\n".join([f"# {each.address}", *_lines(each)]))
+            say(f"# {each.address}", *_lines(each))
     for each in scrapes:
         if each.trouble:
             complain(each.trouble)
@@ -94,9 +95,7 @@ def _lines(scraped: Scrape) -> Iterator[str]:
     for sample in _samples(scraped):
         labels = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())
         named = f"{sample.name}{{{labels}}}" if labels else sample.name
-        # The process at this address may be no worker: control characters must not reach the terminal.
-        shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in named)
-        yield f"{shown} {sample.value:.15g}"
+        yield f"{named} {sample.value:.15g}"
 
 
 def _samples(scraped: Scrape) -> Iterator[Any]:
@@ -130,7 +129,7 @@ def _show_table(*, as_json: bool) -> int:
         )
         return OK
     for each in TABLE:
-        print(f"{each.exported}  {each.kind.value}")
+        say(f"{each.exported}  {each.kind.value}")
         for text in filter(None, (each.help_text, each.label_words)):
-            print(textwrap.fill(text, 78, initial_indent="  ", subsequent_indent="  "))
+            say(*textwrap.wrap(text, 78, initial_indent="  ", subsequent_indent="  "))
     return OK

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, UNREACHABLE
 from trio_worker.cli.json_documents import Document, with_schema
+from trio_worker.printing import complain, say_text
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.url import shown_redis_url
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.spelling import nearest
 
 _T = TypeVar("_T")
-
-
-def complain(text: str) -> None:
-    """Print a line on standard error."""
-    print(text, file=sys.stderr)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -31,8 +26,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def refuse(code: int, *lines: str) -> NoReturn:
     """Print on standard error why the command ends here, and exit."""
-    for line in lines:
-        complain(line)
+    complain(*lines)
     raise SystemExit(code)
 
 
@@ -66,4 +60,4 @@ def print_json(kind: Document, document: Mapping[str, object] | Sequence[Mapping
             whole: object = with_schema(kind, document)
         case _:
             whole = [with_schema(kind, each) for each in document]
-    print(json.dumps(whole, indent=2, ensure_ascii=False, sort_keys=False))
+    say_text(json.dumps(whole, indent=2, ensure_ascii=False, sort_keys=False))

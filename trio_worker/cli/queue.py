@@ -19,9 +19,10 @@ from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, TIMED_OUT, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName, Reveal
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import answer_or_exit, complain, print_json, refuse
+from trio_worker.cli.output import answer_or_exit, print_json, refuse
 from trio_worker.fleet.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.jobs.summary import summarize
+from trio_worker.printing import complain, say
 from trio_worker.queue.ages import COLUMNS_SECONDS, AgeTable, sample_places
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.history import pushed_at
@@ -61,10 +62,10 @@ async def list_queue(*, queue: QueueName = None, config: ConfigFile = None, as_j
         print_json(Document.QUEUE, [{"queue": settings.queue.name, **document, **oldest, "workers": live, **pause}])
         return OK
     names = f"{'queue':<20}  {'waiting':>10}  {'oldest':>7}"
-    print(f"{names}  {'leased':>8}  {'delayed':>8}  {'held':>6}  {'dead':>8}  {'workers':>7}  state")
+    say(f"{names}  {'leased':>8}  {'delayed':>8}  {'held':>6}  {'dead':>8}  {'workers':>7}  state")
     age = duration(seen.oldest_seconds, is_estimate=seen.is_estimate)
     figures = f"{counts.leased:>8,}  {counts.delayed:>8,}  {counts.held:>6,}  {counts.dead:>8,}  {live:>7,}"
-    print(f"{settings.queue.name:<20}  {counts.waiting:>10,}  {age:>7}  {figures}  {_state(counts)}")
+    say(f"{settings.queue.name:<20}  {counts.waiting:>10,}  {age:>7}  {figures}  {_state(counts)}")
     return OK
 
 
@@ -100,9 +101,9 @@ async def peek_queue(
         seen = summarize(raw)
         age = duration(None if seen.enqueued_at is None else time.time() - seen.enqueued_at)
         words = seen.email_type or ("-" if seen.is_readable else "not JSON")
-        print(f"{place:>6}  {words:<16}  {age:>6}  {len(raw):>9,} bytes  to {', '.join(seen.domains) or '-'}")
+        say(f"{place:>6}  {words:<16}  {age:>6}  {len(raw):>9,} bytes  to {', '.join(seen.domains) or '-'}")
         if reveal:
-            print(f"        {raw.decode('utf-8', 'backslashreplace')}")
+            say(f"        {raw.decode('utf-8', 'backslashreplace')}")
     return OK if jobs else NOTHING_MATCHED
 
 
@@ -195,16 +196,14 @@ def _print_ages(table: AgeTable, by: str, *, as_json: bool) -> None:
             },
         )
         return
-    print(f"{by:<24}  {'T':>9}  " + "  ".join(f"{head:>7}" for head in heads))
+    say(f"{by:<24}  {'T':>9}  " + "  ".join(f"{head:>7}" for head in heads))
     for row in rows:
-        print(f"{row.name[:24]:<24}  {count(row.total):>9}  " + "  ".join(f"{count(n):>7}" for n in row.by_age))
+        say(f"{row.name[:24]:<24}  {count(row.total):>9}  " + "  ".join(f"{count(n):>7}" for n in row.by_age))
     if table.estimated:
-        print(
-            f"~ {table.estimated:,} of {table.looked_at:,} ages are estimates, from how many jobs were pushed by when."
-        )
+        say(f"~ {table.estimated:,} of {table.looked_at:,} ages are estimates, from how many jobs were pushed by when.")
     if table.is_sampled:
         read = counted(table.looked_at, "job")
-        print(f"{read} read of {table.waiting:,}; the figures are scaled up. --exact reads all jobs.")
+        say(f"{read} read of {table.waiting:,}; the figures are scaled up. --exact reads all jobs.")
 
 
 @queue.command(name="pause")
@@ -227,8 +226,8 @@ async def pause(
         answer_or_exit(await pause_queue(client, name, reason, user_name() if by is None else by, seconds), settings)
         counts = answer_or_exit(await count_jobs(client, name), settings)
     ends = "until it is resumed" if seconds is None else f"for {duration(seconds)}, until {_time_in(seconds)}"
-    print(f"paused {name} {ends}; {counted(counts.leased, 'leased job')} will be finished")
-    print("to resume: trio-worker queue resume")
+    say(f"paused {name} {ends}; {counted(counts.leased, 'leased job')} will be finished")
+    say("to resume: trio-worker queue resume")
     return OK
 
 
@@ -242,7 +241,7 @@ async def resume(*, queue: QueueName = None, config: ConfigFile = None) -> int:
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
         was_paused = answer_or_exit(await resume_queue(client, settings.queue.name), settings)
-    print(f"resumed {settings.queue.name}" if was_paused else f"{settings.queue.name} was not paused")
+    say(f"resumed {settings.queue.name}" if was_paused else f"{settings.queue.name} was not paused")
     return OK if was_paused else NOTHING_MATCHED
 
 
@@ -261,7 +260,7 @@ async def drain_wait(
             while True:
                 counts = answer_or_exit(await count_jobs(client, settings.queue.name), settings)
                 if not (counts.waiting or counts.leased or counts.due):
-                    print(f"{settings.queue.name} is drained: {counts.delayed:,} delayed, {counts.dead:,} dead")
+                    say(f"{settings.queue.name} is drained: {counts.delayed:,} delayed, {counts.dead:,} dead")
                     return OK
                 left = f"{counts.waiting:,} waiting, {counts.leased:,} leased, {counts.due:,} due"
                 if counts.paused:

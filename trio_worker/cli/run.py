@@ -18,13 +18,14 @@ from trio_worker.cli.connect import connect_queue
 from trio_worker.cli.exit_codes import MISCONFIGURED, OK, UNREACHABLE
 from trio_worker.cli.flags import ConfigFile, OnlyAscii
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import complain, redis_name, refuse
+from trio_worker.cli.output import redis_name, refuse
 from trio_worker.cli.run_display import Display, display_for, print_line
 from trio_worker.cli.run_reload import ReadSettings, Reload
 from trio_worker.cli.setup import MailSetup, read_mail_setup, relay_of
 from trio_worker.dashboard.status_line import status_line
 from trio_worker.dashboard.terminal import has_terminal
 from trio_worker.fleet.report import Reporter
+from trio_worker.printing import complain
 from trio_worker.queue.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.url import EmbeddedAddress, parse_embedded

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from trio_worker.cli.output import complain
 from trio_worker.dashboard.keyboard import Keyboard, open_keyboard
 from trio_worker.dashboard.status_line import status_line
 from trio_worker.dashboard.terminal import has_color, is_ascii_only, is_live, run_status_lines
 from trio_worker.fleet.report import Reporter
+from trio_worker.printing import complain, say, visible_text
 
 if TYPE_CHECKING:
     from trio_worker.dashboard.live import Dashboard
@@ -63,11 +63,11 @@ class Display:
     def show_report(self, report: str, folder: Path) -> None:
         """Print some lines to standard error; where a screen is drawn on it, write them to a file in ``folder``."""
         if self._screen is None or not self._screen.is_on:
-            complain(report)
+            complain(*report.splitlines())
             return
         path = folder / f"state-{os.getpid()}.txt"
         try:
-            path.write_text(report + "\n", encoding="utf-8")
+            path.write_text(visible_text(report) + "\n", encoding="utf-8")
         except OSError as error:
             self._note(f"SIGUSR1: cannot write {path}: {error.strerror}")
         else:
@@ -96,6 +96,6 @@ def display_for(*, shows_dashboard: bool, only_ascii: bool) -> Display:
 def print_line(line: str) -> None:
     """Print a line; if the reader of standard output has gone, discard it and all later output."""
     try:
-        print(line, flush=True)
+        say(line, flush=True)
     except OSError:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  it stays open to the end

@@ -10,6 +10,7 @@ from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import refuse
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.json_schema import job_schema
+from trio_worker.printing import say_text
 
 
 def schema(*, config: ConfigFile = None) -> int:
@@ -17,5 +18,5 @@ def schema(*, config: ConfigFile = None) -> int:
     catalogue = read_catalogue(load_settings(config).mail.template_dirs)
     if isinstance(catalogue, CatalogueFaults):
         refuse(MISCONFIGURED, *map(str, catalogue.faults))
-    print(json.dumps(job_schema(catalogue.types), indent=2, ensure_ascii=False))
+    say_text(json.dumps(job_schema(catalogue.types), indent=2, ensure_ascii=False))
     return OK

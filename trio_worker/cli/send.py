@@ -27,11 +27,12 @@ from trio_worker.cli.exit_codes import (
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import complain, print_json, refuse
+from trio_worker.cli.output import print_json, refuse
 from trio_worker.cli.setup import MailSetup, read_mail_setup, relay_of
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import decode
 from trio_worker.mail.composer import Mail
+from trio_worker.printing import complain, say
 from trio_worker.privacy import mask_address, mask_text
 from trio_worker.queue.broker import new_id_prefix
 from trio_worker.queue.record import Record
@@ -87,11 +88,11 @@ async def send(file: _JobFile = "-", *, config: ConfigFile = None, as_json: AsJs
         document = {"job_id": job_id, "outcome": result.word, "why": result.why, "refused": refused}
         print_json(Document.SENT, {**document, "message_id": mail.message_id})
     else:
-        print(f"{result.word}: {result.why}")
+        say(f"{result.word}: {result.why}")
         if result.code in {OK, PARTLY, TIMED_OUT}:
-            print(f"Message-ID {mail.message_id}")
+            say(f"Message-ID {mail.message_id}")
         for each in refused:
-            print(f"refused {each['recipient']}: {each['reply']}")
+            say(f"refused {each['recipient']}: {each['reply']}")
     return result.code
 
 

@@ -28,9 +28,10 @@ from trio_worker.cli.connect import connect_queue
 from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import ConfigFile
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import complain, redis_name
+from trio_worker.cli.output import redis_name
 from trio_worker.cli.setup import relay_of
 from trio_worker.fleet.overview import Overview, read_overview
+from trio_worker.printing import complain, complain_text, print_values, read_answer, say
 from trio_worker.privacy import mask_text
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import find_shelved, read_shelf
@@ -44,7 +45,7 @@ from trio_worker.smtp.pool import Pool, open_pool
 from trio_worker.smtp.session import open_session
 from trio_worker.trio_thread import TrioThread, open_trio_thread
 
-# Bytes are mostly jobs: only the beginning of longer ones is shown; print() shows them in full.
+# Bytes are mostly jobs: only the beginning of longer ones is shown; say("") shows them in full.
 _SHOWN_BYTES = 12
 _LITERAL = r"(?:b'(?:[^'\\]|\\.)*'|b\"(?:[^\"\\]|\\.)*\")"
 # A literal that is too long for one line is written in pieces, one below the other.
@@ -56,7 +57,7 @@ trio-worker {version}: {queue} @ {redis}, relay {relay} ({profile})
   await redis.command("LLEN", {queue!r})
   async with pool.borrow() as connection: ...
   settings
-Addresses, secrets and jobs are masked in shown values; print() shows a value in full.
+Addresses, secrets and jobs are masked in shown values; say("") shows a value in full.
 Ctrl-C cancels the awaited call, Ctrl-D exits; workers keep running."""
 
 
@@ -72,6 +73,7 @@ def shell(*, config: ConfigFile = None) -> int:
             "pool": desk.pool,
             "settings": settings,
             "trio": trio,
+            "print": print_values,
         }
         prompt = Prompt(thread, names, is_terminal=is_terminal)
         usual, sys.displayhook = sys.displayhook, partial(display, secrets_of(settings))
@@ -168,12 +170,12 @@ class Prompt(code.InteractiveConsole):
 
     def raw_input(self, prompt: str = "") -> str:
         """Read a line; a script sees no prompts."""
-        return input(prompt if self.is_terminal else "")
+        return read_answer(prompt if self.is_terminal else "")
 
     def write(self, data: str) -> None:
         """Write a message of the console to standard error; a script writes no empty ones."""
         if data.strip() or self.is_terminal:
-            sys.stderr.write(data)
+            complain_text(data)
 
     def runcode(self, code: CodeType) -> None:
         """Run code: in trio if it awaits, else in this thread, where Ctrl-C ends any loop."""
@@ -202,7 +204,7 @@ def display(secrets: tuple[str, ...], value: object) -> None:
     if value is None:
         return
     vars(builtins)["_"] = value
-    print(masked_text(value, secrets))
+    say(masked_text(value, secrets))
 
 
 def masked_text(value: object, secrets: tuple[str, ...] = ()) -> str:

@@ -26,12 +26,13 @@ from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, OK, REFUSED
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import complain, print_json, redis_name, refuse, report_unavailable
+from trio_worker.cli.output import print_json, redis_name, refuse, report_unavailable
 from trio_worker.cli.setup import relay_of
 from trio_worker.cli.target_workers import ANSWER_POLL_SECONDS, Patience, choose_workers, order_workers
 from trio_worker.fleet.orders import MAX_SECONDS, Trace, send_order
 from trio_worker.fleet.watch import Watch
 from trio_worker.jobs.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
+from trio_worker.printing import complain, say
 from trio_worker.privacy import mask_text
 from trio_worker.redis.calls import Unavailable
 from trio_worker.settings.reader import Settings
@@ -79,7 +80,7 @@ class StepTimer:
         self._since = now
         self.steps.append(step)
         if not self.is_quiet:
-            print(f"  {step.name:<9}{_milliseconds(step.seconds):>8} ms  {step.result}".rstrip(), flush=True)
+            say(f"  {step.name:<9}{_milliseconds(step.seconds):>8} ms  {step.result}".rstrip(), flush=True)
 
 
 @define
@@ -113,7 +114,7 @@ async def check_relay(
     relay = relay_of(settings)
     name = f"{settings.smtp.host}:{settings.smtp.port}"
     if not as_json:
-        print(f"relay {name}")
+        say(f"relay {name}")
     timer = StepTimer(is_quiet=as_json)
     began = time.perf_counter()
     # It stays for the whole run of trio, which is this command.
@@ -135,7 +136,7 @@ async def check_relay(
         document = {"relay": name, "ok": code == OK, "seconds": round(seconds, 4), "steps": steps, "problem": problem}
         print_json(Document.RELAY_CHECK, {**document, **session})
     elif code == OK:
-        print(f"ok in {seconds * 1000:.0f} ms: no mail was sent")
+        say(f"ok in {seconds * 1000:.0f} ms: no mail was sent")
     else:
         complain(f"failed after {seconds * 1000:.0f} ms: {_problem(ended, settings)}")
     return code
@@ -195,7 +196,7 @@ async def _follow(watch: Watch, order: Trace, names: Sequence[str], *, as_json: 
                 await send_order(watch.client, watch.queue_name, order, names)
         for line in watch.exchanges:
             if line.worker in names:
-                print(
+                say(
                     json.dumps(with_schema(Document.TRACE, asdict(line)), ensure_ascii=False)
                     if as_json
                     else _line(line),

@@ -18,6 +18,7 @@ from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json, redis_name, refuse
 from trio_worker.fleet.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.fleet.watch import Watch
+from trio_worker.printing import say
 from trio_worker.queue.history import MINUTE_SECONDS, MinuteFigures, figures_of
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
@@ -75,9 +76,9 @@ async def _print_live(client: RedisClient, settings: Settings, interval: float, 
             documents.append(document_of(snapshot))
         else:
             if printed % _HEADS_EVERY == 0:
-                print(_row(_LIVE_HEADS, _LIVE_SIZES))
+                say(_row(_LIVE_HEADS, _LIVE_SIZES))
             arrived = _arrived_per_second(before, watch.last)
-            print(_live_row(snapshot, arrived), flush=True)
+            say(_live_row(snapshot, arrived), flush=True)
         printed += 1
     if as_json:
         print_json(Document.SNAPSHOT, documents)
@@ -116,12 +117,12 @@ async def _print_past(client: RedisClient, settings: Settings, minutes: int, *, 
     if as_json:
         print_json(Document.MINUTES, {"queue": settings.queue.name, "minutes": [_past_document(each) for each in past]})
         return OK
-    print(_row(_PAST_HEADS, _PAST_SIZES))
+    say(_row(_PAST_HEADS, _PAST_SIZES))
     for each in past:
         began = time.strftime("%Y-%m-%d %H:%M", time.gmtime(each.minute * MINUTE_SECONDS))
         figures = (each.pushed, each.sent, each.delays, each.deaths, each.uncertain, each.waiting, each.dead)
         gap = f"  {each.minutes} minutes: no worker ran" if each.minutes > 1 else ""
-        print(_row((began, *map(count, figures)), _PAST_SIZES) + gap)
+        say(_row((began, *map(count, figures)), _PAST_SIZES) + gap)
     return OK
 
 

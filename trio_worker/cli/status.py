@@ -15,6 +15,7 @@ from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import print_json, redis_name, report_unavailable
 from trio_worker.fleet.watch import Watch
+from trio_worker.printing import say
 from trio_worker.queue.counts import Counts
 from trio_worker.telemetry.alerts import Severity, alerts
 from trio_worker.telemetry.number_words import counted, duration, paused_words, per_second
@@ -79,7 +80,7 @@ def health_of(counts: Counts, snapshot: Snapshot, problems: list[str]) -> Health
 
 def print_status(title: str, counts: Counts, snapshot: Snapshot, problems: list[str], health: Health) -> None:
     """Print the screen."""
-    print(f"{title:<60}  {health.name}")
+    say(f"{title:<60}  {health.name}")
     queue = snapshot.queue
     oldest = duration(queue.oldest_seconds, is_estimate=queue.is_estimate) if queue else "-"
     live = sum(not worker.is_lost for worker in snapshot.workers)
@@ -89,16 +90,16 @@ def print_status(title: str, counts: Counts, snapshot: Snapshot, problems: list[
         "delayed": f"{counts.due:,} due" if counts.due else "",
     }
     for name in ("waiting", "leased", "delayed", "held", "dead"):
-        print(f"  {name:<8}{getattr(counts, name):>12,}   {more.get(name, '')}".rstrip())
+        say(f"  {name:<8}{getattr(counts, name):>12,}   {more.get(name, '')}".rstrip())
     latency = snapshot.latency
     times = "" if latency.p95 is None else f"; push to sent p50 {duration(latency.p50)}, p95 {duration(latency.p95)}"
     consumers, in_flight = work_words(snapshot)
-    print(f"  now: {per_second(snapshot.rates.sent)} sent a second; {consumers}, {in_flight}{times}")
-    print(f"  so far: {counts.popped:,} taken from the list, {counts.sent:,} sent, {counts.uncertain:,} uncertain")
+    say(f"  now: {per_second(snapshot.rates.sent)} sent a second; {consumers}, {in_flight}{times}")
+    say(f"  so far: {counts.popped:,} taken from the list, {counts.sent:,} sent, {counts.uncertain:,} uncertain")
     if problems:
-        print("Problems")
+        say("Problems")
         for problem in problems:
-            print(f"  {problem}")
+            say(f"  {problem}")
 
 
 def _document(name: str, counts: Counts, snapshot: Snapshot, problems: list[str], health: Health) -> dict[str, object]:

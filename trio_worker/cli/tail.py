@@ -17,8 +17,9 @@ from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import answer_or_exit, complain, redis_name
+from trio_worker.cli.output import answer_or_exit, redis_name
 from trio_worker.fleet.watch import WATCH_SECONDS, Watch
+from trio_worker.printing import complain, say
 from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.number_words import clock, duration
 from trio_worker.telemetry.words import reason_words, recipients_words
@@ -48,7 +49,7 @@ async def tail(
             while True:
                 for line in watch.outcomes:
                     if line.at >= since and _is_wanted(line, email_type, errors=errors):
-                        print(json.dumps(_document(line), ensure_ascii=False) if as_json else _text(line), flush=True)
+                        say(json.dumps(_document(line), ensure_ascii=False) if as_json else _text(line), flush=True)
                 await trio.sleep(_POLL_SECONDS)
                 failed = await watch.poll()
                 if bool(failed) is not is_away:

@@ -11,9 +11,10 @@ from cyclopts.validators import Number
 
 from trio_worker.cli.durations import Seconds
 from trio_worker.cli.exit_codes import NOTHING_MATCHED
-from trio_worker.cli.output import answer_or_exit, complain, did_you_mean
+from trio_worker.cli.output import answer_or_exit, did_you_mean
 from trio_worker.fleet.orders import Order, OrderSent, read_answers, send_order
 from trio_worker.fleet.overview import read_overview
+from trio_worker.printing import complain
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings

@@ -26,6 +26,7 @@ from trio_worker.dashboard.screen import open_screen
 from trio_worker.dashboard.terminal import has_color, is_ascii_only, is_live
 from trio_worker.dashboard.view import DrainKey, KeyAction, PauseKey, QuitKey, ResumeKey, View
 from trio_worker.fleet.watch import Watch
+from trio_worker.printing import say, say_drawn
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.snapshot_json import document_of
@@ -75,12 +76,12 @@ async def _show_once(watch: Watch, settings: Settings, svg: Path | None, *, only
             await trio.Path(svg).write_text(picture, encoding="utf-8")
         except OSError as error:
             refuse(2, f"--svg: {svg}: {error.strerror}")
-        print(f"wrote {svg}")
+        say(f"wrote {svg}")
     else:
         color = sys.stdout.isatty() and has_color(os.environ)
         columns, lines = os.get_terminal_size() if sys.stdout.isatty() else (_ONCE_COLUMNS, _ONCE_LINES)
         frame = render_frame(snapshot, columns, lines, ascii_only=only_ascii, color=color)
-        print(frame if color else _plain(frame))
+        say_drawn(frame if color else _plain(frame))
     return OK
 
 

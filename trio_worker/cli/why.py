@@ -12,6 +12,7 @@ from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json, redis_name
 from trio_worker.fleet.watch import Watch
+from trio_worker.printing import say
 from trio_worker.telemetry.bottleneck import Finding, find_bottleneck
 
 # Rates, and whether the queue grows, need several polls; for a correct answer a person waits two seconds.
@@ -37,10 +38,10 @@ async def why(*, queue: QueueName = None, config: ConfigFile = None, as_json: As
 
 
 def _print(finding: Finding) -> None:
-    print(f"Limited by: {finding.headline}")
+    say(f"Limited by: {finding.headline}")
     for reason in finding.reasons:
-        print(f"  {reason}")
+        say(f"  {reason}")
     if finding.not_the_limit:
-        print(f"  Not the limit: {', '.join(finding.not_the_limit)}.")
+        say(f"  Not the limit: {', '.join(finding.not_the_limit)}.")
     for advice in finding.advice:
-        print(advice)
+        say(advice)

@@ -16,7 +16,7 @@ from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, TIMED_OUT, U
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import answer_or_exit, complain, print_json, refuse
+from trio_worker.cli.output import answer_or_exit, print_json, refuse
 from trio_worker.cli.target_workers import (
     ANSWER_POLL_SECONDS,
     AllWorkers,
@@ -29,6 +29,7 @@ from trio_worker.cli.target_workers import (
 from trio_worker.dashboard.lists import worker_state
 from trio_worker.fleet.orders import MAX_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, send_order
 from trio_worker.fleet.overview import read_overview
+from trio_worker.printing import complain, say
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
@@ -59,12 +60,12 @@ async def list_workers(*, queue: QueueName = None, config: ConfigFile = None, as
         return NOTHING_MATCHED
     size = max(len("worker"), *(len(each.beat.worker) for each in workers))
     heads = f"{'state':<8}  {'consumers':>9}  {'in flight':>9}  {'sent/s':>7}  {'p95':>6}  {'idle':>5}  {'memory':>6}"
-    print(f"{'worker':<{size}}  {heads}  {'seen':>5}  version")
+    say(f"{'worker':<{size}}  {heads}  {'seen':>5}  version")
     for each in workers:
-        print(f"{each.beat.worker:<{size}}  {_row(each)}")
+        say(f"{each.beat.worker:<{size}}  {_row(each)}")
         if each.beat.suspended is not None and not each.is_lost:
             now = seen.counts.at
-            print(f"  suspended: {suspended_words(each.beat.suspended, each.beat.max_connections, now)}")
+            say(f"  suspended: {suspended_words(each.beat.suspended, each.beat.max_connections, now)}")
     return OK
 
 
@@ -135,7 +136,7 @@ async def _ask(order: Order, names: Sequence[str], config: Path | None, patience
                 complain(f"{name}: no answer within {patience:g} s")
                 code = TIMED_OUT
             else:
-                print(answer if answer.startswith(f"{name}:") else f"{name}: {answer}")
+                say(answer if answer.startswith(f"{name}:") else f"{name}: {answer}")
     return code
 
 
@@ -169,7 +170,7 @@ class _OrderRun:
                     for name in sorted(open_):
                         if name not in still or self.is_carried_out(still[name]):
                             open_.discard(name)
-                            print(f"{name}: {self.done if name in still or isinstance(self.order, Drain) else 'gone'}")
+                            say(f"{name}: {self.done if name in still or isinstance(self.order, Drain) else 'gone'}")
                 if open_:
                     await trio.sleep(ANSWER_POLL_SECONDS)
         for name in sorted(open_):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
+
+from trio_worker.printing import complain, say
 
 _CONFIG = "TRIO_WORKER_CONFIG"
 _LISTEN = "TRIO_WORKER__METRICS__LISTEN"
@@ -43,24 +44,24 @@ def ask_workers(what: str, wait: str, address: str, config: str) -> int:
     """Ask and print the answer; return 0, 69 (no, or no answer), 75 (not within --wait) or 78 (no address)."""
     wait_seconds = _seconds(wait)
     if wait_seconds is None:
-        print(f"--wait: must be like 30s or 2m, not {wait}", file=sys.stderr)
+        complain(f"--wait: must be like 30s or 2m, not {wait}")
         return USAGE
     try:
         listen, folder = (address, "") if address else _configured(config)
     except (OSError, ValueError, RecursionError) as error:  # a ValueError if it is not UTF-8 or not TOML
-        print(f"the configuration cannot be read: {error}", file=sys.stderr)
+        complain(f"the configuration cannot be read: {error}")
         return MISCONFIGURED
     if not listen:
-        print("metrics.listen is not set, so no worker can be asked; --address names one", file=sys.stderr)
+        complain("metrics.listen is not set, so no worker can be asked; --address names one")
         return MISCONFIGURED
     deadline = time.monotonic() + wait_seconds
     while True:
         is_good, said = _ask_all(listen, folder, "/livez" if what == "live" else "/readyz")
         if is_good:
-            print(said)
+            say(said)
             return OK
         if time.monotonic() >= deadline:
-            print(said, file=sys.stderr)
+            complain(said)
             return TIMED_OUT if wait_seconds else UNREACHABLE
         time.sleep(_AGAIN_SECONDS)
 
