@@ -19,7 +19,8 @@ class Unavailable:
     """A call to Redis failed. Unless ``is_refusal``, it is unknown whether Redis did what was asked.
 
     ``is_misconfigured``: only an operator can correct it (a wrong key type, a missing permission). ``is_login``: the
-    password was refused. ``is_elsewhere``: this server does not take our writes, another one may.
+    password was refused. ``is_elsewhere``: this server does not take our writes, another one may. ``is_denied``: our
+    user may not use a command or a key, or the server does not have the command; ``denied`` is its name if it was said.
     """
 
     reason: str
@@ -28,6 +29,8 @@ class Unavailable:
     is_login: bool = False
     is_full: bool = False
     is_elsewhere: bool = False
+    is_denied: bool = False
+    denied: str = ""
 
 
 class RedisCalls(Protocol):

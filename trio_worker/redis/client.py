@@ -31,6 +31,7 @@ from trio_worker.redis.connection import (
     UnixConnection,
     ask_once,
 )
+from trio_worker.redis.errors import refused, unreachable
 from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.primary import ClusterPrimary, Primary, SentinelPrimary, slot_of
 from trio_worker.redis.scripts import Script, read_scripts
@@ -46,24 +47,6 @@ ASK_SECONDS = 1.0
 # How much longer than a blocking wait the socket's timeout is: a busy Redis wakes its clients late.
 WAIT_MARGIN_SECONDS = 5.0
 WAIT_MARGIN_ELSEWHERE_SECONDS = 2.0
-
-# Error codes of states that end by themselves; redis-py reports some of them only as text.
-_PASSING = (
-    "LOADING",
-    "UNBLOCKED",
-    "MISCONF",
-    "NOREPLICAS",
-    "BUSY",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "READONLY",
-    "MOVED",
-    "ASK",
-    "OOM",
-)
-# Error codes of a server that is not, or no longer, the one that takes our writes.
-_ELSEWHERE = ("READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN")
 
 
 class RedisUrlError(ValueError):
@@ -158,8 +141,9 @@ class RedisClient:
         for command in commands:
             batch.execute_command(*command)
         began = trio.current_time()
-        answers = await _caught(call_inline, partial(batch.execute, raise_on_error=not may_fail))
-        if not isinstance(answers, Unavailable) and may_fail:
+        # redis-py would put the whole command before the text of an error.
+        answers = await _caught(call_inline, partial(batch.execute, raise_on_error=False))
+        if not isinstance(answers, Unavailable):
             answers = _without_errors(answers, may_fail)
         noted: list[RedisAnswer] | Unavailable = self._noted(answers, doing, began)
         return noted
@@ -358,27 +342,14 @@ def _without_errors(answers: list[RedisAnswer], may_fail: int) -> list[RedisAnsw
 
 
 def understand(error: BaseException) -> Unavailable:
-    """Classify an error of redis-py; the order matters, because a refused login is also a connection error."""
-    text = str(error) or type(error).__name__
+    """Return what an error of redis-py means. It takes a known code off the text, and keeps it beside."""
+    text, code = str(error) or type(error).__name__, getattr(error, "status_code", None)
+    if code is not None:
+        return refused(f"{code} {text}")
     match error:
         case exceptions.AuthenticationError() | exceptions.AuthorizationError():
             return Unavailable(f"login refused: {text}", is_refusal=True, is_login=True)
-        case exceptions.OutOfMemoryError():
-            return Unavailable(text, is_refusal=True, is_full=True)
-        case exceptions.NoScriptError():
-            return Unavailable(f"NOSCRIPT {text}", is_refusal=True)
-        case exceptions.ReadOnlyError() | exceptions.MovedError() | exceptions.ClusterDownError():
-            return Unavailable(text, is_refusal=True, is_elsewhere=True)
-        case exceptions.BusyLoadingError() | exceptions.TryAgainError() | exceptions.AskError():
-            return Unavailable(text, is_refusal=True)
-        case exceptions.ConnectionError() | exceptions.TimeoutError() | OSError():
-            return Unavailable(text)
         case exceptions.ResponseError():
-            # Older servers have the code of a script's error somewhere inside the text.
-            passing = any(word in text for word in _PASSING)
-            elsewhere = any(word in text for word in _ELSEWHERE)
-            return Unavailable(
-                text, is_refusal=True, is_misconfigured=not passing, is_full="OOM" in text, is_elsewhere=elsewhere
-            )
+            return refused(text)
         case _:
-            return Unavailable(text)
+            return unreachable(text)

@@ -1,0 +1,129 @@
+"""Pure. Errors of Redis, and of the way to it, in an operator's words: one text for every client of ours."""
+
+from __future__ import annotations
+
+import re
+
+from trio_worker.redis.calls import Unavailable
+
+# Where docs/operations.md says which commands and keys a user of Redis needs.
+PERMISSIONS_PAGE = "docs/operations.md#permissions-in-redis"
+
+# Error codes of states that end by themselves.
+_PASSING = frozenset(
+    ("ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "MOVED", "NOREPLICAS", "NOSCRIPT", "OOM")
+) | {"READONLY", "TRYAGAIN", "UNBLOCKED"}
+# Error codes of a server that is not, or no longer, the one that takes our writes.
+_ELSEWHERE = frozenset({"READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN"})
+# Error codes that are told, before what the server says.
+_TOLD = _PASSING - {"NOSCRIPT"} | {"WRONGTYPE", "CROSSSLOT"}
+
+_CODE = re.compile(r"([A-Z]{2,}) ")
+# Redis up to 6.2 puts the error of a script behind this, 7.0 and later put the place in the script after it.
+_SCRIPT_BEFORE = re.compile(r"^ERR Error .*@user_script: ?[0-9]+: -?(?=[A-Z])")
+_SCRIPT_AFTER = re.compile(r"\.? script: (?:[0-9a-f]{40}, )?on @user_script:[0-9]+\.?$")
+_DENIED_COMMAND = re.compile(r"no permissions to run the '([^']+)' command")
+_DENIED_UNNAMED = "can't run this command"
+_DENIED_KEYS = ("permissions to access", "can't access at least one of the keys")
+_UNKNOWN_COMMAND = re.compile(r"unknown command `?'?([^'`,]+)", re.IGNORECASE)
+_UNKNOWN_UNNAMED = re.compile(r"Unknown (?:Redis )?command called from script")
+
+
+def unreachable(reason: str) -> Unavailable:
+    """Return a failure of the connection: what Redis did is not known."""
+    return Unavailable(_CONNECTION_WORDS.get(reason, reason))
+
+
+def refused(reply: str) -> Unavailable:
+    """Return what an error reply of Redis means; ``reply`` is all of it, with its code."""
+    is_from_script = "@user_script" in reply
+    text = _SCRIPT_AFTER.sub("", _SCRIPT_BEFORE.sub("", reply)).strip()
+    found = _CODE.match(text)
+    code, said = (found[1], text[found.end() :]) if found else ("ERR", text)
+    login = _login_trouble(code, said)
+    if login:
+        return Unavailable(login, is_refusal=True, is_login=True)
+    denial = _denial(said, is_from_script=is_from_script)
+    if denial is not None:
+        return denial
+    words = _MEANINGS.get((code, said.rstrip(".")))
+    if words is None:
+        words = _moved(said) if code == "MOVED" else f"{code} {said}" if code in _TOLD or code == "NOSCRIPT" else said
+    return Unavailable(
+        words,
+        is_refusal=True,
+        is_misconfigured=code not in _PASSING and "max number of clients" not in said,
+        is_full=code == "OOM",
+        is_elsewhere=code in _ELSEWHERE,
+    )
+
+
+def denied_in_script(command: str, reply: str) -> Unavailable | None:
+    """Return the refusal of a command that a script tried; None if ``reply`` speaks of something else."""
+    denial = refused(reply)
+    if not denial.is_denied:
+        return None
+    if any(words in reply for words in _DENIED_KEYS):
+        return denial
+    return _denied(command, is_unknown="nknown" in reply, is_from_script=False)
+
+
+def _login_trouble(code: str, said: str) -> str:
+    if code == "NOAUTH":
+        return "Redis needs a password (NOAUTH): set redis.password_file, and redis.username unless it is default"
+    if code == "WRONGPASS":
+        return "login refused: the user name or the password is wrong, or the user is disabled"
+    if "without any password configured" in said or "no password is set" in said:
+        return "login refused: a password is set here, but this Redis has none for the default user"
+    if "invalid password" in said:
+        return "login refused: the password is wrong"
+    return ""
+
+
+def _denial(said: str, *, is_from_script: bool) -> Unavailable | None:
+    named = _DENIED_COMMAND.search(said)
+    if named:
+        return _denied(named[1].upper().replace("|", " "), is_from_script=is_from_script)
+    if any(words in said for words in _DENIED_KEYS):
+        words = f"the user of Redis has no permission for a key that is needed: see {PERMISSIONS_PAGE}"
+        return Unavailable(words, is_refusal=not is_from_script, is_misconfigured=True, is_denied=True)
+    if _DENIED_UNNAMED in said:
+        return _denied("", is_from_script=is_from_script)
+    unknown = _UNKNOWN_COMMAND.match(said)
+    if _UNKNOWN_UNNAMED.match(said):
+        return _denied("", is_unknown=True, is_from_script=is_from_script)
+    if unknown:
+        return _denied(unknown[1].upper(), is_unknown=True, is_from_script=is_from_script)
+    return None
+
+
+def _denied(command: str, *, is_unknown: bool = False, is_from_script: bool) -> Unavailable:
+    if is_unknown:
+        words = f"this Redis does not know {command or 'a command that is needed'}: it is too old, or has renamed it"
+    else:
+        words = f"the user of Redis has no permission for {command or 'a command that is needed'}"
+    return Unavailable(
+        f"{words}: see {PERMISSIONS_PAGE}",
+        is_refusal=not is_from_script,
+        is_misconfigured=True,
+        is_denied=True,
+        denied=command,
+    )
+
+
+def _moved(said: str) -> str:
+    words = "the queue's keys belong to another node of the cluster; redis+cluster:// in redis.url follows them"
+    return f"MOVED {said}: {words}"
+
+
+_NO_DATABASE = "the database in redis.url does not exist at this Redis"
+_CLUSTER_DATABASE = "this Redis is a node of a cluster, which has database 0 only: name no other one in redis.url"
+_MEANINGS = {
+    ("ERR", "DB index is out of range"): _NO_DATABASE,
+    ("ERR", "invalid DB index"): _NO_DATABASE,
+    ("ERR", "SELECT is not allowed in cluster mode"): _CLUSTER_DATABASE,
+    ("ERR", "max number of clients reached"): "Redis has as many clients as it allows (maxclients)",
+}
+_CONNECTION_WORDS = {
+    "Connection closed by server.": "the connection was closed by Redis, or by a proxy before it",
+}
