@@ -10,9 +10,13 @@ from attrs import evolve, fields
 from tests.support.snapshot import fleet
 from trio_worker.cli.status import Health, find_problems, health_of, print_status, troubles_of
 from trio_worker.queue.counts import Counts
-from trio_worker.telemetry.heartbeat import Suspended
+from trio_worker.queue.history import MinuteSample
+from trio_worker.telemetry.heartbeat import DeathCount, Rates, Suspended
+from trio_worker.telemetry.snapshot import Snapshot
+from trio_worker.worker.events import Disposition, QueueSeen
 
 AT = 1_741_089_871.0  # 2025-03-04T12:04:31Z
+MINUTE_FIELDS = [each.name for each in fields(MinuteSample)]
 NOTHING: dict[str, Any] = {each.name: 0 for each in fields(Counts)}
 
 
@@ -81,12 +85,72 @@ def test_delayed_jobs_without_a_worker_are_told() -> None:
     assert health_of(delayed, nobody, problems) is Health.DEGRADED
 
 
+def sample(minutes_ago: int, **changes: int) -> MinuteSample:
+    """The totals of a minute; zeros, but for what is said."""
+    return MinuteSample(**{**dict.fromkeys(MINUTE_FIELDS, 0), "minute": int(AT // 60) - minutes_ago, **changes})
+
+
+def calm_fleet(**changes: Any) -> Snapshot:
+    """Workers that are well, of one version, with what is said of their queue."""
+    workers = [evolve(each, beat=evolve(each.beat, version="1.2.3"), seen_seconds=1.0) for each in fleet().workers]
+    return evolve(fleet(), workers=tuple(workers), causes=(), **changes)
+
+
+def queue_of(counted: Counts, oldest_seconds: float | None) -> QueueSeen:
+    states = (counted.waiting, counted.delayed, counted.leased, counted.held, counted.dead)
+    return QueueSeen(*states, due=counted.due, oldest_seconds=oldest_seconds)
+
+
+@pytest.mark.parametrize(
+    ("slope", "words"),
+    [
+        (0.0, "none is sent, 4m10s behind"),
+        (2.0, "growing +2.0/s, none is sent, 4m10s behind"),
+        (None, "none is sent, 4m10s behind"),
+    ],
+)
+def test_a_queue_from_which_nothing_is_sent_is_not_healthy(slope: float | None, words: str) -> None:
+    """Also where no alert says why: workers are alive, their relay is not known to be down, and mails are late."""
+    late = counts(waiting=40, bodies=0)
+    snapshot = calm_fleet(queue=queue_of(late, 250.0), rates=Rates(claimed=1.0), waiting_slope=slope)
+
+    problems = troubles_of(late, snapshot)
+
+    assert problems == [f"{words}: see trio-worker why"]
+    assert health_of(late, snapshot, problems) is Health.DEGRADED
+
+
+def test_a_queue_that_grows_while_mails_are_sent_says_so_and_is_healthy(capsys: pytest.CaptureFixture[str]) -> None:
+    """A burst of pushes is no trouble; the screen and the document tell where it goes."""
+    burst = counts(waiting=12_431)
+    snapshot = calm_fleet(queue=queue_of(burst, 30.2))
+    problems = troubles_of(burst, snapshot)
+
+    assert health_of(burst, snapshot, problems) is Health.HEALTHY
+    print_status("jobs @ cache", burst, snapshot, problems, Health.HEALTHY)
+    assert "  outlook: growing +38/s, 30s behind\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("sent", "is_told"), [(200, False), (20, True)])
+@pytest.mark.parametrize("word", ["deferred", "early"])
+def test_a_relay_that_delays_more_than_it_takes_is_a_problem(sent: int, word: str, *, is_told: bool) -> None:
+    """Nothing waits then, and no breaker is open; what was pushed ahead of its time is no delay."""
+    idle = counts(sent=1000 + sent, delayed=120, bodies=120, leases=120)
+    cause = DeathCount("451 4.7.1", word, Disposition.DELAYED, 120, AT - 1)
+    snapshot = evolve(calm_fleet(queue=queue_of(idle, None), waiting_slope=0.0), causes=(cause,))
+    minutes = [sample(17, sent=1000), sample(3, sent=1000 + sent // 2)]
+
+    problems = troubles_of(idle, snapshot, minutes)
+
+    told = [f"120 delays, {sent} sent in the last 15 minutes: see trio-worker delayed groups"]
+    assert problems == (told if is_told and word == "deferred" else [])
+
+
 @pytest.mark.parametrize("how", ["login", "greeting"])
 def test_suspended_connections_are_a_problem(how: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Mail goes on over the other connections, but an operator should know; the screen names consumers and mails."""
     told = Suspended(8, "refuses the login with 535 5.7.8 (no)", AT + 23, how)
-    calm = [evolve(each, beat=evolve(each.beat, version="1.2.3"), seen_seconds=1.0) for each in fleet().workers]
-    snapshot = evolve(fleet(), workers=tuple(calm), suspended=told)
+    snapshot = calm_fleet(suspended=told)
     problems = troubles_of(counts(), snapshot)
 
     assert problems == ["suspended: 8 of 48 connections for 23s more: refuses the login with 535 5.7.8 (no)"]

@@ -310,12 +310,12 @@ def test_narrow_and_wide_frames_show_the_same_figures() -> None:
 
 
 def test_growing_queue_is_behind() -> None:
-    """A queue that grows says by how much; one that shrinks says when it will be empty."""
+    """A queue that grows says by how much; one that shrinks when it will be empty; each how late it is."""
     shrinking = evolve(busy(), waiting_slope=-50.0)
 
-    assert "behind: growing +38/s" in lines_of(busy(), 80, 24)[2]
-    assert "empty in 4m08s" in lines_of(shrinking, 80, 24)[2]
-    assert "keeping up" in lines_of(evolve(busy(), waiting_slope=0.5), 80, 24)[2]
+    assert "growing +38/s, ~30s behind" in lines_of(busy(), 80, 24)[2]
+    assert "shrinking, empty in 4m08s, ~30s behind" in lines_of(shrinking, 80, 24)[2]
+    assert "QUEUE  ~30s behind" in lines_of(evolve(busy(), waiting_slope=0.5), 80, 24)[2]
 
 
 def test_unknown_is_no_zero() -> None:

@@ -19,6 +19,7 @@ from trio_worker.queue.history import (
     pushed_at,
     read_mark,
     read_sample,
+    waiting_growth,
 )
 
 numbers = st.integers(0, 10**9)
@@ -173,3 +174,14 @@ def test_memory_is_bounded() -> None:
 
     assert len(history._times) == SAMPLES_KEPT
     assert history.pushed_at(SAMPLES_KEPT + 400) is not None
+
+
+def test_growth_of_the_waiting_list_is_that_since_a_sample_of_the_last_minute() -> None:
+    """A younger sample would be dated too roughly, an older one says nothing of now."""
+    at = 6_000.0
+    samples = [evolve(MinuteSample(97, *(0,) * 10), minute=minute, waiting=10 * minute) for minute in (97, 98, 99)]
+
+    assert waiting_growth(samples, at + 30, 1050) == (1050 - 990) / 30
+    assert waiting_growth(samples, at + 5, 1050) == (1050 - 980) / 65
+    assert waiting_growth(samples, at + 200, 1050) is None
+    assert waiting_growth([], at, 1050) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Annotated
 
@@ -17,14 +18,17 @@ from trio_worker.cli.output import print_json, redis_name, report_unavailable
 from trio_worker.fleet.watch import Watch
 from trio_worker.printing import say
 from trio_worker.queue.counts import Counts
+from trio_worker.queue.history import MINUTE_SECONDS, MinuteSample
 from trio_worker.telemetry.alerts import Severity, alerts
 from trio_worker.telemetry.number_words import counted, duration, paused_words, per_second
-from trio_worker.telemetry.snapshot import Snapshot
+from trio_worker.telemetry.outlook import LATE_SECONDS, behind_seconds, outlook
+from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Snapshot
 from trio_worker.telemetry.snapshot_json import suspended_document, worker_document
 from trio_worker.telemetry.words import work_words
+from trio_worker.worker.events import Disposition
 
-# If no worker has claimed a due job for this long, then no worker claims, or all are busy.
-LATE_SECONDS = 10.0
+# So many mails that were delayed, and more than were sent, are no exceptions: the relay sends nearly nothing.
+DELAYS_TOLD = 10
 
 
 class Health(IntEnum):
@@ -51,7 +55,7 @@ async def status(
     if failed or watch.last is None:
         return OK if failed is None else report_unavailable(failed, settings)
     counts, snapshot = watch.last.counts, watch.snapshot()
-    problems = troubles_of(counts, snapshot)
+    problems = troubles_of(counts, snapshot, watch.last.minutes)
     health = health_of(counts, snapshot, problems)
     if as_json:
         print_json(Document.STATUS, _document(settings.queue.name, counts, snapshot, problems, health))
@@ -60,12 +64,36 @@ async def status(
     return int(health) if exit_code else OK
 
 
-def troubles_of(counts: Counts, snapshot: Snapshot) -> list[str]:
-    """Return the problems that the counts show, and the alerts of the dashboard; pure."""
+def troubles_of(counts: Counts, snapshot: Snapshot, minutes: Sequence[MinuteSample] = ()) -> list[str]:
+    """Return the problems that the counts show, and the alerts of the dashboard; pure.
+
+    ``minutes`` are the totals of the last hour.
+    """
     live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
     able = sum(not beat.trouble and not beat.is_quiet for beat in live)
     warned = [alert for alert in alerts(snapshot) if alert.word not in {"PAUSED", "STOPPED"}]
-    return find_problems(counts, len(live), able) + [f"{alert.word.lower()}: {alert.text}" for alert in warned]
+    problems = find_problems(counts, len(live), able)
+    if able and not counts.paused:
+        problems += _find_unsent(counts, snapshot, minutes)
+    return problems + [f"{alert.word.lower()}: {alert.text}" for alert in warned]
+
+
+def _find_unsent(counts: Counts, snapshot: Snapshot, minutes: Sequence[MinuteSample]) -> list[str]:
+    """Return the problems with workers that could send and do not; that they are alive says nothing of that."""
+    problems = []
+    ahead = outlook(snapshot)
+    if ahead.is_worrying and counts.waiting + counts.due and not snapshot.rates.sent:
+        problems.append(f"{ahead.words}: see trio-worker why")
+    # A mail that is pushed ahead of its time is no trouble.
+    delayed = sum(
+        each.count for each in snapshot.causes if each.disposition is Disposition.DELAYED and each.word != "early"
+    )
+    since = counts.at - CAUSE_MINUTES * MINUTE_SECONDS
+    sent = counts.sent - max((each.sent for each in minutes if (each.minute + 1) * MINUTE_SECONDS <= since), default=0)
+    if delayed >= DELAYS_TOLD and delayed > sent:
+        what = f"{counted(delayed, 'delay')}, {sent:,} sent in the last {CAUSE_MINUTES} minutes"
+        problems.append(f"{what}: see trio-worker delayed groups")
+    return problems
 
 
 def health_of(counts: Counts, snapshot: Snapshot, problems: list[str]) -> Health:
@@ -91,6 +119,9 @@ def print_status(title: str, counts: Counts, snapshot: Snapshot, problems: list[
     }
     for name in ("waiting", "leased", "delayed", "held", "dead"):
         say(f"  {name:<8}{getattr(counts, name):>12,}   {more.get(name, '')}".rstrip())
+    ahead = outlook(snapshot).words
+    if ahead:
+        say(f"  outlook: {ahead}")
     latency = snapshot.latency
     times = "" if latency.p95 is None else f"; push to sent p50 {duration(latency.p50)}, p95 {duration(latency.p95)}"
     consumers, in_flight = work_words(snapshot)
@@ -108,6 +139,9 @@ def _document(name: str, counts: Counts, snapshot: Snapshot, problems: list[str]
         "health": health.name.lower(),
         "counts": asdict(counts, filter=lambda each, _: each.name != "operator_counts"),
         "oldest_seconds": snapshot.queue.oldest_seconds if snapshot.queue else None,
+        "behind_seconds": behind_seconds(snapshot),
+        "waiting_per_second": snapshot.waiting_slope,
+        "outlook": outlook(snapshot).words or None,
         "rates": asdict(snapshot.rates),
         "suspended": suspended_document(snapshot.suspended),
         "workers": [worker_document(worker) for worker in snapshot.workers],

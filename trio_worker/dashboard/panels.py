@@ -34,8 +34,9 @@ from trio_worker.dashboard.cells import (
 from trio_worker.dashboard.view import DrainKey, KeyAction, PauseKey, ResumeKey, View
 from trio_worker.queue.ages import BAR_BOUNDS, AgeBars
 from trio_worker.redis.server import ServerState
-from trio_worker.telemetry.alerts import Severity, alerts, is_stale, outlook, state
+from trio_worker.telemetry.alerts import Severity, alerts, is_stale, state
 from trio_worker.telemetry.number_words import UNKNOWN, ago, busy_of, clock, count, duration, memory, per_second, share
+from trio_worker.telemetry.outlook import Outlook, outlook
 from trio_worker.telemetry.quantiles import Quantiles
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.telemetry.words import work_words
@@ -150,12 +151,12 @@ def help_lines(view: View, width: int) -> list[CellLine]:
 
 def queue_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
     """Return QUEUE, three lines: the number of jobs in each state, and whether the waiting list grows."""
-    queue, ahead = snapshot.queue, outlook(snapshot)
-    stale = is_stale(snapshot)
+    queue, stale = snapshot.queue, is_stale(snapshot)
+    ahead = Outlook(" ", "") if stale else outlook(snapshot)
     note = "all workers"
     if stale:
         note = f"STALE, {duration(snapshot.queue_seen_seconds)} old"
-    aside_style = CAUTION if ahead.sign == "▲" else PLAIN
+    aside_style = CAUTION if ahead.is_worrying else PLAIN
     oldest = duration(queue.oldest_seconds, is_estimate=queue.is_estimate) if queue else UNKNOWN
     held, dead = (queue.held, queue.dead) if queue else (None, None)
     columns = [

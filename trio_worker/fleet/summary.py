@@ -53,11 +53,22 @@ class Fleet:
     _failing: tuple[float, str] | None = None
     _recoveries: int = 0
     _redis_seconds: float | None = None
+    _growth: float | None = None
 
     def note_poll(
-        self, totals: QueueTotals, seen: QueueSeen, workers: Iterable[WorkerSeen], now: float, redis_seconds: float
+        self,
+        totals: QueueTotals,
+        seen: QueueSeen,
+        workers: Iterable[WorkerSeen],
+        now: float,
+        redis_seconds: float,
+        growth: float | None = None,
     ) -> None:
-        """Add a poll that took ``redis_seconds``; ``now`` is a local clock that never goes back."""
+        """Add a poll that took ``redis_seconds``; ``now`` is a local clock that never goes back.
+
+        ``growth`` (jobs per second) is that of the last minute, as the workers recorded it; it counts as long as there
+        are too few polls.
+        """
         if self._polls and totals.at <= self._polls[-1][0].at:
             self._polls.clear()  # Redis' clock went back, or another server answers
         self._polls.append((totals, seen))
@@ -65,7 +76,7 @@ class Fleet:
             self._polls.popleft()
         self._workers = tuple(sorted(workers, key=lambda worker: worker.beat.worker))
         self._recoveries += self._failing is not None
-        self._polled_at, self._failing, self._redis_seconds = now, None, redis_seconds
+        self._polled_at, self._failing, self._redis_seconds, self._growth = now, None, redis_seconds, growth
 
     def note_failure(self, what: str, now: float) -> None:
         """Note that a poll failed; the figures stay as they were, and say how old they are."""
@@ -155,8 +166,13 @@ class Fleet:
         if not self._polls:
             return None
         last = self._polls[-1][0].at
-        points = [(totals.at - last, seen.waiting) for totals, seen in self._polls if last - totals.at <= SLOPE_SECONDS]
-        return heading(points)
+        points = [
+            (totals.at - last, seen.waiting + seen.due)
+            for totals, seen in self._polls
+            if last - totals.at <= SLOPE_SECONDS
+        ]
+        slope = heading(points)
+        return self._growth if slope is None else slope
 
     def _spark(self) -> tuple[int, ...]:
         """Return the mails sent in each second, oldest first; those between two polls are spread evenly."""

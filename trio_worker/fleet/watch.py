@@ -13,6 +13,7 @@ from attrs import define, field
 
 from trio_worker.fleet.overview import HOUR_MINUTES, Overview, OverviewPoller, queue_seen
 from trio_worker.fleet.summary import Fleet, QueueTotals
+from trio_worker.queue.history import waiting_growth
 from trio_worker.queue.keys import keys_of
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
@@ -79,7 +80,8 @@ class Watch:
             self._take_feed(answers[-1])
         counts = seen.counts
         totals = QueueTotals(counts.at, counts.popped, counts.sent, counts.delays, counts.deaths, counts.waiting)
-        self.fleet.note_poll(totals, queue_seen(seen, now - began), seen.workers, now, now - began)
+        growth = waiting_growth(seen.minutes, counts.at, counts.waiting)
+        self.fleet.note_poll(totals, queue_seen(seen, now - began), seen.workers, now, now - began, growth)
         return None
 
     async def keep_polling(self, every_seconds: float) -> None:

@@ -99,6 +99,18 @@ def figures_of(samples: Sequence[MinuteSample]) -> list[MinuteFigures]:
     return found
 
 
+def waiting_growth(samples: Sequence[MinuteSample], at: float, waiting: int) -> float | None:
+    """Return the growth of the waiting list (jobs per second) over the last minute; None if no sample is of that time.
+
+    A sample is dated at the end of its minute, up to two seconds late: one of the last 15 seconds would not do.
+    """
+    for sample in reversed(samples):
+        seconds = at - (sample.minute + 1.0) * MINUTE_SECONDS
+        if 15.0 <= seconds <= 2 * MINUTE_SECONDS:
+            return (waiting - sample.waiting) / seconds
+    return None
+
+
 def read_mark(wire: bytes) -> PushMark | None:
     """Read one mark of the ring buffer of two minutes; None if it is not one."""
     numbers = wire.split()

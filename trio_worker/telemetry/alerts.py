@@ -1,4 +1,4 @@
-"""Pure. The state, the alerts and the outlook of a snapshot: what is wrong now, and how severe it is."""
+"""Pure. The state and the alerts of a snapshot: what is wrong now, and how severe it is."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from attrs import frozen
 
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.outcome import FailureKind
-from trio_worker.telemetry.number_words import duration, per_second
+from trio_worker.telemetry.number_words import duration
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.telemetry.words import quoted, suspended_words, trouble_words
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import Phase
 
-# A slope within one percent of the sending rate, or one job every twenty seconds, is noise of the measurement.
-_LEVEL_SHARE = 0.01
-_LEVEL_PER_SECOND = 0.05
 # Heartbeats call Redis every two seconds; if two in a row get no answer, Redis is in trouble.
 ANSWERED_SECONDS = 5.0
 
@@ -45,14 +42,6 @@ class Alert:
     word: str
     text: str
     severity: Severity
-
-
-@frozen
-class Outlook:
-    """Whether the waiting list grows or shrinks: a sign of one character, and words."""
-
-    sign: str
-    words: str
 
 
 def is_stale(snapshot: Snapshot) -> bool:
@@ -94,21 +83,6 @@ def _no_worker_has_relay(snapshot: Snapshot) -> bool:
     """Return whether all live workers of a fleet have trouble with the relay."""
     live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
     return snapshot.scope is Scope.FLEET and bool(live) and all(beat.trouble for beat in live)
-
-
-def outlook(snapshot: Snapshot) -> Outlook:
-    """Return whether the waiting list grows or shrinks, and when it will be empty."""
-    slope, queue = snapshot.waiting_slope, snapshot.queue
-    if slope is None or queue is None:
-        return Outlook(" ", "")
-    level = max(snapshot.rates.sent * _LEVEL_SHARE, _LEVEL_PER_SECOND)
-    if not queue.waiting:
-        return Outlook("=", "empty")
-    if slope > level:
-        return Outlook("▲", f"behind: growing +{per_second(slope)}/s")
-    if slope < -level:
-        return Outlook("▼", f"empty in {duration(queue.waiting / -slope)}")
-    return Outlook("=", "keeping up")
 
 
 def alerts(snapshot: Snapshot) -> list[Alert]:

@@ -40,7 +40,7 @@ from trio_worker.worker.state import WorkerState
 RATE_SECONDS = 10
 # One column of the chart per second.
 SPARK_SECONDS = 300
-# The growth of the waiting list is measured over this time.
+# The growth of the jobs that could be sent is measured over this time.
 SLOPE_SECONDS = 30
 # The last seconds, which correct it if they go the other way.
 RECENT_SECONDS = 10
@@ -111,9 +111,9 @@ class Board:
                 self._phase = event
             case QuietChanged(is_quiet):
                 self._is_quiet = is_quiet
-            case QueueSeen(waiting=waiting):
+            case QueueSeen(waiting=waiting, due=due):
                 self._queue = (now, event)
-                self._depths.append((now, waiting))
+                self._depths.append((now, waiting + due))
             case BreakerChanged(breaker):
                 self._breaker = breaker
             case RedisFailed(reason=reason):

@@ -53,7 +53,7 @@ class Snapshot:
     at_work: int  # jobs in hand, without those that only wait for their settlement
     number_workers: int  # consumers
     rates: Rates
-    waiting_slope: float | None  # jobs per second over the last half minute
+    waiting_slope: float | None  # growth of waiting and due jobs per second, over the last half minute
     spark_sent: tuple[int, ...]  # per second, oldest first
     wait: Quantiles
     smtp: Quantiles
