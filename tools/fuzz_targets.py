@@ -26,7 +26,8 @@ from trio_worker.mail.options import MailOptions
 from trio_worker.queue.journal import JournalUnusableError, read_journal
 from trio_worker.redis.url import RedisUrl, RedisUrlFault, parse_redis_url, shown_redis_url
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
-from trio_worker.smtp.conversation import Conversation, Envelope
+from trio_worker.smtp.conversation import Conversation
+from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome
 
 AT = 1_800_000_000.0

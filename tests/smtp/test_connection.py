@@ -16,7 +16,7 @@ from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.server import open_catcher
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.connection import Connection
-from trio_worker.smtp.conversation import Envelope
+from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.options import RelayOptions, Timeouts
 from trio_worker.smtp.outcome import Accepted, FailureKind, NotSent, Outcome, Refused, Uncertain, Unsendable
 from trio_worker.smtp.relay import Relay, tls_context

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from trio_worker.capture.server_profile import EXTENSIONS
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
-from trio_worker.smtp.conversation import Conversation, Envelope, Transaction, dot_stuffed
+from trio_worker.smtp.conversation import Conversation
+from trio_worker.smtp.envelope import Envelope, dot_stuffed
 from trio_worker.smtp.outcome import Accepted, FailureKind, NotSent, Outcome, Refused, Uncertain, Unsendable
 from trio_worker.smtp.reply import Stage
+from trio_worker.smtp.transaction import Transaction
 
 CHUNKED = Capabilities(pipelining=True, chunking=True, eight_bit=True, has_size=True, size_limit_bytes=1000)
 PIPELINED = Capabilities(pipelining=True)
@@ -314,7 +316,7 @@ def test_content_has_no_line_end_but_crlf(before: bytes, at_once: int, chunking:
     is_sound = re.fullmatch(rb"(?:[^\r\n]|\r\n)*", content) is not None
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("trio_worker.smtp.conversation._CHECKED_OCTETS", at_once)
+        patched.setattr("trio_worker.smtp.envelope._CHECKED_OCTETS", at_once)
         transaction = conversation.begin(envelope)
 
     assert (transaction.outcome is None) == is_sound

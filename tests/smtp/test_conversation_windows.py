@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_worker.smtp.capabilities import Capabilities
-from trio_worker.smtp.conversation import Conversation, Envelope, Transaction
+from trio_worker.smtp.conversation import Conversation
+from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome, Uncertain
+from trio_worker.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,10 +23,11 @@ from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.smtp.connection import Connection
-from trio_worker.smtp.conversation import Envelope, Transaction
+from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.options import PoolOptions, Timeouts
 from trio_worker.smtp.outcome import Accepted, Refused
 from trio_worker.smtp.pool import open_pool
+from trio_worker.smtp.transaction import Transaction
 from trio_worker.worker.events import Disposition
 from trio_worker.worker.options import ShutdownOptions
 

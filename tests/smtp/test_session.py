@@ -21,7 +21,7 @@ from tests.support.faults import faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.server_profile import EXTENSIONS
 from trio_worker.smtp.connection import Connection
-from trio_worker.smtp.conversation import Envelope
+from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.options import RelayOptions, Timeouts
 from trio_worker.smtp.outcome import Accepted, FailureKind, Trouble
 from trio_worker.smtp.relay import Relay, tls_context

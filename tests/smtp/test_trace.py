@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from trio_worker.smtp.capabilities import Capabilities
-from trio_worker.smtp.conversation import Conversation, Envelope, Transaction
+from trio_worker.smtp.conversation import Conversation
+from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.reply import Reply, Stage, reply_from
 from trio_worker.smtp.trace import TraceLine, trace_line_of
+from trio_worker.smtp.transaction import Transaction
 from trio_worker.telemetry.feed import FeedTrace, write_trace
 
 

@@ -8,7 +8,7 @@ from attrs import define, field
 
 from tests.support.relay import FakeTransport, session_on
 from trio_worker.smtp.connection import Connection
-from trio_worker.smtp.conversation import Envelope
+from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.outcome import Outcome, Trouble
 from trio_worker.smtp.pool import Pool, PoolClosed
 from trio_worker.smtp.session import Session

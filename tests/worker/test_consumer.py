@@ -24,7 +24,7 @@ from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import Record
 from trio_worker.queue.settlement import DONE, Release
 from trio_worker.smtp.connection import IDLE_SECONDS, Connection
-from trio_worker.smtp.conversation import Envelope
+from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.options import PoolOptions, Timeouts
 from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.pool import Pool, open_pool

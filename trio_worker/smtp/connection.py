@@ -11,13 +11,15 @@ from attrs import define, field
 
 from trio_worker.bridge import unsent_bytes, waiting_bytes
 from trio_worker.privacy import mask_text
-from trio_worker.smtp.conversation import Conversation, Envelope, Transaction
+from trio_worker.smtp.conversation import Conversation
+from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.options import Timeouts
 from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome, Refused
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Session
 from trio_worker.smtp.trace import TraceLine, trace_line_of
+from trio_worker.smtp.transaction import Transaction
 
 # A connection that was idle for longer may be dead without our knowing: its next message waits for the replies to RCPT.
 IDLE_SECONDS = 5.0

@@ -26,33 +26,17 @@ The rules that make this safe:
 
 from __future__ import annotations
 
-import io
-import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from trio_worker.smtp.capabilities import Capabilities
-from trio_worker.smtp.outcome import (
-    Accepted,
-    FailureKind,
-    Loss,
-    NotSent,
-    Outcome,
-    Refusal,
-    Refused,
-    Uncertain,
-    Unsendable,
-)
+from trio_worker.smtp.envelope import Envelope, dot_stuffed, mail_command, why_unsendable
+from trio_worker.smtp.outcome import Accepted, FailureKind, Loss, NotSent, Outcome, Refusal, Uncertain, Unsendable
 from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
-
-# Not allowed in a path on the wire: controls, space, DEL and the brackets that would end it (RFC 5321 4.1.2).
-_UNSAFE_IN_PATH = re.compile(r"[\x00-\x20\x7f<>]")
-
-# A large content is checked for its line ends in pieces of this many octets.
-_CHECKED_OCTETS = 65_536
+from trio_worker.smtp.transaction import Transaction, WireStep
 
 # The first digits that a reply to each command can have (RFC 5321 4.3.2). Only DATA has 3xx, and it never has 2xx.
 _CLASSES: dict[Stage, frozenset[int]] = {
@@ -64,68 +48,6 @@ _CLASSES: dict[Stage, frozenset[int]] = {
     Stage.QUIT: frozenset({2, 4, 5}),
 }
 _CLOSING_CODE = 421
-
-
-@frozen
-class Envelope:
-    """One message ready to be sent: bare addresses and canonical content (every line ends with CRLF, the last one too).
-
-    ``awaits_recipients`` makes the content wait for the replies to RCPT, so that a connection that ends before them
-    proves that nothing was accepted.
-    """
-
-    sender: str
-    recipients: tuple[str, ...]
-    content: bytes
-    needs_smtputf8: bool = False
-    is_eight_bit: bool = False
-    awaits_recipients: bool = False
-
-
-@define(eq=False)
-class Transaction:
-    """One message in flight; ``outcome`` is None until it is decided, then it never changes.
-
-    ``began`` and ``seconds``, from MAIL to the deciding reply, are set by the connection: a conversation has no clock.
-    """
-
-    envelope: Envelope
-    outcome: Outcome | None = None
-    began: float = 0.0
-    seconds: float = 0.0
-    end_offset_bytes: int | None = None  # the connection's ``written_bytes`` when this message was complete
-    mail_accepted: bool = False
-    sender_refusal: Reply | None = None
-    rcpts_answered: int = 0
-    refusals: list[Refusal] = field(factory=list)
-
-    @property
-    def accepted_recipients(self) -> int:
-        return self.rcpts_answered - len(self.refusals)
-
-    @property
-    def refused_so_far(self) -> Refused | None:
-        """The refusal, if the replies so far have refused the sender or every recipient."""
-        if self.sender_refusal is not None:
-            return Refused(self.sender_refusal)
-        if self.refusals and self.rcpts_answered == len(self.envelope.recipients) == len(self.refusals):
-            return Refused(self.refusals[-1].reply, tuple(self.refusals))
-        return None
-
-    def refused(self, reply: Reply) -> Refused:
-        """Return the refusal that decided: an earlier one, of which ``reply`` is only a consequence, else ``reply``."""
-        return self.refused_so_far or Refused(reply, tuple(self.refusals))
-
-
-@define(eq=False)
-class _Step:
-    """Bytes that are written together: commands and the stages of their replies, or a content; of one transaction."""
-
-    stages: tuple[Stage, ...]
-    transaction: Transaction | None
-    wire: bytes
-    waits: bool = False  # until all earlier replies have come
-    content: bytes = b""  # written after the commands, unchanged
 
 
 @define
@@ -145,8 +67,8 @@ class Conversation:
     last_reply: Reply | None = None
     # Called with each reply before it is processed, while the connection is traced.
     on_reply: Callable[[Stage, Transaction | None, Reply], object] | None = None
-    _todo: deque[_Step] = field(factory=deque)
-    _expected: deque[_Step] = field(factory=deque)  # written, and not all of their replies have come
+    _todo: deque[WireStep] = field(factory=deque)
+    _expected: deque[WireStep] = field(factory=deque)  # written, and not all of their replies have come
     _answered: int = 0  # number of replies to the first of them so far
     _open: dict[Transaction, None] = field(factory=dict)  # in the order in which they began
     _decided: list[Transaction] = field(factory=list)
@@ -171,7 +93,7 @@ class Conversation:
         if self.end is not None:
             transaction.outcome = NotSent(self.end)
             return transaction
-        why = _why_unsendable(envelope, self.capabilities)
+        why = why_unsendable(envelope, self.capabilities)
         if why:
             transaction.outcome = Unsendable(why)
             return transaction
@@ -181,7 +103,7 @@ class Conversation:
 
     def quit(self) -> None:
         """Queue QUIT; only if no message is in flight."""
-        self._todo.append(_Step((Stage.QUIT,), None, b"QUIT\r\n", waits=True))
+        self._todo.append(WireStep((Stage.QUIT,), None, b"QUIT\r\n", waits=True))
 
     def is_complete(self, transaction: Transaction, unsent_bytes: int) -> bool:
         """Whether a message was written in full and may have been sent; the last ``unsent_bytes`` were surely not."""
@@ -223,10 +145,10 @@ class Conversation:
 
     # The methods below decide the outcomes; none of them awaits.
 
-    def _steps(self, transaction: Transaction) -> list[_Step]:
+    def _steps(self, transaction: Transaction) -> list[WireStep]:
         """Return MAIL, every RCPT, and DATA or BDAT with the content, as steps between which replies are awaited."""
         envelope, offers = transaction.envelope, self.capabilities
-        commands = [_mail_command(envelope, offers), "RCPT TO:<" + ">\r\nRCPT TO:<".join(envelope.recipients) + ">\r\n"]
+        commands = [mail_command(envelope, offers), "RCPT TO:<" + ">\r\nRCPT TO:<".join(envelope.recipients) + ">\r\n"]
         content, last = b"", Stage.DATA
         if offers.chunking:
             content, last = envelope.content, Stage.FINAL
@@ -236,11 +158,13 @@ class Conversation:
         stages = (Stage.MAIL, *(Stage.RCPT,) * len(envelope.recipients), last)
         encoding = "utf-8" if envelope.needs_smtputf8 else "ascii"
         if offers.pipelining and not (offers.chunking and envelope.awaits_recipients):
-            return [_Step(stages, transaction, "".join(commands).encode(encoding), content=content)]
+            return [WireStep(stages, transaction, "".join(commands).encode(encoding), content=content)]
         lines = "".join(commands).encode(encoding).splitlines(keepends=True)
         begins: Sequence[int] = (0, len(lines) - 1) if offers.pipelining else range(len(lines))
         steps = [
-            _Step(stages[first:end], transaction, b"".join(lines[first:end]), waits=not offers.pipelining or first > 0)
+            WireStep(
+                stages[first:end], transaction, b"".join(lines[first:end]), waits=not offers.pipelining or first > 0
+            )
             for first, end in pairwise((*begins, len(lines)))
         ]
         steps[-1].content = content
@@ -253,7 +177,7 @@ class Conversation:
                 return
             self._write(self._todo.popleft())
 
-    def _write(self, step: _Step) -> None:
+    def _write(self, step: WireStep) -> None:
         if step.stages[0] is Stage.MAIL:
             if self._may_be_open:
                 step.stages, step.wire = (Stage.RSET, *step.stages), b"RSET\r\n" + step.wire
@@ -353,7 +277,7 @@ class Conversation:
             return
         # If no recipient was accepted, send only the dot: the relay must then refuse (RFC 2920 3.1).
         content = b"" if transaction.accepted_recipients == 0 else dot_stuffed(transaction.envelope.content)
-        self._todo.appendleft(_Step((Stage.FINAL,), transaction, content, content=b".\r\n"))
+        self._todo.appendleft(WireStep((Stage.FINAL,), transaction, content, content=b".\r\n"))
 
     def _note_final(self, transaction: Transaction, reply: Reply) -> None:
         is_lone_dot = not self.capabilities.chunking and transaction.accepted_recipients == 0
@@ -395,50 +319,3 @@ class Conversation:
         if loss.how is FailureKind.CLOSING or not self.is_complete(transaction, unsent_bytes):
             return NotSent(loss)
         return Uncertain(loss)
-
-
-def dot_stuffed(content: bytes) -> bytes:
-    """Double the dot at the beginning of each line (RFC 5321 4.5.2), the first line too."""
-    stuffed = content.replace(b"\r\n.", b"\r\n..")
-    return b"." + stuffed if stuffed.startswith(b".") else stuffed
-
-
-def _mail_command(envelope: Envelope, capabilities: Capabilities) -> str:
-    size = f" SIZE={len(envelope.content)}" if capabilities.has_size else ""
-    body = (" BODY=8BITMIME" if envelope.is_eight_bit else " BODY=7BIT") if capabilities.eight_bit else ""
-    utf8 = " SMTPUTF8" if envelope.needs_smtputf8 else ""
-    return f"MAIL FROM:<{envelope.sender}>{size}{body}{utf8}\r\n"
-
-
-def _has_only_crlf(content: bytes) -> bool:
-    """Whether all line ends are CRLF, in octets that end with CRLF.
-
-    Python's decoder for the line ends of text files needs a quarter of the time of counting them, and one pass.
-    """
-    decoder = io.IncrementalNewlineDecoder(None, translate=False)
-    for start in range(0, len(content), _CHECKED_OCTETS):
-        decoder.decode(content[start : start + _CHECKED_OCTETS].decode("latin-1"))
-    return decoder.newlines == "\r\n"
-
-
-def _why_unsendable(envelope: Envelope, capabilities: Capabilities) -> str:
-    """Return why this relay cannot take this message, "" if it can.
-
-    The last checks repeat what the composer guarantees: whatever went wrong there, nothing that could end a command or
-    a message early may be written. With BDAT only its length ends a message (RFC 3030, 2), but the relay may forward
-    it with DATA.
-    """
-    size_bytes = len(envelope.content)
-    if capabilities.size_limit_bytes and size_bytes > capabilities.size_limit_bytes:
-        return f"the mail has {size_bytes} bytes, the relay takes {capabilities.size_limit_bytes}"
-    if envelope.needs_smtputf8 and not capabilities.smtputf8:
-        return "an address is not ASCII and the relay does not offer SMTPUTF8"
-    if envelope.is_eight_bit and not capabilities.eight_bit:
-        return "the content has 8-bit lines and the relay does not offer 8BITMIME"
-    if not envelope.recipients or any(map(_UNSAFE_IN_PATH.search, (envelope.sender, *envelope.recipients))):
-        return "an address cannot be written in a command"
-    if not envelope.content.endswith(b"\r\n"):
-        return "the content does not end with CRLF"
-    if not _has_only_crlf(envelope.content):
-        return "the content has a line that does not end with CRLF"
-    return ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from attrs import frozen
 
 from trio_worker.privacy import mask_address, mask_text
-from trio_worker.smtp.conversation import Transaction
 from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.smtp.transaction import Transaction
 
 
 @frozen

@@ -24,9 +24,9 @@ from trio_worker.queue.record import Cause
 from trio_worker.queue.settlement import DONE, Done, Release, Verdict
 from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.connection import Connection
-from trio_worker.smtp.conversation import Transaction
 from trio_worker.smtp.outcome import Outcome, Trouble, Unopened
 from trio_worker.smtp.pool import Pool, PoolClosed
+from trio_worker.smtp.transaction import Transaction
 from trio_worker.worker.attempt import report_of
 from trio_worker.worker.delivery import Delivery
 from trio_worker.worker.gate import Gate

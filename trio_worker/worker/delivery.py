@@ -9,7 +9,7 @@ from trio_worker.queue.claim import Claim
 from trio_worker.queue.record import Record
 from trio_worker.queue.settlement import DONE, Delay, Done, Settlement, Verdict
 from trio_worker.smtp.capabilities import Capabilities
-from trio_worker.smtp.conversation import Envelope
+from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.outcome import Accepted, Outcome, Uncertain
 from trio_worker.worker.attempt import AttemptReport
 from trio_worker.worker.events import Disposition, SettledJob
