@@ -39,7 +39,8 @@ Watch = Literal["never", "always", "at times"]
 class PlayedRelay:
     """A relay that answers each command as its dice say and notes what it took, and for whom.
 
-    Of a hundred sides, the first seventy say yes, the next twenty-nine no, and the last ends the connection.
+    Of a hundred sides, the first seventy say yes, the next twenty-nine no, and the last ends the connection. No to RSET
+    ends it too.
     """
 
     dice: tuple[int, ...]
@@ -80,7 +81,9 @@ class PlayedRelay:
         match verb:
             case b"RSET":
                 self._sender, self._recipients = None, []
-                return "250 reset"
+                reply = self._roll(yes="250 reset")
+                self._is_over = self._is_over or reply.startswith(("4", "5"))
+                return reply
             case b"MAIL" if self._sender is None:
                 reply = self._roll()
                 self._sender = line if reply.startswith("2") else None

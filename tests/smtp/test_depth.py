@@ -22,10 +22,11 @@ from trio_worker.fleet.report import Reporter
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.smtp.connection import Connection
+from trio_worker.smtp.connection import SPARED_RESETS, Connection
+from trio_worker.smtp.conversation import EXTRA_RESETS_LIMIT
 from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.options import PoolOptions, Timeouts
-from trio_worker.smtp.outcome import Accepted, Refused
+from trio_worker.smtp.outcome import Accepted
 from trio_worker.smtp.pool import open_pool
 from trio_worker.smtp.transaction import Transaction
 from trio_worker.worker.events import Disposition
@@ -150,23 +151,45 @@ async def test_one_lost_connection_leaves_few_mails_uncertain(workers: WorkerMak
         assert 2 <= reporter.board.ledger.uncertain <= 10
 
 
-async def test_the_window_grows_with_each_accepted_mail_and_falls_with_a_refusal_for_now(
-    autojump_clock: trio.testing.MockClock,
+@pytest.mark.parametrize(("replies", "windows"), [
+    (["250"] * 5 + ["451"], [2, 3, 4, 5, 6, 1]),
+    (["250"] * 5 + ["550", "250", "550", "250"], [2, 3, 4, 5, 6, 3, 4, 2, 3]),
+    (["250"] * 15 + ["550", "550", "550", "250", "550"], [*range(2, 17), 8, 4, 1, 2, 1]),
+])  # fmt: skip
+async def test_the_window_grows_with_each_accepted_mail_and_falls_with_refusals(
+    autojump_clock: trio.testing.MockClock, replies: list[str], windows: list[int]
 ) -> None:
-    """A refusal for good is the mail's fault, and changes nothing."""
-    answers = iter(
-        [b"250 ok\r\n"] * 9 + [b"250 ok\r\n"] * 2 + [b"550 no\r\n"] + [b"250 ok\r\n"] * 3 + [b"451 later\r\n"]
-    )
+    """One after a refusal for now; half after one for good, which is the mail's fault; one after three in a row.
+
+    A relay that closes because of many refusals then loses few mails.
+    """
+    answers = iter(replies)
 
     def answer(wire: bytes) -> bytes:
-        return b"".join(next(answers) for _ in range(accept_all(wire).count(b"250")))
+        count = accept_all(wire).count(b"250")
+        return b"250 ok\r\n" * (count - 1) + (f"{next(answers)} x\r\n".encode() if b"BDAT" in wire else b"250 ok\r\n")
 
     connection = Connection(1, session_on(FakeTransport(answer=answer)), Timeouts())
-    windows = []
-    for kind in (Accepted, Accepted, Accepted, Refused, Refused):
-        assert type(await connection.deliver(MAIL)) is kind
-        windows.append(connection.window)
-    assert windows == [2, 3, 4, 4, 1]
+    seen = []
+    for _ in replies:
+        await connection.deliver(MAIL)
+        seen.append(connection.window)
+
+    assert seen == windows
+
+
+async def test_many_refused_recipients_leave_no_more_in_flight_than_the_relay_may_refuse(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Each of them costs an RSET, and Exim ends a session at the eleventh, with what is in flight on it."""
+    connection = Connection(1, session_on(FakeTransport()), Timeouts())
+    connection.window = 64
+
+    rooms = []
+    for count in range(EXTRA_RESETS_LIMIT + 1):
+        connection.conversation.extra_resets = count
+        rooms.append(connection.room(64, 0))
+    assert rooms == [64] * SPARED_RESETS + list(range(EXTRA_RESETS_LIMIT - SPARED_RESETS, -1, -1))
 
 
 async def until_done(connection: Connection, sent: dict[Transaction, int], done: list[Transaction]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -11,11 +12,11 @@ from attrs import define, field
 
 from trio_worker.bridge import unsent_bytes, waiting_bytes
 from trio_worker.privacy import mask_text
-from trio_worker.smtp.conversation import Conversation
+from trio_worker.smtp.conversation import EXTRA_RESETS_LIMIT, Conversation
 from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.options import Timeouts
-from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome, Refused
+from trio_worker.smtp.outcome import Accepted, FailureKind, Loss, Outcome, Refused
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Session
 from trio_worker.smtp.trace import TraceLine, trace_line_of
@@ -26,6 +27,14 @@ IDLE_SECONDS = 5.0
 # How long to wait for the reply to QUIT, which is a courtesy. At the end of a drain this, and the settlements after it,
 # must fit into the second that a worker may take beyond its grace.
 QUIT_SECONDS = 0.5
+# How long a relay may be silent at a MAIL that was written ahead of its answer to an earlier mail. Some relays drop
+# such commands without a word; one that is only slow loses little if it gets one mail at a time from then on.
+AHEAD_SECONDS = 5.0
+# From this many refusals in a row the window is one. Relays close connections that bring too many of them, such as
+# Postfix at smtpd_hard_error_limit, and what is in flight then may be lost.
+REFUSED_IN_ROW = 3
+# From this number of extra RSETs on no more mails are in flight than the relay may still refuse.
+SPARED_RESETS = 5
 # From this size on a message is written in pieces: more writes, some microseconds each, but fewer copies.
 LARGE_BYTES = 262_144
 
@@ -58,8 +67,8 @@ class Connection:
     """One connection, and the messages in flight on it; one task uses it at a time.
 
     That task begins messages, writes them with `flush`, and waits with `outcomes` for their outcomes. ``window`` is the
-    number of messages that may be in flight: one at first, one more for each message that was accepted, and one again
-    after a transient refusal.
+    number of messages that may be in flight: one at first, one more for each message that was accepted, half of them
+    after a refusal, and one again after a transient one or after several in a row.
 
     The owner ends it with `close` or `abort`; after either, or once `end` is set, it is never used again. `watch` must
     run in the background: without it a silent relay would be waited for without a time limit.
@@ -72,6 +81,8 @@ class Connection:
     opened_at: float = field(factory=trio.current_time)
     used_at: float = field(factory=trio.current_time)
     window: int = 1
+    on_ahead: Callable[[Loss], object] | None = None  # called when the relay has shown that it takes one mail at a time
+    _refused_in_row: int = 0
     _decided: list[Transaction] = field(factory=list)
     _waiting: trio.lowlevel.Task | None = None  # for outcomes
     _over: trio.Event = field(factory=trio.Event)
@@ -119,6 +130,9 @@ class Connection:
         else:
             # With DATA only the envelope of the next message can be written together with the content of this one.
             limit = min(self.window, depth, 2)
+        extra_resets = self.conversation.extra_resets
+        if extra_resets >= SPARED_RESETS:
+            limit = min(limit, EXTRA_RESETS_LIMIT - extra_resets)
         return max(0, limit - in_flight)
 
     def begin(self, envelope: Envelope, now: float) -> Transaction:
@@ -182,7 +196,7 @@ class Connection:
         Signs of life are a complete reply, and a kernel that still takes bytes from our buffer.
         """
         # A message that is sent while this task sleeps has at least this long.
-        soonest = min(self.timeouts.command_seconds, self.timeouts.final_reply_seconds)
+        soonest = min(self.timeouts.command_seconds, self.timeouts.final_reply_seconds, AHEAD_SECONDS)
         due = trio.current_time() + soonest
         while not self.end:
             with trio.move_on_at(due):
@@ -195,7 +209,8 @@ class Connection:
             elif now < silent_at:
                 due = min(silent_at, now + soonest)
             else:
-                self.lose(FailureKind.TIMEOUT, f"no answer within {self._patience_seconds():g} s")
+                how = FailureKind.AHEAD if self._may_be_dropped else FailureKind.TIMEOUT
+                self.lose(how, f"no answer within {self._patience_seconds():g} s")
 
     async def close(self) -> None:
         """Say QUIT, wait `QUIT_SECONDS` for its reply, and end the connection in any case."""
@@ -263,7 +278,12 @@ class Connection:
     def _patience_seconds(self) -> float:
         if self.conversation.awaited is Stage.FINAL and not unsent_bytes(self.session.transport):
             return self.timeouts.final_reply_seconds
-        return self.timeouts.command_seconds
+        return min(self.timeouts.command_seconds, AHEAD_SECONDS if self._may_be_dropped else math.inf)
+
+    @property
+    def _may_be_dropped(self) -> bool:
+        """Whether the relay may have dropped what came ahead; no content of it is out, so giving up loses nothing."""
+        return self.conversation.awaits_ahead and not self.session.capabilities.chunking
 
     def _receive(self, received: bytes) -> None:
         before = self.conversation.replies
@@ -295,12 +315,18 @@ class Connection:
                 transaction.seconds = now - transaction.began
                 if isinstance(transaction.outcome, Accepted):
                     self.window += 1
-                elif isinstance(transaction.outcome, Refused) and transaction.outcome.reply.is_transient:
-                    self.window = 1
+                    self._refused_in_row = 0
+                elif isinstance(transaction.outcome, Refused):
+                    self._refused_in_row += 1
+                    is_one = transaction.outcome.reply.is_transient or self._refused_in_row >= REFUSED_IN_ROW
+                    self.window = 1 if is_one else max(1, self.window // 2)
             self._decided += decided
         if self._decided:
             self.nudge()
         self._quiet.set()
+        if self.conversation.ahead is not None and self.on_ahead is not None:
+            self.on_ahead(self.conversation.ahead)
+            self.on_ahead = None
         if self.conversation.end is not None:
             if self._on_trace is not None and not self._over.is_set():
                 seconds = trio.current_time() - self._state_since

@@ -18,8 +18,11 @@ The rules that make this safe:
 * Number and class of the replies are invariants. One reply too many, or one of a class that the command cannot have,
   ends the conversation: there is no guessing which reply belongs to which command.
 * A MAIL that is written while an earlier outcome is open, or while the relay may still have an earlier transaction, has
-  RSET before it in the same write: after a refused BDAT the old sender may remain, and the next message would go out
-  under it.
+  RSET before it: after a refused BDAT the old sender may remain, and the next message would go out under it. Nowhere
+  else is RSET written: relays count it (Exim's ``smtp_accept_max_nonmail``, Postfix' ``smtpd_junk_command_limit``).
+* A relay that refuses RSET is closing. What follows was not sent, unless the relay goes on and accepts it.
+* 503 to a MAIL that was written while an earlier outcome was open says that the relay drops what comes ahead of its
+  answer, against RFC 2920 3.1: that mail was not sent, and nothing should be written ahead to this relay.
 * The content is one single ``BDAT n LAST`` (RFC 3030): known relays delay or mishandle other chunks.
 * QUIT is never written together with anything else.
 """
@@ -34,20 +37,35 @@ from attrs import define, field
 
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.envelope import Envelope, dot_stuffed, mail_command, why_unsendable
-from trio_worker.smtp.outcome import Accepted, FailureKind, Loss, NotSent, Outcome, Refusal, Uncertain, Unsendable
+from trio_worker.smtp.outcome import (
+    Accepted,
+    FailureKind,
+    Loss,
+    NotSent,
+    Outcome,
+    Refusal,
+    Refused,
+    Uncertain,
+    Unsendable,
+)
 from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
 from trio_worker.smtp.transaction import Transaction, WireStep
 
-# The first digits that a reply to each command can have (RFC 5321 4.3.2). Only DATA has 3xx, and it never has 2xx.
+# The first digits that a reply to each command can have (RFC 5321 4.3.2). Only DATA has 3xx, and it never has 2xx. RSET
+# has only 2xx in the RFC, but Exim and others refuse it when they have had enough of a session.
 _CLASSES: dict[Stage, frozenset[int]] = {
     Stage.MAIL: frozenset({2, 4, 5}),
     Stage.RCPT: frozenset({2, 4, 5}),
     Stage.DATA: frozenset({3, 4, 5}),
     Stage.FINAL: frozenset({2, 4, 5}),
-    Stage.RSET: frozenset({2}),
+    Stage.RSET: frozenset({2, 4, 5}),
     Stage.QUIT: frozenset({2, 4, 5}),
 }
 _CLOSING_CODE = 421
+_BAD_SEQUENCE_CODE = 503
+_DROPS_AHEAD = "the relay drops what is written ahead of its answer to an earlier mail"
+# Exim ends a session at the eleventh extra RSET (smtp_accept_max_nonmail = 10); one is left for what else it may count.
+EXTRA_RESETS_LIMIT = 9
 
 
 @define
@@ -65,6 +83,11 @@ class Conversation:
     replies: int = 0  # complete ones so far; the connection's timeout starts again with each
     written_bytes: int = 0
     last_reply: Reply | None = None
+    spent: str = ""  # why no further message should begin, although the connection works; empty if one may
+    # RSETs behind a mail whose content the relay did not want: Exim counts them as commands that are no mail.
+    extra_resets: int = 0
+    # How the relay showed that it drops what is written ahead of its answer to an earlier mail.
+    ahead: Loss | None = None
     # Called with each reply before it is processed, while the connection is traced.
     on_reply: Callable[[Stage, Transaction | None, Reply], object] | None = None
     _todo: deque[WireStep] = field(factory=deque)
@@ -76,6 +99,7 @@ class Conversation:
     _outgoing: list[bytes] = field(factory=list)
     _awaits_go_ahead: bool = False  # DATA is written: nothing may follow before its reply (RFC 2920 3.1)
     _may_be_open: bool = False  # the relay may have an open transaction when the next MAIL arrives
+    _closing: Loss | None = None  # the relay has refused RSET: it is about to close, and nothing more is written
 
     @property
     def in_flight(self) -> int:
@@ -87,11 +111,26 @@ class Conversation:
         """The stage of the next reply; None while no reply is due."""
         return self._expected[0].stages[self._answered] if self._expected else None
 
+    @property
+    def awaits_ahead(self) -> bool:
+        """Whether the next reply is that to RSET or MAIL of a message written while an earlier outcome was open."""
+        if not self._expected:
+            return False
+        step = self._expected[0]
+        is_ahead = step.transaction is not None and step.transaction.is_ahead
+        return is_ahead and step.stages[self._answered] in {Stage.RSET, Stage.MAIL}
+
+    @property
+    def _last_stage(self) -> Stage:
+        """The command that the relay answered last: behind it comes a reply that no command asked for."""
+        return Stage.CONNECT if self.last_reply is None else self.last_reply.stage
+
     def begin(self, envelope: Envelope) -> Transaction:
         """Queue one message; a mail that this relay cannot take is decided at once, and nothing is written."""
         transaction = Transaction(envelope)
-        if self.end is not None:
-            transaction.outcome = NotSent(self.end)
+        loss = self.end or self._closing
+        if loss is not None:
+            transaction.outcome = NotSent(loss)
             return transaction
         why = why_unsendable(envelope, self.capabilities)
         if why:
@@ -132,6 +171,8 @@ class Conversation:
                 continue
             match self._reader.read():
                 case None:
+                    if self._closing is not None and not self._expected:
+                        self._finish(FailureKind.CLOSING, self._closing.reason, self._closing.reply)
                     return
                 case RawReply() as read:
                     self._answer(read)
@@ -140,8 +181,14 @@ class Conversation:
 
     def lose(self, how: FailureKind, what: str, unsent_bytes: int = 0) -> None:
         """End the conversation because the connection ended; the last ``unsent_bytes`` written were never sent."""
-        if self.end is None:
-            self._finish(how, what, unsent_bytes=unsent_bytes)
+        if self.end is not None:
+            return
+        if self._closing is not None and how in {FailureKind.EOF, FailureKind.RESET}:
+            self._finish(FailureKind.CLOSING, self._closing.reason, self._closing.reply)
+            return
+        if self.awaits_ahead and how in {FailureKind.TIMEOUT, FailureKind.AHEAD}:
+            self._note_ahead(Loss(FailureKind.AHEAD, self.awaited or Stage.MAIL, what, had_delivered=True))
+        self._finish(how, what, unsent_bytes=unsent_bytes)
 
     # The methods below decide the outcomes; none of them awaits.
 
@@ -179,9 +226,14 @@ class Conversation:
 
     def _write(self, step: WireStep) -> None:
         if step.stages[0] is Stage.MAIL:
-            if self._may_be_open:
+            if self._may_be_open and not self.capabilities.pipelining:
+                self._todo.appendleft(step)
+                step = WireStep((Stage.RSET,), step.transaction, b"RSET\r\n")
+            elif self._may_be_open:
                 step.stages, step.wire = (Stage.RSET, *step.stages), b"RSET\r\n" + step.wire
-            self._may_be_open = True
+            self._may_be_open = step.stages[-1] is not Stage.RSET
+            if self._expected and step.transaction is not None:
+                step.transaction.is_ahead = True
         self._expected.append(step)
         self._outgoing.append(step.wire)
         if step.content:
@@ -217,7 +269,7 @@ class Conversation:
         self.replies += 1
         if not self._expected:
             how = FailureKind.CLOSING if raw.code == _CLOSING_CODE else FailureKind.GARBLED
-            self._finish(how, "a reply that no command asked for", raw.answering(Stage.CONNECT))
+            self._finish(how, "a reply that no command asked for", raw.answering(self._last_stage))
             return
         step = self._expected[0]
         stage = step.stages[self._answered]
@@ -231,12 +283,34 @@ class Conversation:
         if raw.code // 100 not in _CLASSES[stage]:
             self._finish(FailureKind.GARBLED, f"{raw.code} is not a possible reply to {stage.upper()}", reply)
             return
+        if raw.code == _BAD_SEQUENCE_CODE and self.awaits_ahead:
+            self._note_ahead(Loss(FailureKind.AHEAD, stage, _DROPS_AHEAD, reply, had_delivered=True))
+            if not self.capabilities.chunking:
+                # No content of it is written, so nothing is in doubt, and more replies may never come.
+                self._finish(FailureKind.AHEAD, _DROPS_AHEAD, reply)
+                return
         self._answered += 1
         if self._answered == len(step.stages):
             self._expected.popleft()
             self._answered = 0
         if transaction is not None:
             self._advance(transaction, stage, reply)
+        elif stage is Stage.RSET and not reply.is_positive:
+            self._note_closing(reply)
+
+    def _note_ahead(self, loss: Loss) -> None:
+        self.ahead = self.ahead or loss
+        self.spent = self.spent or str(self.ahead)
+
+    def _note_closing(self, reply: Reply) -> None:
+        """Write nothing more; if messages are complete, wait for the relay to close, or to answer them after all."""
+        what = "the relay refuses RSET: it is closing"
+        # RSET comes after another mail, so the connection has worked.
+        self._closing = self._closing or Loss(FailureKind.CLOSING, Stage.RSET, what, reply, had_delivered=True)
+        self.spent = self.spent or str(self._closing)
+        self._todo.clear()
+        if all(transaction.end_offset_bytes is None for transaction in self._open):
+            self._finish(FailureKind.CLOSING, what, reply)
 
     def _advance(self, transaction: Transaction, stage: Stage, reply: Reply) -> None:
         match stage:
@@ -268,12 +342,14 @@ class Conversation:
         if refused is None or any(step.transaction is transaction for step in self._expected):
             return
         self._todo = deque(step for step in self._todo if step.transaction is not transaction)
-        self._decide(transaction, refused)
+        self._refuse(transaction, refused)
 
     def _note_data(self, transaction: Transaction, reply: Reply) -> None:
         self._awaits_go_ahead = False
         if reply.code // 100 != 3:
-            self._decide(transaction, transaction.refused(reply))
+            self._refuse(transaction, transaction.refused(reply))
+            return
+        if self._closing is not None:
             return
         # If no recipient was accepted, send only the dot: the relay must then refuse (RFC 2920 3.1).
         content = b"" if transaction.accepted_recipients == 0 else dot_stuffed(transaction.envelope.content)
@@ -283,7 +359,7 @@ class Conversation:
         is_lone_dot = not self.capabilities.chunking and transaction.accepted_recipients == 0
         if is_lone_dot or not reply.is_positive:
             # A 2xx to the lone dot of a message without recipients does not mean that a mail was accepted.
-            self._decide(transaction, transaction.refused(reply))
+            self._refuse(transaction, transaction.refused(reply))
             return
         self.delivered += 1
         self._may_be_open = bool(self._expected) and self._may_be_open
@@ -292,6 +368,24 @@ class Conversation:
             # Accepted for whom? The relay's state differs from ours: believe the final reply, trust nothing after it.
             self._finish(FailureKind.GARBLED, "a message was accepted whose sender or recipients were refused", reply)
 
+    def _refuse(self, transaction: Transaction, refused: Refused) -> None:
+        """Decide a message that the relay refused, and note what that leaves of its transaction at the relay."""
+        if not self._expected and transaction.has_no_trace:
+            self._may_be_open = False
+        if refused.reply.stage is not Stage.FINAL and (self._expected or self._may_be_open):
+            self.extra_resets += 1
+            if self.extra_resets >= EXTRA_RESETS_LIMIT:
+                self.spent = self.spent or "resets"
+        self._decide(transaction, self._blame(transaction, refused))
+
+    def _blame(self, transaction: Transaction, refused: Refused) -> Refused | NotSent:
+        """Return the outcome of a refused message: not sent if the refusal only shows what the relay had dropped."""
+        if self._closing is not None:
+            return NotSent(self._closing)
+        if transaction.is_ahead and self.ahead is not None and refused.reply.code == _BAD_SEQUENCE_CODE:
+            return NotSent(self.ahead)
+        return refused
+
     def _decide(self, transaction: Transaction, outcome: Outcome) -> None:
         transaction.outcome = outcome
         del self._open[transaction]
@@ -299,8 +393,9 @@ class Conversation:
 
     def _finish(self, how: FailureKind, what: str, reply: Reply | None = None, *, unsent_bytes: int = 0) -> None:
         """End the conversation, and decide for each open message whether it may have been accepted."""
-        stage = self.awaited or Stage.CONNECT
-        had_delivered = self.delivered > 0
+        stage = reply.stage if reply is not None else self.awaited or self._last_stage
+        # What ends at RSET or at a mail ahead ends after an earlier mail: the connection has worked.
+        had_delivered = self.delivered > 0 or self._closing is not None or how is FailureKind.AHEAD
         self.end = Loss(how, stage, what, reply, had_delivered=had_delivered)
         for transaction in self._open:
             loss = Loss(how, stage, what, reply, had_delivered, transaction.mail_accepted)
@@ -314,7 +409,7 @@ class Conversation:
     def _at_loss(self, transaction: Transaction, loss: Loss, unsent_bytes: int) -> Outcome:
         refused = transaction.refused_so_far
         if refused is not None and loss.how is not FailureKind.GARBLED:
-            return refused
+            return self._blame(transaction, refused)
         # After 421 the relay reads no further command: a message without a reply was not accepted (RFC 5321 3.8).
         if loss.how is FailureKind.CLOSING or not self.is_complete(transaction, unsent_bytes):
             return NotSent(loss)

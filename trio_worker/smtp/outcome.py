@@ -13,11 +13,12 @@ from trio_worker.smtp.reply import Reply, Stage
 class FailureKind(StrEnum):
     """Why a connection ended, or why none could be opened."""
 
-    CLOSING = "closing"  # the relay said 421
+    CLOSING = "closing"  # the relay said 421, or refused RSET
     EOF = "eof"  # the relay closed without a reply
     RESET = "reset"  # the network or the kernel broke the connection
     TIMEOUT = "timeout"  # a timeout of ours passed
     GARBLED = "garbled"  # replies that fit no command of ours
+    AHEAD = "ahead"  # the relay dropped what was written before its answer to an earlier mail
     CANCELLED = "cancelled"  # we ended it: a drain, or the end of its grace
     RESOLVE = "resolve"  # the relay's name has no address
     CONNECT = "connect"  # nothing listens there, or there is no route
@@ -31,8 +32,8 @@ class FailureKind(StrEnum):
 class Loss:
     """The end of a connection while a mail was in flight on it.
 
-    ``had_delivered``: whether the connection had delivered a mail before. ``mail_accepted``: whether the relay had
-    accepted this mail's MAIL command.
+    ``had_delivered``: whether the connection had delivered a mail before, or answered it at least. ``mail_accepted``:
+    whether the relay had accepted this mail's MAIL command.
     """
 
     how: FailureKind

@@ -299,6 +299,8 @@ class Pool:
     def _why_close(self, connection: Connection) -> str:
         if connection.conversation.end is not None:
             return connection.end
+        if connection.conversation.spent:
+            return connection.conversation.spent
         if connection.conversation.delivered >= self.options.max_messages:
             return "max_messages"
         # Its age as of its last mail: the keeper checks the clock once a second.

@@ -21,6 +21,7 @@ class Transaction:
     began: float = 0.0
     seconds: float = 0.0
     end_offset_bytes: int | None = None  # the connection's ``written_bytes`` when this message was complete
+    is_ahead: bool = False  # its MAIL was written while an earlier outcome was open
     mail_accepted: bool = False
     sender_refusal: Reply | None = None
     rcpts_answered: int = 0
@@ -38,6 +39,14 @@ class Transaction:
         if self.refusals and self.rcpts_answered == len(self.envelope.recipients) == len(self.refusals):
             return Refused(self.refusals[-1].reply, tuple(self.refusals))
         return None
+
+    @property
+    def has_no_trace(self) -> bool:
+        """Whether a relay that refused it surely has no open transaction of it: MAIL was refused, and nothing taken.
+
+        A refused BDAT leaves the state open (RFC 3030, 2), also where MAIL had been refused.
+        """
+        return self.sender_refusal is not None and not self.accepted_recipients and self.end_offset_bytes is None
 
     def refused(self, reply: Reply) -> Refused:
         """Return the refusal that decided: an earlier one, of which ``reply`` is only a consequence, else ``reply``."""

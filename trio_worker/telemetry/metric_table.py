@@ -51,7 +51,7 @@ DEATHS = (
 DELAYS = ("deferred", "lost", "relay", "uncertain", "early", OTHER_LABEL)
 RELEASES = ("released", "lost", "relay", "unkept", "unconfirmed", OTHER_LABEL)
 CLOSINGS = (
-    *("max_messages", "max_lifetime", "idle", "drained"),
+    *("max_messages", "max_lifetime", "idle", "drained", "resets"),
     *map(
         str,
         (
@@ -60,6 +60,7 @@ CLOSINGS = (
             FailureKind.RESET,
             FailureKind.TIMEOUT,
             FailureKind.GARBLED,
+            FailureKind.AHEAD,
             FailureKind.CANCELLED,
         ),
     ),

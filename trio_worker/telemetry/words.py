@@ -19,6 +19,7 @@ _TROUBLES: Mapping[FailureKind, str] = {
     FailureKind.EOF: "closes the connection without a reply",
     FailureKind.RESET: "breaks the connection",
     FailureKind.TIMEOUT: "does not answer in time",
+    FailureKind.AHEAD: "takes one mail at a time",
     FailureKind.GARBLED: "sends invalid replies",
     FailureKind.CANCELLED: "did not answer before the attempt was cancelled",
     FailureKind.RESOLVE: "has no address in DNS",
