@@ -11,7 +11,7 @@ import asyncio
 import types
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar, TypeVarTuple
 
 import outcome
@@ -24,6 +24,7 @@ with warnings.catch_warnings():
     import trio_asyncio
 
 ABORT_AGAIN_SECONDS = 0.05
+LAST_WORDS_BYTES = 65_536
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -230,3 +231,40 @@ def unsent_bytes(transport: asyncio.WriteTransport) -> int:
     """
     waiting = waiting_bytes(transport)
     return waiting if getattr(transport, "_ssl_protocol", None) is None else min(1, waiting)
+
+
+def hear_last_words(transport: asyncio.WriteTransport, on_break: Callable[[], object]) -> None:
+    """Have the protocol of a transport receive what its peer sent before it broke the connection.
+
+    A peer that closes with our bytes unread sends its last words and then a reset. Linux keeps the words for us, but
+    asyncio ends the transport at the first write that fails, with the words unread. From now on they are read after
+    ``on_break`` was called and before `connection_lost` is: nothing that the protocol writes then leaves.
+    """
+    secured = getattr(transport, "_ssl_protocol", None)
+    below: Any = transport if secured is None else secured._transport  # noqa: SLF001  asyncio's own, in 3.11 to 3.13
+    tell_end = getattr(below, "_call_connection_lost", None)
+    if tell_end is None:
+        return
+
+    def read_and_tell(error: Exception | None) -> None:
+        if isinstance(error, ConnectionError):
+            on_break()
+            _receive_rest(below)
+        tell_end(error)
+
+    below._call_connection_lost = read_and_tell  # noqa: SLF001
+
+
+def _receive_rest(transport: Any) -> None:
+    """Give the protocol of a socket transport what the kernel has received; the transport is at its end."""
+    protocol: Any = transport.get_protocol()
+    with suppress(OSError):  # nothing more, or the error that ended it
+        while received := transport._sock.recv(LAST_WORDS_BYTES):  # noqa: SLF001
+            if isinstance(protocol, asyncio.Protocol):
+                protocol.data_received(received)
+                continue
+            while received:  # of a `BufferedProtocol`, as that of TLS is
+                room = memoryview(protocol.get_buffer(len(received)))
+                part, received = received[: len(room)], received[len(room) :]
+                room[: len(part)] = part
+                protocol.buffer_updated(len(part))

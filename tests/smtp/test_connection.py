@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import ssl
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import trio
 import trio.testing
+import trustme
 from attrs import evolve
 
 from tests.support.bridge import Complaints
@@ -373,3 +378,61 @@ async def test_room_is_what_was_earned_and_what_the_relays_extensions_allow(
     assert connection.room(4, connection.in_flight) == rooms[-1] - 1
     connection.abort()
     assert connection.room(4, 0) == 0
+
+
+@pytest.mark.parametrize("is_secured", [False, True])
+@pytest.mark.parametrize(("last", "kind"), [
+    (b"421 4.7.0 too many errors\r\n", NotSent),
+    (b"250 ok\r\n250 ok\r\n250 taken\r\n421 bye\r\n", Accepted),
+    (b"", Uncertain),
+])  # fmt: skip
+async def test_what_a_relay_said_before_it_broke_the_connection_is_read(
+    bridge: Complaints,
+    nursery: trio.Nursery,
+    is_secured: bool,  # noqa: FBT001
+    last: bytes,
+    kind: type[Outcome],
+) -> None:
+    """It closes with our bytes unread, so its kernel sends a reset; our next write fails before the words are read."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    peers: list[tuple[trio.SocketStream, trio.SSLStream[trio.SocketStream]]] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        secured = trio.SSLStream(stream, context, server_side=True)
+        peers.append((stream, secured))
+        peer: trio.abc.Stream = secured if is_secured else stream
+        await peer.send_all(b"220 relay\r\n")
+        await peer.receive_some()
+        await peer.send_all(b"250-relay\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+        await trio.sleep_forever()
+
+    listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="localhost"))
+    options = RelayOptions("localhost", listeners[0].socket.getsockname()[1], "implicit" if is_secured else "none")
+    trusting = tls_context(options)
+    authority.configure_trust(trusting)
+    session = await open_session(Relay(options, PATIENCE, trusting))
+    assert isinstance(session, Session), session
+    connection = Connection(1, session, PATIENCE)
+    first, second = connection.begin(MAIL, 0.0), connection.begin(MAIL, 0.0)
+    connection.flush(0.0)
+
+    # All in one step, so that nothing of it is read before the write that fails.
+    stream, secured = peers[0]
+    if is_secured and last:
+        secured._ssl_object.write(last)
+        last = secured._outgoing.read()
+    own = socket.socket(fileno=os.dup(stream.socket.fileno()))
+    own.send(last)
+    stream.socket.close()
+    own.close()
+    third = connection.begin(MAIL, 0.0)
+    connection.flush(0.0)
+    with trio.fail_after(5):
+        while connection.in_flight:
+            await connection.outcomes()
+
+    assert isinstance(first.outcome, kind)
+    assert type(second.outcome) is type(third.outcome) is (NotSent if last else Uncertain)
+    assert connection.end
+    nursery.cancel_scope.cancel()

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import trio
 from attrs import define, field
 
-from trio_worker.bridge import unsent_bytes, waiting_bytes
+from trio_worker.bridge import hear_last_words, unsent_bytes, waiting_bytes
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.conversation import EXTRA_RESETS_LIMIT, Conversation
 from trio_worker.smtp.envelope import Envelope
@@ -83,6 +83,7 @@ class Connection:
     window: int = 1
     on_ahead: Callable[[Loss], object] | None = None  # called when the relay has shown that it takes one mail at a time
     _refused_in_row: int = 0
+    _is_broken: bool = False  # nothing that is written leaves any more; what the relay said before may still be read
     _decided: list[Transaction] = field(factory=list)
     _waiting: trio.lowlevel.Task | None = None  # for outcomes
     _over: trio.Event = field(factory=trio.Event)
@@ -95,6 +96,7 @@ class Connection:
     def __attrs_post_init__(self) -> None:
         self.conversation = Conversation(self.session.capabilities)
         self.session.transport.set_protocol(_Wire(self._receive, self.lose))
+        hear_last_words(self.session.transport, self._note_break)
 
     @property
     def end(self) -> str:
@@ -290,9 +292,12 @@ class Connection:
         self.conversation.receive(received)
         if self.conversation.replies != before:
             self._progress_at = trio.current_time()
-        if self.conversation.end is None:
+        if self.conversation.end is None and not self._is_broken:
             self._flush(self._progress_at)
         self._report_decided()
+
+    def _note_break(self) -> None:
+        self._is_broken = True
 
     def _flush(self, now: float) -> None:
         pieces = self.conversation.take_outgoing()
