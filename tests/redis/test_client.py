@@ -24,7 +24,7 @@ from proving_ground import Valkey
 from tests.support.bridge import Complaints
 from trio_worker.bridge import call
 from trio_worker.redis.calls import Unavailable
-from trio_worker.redis.client import RedisUrlError, open_redis_client
+from trio_worker.redis.client import REASON_CHARS, RedisUrlError, open_redis_client
 from trio_worker.redis.connection import TcpConnection
 from trio_worker.redis.options import RedisOptions
 
@@ -75,6 +75,47 @@ async def test_a_server_that_goes_deaf_is_given_up_at_the_deadline(
     assert isinstance(answer, Unavailable)
     assert not answer.is_refusal
     assert "Timeout" in answer.reason
+
+
+@asynccontextmanager
+async def repeating_server() -> AsyncIterator[int]:
+    """The port of a server that refuses every command, and repeats all that it has read."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        read = b""
+        async for chunk in stream:
+            read += chunk.replace(b"\r\n", b" ")
+            await stream.send_all(b"-ERR you said %b\r\n" % read * chunk.count(b"*"))
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "given"),
+    [
+        ("redis://mailer:s3cr%2Bt-word@{}", {}),
+        ("redis://{}", {"username": "mailer", "password": "s3cr+t-word"}),
+        ("redis://{}/0?password=s3cr%2Bt-word", {}),
+        ("redis+sentinel://mailer:s3cr%2Bt-word@{}/primary", {}),
+        ("redis+cluster://mailer:s3cr%2Bt-word@{}", {}),
+    ],
+)
+async def test_a_server_that_repeats_the_login_shows_no_password(
+    bridge: Complaints, scheme: str, given: dict[str, str]
+) -> None:
+    """Also a Sentinel or a node of a cluster that is asked for the primary; the reason is short, too."""
+    async with repeating_server() as port:
+        options = RedisOptions(url=scheme.format(f"127.0.0.1:{port}"), **given)
+        async with open_redis_client(options, 5.0) as client:
+            for _ in range(3):
+                found = await client.command("GET", "x" * 2000)
+                assert isinstance(found, Unavailable)
+                assert "s3cr" not in found.reason
+                assert len(found.reason) <= REASON_CHARS
+        assert "s3cr" not in repr(client.secrets)
 
 
 async def test_a_wait_is_broken_off_while_its_connection_is_being_opened(bridge: Complaints) -> None:

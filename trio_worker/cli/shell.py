@@ -39,6 +39,7 @@ from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
+from trio_worker.secret_mask import mask_of
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.text import effective
 from trio_worker.smtp.pool import Pool, open_pool
@@ -210,9 +211,7 @@ def display(secrets: tuple[str, ...], value: object) -> None:
 def masked_text(value: object, secrets: tuple[str, ...] = ()) -> str:
     """Return the text of a value, with secrets, addresses and links masked and long bytes cut."""
     text = _BYTES_LITERAL.sub(_shortened, pformat(value, width=100, sort_dicts=False))
-    for secret in secrets:
-        text = text.replace(repr(secret)[1:-1], "…")
-    return mask_text(text)
+    return mask_text(mask_of(*secrets, *(repr(secret)[1:-1] for secret in secrets)).masked(text))
 
 
 def _shortened(literal: re.Match[str]) -> str:

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
 from typing import Any, TypeAlias, assert_never, cast
+from urllib.parse import parse_qsl, unquote
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 from redis import __version__, exceptions
 from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
@@ -36,7 +37,10 @@ from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.primary import ClusterPrimary, Primary, SentinelPrimary, slot_of
 from trio_worker.redis.scripts import Script, read_scripts
 from trio_worker.redis.url import RedisUrl, RedisUrlFault, Way, parse_redis_url
+from trio_worker.secret_mask import NO_SECRETS, SecretMask, mask_of
 
+# How much of an error's text is kept: a stranger in the place of Redis must not fill logs and records.
+REASON_CHARS = 500
 # Timeout of a call; the caller repeats it on a new connection. Our scripts take less than a millisecond: a Redis that
 # is silent for ten seconds is stopped, unreachable, or writing to a slow disk.
 CALL_SECONDS = 10.0
@@ -75,6 +79,7 @@ class RedisClient:
     scripts: dict[str, Script] = field(factory=read_scripts)
     calls: int = 0
     answered_at: float = -inf  # time of the last successful call (local clock, seconds)
+    secrets: SecretMask = NO_SECRETS  # masked in what Redis says of a failure
     on_call: OnCall | None = None  # for metrics; not called for the blocking wait
 
     async def run_script(self, name: str, keys: Sequence[str], *args: bytes | str | int) -> RedisAnswer | Unavailable:
@@ -191,8 +196,10 @@ class RedisClient:
         now = trio.current_time()
         if unavailable is None:
             self.answered_at = now
-        elif unavailable.is_elsewhere:
-            self.look_elsewhere()
+        else:
+            answer = unavailable = evolve(unavailable, reason=self.secrets.masked(unavailable.reason)[:REASON_CHARS])
+            if unavailable.is_elsewhere:
+                self.look_elsewhere()
         if self.on_call is not None and doing:
             self.on_call(doing, now - began, unavailable)
         return answer
@@ -223,11 +230,19 @@ async def open_redis_client(
         _abort(callers | waiters)
 
     try:
-        yield RedisClient(client, waiter, lambda: _abort(callers), look_elsewhere)
+        yield RedisClient(client, waiter, lambda: _abort(callers), look_elsewhere, secrets=_secrets_of(options))
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CONNECT_SECONDS):
             for each in (waiter, client):
                 await _caught(call, each.aclose)
+
+
+def _secrets_of(options: RedisOptions) -> SecretMask:
+    """Return the mask of the password, also if it is in the URL."""
+    login = options.url.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    in_url = login.partition(":")[2]
+    in_query = [value for name, value in parse_qsl(options.url.partition("?")[2]) if name == "password"]
+    return mask_of(options.password, in_url, unquote(in_url), *in_query)
 
 
 def _abort(roster: set[Any]) -> None:

@@ -94,7 +94,7 @@ class Connection:
     _on_trace: OnTrace | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.conversation = Conversation(self.session.capabilities)
+        self.conversation = Conversation(self.session.capabilities, self.session.secrets)
         self.session.transport.set_protocol(_Wire(self._receive, self.lose))
         hear_last_words(self.session.transport, self._note_break)
 

@@ -35,6 +35,7 @@ from itertools import pairwise
 
 from attrs import define, field
 
+from trio_worker.secret_mask import NO_SECRETS, SecretMask
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.envelope import Envelope, dot_stuffed, mail_command, why_unsendable
 from trio_worker.smtp.outcome import (
@@ -78,6 +79,7 @@ class Conversation:
     """
 
     capabilities: Capabilities
+    secrets: SecretMask = NO_SECRETS  # masked in every reply
     delivered: int = 0
     end: Loss | None = None
     replies: int = 0  # complete ones so far; the connection's timeout starts again with each
@@ -95,11 +97,14 @@ class Conversation:
     _answered: int = 0  # number of replies to the first of them so far
     _open: dict[Transaction, None] = field(factory=dict)  # in the order in which they began
     _decided: list[Transaction] = field(factory=list)
-    _reader: ReplyReader = field(factory=ReplyReader)
+    _reader: ReplyReader = field(init=False)
     _outgoing: list[bytes] = field(factory=list)
     _awaits_go_ahead: bool = False  # DATA is written: nothing may follow before its reply (RFC 2920 3.1)
     _may_be_open: bool = False  # the relay may have an open transaction when the next MAIL arrives
     _closing: Loss | None = None  # the relay has refused RSET: it is about to close, and nothing more is written
+
+    def __attrs_post_init__(self) -> None:
+        self._reader = ReplyReader(self.secrets)
 
     @property
     def in_flight(self) -> int:

@@ -8,6 +8,8 @@ from functools import lru_cache
 
 from attrs import define, field, frozen
 
+from trio_worker.secret_mask import NO_SECRETS, SecretMask
+
 # RFC 5321 4.5.3.1.5 allows 512 octets for a reply line; relays that put links into their refusals send more.
 LINE_LIMIT_BYTES = 4096
 # The longest EHLO replies known are below 2 KB; a peer that sends more than this is broken or hostile.
@@ -133,9 +135,10 @@ class ReplyReader:
     """Splits received bytes into replies, in whatever pieces they arrive (RFC 5321 4.2.1).
 
     `put` takes bytes, `read` gives the next reply that they complete. Memory is bounded by `REPLY_LIMIT_BYTES`. After a
-    `Garbled` the reader stays garbled.
+    `Garbled` the reader stays garbled. Our own secrets are masked in every reply.
     """
 
+    _secrets: SecretMask = NO_SECRETS
     _unread: bytes = b""
     _at: int = 0  # offset of the next line in the unread bytes
     _code: int = 0
@@ -160,7 +163,7 @@ class ReplyReader:
             lone = _lone_line(line) if len(line) <= _SHORT_CHARS and not self._texts else None
             read = lone or self._take(line.removesuffix(b"\r"))
             if read is not None:
-                return read
+                return self._masked(read) if isinstance(read, RawReply) else read
         return self._garbled
 
     def read_acceptances(self, count: int) -> RawReply | None:
@@ -174,7 +177,8 @@ class ReplyReader:
         if found is None:
             return None
         self._at = found.end()
-        return _lone_line(found[1])
+        last = _lone_line(found[1])
+        return None if last is None else self._masked(last)
 
     def feed(self, received: bytes) -> list[RawReply | Garbled]:
         """Take the next bytes; return the replies that are complete now, `Garbled` last if the stream is broken."""
@@ -203,6 +207,10 @@ class ReplyReader:
         whole = RawReply(code, "\n".join(self._texts))
         self._texts, self._size_bytes = [], 0
         return whole
+
+    def _masked(self, read: RawReply) -> RawReply:
+        text = self._secrets.masked(read.text)
+        return read if text is read.text else RawReply(read.code, text)
 
     def _break(self, what: str) -> Garbled:
         self._garbled = Garbled(what)

@@ -13,23 +13,25 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 import aiosmtplib
 import trio
-from attrs import define, frozen
+from attrs import define, evolve, field, frozen
 
 from trio_worker.bridge import call_abortable
+from trio_worker.secret_mask import NO_SECRETS, LoginMask, SecretMask
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
 from trio_worker.smtp.ehlo_name import ehlo_name
 from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.relay import Relay
-from trio_worker.smtp.reply import Stage, printable_line, reply_from
+from trio_worker.smtp.reply import Reply, Stage, printable_line, reply_from
 
 # Only the first of these that the relay offers is tried: a second failed AUTH in one session looks like an attack.
 # CRAM-MD5 does not send the password, so only it is allowed without TLS.
 _MECHANISMS_WITH_TLS = ("PLAIN", "LOGIN", "CRAM-MD5")
 _MECHANISMS_IN_CLEAR = ("CRAM-MD5",)
+_MECHANISM_WORDS = frozenset(name.encode() for name in _MECHANISMS_WITH_TLS)
 _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -42,6 +44,7 @@ class Session:
     tls: str
     seconds: float
     certificate_ends_at: float | None = None  # epoch seconds; None without TLS
+    secrets: SecretMask = NO_SECRETS  # to be masked in everything that the relay says
 
 
 # Called after each step, with what it brought as text for a screen.
@@ -134,6 +137,17 @@ _EHLO_IS_UNKNOWN = frozenset({500, 502})
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 
 
+class _Client(aiosmtplib.SMTP):
+    """A client that tells what a login sends: a relay may say it again."""
+
+    note_sent: Callable[[bytes], object] | None = None
+
+    async def execute_command(self, *args: bytes, **settings: Any) -> aiosmtplib.SMTPResponse:
+        if self.note_sent is not None and args[-1] not in _MECHANISM_WORDS:
+            self.note_sent(args[-1])
+        return await super().execute_command(*args, **settings)
+
+
 @define
 class _Handshake:
     """The steps that open one session; ``stage`` is the current one, for the `Trouble` that may come."""
@@ -142,9 +156,14 @@ class _Handshake:
     on_step: OnStep
     sock: socket.socket | None = None
     stage: Stage = Stage.CONNECT
-    smtp: aiosmtplib.SMTP | None = None
+    smtp: _Client | None = None
     is_open: bool = False
     local_name: str = "localhost"  # ours in EHLO
+    login: LoginMask = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        options = self.relay.options
+        self.login = LoginMask((options.password,))
 
     def abort(self) -> None:
         """Abort the session at any step; calls that wait for it fail."""
@@ -176,7 +195,7 @@ class _Handshake:
     async def _shake_hands(self) -> Capabilities | Trouble:
         options = self.relay.options
         implicit = options.tls == "implicit"
-        smtp = self.smtp = aiosmtplib.SMTP(timeout=None, start_tls=False)
+        smtp = self.smtp = _Client(timeout=None, start_tls=False)
         self.stage = Stage.GREETING
         greeting = await smtp.connect(
             sock=self.sock,
@@ -185,7 +204,7 @@ class _Handshake:
             use_tls=implicit,
             tls_context=self.relay.tls,
         )
-        reply = str(reply_from(greeting.code, greeting.message, Stage.GREETING))
+        reply = str(self._reply(greeting.code, greeting.message))
         self.on_step(Stage.GREETING, f"{_tls_text(smtp.transport)}; {reply}" if implicit else reply)
         capabilities = await self._greet(smtp)
         if options.tls == "starttls":
@@ -213,13 +232,15 @@ class _Handshake:
             await smtp.helo()
             return read_ehlo("")
         capabilities = read_ehlo(reply.message, self.relay.options.ignore_ehlo)
-        self.on_step(Stage.EHLO, printable_line(" ".join(capabilities.keywords)))
-        return capabilities
+        keywords = tuple(map(self._line, capabilities.keywords))
+        self.on_step(Stage.EHLO, self._line(" ".join(keywords)))
+        return evolve(capabilities, keywords=keywords)
 
-    async def _log_in(self, smtp: aiosmtplib.SMTP, capabilities: Capabilities) -> Capabilities | Trouble:
+    async def _log_in(self, smtp: _Client, capabilities: Capabilities) -> Capabilities | Trouble:
         options = self.relay.options
         usable = _MECHANISMS_IN_CLEAR if options.tls == "none" else _MECHANISMS_WITH_TLS
         mechanism = next((each for each in usable if each in capabilities.auth), None)
+        smtp.note_sent = self.login.note_sent
         match mechanism:
             case "PLAIN":
                 await smtp.auth_plain(options.username, options.password)
@@ -230,10 +251,10 @@ class _Handshake:
             case None:
                 offered = " ".join(sorted(capabilities.auth)) or "none"
                 what = f"no common login mechanism: offered {offered}, usable {' '.join(usable)}"
-                return Trouble(FailureKind.LOGIN, Stage.AUTH, printable_line(what))
+                return Trouble(FailureKind.LOGIN, Stage.AUTH, self._line(what))
             case _:
                 assert_never(mechanism)  # type: ignore[arg-type]  # the tuples above have no other name
-        self.on_step(Stage.AUTH, printable_line(f"{mechanism} as {options.username}"))
+        self.on_step(Stage.AUTH, self._line(f"{mechanism} as {options.username}"))
         return capabilities
 
     def _hand_over(self, capabilities: Capabilities, began: float) -> Session | Trouble:
@@ -249,26 +270,33 @@ class _Handshake:
         cipher = transport.get_extra_info("ssl_object")
         tls = cipher.version() if cipher is not None else ""
         seconds = time.perf_counter() - began
-        return Session(transport, capabilities, tls or "", seconds, certificate_ends_at(transport))
+        return Session(transport, capabilities, tls or "", seconds, certificate_ends_at(transport), self.login.mask)
 
     def _trouble(self, error: Exception) -> Trouble:
         certificate = next((each for each in _chain(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
         if certificate is not None:
             what = f"the relay's certificate is not trusted: {certificate.verify_message or certificate}"
-            return Trouble(FailureKind.TLS, Stage.STARTTLS, printable_line(what))
+            return Trouble(FailureKind.TLS, Stage.STARTTLS, self._line(what))
         tls_error = next((each for each in _chain(error) if isinstance(each, ssl.SSLError)), None)
         if tls_error is not None and tls_error.reason in _NOT_TLS and self.relay.options.tls == "implicit":
             what = "no TLS session: the relay answered without TLS; this port may need smtp.tls = starttls"
             return Trouble(FailureKind.TLS, Stage.STARTTLS, what)
         if tls_error is not None:
-            return Trouble(FailureKind.TLS, Stage.STARTTLS, printable_line(f"no TLS session: {error}"))
+            return Trouble(FailureKind.TLS, Stage.STARTTLS, self._line(f"no TLS session: {error}"))
         if isinstance(error, aiosmtplib.SMTPResponseException) and error.code > 0:
-            reply = reply_from(error.code, error.message, self.stage)
+            reply = self._reply(error.code, error.message)
             hows = {Stage.AUTH: FailureKind.LOGIN, Stage.STARTTLS: FailureKind.TLS}
             return Trouble(hows.get(self.stage, FailureKind.GREETING), self.stage, "refused", reply)
         if isinstance(error, aiosmtplib.SMTPServerDisconnected | aiosmtplib.SMTPConnectError | ConnectionError):
             return Trouble(FailureKind.EOF, self.stage, "the relay closed the connection")
-        return Trouble(FailureKind.GARBLED, self.stage, printable_line(str(error)))
+        return Trouble(FailureKind.GARBLED, self.stage, self._line(str(error)))
+
+    def _reply(self, code: int, text: str) -> Reply:
+        return reply_from(code, self.login.mask.masked(text), self.stage)
+
+    def _line(self, text: str) -> str:
+        """Return what the relay said, fit to be shown: on one line, and without our secrets."""
+        return printable_line(self.login.mask.masked(text))
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

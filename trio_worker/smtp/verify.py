@@ -7,6 +7,7 @@ import asyncio
 import trio
 from attrs import define, field
 
+from trio_worker.secret_mask import SecretMask
 from trio_worker.smtp.options import Timeouts
 from trio_worker.smtp.outcome import FailureKind, Trouble
 from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
@@ -16,8 +17,8 @@ from trio_worker.smtp.session import OnStep, Session
 class _ReplyReceiver(asyncio.Protocol):
     """The asyncio protocol that cuts received bytes into replies; its callbacks run in the trio thread."""
 
-    def __init__(self) -> None:
-        self._reader = ReplyReader()
+    def __init__(self, secrets: SecretMask) -> None:
+        self._reader = ReplyReader(secrets)
         self._send, self.replies = trio.open_memory_channel[RawReply | Garbled](float("inf"))
 
     def data_received(self, data: bytes) -> None:
@@ -35,9 +36,10 @@ class _Commands:
     session: Session
     timeouts: Timeouts
     on_step: OnStep
-    receiver: _ReplyReceiver = field(factory=_ReplyReceiver)
+    receiver: _ReplyReceiver = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.receiver = _ReplyReceiver(self.session.secrets)
         self.session.transport.set_protocol(self.receiver)
 
     async def send(self, stage: Stage, command: str) -> Reply | Trouble:
