@@ -12,6 +12,7 @@ from trio_worker.fleet.orders import (
     Order,
     OrderMessage,
     OrderSent,
+    Probe,
     Quiet,
     Resume,
     SetLogLevel,
@@ -27,7 +28,7 @@ from trio_worker.redis.client import RedisClient
 
 SECONDS = st.integers(1, int(MAX_SECONDS)).map(float)
 ORDERS: st.SearchStrategy[Order] = st.one_of(
-    st.sampled_from([Quiet(), Resume(), Drain(), ShowTasks()]),
+    st.sampled_from([Quiet(), Resume(), Drain(), Probe(), ShowTasks()]),
     st.builds(SetLogLevel, st.sampled_from(["debug", "info", "warning", "error"]), SECONDS),
     st.builds(Trace, SECONDS),
 )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+from attrs import evolve
 
-from tests.support.snapshot import busy, draining, fresh, without_redis, without_relay
-from trio_worker.telemetry.alerts import readiness
+from tests.support.snapshot import NOW, busy, draining, fleet, fresh, without_redis, without_relay
+from trio_worker.telemetry.alerts import alerts, readiness
+from trio_worker.telemetry.heartbeat import RelayDown, WorkerSeen
 from trio_worker.telemetry.snapshot import Snapshot
 
 
@@ -32,3 +34,29 @@ def test_ready_is_about_this_worker_and_redis(
     found, document = readiness(snapshot, answered_seconds)
 
     assert (found, document["degraded"]) == (is_ready, degraded)
+
+
+@pytest.mark.parametrize(
+    ("down", "words"),
+    [
+        (None, "mail.example:587 refuses the login; 2 of 4 workers"),
+        (
+            RelayDown("refuses the login (no such user)", 3, NOW + 42),
+            "mail.example:587 refuses the login; 2 of 4 workers, next probe in 42s, 3 tries failed (no such user)",
+        ),
+        (
+            RelayDown("refuses the login", 1),
+            "mail.example:587 refuses the login; 2 of 4 workers, probing now, 1 try failed",
+        ),
+    ],
+)
+def test_the_relay_of_a_fleet_is_named_with_its_error_and_its_next_probe(down: RelayDown | None, words: str) -> None:
+    """Also if an older version tells less of it."""
+    beats = [evolve(each.beat, version="1") for each in fleet().workers]
+    for place in (0, 1):
+        beats[place] = evolve(beats[place], trouble="refuses the login", relay="mail.example:587", relay_down=down)
+    workers = tuple(WorkerSeen(beat, 1.0) for beat in beats)
+
+    (alert,) = alerts(evolve(fleet(), workers=workers))
+
+    assert (alert.word, alert.text) == ("RELAY", words)

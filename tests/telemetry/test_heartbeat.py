@@ -13,6 +13,7 @@ from trio_worker.telemetry.heartbeat import (
     DeathCount,
     Heartbeat,
     Rates,
+    RelayDown,
     Vitals,
     read_heartbeat,
     reported_types,
@@ -48,6 +49,8 @@ beats = st.builds(
     vitals=st.builds(Vitals, st.none() | seconds, st.none() | numbers, st.none() | seconds, st.none() | seconds),
     config=words,
     types=st.lists(words, max_size=3).map(tuple),
+    relay=words,
+    relay_down=st.none() | st.builds(RelayDown, words, numbers, st.none() | seconds),
 )
 
 

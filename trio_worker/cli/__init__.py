@@ -102,6 +102,7 @@ app.command(
     name="smtp",
     help="SMTP relay: check a session step by step, trace the commands of workers.",
 )
+app.command("trio_worker.cli.relay:relay", name="relay", help="The relay, as workers see it: probe, to try it now.")
 app.command(
     "trio_worker.cli.completion:completion",
     name="completion",

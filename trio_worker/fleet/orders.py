@@ -1,4 +1,4 @@
-"""Trio. Orders to workers (quiet, resume, drain, tasks, log level, trace), their form in Redis, their answers."""
+"""Trio. Orders to workers (quiet, resume, drain, probe, tasks, log level, trace), in Redis and back; their answers."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ class Drain:
 
 
 @frozen
+class Probe:
+    """Try the relay now, instead of waiting for the next probe."""
+
+
+@frozen
 class ShowTasks:
     """Answer with the state of the worker and the tree of its tasks."""
 
@@ -53,7 +58,7 @@ class Trace:
     seconds: float
 
 
-Order: TypeAlias = Quiet | Resume | Drain | ShowTasks | SetLogLevel | Trace
+Order: TypeAlias = Quiet | Resume | Drain | Probe | ShowTasks | SetLogLevel | Trace
 
 
 @frozen
@@ -86,6 +91,8 @@ def _text_of(order: Order) -> str:
             return "resume"
         case Drain():
             return "drain"
+        case Probe():
+            return "probe"
         case ShowTasks():
             return "tasks"
         case SetLogLevel(level, seconds):
@@ -104,6 +111,8 @@ def _order_message(line: str) -> OrderMessage | None:
             return OrderMessage(Resume(), answer_id)
         case [answer_id, "drain"]:
             return OrderMessage(Drain(), answer_id)
+        case [answer_id, "probe"]:
+            return OrderMessage(Probe(), answer_id)
         case [answer_id, "tasks"]:
             return OrderMessage(ShowTasks(), answer_id)
         case [answer_id, "log-level", level, seconds] if _is_time(seconds):
@@ -123,6 +132,7 @@ _ACTIONS: Mapping[type[Order], OperatorAction] = {
     Quiet: OperatorAction.WORKER_QUIET,
     Resume: OperatorAction.WORKER_RESUME,
     Drain: OperatorAction.WORKER_DRAIN,
+    Probe: OperatorAction.RELAY_PROBE,
     SetLogLevel: OperatorAction.WORKER_LOG_LEVEL,
 }
 

@@ -14,16 +14,17 @@ import trio
 from attrs import define, evolve, field
 
 from trio_worker import __version__
-from trio_worker.fleet.orders import Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, Trace
+from trio_worker.fleet.orders import Drain, Order, Probe, Quiet, Resume, SetLogLevel, ShowTasks, Trace
 from trio_worker.fleet.overview import OverviewPoller, queue_seen
 from trio_worker.fleet.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
 from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.trace import TraceLine
 from trio_worker.telemetry.board import Board
-from trio_worker.telemetry.heartbeat import Heartbeat, Suspended, Vitals, WorkerSeen, reported_types
+from trio_worker.telemetry.heartbeat import Heartbeat, RelayDown, Suspended, Vitals, WorkerSeen, reported_types
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.telemetry.words import trouble_quoted, trouble_words
+from trio_worker.worker.breaker import Breaker, Closed, HalfOpen, Open
 from trio_worker.worker.events import Event, Phase, PhaseChanged
 from trio_worker.worker.state import WorkerState
 from trio_worker.worker.task_tree import task_tree
@@ -135,6 +136,8 @@ class Reporter:
             trouble="" if state.trouble is None else mask_text(trouble_words(state.trouble)),
             suspended=_suspended(state, now, wall),
             types=reported_types(self.worker.types),
+            relay=self.board.relay_name,
+            relay_down=_relay_down(self.worker.breaker, now, wall),
         )
 
     def _carry_out(self, order: Order) -> str:
@@ -150,6 +153,8 @@ class Reporter:
             case Drain():
                 worker.drain("worker drain")
                 return "draining"
+            case Probe():
+                return "probing" if worker.probe() else "works"
             case ShowTasks():
                 return f"{self.describe()}\n{task_tree()}"
             case SetLogLevel(level, seconds):
@@ -198,6 +203,19 @@ class Reporter:
         while True:
             await trio.sleep(FAREWELL_SECONDS)
             self.worker.client.abort_calls()
+
+
+def _relay_down(breaker: Breaker, now: float, wall: float) -> RelayDown | None:
+    """Return why nothing is sent, in words that name nobody; None while the breaker is closed."""
+    match breaker:
+        case Closed():
+            return None
+        case Open(trouble, _, probe_at, failures):
+            return RelayDown(mask_text(trouble_quoted(trouble)), failures, wall + max(0.0, probe_at - now))
+        case HalfOpen(before):
+            return RelayDown(mask_text(trouble_quoted(before.trouble)), before.failures)
+        case _:
+            assert_never(breaker)
 
 
 def _suspended(state: WorkerState, now: float, wall: float) -> Suspended | None:

@@ -21,6 +21,7 @@ class OperatorAction(StrEnum):
     WORKER_RESUME = "worker_resume"
     WORKER_DRAIN = "worker_drain"
     WORKER_LOG_LEVEL = "worker_log_level"
+    RELAY_PROBE = "relay_probe"
     QUEUE_PAUSE = "queue_pause"
     QUEUE_RESUME = "queue_resume"
     QUEUE_PURGE = "queue_purge"

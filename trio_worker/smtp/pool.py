@@ -338,6 +338,17 @@ class Pool:
         # If only this place is suspended, the caller can wait for another one.
         return None if opened is None or (isinstance(opened, Trouble) and is_suspended) else opened
 
+    def probe(self) -> None:
+        """Open a connection now if none works, whatever failed before; a suspension ends at once."""
+        self.try_suspended()
+        if self.is_closed or self._has_working() or self._kept["opening"]:
+            return
+        for place in self._take_all():
+            if isinstance(place, Vacancy) and not self._kept["opening"]:
+                self._keep("opening", self._open_idle)
+            else:
+                self._send.send_nowait(place)
+
     def _suspended_trouble(self) -> Trouble | None:
         if self._suspension is not None and not self._has_working():
             self._restore()

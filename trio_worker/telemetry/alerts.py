@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import assert_never
 
@@ -9,7 +10,8 @@ from attrs import frozen
 
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.outcome import FailureKind
-from trio_worker.telemetry.number_words import duration
+from trio_worker.telemetry.heartbeat import Heartbeat
+from trio_worker.telemetry.number_words import counted, duration
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.telemetry.words import quoted, suspended_words, trouble_words
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
@@ -189,8 +191,7 @@ def _worker_alerts(snapshot: Snapshot) -> list[Alert]:
         found.append(Alert("LOST", f"no heartbeat from {_names(lost)}: {whose} leases will expire", Severity.TROUBLE))
     troubled = [beat for beat in live if beat.trouble]
     if troubled and snapshot.scope is Scope.FLEET:
-        text = f"{len(troubled):,} of {len(live):,} workers: {troubled[0].trouble}"
-        found.append(Alert("RELAY", text, Severity.TROUBLE))
+        found.append(Alert("RELAY", _fleet_relay_words(troubled, len(live), snapshot.at), Severity.TROUBLE))
     versions = sorted({beat.version for beat in live})
     if len(versions) > 1:
         found.append(Alert("VERSIONS", f"workers run different versions: {', '.join(versions)}", Severity.CAUTION))
@@ -198,6 +199,22 @@ def _worker_alerts(snapshot: Snapshot) -> list[Alert]:
     if len(configs) > 1:
         found.append(Alert("SETTINGS", f"workers run with {len(configs):,} different configurations", Severity.CAUTION))
     return found
+
+
+def _fleet_relay_words(troubled: Sequence[Heartbeat], live: int, now: float) -> str:
+    """Return which relay is in trouble, at how many workers, since when it is probed in vain, and its own words.
+
+    The relay's words stand at the end: they may be long.
+    """
+    first = next((beat for beat in troubled if beat.relay_down is not None), troubled[0])
+    relay = f"{first.relay} " if first.relay else ""
+    text = f"{relay}{first.trouble}; {len(troubled):,} of {counted(live, 'worker')}"
+    down = first.relay_down
+    if down is None:
+        return text
+    probe = "probing now" if down.probe_at is None else f"next probe in {duration(down.probe_at - now)}"
+    quote = down.why.removeprefix(first.trouble).strip()
+    return f"{text}, {probe}, {_times(down.failures)} failed{f' {quote}' if quote else ''}"
 
 
 def _names(names: list[str]) -> str:

@@ -74,9 +74,21 @@ def _standstill(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding | Non
         return Finding("quiet", f"Quiet: {_workers(beats)}. A quiet worker claims no jobs.", (), advice)
     troubled = [beat for beat in beats if beat.trouble]
     if len(troubled) == len(beats):
-        advice = ("Check each step of a connection: trio-worker smtp check",)
-        return Finding("relay", f"The relay {troubled[0].trouble}.", ("All workers have stopped claiming.",), advice)
+        return _by_relay(troubled[0])
     return None
+
+
+def _by_relay(beat: Heartbeat) -> Finding:
+    down = beat.relay_down
+    return Finding(
+        "relay",
+        f"The relay {f'{beat.relay} ' if beat.relay else ''}{beat.trouble}.",
+        ("All workers have stopped claiming.", *([] if down is None else [f"It {down.why}."])),
+        (
+            "Check each step of a connection: trio-worker smtp check",
+            "Once it is mended, try it at once: trio-worker relay probe",
+        ),
+    )
 
 
 def _capacity(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding:

@@ -72,6 +72,18 @@ class Suspended:
 
 
 @frozen
+class RelayDown:
+    """Why a worker sends nothing: the trouble in words, with the relay's own; failed tries; the next probe.
+
+    ``probe_at`` is in epoch seconds; None while a probe is out, or waits for a mail.
+    """
+
+    why: str
+    failures: int
+    probe_at: float | None = None
+
+
+@frozen
 class Heartbeat:
     """The figures of one worker: counts since ``started_at`` (epoch seconds), histograms of 5 minutes, causes of 15.
 
@@ -116,6 +128,8 @@ class Heartbeat:
     mails_in_flight: int | None = None  # mails on connections; None from older versions
     is_at_dead_limit: bool = False  # its last claim took no job, because of queue.dead_limit
     types: tuple[str, ...] = ()  # the email types with templates here; empty if unknown
+    relay: str = ""  # host and port; empty from older versions
+    relay_down: RelayDown | None = None  # while ``trouble`` says so
 
     @property
     def at_work_limit(self) -> int:

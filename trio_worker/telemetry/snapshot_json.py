@@ -124,6 +124,8 @@ def worker_document(worker: WorkerSeen) -> dict[str, Any]:
         "depth": beat.depth,
         "breaker": beat.breaker,
         "trouble": beat.trouble or None,
+        "relay": beat.relay or None,
+        "relay_down": None if beat.relay_down is None else asdict(beat.relay_down),
         "rates": asdict(beat.rates),
         "idle_share": beat.idle_share,
         "push_to_sent": _quantiles(beat.latency.quantiles()),

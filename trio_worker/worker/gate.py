@@ -71,7 +71,8 @@ class Gate:
             self._change(Closed())
 
     def note_opening(self, trouble: Trouble) -> None:
-        """Learn from a connection that could not be opened ahead of any mail."""
+        """Learn from a connection that could not be opened ahead of any mail; it may have been a due probe."""
+        self._change(after_wait(self.breaker, trio.current_time()))
         self.note(Unopened(trouble))
 
     def probe_now(self) -> None:

@@ -37,6 +37,7 @@ from trio_worker.smtp.relay import Relay
 from trio_worker.smtp.reply import Stage
 from trio_worker.smtp.session import Session, open_session
 from trio_worker.smtp.trace import TraceLine
+from trio_worker.worker.breaker import Breaker
 from trio_worker.worker.claiming import BurstEnd, Claiming
 from trio_worker.worker.consumer import Consumers
 from trio_worker.worker.events import Event, Phase, PhaseChanged, Publish, QuietChanged, RedisWeak
@@ -174,6 +175,20 @@ class Worker:
     def relay_trouble(self) -> Trouble | None:
         """What keeps the relay from taking mail; None while it works, as far as is known."""
         return self._gate.trouble
+
+    @property
+    def breaker(self) -> Breaker:
+        """Whether claiming stopped because the relay is in trouble, and when it is probed."""
+        return self._gate.breaker
+
+    def probe(self) -> bool:
+        """Try the relay now if it is in trouble, or refuses connections beside others; return whether it is so."""
+        if self._gate.trouble is None and (self.pool is None or self.pool.suspension is None):
+            return False
+        self._gate.probe_now()
+        if self.pool is not None:
+            self.pool.probe()
+        return True
 
     def use_login(self, username: str, password: str) -> None:
         """Log in like this from now on; while the relay refuses the login, try another one than the refused at once."""
