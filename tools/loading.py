@@ -26,7 +26,7 @@ from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.mail import samples_of
 from trio_worker.cli.output import print_json, redis_name, refuse, report_unavailable
 from trio_worker.cli.setup import read_mail_setup
-from trio_worker.jobs.address import AddressFault, parse_domain
+from trio_worker.jobs.domain import DomainFault, parse_domain
 from trio_worker.jobs.job import TASK_TYPE, Json
 from trio_worker.printing import complain
 from trio_worker.queue.counts import Counts, count_jobs
@@ -170,7 +170,7 @@ async def load(  # noqa: PLR0913  each is an option of the command line
     if settings.profile == "production" and not yes:
         refuse(REFUSED, f"profile production: {jobs:,} mails would go to addresses at {domain}. Say --yes if they may.")
     wrong = parse_domain(domain)
-    if isinstance(wrong, AddressFault):
+    if isinstance(wrong, DomainFault):
         refuse(MISCONFIGURED, f"--domain: {wrong.reason}")
     samples = read_samples(settings, email_types)
     began = time.monotonic()

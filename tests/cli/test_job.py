@@ -34,6 +34,15 @@ def test_job_is_found_by_whom_it_is_for_and_nobody_is_named(
     assert run("job", "find") == 2
 
 
+def test_a_domain_is_found_in_either_spelling(run: Callable[..., int], ask: Ask) -> None:
+    """What a producer wrote, and what the one who asks writes, are one address."""
+    push(ask, job_bytes(1, "ann@exämple.org"), job_bytes(2, "bob@xn--exmple-cua.org"))
+
+    for address in ("ann@xn--exmple-cua.org", "ann@EXÄMPLE.org", "bob@exämple.org", "BOB@xn--exmple-cua.org"):
+        assert run("job", "find", "--to", address) == 0
+    assert run("job", "find", "--to", "ann@example.org") == 3
+
+
 def test_where_nothing_is_found_no_command_shows_more_of_it(
     run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
 ) -> None:

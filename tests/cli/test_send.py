@@ -115,6 +115,22 @@ async def test_partly_refused_mail_is_partly_done(send: Send) -> None:
     assert "refused " in sent.out
 
 
+async def test_recipient_that_the_relay_cannot_serve_is_named_masked(send: Send) -> None:
+    """The others have the mail; exit code 5."""
+    job = json.loads(job_bytes(1))
+    job["data"] = {
+        "email_type": "Message",
+        "data": {"to": ["ann@exämple.org", "änne@example.org"], "subject": "x", "text": "y"},
+    }
+    async with open_catcher() as catcher:
+        sent = await send(catcher.port, json.dumps(job).encode(), smtp='ignore_ehlo = ["SMTPUTF8"]')
+        mails = catcher.mails
+
+    assert sent.code == 5, sent
+    assert [mail.recipients for mail in mails] == [("ann@xn--exmple-cua.org",)]
+    assert "refused ä…@example.org: not ASCII before the @, and the relay does not offer SMTPUTF8" in sent.out
+
+
 async def test_relay_that_is_gone_or_leaves_is_unreachable(send: Send) -> None:
     """Nobody listens, or the relay closes before the message: nothing was sent, exit code 69."""
     gone = await send(unused_port(), job_bytes(1))

@@ -24,7 +24,7 @@ from trio_worker.jobs.email_type import Catalogue, FieldSpec, TypeSpec
 from trio_worker.jobs.fault import Reason
 from trio_worker.jobs.job import Job, Malformed, Message, Templated, decode, sample_job
 from trio_worker.jobs.json_schema import job_schema
-from trio_worker.mail.composer import Composer, ComposerFaults, Mail, open_composer
+from trio_worker.mail.composer import Composer, ComposerFaults, Mail, message_id_of, open_composer
 from trio_worker.mail.mime import (
     address_header,
     encode_body,
@@ -60,6 +60,7 @@ def opened(options: MailOptions, catalogue: Catalogue) -> Composer:
 
 CATALOGUE = built_in()
 COMPOSER = opened(MailOptions(), CATALOGUE)
+BUECHER = opened(MailOptions(sender="hi@bücher.example"), CATALOGUE)
 
 
 def composed(job: Job, composer: Composer = COMPOSER) -> Mail:
@@ -192,26 +193,29 @@ MESSAGES = st.fixed_dictionaries(
 )
 
 
-@given(payload=MESSAGES, eight_bit=st.booleans())
-@example(payload={"to": ["a@b"], "subject": "=?utf-8?q?x?=", "text": "", "html": ""}, eight_bit=True)
-@example(payload={"to": ["a@b"], "subject": "a" + " " * 900 + "b", "text": ".", "html": " "}, eight_bit=False)
-def test_a_message_is_read_back_as_it_was_meant(payload: dict[str, Any], *, eight_bit: bool) -> None:
+@given(payload=MESSAGES, eight_bit=st.booleans(), smtputf8=st.booleans())
+@example(payload={"to": ["a@b"], "subject": "=?utf-8?q?x?=", "text": "", "html": ""}, eight_bit=True, smtputf8=True)
+@example(
+    payload={"to": ["a@b"], "subject": "a" + " " * 900 + "b", "text": ".", "html": " "}, eight_bit=False, smtputf8=True
+)
+def test_a_message_is_read_back_as_it_was_meant(payload: dict[str, Any], *, eight_bit: bool, smtputf8: bool) -> None:
     """Addresses, subject, headers, texts and files survive, nothing else appears, and the schema takes it all."""
     jsonschema.validate(payload, job_schema({})["properties"]["data"]["oneOf"][0]["properties"]["data"])
     job = message_job(**payload)
     message = job.content
     assert isinstance(message, Message)
     mail = composed(job)
-    content = mail.content(eight_bit=eight_bit)
+    content = mail.content(eight_bit=eight_bit, smtputf8=smtputf8)
     read = read_back(content)
 
-    assert_clean(content, ascii_only=not (eight_bit or mail.needs_smtputf8))
+    assert_clean(content, ascii_only=not (eight_bit or mail.needs_smtputf8 or (mail.uses_smtputf8 and smtputf8)))
     expected = {*OUR_HEADERS, *message.headers, "Content-Type"}
     expected |= {name for name, given in (("Cc", message.cc), ("Reply-To", message.reply_to)) if given}
     assert {*read.keys()} - {"Content-Transfer-Encoding"} == expected
     assert len(read.keys()) == len(set(read.keys()))
-    assert addresses_of(read, "To") == meant(message.to)
-    assert addresses_of(read, "Cc") == meant(message.cc)
+    shown = [[box for box in boxes if smtputf8 or not box.needs_smtputf8] for boxes in (message.to, message.cc)]
+    if smtputf8 or not mail.needs_smtputf8:
+        assert [addresses_of(read, name) for name in ("To", "Cc")] == [meant(boxes) for boxes in shown]
     assert read["Subject"] == message.subject.strip(" ")
     assert {name: read[name] for name in message.headers} == dict(message.headers)
     bodies = {"plain": message.text, "html": message.html}
@@ -260,10 +264,41 @@ def test_the_repr_of_a_mail_tells_no_recipient() -> None:
 
 
 @pytest.mark.parametrize("field", ["to", "cc", "bcc", "reply_to"])
-def test_any_address_beyond_ascii_needs_smtputf8(field: str) -> None:
-    """One address beyond ASCII, in header or envelope, makes the whole mail need SMTPUTF8; a name does not."""
-    assert composed(message_job(**{field: "é@example.com"})).needs_smtputf8
-    assert not composed(message_job(**{field: "É <e@example.com>"})).needs_smtputf8
+def test_any_address_beyond_ascii_uses_smtputf8(field: str) -> None:
+    """One address beyond ASCII before the @, in header or envelope, uses it; a name or a domain does not.
+
+    Only where replies would go astray without it, the whole mail needs it.
+    """
+    wide, narrow = message_job(**{field: "é@example.com"}), message_job(**{field: "É <e@é.example>"})
+
+    assert (composed(wide).uses_smtputf8, composed(wide).needs_smtputf8) == (True, field == "reply_to")
+    assert (composed(narrow).uses_smtputf8, composed(narrow).needs_smtputf8) == (False, False)
+
+
+def test_without_smtputf8_others_see_who_else_got_the_mail() -> None:
+    """An address beyond ASCII is the name of an empty group, which no reply goes to (RFC 6857, 3.1.4)."""
+    mail = composed(message_job(to=["Änne <änne@bücher.example>", "ann@example.com"], cc=["中文@example.com"]))
+    plain = mail.content(eight_bit=False, smtputf8=False)
+    read = email.message_from_bytes(plain, policy=email.policy.default)
+
+    assert plain.isascii()
+    assert addresses_of(read, "To") == [("", "ann@example.com")]
+    assert [group.display_name for group in read["To"].groups] == ["Änne änne@xn--bcher-kva.example", None]
+    assert [group.display_name for group in read["Cc"].groups] == ["中文@example.com"]
+    assert "änne@xn--bcher-kva.example" in mail.content(eight_bit=False).decode()
+
+
+def test_a_domain_beyond_ascii_is_a_sender_as_any_other() -> None:
+    """Envelope, header and Message-ID have its A-labels, and the texts its letters; the mail needs no SMTPUTF8."""
+    mail = composed(templated_job("Registration", email="ann@bücher.example", username="ann", token="t"), BUECHER)
+    read = read_back(mail.content(eight_bit=False))
+
+    assert (mail.sender, mail.uses_smtputf8) == ("hi@xn--bcher-kva.example", False)
+    assert (read["From"], read["To"]) == ("hi@xn--bcher-kva.example", "ann@xn--bcher-kva.example")
+    assert mail.message_id == read["Message-ID"] == f"<{JOB_ID}@xn--bcher-kva.example>"
+    assert "bücher.example" in texts_of(read)["plain"]
+    assert message_id_of(JOB_ID, MailOptions(sender="hi@bücher.example")) == mail.message_id
+    assert message_id_of(JOB_ID, MailOptions(message_id_domain="BÜCHER.example")) == mail.message_id
 
 
 def test_auto_submitted_can_be_overridden() -> None:
@@ -381,7 +416,7 @@ def test_a_templated_mail_is_clean_whatever_its_fields(
     octets = mail.content(eight_bit=eight_bit)
     read = read_back(octets)
 
-    assert_clean(octets, ascii_only=not (eight_bit or mail.needs_smtputf8))
+    assert_clean(octets, ascii_only=not (eight_bit or mail.uses_smtputf8))
     assert addresses_of(read, "To") == meant([content.recipient])
     more = ["List-Unsubscribe"] if email_type.endswith("Recap") else []
     assert [name for name in read if not name.startswith("Content-")] == OUR_HEADERS + more
@@ -518,7 +553,7 @@ def test_templates_share_frames_and_set_names() -> None:
         (MailOptions(sender="nobody"), "mail.from"),
         (MailOptions(envelope_from="a@b, c@d"), "mail.envelope_from"),
         (MailOptions(message_id_domain="a b"), "mail.message_id_domain"),
-        (MailOptions(message_id_domain="bücher.example"), "mail.message_id_domain"),
+        (MailOptions(message_id_domain="☃.example"), "mail.message_id_domain"),
         (MailOptions(frontend_url="localhost"), "mail.frontend_url"),
         (MailOptions(frontend_url='http://a"b'), "mail.frontend_url"),
     ],

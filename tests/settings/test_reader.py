@@ -237,6 +237,22 @@ def test_consumers_that_do_not_fit_the_connections_are_warned_of(text: str, warn
     assert all(warned in each for each in found)
 
 
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ('[mail]\nfrom = "hi@bücher.example"\n', []),
+        ('[mail]\nfrom = "Hänse <hänse@example.com>"\n', ["worker.toml:2  mail.from: is not ASCII before the @"]),
+        ('[mail]\nenvelope_from = "hänse@example.com"\n', ["worker.toml:2  mail.envelope_from: is not ASCII before"]),
+    ],
+)
+def test_a_sender_that_few_relays_take_is_warned_of(text: str, warned: list[str], tmp_path: Path) -> None:
+    """A domain beyond ASCII goes over every relay; what is before the @ needs SMTPUTF8."""
+    found = [str(each) for each in good(text, tmp_path).warnings if "SMTPUTF8" in str(each)]
+
+    assert len(found) == len(warned)
+    assert all(said in each for said, each in zip(warned, found, strict=True))
+
+
 def test_a_type_may_have_its_own_age_and_policy(tmp_path: Path) -> None:
     """What is not set stays as shipped: links of a password reset are dead after an hour."""
     (tmp_path / "templates" / "Invoice").mkdir(parents=True)

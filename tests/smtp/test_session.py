@@ -398,6 +398,19 @@ async def test_an_ignored_extension_is_not_used(bridge: Complaints) -> None:
         session.transport.abort()
 
 
+async def test_a_sender_beyond_ascii_needs_a_relay_for_it(bridge: Complaints) -> None:
+    """Without SMTPUTF8 no session is of use, and none is logged in to."""
+    async with open_catcher(credentials=LOGIN, auth_in_clear=True) as catcher:
+        offered = evolve(relay(catcher.port, "none"), needs_smtputf8=True)
+        (await session_of(offered)).transport.abort()
+        refused = evolve(relay(catcher.port, "none", ignore_ehlo=("SMTPUTF8",), **login()), needs_smtputf8=True)
+        found = await trouble(refused)
+
+        assert (found.how, found.stage) == (FailureKind.EXTENSION, Stage.EHLO)
+        assert "our sender is not ASCII before the @" in found.reason
+        assert all("AUTH" not in verbs for verbs in catcher.commands.values())
+
+
 async def _serve(stream: trio.SocketStream, script: list[bytes]) -> None:
     """Send the parts of a script, each after something was received."""
     for part in script:

@@ -19,7 +19,7 @@ from trio_worker.cli.job_text import describe, job_lines
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json, refuse, report_unavailable
-from trio_worker.jobs.address import AddressFault, parse_mailbox
+from trio_worker.jobs.address import AddressFault, as_sent, parse_mailbox
 from trio_worker.jobs.summary import summarize
 from trio_worker.mail.composer import message_id_of
 from trio_worker.printing import complain, say
@@ -188,7 +188,7 @@ class _Choice:
 
 @frozen
 class _Wanted:
-    """What a job must have to be found; an empty field matches every job."""
+    """What a job must have to be found; an empty field matches every job. ``recipient`` has no capitals."""
 
     producer_id: str
     recipient: str
@@ -203,8 +203,7 @@ class _Wanted:
             and (
                 not self.recipient
                 or any(
-                    not isinstance(box, AddressFault) and box.address.casefold() == self.recipient.casefold()
-                    for box in mailboxes
+                    not isinstance(box, AddressFault) and box.address.casefold() == self.recipient for box in mailboxes
                 )
             )
         )
@@ -227,7 +226,7 @@ async def find_jobs(
     settings = load_settings(config)
     if not (producer_id or to or message_id or email_type):
         refuse(USAGE, "give at least one of --id, --to, --message-id and --type")
-    wanted = _Wanted(producer_id, to, email_type)
+    wanted = _Wanted(producer_id, as_sent(to).casefold(), email_type)
     found: list[dict[str, object]] = []
     looked_at = 0
     async with open_queue(settings) as client:

@@ -54,6 +54,7 @@ from trio_worker.smtp.session import open_session
 from trio_worker.telemetry.number_words import duration
 from trio_worker.telemetry.words import trouble_words
 from trio_worker.worker.delivery import envelope_of
+from trio_worker.worker.left_out import WHY_UNFIT
 from trio_worker.worker.preparation import make_mail
 
 
@@ -81,9 +82,9 @@ async def send(file: _JobFile = "-", *, config: ConfigFile = None, as_json: AsJs
     mail = _composed(lines[0], job_id, settings, read_mail_setup(settings))
     log_action(settings, "Sends by hand", {"command": "send", "job": job_id})
     async with exit_on_signals(), open_bridge(complain):
-        outcome = await _deliver(mail, settings)
-    result = _result_of(outcome)
-    refused = list(_refusals(outcome))
+        outcome, unfit = await _deliver(mail, settings)
+    result = _result_of(outcome, unfit)
+    refused = list(_refusals(outcome, unfit))
     if as_json:
         document = {"job_id": job_id, "outcome": result.word, "why": result.why, "refused": refused}
         print_json(Document.SENT, {**document, "message_id": mail.message_id})
@@ -118,29 +119,28 @@ def _composed(line: bytes, job_id: str, settings: Settings, mail_setup: MailSetu
     return mail
 
 
-async def _deliver(mail: Mail, settings: Settings) -> Outcome:
-    """Open a connection, deliver the mail, and send QUIT.
+async def _deliver(mail: Mail, settings: Settings) -> tuple[Outcome, tuple[str, ...]]:
+    """Open a connection, deliver the mail, and send QUIT; return also the recipients that had no part in it.
 
     A cancel aborts the connection; if the mail may have been sent, a line says so.
     """
     opened = await open_session(relay_of(settings))
     if isinstance(opened, Trouble):
-        return Unopened(opened)
+        return Unopened(opened), ()
     connection = Connection(1, opened, settings.smtp_timeouts)
     try:
         async with trio.open_nursery() as beside:
             beside.start_soon(connection.watch)
             beside.start_soon(_abort_when_cancelled, connection)
-            outcome = await connection.deliver(
-                envelope_of(mail, mail.recipients, opened.capabilities, awaits_recipients=False)
-            )
+            envelope = envelope_of(mail, mail.recipients, opened.capabilities, awaits_recipients=False)
+            outcome = await connection.deliver(envelope)
             if isinstance(outcome, Uncertain) and outcome.loss.how is FailureKind.CANCELLED:
-                complain(f"uncertain: {_result_of(outcome).why}; Message-ID {mail.message_id}")
+                complain(f"uncertain: {_result_of(outcome, ()).why}; Message-ID {mail.message_id}")
             await connection.close()
             beside.cancel_scope.cancel()
     finally:
         connection.abort()
-    return outcome
+    return outcome, tuple(each for each in mail.recipients if each not in envelope.recipients)
 
 
 async def _abort_when_cancelled(connection: Connection) -> Never:
@@ -151,10 +151,10 @@ async def _abort_when_cancelled(connection: Connection) -> Never:
         connection.abort()
 
 
-def _result_of(outcome: Outcome) -> _Result:
+def _result_of(outcome: Outcome, unfit: tuple[str, ...]) -> _Result:
     match outcome:
         case Accepted(reply, refusals):
-            return _Result(PARTLY if refusals else OK, "sent", mask_text(str(reply)))
+            return _Result(PARTLY if refusals or unfit else OK, "sent", mask_text(str(reply)))
         case Refused(reply):
             return _Result(REFUSED, "refused", mask_text(f"{reply} at {reply.stage.upper()}"))
         case Unsendable(why):
@@ -170,7 +170,9 @@ def _result_of(outcome: Outcome) -> _Result:
             assert_never(outcome)
 
 
-def _refusals(outcome: Outcome) -> Iterator[dict[str, str]]:
+def _refusals(outcome: Outcome, unfit: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    for recipient in unfit:
+        yield {"recipient": mask_address(recipient), "reply": WHY_UNFIT}
     if isinstance(outcome, Accepted | Refused):
         for refusal in outcome.refusals:
             yield {"recipient": mask_address(refusal.recipient), "reply": mask_text(str(refusal.reply))}

@@ -10,7 +10,7 @@ from trio_worker.cli.exit_codes import MISCONFIGURED
 from trio_worker.cli.output import refuse
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import Catalogue
-from trio_worker.mail.composer import Composer, ComposerFaults, open_composer
+from trio_worker.mail.composer import Composer, ComposerFaults, open_composer, sender_needs_smtputf8
 from trio_worker.settings.reader import Settings
 from trio_worker.smtp.relay import Relay, tls_context
 
@@ -40,4 +40,4 @@ def relay_of(settings: Settings) -> Relay:
         context = tls_context(settings.smtp)
     except (OSError, ssl.SSLError) as error:
         refuse(MISCONFIGURED, f"smtp.ca_file: {settings.smtp.ca_file}: {error}")
-    return Relay(settings.smtp, settings.smtp_timeouts, context)
+    return Relay(settings.smtp, settings.smtp_timeouts, context, sender_needs_smtputf8(settings.mail))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import unicodedata
 from collections.abc import Iterable
 
 from attrs import field, frozen
 
+from trio_worker.jobs.domain import DomainFault, parse_domain, readable_domain
+
 # RFC 5321, 4.5.3.1.1 and 4.5.3.1.3: a path is at most 256 octets with its angle brackets. That also keeps the domain
 # within its 255 octets (4.5.3.1.2).
 _MAX_LOCAL_OCTETS = 64
 _MAX_ADDRESS_OCTETS = 254
-_MAX_LABEL_OCTETS = 63  # RFC 1035, 2.3.4
 _MAX_CHARACTERS = 998  # RFC 5322, 2.1.1: the longest line
 _MAX_NAME_CHARACTERS = 255  # our own limit: longer than any name, short enough for a header
 
@@ -34,16 +34,14 @@ _USUAL = re.compile(
     r"@((?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,4}[A-Za-z]{2,20})"
 )
 _SEVERAL = re.compile(r"[,;<>@ ]")
-_LABEL = re.compile(r"(?!-)(?:[A-Za-z0-9-]|[^\x00-\x7f])+(?<!-)")
-_IPV4 = re.compile(r"[0-9.]{7,15}")
-_IPV6 = re.compile(r"[0-9A-Fa-f:.]{2,45}")
 
 
 @frozen
 class Mailbox:
     """One mailbox: a display name, which may be empty, and the address as it is sent.
 
-    ``local`` has quotes only if it needs them. The repr shows only the domain: an address must not be in a log.
+    ``local`` has quotes only if it needs them, ``domain`` is ASCII (`parse_domain`). The repr shows only the domain: an
+    address must not be in a log.
     """
 
     name: str = field(repr=False)
@@ -57,8 +55,13 @@ class Mailbox:
 
     @property
     def needs_smtputf8(self) -> bool:
-        """Whether the address (not the name) is not ASCII, so that the relay must offer SMTPUTF8 (RFC 6531)."""
-        return not (self.local.isascii() and self.domain.isascii())
+        """Whether the part before the @ is not ASCII, so that the relay must offer SMTPUTF8 (RFC 6531)."""
+        return not self.address.isascii()
+
+    @property
+    def readable_address(self) -> str:
+        """The address as people read it: the domain in its own letters."""
+        return f"{self.local}@{readable_domain(self.domain)}"
 
 
 @frozen
@@ -109,15 +112,6 @@ def parse_mailbox(text: str) -> Mailbox | AddressFault:
     return _parse_address(address, name)
 
 
-def parse_domain(text: str) -> str | AddressFault:
-    """Parse a domain name or an address literal (``[192.0.2.1]``, ``[IPv6:2001:db8::1]``; RFC 5321 4.1.3)."""
-    if text.startswith("["):
-        return text if _is_address_literal(text) else AddressFault("has an address literal that is not valid")
-    if not all(map(_is_label, text.split("."))):
-        return AddressFault("has a domain that is not valid")
-    return text
-
-
 def _parse_address(text: str, name: str) -> Mailbox | AddressFault:
     local, at, domain = text.rpartition("@")
     if not at:
@@ -129,13 +123,10 @@ def _parse_address(text: str, name: str) -> Mailbox | AddressFault:
         return AddressFault("has a part before the @ that is not valid")
     if len(canonical.encode()) > _MAX_LOCAL_OCTETS:
         return AddressFault(f"has more than {_MAX_LOCAL_OCTETS} octets before the @")
-    if len(canonical.encode()) + 1 + len(domain.encode()) > _MAX_ADDRESS_OCTETS:
+    known = parse_domain(domain)
+    if len(canonical.encode()) + 1 + len(domain if isinstance(known, DomainFault) else known) > _MAX_ADDRESS_OCTETS:
         return AddressFault(f"is longer than {_MAX_ADDRESS_OCTETS} octets")
-    match parse_domain(domain):
-        case AddressFault() as fault:
-            return fault
-        case known:
-            return Mailbox(name, canonical, known)
+    return AddressFault(known.reason) if isinstance(known, DomainFault) else Mailbox(name, canonical, known)
 
 
 def _canonical_local(local: str) -> str | None:
@@ -160,32 +151,22 @@ def _unquote(quoted: str) -> str:
     return _QUOTED_PAIR.sub(r"\1", quoted[1:-1])
 
 
-def _is_label(label: str) -> bool:
-    if label.isascii():
-        return len(label) <= _MAX_LABEL_OCTETS and _LABEL.fullmatch(label) is not None
-    # Letters, marks and digits of any script; full-width dots and at-signs are punctuation, so they are refused.
-    return _LABEL.fullmatch(label) is not None and all(
-        unicodedata.category(letter)[0] in "LMN" for letter in label if letter > "\x7f"
+def may_be_mailed(only_to: str, recipients: Iterable[str]) -> bool:
+    """Whether ``smtp.only_to``, a regular expression, matches every recipient in full; empty matches all.
+
+    It may be written for either spelling of a domain beyond ASCII.
+    """
+    return not only_to or all(
+        re.fullmatch(only_to, recipient) or re.fullmatch(only_to, _readable(recipient)) for recipient in recipients
     )
 
 
-def _is_address_literal(domain: str) -> bool:
-    if not domain.endswith("]"):
-        return False
-    inner = domain[1:-1]
-    version: type[ipaddress.IPv4Address | ipaddress.IPv6Address] = ipaddress.IPv4Address
-    shape = _IPV4
-    if inner[:5].lower() == "ipv6:":
-        inner, version, shape = inner[5:], ipaddress.IPv6Address, _IPV6
-    if not shape.fullmatch(inner):
-        return False
-    try:
-        version(inner)
-    except ValueError:
-        return False
-    return True
+def _readable(address: str) -> str:
+    local, at, domain = address.rpartition("@")
+    return f"{local}{at}{readable_domain(domain)}"
 
 
-def may_be_mailed(only_to: str, recipients: Iterable[str]) -> bool:
-    """Whether ``smtp.only_to``, a regular expression, matches every recipient in full; empty matches all."""
-    return not only_to or all(re.fullmatch(only_to, recipient) for recipient in recipients)
+def as_sent(text: str) -> str:
+    """Return the address of a mailbox as the envelope has it; a text that is no mailbox stays as it is."""
+    mailbox = parse_mailbox(text)
+    return text if isinstance(mailbox, AddressFault) else mailbox.address

@@ -98,5 +98,5 @@ def _fault_of_kind(kind: HeaderKind, text: str) -> str | None:
     if isinstance(mailboxes, AddressFault):
         return mailboxes.reason
     if any(mailbox.needs_smtputf8 for mailbox in mailboxes):
-        return "has an address that is not ASCII"
+        return "has an address whose part before the @ is not ASCII"
     return None

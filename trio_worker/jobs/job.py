@@ -48,7 +48,7 @@ class Templated:
     """The content of a job whose text comes from templates.
 
     ``fields`` has exactly the fields that the type declares; an optional field that the job does not have is None.
-    The recipient's field has the bare address.
+    The recipient's field has the bare address, with a domain beyond ASCII in its own letters.
     """
 
     recipient: Mailbox
@@ -214,7 +214,7 @@ def _read_fields(spec: TypeSpec, payload: Mapping[str, Json]) -> Templated | Mal
                 faults.append(Fault(f"$.data.data.{name}", mailbox.reason))
             else:
                 recipient = mailbox
-                fields[name] = mailbox.address
+                fields[name] = mailbox.address if value.isascii() else mailbox.readable_address
         elif is_plain_line(declared.kind, value):
             fields[name] = value
         elif what := fault_of_value(declared.kind, value):

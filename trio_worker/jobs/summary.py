@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from trio_worker.jobs.domain import one_spelling
 from trio_worker.jobs.job import JobHeader
 from trio_worker.jobs.strict_json import Json, read_json
 from trio_worker.jobs.structure import structure
@@ -21,8 +22,8 @@ class JobSummary:
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The domains of the recipients in lower case, each once; they identify no person."""
-        found = (recipient.rpartition("@")[2].rstrip("> ").lower() for recipient in self.recipients)
+        """The domains of the recipients in one spelling, each once; they identify no person."""
+        found = (one_spelling(recipient.rpartition("@")[2].rstrip("> ")) for recipient in self.recipients)
         return tuple(dict.fromkeys(domain for domain in found if domain))
 
 

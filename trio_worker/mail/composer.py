@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from trio_worker.jobs.address import AddressFault, Mailbox, has_control_character, parse_domain, parse_mailbox
+from trio_worker.jobs.address import AddressFault, Mailbox, has_control_character, parse_mailbox
+from trio_worker.jobs.domain import DomainFault, parse_domain, readable_domain
 from trio_worker.jobs.fault import Fault, Malformed, malformed
 from trio_worker.jobs.job import Job, Message, Templated, sample_jobs
 from trio_worker.mail.body import Insertion, Texts
@@ -46,30 +47,38 @@ class Draft:
 
 @frozen
 class Mail:
-    """One mail, ready to be sent: its envelope, and its octets for relays with and without 8BITMIME.
+    """One mail, ready to be sent: its envelope, and its octets for relays with and without 8BITMIME and SMTPUTF8.
 
     ``sender`` and ``recipients`` are the bare addresses of the envelope; no recipient occurs twice. The
     ``message_id`` is made of the job's id: all attempts have the same one.
+
+    ``needs_smtputf8``: without SMTPUTF8 it goes to nobody, because of its sender or Reply-To. ``uses_smtputf8``: that,
+    or a recipient is not ASCII; without SMTPUTF8 it goes to the others.
     """
 
     sender: str
     recipients: tuple[str, ...] = field(repr=False)
     message_id: str
     needs_smtputf8: bool
+    uses_smtputf8: bool = field(repr=False)
     _job_id: str = field(repr=False)
     _header: bytes = field(repr=False)
     _body: Texts | Insertion = field(repr=False)
-    _contents: dict[bool, bytes] = field(factory=dict, init=False, repr=False, eq=False)
+    _ascii_header: bytes | None = field(default=None, repr=False)  # None: the header is ASCII
+    _contents: dict[tuple[bool, bool], bytes] = field(factory=dict, init=False, repr=False, eq=False)
 
-    def content(self, *, eight_bit: bool) -> bytes:
+    def content(self, *, eight_bit: bool, smtputf8: bool = True) -> bytes:
         """Return the whole message (RFC 5322): CRLF line ends only, no line over 998 octets, not dot-stuffed.
 
-        ``eight_bit`` says whether the relay offers 8BITMIME. Without it only the header may be other than ASCII, if the
-        mail `needs_smtputf8`. Each of the two contents is made once.
+        ``eight_bit`` and ``smtputf8`` say whether the relay offers 8BITMIME and SMTPUTF8. Without the first only the
+        header may be other than ASCII, without both nothing is, for those who can have the mail so. Each content is
+        made once.
         """
-        made = self._contents.get(eight_bit)
+        made = self._contents.get((eight_bit, smtputf8))
         if made is None:
-            made = self._contents[eight_bit] = self._body.octets(self._header, self._job_id, eight_bit=eight_bit)
+            header = self._header if smtputf8 or self._ascii_header is None else self._ascii_header
+            made = self._body.octets(header, self._job_id, eight_bit=eight_bit)
+            self._contents[eight_bit, smtputf8] = made
         return made
 
 
@@ -122,14 +131,23 @@ class Composer:
 
         message_id = f"<{job_id}@{self.message_id_domain}>"
         header = self._header(draft, message_id, int(at))
+        needs_smtputf8 = uses_smtputf8 = self._needs_smtputf8
+        if not mailbox_text.isascii():
+            needs_smtputf8 |= draft.reply_to is not None and draft.reply_to.needs_smtputf8
+            uses_smtputf8 = needs_smtputf8 or any(mailbox.needs_smtputf8 for mailbox in mailboxes)
+        ascii_header = None
+        if uses_smtputf8 and not needs_smtputf8 and not header.isascii():
+            ascii_header = self._header(draft, message_id, int(at), ascii_only=True).encode()
         return Mail(
             self._envelope_from,
             _envelope_recipients(mailboxes),
             message_id,
-            self._needs_smtputf8 or (not mailbox_text.isascii() and any(mailbox.needs_smtputf8 for mailbox in shown)),
+            needs_smtputf8,
+            uses_smtputf8,
             job_id,
             header.encode(),
             draft.body,
+            ascii_header,
         )
 
     def _compose_templated(self, email_type: str, content: Templated, job_id: str, at: float) -> Mail | Malformed:
@@ -160,25 +178,33 @@ class Composer:
             self._envelope_from,
             (recipient.address,),
             message_id,
+            self._needs_smtputf8,
             self._needs_smtputf8 or not recipient.address.isascii(),
             job_id,
             header.encode(),
             rendered.body,
         )
 
-    def _header(self, draft: Draft, message_id: str, second: int) -> str:
+    def _header(self, draft: Draft, message_id: str, second: int, *, ascii_only: bool = False) -> str:
         return "".join(
             (
                 date_header(second),
                 self._from,
-                address_header("To", draft.to) if draft.to else "" if draft.cc else _NO_RECIPIENT_SHOWN,
-                address_header("Cc", draft.cc) if draft.cc else "",
+                _recipient_headers(draft, ascii_only=ascii_only),
                 address_header("Reply-To", [draft.reply_to]) if draft.reply_to else "",
                 unstructured_header("Subject", draft.subject),
                 f"Message-ID: {message_id}{CRLF}MIME-Version: 1.0{CRLF}",
                 draft.extra,
             ),
         )
+
+
+def _recipient_headers(draft: Draft, *, ascii_only: bool) -> str:
+    """Return To and Cc; a mail whose recipients are all hidden says so."""
+    if not draft.to and not draft.cc:
+        return _NO_RECIPIENT_SHOWN
+    shown = (("To", draft.to), ("Cc", draft.cc))
+    return "".join([address_header(name, group, ascii_only=ascii_only) for name, group in shown if group])
 
 
 def open_composer(options: MailOptions, catalogue: Catalogue) -> Composer | ComposerFaults:
@@ -192,15 +218,15 @@ def open_composer(options: MailOptions, catalogue: Catalogue) -> Composer | Comp
         ("mail.envelope_from", envelope_sender),
         ("mail.message_id_domain", domain),
     ):
-        if isinstance(read, AddressFault) and not (read is sender and path != "mail.from"):
+        if isinstance(read, AddressFault | DomainFault) and not (read is sender and path != "mail.from"):
             faults.append(Fault(path, read.reason))
     if not _URL.fullmatch(options.frontend_url):
         faults.append(Fault("mail.frontend_url", "must be a URL that begins with http:// or https://"))
     url = options.frontend_url.rstrip("/")
-    product = "" if isinstance(sender, AddressFault) else sender.name or sender.domain
+    product = "" if isinstance(sender, AddressFault) else sender.name or readable_domain(sender.domain)
     templates, template_faults = compile_templates(catalogue, {"product": product, "frontend_url": url})
     faults.extend(template_faults)
-    if isinstance(sender, AddressFault) or isinstance(envelope_sender, AddressFault) or not isinstance(domain, str):
+    if isinstance(sender, AddressFault) or isinstance(envelope_sender, AddressFault) or isinstance(domain, DomainFault):
         return ComposerFaults(tuple(faults))
     extra = {name: _AUTO_SUBMITTED + _unsubscribe(url, catalogue.types[name]) for name in templates}
     composer = Composer(sender, envelope_sender, domain or sender.domain, templates, extra)
@@ -225,17 +251,21 @@ def _proofs(composer: Composer, spec: TypeSpec) -> Iterator[Fault]:
             return
 
 
+def sender_needs_smtputf8(options: MailOptions) -> bool:
+    """Whether no mail can be sent without SMTPUTF8, because a sender address is not ASCII before the @."""
+    senders = (parse_mailbox(text) for text in (options.sender, options.envelope_from) if text)
+    return any(isinstance(sender, Mailbox) and sender.needs_smtputf8 for sender in senders)
+
+
 def message_id_of(job_id: str, options: MailOptions) -> str:
     """Return the Message-ID of a job with these options, the same for every attempt; empty if they are wrong."""
     sender, domain = parse_mailbox(options.sender), _message_id_domain(options.message_id_domain)
-    if isinstance(sender, AddressFault) or isinstance(domain, AddressFault):
+    if isinstance(sender, AddressFault) or isinstance(domain, DomainFault):
         return ""
     return f"<{job_id}@{domain or sender.domain}>"
 
 
-def _message_id_domain(text: str) -> str | AddressFault:
-    if not text.isascii():
-        return AddressFault("must be ASCII, or every mail would need SMTPUTF8")
+def _message_id_domain(text: str) -> str | DomainFault:
     return parse_domain(text) if text else ""
 
 

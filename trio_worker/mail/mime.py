@@ -135,24 +135,28 @@ def unstructured_header(name: str, text: str) -> str:
     return _folded(name, _SPACED_WORD.findall(f" {text}"))
 
 
-def address_header(name: str, mailboxes: Sequence[Mailbox]) -> str:
+def address_header(name: str, mailboxes: Sequence[Mailbox], *, ascii_only: bool = False) -> str:
     """Return a header of mailboxes (RFC 5322, 3.6.3), folded between them and inside long names, ending with CRLF.
 
-    Addresses that are not ASCII stay as they are: such a mail is sent with SMTPUTF8 only (RFC 6532).
+    Addresses that are not ASCII stay as they are, for SMTPUTF8 (RFC 6532). With ``ascii_only`` each is shown as an
+    empty group whose name is the address (RFC 6857, 3.1.4), for the other recipients of the mail.
     """
-    if len(mailboxes) == 1 and not mailboxes[0].name:
+    if len(mailboxes) == 1 and not mailboxes[0].name and not ascii_only:
         return f"{name}: {mailboxes[0].address}{CRLF}"
     words: list[str] = []
     for mailbox in mailboxes:
-        words.extend(_mailbox_words(mailbox, _WORD_CHARACTERS if words else _room_beside(name)))
+        words.extend(_mailbox_words(mailbox, _WORD_CHARACTERS if words else _room_beside(name), ascii_only=ascii_only))
         words[-1] += ","
     words[-1] = words[-1][:-1]
     return _folded(name, [f" {word}" for word in words], _ENCODED_LINE_CHARACTERS)
 
 
-def _mailbox_words(mailbox: Mailbox, first_characters: int) -> list[str]:
+def _mailbox_words(mailbox: Mailbox, first_characters: int, *, ascii_only: bool) -> list[str]:
     """Return a mailbox as words, between which a line may be folded; the first encoded-word has this size."""
     name = mailbox.name
+    if ascii_only and mailbox.needs_smtputf8:
+        *words, last = encoded_words(f"{name} {mailbox.address}".strip(" "), first_characters)
+        return [*words, f"{last}:;"]
     if not name:
         return [mailbox.address]
     if not name.isascii() or "=?" in name or len(name) > _MAX_PLAIN_NAME:

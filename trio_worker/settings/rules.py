@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trio_worker.capture.options import split_listen
-from trio_worker.jobs.address import AddressFault, parse_domain, parse_mailbox
+from trio_worker.jobs.address import AddressFault, Mailbox, parse_mailbox
 from trio_worker.jobs.catalogue import type_names
+from trio_worker.jobs.domain import DomainFault, parse_domain
 from trio_worker.mail.options import MailOptions
 from trio_worker.redis.url import SCHEMES, EmbeddedAddressFault, RedisUrlFault, parse_embedded, parse_redis_url
 from trio_worker.settings.record import TYPES, Origins, Settings
@@ -71,7 +72,7 @@ def _crossed(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
     if smtp.username and smtp.tls == "none" and not is_loopback(smtp.host):
         yield fault("smtp.tls", "must not be none with a username: the login would be sent unencrypted")
     ehlo_name = parse_domain(smtp.ehlo_name) if smtp.ehlo_name else ""
-    if isinstance(ehlo_name, AddressFault) or not ehlo_name.isascii():
+    if isinstance(ehlo_name, DomainFault) or not smtp.ehlo_name.isascii():
         yield fault("smtp.ehlo_name", "must be a host name, or an address such as [192.0.2.1]")
     for keyword in smtp.ignore_ehlo:
         if not _EHLO_KEYWORD.fullmatch(keyword):
@@ -122,7 +123,7 @@ def _faults_of_mail(mail: MailOptions, fault: Any) -> Iterator[SettingFault]:
     if mail.envelope_from and isinstance(envelope_from, AddressFault):
         yield fault("mail.envelope_from", envelope_from.reason)
     domain = parse_domain(mail.message_id_domain) if mail.message_id_domain else ""
-    if isinstance(domain, AddressFault):
+    if isinstance(domain, DomainFault):
         yield fault("mail.message_id_domain", domain.reason)
     if urlsplit(mail.frontend_url).scheme not in {"http", "https"} or not _host_of(mail.frontend_url):
         yield fault("mail.frontend_url", "must be a URL that begins with http:// or https://")
@@ -195,6 +196,11 @@ def warnings_about(settings: Settings, origins: Origins) -> Iterator[SettingFaul
     if smtp.ehlo_name and not smtp.ehlo_name.startswith("[") and not is_full_name(smtp.ehlo_name):
         message = f"smtp.ehlo_name: many relays refuse {smtp.ehlo_name}: it is not the full name of one machine"
         yield SettingFault(origins.place("smtp.ehlo_name"), message)
+    for key, text in (("mail.from", settings.mail.sender), ("mail.envelope_from", settings.mail.envelope_from)):
+        sender = parse_mailbox(text) if text else None
+        if isinstance(sender, Mailbox) and sender.needs_smtputf8:
+            message = f"{key}: is not ASCII before the @: only a relay that offers SMTPUTF8 takes mails from it"
+            yield SettingFault(origins.place(key), message)
     if smtp.tls == "none" and not is_loopback(smtp.host):
         yield SettingFault(origins.place("smtp.tls"), f"smtp.tls: mails are sent unencrypted to {smtp.host}")
     if smtp.tls == "none" and smtp.username:

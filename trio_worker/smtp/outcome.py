@@ -25,6 +25,7 @@ class FailureKind(StrEnum):
     TLS = "tls"  # no TLS: not offered, refused, or a bad certificate
     GREETING = "greeting"  # the relay greeted with a refusal
     LOGIN = "login"  # the relay refused the login
+    EXTENSION = "extension"  # the relay does not offer what every mail of ours needs
     LOCAL = "local"  # our own machine: out of file descriptors
 
 

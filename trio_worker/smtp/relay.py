@@ -11,11 +11,15 @@ from trio_worker.smtp.options import RelayOptions, Timeouts
 
 @frozen
 class Relay:
-    """What is needed to connect to one relay."""
+    """What is needed to connect to one relay.
+
+    ``needs_smtputf8``: no mail can be sent without SMTPUTF8, because our sender address is not ASCII.
+    """
 
     options: RelayOptions
     timeouts: Timeouts
     tls: ssl.SSLContext
+    needs_smtputf8: bool = False
 
 
 def tls_context(options: RelayOptions) -> ssl.SSLContext:

@@ -216,6 +216,9 @@ class _Handshake:
             await smtp.starttls(tls_context=self.relay.tls, server_hostname=options.host)
             self.on_step(Stage.STARTTLS, _tls_text(smtp.transport))
             capabilities = await self._greet(smtp)
+        if self.relay.needs_smtputf8 and not capabilities.smtputf8:
+            what = "our sender is not ASCII before the @, and the relay does not offer SMTPUTF8"
+            return Trouble(FailureKind.EXTENSION, Stage.EHLO, what)
         if options.username:
             self.stage = Stage.AUTH
             return await self._log_in(smtp, capabilities)

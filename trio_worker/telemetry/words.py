@@ -27,6 +27,7 @@ _TROUBLES: Mapping[FailureKind, str] = {
     FailureKind.TLS: "has no TLS that can be trusted",
     FailureKind.GREETING: "refuses the connection",
     FailureKind.LOGIN: "refuses the login",
+    FailureKind.EXTENSION: "does not offer SMTPUTF8, which the sender needs",
     FailureKind.LOCAL: "cannot be reached: this machine is out of file descriptors",
 }
 

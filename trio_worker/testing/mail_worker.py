@@ -28,7 +28,7 @@ from trio_worker.fleet.report import Reporter
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import TypeSpec
 from trio_worker.jobs.job import TASK_TYPE, Json
-from trio_worker.mail.composer import Composer, ComposerFaults, open_composer
+from trio_worker.mail.composer import Composer, ComposerFaults, open_composer, sender_needs_smtputf8
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import Shelf, read_delayed, walk_shelf
 from trio_worker.queue.record import UNKNOWN_CAUSE, ShelvedJob
@@ -329,7 +329,7 @@ def _wrong(name: str, faults: Iterable[object]) -> MailWorkerError:
 
 def _relay(settings: Settings, port: int) -> Relay:
     smtp = evolve(settings.smtp, port=port)
-    return Relay(smtp, settings.smtp_timeouts, tls_context(smtp))
+    return Relay(smtp, settings.smtp_timeouts, tls_context(smtp), sender_needs_smtputf8(settings.mail))
 
 
 def _complain(complaint: str) -> None:

@@ -31,6 +31,7 @@ from trio_worker.worker.attempt import report_of
 from trio_worker.worker.delivery import Delivery
 from trio_worker.worker.gate import Gate
 from trio_worker.worker.in_flight import InFlight
+from trio_worker.worker.left_out import with_left_out
 from trio_worker.worker.load import Load
 from trio_worker.worker.options import RetryPolicy
 from trio_worker.worker.preparation import Preparation, now_of
@@ -304,11 +305,13 @@ class Consumers:
             delivery.borrow_seconds,
         )
         self.gate.note(outcome)
-        if is_done(outcome):
+        if is_done(outcome) and not delivery.unfit and not delivery.record.failed:
             return DONE
         now = now_of(delivery.claim)
         terms = Terms(self.retry, delivery.on_uncertain, now, self.dice())
         verdict = decide(outcome, delivery.recipients, delivery.record, terms)
+        if delivery.unfit or delivery.record.failed:
+            verdict = with_left_out(verdict, delivery.unfit, len(delivery.recipients), delivery.record, now)
         if isinstance(verdict, Done):
             return verdict
         return evolve(verdict, record=verdict.record.tried_on(now, delivery.connection_id, delivery.smtp_seconds))

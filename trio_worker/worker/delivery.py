@@ -22,8 +22,9 @@ class Delivery:
 
     ``age_seconds`` runs from push (or not_before, if later) to this claim, ``waited_seconds`` from push to the first
     claim: None for a job that was claimed before.
-    ``recipients`` are those that the mail is still due to, ``masked`` the same as a log may show them. ``ready_at``, of
-    the counter that measures how long it waits for a connection (seconds), is set when the mail is made.
+    ``recipients`` are those that the mail is still due to, ``masked`` the same as a log may show them; those that a
+    connection cannot serve become ``unfit`` when it has the mail. ``ready_at``, of the counter that measures how long
+    it waits for a connection (seconds), is set when the mail is made.
     """
 
     claim: Claim
@@ -36,6 +37,7 @@ class Delivery:
     mail: Mail | None = None
     recipients: tuple[str, ...] = ()
     masked: tuple[str, ...] = ()
+    unfit: tuple[str, ...] = ()
     on_uncertain: str = ""
     is_held_when_uncertain: bool = False  # where it stays unknown whether the relay took the mail
     compose_seconds: float = 0.0
@@ -68,6 +70,9 @@ class Delivery:
             raise AssertionError("a delivery goes before its mail is made")
         envelope = envelope_of(self.mail, self.recipients, capabilities, awaits_recipients=awaits_recipients)
         self.content_bytes = len(envelope.content)
+        if envelope.recipients is not self.recipients:
+            self.unfit = tuple(each for each in self.recipients if each not in envelope.recipients)
+            self.recipients = envelope.recipients
         return envelope
 
     def settled(self, disposition: Disposition, total_seconds: float) -> SettledJob:
@@ -99,6 +104,15 @@ class Delivery:
 def envelope_of(
     mail: Mail, recipients: tuple[str, ...], capabilities: Capabilities, *, awaits_recipients: bool
 ) -> Envelope:
-    """Return a mail as it goes to these recipients over a connection with these capabilities."""
-    content = mail.content(eight_bit=capabilities.eight_bit)
-    return Envelope(mail.sender, recipients, content, mail.needs_smtputf8, not content.isascii(), awaits_recipients)
+    """Return a mail as it goes to these recipients over a connection with these capabilities.
+
+    Recipients that are not ASCII are left out where the relay does not offer SMTPUTF8 (RFC 6531) and others can have
+    the mail.
+    """
+    smtputf8 = mail.uses_smtputf8
+    if smtputf8 and not mail.needs_smtputf8 and not capabilities.smtputf8:
+        fit = tuple(recipient for recipient in recipients if recipient.isascii())
+        if fit:
+            recipients, smtputf8 = fit, False
+    content = mail.content(eight_bit=capabilities.eight_bit, smtputf8=smtputf8)
+    return Envelope(mail.sender, recipients, content, smtputf8, not content.isascii(), awaits_recipients)

@@ -10,7 +10,7 @@ from functools import lru_cache
 import trio
 from attrs import define, evolve
 
-from trio_worker.jobs.address import may_be_mailed
+from trio_worker.jobs.address import as_sent, may_be_mailed
 from trio_worker.jobs.email_type import MESSAGE, TypeSpec
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import Job, decode
@@ -157,8 +157,13 @@ def make_mail(
 
 
 def _due_recipients(mail: Mail, record: Record) -> tuple[str, ...]:
-    """Return the recipients that are still due: all of a mail that went to none yet."""
-    return mail.recipients if record.due is None else record.due
+    """Return the recipients that are still due: all of a mail that went to none yet.
+
+    Records of 0.1.0 may have domains that are not ASCII.
+    """
+    if record.due is None:
+        return mail.recipients
+    return tuple(each if each.isascii() else as_sent(each) for each in record.due)
 
 
 def now_of(claim: Claim) -> float:
