@@ -129,6 +129,7 @@ def test_a_fault_in_the_fields_names_file_and_key(tmp_path: Path) -> None:
         ("colour = 1\n" + FIELDS, "colour", "is not one of the keys here: says, unsubscribe_path, fields"),
         ('unsubscribe_path = "x"\n' + FIELDS, "unsubscribe_path", "beginning with '/'"),
         ('unsubscribe_path = "/a>b"\n' + FIELDS, "unsubscribe_path", "beginning with '/'"),
+        (f'unsubscribe_path = "/{"a" * 400}"\n' + FIELDS, "unsubscribe_path", "longer than 400 characters"),
         ("fields.x = 1\n" + FIELDS, "fields.x", "must be a table"),
         (FIELDS + "colour = 1\n", "fields.email.colour", "is not one of a field's keys: kind, required, sample"),
         (

@@ -301,6 +301,17 @@ def test_a_domain_beyond_ascii_is_a_sender_as_any_other() -> None:
     assert message_id_of(JOB_ID, MailOptions(message_id_domain="BÜCHER.example")) == mail.message_id
 
 
+def test_links_beyond_ascii_leave_the_header_in_ascii() -> None:
+    """The header with the link to unsubscribe goes over every relay, and fits its line."""
+    url = "https://exämple.org/ü" + "x" * 450
+    spec = evolve(CATALOGUE.types["WeeklyRecap"], unsubscribe_path="/" + "a" * 399)
+    catalogue = evolve(CATALOGUE, types={**CATALOGUE.types, "WeeklyRecap": spec})
+    content = composed(sample_job(spec), opened(MailOptions(frontend_url=url), catalogue)).content(eight_bit=False)
+
+    assert_clean(content, ascii_only=True)
+    assert b"List-Unsubscribe: <https://xn--exmple-cua.org/%C3%BCxxx" in content
+
+
 def test_auto_submitted_can_be_overridden() -> None:
     """A producer that knows that a person pressed "send" may say so; otherwise the mail is automatic."""
     said = read_back(composed(message_job(headers={"auto-submitted": "no"})).content(eight_bit=True))

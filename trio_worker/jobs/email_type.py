@@ -35,6 +35,9 @@ MESSAGE = "Message"
 TEMPLATE_VARIABLES = ("product", "frontend_url")
 """What every template can use besides its fields: the display name of ``mail.from``, and ``mail.frontend_url``."""
 
+MAX_PATH_CHARACTERS = 400
+"""Of an unsubscribe_path: with mail.frontend_url it must fit one line of a header."""
+
 _TYPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _PATH = re.compile(r"/[!-~]*")
@@ -185,7 +188,9 @@ def _faults_of_top(document: dict[str, Any]) -> Iterator[Fault]:
     if not isinstance(says, str) or not says or fault_of_line(says):
         yield Fault("says", "must be one sentence: what the mail is for")
     path = document.get("unsubscribe_path", "/")
-    if not isinstance(path, str) or not _PATH.fullmatch(path) or "<" in path or ">" in path:
+    if isinstance(path, str) and len(path) > MAX_PATH_CHARACTERS:
+        yield Fault("unsubscribe_path", f"is longer than {MAX_PATH_CHARACTERS} characters")
+    elif not isinstance(path, str) or not _PATH.fullmatch(path) or "<" in path or ">" in path:
         yield Fault("unsubscribe_path", "must be a path that follows mail.frontend_url, beginning with '/'")
 
 

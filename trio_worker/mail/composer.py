@@ -16,6 +16,7 @@ from trio_worker.jobs.domain import DomainFault, parse_domain, readable_domain
 from trio_worker.jobs.fault import Fault, Malformed, malformed
 from trio_worker.jobs.job import Job, Message, Templated, sample_jobs
 from trio_worker.mail.body import Insertion, Texts
+from trio_worker.mail.links import parse_base_url
 from trio_worker.mail.mime import CRLF, address_header, canonical, date_header, message_header, unstructured_header
 from trio_worker.mail.options import MailOptions
 from trio_worker.mail.skeleton import RenderedText
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from trio_worker.jobs.email_type import Catalogue, TypeSpec
 
-_URL = re.compile(r"https?://[^\s<>\"\\]{1,500}", re.ASCII)
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,56}")  # a boundary made of it has at most 70 characters (RFC 2046, 5.1.1)
 _AUTO_SUBMITTED = f"Auto-Submitted: auto-generated{CRLF}"  # RFC 3834, 5
 _NO_RECIPIENT_SHOWN = f"To: undisclosed-recipients:;{CRLF}"  # RFC 5322, 3.4: an empty group
@@ -220,9 +220,10 @@ def open_composer(options: MailOptions, catalogue: Catalogue) -> Composer | Comp
     ):
         if isinstance(read, AddressFault | DomainFault) and not (read is sender and path != "mail.from"):
             faults.append(Fault(path, read.reason))
-    if not _URL.fullmatch(options.frontend_url):
-        faults.append(Fault("mail.frontend_url", "must be a URL that begins with http:// or https://"))
-    url = options.frontend_url.rstrip("/")
+    base = parse_base_url(options.frontend_url)
+    if isinstance(base, DomainFault):
+        faults.append(Fault("mail.frontend_url", base.reason))
+    url = "" if isinstance(base, DomainFault) else base
     product = "" if isinstance(sender, AddressFault) else sender.name or readable_domain(sender.domain)
     templates, template_faults = compile_templates(catalogue, {"product": product, "frontend_url": url})
     faults.extend(template_faults)

@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from trio_worker.capture.options import split_listen
 from trio_worker.jobs.address import AddressFault, Mailbox, parse_mailbox
 from trio_worker.jobs.catalogue import type_names
 from trio_worker.jobs.domain import DomainFault, parse_domain
+from trio_worker.mail.links import parse_base_url
 from trio_worker.mail.options import MailOptions
 from trio_worker.redis.url import SCHEMES, EmbeddedAddressFault, RedisUrlFault, parse_embedded, parse_redis_url
 from trio_worker.settings.record import TYPES, Origins, Settings
@@ -125,8 +125,9 @@ def _faults_of_mail(mail: MailOptions, fault: Any) -> Iterator[SettingFault]:
     domain = parse_domain(mail.message_id_domain) if mail.message_id_domain else ""
     if isinstance(domain, DomainFault):
         yield fault("mail.message_id_domain", domain.reason)
-    if urlsplit(mail.frontend_url).scheme not in {"http", "https"} or not _host_of(mail.frontend_url):
-        yield fault("mail.frontend_url", "must be a URL that begins with http:// or https://")
+    base = parse_base_url(mail.frontend_url)
+    if isinstance(base, DomainFault):
+        yield fault("mail.frontend_url", base.reason)
     for folder in mail.template_dirs:
         if not _is_folder(folder):
             yield fault("mail.template_dirs", f"{folder} is not a folder")
@@ -162,15 +163,6 @@ def _fault_of_redis(url: str) -> str:
         return embedded.reason if isinstance(embedded, EmbeddedAddressFault) else ""
     parsed = parse_redis_url(url)
     return parsed.reason if isinstance(parsed, RedisUrlFault) else ""
-
-
-def _host_of(url: str) -> str:
-    """Return the host of a URL; empty if it has none, or has an invalid port."""
-    try:
-        host, port = urlsplit(url).hostname, urlsplit(url).port
-    except ValueError:
-        return ""
-    return "" if port == 0 else host or ""
 
 
 def _regex_fault(pattern: str) -> str:
