@@ -12,7 +12,7 @@ import pytest
 from tests.support.commands import Ask, push
 from tests.support.jobs import job_bytes
 from trio_worker.queue.keys import keys_of
-from trio_worker.telemetry.heartbeat import Heartbeat, Suspended, Vitals, write_heartbeat
+from trio_worker.telemetry.heartbeat import DepthLimit, Heartbeat, Suspended, Vitals, write_heartbeat
 from trio_worker.telemetry.quantiles import Window
 from trio_worker.worker.events import Phase
 
@@ -111,3 +111,22 @@ def test_why_reckons_with_the_connections_that_are_left(
     assert f": {WHY}." in printed
     assert "Write the right password to smtp.password_file" in printed
     assert document(run, capsys, "why")["limit"] == "connections"
+
+
+def test_one_mail_at_a_time_is_shown_and_is_no_problem(
+    ask: Ask, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Mail goes, only not as deep as the settings say: status and list say why, and the queue is healthy."""
+    now, why = time.time(), "ahead at mail: 503 5.5.1 Bad sequence of commands"
+    vitals, limit = Vitals(0.1), DepthLimit(why, now + 3000)
+    beat = Heartbeat("new:1", "0.2.0", now, Phase.RUNNING, 10, 10, vitals=vitals, busy_consumers=1, depth_limit=limit)
+    tell(ask, beat)
+    screen, listed = said(run, capsys, "status", "--exit-code"), said(run, capsys, "worker", "list")
+
+    assert "HEALTHY" in screen
+    for printed in (screen, listed):
+        (line,) = [line for line in printed.splitlines() if line.startswith("  depth: ")]
+        assert line.startswith("  depth: one mail at a time on each connection for 49m")
+        assert line.endswith(why)
+    assert document(run, capsys, "status")["depth_limit"]["why"] == why
+    assert "! DEPTH  one mail at a time" in said(run, capsys, "top", "--once")

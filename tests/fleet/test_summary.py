@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from trio_worker.dashboard.lists import connections_panel, workers_panel
 from trio_worker.fleet.summary import Fleet, QueueTotals
-from trio_worker.telemetry.alerts import alerts, state
+from trio_worker.telemetry.alerts import Severity, alerts, state
 from trio_worker.telemetry.board import heading
-from trio_worker.telemetry.heartbeat import LOST_SECONDS, Heartbeat, Rates, Suspended, WorkerSeen
+from trio_worker.telemetry.heartbeat import LOST_SECONDS, DepthLimit, Heartbeat, Rates, Suspended, WorkerSeen
 from trio_worker.telemetry.snapshot import Scope
 from trio_worker.telemetry.snapshot_json import document_of
 from trio_worker.telemetry.words import work_words
@@ -226,6 +226,20 @@ def test_workers_of_a_version_without_consumers_say_so() -> None:
     assert alone.idle_share == pytest.approx(0.5)
     rows = ["".join(segment.text for segment in line).split() for line in workers_panel(both, 118, 2)[2:]]
     assert [(row[0], row[2]) for row in rows] == [("new:2", "3/10"), ("old:1", "-")]
+
+
+def test_one_mail_at_a_time_is_seen_from_any_worker() -> None:
+    """All workers have the same relay, and it is no trouble: mail goes."""
+    limit = DepthLimit("ahead at mail: 503 5.5.1 Bad sequence of commands", 4600.0)
+    seen = fleet_of(WorkerSeen(beat("a:1"), 1.0), WorkerSeen(beat("a:2", depth_limit=limit), 1.0)).snapshot(
+        10.0, 1000.0
+    )
+
+    assert seen.depth_limit == limit
+    assert document_of(seen)["depth_limit"] == {"why": limit.why, "until": 4600.0}
+    assert [each["depth_limit"] is None for each in document_of(seen)["workers"]] == [True, False]
+    text = f"one mail at a time on each connection for 1h00m more, the relay drops what is sent ahead: {limit.why}"
+    assert [(alert.word, alert.text, alert.severity) for alert in alerts(seen)] == [("DEPTH", text, Severity.CAUTION)]
 
 
 def test_suspended_connections_of_all_workers_are_summed() -> None:

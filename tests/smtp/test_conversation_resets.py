@@ -126,6 +126,7 @@ def test_without_pipelining_rset_goes_alone(capabilities: Capabilities) -> None:
     assert isinstance(after.outcome, NotSent)
 
 
+@pytest.mark.case("C34")
 @pytest.mark.parametrize("capabilities", MODES)
 @pytest.mark.parametrize("reply", [EXIM_HAS_ENOUGH, "450 4.7.0 too many errors", "502 what?"])
 @pytest.mark.parametrize("how", [FailureKind.EOF, FailureKind.RESET])
@@ -198,6 +199,7 @@ def test_mails_whose_content_had_waited_are_given_up_with_the_last_reply() -> No
     assert isinstance(waiting.outcome, NotSent)
 
 
+@pytest.mark.case("C34")
 @pytest.mark.parametrize("capabilities", MODES)
 def test_a_connection_is_spent_before_exim_counts_too_many_rsets(capabilities: Capabilities) -> None:
     """Ten are allowed by default; an accepted mail between takes none of them back."""

@@ -28,7 +28,7 @@ from trio_worker.smtp.events import (
 from trio_worker.smtp.outcome import FailureKind, Loss, Trouble
 from trio_worker.smtp.reply import Stage, reply_from
 from trio_worker.telemetry.board import Board
-from trio_worker.telemetry.heartbeat import Suspended
+from trio_worker.telemetry.heartbeat import DepthLimit, Suspended
 from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.metric_table import TABLE, Kind
 from trio_worker.telemetry.metrics import JOBS_GATHERED, Metrics
@@ -378,6 +378,14 @@ def test_each_wake_up_is_measured_and_connections_that_are_none_yet_are_counted(
 
     assert (found["loop_lag_seconds_bucket{le=0.01}"], found["loop_lag_seconds_bucket{le=0.025}"]) == (0, 1)
     assert found["smtp_connections{state=connecting}"] == 2
+
+
+def test_one_mail_at_a_time_is_a_gauge() -> None:
+    """0 while connections carry as many as the settings say."""
+    limited = Metrics(lambda: evolve(busy(), depth_limit=DepthLimit("503", 1e9)))
+
+    assert scraped(Metrics(busy))["smtp_one_mail_at_a_time{}"] == 0
+    assert scraped(limited)["smtp_one_mail_at_a_time{}"] == 1
 
 
 def test_suspended_connections_are_counted_and_say_until_when() -> None:

@@ -23,8 +23,8 @@ from trio_worker.telemetry.alerts import Severity, alerts
 from trio_worker.telemetry.number_words import counted, duration, paused_words, per_second
 from trio_worker.telemetry.outlook import LATE_SECONDS, behind_seconds, outlook
 from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Snapshot
-from trio_worker.telemetry.snapshot_json import suspended_document, worker_document
-from trio_worker.telemetry.words import work_words
+from trio_worker.telemetry.snapshot_json import depth_limit_document, suspended_document, worker_document
+from trio_worker.telemetry.words import depth_limit_words, work_words
 from trio_worker.worker.events import Disposition
 
 # So many mails that were delayed, and more than were sent, are no exceptions: the relay sends nearly nothing.
@@ -71,7 +71,7 @@ def troubles_of(counts: Counts, snapshot: Snapshot, minutes: Sequence[MinuteSamp
     """
     live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
     able = sum(not beat.trouble and not beat.is_quiet for beat in live)
-    warned = [alert for alert in alerts(snapshot) if alert.word not in {"PAUSED", "STOPPED"}]
+    warned = [alert for alert in alerts(snapshot) if alert.word not in {"PAUSED", "STOPPED", "DEPTH"}]
     problems = find_problems(counts, len(live), able)
     if able and not counts.paused:
         problems += _find_unsent(counts, snapshot, minutes)
@@ -127,6 +127,8 @@ def print_status(title: str, counts: Counts, snapshot: Snapshot, problems: list[
     consumers, in_flight = work_words(snapshot)
     say(f"  now: {per_second(snapshot.rates.sent)} sent a second; {consumers}, {in_flight}{times}")
     say(f"  so far: {counts.popped:,} taken from the list, {counts.sent:,} sent, {counts.uncertain:,} uncertain")
+    if snapshot.depth_limit is not None:
+        say(f"  depth: {depth_limit_words(snapshot.depth_limit, snapshot.at)}")
     if problems:
         say("Problems")
         for problem in problems:
@@ -144,6 +146,7 @@ def _document(name: str, counts: Counts, snapshot: Snapshot, problems: list[str]
         "outlook": outlook(snapshot).words or None,
         "rates": asdict(snapshot.rates),
         "suspended": suspended_document(snapshot.suspended),
+        "depth_limit": depth_limit_document(snapshot.depth_limit),
         "workers": [worker_document(worker) for worker in snapshot.workers],
         "problems": problems,
     }

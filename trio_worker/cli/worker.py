@@ -36,7 +36,7 @@ from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.heartbeat import WorkerSeen
 from trio_worker.telemetry.number_words import ago, busy_of, count, counted, duration, memory, per_second, share
 from trio_worker.telemetry.snapshot_json import worker_document
-from trio_worker.telemetry.words import suspended_words
+from trio_worker.telemetry.words import depth_limit_words, suspended_words
 
 worker = App(name="worker", help="The workers that share the queue: list, quiet, resume, drain, tasks, log-level.")
 
@@ -66,6 +66,8 @@ async def list_workers(*, queue: QueueName = None, config: ConfigFile = None, as
         if each.beat.suspended is not None and not each.is_lost:
             now = seen.counts.at
             say(f"  suspended: {suspended_words(each.beat.suspended, each.beat.max_connections, now)}")
+        if each.beat.depth_limit is not None and not each.is_lost:
+            say(f"  depth: {depth_limit_words(each.beat.depth_limit, seen.counts.at)}")
     return OK
 
 

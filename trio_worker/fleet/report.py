@@ -21,7 +21,15 @@ from trio_worker.privacy import mask_text
 from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.trace import TraceLine
 from trio_worker.telemetry.board import Board
-from trio_worker.telemetry.heartbeat import Heartbeat, RelayDown, Suspended, Vitals, WorkerSeen, reported_types
+from trio_worker.telemetry.heartbeat import (
+    DepthLimit,
+    Heartbeat,
+    RelayDown,
+    Suspended,
+    Vitals,
+    WorkerSeen,
+    reported_types,
+)
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.telemetry.words import trouble_quoted, trouble_words
 from trio_worker.worker.breaker import Breaker, Closed, HalfOpen, Open
@@ -107,7 +115,7 @@ class Reporter:
         """Return the figures at this moment."""
         now, wall, state = trio.current_time(), time.time(), self.worker.state()
         snapshot = self.board.snapshot(now, wall, state, self._workers, self.presence.vitals)
-        return evolve(snapshot, suspended=_suspended(state, now, wall))
+        return evolve(snapshot, suspended=_suspended(state, now, wall), depth_limit=_depth_limit(state, now, wall))
 
     def describe(self) -> str:
         """Return the worker's state in a few lines, for a person who asks a process that is stuck; no address in it."""
@@ -135,6 +143,7 @@ class Reporter:
             config=self.config,
             trouble="" if state.trouble is None else mask_text(trouble_words(state.trouble)),
             suspended=_suspended(state, now, wall),
+            depth_limit=_depth_limit(state, now, wall),
             types=reported_types(self.worker.types),
             relay=self.board.relay_name,
             relay_down=_relay_down(self.worker.breaker, now, wall),
@@ -227,3 +236,9 @@ def _suspended(state: WorkerState, now: float, wall: float) -> Suspended | None:
     return Suspended(
         suspension.places, mask_text(trouble_quoted(suspension.trouble)), until, str(suspension.trouble.how)
     )
+
+
+def _depth_limit(state: WorkerState, now: float, wall: float) -> DepthLimit | None:
+    """Return why connections carry one mail at a time, in words that name nobody."""
+    limit = state.one_at_a_time
+    return None if limit is None else DepthLimit(mask_text(str(limit.loss)), wall + max(0.0, limit.until - now))

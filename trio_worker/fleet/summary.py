@@ -133,6 +133,7 @@ class Fleet:
             redis_recoveries=self._recoveries,
             is_at_dead_limit=any(beat.is_at_dead_limit for beat in beats),
             suspended=_suspended(beats),
+            depth_limit=next((beat.depth_limit for beat in beats if beat.depth_limit is not None), None),
             mails_in_flight=_mails_in_flight(beats),
             busy_consumers=_busy_consumers(beats),
             at_work_limit=sum(beat.at_work_limit for beat in beats),

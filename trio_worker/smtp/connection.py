@@ -81,7 +81,8 @@ class Connection:
     opened_at: float = field(factory=trio.current_time)
     used_at: float = field(factory=trio.current_time)
     window: int = 1
-    on_ahead: Callable[[Loss], object] | None = None  # called when the relay has shown that it takes one mail at a time
+    # Called once, when the relay has shown that it drops what is written ahead of its answer.
+    on_ahead: Callable[[Loss], object] | None = None
     _refused_in_row: int = 0
     _is_broken: bool = False  # nothing that is written leaves any more; what the relay said before may still be read
     _decided: list[Transaction] = field(factory=list)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from trio_worker.smtp.capabilities import Capabilities
-from trio_worker.smtp.outcome import Trouble
+from trio_worker.smtp.outcome import Loss, Trouble
 
 
 @frozen
@@ -37,6 +37,14 @@ class Suspension:
     until: float
     failures: int = 1  # openings that failed in a row
     places: int = 0
+
+
+@frozen
+class OneAtATime:
+    """Why each connection carries one mail at a time, and ``until`` when (local clock, seconds)."""
+
+    loss: Loss
+    until: float
 
 
 @frozen
@@ -74,6 +82,22 @@ class PlacesRestored:
 
 
 @frozen
+class DepthLimited:
+    """For ``seconds`` each connection carries one mail at a time: the relay dropped what was written ahead."""
+
+    loss: Loss
+    seconds: float
+    depth: int = 1
+
+
+@frozen
+class DepthRestored:
+    """Connections may carry ``depth`` mails at a time again."""
+
+    depth: int
+
+
+@frozen
 class ConnectionClosed:
     """A connection ended."""
 
@@ -83,5 +107,13 @@ class ConnectionClosed:
     age_seconds: float
 
 
-ConnectionEvent: TypeAlias = ConnectionOpened | ConnectionFailed | PlacesSuspended | PlacesRestored | ConnectionClosed
+ConnectionEvent: TypeAlias = (
+    ConnectionOpened
+    | ConnectionFailed
+    | PlacesSuspended
+    | PlacesRestored
+    | DepthLimited
+    | DepthRestored
+    | ConnectionClosed
+)
 PublishConnectionEvent: TypeAlias = Callable[[ConnectionEvent], None]

@@ -23,6 +23,9 @@ from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionOpened,
     ConnectionView,
+    DepthLimited,
+    DepthRestored,
+    OneAtATime,
     PlacesRestored,
     PlacesSuspended,
     PublishConnectionEvent,
@@ -30,13 +33,16 @@ from trio_worker.smtp.events import (
 )
 from trio_worker.smtp.opener import Opener, OpenSession
 from trio_worker.smtp.options import PoolOptions, Timeouts
-from trio_worker.smtp.outcome import FailureKind, Trouble
+from trio_worker.smtp.outcome import FailureKind, Loss, Trouble
 
 # How often the keeper checks the places in the channel: a connection that is closed a second late does no harm.
 SWEEP_SECONDS = 1.0
 # How long places stay empty after a connection could not be opened while others work: the usual cause is the relay's
 # limit on connections. After a refused login they stay empty as long as the circuit breaker would wait.
 SUSPENDED_SECONDS = 30.0
+# How long a relay that drops what is written ahead of its answer gets one mail at a time. Each further try costs a mail
+# on each connection a detour, of `connection.AHEAD_SECONDS` if the relay drops it without a word.
+ONE_AT_A_TIME_SECONDS = 3600.0
 # At the end all connections say QUIT at the same time, and all together have this long.
 CLOSE_SECONDS = 2.0
 
@@ -77,7 +83,7 @@ class Pool:
     _standing_trouble: StandingTrouble
     _tasks: trio.Nursery  # for the tasks that watch connections, open them ahead and close them
     is_closed: bool = False
-    depth: int = field(init=False)
+    depth: int = field(init=False)  # that of the options, or 1
     size: int = field(init=False)  # number of places: max_size, or more until a surplus has come back
     borrowed: int = 0  # places that are out with borrowers
     waiting: int = 0  # tasks that wait for a place
@@ -89,6 +95,7 @@ class Pool:
     _opened_ever: int = 0
     _openings: set[trio.CancelScope] = field(factory=set)  # of openings that borrowers wait for
     _suspension: Suspension | None = None
+    one_at_a_time: OneAtATime | None = None  # why ``depth`` is 1 for now; None while it is that of the options
     _on_trace: OnTrace | None = None
     _context: Context = field(factory=copy_context)  # each task of the keeper starts in it
 
@@ -182,6 +189,7 @@ class Pool:
     def resize(self, options: PoolOptions) -> None:
         """Use other options from now on; mails in flight are finished, surplus connections are closed when idle."""
         self.options, self.depth = options, options.depth
+        self._restore_depth()
         if self.is_closed:
             return
         places = self._take_all()
@@ -196,6 +204,19 @@ class Pool:
         self.size -= withdrawn
         for place in sorted(places, key=lambda place: isinstance(place, Connection)):
             self._put(place)
+
+    def _limit_depth(self, loss: Loss) -> None:
+        """Send one mail at a time over each connection for a while: the relay dropped one written ahead."""
+        if self.one_at_a_time is None:
+            self.depth = 1
+            self.one_at_a_time = OneAtATime(loss, trio.current_time() + ONE_AT_A_TIME_SECONDS)
+            self.publish(DepthLimited(loss, ONE_AT_A_TIME_SECONDS))
+
+    def _restore_depth(self) -> None:
+        self.depth = self.options.depth
+        if self.one_at_a_time is not None:
+            self.one_at_a_time = None
+            self.publish(DepthRestored(self.depth))
 
     def trace(self, on_trace: OnTrace | None) -> None:
         """Call ``on_trace`` with each command and its reply on every connection from now on; None ends it."""
@@ -392,7 +413,7 @@ class Pool:
         if isinstance(opened, Trouble):
             return opened
         self._opened_ever += 1
-        connection = Connection(self._opened_ever, opened, self.timeouts)
+        connection = Connection(self._opened_ever, opened, self.timeouts, on_ahead=self._limit_depth)
         connection.trace(self._on_trace)
         self._open[connection] = None
         self._tasks.start_soon(connection.watch)
@@ -441,6 +462,8 @@ class Pool:
                 self._keep("closing", self._retire, place, "idle")
             else:
                 self._put(place)
+        if self.one_at_a_time is not None and now >= self.one_at_a_time.until:
+            self._restore_depth()
         self._check_suspension(now)
         self._open_ahead()
 

@@ -13,7 +13,7 @@ from trio_worker.smtp.outcome import FailureKind
 from trio_worker.telemetry.heartbeat import Heartbeat
 from trio_worker.telemetry.number_words import counted, duration
 from trio_worker.telemetry.snapshot import Scope, Snapshot
-from trio_worker.telemetry.words import quoted, suspended_words, trouble_words
+from trio_worker.telemetry.words import depth_limit_words, quoted, suspended_words, trouble_words
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import Phase
 
@@ -94,6 +94,7 @@ def alerts(snapshot: Snapshot) -> list[Alert]:
         _journal_alert(snapshot),
         _relay_alert(snapshot),
         _suspended_alert(snapshot),
+        _depth_alert(snapshot),
         _phase_alert(snapshot),
         _paused_alert(snapshot),
         _dead_limit_alert(snapshot),
@@ -141,6 +142,11 @@ def _suspended_alert(snapshot: Snapshot) -> Alert | None:
         return None
     severity = Severity.TROUBLE if suspended.how == FailureKind.LOGIN else Severity.CAUTION
     return Alert("SUSPENDED", suspended_words(suspended, snapshot.max_connections, snapshot.at), severity)
+
+
+def _depth_alert(snapshot: Snapshot) -> Alert | None:
+    limit = snapshot.depth_limit
+    return None if limit is None else Alert("DEPTH", depth_limit_words(limit, snapshot.at), Severity.CAUTION)
 
 
 def _phase_alert(snapshot: Snapshot) -> Alert | None:

@@ -84,13 +84,22 @@ class RelayDown:
 
 
 @frozen
+class DepthLimit:
+    """Connections carry one mail at a time until a time (epoch seconds); ``why`` in words for people."""
+
+    why: str
+    until: float
+
+
+@frozen
 class Heartbeat:
     """The figures of one worker: counts since ``started_at`` (epoch seconds), histograms of 5 minutes, causes of 15.
 
     ``in_hand`` are its jobs in flight; ``at_work`` those that do not only wait for their settlement. Of its
     ``number_workers`` consumers ``busy_consumers`` have a job, and the fraction ``idle_share`` had none over the last
     minute; versions without consumers do not send ``busy_consumers``. ``config`` is the first four digits of the digest
-    of the settings, ``depth`` the maximum of mails in flight on one connection.
+    of the settings, ``depth`` the maximum of mails in flight on one connection, which is 1 where ``depth_limit`` says
+    why.
     """
 
     worker: str
@@ -125,6 +134,7 @@ class Heartbeat:
     config: str = ""
     busy_consumers: int | None = None
     suspended: Suspended | None = None
+    depth_limit: DepthLimit | None = None
     mails_in_flight: int | None = None  # mails on connections; None from older versions
     is_at_dead_limit: bool = False  # its last claim took no job, because of queue.dead_limit
     types: tuple[str, ...] = ()  # the email types with templates here; empty if unknown

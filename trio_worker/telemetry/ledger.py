@@ -11,6 +11,8 @@ from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionFailed,
     ConnectionOpened,
+    DepthLimited,
+    DepthRestored,
     PlacesRestored,
     PlacesSuspended,
 )
@@ -73,6 +75,8 @@ class Ledger:
                 | LeaseLost()
                 | PlacesSuspended()
                 | PlacesRestored()
+                | DepthLimited()
+                | DepthRestored()
                 | ConnectionFailed()
                 | ConnectionClosed()
                 | BreakerChanged()

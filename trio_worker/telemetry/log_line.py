@@ -14,6 +14,8 @@ from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionFailed,
     ConnectionOpened,
+    DepthLimited,
+    DepthRestored,
     PlacesRestored,
     PlacesSuspended,
 )
@@ -102,6 +104,8 @@ def line_of(event: Event) -> Line:
             return "warning", "Connections suspended: no more can be opened though others work", fields
         case PlacesRestored(count):
             return "info", "Suspended connections may be opened again", {"count": count}
+        case DepthLimited() | DepthRestored():
+            return _depth_line(event)
         case Claimed() | Settled() | QueueSeen():
             return None
         case RedisFailed(doing, reason):
@@ -162,6 +166,13 @@ def _trouble_fields(trouble: Trouble) -> dict[str, Any]:
         "stage": str(trouble.stage),
         "what": mask_text(str(trouble.reply or trouble.reason)),
     }
+
+
+def _depth_line(event: DepthLimited | DepthRestored) -> Line:
+    if isinstance(event, DepthRestored):
+        return "info", "Connections carry several mails at a time again", {"pipeline_depth": event.depth}
+    fields = {"what": mask_text(str(event.loss)), "again_in": _rounded(event.seconds)}
+    return "warning", "One mail at a time: the relay drops what is sent ahead of its answer", fields
 
 
 def _breaker_line(breaker: Closed | Open | HalfOpen) -> Line:

@@ -247,6 +247,10 @@ TABLE: tuple[Metric, ...] = (
         "smtp_suspended_until_timestamp_seconds",
         "Time at which a suspended connection is tried again; absent while none is suspended.",
     ),
+    _gauge(
+        "smtp_one_mail_at_a_time",
+        "1 while connections carry one mail at a time, because the relay drops what is sent ahead of its answer.",
+    ),
     _gauge("smtp_connections_limit", "Maximum number of connections to the relay (smtp.pool.max_size)."),
     _gauge("relay_breaker_state", "1 for the state that the circuit breaker is in, 0 for the others.", state=BREAKERS),
     _gauge_if_known(

@@ -315,6 +315,7 @@ class Metrics:
         child["smtp_connections", "connecting"].set(snapshot.connecting)
         suspended = snapshot.suspended
         child["smtp_connections", "backoff"].set(0 if suspended is None else suspended.count)
+        child["smtp_one_mail_at_a_time",].set(snapshot.depth_limit is not None)
         self._present("smtp_suspended_until_timestamp_seconds", None if suspended is None else suspended.until)
         child["smtp_connections_limit",].set(snapshot.max_connections)
         for name, kind in zip(BREAKERS, (Closed, Open, HalfOpen), strict=True):

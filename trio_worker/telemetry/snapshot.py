@@ -10,6 +10,7 @@ from trio_worker.smtp.events import ConnectionView
 from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import (
     DeathCount,
+    DepthLimit,
     Rates,
     Suspended,
     Vitals,
@@ -77,6 +78,7 @@ class Snapshot:
     vitals: Vitals = field(factory=Vitals)
     connecting: int = 0  # connections that are being opened
     suspended: Suspended | None = None  # suspended connections
+    depth_limit: DepthLimit | None = None  # why connections carry one mail at a time
     busy_consumers: int | None = None  # consumers that have a job
     at_work_limit: int = 0  # maximum of ``at_work``
     mails_in_flight: int | None = 0  # mails on connections; None if no worker sends it

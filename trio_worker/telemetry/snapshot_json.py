@@ -8,7 +8,7 @@ from attrs import asdict
 
 from trio_worker.queue.ages import BAR_BOUNDS, AgeBars
 from trio_worker.telemetry.alerts import alerts, state
-from trio_worker.telemetry.heartbeat import Suspended, WorkerSeen
+from trio_worker.telemetry.heartbeat import DepthLimit, Suspended, WorkerSeen
 from trio_worker.telemetry.quantiles import Quantiles
 from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Snapshot
 
@@ -63,6 +63,7 @@ def document_of(snapshot: Snapshot) -> dict[str, Any]:
         "number_workers": snapshot.number_workers,
         "busy_consumers": snapshot.busy_consumers,
         "suspended": suspended_document(snapshot.suspended),
+        "depth_limit": depth_limit_document(snapshot.depth_limit),
         "claimed": snapshot.ledger.claimed,
         "settled": {str(disposition): number for disposition, number in sorted(snapshot.ledger.settled.items())},
         "uncertain": snapshot.ledger.uncertain,
@@ -122,6 +123,7 @@ def worker_document(worker: WorkerSeen) -> dict[str, Any]:
         "max_connections": beat.max_connections,
         "suspended": suspended_document(beat.suspended),
         "depth": beat.depth,
+        "depth_limit": depth_limit_document(beat.depth_limit),
         "breaker": beat.breaker,
         "trouble": beat.trouble or None,
         "relay": beat.relay or None,
@@ -140,6 +142,11 @@ def worker_document(worker: WorkerSeen) -> dict[str, Any]:
 def suspended_document(suspended: Suspended | None) -> dict[str, Any] | None:
     """Return the suspended connections; null if there are none."""
     return None if suspended is None else asdict(suspended)
+
+
+def depth_limit_document(limit: DepthLimit | None) -> dict[str, Any] | None:
+    """Return why connections carry one mail at a time; null if they may carry more."""
+    return None if limit is None else asdict(limit)
 
 
 def _quantiles(times: Quantiles) -> dict[str, float | int | None]:

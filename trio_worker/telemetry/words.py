@@ -7,7 +7,7 @@ from typing import assert_never
 
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.outcome import FailureKind, Trouble
-from trio_worker.telemetry.heartbeat import Suspended
+from trio_worker.telemetry.heartbeat import DepthLimit, Suspended
 from trio_worker.telemetry.number_words import UNKNOWN, busy_of, counted, duration
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.worker.breaker import Breaker, Closed, HalfOpen, Open
@@ -50,6 +50,13 @@ def quoted(trouble: Trouble) -> str:
     """Return the text of a relay in brackets, or an empty string."""
     text = trouble.reply.text if trouble.reply is not None else trouble.reason
     return f" ({mask_text(text)})" if text else ""
+
+
+def depth_limit_words(limit: DepthLimit, now: float) -> str:
+    """Return for how long connections carry one mail at a time, and why; ``now`` in epoch seconds."""
+    left = limit.until - now
+    span = f" for {duration(left)} more" if left > 0 else ""
+    return f"one mail at a time on each connection{span}, the relay drops what is sent ahead: {mask_text(limit.why)}"
 
 
 def suspended_words(suspended: Suspended, most: int, now: float) -> str:

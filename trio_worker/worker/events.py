@@ -21,6 +21,8 @@ from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionFailed,
     ConnectionOpened,
+    DepthLimited,
+    DepthRestored,
     PlacesRestored,
     PlacesSuspended,
 )
@@ -249,6 +251,8 @@ Event: TypeAlias = (
     | ConnectionFailed
     | PlacesSuspended
     | PlacesRestored
+    | DepthLimited
+    | DepthRestored
     | ConnectionClosed
     | BreakerChanged
     | QueueSeen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from trio_worker.smtp.events import ConnectionView, Suspension
+from trio_worker.smtp.events import ConnectionView, OneAtATime, Suspension
 from trio_worker.smtp.outcome import Trouble
 
 
@@ -28,5 +28,6 @@ class WorkerState:
     connecting: int = 0
     mails_in_flight: int = 0
     suspension: Suspension | None = None
+    one_at_a_time: OneAtATime | None = None  # why ``depth`` is 1; None while it is that of the options
     trouble: Trouble | None = None  # the relay's
     grace_ends_at: float | None = None

@@ -29,6 +29,7 @@ from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.durability import check_durability
 from trio_worker.smtp.connection import OnTrace
+from trio_worker.smtp.events import ConnectionEvent, DepthLimited, DepthRestored
 from trio_worker.smtp.opener import OpenSession
 from trio_worker.smtp.options import PoolOptions, RelayOptions
 from trio_worker.smtp.outcome import FailureKind, Trouble
@@ -122,7 +123,7 @@ class Worker:
                 self.options.pool,
                 self.options.relay.timeouts,
                 self.open_with or self._open_session,
-                self.publish,
+                self._publish_connection,
                 self._gate.note_opening,
                 self._gate.standing_trouble,
             )
@@ -218,6 +219,11 @@ class Worker:
         for sink in self.sinks:
             sink(event)
 
+    def _publish_connection(self, event: ConnectionEvent) -> None:
+        if isinstance(event, DepthLimited | DepthRestored):
+            self.in_flight.set_limit(self.options.number_workers * event.depth)
+        self.publish(event)
+
     def state(self) -> WorkerState:
         """Return the figures of this moment that no event carries."""
         options, pool, consumers = self.options, self.pool, self._consumers
@@ -225,7 +231,7 @@ class Worker:
         return WorkerState(
             number_workers=options.number_workers,
             max_connections=options.pool.max_size,
-            depth=options.pool.depth,
+            depth=options.pool.depth if pool is None else pool.depth,
             in_flight=len(self.in_flight),
             at_work=self.in_flight.at_work,
             busy_consumers=0 if consumers is None else consumers.busy,
@@ -234,6 +240,7 @@ class Worker:
             connecting=0 if pool is None else pool.connecting,
             mails_in_flight=0 if pool is None else pool.mails_in_flight,
             suspension=None if pool is None else pool.suspension,
+            one_at_a_time=None if pool is None else pool.one_at_a_time,
             trouble=self._gate.trouble,
             grace_ends_at=None if math.isinf(deadline) else deadline,
         )
@@ -272,7 +279,7 @@ class Worker:
             give=consumers.give,
             is_burst=self.is_burst,
             patience_seconds=options.shutdown.grace_seconds,
-            relay_capacity=lambda: pool.size * pool.options.depth,
+            relay_capacity=lambda: pool.size * pool.depth,
         )
         end = BurstEnd.EMPTY
         with self._grace:
