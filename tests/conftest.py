@@ -23,7 +23,7 @@ from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer, open_composer
 from trio_worker.mail.options import MailOptions
 from trio_worker.redis.client import RedisClient
-from trio_worker.redis.embedded import EmbeddedAddress, acquire_embedded, release_embedded
+from trio_worker.redis.embedded import ANY_PORT, EmbeddedAddress, acquire_embedded, release_embedded
 
 # The time of an example depends on how busy the machine is, not on the code.
 hypothesis.settings.register_profile(
@@ -43,8 +43,8 @@ def signals_as_in_a_terminal() -> None:
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Valkey for the whole run."""
-    hold = acquire_embedded(EmbeddedAddress(tmp_path_factory.mktemp("valkey"), None))
-    yield hold.server.url
+    hold = acquire_embedded(EmbeddedAddress(tmp_path_factory.mktemp("valkey"), ANY_PORT))
+    yield hold.server.tcp_url
     release_embedded(hold)
 
 

@@ -57,15 +57,14 @@ class MailWorkerRequest(NamedTuple):
 @pytest.fixture(scope="session")
 def mail_worker_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Yield the URL of a Valkey for all tests; it stops at the end of the session, or when pytest dies."""
-    from trio_worker.redis import embedded, embedded_guard  # noqa: PLC0415  at the first use
+    from trio_worker.redis import embedded  # noqa: PLC0415  at the first use
 
-    address = embedded.EmbeddedAddress(tmp_path_factory.mktemp("mail-worker-valkey"))
+    address = embedded.EmbeddedAddress(tmp_path_factory.mktemp("mail-worker-valkey"), embedded.ANY_PORT)
     try:
         hold = embedded.acquire_embedded(address)
     except embedded.EmbeddedError as error:
         raise pytest.fail.Exception(f"no Valkey for the mail worker: {error}", pytrace=False) from None
-    with embedded_guard.open_guard(address.directory):
-        yield hold.server.url
+    yield hold.server.tcp_url
     embedded.release_embedded(hold)
 
 

@@ -29,7 +29,7 @@ def test_job_is_found_by_whom_it_is_for_and_nobody_is_named(
     assert "job show ID" in found.err
     assert run("job", "find", "--to", "nobody@example.net") == 3
     nothing = capsys.readouterr().err
-    assert nothing.startswith("0 found; ")
+    assert "\n0 found; " in nothing
     assert "job show ID" not in nothing
     assert run("job", "find") == 2
 

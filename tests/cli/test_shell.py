@@ -25,6 +25,14 @@ from tests.support.jobs import job_bytes
 from tests.support.paths import ROOT
 from trio_worker.cli.shell import masked_text
 from trio_worker.privacy import mask_text
+from trio_worker.redis.embedded import (
+    ANY_PORT,
+    EmbeddedAddress,
+    EmbeddedHold,
+    LeftRunning,
+    acquire_embedded,
+    release_embedded,
+)
 
 PATIENCE_SECONDS = 90
 SECRET = "correct-horse"
@@ -47,6 +55,15 @@ def config(work_folder: Path) -> Path:
         f'username = "mailer"\n[capture]\nlisten = "127.0.0.1:{port}"\ndir = "capture"\n'
     )
     return path
+
+
+@pytest.fixture
+def valkey(config: Path) -> Iterator[EmbeddedHold]:
+    """The embedded Valkey of the configuration: the shell starts none."""
+    hold = acquire_embedded(EmbeddedAddress(config.parent / "valkey", ANY_PORT))
+    yield hold
+    if not hold.users.is_closed:
+        release_embedded(hold)
 
 
 @define
@@ -96,7 +113,7 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(config: Path) -> Iterator[Terminal]:
+def terminal(config: Path, valkey: EmbeddedHold) -> Iterator[Terminal]:
     """The prompt, in a terminal."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(master, (24, 500))  # a dumb terminal scrolls longer lines sideways
@@ -106,15 +123,16 @@ def terminal(config: Path) -> Iterator[Terminal]:
         preexec_fn=partial(os.login_tty, slave),  # noqa: PLW1509  this process has no other threads that hold locks
     )  # fmt: skip
     os.close(slave)
-    yield Terminal(process, master)
+    made = Terminal(process, master)
+    yield made
     if process.poll() is None:
         process.kill()
     process.wait()
-    os.close(master)
+    os.close(made.master)
 
 
 @pytest.fixture
-def worker(config: Path) -> Iterator[subprocess.Popen[str]]:
+def worker(config: Path, valkey: EmbeddedHold) -> Iterator[subprocess.Popen[str]]:
     """A worker on the same configuration."""
     process = subprocess.Popen(
         [sys.executable, "-m", "trio_worker", "run", "--no-dashboard", "--config", str(config)],
@@ -202,10 +220,11 @@ def test_leaving_harms_no_worker(worker: subprocess.Popen[str], terminal: Termin
     assert "1 claimed = 1 sent" in printed
 
 
-def test_a_script_prints_values_and_ends_at_its_first_error(config: Path) -> None:
+def test_a_script_prints_values_and_ends_at_its_first_error(config: Path, valkey: EmbeddedHold) -> None:
     """No banner, no prompts; exit code 0, or 1 with the traceback on standard error."""
     good = script(config, "x = 20", "async def double(n):", "    return 2 * n", "", "await double(x)")
-    assert (good.returncode, good.stdout, good.stderr) == (0, "40\n", "")
+    assert (good.returncode, good.stdout) == (0, "40\n")
+    assert good.stderr == f"{config}: queue jobs, Redis embedded:valkey\n"
 
     for bad in ("raise ValueError('no')", "await trio.sleep('no')", "1 +"):
         ended = script(config, bad, "print('never')")
@@ -215,13 +234,35 @@ def test_a_script_prints_values_and_ends_at_its_first_error(config: Path) -> Non
 
 
 def test_a_shell_that_cannot_have_its_redis_says_so(config: Path) -> None:
-    """As every command: exit code 69 and one line."""
+    """As every command: 69 if no server runs, since the shell starts none; 78 if the folder is none."""
+    missing = script(config, "1")
     config.write_text(config.read_text().replace("embedded:valkey", "embedded:worker.toml"))
+    no_folder = script(config, "1")
 
-    ended = script(config, "1")
+    assert (missing.returncode, no_folder.returncode) == (69, 78)
+    assert "no server runs in" in missing.stderr
+    assert "Not a directory" in no_folder.stderr
+    assert "Traceback" not in missing.stderr + no_folder.stderr
+    assert not (config.parent / "valkey").exists()
 
-    assert ended.returncode == 69
-    assert "Traceback" not in ended.stderr
+
+@pytest.mark.parametrize("how", ["terminal closed", "killed"])
+def test_the_server_ends_with_a_shell_that_cannot_say_goodbye(
+    how: str, terminal: Terminal, valkey: EmbeddedHold
+) -> None:
+    """The shell is its last user; a closed terminal and SIGKILL leave it no time to stop the server."""
+    terminal.until(">>> ")
+    assert release_embedded(valkey) == LeftRunning()
+    server = os.pidfd_open(valkey.server.pid)
+    if how == "killed":
+        terminal.process.kill()
+    else:
+        os.close(terminal.master)
+        terminal.master = os.open(os.devnull, os.O_RDWR)
+
+    assert terminal.process.wait(PATIENCE_SECONDS) != 0
+    assert select.select([server], [], [], PATIENCE_SECONDS)[0]
+    os.close(server)
 
 
 @given(st.binary(min_size=25, max_size=400), st.sampled_from([0, 1, 2]))

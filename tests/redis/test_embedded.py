@@ -7,11 +7,13 @@ import io
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -23,14 +25,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.paths import ROOT
-from trio_worker.redis import embedded, embedded_server
+from trio_worker.redis import embedded, embedded_server, embedded_socket
 from trio_worker.redis.embedded import (
+    ANY_PORT,
     AlreadyGone,
     EmbeddedAddress,
     EmbeddedAddressFault,
     EmbeddedDirectoryUnusable,
+    EmbeddedNotRunning,
     EmbeddedPortDiffers,
     EmbeddedPortTaken,
+    EmbeddedServer,
     EmbeddedServerFailed,
     EmbeddedUnavailable,
     LeftRunning,
@@ -39,18 +44,11 @@ from trio_worker.redis.embedded import (
     acquire_embedded,
     open_embedded,
     parse_embedded,
-    read_embedded,
     release_embedded,
 )
-from trio_worker.redis.embedded_server import (
-    ForeignProcess,
-    NotRunning,
-    Running,
-    ServerFile,
-    probe_port,
-    wait_until_running,
-    write_server_file,
-)
+from trio_worker.redis.embedded_folder import Folder, ServerFile, open_folder, read_server_file, write_server_file
+from trio_worker.redis.embedded_server import wait_until_running
+from trio_worker.redis.embedded_socket import Mute, NotRunning, Running, probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,11 +86,32 @@ def address(tmp_path: Path) -> Iterator[EmbeddedAddress]:
     reap()
 
 
-def command(port: int, *words: str) -> str:
-    """Send one command, return its raw reply."""
+def as_producer(port: int, *words: str) -> str:
+    """Send one command without a login, return its raw reply."""
     with socket.create_connection(("127.0.0.1", port), WAIT_SECONDS) as connection:
         connection.sendall(f"{' '.join(words)}\r\n".encode())
         return connection.recv(4096).decode()
+
+
+def command(server: EmbeddedServer, *words: str) -> str:
+    """Send one command as the owner, return its raw reply."""
+    with socket.create_connection(("127.0.0.1", server.port), WAIT_SECONDS) as connection:
+        connection.sendall(f"AUTH owner {server.password}\r\n".encode())
+        assert connection.recv(4096) == b"+OK\r\n"
+        connection.sendall(f"{' '.join(words)}\r\n".encode())
+        return connection.recv(4096).decode()
+
+
+@contextmanager
+def opened(address: EmbeddedAddress) -> Iterator[Folder]:
+    folder = open_folder(address.directory)
+    yield folder
+    folder.close()
+
+
+def is_running(address: EmbeddedAddress) -> bool:
+    with opened(address) as folder:
+        return not isinstance(probe(folder), NotRunning)
 
 
 def collectors() -> set[threading.Thread]:
@@ -135,6 +154,31 @@ def listener(port: int) -> Iterator[None]:
         yield
 
 
+def guards_of(address: EmbeddedAddress) -> list[int]:
+    """Return the processes that guard a server."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if any(word.endswith(b"embedded_guard.py") for word in words) and str(address.directory).encode() in words:
+                found.append(int(process.name))
+    return found
+
+
+def guard_looks_twice(address: EmbeddedAddress, guards: list[int] | None = None) -> bool:
+    """Wait until the guard has looked after the locks twice: it wakes up for each look."""
+    (guard,) = guards_of(address) if guards is None else guards
+
+    def wakes() -> int:
+        status = Path(f"/proc/{guard}/status").read_text()
+        return int(status.partition("voluntary_ctxt_switches:")[2].split()[0])
+
+    begin, deadline = wakes(), time.monotonic() + WAIT_SECONDS
+    while wakes() < begin + 2 and time.monotonic() < deadline:
+        os.sched_yield()
+    return wakes() >= begin + 2
+
+
 # Another process: it prints a JSON line for each thing it did, and does the next when it reads a line.
 OTHER = """
 import json, signal, sys
@@ -145,7 +189,7 @@ def say(*words): print(json.dumps(words), flush=True)
 signal.signal(signal.SIGINT, lambda *_: say("interrupted"))
 say("ready")
 sys.stdin.readline()
-hold = embedded.acquire_embedded(embedded.EmbeddedAddress(Path(sys.argv[1])))
+hold = embedded.acquire_embedded(embedded.EmbeddedAddress(Path(sys.argv[1])), lists=["jobs"])
 say(hold.server.port, hold.server.pid, hold.server.started_by_us)
 sys.stdin.readline()
 say(type(embedded.release_embedded(hold)).__name__)
@@ -225,6 +269,7 @@ def start_other(address: EmbeddedAddress, usual_ports: list[int]) -> Iterator[Ca
         ("embedded:var/valkey?port=6380", "var/valkey", 6380),
         ("embedded:100%25?port=1", "100%25", 1),
         ("embedded:.?port=65535", ".", 65535),
+        ("embedded:d?port=0", "d", 0),
     ],
 )
 def test_an_embedded_url_names_a_directory_and_maybe_a_port(url: str, directory: str, port: int | None) -> None:
@@ -249,7 +294,6 @@ def test_an_embedded_url_names_a_directory_and_maybe_a_port(url: str, directory:
         ("embedded:d?port=-1", "not a number"),
         ("embedded:d?port=٦٣", "not a number"),
         ("embedded:d?port=123456", "not a number"),
-        ("embedded:d?port=0", "between"),
         ("embedded:d?port=65536", "between"),
     ],
 )
@@ -266,7 +310,7 @@ def test_any_text_is_an_address_or_a_fault(url: str) -> None:
     """Nothing raises, and a port is always one that exists."""
     match parse_embedded(url):
         case EmbeddedAddress(port=port):
-            assert port is None or 1 <= port <= 65535
+            assert port is None or 0 <= port <= 65535
         case EmbeddedAddressFault(what):
             assert what
         case other:
@@ -292,12 +336,14 @@ def test_a_server_is_started_and_stopped_again(address: EmbeddedAddress, usual_p
     """The only user starts it, finds it at the first usual port, and stops it."""
     hold = acquire_embedded(address)
     server = hold.server
-    pong = command(server.port, "PING")
+    pong = command(server, "PING")
     record = json.loads((address.directory / "server.json").read_text())
     released = release_embedded(hold)
 
     assert (server.port, server.started_by_us, server.directory) == (usual_ports[0], True, address.directory)
-    assert server.url == f"redis://127.0.0.1:{server.port}/0"
+    assert server.url == f"unix://{address.directory}/valkey.sock"
+    assert server.password in server.tcp_url
+    assert server.password not in repr(hold)
     assert server.version.split()[0] in {"Valkey", "Redis"}
     assert (record["port"], record["pid"]) == (server.port, server.pid)
     assert pong == "+PONG\r\n"
@@ -310,7 +356,7 @@ def test_the_server_runs_with_the_settings_of_a_queue(address: EmbeddedAddress) 
     """Every write goes to the append-only file, nothing is evicted, and no other host can connect."""
     hold = acquire_embedded(address)
     names = ("appendonly", "appendfsync", "save", "maxmemory-policy", "bind", "protected-mode")
-    settings = [command(hold.server.port, "CONFIG", "GET", name).split("\r\n")[4] for name in names]
+    settings = [command(hold.server, "CONFIG", "GET", name).split("\r\n")[4] for name in names]
     release_embedded(hold)
 
     assert settings == ["yes", "everysec", "", "noeviction", "127.0.0.1", "yes"]
@@ -319,10 +365,10 @@ def test_the_server_runs_with_the_settings_of_a_queue(address: EmbeddedAddress) 
 def test_data_survives_a_stop(address: EmbeddedAddress) -> None:
     """What was pushed is there after the next start."""
     hold = acquire_embedded(address)
-    command(hold.server.port, "RPUSH", "jobs", "one")
+    command(hold.server, "RPUSH", "jobs", "one")
     release_embedded(hold)
     hold = acquire_embedded(address)
-    depth = command(hold.server.port, "LLEN", "jobs")
+    depth = command(hold.server, "LLEN", "jobs")
     release_embedded(hold)
 
     assert depth == ":1\r\n"
@@ -333,11 +379,11 @@ def test_after_a_kill_of_the_server_the_next_start_has_the_data_and_the_port(
 ) -> None:
     """A user that is still there finds its server again once another process needs it, even off the usual ports."""
     first = acquire_embedded(EmbeddedAddress(address.directory, usual_ports[2]))
-    command(first.server.port, "RPUSH", "jobs", "one")
+    command(first.server, "RPUSH", "jobs", "one")
     kill(first.server.pid)
     monkeypatch.setattr(embedded, "USUAL_PORTS", usual_ports[:2])
     second = acquire_embedded(address)
-    depth = command(first.server.port, "LLEN", "jobs")
+    depth = command(first.server, "LLEN", "jobs")
     released = release_embedded(first), type(release_embedded(second))
 
     assert second.server.started_by_us
@@ -352,7 +398,7 @@ def test_the_last_user_of_a_dead_server_has_nothing_to_stop(address: EmbeddedAdd
     kill(hold.server.pid)
 
     assert release_embedded(hold) == AlreadyGone()
-    assert read_embedded(address) is None
+    assert not is_running(address)
 
 
 def test_an_odd_and_long_directory_will_do(tmp_path: Path) -> None:
@@ -408,7 +454,7 @@ def test_another_process_uses_the_same_server_and_may_be_the_one_to_stop_it(
     other = start_other()
     used = other.acquires()
     first = release_embedded(hold)
-    pong = command(hold.server.port, "PING")
+    pong = command(hold.server, "PING")
     last = other.releases()
     reap()
 
@@ -440,7 +486,7 @@ def test_processes_that_come_and_go_never_meet_two_servers(address: EmbeddedAddr
     def push() -> None:
         for _ in range(4):
             hold = acquire_embedded(address)
-            command(hold.server.port, "INCR", "visits")
+            command(hold.server, "INCR", "visits")
             release_embedded(hold)
 
     visitors = [threading.Thread(target=push) for _ in range(4)]
@@ -449,7 +495,7 @@ def test_processes_that_come_and_go_never_meet_two_servers(address: EmbeddedAddr
     for visitor in visitors:
         visitor.join(WAIT_SECONDS)
     hold = acquire_embedded(address)
-    visits = command(hold.server.port, "GET", "visits")
+    visits = command(hold.server, "GET", "visits")
     release_embedded(hold)
 
     assert visits == "$2\r\n16\r\n"
@@ -480,18 +526,67 @@ def test_a_child_of_a_user_inherits_no_lock(address: EmbeddedAddress) -> None:
 # --- crashes and signals ---
 
 
-def test_the_server_of_a_killed_user_is_taken_over(address: EmbeddedAddress, start_other: Callable[..., Other]) -> None:
-    """After a crash of its only user the server runs on; the next start uses it, and stops it as the last user."""
+def test_the_server_of_a_killed_user_ends(address: EmbeddedAddress, start_other: Callable[..., Other]) -> None:
+    """Its guard sees that no user is left, and lets it write its data; nothing of it stays."""
     other = start_other()
     port, pid, _ = other.acquires()
+    as_producer(int(str(port)), "RPUSH", "jobs", "one")
     other.process.kill()
     other.process.wait(WAIT_SECONDS)
+    ended = has_ended(int(str(pid)))
     hold = acquire_embedded(address)
+    depth = command(hold.server, "LLEN", "jobs")
     released = release_embedded(hold)
 
-    assert (hold.server.port, hold.server.pid, hold.server.started_by_us) == (port, pid, False)
+    assert ended
+    assert "ready to exit" in (address.directory / "valkey.log").read_text()
+    assert hold.server.started_by_us
+    assert depth == ":1\r\n"
     assert isinstance(released, Stopped)
+
+
+def test_the_server_of_a_killed_user_stays_while_another_uses_it(
+    address: EmbeddedAddress, start_other: Callable[..., Other]
+) -> None:
+    """Only the last user's end is the server's."""
+    other = start_other()
+    _, pid, _ = other.acquires()
+    hold = acquire_embedded(address)
+    other.process.kill()
+    other.process.wait(WAIT_SECONDS)
+    looks = guard_looks_twice(address)
+    pong = command(hold.server, "PING")
+    released = release_embedded(hold)
+
+    assert looks
+    assert (hold.server.pid, pong) == (pid, "+PONG\r\n")
+    assert isinstance(released, Stopped)
+
+
+def test_a_server_whose_folder_is_gone_ends(address: EmbeddedAddress) -> None:
+    """Even while it has a user, whose data is gone with the folder; its guard ends too."""
+    hold = acquire_embedded(address)
+    guards = guards_of(address)
+    shutil.rmtree(address.directory)
+
     assert has_ended(hold.server.pid)
+    assert len(guards) == 1
+    assert all(map(has_ended, guards))
+    assert release_embedded(hold) == LeftRunning()
+
+
+def test_a_server_outlives_its_folder_s_name(address: EmbeddedAddress) -> None:
+    """A folder that was renamed is not gone: its data is there, and so is its server."""
+    hold = acquire_embedded(address)
+    renamed = EmbeddedAddress(address.directory.with_name("renamed"))
+    address.directory.rename(renamed.directory)
+    looks = guard_looks_twice(renamed, guards_of(address))
+    joined = acquire_embedded(renamed, may_start=False)
+    released = [type(release_embedded(hold)), type(release_embedded(joined))]
+
+    assert looks
+    assert joined.server.pid == hold.server.pid
+    assert released == [LeftRunning, Stopped]
 
 
 def test_a_ctrl_c_to_the_process_group_does_not_reach_the_server(start_other: Callable[..., Other]) -> None:
@@ -500,7 +595,7 @@ def test_a_ctrl_c_to_the_process_group_does_not_reach_the_server(start_other: Ca
     port, _, _ = other.acquires()
     os.killpg(other.process.pid, signal.SIGINT)
     interrupted = other.heard()
-    pong = command(int(str(port)), "PING")
+    pong = as_producer(int(str(port)), "PING")
 
     assert interrupted == ["interrupted"]
     assert pong == "+PONG\r\n"
@@ -518,14 +613,14 @@ def test_a_ctrl_c_ends_the_only_user_and_its_server(
 
     assert interrupted == ["interrupted"]
     assert has_ended(int(str(pid)))
-    assert read_embedded(address) is None
+    assert not is_running(address)
     assert "ready to exit" in (address.directory / "valkey.log").read_text()
 
 
 def test_a_starter_killed_before_it_noted_the_process_leaves_no_second_server(address: EmbeddedAddress) -> None:
     """The port is noted before the process is made, so its server is found and adopted by its directory."""
     first = acquire_embedded(address)
-    write_server_file(address.directory, ServerFile(first.server.port, 0))
+    write_server_file(first.folder, ServerFile(first.server.port, 0))
     second = acquire_embedded(address)
     noted = json.loads((address.directory / "server.json").read_text())["pid"]
     release_embedded(first)
@@ -534,25 +629,24 @@ def test_a_starter_killed_before_it_noted_the_process_leaves_no_second_server(ad
     assert second.server.pid == first.server.pid == noted
 
 
-def test_a_lost_record_is_made_up_for_at_the_usual_port(address: EmbeddedAddress) -> None:
-    """Who finds the port taken by the server of this very directory uses that server."""
+def test_a_lost_record_is_made_up_for(address: EmbeddedAddress) -> None:
+    """The server of the folder is found by its socket."""
     first = acquire_embedded(address)
     (address.directory / "server.json").write_text("{")
     second = acquire_embedded(address)
+    noted = json.loads((address.directory / "server.json").read_text())["port"]
     release_embedded(first)
     release_embedded(second)
 
     assert second.server.pid == first.server.pid
+    assert noted == first.server.port
 
 
 # --- ports ---
 
 
-def test_another_port_is_taken_when_the_usual_one_is_not_free(
-    address: EmbeddedAddress, usual_ports: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_port_is_taken_when_the_usual_one_is_not_free(address: EmbeddedAddress, usual_ports: list[int]) -> None:
     """A foreign program at the first usual port is left alone; even when all are taken there is a free one."""
-    monkeypatch.setattr(embedded_server, "ANSWER_SECONDS", 0.05)
     with listener(usual_ports[0]):
         hold = acquire_embedded(address)
         release_embedded(hold)
@@ -575,20 +669,14 @@ def test_the_port_asked_for_is_used(address: EmbeddedAddress) -> None:
     assert hold.server.port == joined.server.port == port
 
 
-def test_a_taken_port_that_was_asked_for_is_an_error_that_says_who_has_it(
-    address: EmbeddedAddress, tmp_path: Path
-) -> None:
-    """There is no way around ``?port=N``; the directory of a Redis or Valkey in the way is named."""
-    foreign = acquire_embedded(EmbeddedAddress(tmp_path / "foreign"))
-    with pytest.raises(EmbeddedPortTaken) as raised:
-        acquire_embedded(EmbeddedAddress(address.directory, foreign.server.port))
-    pong = command(foreign.server.port, "PING")
-    release_embedded(foreign)
+def test_a_taken_port_that_was_asked_for_is_an_error(address: EmbeddedAddress) -> None:
+    """There is no way around ``?port=N``; who has the port is left alone."""
+    port = free_port()
+    with listener(port), pytest.raises(EmbeddedPortTaken, match="Address already in use") as raised:
+        acquire_embedded(EmbeddedAddress(address.directory, port))
 
-    assert raised.value.port == foreign.server.port
-    assert str(tmp_path / "foreign") in str(raised.value)
-    assert pong == "+PONG\r\n"
-    assert read_embedded(address) is None
+    assert raised.value.port == port
+    assert not is_running(address)
 
 
 def test_a_server_in_use_on_another_port_is_an_error_that_names_both(address: EmbeddedAddress) -> None:
@@ -598,7 +686,7 @@ def test_a_server_in_use_on_another_port_is_an_error_that_names_both(address: Em
     with pytest.raises(EmbeddedPortDiffers) as raised:
         acquire_embedded(elsewhere)
     with pytest.raises(EmbeddedPortDiffers):
-        read_embedded(elsewhere)
+        acquire_embedded(elsewhere, may_start=False)
     released = release_embedded(hold)
 
     assert str(hold.server.port) in str(raised.value)
@@ -606,37 +694,32 @@ def test_a_server_in_use_on_another_port_is_an_error_that_names_both(address: Em
     assert isinstance(released, Stopped)
 
 
-def test_a_server_left_over_on_another_port_moves_to_the_one_asked_for(
-    address: EmbeddedAddress, start_other: Callable[..., Other]
-) -> None:
-    """After a crash the server has no users: it is stopped, and started on the new port."""
-    other = start_other()
-    port, pid, _ = other.acquires()
-    command(int(str(port)), "RPUSH", "jobs", "one")
-    other.process.kill()
-    other.process.wait(WAIT_SECONDS)
-    hold = acquire_embedded(EmbeddedAddress(address.directory, free_port()))
-    depth = command(hold.server.port, "LLEN", "jobs")
-    release_embedded(hold)
+def test_any_free_port_is_none_of_the_usual_ones(address: EmbeddedAddress, usual_ports: list[int]) -> None:
+    """Port 0: a worker with the default URL, which another user may run, must not find the queue of a test."""
+    hold = acquire_embedded(EmbeddedAddress(address.directory, ANY_PORT))
+    joined = acquire_embedded(address)
+    again = acquire_embedded(EmbeddedAddress(address.directory, ANY_PORT))
+    for each in (hold, joined, again):
+        release_embedded(each)
 
-    assert hold.server.port != port
-    assert has_ended(int(str(pid)))
-    assert depth == ":1\r\n"
+    assert hold.server.port not in {*usual_ports, *range(6379, 6400)}
+    assert hold.server.port == joined.server.port == again.server.port
 
 
 def test_a_foreign_server_on_the_recorded_port_is_not_mistaken_for_ours(
     address: EmbeddedAddress, tmp_path: Path
 ) -> None:
-    """A record is only a hint: what answers must work in our directory."""
+    """A record is only a hint: what answers must listen on the socket in our folder."""
     foreign = acquire_embedded(EmbeddedAddress(tmp_path / "foreign"))
-    address.directory.mkdir()
-    write_server_file(address.directory, ServerFile(foreign.server.port, foreign.server.pid))
-    seen = read_embedded(address)
+    address.directory.mkdir(mode=0o700)
+    with opened(address) as folder:
+        write_server_file(folder, ServerFile(foreign.server.port, foreign.server.pid))
+    seen = is_running(address)
     hold = acquire_embedded(address)
     release_embedded(hold)
     released = release_embedded(foreign)
 
-    assert seen is None
+    assert not seen
     assert hold.server.pid != foreign.server.pid
     assert isinstance(released, Stopped)
 
@@ -646,7 +729,7 @@ def test_a_record_that_names_a_foreign_process_stops_nobody(address: EmbeddedAdd
     hold = acquire_embedded(address)
     kill(hold.server.pid)
     with subprocess.Popen(CAT, stdin=subprocess.PIPE) as bystander:
-        write_server_file(address.directory, ServerFile(hold.server.port, bystander.pid))
+        write_server_file(hold.folder, ServerFile(hold.server.port, bystander.pid))
         released = release_embedded(hold)
         status = bystander.poll()
 
@@ -655,16 +738,16 @@ def test_a_record_that_names_a_foreign_process_stops_nobody(address: EmbeddedAdd
 
 
 @pytest.mark.parametrize(
-    ("spoken", "words"),
+    "spoken",
     [
-        (b"-NOAUTH Authentication required.\r\n" * 3, "NOAUTH"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer like Redis"),
-        (b"*2\r\n" * 1000, "does not answer like Redis"),
-        (b"", "does not answer like Redis"),
+        b"-WRONGPASS invalid username-password pair or user is disabled.\r\n" + b"-NOAUTH\r\n" * 3,
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"+OK\r\n" + b"*2\r\n" * 1000,
+        b"",
     ],
 )
-def test_whatever_answers_on_a_port_is_a_foreign_process(tmp_path: Path, spoken: bytes, words: str) -> None:
-    """A Redis with a password, a web server, a babbler and a mute are recognised as not ours."""
+def test_whatever_else_answers_on_the_socket_is_no_server(tmp_path: Path, spoken: bytes) -> None:
+    """A server with another password, a web server, a babbler and a mute are told from a server that runs."""
 
     def answer(server: socket.socket) -> None:
         connection, _ = server.accept()
@@ -672,14 +755,15 @@ def test_whatever_answers_on_a_port_is_a_foreign_process(tmp_path: Path, spoken:
             connection.recv(4096)
             connection.sendall(spoken)
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with opened(EmbeddedAddress(tmp_path)) as folder, socket.socket(socket.AF_UNIX) as server:
+        server.bind(folder.socket)
+        server.listen()
         answering = threading.Thread(target=answer, args=[server])
         answering.start()
-        seen = probe_port(server.getsockname()[1], tmp_path)
+        seen = probe(folder)
         answering.join(WAIT_SECONDS)
 
-    assert isinstance(seen, ForeignProcess)
-    assert words in seen.reason
+    assert isinstance(seen, Mute)
 
 
 @given(
@@ -688,7 +772,7 @@ def test_whatever_answers_on_a_port_is_a_foreign_process(tmp_path: Path, spoken:
 def test_any_bytes_are_a_reply_or_none(spoken: bytes) -> None:
     """What a foreign process replies is text or a ValueError, nothing else."""
     with suppress(ValueError):
-        assert isinstance(embedded_server._read_reply(io.BytesIO(spoken)), str)
+        assert isinstance(embedded_socket._read_reply(io.BytesIO(spoken)), str)
 
 
 # --- what goes wrong ---
@@ -700,10 +784,11 @@ def test_loading_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     loading = Running(7000, 1, "Valkey 9", is_loading=True)
     seen = iter([NotRunning(), loading, loading, loading, ready])
     monkeypatch.setattr(embedded_server, "MUTE_SECONDS", 0.0)
-    monkeypatch.setattr(embedded_server, "probe_port", lambda *_: next(seen))
+    monkeypatch.setattr(embedded_server, "probe", lambda *_: next(seen))
     monkeypatch.setattr("time.monotonic", iter(range(0, -10, -1)).__next__)
 
-    assert wait_until_running(7000, tmp_path, lambda: True, lambda: None) == ready
+    with opened(EmbeddedAddress(tmp_path)) as folder:
+        assert wait_until_running(folder, lambda: True, lambda: None) == ready
 
 
 def test_a_server_that_lives_but_is_mute_is_never_replaced(
@@ -711,7 +796,7 @@ def test_a_server_that_lives_but_is_mute_is_never_replaced(
 ) -> None:
     """Two servers on the same data would ruin it: a stopped process is an error, and usable again when it wakes."""
     hold = acquire_embedded(address)
-    monkeypatch.setattr(embedded_server, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(embedded_socket, "ANSWER_SECONDS", 0.05)
     monkeypatch.setattr(embedded_server, "MUTE_SECONDS", 0.1)
     os.kill(hold.server.pid, signal.SIGSTOP)
     with pytest.raises(EmbeddedServerFailed, match="has not answered"):
@@ -726,7 +811,7 @@ def test_a_server_that_is_slow_to_stop_is_left_to_it_and_never_killed(
     address: EmbeddedAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the wait is over the release says so; the server ends by itself once it can."""
-    monkeypatch.setattr(embedded_server, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(embedded_socket, "ANSWER_SECONDS", 0.05)
     monkeypatch.setattr(embedded_server, "STOP_SECONDS", 0.05)
     hold = acquire_embedded(address)
     os.kill(hold.server.pid, signal.SIGSTOP)
@@ -741,7 +826,7 @@ def test_a_server_that_is_slow_to_stop_is_left_to_it_and_never_killed(
 def test_a_server_that_dies_at_start_is_quoted(address: EmbeddedAddress) -> None:
     """With a corrupt append-only file the error has the end of the log; the file is kept, and works after a repair."""
     hold = acquire_embedded(address)
-    command(hold.server.port, "RPUSH", "jobs", "one")
+    command(hold.server, "RPUSH", "jobs", "one")
     release_embedded(hold)
     (journal,) = address.directory.glob("appendonlydir/*.incr.aof")
     sound = journal.read_bytes()
@@ -750,7 +835,7 @@ def test_a_server_that_dies_at_start_is_quoted(address: EmbeddedAddress) -> None
         acquire_embedded(address)
     journal.write_bytes(sound)
     mended = acquire_embedded(address)
-    depth = command(mended.server.port, "LLEN", "jobs")
+    depth = command(mended.server, "LLEN", "jobs")
     release_embedded(mended)
 
     assert depth == ":1\r\n"
@@ -809,18 +894,22 @@ def test_a_binary_that_cannot_run_is_an_error(
 # --- looking and opening ---
 
 
-def test_a_look_starts_nothing(address: EmbeddedAddress) -> None:
-    """Without a server there is None, and not even the directory is made; with one there is the same server."""
-    before = read_embedded(address)
+def test_who_may_not_start_a_server_uses_one_that_runs(address: EmbeddedAddress) -> None:
+    """Without a server it is an error, and not even the directory is made; with one it is a user as any other."""
+    with pytest.raises(EmbeddedNotRunning, match=r"trio-worker run starts one"):
+        acquire_embedded(address, may_start=False)
     made = address.directory.exists()
     hold = acquire_embedded(address)
-    seen = read_embedded(address)
-    release_embedded(hold)
+    joined = acquire_embedded(address, may_start=False)
+    first = release_embedded(hold)
+    pong = command(joined.server, "PING")
+    last = release_embedded(joined)
+    with pytest.raises(EmbeddedNotRunning):
+        acquire_embedded(address, may_start=False)
 
-    assert (before, made) == (None, False)
-    assert seen is not None
-    assert (seen.port, seen.pid, seen.started_by_us) == (hold.server.port, hold.server.pid, False)
-    assert read_embedded(address) is None
+    assert not made
+    assert joined.server.pid == hold.server.pid
+    assert (type(first), pong, type(last)) == (LeftRunning, "+PONG\r\n", Stopped)
 
 
 async def test_a_block_has_a_server_for_its_length(address: EmbeddedAddress) -> None:
@@ -829,7 +918,7 @@ async def test_a_block_has_a_server_for_its_length(address: EmbeddedAddress) -> 
         async with open_embedded(address) as outer:
             async with open_embedded(address) as inner:
                 pass
-            pong = command(outer.port, "PING")
+            pong = command(outer, "PING")
 
     assert inner.pid == outer.pid
     assert pong == "+PONG\r\n"
@@ -846,7 +935,7 @@ async def test_a_cancel_inside_the_block_still_stops_the_server(address: Embedde
             await trio.sleep_forever()
 
     assert scope.cancelled_caught
-    assert read_embedded(address) is None
+    assert not is_running(address)
     assert all(map(has_ended, pids))
 
 
@@ -866,14 +955,15 @@ async def test_a_cancel_while_it_starts_takes_the_start_back(
 
     with trio.fail_after(WAIT_SECONDS):
         with monkeypatch.context() as patched:
-            patched.setattr(embedded_server, "probe_port", not_running_yet)
+            patched.setattr(embedded_server, "probe", not_running_yet)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(use)
                 await waiting.wait()
                 pid = json.loads((address.directory / "server.json").read_text())["pid"]
                 nursery.cancel_scope.cancel()
         ended = has_ended(pid)
-        recorded = embedded_server.read_server_file(address.directory)
+        with opened(address) as folder:
+            recorded = read_server_file(folder)
         async with open_embedded(address) as server:
             pass
 

@@ -28,7 +28,7 @@ capture = App(name="capture", help="Local mail catcher: run, ls, show, chaos, cl
 @capture.command(name="run")
 async def run_catcher(*, config: ConfigFile = None) -> int:
     """Run the mail catcher until Ctrl-C. If another process runs it already, stand by to take over."""
-    settings = load_settings(config)
+    settings = load_settings(config, may_be_missing=True)
     options = settings.capture
     if not options.listen:
         refuse(MISCONFIGURED, "capture.listen is empty: the catcher has no address")

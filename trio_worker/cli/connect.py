@@ -20,7 +20,7 @@ from trio_worker.settings.reader import Settings
 from trio_worker.worker.claiming import LONGEST_WAIT_SECONDS
 
 if TYPE_CHECKING:
-    from trio_worker.redis.embedded import EmbeddedServer
+    from trio_worker.redis.embedded import EmbeddedError, EmbeddedServer
 
 
 @asynccontextmanager
@@ -28,7 +28,7 @@ async def open_queue(settings: Settings) -> AsyncIterator[RedisClient]:
     """Open a client for the configured Redis, for a command that runs to its end or until Ctrl-C.
 
     Everything is closed at the end of the block; signals end the block as in `exit_on_signals`. Exits with 69 when an
-    embedded server cannot be started.
+    embedded server does not run.
     """
     async with exit_on_signals(), connect_queue(settings, complain) as client:
         yield client
@@ -69,30 +69,61 @@ def _first_code(group: BaseExceptionGroup[SystemExit]) -> int:
 
 
 @asynccontextmanager
-async def connect_queue(settings: Settings, say: Callable[[str], object]) -> AsyncIterator[RedisClient]:
-    """Open the bridge and a client for the configured Redis; an embedded server is started if none runs.
+async def connect_queue(
+    settings: Settings, say: Callable[[str], object], *, starts_embedded: bool = False
+) -> AsyncIterator[RedisClient]:
+    """Open the bridge and a client for the configured Redis. An embedded server is only started if that is asked for.
 
     Everything is closed at the end of the block; the last user of an embedded server stops it. ``say`` is called with
-    a line for each future that was not awaited. Exits with 69 when an embedded server cannot be started.
+    a line for each future that was not awaited. Exits with 69 when there is no embedded server, with 78 when its folder
+    cannot be used.
     """
     options = settings.redis
     async with AsyncExitStack() as stack:
         # Before the bridge is opened, so that an exit has no nursery to pass.
         if options.url.startswith("embedded:"):
-            server = await _enter_embedded(stack, options.url)
-            options = evolve(options, url=server.url)
+            server = await _enter_embedded(stack, settings, starts_embedded=starts_embedded)
+            options = evolve(options, url=server.url, username=server.username, password=server.password)
         await stack.enter_async_context(open_bridge(say))
         yield await stack.enter_async_context(open_redis_client(options, LONGEST_WAIT_SECONDS, settings.queue.name))
 
 
-async def _enter_embedded(stack: AsyncExitStack, url: str) -> EmbeddedServer:
-    address = parse_embedded(url)
-    if not isinstance(address, EmbeddedAddress):
-        refuse(MISCONFIGURED, f"redis.url: {address.reason}")
+async def _enter_embedded(stack: AsyncExitStack, settings: Settings, *, starts_embedded: bool) -> EmbeddedServer:
     # Imported here, because commands for another Redis need none of its seventeen classes.
     from trio_worker.redis.embedded import EmbeddedError, open_embedded  # noqa: PLC0415
 
+    # Producers may push to the list of a worker; a command must not open a list that no worker reads.
+    lists = [settings.queue.name] if starts_embedded else []
+    address = _embedded_address(settings)
     try:
-        return await stack.enter_async_context(open_embedded(address))
+        return await stack.enter_async_context(open_embedded(address, lists, may_start=starts_embedded))
     except EmbeddedError as error:
-        refuse(UNREACHABLE, str(error))
+        refuse(embedded_code(error), f"redis.url: {error}")
+
+
+def _embedded_address(settings: Settings) -> EmbeddedAddress:
+    address = parse_embedded(settings.redis.url)
+    if not isinstance(address, EmbeddedAddress):
+        refuse(MISCONFIGURED, f"redis.url: {address.reason}")
+    return address
+
+
+def embedded_fault(settings: Settings) -> EmbeddedError | None:
+    """Return why the embedded server of the settings cannot be used; None if it runs, or is not configured. Blocks."""
+    if not settings.redis.url.startswith("embedded:"):
+        return None
+    from trio_worker.redis.embedded import EmbeddedError, acquire_embedded, release_embedded  # noqa: PLC0415
+
+    try:
+        hold = acquire_embedded(_embedded_address(settings), may_start=False)
+    except EmbeddedError as error:
+        return error
+    release_embedded(hold)
+    return None
+
+
+def embedded_code(error: EmbeddedError) -> int:
+    """Return the exit code for an embedded server that cannot be used."""
+    from trio_worker.redis.embedded import EmbeddedDirectoryUnusable  # noqa: PLC0415
+
+    return MISCONFIGURED if isinstance(error, EmbeddedDirectoryUnusable) else UNREACHABLE

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from attrs import asdict, evolve, frozen
 
+from trio_worker.bridge import open_bridge
 from trio_worker.capture.host import read_host
-from trio_worker.cli.connect import open_queue
+from trio_worker.cli.connect import embedded_code, embedded_fault, exit_on_signals, open_queue
 from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, OK, UNREACHABLE
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
@@ -21,12 +22,13 @@ from trio_worker.cli.output import print_json, redis_name
 from trio_worker.cli.setup import relay_of
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
-from trio_worker.printing import say
+from trio_worker.printing import complain, say
 from trio_worker.privacy import mask_text
 from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.durability import check_durability
+from trio_worker.redis.embedded import EmbeddedError, EmbeddedNotRunning
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.text import effective
 from trio_worker.smtp.connection import Connection
@@ -60,8 +62,13 @@ async def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
         CheckResult("configuration", str(warning), is_warning=True) for warning in warnings_of(config, settings)
     ]
     findings += [*_look_at_templates(settings), *_look_at_journal(settings)]
-    async with open_queue(settings) as client:
-        findings += [*await _look_at_redis(settings, client), await _look_at_relay(settings)]
+    fault = embedded_fault(settings)
+    if fault is not None:
+        async with exit_on_signals(), open_bridge(complain):
+            findings += [_embedded_result(fault), await _look_at_relay(settings)]
+    else:
+        async with open_queue(settings) as client:
+            findings += [*await _look_at_redis(settings, client), await _look_at_relay(settings)]
     # Texts of a relay or a Redis may name addresses, and this output is made to be sent to other people.
     findings = [evolve(each, says=mask_text(each.says)) for each in findings]
     if as_json:
@@ -115,6 +122,13 @@ def _look_at_journal(settings: Settings) -> Iterator[CheckResult]:
         "journal",
         f"{folder} can be written; it holds {counted(waiting, 'settlement')} that a worker has to send to Redis",
     )
+
+
+def _embedded_result(fault: EmbeddedError) -> CheckResult:
+    """Return the result for an embedded server that cannot be asked; a worker starts one that does not run."""
+    if isinstance(fault, EmbeddedNotRunning):
+        return CheckResult("redis", str(fault), is_warning=True)
+    return CheckResult("redis", str(fault), embedded_code(fault))
 
 
 async def _look_at_redis(settings: Settings, client: RedisClient) -> list[CheckResult]:

@@ -10,18 +10,51 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trio_worker.cli.exit_codes import MISCONFIGURED
-from trio_worker.cli.output import refuse
-from trio_worker.settings.reader import SettingFault, SettingFaults, Settings, config_path, read_settings
+from trio_worker.cli.output import redis_name, refuse
+from trio_worker.printing import complain
+from trio_worker.settings.reader import (
+    CONFIG_VARIABLE,
+    DEV_FILE,
+    SettingFault,
+    SettingFaults,
+    Settings,
+    config_path,
+    has_configuration,
+    read_settings,
+)
 from trio_worker.settings.stop_times import find_stop_times
 from trio_worker.telemetry.number_words import counted
 
+_NO_CONFIGURATION = """\
+no configuration: --config names none, {variable} is not set, and there is no {file}
+trio-worker config init PATH writes one; trio-worker run and trio-worker demo need none"""
 
-def load_settings(config: Path | None, flags: Mapping[str, object] | None = None) -> Settings:
-    """Read the settings, or print every fault and exit with 78."""
-    settings = read_settings(config_path(config, os.environ), os.environ, flags or {})
+
+def load_settings(
+    config: Path | None, flags: Mapping[str, object] | None = None, *, may_be_missing: bool = False
+) -> Settings:
+    """Read the settings, or print every fault and exit with 78; print which configuration and Redis the command uses.
+
+    Without any configuration a command would show or change the defaults' world, which nobody asked about: it exits
+    with 78, unless it ``may_be_missing``, for commands that open a world of their own.
+    """
+    path = config_path(config, os.environ)
+    if not may_be_missing and not has_configuration(path, os.environ):
+        refuse(
+            MISCONFIGURED, *_NO_CONFIGURATION.format(file=DEV_FILE.absolute(), variable=CONFIG_VARIABLE).splitlines()
+        )
+    settings = read_settings(path, os.environ, flags or {})
     if isinstance(settings, SettingFaults):
         refuse(MISCONFIGURED, *map(str, settings.faults), counted(len(settings.faults), "problem"))
+    # On standard error: standard output has the answer, which programs may read.
+    complain(world_line(settings))
     return settings
+
+
+def world_line(settings: Settings) -> str:
+    """Return the line that names the configuration and the Redis of a command."""
+    configuration = str(Path(settings.file).absolute()) if settings.file else "environment and defaults"
+    return f"{configuration}: queue {settings.queue.name}, Redis {redis_name(settings.redis.url)}"
 
 
 def warnings_of(config: Path | None, settings: Settings) -> list[SettingFault]:

@@ -52,17 +52,18 @@ def show_metrics(
     """Print the metrics of the worker at metrics.listen; without one, list all metrics. 69 if none answers."""
     if list_:
         return _show_table(as_json=as_json)
-    settings = load_settings(config)
     if address:
+        listen, folder = address, ""
         try:
             split_address(address)
         except ValueError as error:
             refuse(USAGE, f"--address: {error}")
-    listen = address or settings.metrics.listen
+    else:
+        settings = load_settings(config)
+        listen, folder = settings.metrics.listen, settings.queue.journal_dir
     if not listen:
         complain("metrics.listen is empty, so no worker can be asked. This is the list of all metrics:")
         return _show_table(as_json=as_json)
-    folder = settings.queue.journal_dir
     scrapes = [scrape(each) for each in addresses_of(listen, folder)]
     if not scrapes:
         complain(f"no worker has written its port in {folder or '.'}")

@@ -69,7 +69,7 @@ async def run(
 ) -> int:
     """Run a worker until Ctrl-C or SIGTERM. A second Ctrl-C hurries the drain, a third one exits at once."""
     flags = {} if queue is None else {"queue.name": queue}
-    settings = load_settings(config, flags)
+    settings = load_settings(config, flags, may_be_missing=True)
 
     def read_again() -> Settings | SettingFaults:
         return read_settings(config_path(config, os.environ), os.environ, flags)
@@ -250,7 +250,7 @@ class _Run:
                 await stack.enter_async_context(host_catcher(self.settings.capture, self.settings.smtp.login))
             except CatcherPortTaken as error:
                 refuse(UNREACHABLE, f"capture.listen: {error}")
-        return await stack.enter_async_context(connect_queue(self.settings, self._note_loop))
+        return await stack.enter_async_context(connect_queue(self.settings, self._note_loop, starts_embedded=True))
 
     async def _show_work(self, reporter: Reporter, client: RedisClient, reload: Reload) -> int:
         """Run the worker while the display shows it; the display goes when the worker is done."""

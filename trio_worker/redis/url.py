@@ -149,7 +149,7 @@ class EmbeddedAddressFault:
 
 
 def parse_embedded(url: str) -> EmbeddedAddress | EmbeddedAddressFault:
-    """Parse ``embedded:DIR`` or ``embedded:DIR?port=N``, without a look at the file system.
+    """Parse ``embedded:DIR`` or ``embedded:DIR?port=N``, without a look at the file system. Port 0 is any free one.
 
     DIR is literal up to the first ``?`` (no percent-encoding). If it is relative, it is resolved when the server is
     opened; ``~`` is the home directory.
@@ -170,6 +170,6 @@ def parse_embedded(url: str) -> EmbeddedAddress | EmbeddedAddressFault:
         return EmbeddedAddressFault("the only thing that may follow ? is port=N, once")
     if not (value.isascii() and value.isdecimal() and len(value) <= len(str(LAST_PORT))):
         return EmbeddedAddressFault("port is not a number")
-    if not 1 <= int(value) <= LAST_PORT:
-        return EmbeddedAddressFault(f"port is not between 1 and {LAST_PORT}")
+    if not 0 <= int(value) <= LAST_PORT:
+        return EmbeddedAddressFault(f"port is not between 0 and {LAST_PORT}")
     return EmbeddedAddress(Path(directory), int(value))

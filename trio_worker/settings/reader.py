@@ -29,6 +29,7 @@ from trio_worker.settings.record import (
 from trio_worker.settings.rules import faults_between, warnings_about
 from trio_worker.settings.sources import (
     CREDENTIALS,
+    VARIABLE_PREFIX,
     RawValue,
     SettingFault,
     is_read_by_others,
@@ -51,6 +52,11 @@ def config_path(given: Path | None, environ: Mapping[str, str]) -> Path | None:
     if named:
         return Path(named)
     return DEV_FILE if DEV_FILE.is_file() else None
+
+
+def has_configuration(path: Path | None, environ: Mapping[str, str]) -> bool:
+    """Return whether there is a configuration: a file, or at least one variable with a setting."""
+    return path is not None or any(name.startswith(VARIABLE_PREFIX) for name in environ)
 
 
 def read_settings(
@@ -81,7 +87,10 @@ def read_settings(
     if faults:
         return SettingFaults(tuple(faults))
     return evolve(
-        settings, origins=reader.origins.places, warnings=(*reader.warnings, *warnings_about(settings, reader.origins))
+        settings,
+        origins=reader.origins.places,
+        warnings=(*reader.warnings, *warnings_about(settings, reader.origins)),
+        file="" if path is None else str(path),
     )
 
 
@@ -273,6 +282,7 @@ __all__ = [
     "Settings",
     "config_path",
     "digest_of",
+    "has_configuration",
     "read_settings",
     "value_of",
 ]

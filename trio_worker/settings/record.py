@@ -29,6 +29,8 @@ TYPES = "mail.types"
 class Settings:
     """All option records of a process; ``origins`` has the source of each value, ``warnings`` what is probably wrong.
 
+    ``file`` is the path of the configuration file, empty if there is none.
+
     The default profile is dev. It sends only to a relay on this machine, so that a worker without a configuration
     cannot send mail to real people.
     """
@@ -57,6 +59,7 @@ class Settings:
     metrics: MetricsOptions = field(factory=MetricsOptions)
     origins: Mapping[str, str] = field(factory=dict, eq=False)
     warnings: tuple[SettingFault, ...] = field(default=(), eq=False)
+    file: str = field(default="", eq=False)
 
 
 @frozen

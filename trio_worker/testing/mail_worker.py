@@ -34,7 +34,7 @@ from trio_worker.queue.dead_letters import Shelf, read_delayed, walk_shelf
 from trio_worker.queue.record import UNKNOWN_CAUSE, ShelvedJob
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient, open_redis_client
-from trio_worker.redis.embedded import EmbeddedAddress, EmbeddedError, open_embedded, parse_embedded
+from trio_worker.redis.embedded import ANY_PORT, EmbeddedAddress, EmbeddedError, open_embedded, parse_embedded
 from trio_worker.redis.url import shown_redis_url
 from trio_worker.settings.reader import SettingFaults, Settings, read_settings
 from trio_worker.settings.worker_options import worker_options
@@ -347,11 +347,13 @@ async def _open_redis(stack: AsyncExitStack, redis: str) -> tuple[str, Callable[
         address = parse_embedded(redis)
         if not isinstance(address, EmbeddedAddress):
             raise MailWorkerError(f"{redis}: {address.reason}")
+        # Never the usual port by itself: a worker with the default URL would send the jobs of the test.
+        address = address if address.port is not None else evolve(address, port=ANY_PORT)
         try:
             embedded = await stack.enter_async_context(open_embedded(address))
         except EmbeddedError as error:
             raise MailWorkerError(str(error)) from error
-        redis = embedded.url
+        redis = embedded.tcp_url
     return redis, partial(Redis.from_url, redis), None
 
 
