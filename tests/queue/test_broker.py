@@ -6,6 +6,7 @@ import re
 
 import pytest
 import trio
+from attrs import evolve
 
 from tests.support.jobs import job_bytes
 from trio_worker.queue.audit import find_strays
@@ -115,7 +116,7 @@ async def test_a_settlement_can_be_repeated(redis: RedisClient, which: int) -> N
 
 
 async def test_a_released_job_comes_back_at_once_with_its_record(redis: RedisClient) -> None:
-    """A release is due now, keeps id and record, and resets the deliveries."""
+    """A release is due now, keeps id and record, notes its cause, and resets the deliveries."""
     broker = Broker(redis, QueueOptions())
     await redis.command("RPUSH", "jobs", b"job")
     (claimed,) = (await claim(broker)).jobs
@@ -124,7 +125,7 @@ async def test_a_released_job_comes_back_at_once_with_its_record(redis: RedisCli
 
     (again,) = (await claim(broker)).jobs
 
-    assert (again.job_id, again.body, again.record) == (claimed.job_id, b"job", record)
+    assert (again.job_id, again.body, again.record) == (claimed.job_id, b"job", evolve(record, cause=CAUSE))
     assert (again.source, again.deliveries, again.place) == (Source.DUE, 1, None)
 
 

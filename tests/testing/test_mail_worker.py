@@ -304,7 +304,7 @@ def test_a_trio_worker_says_what_it_lacks(tmp_path: Path, words: list[str], how:
 async def test_a_wait_says_what_keeps_the_relay_from_taking_mail(
     trio_mail_worker: MailWorker, trio_mails: Mails
 ) -> None:
-    """A job that goes back as it was has no reply to show, but the relay has its trouble."""
+    """The relay has its trouble, and the job that went back as it was names it too."""
     trio_mail_worker.chaos("connect=drop")
     await trio_mail_worker.push(JOB)
     with trio.fail_after(PATIENCE_SECONDS):
@@ -313,7 +313,8 @@ async def test_a_wait_says_what_keeps_the_relay_from_taking_mail(
 
     with pytest.raises(
         NotInTimeError,
-        match=r"\n  the relay: closes the connection without a reply\n  delayed for .*: Registration, not tried yet$",
+        match=r"\n  the relay: closes the connection without a reply\n"
+        r"  delayed for .*: Registration, relay: eof at GREETING the relay closed the connection$",
     ):
         await trio_mails.wait(1, timeout=0.0)
 

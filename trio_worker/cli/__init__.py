@@ -87,6 +87,11 @@ app.command(
     help="Held jobs, whose mail may have arrived: the same commands as for dead.",
 )
 app.command(
+    "trio_worker.cli.dead:delayed",
+    name="delayed",
+    help="Delayed jobs, which are tried again when due: the same commands as for dead.",
+)
+app.command(
     "trio_worker.cli.config:config_app", name="config", help="Configuration: check, show, explain, schema, init."
 )
 app.command("trio_worker.cli.health:health", name="health", help="Check whether a running worker is ready or alive.")

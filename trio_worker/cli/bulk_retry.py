@@ -1,4 +1,4 @@
-"""Trio. Bulk operations on dead letters or held jobs: choosing, confirmation and report; retry and its undo."""
+"""Trio. Bulk operations on dead, held or delayed jobs: choosing, confirmation and report; retry and its undo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from attrs import define, frozen
 
 from trio_worker.cli.confirm import Confirmation
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT, USAGE
-from trio_worker.cli.job_text import job_line
+from trio_worker.cli.job_ids import read_job_ids
+from trio_worker.cli.job_text import why_line
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.output import answer_or_exit, print_json, refuse
 from trio_worker.printing import complain, say
@@ -62,6 +63,7 @@ class BulkOperation:
         if bool(job_ids) + (not selection.is_everything) + every != 1:
             refuse(USAGE, f"name {many}, or give a filter, or --all")
         self.is_every = every
+        job_ids = await read_job_ids(self.client, self.settings, job_ids, [self.wording.shelf])
         found = await self._ids(job_ids, selection)
         self.wanted = len(found)
         self.missing = len(set(job_ids)) - len(found) if job_ids else 0
@@ -114,7 +116,8 @@ async def retry_jobs(operation: BulkOperation, chosen: list[str], rate: float | 
     """Retry jobs, the oldest first: the jobs of the trial alone, then the others, if all of the trial were sent."""
     client, settings, shelf = operation.client, operation.settings, operation.wording.shelf
     queue = settings.queue.name
-    chosen.reverse()
+    if shelf != "delayed":
+        chosen.reverse()
     tried, rest = chosen[:trial], chosen[trial:]
     if tried:
         code = await _try(operation, tried)
@@ -126,8 +129,8 @@ async def retry_jobs(operation: BulkOperation, chosen: list[str], rate: float | 
     )
     await count_action(client, queue, OperatorAction(f"{shelf}_retry"))
     moved = len(tried) + len(batch.job_ids)
-    again = counted(moved, f"{operation.wording.one} is", f"{operation.wording.many} are")
-    lines = [f"{again} due again on {queue}, each with its old Message-ID"]
+    are = counted(moved, f"{operation.wording.one} is", f"{operation.wording.many} are")
+    lines = [f"{are} due {'now' if shelf == 'delayed' else 'again'} on {queue}, each with its old Message-ID"]
     if rate and rest:
         lines.append(f"the last of them will be due in {len(rest) / rate:.0f} s")
     if batch.batch_id and batch.job_ids:
@@ -146,6 +149,9 @@ async def _try(operation: BulkOperation, tried: list[str]) -> int | None:
         why = paused_words(counts.paused, counts.at, counts.pause_seconds_left)
         complain(f"refused: {queue} is paused: {why}. A trial needs a running queue: trio-worker queue resume")
         return REFUSED
+    jobs = answer_or_exit(await find_shelved(client, queue, shelf, tried), settings)
+    # Only a delayed job keeps its attempts.
+    before = {job.job_id: job.record.attempts if shelf == "delayed" else 0 for job in jobs}
     answer_or_exit(await retry_shelved(client, queue, shelf, tried, counts.at), settings)
     with trio.move_on_after(TRIAL_SECONDS):
         for job_id in tried:
@@ -155,8 +161,8 @@ async def _try(operation: BulkOperation, tried: list[str]) -> int | None:
                     complain(f"trial {job_id}: sent")
                     break
                 state, job = found
-                if state in {"dead", "held"} or job.record.attempts:
-                    complain(f"trial {job_id}: {state} again, {job_line(job).partition(job_id)[2].strip()}")
+                if state in {"dead", "held"} or job.record.attempts > before.get(job_id, 0):
+                    complain(f"trial {job_id}: {state} again, {why_line(job)}")
                     complain(f"the other {operation.wanted - len(tried)} jobs were not retried")
                     return PARTLY
                 await trio.sleep(TRIAL_LOOK_SECONDS)

@@ -1,13 +1,15 @@
-"""Trio. ``dead`` and ``held``: list, groups, show, retry, drop and export of dead letters and of held jobs.
+"""Trio. ``dead``, ``held``, ``delayed``: list, groups, show, retry, drop and export of the jobs in one of these states.
 
 A held job is not sent again, because its mail may have arrived. An operator finds out whether it did, and drops the job
-or retries it.
+or retries it. A delayed job is sent by itself when it is due.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Annotated
 
 from attrs import asdict, frozen
@@ -21,12 +23,15 @@ from trio_worker.cli.connect import open_queue
 from trio_worker.cli.durations import PointInTime
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK
 from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
-from trio_worker.cli.job_text import describe, job_line, job_lines, time_of_day
+from trio_worker.cli.job_ids import read_job_ids
+from trio_worker.cli.job_text import describe, job_lines, time_of_day
 from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json
+from trio_worker.cli.table import TableColumn, print_table, terminal_width
 from trio_worker.mail.composer import message_id_of
 from trio_worker.printing import complain, say
+from trio_worker.privacy import mask_text
 from trio_worker.queue.counts import count_action, count_jobs
 from trio_worker.queue.dead_letters import Shelf, drop, find_shelved, walk_shelf
 from trio_worker.queue.operator_counts import OperatorAction
@@ -34,9 +39,12 @@ from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.selection import Group, Grouping, Selection
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import Settings
-from trio_worker.telemetry.number_words import counted
+from trio_worker.telemetry.number_words import counted, duration
 
-JobIds = Annotated[Sequence[str], Parameter(help="Job ids; none with --all or a filter.")]
+JobId = Annotated[str, Parameter(help="Id of the job, or last: the newest one.")]
+JobIds = Annotated[Sequence[str], Parameter(help="Job ids, or last: the newest one; none with --all or a filter.")]
+# A terminal of so many columns has room for times; a narrower one gets "5m12s ago".
+WIDE_COLUMNS = 120
 AllJobs = Annotated[bool, Parameter(name=["--all"], negative=(), help="All jobs.")]
 
 
@@ -54,9 +62,12 @@ class Filters:
     type_: Annotated[str, Parameter(name="--type", help="Only jobs of this email type.")] = ""
     match: Annotated[str, Parameter(help="Only jobs with this text in the reason.")] = ""
     since: Annotated[
-        PointInTime, Parameter(help="Only jobs that became dead or held after this time: 2h (ago), or a date and time.")
+        PointInTime,
+        Parameter(help="Only jobs that became dead or held, or are due, after this time: 2h (ago) or a date and time."),
     ] = None
-    until: Annotated[PointInTime, Parameter(help="Only jobs that became dead or held before this time.")] = None
+    until: Annotated[
+        PointInTime, Parameter(help="Only jobs that became dead or held, or are due, before this time.")
+    ] = None
 
     @property
     def selection(self) -> Selection:
@@ -81,7 +92,7 @@ class Pace:
             validator=Number(gte=0, lte=100),
         ),
     ] = 0
-    undo: Annotated[str | None, Parameter(help="Undo the retry with this batch id.")] = None
+    undo: Annotated[str | None, Parameter(help="Undo the retry with this batch id, or last: the newest one.")] = None
 
 
 NO_FILTERS = Filters()
@@ -90,7 +101,7 @@ AT_ONCE = Pace()
 
 @frozen
 class ShelfCommands:
-    """The commands of one shelf: of dead letters or of held jobs."""
+    """The commands of one shelf: of dead letters, of held or of delayed jobs."""
 
     wording: Wording
 
@@ -107,15 +118,15 @@ class ShelfCommands:
         async with open_queue(settings) as client:
             counts = answer_or_exit(await count_jobs(client, settings.queue.name), settings)
             jobs = await _first(client, settings, shelf, filters.selection, limit)
-        total = counts.dead if shelf == "dead" else counts.held
+        total = getattr(counts, shelf)
         if as_json:
             print_json(Document.SHELF, {shelf: total, "jobs": [describe(job, reveal=False) for job in jobs]})
             return OK
         if not total:
             complain(f"no {many}")
             return OK
-        for job in jobs:
-            say(job_line(job))
+        if jobs:
+            _print_jobs(jobs, shelf, counts.at)
         more = f" Details: trio-worker {shelf} show ID" if jobs else ""
         say(f"{len(jobs):,} of {counted(total, self.wording.one, many)}.{more}")
         return OK
@@ -131,15 +142,16 @@ class ShelfCommands:
                 Document.GROUPS, {"shelf": self.wording.shelf, "groups": [asdict(group) for group in grouping.groups]}
             )
             return OK
-        _print_groups(grouping.groups, self.wording.many)
+        _print_groups(grouping.groups, self.wording)
         return OK if grouping.groups else NOTHING_MATCHED
 
     async def show(
-        self, job_id: str, *, reveal: Reveal = False, config: ConfigFile = None, as_json: AsJson = False
+        self, job_id: JobId, *, reveal: Reveal = False, config: ConfigFile = None, as_json: AsJson = False
     ) -> int:
         shelf = self.wording.shelf
         settings = load_settings(config)
         async with open_queue(settings) as client:
+            (job_id,) = await read_job_ids(client, settings, [job_id], [shelf])
             jobs = answer_or_exit(
                 await find_shelved(client, settings.queue.name, shelf, [job_id], with_bodies=True), settings
             )
@@ -174,7 +186,8 @@ class ShelfCommands:
             chosen = await operation.choose(job_ids, filters.selection, every=every)
             order = f", {pace.rate:g} per second" if pace.rate else ""
             first = f", {min(pace.trial, len(chosen))} first as a trial" if pace.trial else ""
-            operation.confirm_or_exit(f"Put {{jobs}} back on {{queue}}{order}{first}?", always=False)
+            what = "Make {jobs} of {queue} due now" if self.wording.shelf == "delayed" else "Put {jobs} back on {queue}"
+            operation.confirm_or_exit(f"{what}{order}{first}?", always=False)
             return await retry_jobs(operation, chosen, pace.rate, pace.trial)
 
     async def drop(
@@ -215,10 +228,12 @@ def shelf_app(wording: Wording, help_text: str) -> App:
     """Return the commands of one shelf."""
     app = App(name=wording.shelf, help=help_text, help_format="plaintext")
     commands, many = ShelfCommands(wording), wording.many
-    app.command(commands.list_, name="list", help=f"List {many}, newest first.")
+    order = "those that are due first at the top" if wording.shelf == "delayed" else "newest first"
+    app.command(commands.list_, name="list", help=f"List {many}, {order}.")
     app.command(commands.groups, name="groups", help=f"Count {many} by cause.")
     app.command(commands.show, name="show", help=f"Show one of the {many}: its cause and its attempts.")
-    retry_help = f"Retry {many}: they are due now, with new attempts, a new age and the same Message-ID."
+    attempts = "their attempts and their age" if wording.shelf == "delayed" else "new attempts, a new age"
+    retry_help = f"Retry {many}: they are due now, with {attempts} and the same Message-ID."
     app.command(commands.retry, name="retry", help=retry_help)
     app.command(commands.drop, name="drop", help=f"Delete {many} permanently, with their original bytes.")
     app.command(commands.export, name="export", help=f"Write {many} as lines of JSON, with their original bytes.")
@@ -228,24 +243,73 @@ def shelf_app(wording: Wording, help_text: str) -> App:
 async def _first(
     client: RedisClient, settings: Settings, shelf: Shelf, selection: Selection, limit: int
 ) -> list[ShelvedJob]:
-    """Return the newest jobs that the selection takes."""
+    """Return the first jobs that the selection takes."""
     found: list[ShelvedJob] = []
-    async for page in walk_shelf(client, settings.queue.name, shelf):
-        found += filter(selection.takes, answer_or_exit(page, settings))
-        if len(found) >= limit:
-            break
+    async with aclosing(walk_shelf(client, settings.queue.name, shelf)) as pages:
+        async for page in pages:
+            found += filter(selection.takes, answer_or_exit(page, settings))
+            if len(found) >= limit:
+                break
     return found[:limit]
 
 
-def _print_groups(groups: Sequence[Group], many: str) -> None:
+def _print_jobs(jobs: Sequence[ShelvedJob], shelf: Shelf, now: float) -> None:
+    columns = [
+        TableColumn("due" if shelf == "delayed" else "since"),
+        TableColumn("id"),
+        TableColumn("type", cut_to=8),
+        TableColumn("attempts", is_right=True, is_spare=True),
+        TableColumn("why", cut_to=12),
+    ]
+    rows = [
+        (
+            _when(job.at, now),
+            job.job_id,
+            job.record.email_type or "-",
+            f"{job.record.attempts:,}",
+            mask_text(str(job.cause)),
+        )
+        for job in jobs
+    ]
+    print_table(columns, rows)
+
+
+def _print_groups(groups: Sequence[Group], wording: Wording) -> None:
     if not groups:
-        complain(f"no {many}")
+        complain(f"no {wording.many}")
         return
-    say(f"{'count':>8}  {'code':<10}  {'cause':<14}  {'type':<14}  {'first':<20}  {'last':<20}  example")
-    for group in groups:
-        first, last = time_of_day(group.first_at), time_of_day(group.last_at)
-        words = f"{group.codes or '-':<10}  {group.word:<14}  {group.email_type or '-':<14}"
-        say(f"{group.count:>8,}  {words}  {first:<20}  {last:<20}  {group.example}")
+    first, last = ("first due", "last due") if wording.shelf == "delayed" else ("first", "last")
+    columns = [
+        TableColumn("count", is_right=True),
+        TableColumn("code", cut_to=7),
+        TableColumn("cause", cut_to=8),
+        TableColumn("type", cut_to=8),
+        TableColumn(first),
+        TableColumn(last),
+        TableColumn("example"),
+    ]
+    now = time.time()
+    rows = [
+        (
+            f"{group.count:,}",
+            group.codes or "-",
+            group.word,
+            group.email_type or "-",
+            _when(group.first_at, now),
+            _when(group.last_at, now),
+            group.example,
+        )
+        for group in groups
+    ]
+    print_table(columns, rows)
+
+
+def _when(at: float, now: float) -> str:
+    """Return a time, or how far it is from now if the terminal is narrow: a cut time would tell nothing."""
+    width = terminal_width()
+    if width is None or width >= WIDE_COLUMNS:
+        return time_of_day(at)
+    return f"in {duration(at - now)}" if at > now else f"{duration(now - at)} ago"
 
 
 dead = shelf_app(
@@ -254,4 +318,8 @@ dead = shelf_app(
 held = shelf_app(
     Wording("held", "held job", "held jobs"),
     "Held jobs, whose mail may have arrived: list, show, retry, drop and export them.",
+)
+delayed = shelf_app(
+    Wording("delayed", "delayed job", "delayed jobs"),
+    "Delayed jobs, which are tried again when they are due: list, show, retry, drop and export them.",
 )

@@ -15,6 +15,7 @@ from trio_worker.cli.confirm import ASK, Confirmation
 from trio_worker.cli.connect import open_queue
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
+from trio_worker.cli.job_ids import read_job_ids
 from trio_worker.cli.job_text import describe, job_lines
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
@@ -37,14 +38,17 @@ MAX_READ = 100_000
 # The number of undo commands that are printed; --json has all job ids.
 SHOWN_IDS = 20
 
+JobId = Annotated[str, Parameter(help="Id of the job, or last: the one that died, was held or was delayed last.")]
+
 job = App(name="job", help="One job in any state: show, retry, cancel, find.", help_format="plaintext")
 
 
 @job.command(name="show")
-async def show_job(job_id: str, *, reveal: Reveal = False, config: ConfigFile = None, as_json: AsJson = False) -> int:
+async def show_job(job_id: JobId, *, reveal: Reveal = False, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Show a job: its state, its attempts with stage and reply code, and what it waits for."""
     settings = load_settings(config)
     async with open_queue(settings) as client:
+        (job_id,) = await read_job_ids(client, settings, [job_id])
         found = answer_or_exit(await find_job(client, settings.queue.name, job_id), settings)
     if found is None:
         complain(f"{job_id}: no such job: it was sent, or it is still waiting in the list and has no id yet")
@@ -61,11 +65,12 @@ async def show_job(job_id: str, *, reveal: Reveal = False, config: ConfigFile = 
 
 
 @job.command(name="retry")
-async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
+async def retry_job(job_id: JobId, *, config: ConfigFile = None) -> int:
     """Make a job due now. A delayed job keeps its attempts and age; a dead or held job gets new ones."""
     settings = load_settings(config)
     name = settings.queue.name
     async with open_queue(settings) as client:
+        (job_id,) = await read_job_ids(client, settings, [job_id])
         found = answer_or_exit(await find_job(client, name, job_id), settings)
         if found is None:
             complain(f"{job_id}: no such job: it was sent, or it is still waiting in the list and has no id yet")
@@ -87,7 +92,7 @@ async def retry_job(job_id: str, *, config: ConfigFile = None) -> int:
 @job.command(name="cancel")
 async def cancel_jobs(
     *job_ids: Annotated[
-        str, Parameter(name=["JOB-IDS"], help="Ids of delayed jobs, as `tail` and `job find` print them.")
+        str, Parameter(name=["JOB-IDS"], help="Ids of delayed jobs, as `tail` and `job find` print them, or last.")
     ],
     producer_id: Annotated[str, Parameter(name="--id", help="Id that the producer gave the job, in any state.")] = "",
     maximum: Annotated[
@@ -104,9 +109,8 @@ async def cancel_jobs(
     name = settings.queue.name
     async with open_queue(settings) as client:
         choice = _Choice(client, name)
-        answer_or_exit(
-            await (choice.by_ids(job_ids) if job_ids else choice.by_producer(producer_id, maximum)), settings
-        )
+        named = await read_job_ids(client, settings, job_ids, ["delayed"])
+        answer_or_exit(await (choice.by_ids(named) if named else choice.by_producer(producer_id, maximum)), settings)
         for line in choice.others:
             complain(line)
         if not choice.count:

@@ -76,10 +76,9 @@ def _shown_recipients(recipients: Iterable[str], *, reveal: bool) -> list[str]:
     ]
 
 
-def job_line(job: ShelvedJob) -> str:
-    """Return the one line of a job in a list."""
-    cause = mask_text(str(job.cause))
-    return f"{time_of_day(job.at)}  {job.job_id}  {job.record.email_type or '-':<14} {cause}"[:200]
+def why_line(job: ShelvedJob) -> str:
+    """Return the email type of a job and why it is in its state, on one line."""
+    return f"{job.record.email_type or '-'} {mask_text(str(job.cause))}"[:200]
 
 
 def job_lines(job: ShelvedJob, state: str, *, reveal: bool, message_id: str) -> Iterator[str]:

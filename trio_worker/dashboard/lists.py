@@ -190,7 +190,7 @@ def _failure_row(cause: DeathCount, now: float, width: int) -> list[Segment]:
         cell(count(cause.count, 9), 9, PLAIN, is_right=True),
         disposition_cell(cause.disposition),
         cell(cause.codes or UNKNOWN, 10),
-        cell(cause.word.replace("_", " "), word_size),
+        cell(cause.word, word_size),
         cell(f"{ago(now - cause.last_at)} ago", 10, DIM, is_right=True),
     ]
 

@@ -1,4 +1,4 @@
-"""Trio. Dead letters and held jobs: reading, retrying and dropping them; and cancelling jobs, which makes them dead.
+"""Trio. Dead letters, held and delayed jobs: reading, retrying, dropping them; cancelling jobs, which makes them dead.
 
 The bytes of jobs are read only on request: a list of a thousand dead letters should not transfer a thousand bodies.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Literal, TypeAlias
 
@@ -26,7 +26,10 @@ MAX_UNDONE = 10_000
 # How long a retry can be undone: a day.
 UNDO_SECONDS = 86_400
 
-Shelf: TypeAlias = Literal["dead", "held"]
+Shelf: TypeAlias = Literal["dead", "held", "delayed"]
+
+# The field of the undo data that has the batch of the last retry.
+_LAST_BATCH = "last"
 
 # Why the claim script made a job dead or held. No worker wrote a record with a cause then.
 _CLAIM_REASONS = {
@@ -35,6 +38,7 @@ _CLAIM_REASONS = {
     "no_bytes": "its bytes are not in Redis",
     "uncertain": "its worker stopped when it may have sent the mail already",
 }
+_SHELVES: Mapping[str, Shelf] = {"dead": "dead", "held": "held", "delayed": "delayed"}
 # Jobs in one call of the script. Redis searches the list for each: 1 ms in a list of 100,000 jobs, and meanwhile it
 # serves no other client.
 _AT_ONCE = 10
@@ -51,7 +55,7 @@ class RetryBatch:
 async def read_shelf(
     client: RedisClient, name: str, shelf: Shelf, limit: int, *, with_bodies: bool = False
 ) -> list[ShelvedJob] | Unavailable:
-    """Return the newest jobs of a shelf (the dead or the held jobs), at most ``limit``, newest first."""
+    """Return the first jobs of a shelf (the dead, held or delayed jobs), at most ``limit``, as `walk_shelf` does."""
     found: list[ShelvedJob] = []
     async with aclosing(walk_shelf(client, name, shelf, with_bodies=with_bodies)) as pages:
         async for page in pages:
@@ -66,14 +70,16 @@ async def read_shelf(
 async def walk_shelf(
     client: RedisClient, name: str, shelf: Shelf, *, with_bodies: bool = False
 ) -> AsyncGenerator[list[ShelvedJob] | Unavailable]:
-    """Give every job of a shelf, newest first, a page in each round trip; ends after the first `Unavailable`.
+    """Give every job of a shelf, a page in each round trip; ends after the first `Unavailable`.
 
-    If jobs leave the shelf meanwhile, others may be left out; if jobs come, some may be on two pages.
+    Dead and held jobs come newest first, delayed ones with those that are due first. If jobs leave the shelf meanwhile,
+    others may be left out; if jobs come, some may be on two pages.
     """
     place = 0
     while True:
+        order = () if shelf == "delayed" else ("REV",)
         found = await client.command(
-            "ZRANGE", keys_of(name).of_state(shelf), place, place + PAGE - 1, "REV", "WITHSCORES"
+            "ZRANGE", keys_of(name).of_state(shelf), place, place + PAGE - 1, *order, "WITHSCORES"
         )
         if isinstance(found, Unavailable):
             yield found
@@ -88,13 +94,28 @@ async def walk_shelf(
         place += len(at_by_id)
 
 
-async def read_delayed(client: RedisClient, name: str, limit: int) -> list[ShelvedJob] | Unavailable:
-    """Return the delayed jobs that are due first, at most ``limit``; ``at`` is when each is due."""
-    found = await client.command("ZRANGE", keys_of(name).delayed, 0, limit - 1, "WITHSCORES")
-    if isinstance(found, Unavailable):
-        return found
-    due = {job_id.decode("utf-8", "replace"): float(score) / 1000 for job_id, score in pairs(found)}
-    return await read_shelved(client, name, due)
+async def last_job_id(client: RedisClient, name: str, shelves: Sequence[Shelf]) -> str | Unavailable | None:
+    """Return the id of the job that came onto one of the shelves last: of a delayed job, that was tried last.
+
+    None if they are empty.
+    """
+    newest: tuple[float, str] | None = None
+    for shelf in shelves:
+        async with aclosing(walk_shelf(client, name, shelf)) as pages:
+            async for page in pages:
+                if isinstance(page, Unavailable):
+                    return page
+                came = [(_came_at(job, shelf), job.job_id) for job in page]
+                newest = max(came if newest is None else [newest, *came])
+                if shelf != "delayed":
+                    break  # the newest comes first
+    return None if newest is None else newest[1]
+
+
+def _came_at(job: ShelvedJob, shelf: Shelf) -> float:
+    if shelf != "delayed":
+        return job.at
+    return job.record.timeline[-1].at if job.record.timeline else job.record.born
 
 
 async def find_shelved(
@@ -167,9 +188,10 @@ async def drop(client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[s
 async def retry_shelved(
     client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str], at: float, every_seconds: float = 0.0
 ) -> RetryBatch | Unavailable:
-    """Retry jobs with new attempts and a new age: the first is due now, each further one ``every_seconds`` later.
+    """Retry jobs: the first is due now, each further one ``every_seconds`` later.
 
-    ``at`` is Redis' clock in epoch seconds. The old records are saved first, for undo. On `Unavailable` some pages may
+    Dead and held jobs get new attempts and a new age, delayed ones keep theirs. ``at`` is Redis' clock in epoch
+    seconds. The old records are saved first, for undo. On `Unavailable` some pages may
     have been put back: repeat it.
     """
     back: set[str] = set()
@@ -186,7 +208,8 @@ async def retry_shelved(
             batch_id = "" if failed else batch_id
         args: list[str | int] = []
         for place, job in enumerate(jobs, start):
-            args += [job.job_id, round(place * every_seconds * 1000), write_record(job.record.reborn(at))]
+            record = job.record if shelf == "delayed" else job.record.reborn(at)
+            args += [job.job_id, round(place * every_seconds * 1000), write_record(record)]
         answer = await client.run_script("revive", keys_of(name).of_jobs, shelf, *args)
         if isinstance(answer, Unavailable):
             return answer
@@ -197,13 +220,18 @@ async def retry_shelved(
 async def undo_retry_shelved(
     client: RedisClient, name: str, batch_id: str
 ) -> tuple[Shelf, frozenset[str]] | Unavailable | None:
-    """Undo a retry; return the jobs that are dead or held again, None for an unknown batch.
+    """Undo a retry; return the jobs that are dead, held or delayed as before, None for an unknown batch.
 
-    Jobs that a worker has claimed meanwhile are left out.
+    ``batch_id`` may be the word last. Jobs that a worker has claimed meanwhile are left out.
     """
     back: set[str] = set()
     shelf: Shelf | None = None
     page = 0
+    if batch_id == _LAST_BATCH:
+        last = await client.command("HGET", keys_of(name).undo, _LAST_BATCH)
+        if isinstance(last, Unavailable):
+            return last
+        batch_id = (last or b"").decode()
     while True:
         kept = await client.command("HGET", keys_of(name).undo, f"{batch_id}.{page}")
         if isinstance(kept, Unavailable):
@@ -211,7 +239,7 @@ async def undo_retry_shelved(
         if kept is None:
             return None if shelf is None else (shelf, frozenset(back))
         document = json.loads(kept)
-        shelf = "held" if document["shelf"] == "held" else "dead"
+        shelf = _SHELVES[document["shelf"]]
         answer = await client.run_script("rebury", keys_of(name).of_jobs, shelf, *document["words"])
         if isinstance(answer, Unavailable):
             return answer
@@ -235,7 +263,8 @@ async def _keep_for_undo(
         args += [job.job_id, str(round(job.at * 1000)), write_record(record)]
     key = keys_of(name).undo
     kept = json.dumps({"shelf": shelf, "words": args}, separators=(",", ":"))
-    answers = await client.pipeline([("HSET", key, field, kept), ("EXPIRE", key, UNDO_SECONDS)])
+    last = field.partition(".")[0]
+    answers = await client.pipeline([("HSET", key, field, kept, _LAST_BATCH, last), ("EXPIRE", key, UNDO_SECONDS)])
     return answers if isinstance(answers, Unavailable) else None
 
 

@@ -32,6 +32,8 @@ class OperatorAction(StrEnum):
     DEAD_DROP = "dead_drop"
     HELD_RETRY = "held_retry"
     HELD_DROP = "held_drop"
+    DELAYED_RETRY = "delayed_retry"
+    DELAYED_DROP = "delayed_drop"
     RETRY_UNDO = "retry_undo"
 
 

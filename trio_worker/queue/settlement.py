@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Protocol, TypeAlias, assert_never
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.record import Cause, Record, write_record
@@ -113,8 +113,9 @@ def _verdict_args(verdict: Verdict) -> tuple[str, int, str]:
             return "done", 0, ""
         case Delay(seconds, record):
             return "delay", max(0, round(seconds * 1000)), write_record(record)
-        case Release(record):
-            return "release", 0, write_record(record)
+        case Release(record, cause):
+            # It waits for that, and an operator may ask why; the next attempt writes another cause, or none.
+            return "release", 0, write_record(evolve(record, cause=cause))
         case Hold(record):
             return "hold", 0, write_record(record)
         case Bury(record):

@@ -101,7 +101,7 @@ def recipients_words(settled: SettledJob) -> str:
 def reason_words(settled: SettledJob) -> str:
     """Return the reason of an outcome: reply codes, cause, time of the next attempt, and the text of the reply."""
     cause = settled.cause
-    word = "" if cause is None or cause.word == "accepted" else cause.word.replace("_", " ")
+    word = "" if cause is None or cause.word == "accepted" else cause.word
     codes = "" if cause is None else cause.codes
     again = f"again in {duration(settled.delay_seconds)}" if settled.delay_seconds > 0 else ""
     kind = " ".join(filter(None, ("uncertain" if settled.is_uncertain else "", codes, word)))

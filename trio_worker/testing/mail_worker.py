@@ -30,7 +30,7 @@ from trio_worker.jobs.email_type import TypeSpec
 from trio_worker.jobs.job import TASK_TYPE, Json
 from trio_worker.mail.composer import Composer, ComposerFaults, open_composer, sender_needs_smtputf8
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.queue.dead_letters import Shelf, read_delayed, walk_shelf
+from trio_worker.queue.dead_letters import Shelf, read_shelf, walk_shelf
 from trio_worker.queue.record import UNKNOWN_CAUSE, ShelvedJob
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient, open_redis_client
@@ -229,7 +229,7 @@ class MailWorker:
             lines.append(f"  the relay: {trouble_words(self.worker.relay_trouble)}")
         if counts.paused:
             lines.append(f"  paused: {counts.paused}")
-        delayed = _available(await read_delayed(self._client, self.queue_name, _JOBS_EXPLAINED))
+        delayed = _available(await read_shelf(self._client, self.queue_name, "delayed", _JOBS_EXPLAINED))
         lines += [f"  delayed for {duration(job.at - counts.at)}: {_why(job)}" for job in delayed]
         for shelf, jobs in (("held", await self.held()), ("dead", await self.dead())):
             lines += [f"  {shelf}: {_why(job)}" for job in jobs[-_JOBS_EXPLAINED:]]
@@ -297,7 +297,6 @@ async def open_mail_worker(
 
 
 def _why(job: ShelvedJob) -> str:
-    # Trouble of the relay counts as no attempt and leaves no cause in the record.
     why = "not tried yet" if job.cause == UNKNOWN_CAUSE else job.cause
     return f"{job.record.email_type or 'no type'}, {why}"
 

@@ -1,5 +1,6 @@
--- Drop: delete dead or held jobs permanently. ARGV: 'dead' or 'held', then ids. Returns the ids that were deleted.
-local from = ARGV[1] == 'held' and HELD or DEAD
+-- Drop: delete dead, held or delayed jobs permanently. ARGV: 'dead', 'held' or 'delayed', then ids.
+-- Returns the ids that were deleted.
+local from = ({dead = DEAD, held = HELD, delayed = DELAYED})[ARGV[1]]
 local dropped = {}
 begin_writing()
 for i = 2, #ARGV do

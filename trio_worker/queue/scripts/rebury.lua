@@ -1,6 +1,7 @@
--- Rebury: undo a retry: make delayed jobs dead or held again. ARGV: 'dead' or 'held', then id, time at which the job
--- became so (ms), record of each. Returns the ids that were put back; jobs that a worker has claimed are left out.
-local to = ARGV[1] == 'held' and HELD or DEAD
+-- Rebury: undo a retry: make delayed jobs dead or held again, or due at their old time. ARGV: 'dead', 'held' or
+-- 'delayed', then id, time at which the job became so or was due (ms), record of each.
+-- Returns the ids that were put back; jobs that a worker has claimed are left out.
+local to = ({dead = DEAD, held = HELD, delayed = DELAYED})[ARGV[1]]
 local back = {}
 begin_writing()
 for i = 2, #ARGV, 3 do

@@ -1,6 +1,7 @@
--- Revive: retry dead or held jobs: make them delayed. ARGV: 'dead' or 'held', then id, delay (ms), record of each.
+-- Revive: retry dead or held jobs: make them delayed; or make delayed ones due at another time.
+-- ARGV: 'dead', 'held' or 'delayed', then id, delay (ms), record of each.
 -- Returns the ids of the retried jobs; those that were no longer there are left out.
-local from = ARGV[1] == 'held' and HELD or DEAD
+local from = ({dead = DEAD, held = HELD, delayed = DELAYED})[ARGV[1]]
 local back = {}
 begin_writing()
 for i = 2, #ARGV, 3 do
