@@ -35,7 +35,8 @@ from trio_worker.redis.connection import (
 from trio_worker.redis.errors import refused, unreachable
 from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.primary import ClusterPrimary, Primary, SentinelPrimary, slot_of
-from trio_worker.redis.scripts import Script, read_scripts
+from trio_worker.redis.scripts import TRIAL, Script, read_scripts
+from trio_worker.redis.trial import commands_of, read_trial, tried_with
 from trio_worker.redis.url import RedisUrl, RedisUrlFault, Way, parse_redis_url
 from trio_worker.secret_mask import NO_SECRETS, SecretMask, mask_of
 
@@ -81,6 +82,7 @@ class RedisClient:
     answered_at: float = -inf  # time of the last successful call (local clock, seconds)
     secrets: SecretMask = NO_SECRETS  # masked in what Redis says of a failure
     on_call: OnCall | None = None  # for metrics; not called for the blocking wait
+    _tried: set[tuple[str, str]] = field(factory=set)  # scripts and queues whose commands are known to be allowed
 
     async def run_script(self, name: str, keys: Sequence[str], *args: bytes | str | int) -> RedisAnswer | Unavailable:
         """Run a script of the queue; after NOSCRIPT (a restart, SCRIPT FLUSH) its text is sent, not its digest."""
@@ -96,6 +98,9 @@ class RedisClient:
         self, keys: Sequence[str], first: ScriptCall, second: ScriptCall
     ) -> tuple[RedisAnswer | Unavailable, RedisAnswer | Unavailable]:
         """Run two scripts one after the other in one round trip; return both answers."""
+        for name, _ in (first, second):
+            if (name, keys[0]) not in self._tried and (denial := await self._try(call_inline, name, keys)) is not None:
+                return denial, denial
         self.calls += 1
         began, commands = trio.current_time(), []
         for name, args in (first, second):
@@ -122,10 +127,29 @@ class RedisClient:
         self, call_by: Callable[..., Awaitable[Any]], name: str, keys: Sequence[str], args: Sequence[bytes | str | int]
     ) -> RedisAnswer | Unavailable:
         script = self.scripts[name]
+        if (name, keys[0]) not in self._tried and (denial := await self._try(call_by, name, keys)) is not None:
+            return denial
         answer = await self._call(call_by, name, "EVALSHA", script.digest, len(keys), *keys, *args)
         if isinstance(answer, Unavailable) and answer.reason.startswith("NOSCRIPT"):
             return await self._call(call_by, name, "EVAL", script.text, len(keys), *keys, *args)
         return answer
+
+    async def _try(self, call_by: Callable[..., Awaitable[Any]], name: str, keys: Sequence[str]) -> Unavailable | None:
+        """Before a script that writes runs for the first time, or after a refusal, try all commands that it may need.
+
+        Returns why it must not run.
+        """
+        if self.scripts[name].writes:
+            names = tried_with(name)
+            text, commands = self.scripts[TRIAL].text, commands_of(self.scripts, names)
+            answer = await self._call(call_by, TRIAL, "EVAL", text, 2, *keys[:2], *commands)
+            denial = answer if isinstance(answer, Unavailable) else read_trial(answer)
+            if denial is not None:
+                return denial
+            self._tried |= {(each, keys[0]) for each in names}
+        else:
+            self._tried.add((name, keys[0]))
+        return None
 
     async def _call(
         self, call_by: Callable[..., Awaitable[Any]], doing: str, *args: bytes | str | float
@@ -200,6 +224,9 @@ class RedisClient:
             answer = unavailable = evolve(unavailable, reason=self.secrets.masked(unavailable.reason)[:REASON_CHARS])
             if unavailable.is_elsewhere:
                 self.look_elsewhere()
+            if unavailable.is_denied or not unavailable.is_refusal:
+                # Permissions have changed, or the next connection may lead to another server.
+                self._tried.clear()
         if self.on_call is not None and doing:
             self.on_call(doing, now - began, unavailable)
         return answer

@@ -36,14 +36,14 @@ def unreachable(reason: str) -> Unavailable:
 
 def refused(reply: str) -> Unavailable:
     """Return what an error reply of Redis means; ``reply`` is all of it, with its code."""
-    is_from_script = "@user_script" in reply
     text = _SCRIPT_AFTER.sub("", _SCRIPT_BEFORE.sub("", reply)).strip()
     found = _CODE.match(text)
     code, said = (found[1], text[found.end() :]) if found else ("ERR", text)
     login = _login_trouble(code, said)
     if login:
         return Unavailable(login, is_refusal=True, is_login=True)
-    denial = _denial(said, is_from_script=is_from_script)
+    # With this code our scripts end before their first write; Redis itself ends a script with ERR, anywhere in it.
+    denial = _denial(said, is_from_script="@user_script" in reply and code != "NOPERM")
     if denial is not None:
         return denial
     words = _MEANINGS.get((code, said.rstrip(".")))
