@@ -42,7 +42,13 @@ async def everything(admin: RedisClient) -> dict[bytes, bytes]:
     """All keys with their values, as DUMP writes them."""
     keys = await admin.command("KEYS", "*")
     assert isinstance(keys, list), keys
-    return {key: await admin.command("DUMP", key) for key in keys}
+    return {key: await _dump(admin, key) for key in keys}
+
+
+async def _dump(admin: RedisClient, key: bytes) -> bytes:
+    dumped = await admin.command("DUMP", key)
+    assert isinstance(dumped, bytes), dumped
+    return dumped
 
 
 async def fill(admin: RedisClient) -> None:
