@@ -23,6 +23,7 @@ from trio_worker.capture.maildir import make_maildir
 from trio_worker.capture.options import CaptureOptions, split_listen
 from trio_worker.capture.server import CatcherPortTaken, open_catcher
 from trio_worker.capture.store import MaildirStore
+from trio_worker.own_files import open_own_file
 
 LOCK_FILE = "host.lock"
 CHAOS_FILE = "chaos"
@@ -99,7 +100,7 @@ async def host_catcher(options: CaptureOptions, credentials: tuple[str, str] | N
 def read_host(folder: Path) -> HostedBy | None:
     """Return the process that hosts the catcher of a folder; None if there is none."""
     try:
-        lock = (folder / LOCK_FILE).open("r+b")
+        lock = os.fdopen(open_own_file(folder / LOCK_FILE, os.O_RDWR), "r+b")
     except OSError:
         return None
     with lock:
@@ -205,7 +206,7 @@ async def _open_hosted(setup: _HostSetup) -> AsyncIterator[Catcher]:
 @contextmanager
 def _open_lock(folder: Path) -> Iterator[int]:
     """Open the lock file; closing it frees the lock."""
-    lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    lock = open_own_file(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT)
     try:
         yield lock
     finally:

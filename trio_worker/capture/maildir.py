@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from trio_worker.own_files import make_own_folder, open_own_file
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -47,9 +49,9 @@ class CaughtSummary:
 
 
 def make_maildir(folder: Path) -> None:
-    """Make the folders of a Maildir if they are missing, readable by their owner only."""
+    """Make the folders of a Maildir if they are missing, readable by their owner only; raises OSError."""
     for name in ("", "tmp", "new", "cur"):
-        (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_own_folder(folder / name)
 
 
 def write_mails(folder: Path, mails: Sequence[CaughtMail]) -> None:
@@ -58,7 +60,8 @@ def write_mails(folder: Path, mails: Sequence[CaughtMail]) -> None:
         at_ns = time.time_ns()
         key = f"{at_ns // 10**9}.M{at_ns // 1000 % 10**6:06}P{os.getpid()}Q{next(_numbers):06}"
         unfinished = folder / "tmp" / key
-        unfinished.write_bytes(_head(mail) + mail.content)
+        with os.fdopen(open_own_file(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+            file.write(_head(mail) + mail.content)
         unfinished.rename(folder / "new" / key)
 
 

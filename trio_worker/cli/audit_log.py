@@ -8,6 +8,9 @@ from __future__ import annotations
 import getpass
 from collections.abc import Mapping, Sequence
 
+from trio_worker.cli.exit_codes import MISCONFIGURED
+from trio_worker.cli.output import refuse
+from trio_worker.own_files import UntrustedPathError
 from trio_worker.printing import complain
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.logbook import open_logbook
@@ -32,5 +35,7 @@ def log_action(settings: Settings, event: str, fields: Mapping[str, str]) -> Non
     try:
         with open_logbook(settings.log, to_terminal=True) as logbook:
             logbook.audit(event, entry)
+    except UntrustedPathError as error:
+        refuse(MISCONFIGURED, f"log.file: {error.filename} {error.strerror}")
     except OSError as error:
         complain(f"log.file: {settings.log.file}: {error.strerror}: {entry}")

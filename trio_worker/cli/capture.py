@@ -18,8 +18,10 @@ from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import print_json, refuse
+from trio_worker.own_files import UntrustedPathError, check_own_folder
 from trio_worker.printing import complain, say, say_octets
 from trio_worker.privacy import mask_address
+from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.number_words import counted
 
 capture = App(name="capture", help="Local mail catcher: run, ls, show, chaos, clear.", help_format="plaintext")
@@ -41,6 +43,8 @@ async def run_catcher(*, config: ConfigFile = None) -> int:
         except CatcherPortTaken as error:
             complain(str(error))
             return UNREACHABLE
+        except UntrustedPathError as error:
+            refuse(MISCONFIGURED, f"capture.dir: {error.filename} {error.strerror}")
     return OK
 
 
@@ -54,7 +58,7 @@ def list_mails(
 ) -> int:
     """List caught mails, newest last."""
     settings = load_settings(config)
-    folder = Path(settings.capture.dir)
+    folder = _folder_of(settings)
     caught, shown = count_caught(folder), list_caught(folder, max(0, limit))
     rows: list[dict[str, Any]] = [
         {
@@ -84,7 +88,7 @@ def list_mails(
 def show_mail(key: str, *, config: ConfigFile = None) -> int:
     """Print one caught mail, byte for byte. The key "last" is the newest. The log gets a line about it."""
     settings = load_settings(config)
-    folder = Path(settings.capture.dir)
+    folder = _folder_of(settings)
     if key == "last":
         caught = list_caught(folder, 1)
         key = caught[-1].key if caught else key
@@ -117,9 +121,8 @@ def set_chaos(
 
     Qualifiers: 20% (probability); every5 and first3, counted over all connections; after5, counted on one connection.
     """
-    folder = Path(load_settings(config).capture.dir)
+    folder = _folder_of(load_settings(config))
     if faults is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         wrong = write_chaos(folder, faults)
         if wrong is not None:
             refuse(REFUSED, f"{faults}", f"{'^':>{wrong.place + 1}} {wrong.problem}")
@@ -134,13 +137,25 @@ def set_chaos(
 @capture.command(name="clear")
 def clear_mails(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Delete every caught mail."""
-    folder = Path(load_settings(config).capture.dir)
+    folder = _folder_of(load_settings(config))
     cleared = clear_caught(folder)
     if as_json:
         print_json(Document.CLEAR, {"cleared": cleared})
     else:
         say(f"{counted(cleared, 'caught mail')} deleted from {folder} permanently")
     return OK
+
+
+def _folder_of(settings: Settings) -> Path:
+    """Return the folder of the catcher; exit with 78 if another user has a hand in it."""
+    folder = Path(settings.capture.dir)
+    try:
+        check_own_folder(folder)
+    except UntrustedPathError as error:
+        refuse(MISCONFIGURED, f"capture.dir: {error.filename} {error.strerror}")
+    except OSError:  # nothing was caught yet
+        return folder
+    return folder
 
 
 def _standing_by(folder: str) -> str:

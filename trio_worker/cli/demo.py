@@ -59,7 +59,7 @@ async def _demo_in(folder: Path, jobs: int, rate: float, *, shows_dashboard: boo
         {
             "profile": "dev",
             "queue.journal_dir": str(folder / "journal"),
-            "redis.url": f"embedded:{folder / 'valkey'}",
+            "redis.url": f"embedded:{folder / 'valkey'}?port=0",
             "smtp.port": port,
             "smtp.tls": "none",
             "capture.listen": f"127.0.0.1:{port}",
@@ -70,8 +70,10 @@ async def _demo_in(folder: Path, jobs: int, rate: float, *, shows_dashboard: boo
     )
     if isinstance(settings, SettingFaults):
         refuse(MISCONFIGURED, *map(str, settings.faults))
-    caught.mkdir(parents=True, exist_ok=True)
-    write_chaos(caught, CHAOS)
+    try:
+        write_chaos(caught, CHAOS)
+    except OSError as error:
+        refuse(MISCONFIGURED, f"{error.filename}: {error.strerror}")
     before = count_caught(caught)
     pusher = _Pusher(jobs, rate)
     code = await run_worker(

@@ -250,6 +250,8 @@ class _Run:
                 await stack.enter_async_context(host_catcher(self.settings.capture, self.settings.smtp.login))
             except CatcherPortTaken as error:
                 refuse(UNREACHABLE, f"capture.listen: {error}")
+            except OSError as error:
+                refuse(MISCONFIGURED, f"capture.{'dir' if error.filename else 'listen'}: {error}")
         return await stack.enter_async_context(connect_queue(self.settings, self._note_loop, starts_embedded=True))
 
     async def _show_work(self, reporter: Reporter, client: RedisClient, reload: Reload) -> int:

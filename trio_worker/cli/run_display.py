@@ -15,6 +15,7 @@ from trio_worker.dashboard.keyboard import Keyboard, open_keyboard
 from trio_worker.dashboard.status_line import status_line
 from trio_worker.dashboard.terminal import has_color, is_ascii_only, is_live, run_status_lines
 from trio_worker.fleet.report import Reporter
+from trio_worker.own_files import replace_own_file
 from trio_worker.printing import complain, say, visible_text
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Display:
             return
         path = folder / f"state-{os.getpid()}.txt"
         try:
-            path.write_text(visible_text(report) + "\n", encoding="utf-8")
+            replace_own_file(path, f"{visible_text(report)}\n".encode())
         except OSError as error:
             self._note(f"SIGUSR1: cannot write {path}: {error.strerror}")
         else:

@@ -23,6 +23,7 @@ import attrs
 import trio
 from attrs import define, field, frozen
 
+from trio_worker.own_files import make_own_folder, open_own_file
 from trio_worker.queue.settlement import SettlementRecord
 
 # The version of the format; a worker does not touch a file of another version.
@@ -109,7 +110,7 @@ def open_journal(folder: Path, owner: Owner) -> Iterator[Journal]:
     """
     with ExitStack() as stack:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_own_folder(folder)
             orphans = list(_take_over(folder, owner, stack))
             path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
             file, header_bytes = _create(path, owner, stack)
@@ -146,7 +147,7 @@ def _take_over(folder: Path, owner: Owner, stack: ExitStack) -> Iterator[tuple[P
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         with ExitStack() as trying:
             try:
-                file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                file = open_own_file(path, os.O_RDWR)
             except FileNotFoundError:
                 continue  # its process has just ended, with an empty journal
             trying.callback(os.close, file)

@@ -19,6 +19,7 @@ import trio
 from attrs import frozen
 
 from trio_worker import __version__
+from trio_worker.own_files import make_own_folder, make_safe_folder, replace_own_file
 from trio_worker.telemetry.options import split_address
 from trio_worker.telemetry.probe import address_path, written_addresses
 
@@ -105,16 +106,14 @@ def write_address(folder: Path, address: str) -> Iterator[None]:
 
     Files of ended processes are removed. Raises OSError if the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_own_folder(folder)
     for path, written in written_addresses(str(folder)).items():
         if not written:
             with suppress(OSError):
                 Path(path).unlink()
     own = Path(address_path(str(folder), os.getpid()))
     # Written atomically: a worker that starts now would remove an empty file as that of an ended process.
-    new = own.with_suffix(".new")
-    new.write_text(address + "\n", "ascii")
-    new.rename(own)
+    replace_own_file(own, f"{address}\n".encode("ascii"))
     try:
         yield
     finally:
@@ -142,7 +141,7 @@ async def _listen_unix(path: Path, if_taken: str) -> trio.SocketListener:
     await _free(path, if_taken)
     opened = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
     try:
-        await trio.Path(path).parent.mkdir(parents=True, exist_ok=True)
+        await trio.to_thread.run_sync(make_safe_folder, path.parent, 0o755)
         await opened.bind(str(path))
         os.chmod(path, 0o660)  # noqa: PTH101  our socket
         opened.listen(MAX_CONNECTIONS)

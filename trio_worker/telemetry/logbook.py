@@ -18,6 +18,7 @@ from typing import TextIO
 
 from attrs import define, field
 
+from trio_worker.own_files import make_safe_folder, open_own_file
 from trio_worker.printing import visible
 from trio_worker.telemetry.log_line import (
     RANKS,
@@ -38,6 +39,10 @@ from trio_worker.worker.events import Claimed, Event, Settled
 LINES_WAITING = 10_000
 # Under load lines are written together; a reader of the file does not notice such a delay.
 _GATHER_SECONDS = 0.02
+# The log has no address and no token: others may read it.
+_FOLDER_MODE, _FILE_MODE = 0o755, 0o644
+# Files that the system makes, such as /dev/stderr, which is a link.
+_OF_THE_SYSTEM = (("/", "dev"), ("/", "proc"))
 
 
 @define
@@ -177,12 +182,11 @@ class _Writer:
 def open_logbook(options: LogOptions, *, to_terminal: bool) -> Iterator[Logbook]:
     """Open the log for the block, and write all queued lines at its end.
 
-    ``to_terminal`` means that a person reads standard error. Raises OSError if the file cannot be opened. After a
+    ``to_terminal`` means that a person reads standard error. Raises OSError if the file cannot be opened, or if another
+    user has a hand in it. After a
     rotation the file is opened again.
     """
     path = Path(options.file) if options.file else None
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
     writer = _Writer(partial(_open_file, path), path)
     is_json = options.format == "json" or (options.format == "auto" and not options.file and not to_terminal)
     try:
@@ -195,4 +199,8 @@ def open_logbook(options: LogOptions, *, to_terminal: bool) -> Iterator[Logbook]
 def _open_file(path: Path | None) -> TextIO:
     if path is None:
         return sys.stderr
-    return path.open("a", encoding="utf-8", errors="backslashreplace")
+    if path.parts[:2] in _OF_THE_SYSTEM:
+        return path.open("a", encoding="utf-8", errors="backslashreplace")
+    make_safe_folder(path.parent, _FOLDER_MODE)
+    file = open_own_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _FILE_MODE)
+    return os.fdopen(file, "a", encoding="utf-8", errors="backslashreplace")
