@@ -22,7 +22,7 @@ class _Escapes(dict[int, int | str]):
 
     def __missing__(self, code: int) -> int | str:
         # Not kept: a million different characters from a stranger must not fill the memory.
-        return code if _is_seen(code) else "".join(f"\\u{unit:04x}" for unit in _utf16_units(code))
+        return code if is_seen(code) else "".join(f"\\u{unit:04x}" for unit in _utf16_units(code))
 
 
 _ESCAPES = _Escapes({ord("\t"): "\t", ord("\n"): "\\n", ord("\r"): "\\r"})
@@ -94,7 +94,8 @@ def read_answer(question: str) -> str:
     return input(visible(question))
 
 
-def _is_seen(code: int) -> bool:
+def is_seen(code: int) -> bool:
+    """Return whether the character with this code point is a space or leaves a mark on a screen."""
     return code in _SPACES or (chr(code).isprintable() and code not in _UNSEEN)
 
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import Any, TypeVar
+
+from attrs import evolve, fields, has
+
+_T = TypeVar("_T")
+
 # One of each kind: ESC and a sequence, CSI, OSC 52 (the clipboard) and 8 (a link), C1 controls, line breaks that are
 # none, text from right to left, and characters without a width.
 HOSTILE = (
@@ -26,3 +33,24 @@ def assert_tame(seen: str, where: str = "", allowed: str = "\n") -> None:
     """Hold that a text has no character that a terminal obeys or a reader cannot see."""
     found = {hex(ord(char)) for char in seen if char in FORBIDDEN and char not in allowed}
     assert not found, (where, found, next(line for line in seen.split("\n") if FORBIDDEN & set(line) - set(allowed)))
+
+
+def spoiled(value: _T, text: str) -> _T:
+    """Return a record with the text in place of each string in it, also in records and tuples inside of it."""
+    return _spoiled(value, text)  # type: ignore[no-any-return]  # of the same type
+
+
+def _spoiled(value: Any, text: str) -> Any:
+    if isinstance(value, Enum):
+        return value
+    if isinstance(value, str):
+        return text
+    if isinstance(value, tuple):
+        parts = [_spoiled(each, text) for each in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, dict):
+        return type(value)({key: _spoiled(each, text) for key, each in value.items()})
+    if not has(type(value)):
+        return value
+    changes = {each.alias: _spoiled(getattr(value, each.name), text) for each in fields(type(value)) if each.init}
+    return evolve(value, **changes)

@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.processors import LogfmtRenderer
 
+from tests.support.hostile import HOSTILE, assert_tame, spoiled
 from trio_worker.queue.claim import Source
 from trio_worker.queue.record import Cause
 from trio_worker.smtp.capabilities import Capabilities
@@ -240,3 +241,24 @@ def test_a_line_is_what_the_library_would_write(fields: dict[str, object]) -> No
     theirs = LogfmtRenderer(bool_as_flag=False)
 
     assert as_logfmt(1795694401.25, "info", "Completed job", fields) == theirs(None, "info", {**head, **fields})
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+@given(text=st.permutations(HOSTILE).map("x".join))
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_text_of_an_event_rules_the_terminal_of_who_reads_the_log(
+    work_folder: Path, log_format: str, text: str
+) -> None:
+    """Whoever wrote it: the relay, Redis, a producer, a bug. Every line stays one line, and a JSON line stays JSON."""
+    events = [spoiled(event, text) for event in EVENTS]
+    options = LogOptions(file=f"{log_format}.log", level="debug", format=log_format)
+    Path(options.file).unlink(missing_ok=True)
+    write(options, *events)
+    lines = Path(options.file).read_text("utf-8").split("\n")
+
+    assert len(lines) == len(write(LogOptions(file=f"plain-{log_format}.log", level="debug"), *EVENTS)) + 1
+    Path(f"plain-{log_format}.log").unlink()
+    for line in lines:
+        assert_tame(line, allowed="")
+    if log_format == "json":
+        assert all(json.loads(line)["event"] for line in lines[:-1])

@@ -10,6 +10,8 @@ import unicodedata
 
 from rich.cells import get_character_cell_size
 
+from trio_worker.printing import is_seen
+
 CUT_MARK = "…"
 # For terminals or fonts without these characters; * for the ellipsis, as in masked addresses.
 _ASCII = str.maketrans("…─●■▲▼▁▂▃▄▅▆▇█", "*-*#^v_.:-=+*#")
@@ -34,7 +36,7 @@ def _safe(character: str) -> str:
     if unicodedata.category(character).startswith("M"):
         return ""
     # Two regional indicators are a flag, which has two cells in some terminals and four in others.
-    if not character.isprintable() or "\U0001f1e6" <= character <= "\U0001f1ff":
+    if not is_seen(ord(character)) or "\U0001f1e6" <= character <= "\U0001f1ff":
         return "?"
     return character if get_character_cell_size(character) else ""
 

@@ -16,7 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.terminal_theme import SVG_EXPORT_THEME
 
-from trio_worker.dashboard.cell_text import cut, in_ascii, width_of
+from trio_worker.dashboard.cell_text import cut, in_ascii, printable_cells, width_of
 from trio_worker.dashboard.cells import PLAIN, CellLine, beside, blank
 from trio_worker.dashboard.lists import connections_panel, failures_panel, latest_panel, workers_panel
 from trio_worker.dashboard.panels import (
@@ -100,7 +100,7 @@ def render_svg(snapshot: Snapshot, width: int, height: int, view: View = PLAIN_V
     """Return a frame as an SVG image, for a page or a bug report."""
     console = open_console(StringIO(), max(60, width), max(10, height), color=True, records=True)
     console.print(Frame(snapshot, view), soft_wrap=True)
-    return console.export_svg(title=f"trio-worker: {snapshot.queue_name}", theme=SVG_EXPORT_THEME)
+    return console.export_svg(title=printable_cells(f"trio-worker: {snapshot.queue_name}"), theme=SVG_EXPORT_THEME)
 
 
 def open_console(screen: TextIO, width: int, height: int, *, color: bool, records: bool = False) -> Console:
