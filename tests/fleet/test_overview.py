@@ -33,7 +33,7 @@ async def test_ages_come_with_the_look_they_belong_to(redis: RedisClient) -> Non
     """Jobs are dated by their producers; one that nothing dates, or is too large to be sent, is said to be undated."""
     jobs = [dated(300), dated(20), dated(20), dated(5), "{}", json.dumps({"data": "x" * 300_000})]
     await redis.command("RPUSH", "jobs", *jobs)
-    poller = OverviewPoller(redis, "jobs", is_close_up=True)
+    poller = OverviewPoller(redis, "jobs", is_close_up=True, clock=trio.current_time)
 
     bars = (await looked(poller)).ages
 
@@ -45,7 +45,7 @@ async def test_ages_come_with_the_look_they_belong_to(redis: RedisClient) -> Non
 async def test_long_list_is_sampled_evenly_and_a_longer_one_not_at_all(redis: RedisClient) -> None:
     """Two hundred jobs from its head to its end; above 200,000 sampling would block Redis."""
     await redis.command("RPUSH", "jobs", *([dated(100)] * 500), *([dated(5)] * 500))
-    bars = (await looked(OverviewPoller(redis, "jobs", is_close_up=True))).ages
+    bars = (await looked(OverviewPoller(redis, "jobs", is_close_up=True, clock=trio.current_time))).ages
     assert bars is not None
     assert (bars.looked_at, bars.jobs) == (200, (0, 500, 0, 0, 500))
 
@@ -67,7 +67,7 @@ async def test_large_jobs_are_not_all_fetched(redis: RedisClient) -> None:
 async def test_look_is_one_round_trip_and_asks_the_server_rarely(real_redis: RedisClient) -> None:
     """Ages every five seconds, the server every ten, between them what was seen last; always one round trip."""
     await real_redis.command("RPUSH", "jobs", dated(5))
-    poller = OverviewPoller(real_redis, "jobs", is_close_up=True)
+    poller = OverviewPoller(real_redis, "jobs", is_close_up=True, clock=trio.current_time)
     first = await looked(poller)  # scripts are sent with the first one
     await real_redis.command("RPUSH", "jobs", dated(5))
 
@@ -90,7 +90,7 @@ async def test_look_is_one_round_trip_and_asks_the_server_rarely(real_redis: Red
 async def test_server_that_tells_nothing_spoils_no_look(bridge: Complaints) -> None:
     """INFO may be forbidden, as the fake does not know it: the figures of the queue are there all the same."""
     async with open_fake() as client:
-        seen = await looked(OverviewPoller(client, "jobs", is_close_up=True))
+        seen = await looked(OverviewPoller(client, "jobs", is_close_up=True, clock=trio.current_time))
 
     assert seen.server is None
     assert seen.counts.waiting == 0

@@ -64,7 +64,7 @@ async def test_a_dead_limit_that_is_reached_is_told(any_workers: WorkerMaker, ca
     client, limit = any_workers.client, QueueOptions(dead_limit=2)
     await any_workers.push(b"no job", b"no job either", job_bytes(1))
     reporter = any_workers.make(any_workers.options(catcher.port, queue=limit, number_workers=1), is_burst=False)
-    watch = Watch(client, "jobs", "redis")
+    watch = Watch(client, "jobs", "redis", clock=trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reporter.run)
         with trio.fail_after(60):

@@ -22,7 +22,7 @@ async def test_outcomes_are_told_only_while_somebody_watches(any_workers: Worker
     """A watcher sees what becomes of jobs at any worker, masked; without one nothing is written."""
     client = any_workers.client
     reporter = any_workers.make(any_workers.options(catcher.port), is_burst=False)
-    watch = Watch(client, "jobs", "cache")
+    watch = Watch(client, "jobs", "cache", clock=trio.current_time)
     await any_workers.push(job_bytes(1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reporter.run)
@@ -45,7 +45,7 @@ async def test_outcomes_are_told_only_while_somebody_watches(any_workers: Worker
 async def test_watcher_knows_when_a_pause_ends(redis: RedisClient) -> None:
     """As ``status`` does."""
     await pause_queue(redis, "jobs", "relay maintenance", "ana", 600.0)
-    watch = Watch(redis, "jobs", "cache")
+    watch = Watch(redis, "jobs", "cache", clock=trio.current_time)
     await watch.poll()
 
     queue = watch.snapshot().queue
@@ -55,7 +55,10 @@ async def test_watcher_knows_when_a_pause_ends(redis: RedisClient) -> None:
 
 async def test_watch_passes_over_what_was_told_before(redis: RedisClient) -> None:
     """Who traces now is not shown an older trace; what comes after is."""
-    watch, told = Watch(redis, "jobs", "cache"), FeedTrace(1.0, "a:1", TraceLine("MAIL", "250 ok", 0.1))
+    watch, told = (
+        Watch(redis, "jobs", "cache", clock=trio.current_time),
+        FeedTrace(1.0, "a:1", TraceLine("MAIL", "250 ok", 0.1)),
+    )
     await redis.command("SET", KEYS.watch, "1")
     await redis.run_script("tell", KEYS, 1000, *("exchange", write_trace(told)) * 600)
 

@@ -24,7 +24,8 @@ from trio_worker.jobs.email_type import Catalogue, FieldSpec, TypeSpec
 from trio_worker.jobs.fault import Reason
 from trio_worker.jobs.job import Job, Malformed, Message, Templated, decode, sample_job
 from trio_worker.jobs.json_schema import job_schema
-from trio_worker.mail.composer import Composer, ComposerFaults, Mail, message_id_of, open_composer
+from trio_worker.mail.composer import Composer, ComposerFaults, Mail, open_composer
+from trio_worker.mail.message_id import message_id_of
 from trio_worker.mail.mime import (
     address_header,
     encode_body,

@@ -10,10 +10,11 @@ from attrs import evolve
 
 from tests.support.jobs import job_bytes
 from trio_worker.queue.audit import find_strays
-from trio_worker.queue.broker import Broker, new_id_prefix
+from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import RetryBatch, find_shelved, read_shelf, retry_shelved
+from trio_worker.queue.job_id import new_id_prefix
 from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, Settlement, SettleResult, Verdict

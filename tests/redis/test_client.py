@@ -24,9 +24,11 @@ from proving_ground import Valkey
 from tests.support.bridge import Complaints
 from trio_worker.bridge import call
 from trio_worker.redis.calls import Unavailable
-from trio_worker.redis.client import REASON_CHARS, RedisUrlError, open_redis_client
+from trio_worker.redis.client import open_redis_client
 from trio_worker.redis.connection import TcpConnection
+from trio_worker.redis.errors import REASON_CHARS
 from trio_worker.redis.options import RedisOptions
+from trio_worker.redis.url import RedisUrlError
 
 
 async def test_a_write_on_a_connection_that_was_broken_off_fails_at_once(bridge: Complaints, valkey_url: str) -> None:

@@ -31,6 +31,7 @@ from trio_worker.mail.composer import Composer
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.options import QueueOptions
+from trio_worker.redis.blocking import open_blocking_client, run_blocking
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient, open_redis_client
 from trio_worker.redis.embedded_server import find_binary
@@ -323,6 +324,46 @@ async def test_a_sentinel_that_names_a_replica_is_not_believed(
             assert "names a server that is a replica" in first.reason
             assert await field_.client.command("RPUSH", "jobs", "x") == 1
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.case("A12")
+async def test_a_command_that_blocks_finds_the_primary(sentinels: Sentinels) -> None:
+    """It asks the Sentinels, and does not believe one that names a replica; without any, each is named."""
+    port, replica_port = free_ports(1)[0], str(sentinels.servers[1].port)
+    answer = f"*2\r\n$9\r\n127.0.0.1\r\n${len(replica_port)}\r\n{replica_port}\r\n".encode()
+
+    async def lie(stream: trio.SocketStream) -> None:
+        async for _ in stream:
+            await stream.send_all(answer)
+
+    def push(url: str, times: int) -> list[Any]:
+        with open_blocking_client(RedisOptions(url=url)) as client:
+            return [run_blocking(client.command("RPUSH", "jobs", "x")) for _ in range(times)]
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(trio.serve_tcp, lie, port, host="127.0.0.1"))
+        url = sentinels.url.replace("//", f"//127.0.0.1:{port},")
+        misled, *pushed = await trio.to_thread.run_sync(push, url, 3)
+        nursery.cancel_scope.cancel()
+    (unnamed,) = await trio.to_thread.run_sync(push, f"redis+sentinel://127.0.0.1:{port}/mail", 1)
+
+    assert "names a server that is a replica" in misled.reason
+    assert pushed == [1, 2]
+    assert unnamed.reason.startswith(f"no Sentinel names the primary: 127.0.0.1:{port}: Error 111 ")
+
+
+async def test_a_command_that_blocks_follows_a_slot_of_a_cluster(cluster: Cluster) -> None:
+    """The node that answers MOVED is left; the next call finds the owner."""
+    slot = cluster.ask(cluster.nodes[0], "CLUSTER", "KEYSLOT", "jobs")
+    source, target = cluster.nodes[:2]
+    with open_blocking_client(RedisOptions(url=cluster.url)) as client:
+        assert await client.command("RPUSH", "jobs", "x") == 1
+        cluster.begin_move(slot, source, target)
+        cluster.end_move(slot, source, target)
+        moved = await client.command("RPUSH", "jobs", "x")
+        assert isinstance(moved, Unavailable)
+        assert moved.is_elsewhere
+        assert await client.command("RPUSH", "jobs", "x") == 2
 
 
 async def test_without_any_sentinel_each_is_named_with_its_trouble(

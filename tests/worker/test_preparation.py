@@ -12,9 +12,10 @@ from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
 from trio_worker.fleet.report import Reporter
-from trio_worker.queue.broker import Broker, first_claimed_at, new_id_prefix
+from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claims
 from trio_worker.queue.dead_letters import read_shelf, retry_shelved
+from trio_worker.queue.job_id import first_claimed_at, new_id_prefix
 from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Delay, Release, Settlement, Verdict

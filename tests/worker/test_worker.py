@@ -368,7 +368,7 @@ async def test_a_login_refused_beside_working_connections_is_told_and_a_mended_o
     async with open_catcher(credentials=("u", "old")) as catcher:
         relay = relay_at(catcher.port, username="u", password="old")
         reporter = workers.make(workers.options(catcher.port, relay=relay), is_burst=False)
-        watch = Watch(workers.client, "jobs", "redis")
+        watch = Watch(workers.client, "jobs", "redis", clock=trio.current_time)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, reporter)
             with trio.fail_after(20):

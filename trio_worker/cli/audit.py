@@ -7,7 +7,7 @@ from typing import Annotated
 from attrs import asdict
 from cyclopts import Parameter
 
-from trio_worker.cli.connect import open_queue
+from trio_worker.cli.blocking import blocking, open_calls
 from trio_worker.cli.exit_codes import OK, PARTLY
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
@@ -22,6 +22,7 @@ from trio_worker.telemetry.number_words import counted
 STRAYS_SHOWN = 50
 
 
+@blocking
 async def audit(
     *,
     deep: Annotated[
@@ -34,7 +35,7 @@ async def audit(
     settings = load_settings(config)
     strays: list[Stray] = []
     found = 0
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         counts = answer_or_exit(await count_jobs(client, settings.queue.name), settings)
         if deep:
             async for stray in find_strays(client, settings.queue.name):

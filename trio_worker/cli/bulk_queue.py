@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Annotated
 
-import trio
 from cyclopts import Parameter
 
 from trio_worker.cli.audit_log import log_reveal, user_name
+from trio_worker.cli.blocking import blocking, open_calls, sleep_until
 from trio_worker.cli.confirm import ASK, Confirmation
-from trio_worker.cli.connect import open_queue
 from trio_worker.cli.durations import Duration
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
@@ -23,13 +23,14 @@ from trio_worker.queue.counts import Counts, count_action, count_jobs
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.pause import pause_queue
 from trio_worker.queue.waiting import Released, purge, release, walk_waiting
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.number_words import counted
 
 _POLL_SECONDS = 0.5
 
 
+@blocking
 async def export_waiting(*, queue: QueueName = None, config: ConfigFile = None) -> int:
     """Write the waiting jobs to standard output, one per line, as they were pushed. They stay in the list.
 
@@ -39,7 +40,7 @@ async def export_waiting(*, queue: QueueName = None, config: ConfigFile = None) 
     name = settings.queue.name
     log_reveal(settings, "queue export", [name])
     written = 0
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         counts = answer_or_exit(await count_jobs(client, name), settings)
         async for page in walk_waiting(client, name, counts.waiting):
             for raw in answer_or_exit(page, settings):
@@ -60,13 +61,14 @@ def _line(raw: bytes) -> str:
     return json.dumps({"base64": base64.b64encode(raw).decode("ascii")})
 
 
+@blocking
 async def purge_queue(
     *, confirmation: Confirmation = ASK, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False
 ) -> int:
     """Delete the waiting jobs permanently. Jobs in other states stay."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     name = settings.queue.name
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         counts = answer_or_exit(await count_jobs(client, name), settings)
         if not confirmation.matches_expected(counts.waiting, "waiting jobs"):
             return REFUSED
@@ -90,6 +92,7 @@ async def purge_queue(
     return OK
 
 
+@blocking
 async def release_queue(
     *,
     held: Annotated[bool, Parameter(negative=(), help="Also held jobs, whose mail may have arrived.")] = False,
@@ -108,7 +111,7 @@ async def release_queue(
     """
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     name = settings.queue.name
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         counts = answer_or_exit(await count_jobs(client, name), settings)
         planned = answer_or_exit(
             await release(client, name, with_held=held, with_dead=dead, only_counts=True), settings
@@ -137,14 +140,13 @@ def _staying(counts: Counts, *, held: bool, dead: bool) -> list[str]:
     return [f"{number:,} {state}" for state, number, goes in states if number and not goes]
 
 
-async def _wait_until_idle(client: RedisClient, settings: Settings, seconds: float) -> None:
+async def _wait_until_idle(client: RedisCalls, settings: Settings, seconds: float) -> None:
     """Wait until no worker has a lease, but no longer than this; a lease that has expired belongs to no worker."""
-    with trio.move_on_after(seconds):
-        while True:
-            counts = answer_or_exit(await count_jobs(client, settings.queue.name), settings)
-            if counts.leased <= counts.run_out:
-                return
-            await trio.sleep(_POLL_SECONDS)
+    ends_at = time.monotonic() + seconds
+    while True:
+        counts = answer_or_exit(await count_jobs(client, settings.queue.name), settings)
+        if counts.leased <= counts.run_out or not await sleep_until(ends_at, _POLL_SECONDS):
+            return
 
 
 def _report(name: str, released: Released, *, as_json: bool) -> int:

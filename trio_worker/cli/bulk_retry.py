@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
-import trio
 from attrs import define, frozen
 
+from trio_worker.cli.blocking import sleep_until
 from trio_worker.cli.confirm import Confirmation
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT, USAGE
 from trio_worker.cli.job_ids import read_job_ids
@@ -26,7 +27,7 @@ from trio_worker.queue.dead_letters import (
 )
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.selection import Selection
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.number_words import counted, paused_words
 
@@ -48,7 +49,7 @@ class Wording:
 class BulkOperation:
     """One operation on many jobs of a shelf: chooses them, asks for a confirmation, reports what was done."""
 
-    client: RedisClient
+    client: RedisCalls
     settings: Settings
     wording: Wording
     confirmation: Confirmation
@@ -153,25 +154,25 @@ async def _try(operation: BulkOperation, tried: list[str]) -> int | None:
     # Only a delayed job keeps its attempts.
     before = {job.job_id: job.record.attempts if shelf == "delayed" else 0 for job in jobs}
     answer_or_exit(await retry_shelved(client, queue, shelf, tried, counts.at), settings)
-    with trio.move_on_after(TRIAL_SECONDS):
-        for job_id in tried:
-            while True:
-                found = answer_or_exit(await find_job(client, queue, job_id), settings)
-                if found is None:
-                    complain(f"trial {job_id}: sent")
-                    break
-                state, job = found
-                if state in {"dead", "held"} or job.record.attempts > before.get(job_id, 0):
-                    complain(f"trial {job_id}: {state} again, {why_line(job)}")
-                    complain(f"the other {operation.wanted - len(tried)} jobs were not retried")
-                    return PARTLY
-                await trio.sleep(TRIAL_LOOK_SECONDS)
-        return None
-    complain("the trial is not over yet: does a worker run? The other jobs were not retried")
-    return TIMED_OUT
+    ends_at = time.monotonic() + TRIAL_SECONDS
+    for job_id in tried:
+        while True:
+            found = answer_or_exit(await find_job(client, queue, job_id), settings)
+            if found is None:
+                complain(f"trial {job_id}: sent")
+                break
+            state, job = found
+            if state in {"dead", "held"} or job.record.attempts > before.get(job_id, 0):
+                complain(f"trial {job_id}: {state} again, {why_line(job)}")
+                complain(f"the other {operation.wanted - len(tried)} jobs were not retried")
+                return PARTLY
+            if not await sleep_until(ends_at, TRIAL_LOOK_SECONDS):
+                complain("the trial is not over yet: does a worker run? The other jobs were not retried")
+                return TIMED_OUT
+    return None
 
 
-async def undo_retry(client: RedisClient, settings: Settings, batch_id: str, *, as_json: bool) -> int:
+async def undo_retry(client: RedisCalls, settings: Settings, batch_id: str, *, as_json: bool) -> int:
     """Undo a retry and print the result; return the exit code."""
     undone = answer_or_exit(await undo_retry_shelved(client, settings.queue.name, batch_id), settings)
     if undone is None:

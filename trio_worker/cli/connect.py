@@ -11,16 +11,16 @@ import trio
 from attrs import evolve
 
 from trio_worker.bridge import open_bridge
-from trio_worker.cli.exit_codes import MISCONFIGURED, OK, UNREACHABLE
+from trio_worker.cli.embedded import embedded_address, embedded_code
+from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.output import refuse
 from trio_worker.printing import complain
 from trio_worker.redis.client import RedisClient, open_redis_client
-from trio_worker.redis.url import EmbeddedAddress, parse_embedded
 from trio_worker.settings.reader import Settings
 from trio_worker.worker.claiming import LONGEST_WAIT_SECONDS
 
 if TYPE_CHECKING:
-    from trio_worker.redis.embedded import EmbeddedError, EmbeddedServer
+    from trio_worker.redis.embedded import EmbeddedServer
 
 
 @asynccontextmanager
@@ -94,36 +94,8 @@ async def _enter_embedded(stack: AsyncExitStack, settings: Settings, *, starts_e
 
     # Producers may push to the list of a worker; a command must not open a list that no worker reads.
     lists = [settings.queue.name] if starts_embedded else []
-    address = _embedded_address(settings)
+    address = embedded_address(settings)
     try:
         return await stack.enter_async_context(open_embedded(address, lists, may_start=starts_embedded))
     except EmbeddedError as error:
         refuse(embedded_code(error), f"redis.url: {error}")
-
-
-def _embedded_address(settings: Settings) -> EmbeddedAddress:
-    address = parse_embedded(settings.redis.url)
-    if not isinstance(address, EmbeddedAddress):
-        refuse(MISCONFIGURED, f"redis.url: {address.reason}")
-    return address
-
-
-def embedded_fault(settings: Settings) -> EmbeddedError | None:
-    """Return why the embedded server of the settings cannot be used; None if it runs, or is not configured. Blocks."""
-    if not settings.redis.url.startswith("embedded:"):
-        return None
-    from trio_worker.redis.embedded import EmbeddedError, acquire_embedded, release_embedded  # noqa: PLC0415
-
-    try:
-        hold = acquire_embedded(_embedded_address(settings), may_start=False)
-    except EmbeddedError as error:
-        return error
-    release_embedded(hold)
-    return None
-
-
-def embedded_code(error: EmbeddedError) -> int:
-    """Return the exit code for an embedded server that cannot be used."""
-    from trio_worker.redis.embedded import EmbeddedDirectoryUnusable  # noqa: PLC0415
-
-    return MISCONFIGURED if isinstance(error, EmbeddedDirectoryUnusable) else UNREACHABLE

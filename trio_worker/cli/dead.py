@@ -17,9 +17,9 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from trio_worker.cli.audit_log import log_reveal
+from trio_worker.cli.blocking import blocking, open_calls
 from trio_worker.cli.bulk_retry import BulkOperation, Wording, retry_jobs, undo_retry
 from trio_worker.cli.confirm import ASK, Confirmation
-from trio_worker.cli.connect import open_queue
 from trio_worker.cli.durations import PointInTime
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK
 from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
@@ -29,7 +29,7 @@ from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json
 from trio_worker.cli.table import TableColumn, print_table, terminal_width
-from trio_worker.mail.composer import message_id_of
+from trio_worker.mail.message_id import message_id_of
 from trio_worker.printing import complain, say
 from trio_worker.privacy import mask_text
 from trio_worker.queue.counts import count_action, count_jobs
@@ -37,7 +37,7 @@ from trio_worker.queue.dead_letters import Shelf, drop, find_shelved, walk_shelf
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.selection import Group, Grouping, Selection
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.number_words import counted, duration
 
@@ -105,6 +105,7 @@ class ShelfCommands:
 
     wording: Wording
 
+    @blocking
     async def list_(
         self,
         *,
@@ -115,7 +116,7 @@ class ShelfCommands:
     ) -> int:
         shelf, many = self.wording.shelf, self.wording.many
         settings = load_settings(config)
-        async with open_queue(settings) as client:
+        with open_calls(settings) as client:
             counts = answer_or_exit(await count_jobs(client, settings.queue.name), settings)
             jobs = await _first(client, settings, shelf, filters.selection, limit)
         total = getattr(counts, shelf)
@@ -131,10 +132,11 @@ class ShelfCommands:
         say(f"{len(jobs):,} of {counted(total, self.wording.one, many)}.{more}")
         return OK
 
+    @blocking
     async def groups(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None, as_json: AsJson = False) -> int:
         settings = load_settings(config)
         grouping = Grouping()
-        async with open_queue(settings) as client:
+        with open_calls(settings) as client:
             async for page in walk_shelf(client, settings.queue.name, self.wording.shelf):
                 grouping.add(job for job in answer_or_exit(page, settings) if filters.selection.takes(job))
         if as_json:
@@ -145,12 +147,13 @@ class ShelfCommands:
         _print_groups(grouping.groups, self.wording)
         return OK if grouping.groups else NOTHING_MATCHED
 
+    @blocking
     async def show(
         self, job_id: JobId, *, reveal: Reveal = False, config: ConfigFile = None, as_json: AsJson = False
     ) -> int:
         shelf = self.wording.shelf
         settings = load_settings(config)
-        async with open_queue(settings) as client:
+        with open_calls(settings) as client:
             (job_id,) = await read_job_ids(client, settings, [job_id], [shelf])
             jobs = answer_or_exit(
                 await find_shelved(client, settings.queue.name, shelf, [job_id], with_bodies=True), settings
@@ -167,6 +170,7 @@ class ShelfCommands:
             say(*job_lines(jobs[0], shelf, reveal=reveal, message_id=message_id))
         return OK
 
+    @blocking
     async def retry(
         self,
         job_ids: JobIds = (),
@@ -179,7 +183,7 @@ class ShelfCommands:
         as_json: AsJson = False,
     ) -> int:
         settings = load_settings(config)
-        async with open_queue(settings) as client:
+        with open_calls(settings) as client:
             if pace.undo is not None:
                 return await undo_retry(client, settings, pace.undo, as_json=as_json)
             operation = BulkOperation(client, settings, self.wording, confirmation, as_json)
@@ -190,6 +194,7 @@ class ShelfCommands:
             operation.confirm_or_exit(f"{what}{order}{first}?", always=False)
             return await retry_jobs(operation, chosen, pace.rate, pace.trial)
 
+    @blocking
     async def drop(
         self,
         job_ids: JobIds = (),
@@ -202,7 +207,7 @@ class ShelfCommands:
     ) -> int:
         one, many = self.wording.one, self.wording.many
         settings = load_settings(config)
-        async with open_queue(settings) as client:
+        with open_calls(settings) as client:
             operation = BulkOperation(client, settings, self.wording, confirmation, as_json)
             chosen = await operation.choose(job_ids, filters.selection, every=every)
             operation.confirm_or_exit("Delete {jobs} of {queue} permanently?", always=True)
@@ -211,11 +216,12 @@ class ShelfCommands:
             did = counted(len(dropped), f"{one} of {settings.queue.name} was", f"{many} of {settings.queue.name} were")
             return operation.report(len(dropped), [f"{did} deleted"], Document.DROP, {"dropped": sorted(dropped)})
 
+    @blocking
     async def export(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None) -> int:
         settings = load_settings(config)
         log_reveal(settings, f"{self.wording.shelf} export", [str(filters.selection)])
         written = 0
-        async with open_queue(settings) as client:
+        with open_calls(settings) as client:
             async for page in walk_shelf(client, settings.queue.name, self.wording.shelf, with_bodies=True):
                 for job in filter(filters.selection.takes, answer_or_exit(page, settings)):
                     say(json.dumps(with_schema(Document.JOB, describe(job, reveal=True)), ensure_ascii=False))
@@ -241,7 +247,7 @@ def shelf_app(wording: Wording, help_text: str) -> App:
 
 
 async def _first(
-    client: RedisClient, settings: Settings, shelf: Shelf, selection: Selection, limit: int
+    client: RedisCalls, settings: Settings, shelf: Shelf, selection: Selection, limit: int
 ) -> list[ShelvedJob]:
     """Return the first jobs that the selection takes."""
     found: list[ShelvedJob] = []

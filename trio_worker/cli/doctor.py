@@ -13,7 +13,8 @@ from attrs import asdict, evolve, frozen
 
 from trio_worker.bridge import open_bridge
 from trio_worker.capture.host import read_host
-from trio_worker.cli.connect import embedded_code, embedded_fault, exit_on_signals, open_queue
+from trio_worker.cli.connect import exit_on_signals, open_queue
+from trio_worker.cli.embedded import embedded_code, embedded_fault
 from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, OK, UNREACHABLE
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document

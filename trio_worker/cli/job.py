@@ -11,8 +11,8 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from trio_worker.cli.audit_log import log_reveal, user_name
+from trio_worker.cli.blocking import blocking, open_calls
 from trio_worker.cli.confirm import ASK, Confirmation
-from trio_worker.cli.connect import open_queue
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_ids import read_job_ids
@@ -22,15 +22,14 @@ from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json, refuse, report_unavailable
 from trio_worker.jobs.address import AddressFault, as_sent, parse_mailbox
 from trio_worker.jobs.summary import summarize
-from trio_worker.mail.composer import message_id_of
+from trio_worker.mail.message_id import message_id_of
 from trio_worker.printing import complain, say
 from trio_worker.queue.counts import count_action, count_jobs
 from trio_worker.queue.dead_letters import Shelf, WaitingJob, cancel, find_job, retry_now, retry_shelved
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.waiting import walk_bodies, walk_waiting
-from trio_worker.redis.calls import Unavailable
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.telemetry.number_words import counted
 
 # A search reads the bytes of jobs: this many take a few seconds. --most sets another number.
@@ -44,10 +43,11 @@ job = App(name="job", help="One job in any state: show, retry, cancel, find.", h
 
 
 @job.command(name="show")
+@blocking
 async def show_job(job_id: JobId, *, reveal: Reveal = False, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Show a job: its state, its attempts with stage and reply code, and what it waits for."""
     settings = load_settings(config)
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         (job_id,) = await read_job_ids(client, settings, [job_id])
         found = answer_or_exit(await find_job(client, settings.queue.name, job_id), settings)
     if found is None:
@@ -65,11 +65,12 @@ async def show_job(job_id: JobId, *, reveal: Reveal = False, config: ConfigFile 
 
 
 @job.command(name="retry")
+@blocking
 async def retry_job(job_id: JobId, *, config: ConfigFile = None) -> int:
     """Make a job due now. A delayed job keeps its attempts and age; a dead or held job gets new ones."""
     settings = load_settings(config)
     name = settings.queue.name
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         (job_id,) = await read_job_ids(client, settings, [job_id])
         found = answer_or_exit(await find_job(client, name, job_id), settings)
         if found is None:
@@ -90,6 +91,7 @@ async def retry_job(job_id: JobId, *, config: ConfigFile = None) -> int:
 
 
 @job.command(name="cancel")
+@blocking
 async def cancel_jobs(
     *job_ids: Annotated[
         str, Parameter(name=["JOB-IDS"], help="Ids of delayed jobs, as `tail` and `job find` print them, or last.")
@@ -107,7 +109,7 @@ async def cancel_jobs(
         refuse(USAGE, "name jobs by their ids, or with --id by the id of the producer")
     settings = load_settings(config)
     name = settings.queue.name
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         choice = _Choice(client, name)
         named = await read_job_ids(client, settings, job_ids, ["delayed"])
         answer_or_exit(await (choice.by_ids(named) if named else choice.by_producer(producer_id, maximum)), settings)
@@ -152,7 +154,7 @@ def _may_cancel(count: int, name: str, confirmation: Confirmation) -> int | None
 class _Choice:
     """The jobs to cancel that were found; ``others`` says why another job cannot be cancelled."""
 
-    client: RedisClient
+    client: RedisCalls
     queue_name: str
     delayed: list[ShelvedJob] = field(factory=list)
     waiting: list[WaitingJob] = field(factory=list)
@@ -214,6 +216,7 @@ class _Wanted:
 
 
 @job.command(name="find")
+@blocking
 async def find_jobs(
     *,
     producer_id: Annotated[str, Parameter(name="--id", help="Id that the producer gave the job.")] = "",
@@ -233,7 +236,7 @@ async def find_jobs(
     wanted = _Wanted(producer_id, as_sent(to).casefold(), email_type)
     found: list[dict[str, object]] = []
     looked_at = 0
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         async for page in _bodies(client, settings.queue.name, maximum, message_id):
             jobs = answer_or_exit(page, settings)
             looked_at += len(jobs)
@@ -255,7 +258,7 @@ async def find_jobs(
 
 
 async def _bodies(
-    client: RedisClient, name: str, maximum: int, message_id: str
+    client: RedisCalls, name: str, maximum: int, message_id: str
 ) -> AsyncIterator[list[tuple[str, int | None, bytes]] | Unavailable]:
     """Yield (id, position in the list, bytes) page by page; with a Message-ID only the job that it names."""
     if message_id:

@@ -1,4 +1,4 @@
-"""Trio. Ids of jobs in arguments: the word ``last`` stands for the job that died, was held or was delayed last."""
+"""Edge. Ids of jobs in arguments: the word ``last`` stands for the job that died, was held or was delayed last."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from trio_worker.cli.exit_codes import NOTHING_MATCHED
 from trio_worker.cli.output import answer_or_exit, refuse
 from trio_worker.queue.dead_letters import Shelf, last_job_id
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls
 from trio_worker.settings.reader import Settings
 
 LAST = "last"
@@ -15,7 +15,7 @@ ANY_SHELF: Sequence[Shelf] = ("dead", "held", "delayed")
 
 
 async def read_job_ids(
-    client: RedisClient, settings: Settings, job_ids: Sequence[str], shelves: Sequence[Shelf] = ANY_SHELF
+    client: RedisCalls, settings: Settings, job_ids: Sequence[str], shelves: Sequence[Shelf] = ANY_SHELF
 ) -> list[str]:
     """Return the ids, with that of the job that came onto one of the shelves last for the word ``last``.
 

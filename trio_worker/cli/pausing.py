@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from trio_worker.cli.audit_log import user_name
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
-from trio_worker.redis.calls import Unavailable
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.telemetry.number_words import duration
 
 
-async def pause_by_key(client: RedisClient, name: str, reason: str) -> str:
+async def pause_by_key(client: RedisCalls, name: str, reason: str) -> str:
     """Pause the queue for the default time; return the notice."""
     failed = await pause_queue(client, name, reason, user_name())
     return f"not paused: {failed.reason}" if failed else f"paused for {duration(PAUSE_SECONDS)}; p resumes"
 
 
-async def resume_by_key(client: RedisClient, name: str) -> str:
+async def resume_by_key(client: RedisCalls, name: str) -> str:
     """End the pause of the queue; return the notice."""
     was_paused = await resume_queue(client, name)
     if isinstance(was_paused, Unavailable):

@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-import trio
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from trio_worker.cli.audit_log import log_reveal, user_name
+from trio_worker.cli.blocking import blocking, open_calls, sleep_until
 from trio_worker.cli.bulk_queue import export_waiting, purge_queue, release_queue
-from trio_worker.cli.connect import open_queue
 from trio_worker.cli.durations import Duration
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, TIMED_OUT, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName, Reveal
@@ -28,8 +27,7 @@ from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.history import pushed_at
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.queue.waiting import peek
-from trio_worker.redis.calls import Unavailable
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.telemetry.number_words import count, counted, duration, paused_words
 
 DRAIN_LOOK_SECONDS = 0.5
@@ -48,10 +46,11 @@ queue.command(release_queue, name="release")
 
 
 @queue.command(name="list")
+@blocking
 async def list_queue(*, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Show the queue in one line: the number of jobs in each state, the age of the oldest, and its pause."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         seen = answer_or_exit(await read_overview(client, settings.queue.name), settings)
     counts = seen.counts
     live = sum(not worker.is_lost for worker in seen.workers)
@@ -80,6 +79,7 @@ def _state(counts: Counts) -> str:
 
 
 @queue.command(name="peek")
+@blocking
 async def peek_queue(
     *,
     limit: Annotated[int, Parameter(help="Maximum number of jobs.", validator=Number(gte=1, lte=1000))] = 10,
@@ -90,7 +90,7 @@ async def peek_queue(
 ) -> int:
     """Show the next jobs without taking them. Recipients and contents are shown only with --reveal."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         jobs = answer_or_exit(await peek(client, settings.queue.name, 0, limit), settings)
     if reveal:
         log_reveal(settings, "queue peek", [counted(len(jobs), "job")])
@@ -120,6 +120,7 @@ def _peeked(place: int, raw: bytes, *, reveal: bool) -> dict[str, Any]:
 
 
 @queue.command(name="age")
+@blocking
 async def show_ages(
     *,
     by: Annotated[str, Parameter(help="Rows of the table: type or domain.")] = "type",
@@ -136,7 +137,7 @@ async def show_ages(
         complain(f"--by: must be type or domain, not {by}")
         return USAGE
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         table = answer_or_exit(await _age_table(client, settings.queue.name, by, exact=exact), settings)
     if table is None:
         refuse(USAGE, "the list is too long: samples would block Redis. --exact reads every job")
@@ -144,7 +145,7 @@ async def show_ages(
     return OK
 
 
-async def _age_table(client: RedisClient, name: str, by: str, *, exact: bool) -> AgeTable | Unavailable | None:
+async def _age_table(client: RedisCalls, name: str, by: str, *, exact: bool) -> AgeTable | Unavailable | None:
     overview = await read_overview(client, name, DAY_MINUTES)
     if isinstance(overview, Unavailable):
         return overview
@@ -207,6 +208,7 @@ def _print_ages(table: AgeTable, by: str, *, as_json: bool) -> None:
 
 
 @queue.command(name="pause")
+@blocking
 async def pause(
     *,
     reason: Annotated[str, Parameter(help="Reason, which status and the dashboards show.")],
@@ -222,7 +224,7 @@ async def pause(
     if for_ <= 0:
         refuse(USAGE, "--for: must be longer than 0s")
     name, seconds = settings.queue.name, None if math.isinf(for_) else for_
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         answer_or_exit(await pause_queue(client, name, reason, user_name() if by is None else by, seconds), settings)
         counts = answer_or_exit(await count_jobs(client, name), settings)
     ends = "until it is resumed" if seconds is None else f"for {duration(seconds)}, until {_time_in(seconds)}"
@@ -236,16 +238,18 @@ def _time_in(seconds: float) -> str:
 
 
 @queue.command(name="resume")
+@blocking
 async def resume(*, queue: QueueName = None, config: ConfigFile = None) -> int:
     """End a pause. Workers claim jobs again within a second."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         was_paused = answer_or_exit(await resume_queue(client, settings.queue.name), settings)
     say(f"resumed {settings.queue.name}" if was_paused else f"{settings.queue.name} was not paused")
     return OK if was_paused else NOTHING_MATCHED
 
 
 @queue.command(name="drain-wait")
+@blocking
 async def drain_wait(
     *,
     timeout: Annotated[Duration, Parameter(help="Maximum time to wait: 30s, 5m, forever.")] = math.inf,  # noqa: ASYNC109  its name
@@ -254,17 +258,17 @@ async def drain_wait(
 ) -> int:
     """Wait until no job is waiting, due or leased. Exits with 75 after the timeout."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
-    left = "its jobs were not counted"
-    async with open_queue(settings) as client:
-        with trio.move_on_after(timeout):
-            while True:
-                counts = answer_or_exit(await count_jobs(client, settings.queue.name), settings)
-                if not (counts.waiting or counts.leased or counts.due):
-                    say(f"{settings.queue.name} is drained: {counts.delayed:,} delayed, {counts.dead:,} dead")
-                    return OK
-                left = f"{counts.waiting:,} waiting, {counts.leased:,} leased, {counts.due:,} due"
-                if counts.paused:
-                    left += f"; paused: {paused_words(counts.paused, counts.at, counts.pause_seconds_left)}"
-                await trio.sleep(DRAIN_LOOK_SECONDS)
+    ends_at = time.monotonic() + timeout
+    with open_calls(settings) as client:
+        while True:
+            counts = answer_or_exit(await count_jobs(client, settings.queue.name), settings)
+            if not (counts.waiting or counts.leased or counts.due):
+                say(f"{settings.queue.name} is drained: {counts.delayed:,} delayed, {counts.dead:,} dead")
+                return OK
+            if not await sleep_until(ends_at, DRAIN_LOOK_SECONDS):
+                break
+    left = f"{counts.waiting:,} waiting, {counts.leased:,} leased, {counts.due:,} due"
+    if counts.paused:
+        left += f"; paused: {paused_words(counts.paused, counts.at, counts.pause_seconds_left)}"
     complain(f"{settings.queue.name} is not drained: {left}")
     return TIMED_OUT

@@ -34,7 +34,7 @@ from trio_worker.jobs.job import decode
 from trio_worker.mail.composer import Mail
 from trio_worker.printing import complain, say
 from trio_worker.privacy import mask_address, mask_text
-from trio_worker.queue.broker import new_id_prefix
+from trio_worker.queue.job_id import new_id_prefix
 from trio_worker.queue.record import Record
 from trio_worker.queue.settlement import Bury, Delay
 from trio_worker.settings.reader import Settings

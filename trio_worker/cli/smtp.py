@@ -158,7 +158,7 @@ async def trace_relay(
         refuse(USAGE, "--for: must be between 1s and 1d")
     settings = load_settings(config)
     async with open_queue(settings) as client:
-        watch = Watch(client, settings.queue.name, redis_name(settings.redis.url))
+        watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), clock=trio.current_time)
         # Before the order: a worker traces only while there is a watcher, and lines of an older trace are skipped.
         failed = await watch.pass_over() or await watch.poll()
         if failed:

@@ -63,7 +63,9 @@ async def stats(
 
 
 async def _print_live(client: RedisClient, settings: Settings, interval: float, lines: int, *, as_json: bool) -> int:
-    watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), wants_outcomes=False)
+    watch = Watch(
+        client, settings.queue.name, redis_name(settings.redis.url), wants_outcomes=False, clock=trio.current_time
+    )
     answer_or_exit(await watch.poll(), settings)
     documents: list[dict[str, Any]] = []
     printed = 0

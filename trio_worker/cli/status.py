@@ -9,7 +9,7 @@ from typing import Annotated
 from attrs import asdict
 from cyclopts import Parameter
 
-from trio_worker.cli.connect import open_queue
+from trio_worker.cli.blocking import blocking, open_calls
 from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
@@ -39,6 +39,7 @@ class Health(IntEnum):
     DOWN = 69
 
 
+@blocking
 async def status(
     *,
     exit_code: Annotated[bool, Parameter(negative=(), help="Exit with 1 if DEGRADED and with 69 if DOWN.")] = False,
@@ -49,7 +50,7 @@ async def status(
     """Print the number of jobs in each state, the load of the workers, and the problems."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     name = redis_name(settings.redis.url)
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         watch = Watch(client, settings.queue.name, name, wants_outcomes=False)
         failed = await watch.poll()
     if failed or watch.last is None:

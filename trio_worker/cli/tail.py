@@ -40,7 +40,7 @@ async def tail(
     """Print the outcomes of jobs until Ctrl-C. At hundreds of mails per second only a sample is printed."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
-        watch = Watch(client, settings.queue.name, redis_name(settings.redis.url))
+        watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), clock=trio.current_time)
         answer_or_exit(await watch.poll(), settings)
         # Redis still has the outcomes that earlier watchers asked for: they are not new.
         since = time.time() - WATCH_SECONDS

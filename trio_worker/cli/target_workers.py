@@ -15,8 +15,7 @@ from trio_worker.cli.output import answer_or_exit, did_you_mean
 from trio_worker.fleet.orders import Order, OrderSent, read_answers, send_order
 from trio_worker.fleet.overview import read_overview
 from trio_worker.printing import complain
-from trio_worker.redis.calls import Unavailable
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.settings.reader import Settings
 
 ANSWER_POLL_SECONDS = 0.5
@@ -28,7 +27,7 @@ Patience = Annotated[
 ]
 
 
-async def choose_workers(client: RedisClient, settings: Settings, names: Sequence[str], *, every: bool) -> list[str]:
+async def choose_workers(client: RedisCalls, settings: Settings, names: Sequence[str], *, every: bool) -> list[str]:
     """Return the names of the live workers that are named, or of all; exit with 3 where one of them does not run."""
     seen = answer_or_exit(await read_overview(client, settings.queue.name), settings)
     known = [each.beat.worker for each in seen.workers if not each.is_lost]
@@ -51,7 +50,7 @@ def report_unreached(order_sent: OrderSent, names: Sequence[str]) -> list[str]:
 
 
 async def order_workers(
-    client: RedisClient, settings: Settings, order: Order, names: Sequence[str], timeout_seconds: float
+    client: RedisCalls, settings: Settings, order: Order, names: Sequence[str], timeout_seconds: float
 ) -> AsyncIterator[tuple[str, str | None] | Unavailable]:
     """Send an order, then yield the answer of each worker as it comes; None if a worker does not answer in time.
 

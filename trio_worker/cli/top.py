@@ -55,7 +55,9 @@ async def top(
     """Show the queue and all its workers, live. Changes nothing, unless --write is given."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
-        watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), polls_closely=True)
+        watch = Watch(
+            client, settings.queue.name, redis_name(settings.redis.url), polls_closely=True, clock=trio.current_time
+        )
         only_ascii = only_ascii or is_ascii_only(sys.stdout, os.environ)
         if once or as_json or svg is not None or not is_live(sys.stdout, os.environ):
             return await _show_once(watch, settings, svg, only_ascii=only_ascii, as_json=as_json)
@@ -120,5 +122,14 @@ async def _show_live(watch: Watch, client: RedisClient, interval: float, *, only
                 ascii_only=only_ascii,
             )
             await watch.poll()
-            nursery.start_soon(watch.keep_polling, interval)
+            nursery.start_soon(_keep_polling, watch, interval)
             await dashboard.run()
+
+
+async def _keep_polling(watch: Watch, every_seconds: float) -> None:
+    """Poll until cancelled; more rarely where a round trip to Redis is long."""
+    while True:
+        began = trio.current_time()
+        await watch.poll()
+        took = trio.current_time() - began
+        await trio.sleep(max(every_seconds, 10 * took) - took)

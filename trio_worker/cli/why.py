@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import trio
+import math
+
 from attrs import asdict
 
-from trio_worker.cli.connect import open_queue
+from trio_worker.cli.blocking import blocking, open_calls, sleep_until
 from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
@@ -20,14 +21,15 @@ LOOKS = 4
 _POLL_SECONDS = 0.5
 
 
+@blocking
 async def why(*, queue: QueueName = None, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Find what limits throughput now, from the figures of the dashboard, and print what to change."""
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
-    async with open_queue(settings) as client:
+    with open_calls(settings) as client:
         watch = Watch(client, settings.queue.name, redis_name(settings.redis.url), wants_outcomes=False)
         for number in range(LOOKS):
             if number:
-                await trio.sleep(_POLL_SECONDS)
+                await sleep_until(math.inf, _POLL_SECONDS)
             answer_or_exit(await watch.poll(), settings)
     finding = find_bottleneck(watch.snapshot())
     if as_json:

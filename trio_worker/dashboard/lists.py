@@ -26,9 +26,9 @@ from trio_worker.telemetry.number_words import (
     share,
 )
 from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Scope, Snapshot
-from trio_worker.telemetry.words import breaker_words, reason_words, recipients_words
+from trio_worker.telemetry.words import breaker_words, reason_words, recipients_words, worker_state
 from trio_worker.worker.breaker import Closed
-from trio_worker.worker.events import Disposition, Phase
+from trio_worker.worker.events import Disposition
 
 # From this width on, the list of workers has a column for mails in flight.
 FLIGHT_WIDTH = 90
@@ -121,18 +121,6 @@ def workers_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
     ordered = sorted(workers, key=lambda worker: (not worker.is_lost, not worker.beat.trouble, worker.beat.worker))
     lines += [row(_worker_row(worker, width), width) for worker in ordered[:rows]]
     return lines + [blank(width)] * (rows + 2 - len(lines))
-
-
-def worker_state(worker: WorkerSeen) -> str:
-    """Return the state of a worker, in one word."""
-    beat = worker.beat
-    if worker.is_lost:
-        return "LOST"
-    if beat.phase is not Phase.RUNNING:
-        return str(beat.phase)
-    if beat.trouble:
-        return "NO RELAY"
-    return "quiet" if beat.is_quiet else "running"
 
 
 def _worker_row(worker: WorkerSeen, width: int) -> list[Segment]:

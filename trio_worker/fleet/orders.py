@@ -1,4 +1,4 @@
-"""Trio. Orders to workers (quiet, resume, drain, probe, tasks, log level, trace), in Redis and back; their answers."""
+"""Edge. Orders to workers (quiet, resume, drain, probe, tasks, log level, trace), in Redis and back; their answers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from attrs import frozen
 from trio_worker.queue.counts import count_action
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import OperatorAction
-from trio_worker.redis.calls import Unavailable
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls, Unavailable
 
 # A trace and a changed log level end by themselves: the operator who asked may be cut off.
 MAX_SECONDS = 86_400.0
@@ -146,7 +145,7 @@ class OrderSent:
 
 
 async def send_order(
-    client: RedisClient, queue_name: str, order: Order, worker_names: Sequence[str]
+    client: RedisCalls, queue_name: str, order: Order, worker_names: Sequence[str]
 ) -> OrderSent | Unavailable:
     """Send an order to workers; unknown ones are left out of what is returned."""
     message = OrderMessage(order, secrets.token_hex(4))
@@ -159,7 +158,7 @@ async def send_order(
     return OrderSent(frozenset(name.decode("utf-8", "replace") for name in answer), message.answer_id)
 
 
-async def read_answers(client: RedisClient, queue_name: str, sent: OrderSent) -> dict[str, str] | Unavailable:
+async def read_answers(client: RedisCalls, queue_name: str, sent: OrderSent) -> dict[str, str] | Unavailable:
     """Return the results of an order at the workers that have carried it out, each once: it is deleted from Redis."""
     names = sorted(sent.worker_names)
     if not names:

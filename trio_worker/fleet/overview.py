@@ -1,4 +1,4 @@
-"""Trio. Polls a queue: its counts, all heartbeats, the minutes of the past day.
+"""Edge. Polls a queue: its counts, all heartbeats, the minutes of the past day.
 
 Counts are read at each poll, ages sampled every 5 s, the server's INFO read every 10 s.
 
@@ -7,10 +7,10 @@ All of it is one round trip whatever the queue holds, and constant work for Redi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
+from time import monotonic
 
-import trio
 from attrs import define, evolve, frozen
 
 from trio_worker.jobs.job import read_enqueued_at
@@ -18,8 +18,7 @@ from trio_worker.queue.ages import SAMPLES, AgeBars, bars_of
 from trio_worker.queue.counts import Counts, counts_of
 from trio_worker.queue.history import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
 from trio_worker.queue.keys import keys_of
-from trio_worker.redis.calls import RedisAnswer, Unavailable
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisAnswer, RedisCalls, Unavailable
 from trio_worker.redis.server import ServerState, info_fields, read_server_state
 from trio_worker.telemetry.heartbeat import WorkerSeen, read_heartbeat
 from trio_worker.worker.events import QueueSeen
@@ -54,7 +53,7 @@ class Overview:
     server: ServerState | None = None  # the same
 
 
-async def read_overview(client: RedisClient, name: str, minutes: int = HOUR_MINUTES) -> Overview | Unavailable:
+async def read_overview(client: RedisCalls, name: str, minutes: int = HOUR_MINUTES) -> Overview | Unavailable:
     """Read the queue and its workers; writes nothing."""
     answers = await client.run_scripts(keys_of(name), overview_calls(minutes))
     return answers if isinstance(answers, Unavailable) else overview_of(answers, minutes)
@@ -126,11 +125,12 @@ def _oldest(counts: Counts, head: bytes, marks: Sequence[PushMark]) -> tuple[flo
 
 @define(eq=False)
 class OverviewPoller:
-    """Polls one queue; ``is_close_up`` also samples ages and reads the server's INFO."""
+    """Polls one queue; ``is_close_up`` also samples ages and reads the server's INFO. ``clock`` gives local seconds."""
 
-    client: RedisClient
+    client: RedisCalls
     queue_name: str
     is_close_up: bool = False
+    clock: Callable[[], float] = monotonic
     _ages: AgeBars | None = None
     _server: ServerState | None = None
     _sampled_at: float = -inf
@@ -140,7 +140,7 @@ class OverviewPoller:
         self, minutes: int = HOUR_MINUTES, commands: Sequence[Sequence[bytes | str | float]] = ()
     ) -> tuple[Overview, list[RedisAnswer]] | Unavailable:
         """Poll once; also return the answers to ``commands``, which run in the same round trip."""
-        now = trio.current_time()
+        now = self.clock()
         samples = self.is_close_up and now - self._sampled_at >= AGES_POLL_SECONDS
         asks = self.is_close_up and now - self._asked_at >= INFO_POLL_SECONDS
         calls = list(overview_calls(minutes))

@@ -82,7 +82,7 @@ class Reporter:
             worker_name=self.name,
             stale_after_seconds=max(STALE_SECONDS, POLLS_MISSED * self.poll_seconds),
         )
-        self._poller = OverviewPoller(worker.client, options.queue.name, self.polls_closely)
+        self._poller = OverviewPoller(worker.client, options.queue.name, self.polls_closely, trio.current_time)
         self.presence = Presence(worker.client, options.queue.name, self.name, self._heartbeat, self._carry_out)
         worker.sinks = [self.note, *worker.sinks]
 

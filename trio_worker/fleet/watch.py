@@ -1,4 +1,4 @@
-"""Trio. Watches all workers of a queue through Redis: polls become snapshots, and outcomes come as they happen.
+"""Edge. Watches all workers of a queue through Redis: polls become snapshots, and outcomes come as they happen.
 
 A poll is one round trip. While there is a watcher, the workers publish their outcomes; they stop ten seconds after the
 last poll. A Redis that does not answer is asked again, and the figures say how old they are.
@@ -7,16 +7,15 @@ last poll. A Redis that does not answer is asked again, and the figures say how 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-import trio
 from attrs import define, field
 
 from trio_worker.fleet.overview import HOUR_MINUTES, Overview, OverviewPoller, queue_seen
 from trio_worker.fleet.summary import Fleet, QueueTotals
 from trio_worker.queue.history import waiting_growth
 from trio_worker.queue.keys import keys_of
-from trio_worker.redis.calls import Unavailable
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.telemetry.feed import FeedOutcome, FeedTrace, read_outcome, read_trace
 from trio_worker.telemetry.snapshot import Snapshot
 
@@ -30,11 +29,12 @@ MAX_OUTCOMES = 500
 class Watch:
     """What one watcher has seen of a queue; ``last`` is the last poll that succeeded."""
 
-    client: RedisClient
+    client: RedisCalls
     queue_name: str
     redis_name: str
     wants_outcomes: bool = True
     polls_closely: bool = False
+    clock: Callable[[], float] = time.monotonic  # local seconds
     fleet: Fleet = field(init=False)
     last: Overview | None = None
     outcomes: list[FeedOutcome] = field(factory=list)  # of the last poll, oldest first
@@ -44,11 +44,11 @@ class Watch:
 
     def __attrs_post_init__(self) -> None:
         self.fleet = Fleet(self.queue_name, self.redis_name)
-        self._poller = OverviewPoller(self.client, self.queue_name, self.polls_closely)
+        self._poller = OverviewPoller(self.client, self.queue_name, self.polls_closely, self.clock)
 
     def snapshot(self) -> Snapshot:
         """Return the figures of all workers now."""
-        return self.fleet.snapshot(trio.current_time(), time.time())
+        return self.fleet.snapshot(self.clock(), time.time())
 
     async def pass_over(self) -> Unavailable | None:
         """Leave out what was published before now."""
@@ -66,10 +66,10 @@ class Watch:
             ("SET", keys.watch, "1", "PX", round(WATCH_SECONDS * 1000)),
             ("XRANGE", keys.latest, f"({self._after}" if self._after else "-", "+", "COUNT", MAX_OUTCOMES),
         ]
-        began = trio.current_time()
+        began = self.clock()
         wanted = commands if self.wants_outcomes else []
         looked = await self._poller.poll(minutes, wanted)
-        now = trio.current_time()
+        now = self.clock()
         self.outcomes, self.exchanges = [], []
         if isinstance(looked, Unavailable):
             self.fleet.note_failure(looked.reason, now)
@@ -83,14 +83,6 @@ class Watch:
         growth = waiting_growth(seen.minutes, counts.at, counts.waiting)
         self.fleet.note_poll(totals, queue_seen(seen, now - began), seen.workers, now, now - began, growth)
         return None
-
-    async def keep_polling(self, every_seconds: float) -> None:
-        """Poll until cancelled; more rarely where a round trip to Redis is long."""
-        while True:
-            began = trio.current_time()
-            await self.poll()
-            took = trio.current_time() - began
-            await trio.sleep(max(every_seconds, 10 * took) - took)
 
     def _take_feed(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
         for entry_id, fields in entries:

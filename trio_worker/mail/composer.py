@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from trio_worker.jobs.address import AddressFault, Mailbox, has_control_character, parse_mailbox
-from trio_worker.jobs.domain import DomainFault, parse_domain, readable_domain
+from trio_worker.jobs.domain import DomainFault, readable_domain
 from trio_worker.jobs.fault import Fault, Malformed, malformed
 from trio_worker.jobs.job import Job, Message, Templated, sample_jobs
 from trio_worker.mail.body import Insertion, Texts
 from trio_worker.mail.links import parse_base_url
+from trio_worker.mail.message_id import message_id_domain
 from trio_worker.mail.mime import CRLF, address_header, canonical, date_header, message_header, unstructured_header
 from trio_worker.mail.options import MailOptions
 from trio_worker.mail.skeleton import RenderedText
@@ -212,7 +213,7 @@ def open_composer(options: MailOptions, catalogue: Catalogue) -> Composer | Comp
     faults: list[Fault] = []
     sender = parse_mailbox(options.sender)
     envelope_sender = parse_mailbox(options.envelope_from) if options.envelope_from else sender
-    domain = _message_id_domain(options.message_id_domain)
+    domain = message_id_domain(options.message_id_domain)
     for path, read in (
         ("mail.from", sender),
         ("mail.envelope_from", envelope_sender),
@@ -256,18 +257,6 @@ def sender_needs_smtputf8(options: MailOptions) -> bool:
     """Whether no mail can be sent without SMTPUTF8, because a sender address is not ASCII before the @."""
     senders = (parse_mailbox(text) for text in (options.sender, options.envelope_from) if text)
     return any(isinstance(sender, Mailbox) and sender.needs_smtputf8 for sender in senders)
-
-
-def message_id_of(job_id: str, options: MailOptions) -> str:
-    """Return the Message-ID of a job with these options, the same for every attempt; empty if they are wrong."""
-    sender, domain = parse_mailbox(options.sender), _message_id_domain(options.message_id_domain)
-    if isinstance(sender, AddressFault) or isinstance(domain, DomainFault):
-        return ""
-    return f"<{job_id}@{domain or sender.domain}>"
-
-
-def _message_id_domain(text: str) -> str | DomainFault:
-    return parse_domain(text) if text else ""
 
 
 def _draft_of_message(message: Message) -> Draft:

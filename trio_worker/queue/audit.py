@@ -1,4 +1,4 @@
-"""Trio. Consistency check of a queue: every job must be in exactly one state, with its bytes and its lease entry."""
+"""Edge. Consistency check of a queue: every job must be in exactly one state, with its bytes and its lease entry."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from attrs import frozen
 
 from trio_worker.queue.counts import PAGE
 from trio_worker.queue.keys import keys_of
-from trio_worker.redis.calls import Unavailable
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.redis.server import pairs
 
 
@@ -21,7 +20,7 @@ class Stray:
     reason: str
 
 
-async def find_strays(client: RedisClient, name: str) -> AsyncIterator[Stray | Unavailable]:
+async def find_strays(client: RedisCalls, name: str) -> AsyncIterator[Stray | Unavailable]:
     """Check every id, a page in each round trip; give each stray.
 
     One script checks an id in all states at one moment, so a job that moves meanwhile is no stray. An id that is in

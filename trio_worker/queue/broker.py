@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Sequence
 
 import trio
 from attrs import define, field
 
 from trio_worker.queue.claim import Claim, Claims, Source
+from trio_worker.queue.job_id import new_id_prefix
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import Record, read_record
@@ -19,9 +19,6 @@ from trio_worker.redis.client import RedisClient
 
 # Most jobs in one claim: its script must stay well under a millisecond, and ids end with a number of three digits.
 CLAIM_LIMIT = 200
-
-_ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # sorted by value; without the letters i, l, o and u (Crockford)
-_ID_LETTERS = frozenset(_ID_ALPHABET)
 
 
 _ANSWERS = {answered.encode(): answered for answered in SettleResult}
@@ -103,26 +100,6 @@ class Broker:
         run = self.client.run_script_breakably if is_breakable else self.client.run_script
         lost = await run("renew", self.keys, lease_ms, state, *pairs)
         return lost if isinstance(lost, Unavailable) else [claims[place - 1] for place in lost]
-
-
-def new_id_prefix() -> str:
-    """Return the first 16 characters of new job ids: ten for the time, so that ids sort by age, and six at random."""
-    milliseconds = time.time_ns() // 1_000_000
-    number = milliseconds << 30 | secrets.randbits(30)
-    return "".join([_ID_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5)])
-
-
-def first_claimed_at(job_id: str) -> float | None:
-    """Return when a job got its id, by the clock of the worker that claimed it first; None for an id of another form.
-
-    In epoch seconds, see `new_id_prefix`.
-    """
-    if len(job_id) < 10 or not _ID_LETTERS.issuperset(job_id):
-        return None
-    milliseconds = 0
-    for letter in job_id[:10]:
-        milliseconds = milliseconds << 5 | _ID_ALPHABET.index(letter)
-    return milliseconds / 1000
 
 
 def _read_claims(answer: RedisAnswer, token: str, began: float) -> Claims:

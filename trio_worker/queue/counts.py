@@ -1,4 +1,4 @@
-"""Trio. Counts of a queue: the jobs in each state, and the totals since it was created."""
+"""Edge. Counts of a queue: the jobs in each state, and the totals since it was created."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from attrs import frozen
 
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import OperatorAction, OperatorCounts, action_name, read_operator_counts
-from trio_worker.redis.calls import RedisAnswer, Unavailable
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisAnswer, RedisCalls, Unavailable
 
 _NUMBER = re.compile(rb"-?[0-9]{1,19}")
 # Jobs that one round trip reads at most: longer lists are read in pages.
@@ -63,7 +62,7 @@ class Counts:
         return self.known == self.bodies == self.leases
 
 
-async def count_jobs(client: RedisClient, name: str) -> Counts | Unavailable:
+async def count_jobs(client: RedisCalls, name: str) -> Counts | Unavailable:
     """Count the jobs in every state; constant time, writes nothing."""
     answer = await client.run_script("inspect", keys_of(name).of_jobs)
     return answer if isinstance(answer, Unavailable) else counts_of(answer)
@@ -101,6 +100,6 @@ def counts_of(answer: RedisAnswer) -> Counts:
     )
 
 
-async def count_action(client: RedisClient, name: str, act: OperatorAction) -> None:
+async def count_action(client: RedisCalls, name: str, act: OperatorAction) -> None:
     """Count an operator's action; it stays uncounted if Redis refuses (it is full, for example)."""
     await client.command("HINCRBY", keys_of(name).totals, action_name(act), 1)

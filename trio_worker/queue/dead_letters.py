@@ -1,4 +1,4 @@
-"""Trio. Dead letters, held and delayed jobs: reading, retrying, dropping them; cancelling jobs, which makes them dead.
+"""Edge. Dead letters, held and delayed jobs: reading, retrying, dropping them; cancelling jobs, which makes them dead.
 
 The bytes of jobs are read only on request: a list of a thousand dead letters should not transfer a thousand bodies.
 """
@@ -13,12 +13,11 @@ from typing import Literal, TypeAlias
 
 from attrs import evolve, frozen
 
-from trio_worker.queue.broker import new_id_prefix
 from trio_worker.queue.counts import PAGE
+from trio_worker.queue.job_id import new_id_prefix
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import UNKNOWN_CAUSE, Attempt, Cause, Record, ShelvedJob, read_record, write_record
-from trio_worker.redis.calls import Unavailable
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.redis.server import pairs
 
 # A retry of more jobs cannot be undone: the records for it would fill Redis' memory.
@@ -53,7 +52,7 @@ class RetryBatch:
 
 
 async def read_shelf(
-    client: RedisClient, name: str, shelf: Shelf, limit: int, *, with_bodies: bool = False
+    client: RedisCalls, name: str, shelf: Shelf, limit: int, *, with_bodies: bool = False
 ) -> list[ShelvedJob] | Unavailable:
     """Return the first jobs of a shelf (the dead, held or delayed jobs), at most ``limit``, as `walk_shelf` does."""
     found: list[ShelvedJob] = []
@@ -68,7 +67,7 @@ async def read_shelf(
 
 
 async def walk_shelf(
-    client: RedisClient, name: str, shelf: Shelf, *, with_bodies: bool = False
+    client: RedisCalls, name: str, shelf: Shelf, *, with_bodies: bool = False
 ) -> AsyncGenerator[list[ShelvedJob] | Unavailable]:
     """Give every job of a shelf, a page in each round trip; ends after the first `Unavailable`.
 
@@ -94,7 +93,7 @@ async def walk_shelf(
         place += len(at_by_id)
 
 
-async def last_job_id(client: RedisClient, name: str, shelves: Sequence[Shelf]) -> str | Unavailable | None:
+async def last_job_id(client: RedisCalls, name: str, shelves: Sequence[Shelf]) -> str | Unavailable | None:
     """Return the id of the job that came onto one of the shelves last: of a delayed job, that was tried last.
 
     None if they are empty.
@@ -119,7 +118,7 @@ def _came_at(job: ShelvedJob, shelf: Shelf) -> float:
 
 
 async def find_shelved(
-    client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str], *, with_bodies: bool = False
+    client: RedisCalls, name: str, shelf: Shelf, job_ids: Sequence[str], *, with_bodies: bool = False
 ) -> list[ShelvedJob] | Unavailable:
     """Return those of the given jobs that are on the shelf, in the given order."""
     found: list[ShelvedJob] = []
@@ -139,7 +138,7 @@ async def find_shelved(
 
 
 async def read_shelved(
-    client: RedisClient, name: str, at_by_id: dict[str, float], *, with_bodies: bool = False
+    client: RedisCalls, name: str, at_by_id: dict[str, float], *, with_bodies: bool = False
 ) -> list[ShelvedJob] | Unavailable:
     """Read one page of jobs; ``at_by_id`` has their ids and scores (epoch seconds)."""
     page = tuple(at_by_id)
@@ -161,7 +160,7 @@ async def read_shelved(
     return jobs
 
 
-async def find_job(client: RedisClient, name: str, job_id: str) -> tuple[str, ShelvedJob] | Unavailable | None:
+async def find_job(client: RedisCalls, name: str, job_id: str) -> tuple[str, ShelvedJob] | Unavailable | None:
     """Return the state of a job, and the job; None if unknown. ``at`` may be the end of its lease or its due time."""
     states = ("leased", "delayed", "held", "dead")
     scores = await client.pipeline([("ZSCORE", keys_of(name).of_state(state), job_id) for state in states])
@@ -174,7 +173,7 @@ async def find_job(client: RedisClient, name: str, job_id: str) -> tuple[str, Sh
     return None
 
 
-async def drop(client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
+async def drop(client: RedisCalls, name: str, shelf: Shelf, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
     """Delete jobs of a shelf permanently; return the ids that were still there. Repeat it on `Unavailable`."""
     dropped: set[str] = set()
     for start in range(0, len(job_ids), PAGE):
@@ -186,7 +185,7 @@ async def drop(client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[s
 
 
 async def retry_shelved(
-    client: RedisClient, name: str, shelf: Shelf, job_ids: Sequence[str], at: float, every_seconds: float = 0.0
+    client: RedisCalls, name: str, shelf: Shelf, job_ids: Sequence[str], at: float, every_seconds: float = 0.0
 ) -> RetryBatch | Unavailable:
     """Retry jobs: the first is due now, each further one ``every_seconds`` later.
 
@@ -218,7 +217,7 @@ async def retry_shelved(
 
 
 async def undo_retry_shelved(
-    client: RedisClient, name: str, batch_id: str
+    client: RedisCalls, name: str, batch_id: str
 ) -> tuple[Shelf, frozenset[str]] | Unavailable | None:
     """Undo a retry; return the jobs that are dead, held or delayed as before, None for an unknown batch.
 
@@ -247,14 +246,14 @@ async def undo_retry_shelved(
         page += 1
 
 
-async def retry_now(client: RedisClient, name: str, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
+async def retry_now(client: RedisCalls, name: str, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
     """Make delayed jobs due now, otherwise unchanged; return the ids that were delayed."""
     answer = await client.run_script("hasten", keys_of(name).of_jobs, *job_ids)
     return answer if isinstance(answer, Unavailable) else frozenset(job_id.decode() for job_id in answer)
 
 
 async def _keep_for_undo(
-    client: RedisClient, name: str, shelf: Shelf, field: str, jobs: Sequence[ShelvedJob]
+    client: RedisCalls, name: str, shelf: Shelf, field: str, jobs: Sequence[ShelvedJob]
 ) -> Unavailable | None:
     args: list[str] = []
     for job in jobs:
@@ -284,7 +283,7 @@ class WaitingJob:
 
 
 async def cancel(
-    client: RedisClient, name: str, delayed: Sequence[ShelvedJob], waiting: Sequence[WaitingJob], by: str, at: float
+    client: RedisCalls, name: str, delayed: Sequence[ShelvedJob], waiting: Sequence[WaitingJob], by: str, at: float
 ) -> frozenset[str] | Unavailable:
     """Make delayed and waiting jobs dead letters; return the ids that they have there.
 

@@ -1,4 +1,4 @@
-"""Trio. Operations on the producers' list: read jobs without taking them, delete jobs, put unfinished jobs back.
+"""Edge. Operations on the producers' list: read jobs without taking them, delete jobs, put unfinished jobs back.
 
 `release` puts every unfinished job back as the producer pushed it, so that any other program that reads the plain list
 can go on with it.
@@ -14,8 +14,7 @@ from attrs import define, field
 from trio_worker.queue.counts import PAGE
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import read_record
-from trio_worker.redis.calls import Unavailable
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.redis.server import pairs
 
 # Jobs that one call of the script deletes: freeing them must not block Redis for long.
@@ -38,13 +37,13 @@ class Released:
     left: list[str] = field(factory=list, repr=False)
 
 
-async def peek(client: RedisClient, name: str, first: int, count: int) -> list[bytes] | Unavailable:
+async def peek(client: RedisCalls, name: str, first: int, count: int) -> list[bytes] | Unavailable:
     """Return jobs of the list without taking them; ``first`` counts from its head: 0 is claimed next."""
     answer: list[bytes] | Unavailable = await client.command("LRANGE", name, first, first + count - 1)
     return answer
 
 
-async def walk_waiting(client: RedisClient, name: str, most: int) -> AsyncIterator[list[bytes] | Unavailable]:
+async def walk_waiting(client: RedisCalls, name: str, most: int) -> AsyncIterator[list[bytes] | Unavailable]:
     """Give at most ``most`` waiting jobs from the head of the list, a page in each round trip."""
     for first in range(0, most, PAGE):
         page = await peek(client, name, first, min(PAGE, most - first))
@@ -53,7 +52,7 @@ async def walk_waiting(client: RedisClient, name: str, most: int) -> AsyncIterat
             return
 
 
-async def walk_bodies(client: RedisClient, name: str) -> AsyncIterator[list[tuple[str, bytes]] | Unavailable]:
+async def walk_bodies(client: RedisCalls, name: str) -> AsyncIterator[list[tuple[str, bytes]] | Unavailable]:
     """Give the ids and bytes of all jobs that have an id, in no order, a page in each round trip.
 
     HSCAN gives a job at least once if it is there from the beginning to the end.
@@ -72,7 +71,7 @@ async def walk_bodies(client: RedisClient, name: str) -> AsyncIterator[list[tupl
             return
 
 
-async def purge(client: RedisClient, name: str, count: int) -> int | Unavailable:
+async def purge(client: RedisCalls, name: str, count: int) -> int | Unavailable:
     """Delete at most ``count`` waiting jobs from the head of the list; return how many were deleted."""
     purged = 0
     while purged < count:
@@ -86,7 +85,7 @@ async def purge(client: RedisClient, name: str, count: int) -> int | Unavailable
 
 
 async def release(
-    client: RedisClient, name: str, *, with_held: bool = False, with_dead: bool = False, only_counts: bool = False
+    client: RedisCalls, name: str, *, with_held: bool = False, with_dead: bool = False, only_counts: bool = False
 ) -> Released | Unavailable:
     """Put unfinished jobs back on the list, before all waiting jobs, the oldest at the head.
 
@@ -116,7 +115,7 @@ async def release(
 
 
 async def _whole_jobs(
-    client: RedisClient, name: str, page: Sequence[str], released: Released
+    client: RedisCalls, name: str, page: Sequence[str], released: Released
 ) -> list[tuple[str, bool]] | Unavailable:
     """Return the jobs that no recipient has the mail of, and whether each is leased; count the others as ``partly``."""
     keys = keys_of(name)
@@ -140,7 +139,7 @@ async def _whole_jobs(
 
 
 async def _recall(
-    client: RedisClient, name: str, whole: Sequence[tuple[str, bool]], released: Released, may: Sequence[bool]
+    client: RedisCalls, name: str, whole: Sequence[tuple[str, bool]], released: Released, may: Sequence[bool]
 ) -> Unavailable | None:
     answers = await client.run_script("recall", keys_of(name).of_jobs, *map(int, may), *(job_id for job_id, _ in whole))
     if isinstance(answers, Unavailable):
@@ -155,7 +154,7 @@ async def _recall(
     return None
 
 
-async def _ids(client: RedisClient, key: str) -> list[str] | Unavailable:
+async def _ids(client: RedisCalls, key: str) -> list[str] | Unavailable:
     """Return all ids of a state, read in pages."""
     found: list[str] = []
     cursor = 0

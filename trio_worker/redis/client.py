@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
 from typing import Any, TypeAlias, assert_never, cast
-from urllib.parse import parse_qsl, unquote
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
 from redis import __version__, exceptions
 from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
@@ -22,7 +21,6 @@ from redis.maint_notifications import MaintNotificationsConfig
 from trio_worker.bridge import call, call_breakable, call_inline
 from trio_worker.redis.calls import RedisAnswer, ScriptCall, Unavailable
 from trio_worker.redis.connection import (
-    CONNECT_SECONDS,
     FindingTcpConnection,
     FindingTlsConnection,
     OpenFirstPool,
@@ -32,30 +30,18 @@ from trio_worker.redis.connection import (
     UnixConnection,
     ask_once,
 )
-from trio_worker.redis.errors import refused, unreachable
+from trio_worker.redis.deadlines import ASK_SECONDS, CALL_ELSEWHERE_SECONDS, CALL_SECONDS, CONNECT_SECONDS
+from trio_worker.redis.errors import redis_secrets, refused, shown, unreachable
 from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.primary import ClusterPrimary, Primary, SentinelPrimary, slot_of
-from trio_worker.redis.scripts import TRIAL, Script, read_scripts
+from trio_worker.redis.scripts import TRIAL, Script, read_scripts, run_scripts
 from trio_worker.redis.trial import commands_of, read_trial, tried_with
-from trio_worker.redis.url import RedisUrl, RedisUrlFault, Way, parse_redis_url
-from trio_worker.secret_mask import NO_SECRETS, SecretMask, mask_of
+from trio_worker.redis.url import RedisUrl, RedisUrlError, RedisUrlFault, Way, parse_redis_url
+from trio_worker.secret_mask import NO_SECRETS, SecretMask
 
-# How much of an error's text is kept: a stranger in the place of Redis must not fill logs and records.
-REASON_CHARS = 500
-# Timeout of a call; the caller repeats it on a new connection. Our scripts take less than a millisecond: a Redis that
-# is silent for ten seconds is stopped, unreachable, or writing to a slow disk.
-CALL_SECONDS = 10.0
-# Timeout of a call if another server may take over (Sentinel, cluster): a failover takes about this long.
-CALL_ELSEWHERE_SECONDS = 4.0
-# Timeout of a question to one Sentinel or cluster node; there are others to ask.
-ASK_SECONDS = 1.0
 # How much longer than a blocking wait the socket's timeout is: a busy Redis wakes its clients late.
 WAIT_MARGIN_SECONDS = 5.0
 WAIT_MARGIN_ELSEWHERE_SECONDS = 2.0
-
-
-class RedisUrlError(ValueError):
-    """The Redis URL cannot be used; the message says why, without the password."""
 
 
 # Called after each call with the script's name (or the command's first word), the seconds it took, and its failure.
@@ -180,27 +166,12 @@ class RedisClient:
     async def run_scripts(
         self,
         keys: Sequence[str],
-        calls: Sequence[tuple[str, Sequence[bytes | str | int]]],
+        calls: Sequence[ScriptCall],
         commands: Sequence[Sequence[bytes | str | float]] = (),
         may_fail: int = 0,
     ) -> list[RedisAnswer] | Unavailable:
-        """Run scripts, each with its arguments, and then commands, all in one round trip; see `pipeline`.
-
-        If Redis does not know a script, the texts are sent and everything is run again: pass only what may be repeated.
-        """
-        scripts = [self.scripts[name] for name, _ in calls]
-        evals = [
-            ("EVALSHA", script.digest, len(keys), *keys, *args)
-            for script, (_, args) in zip(scripts, calls, strict=True)
-        ]
-        doing = scripts[-1].name if scripts else "pipeline"
-        answers = await self.pipeline([*evals, *commands], doing, may_fail)
-        if not isinstance(answers, Unavailable) or not answers.reason.startswith("NOSCRIPT"):
-            return answers
-        loaded = await self.pipeline([("SCRIPT LOAD", script.text) for script in scripts])
-        if isinstance(loaded, Unavailable):
-            return loaded
-        return await self.pipeline([*evals, *commands], doing, may_fail)
+        """Run scripts, each with its arguments, and then commands, all in one round trip; see `pipeline`."""
+        return await run_scripts(self.pipeline, self.scripts, keys, calls, commands, may_fail)
 
     async def wait(self, key: str, seconds: float) -> bool | Unavailable:
         """Wait until the list has an element, at most ``seconds`` (more than 0), without changing the list.
@@ -221,7 +192,7 @@ class RedisClient:
         if unavailable is None:
             self.answered_at = now
         else:
-            answer = unavailable = evolve(unavailable, reason=self.secrets.masked(unavailable.reason)[:REASON_CHARS])
+            answer = unavailable = shown(unavailable, self.secrets)
             if unavailable.is_elsewhere:
                 self.look_elsewhere()
             if unavailable.is_denied or not unavailable.is_refusal:
@@ -257,19 +228,11 @@ async def open_redis_client(
         _abort(callers | waiters)
 
     try:
-        yield RedisClient(client, waiter, lambda: _abort(callers), look_elsewhere, secrets=_secrets_of(options))
+        yield RedisClient(client, waiter, lambda: _abort(callers), look_elsewhere, secrets=redis_secrets(options))
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CONNECT_SECONDS):
             for each in (waiter, client):
                 await _caught(call, each.aclose)
-
-
-def _secrets_of(options: RedisOptions) -> SecretMask:
-    """Return the mask of the password, also if it is in the URL."""
-    login = options.url.partition("://")[2].partition("/")[0].rpartition("@")[0]
-    in_url = login.partition(":")[2]
-    in_query = [value for name, value in parse_qsl(options.url.partition("?")[2]) if name == "password"]
-    return mask_of(options.password, in_url, unquote(in_url), *in_query)
 
 
 def _abort(roster: set[Any]) -> None:

@@ -15,9 +15,8 @@ from redis import exceptions
 from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 
 from trio_worker.bridge import call_trio
+from trio_worker.redis.deadlines import CONNECT_SECONDS
 from trio_worker.redis.primary import AskNode, Node, Primary
-
-CONNECT_SECONDS = 5.0
 
 
 class Rostered:

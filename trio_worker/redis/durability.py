@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 
-from trio_worker.redis.calls import Unavailable
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.redis.server import DurabilityRisk, find_risks, info_fields, pairs
 
 
-async def check_durability(client: RedisClient) -> list[DurabilityRisk] | Unavailable:
+async def check_durability(client: RedisCalls) -> list[DurabilityRisk] | Unavailable:
     """Ask Redis for its settings and its state, and return the risks for what trio-worker promises.
 
     A setting that a hosted Redis refuses to tell (CONFIG is often forbidden) counts as no risk.

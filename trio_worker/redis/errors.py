@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qsl, unquote
+
+from attrs import evolve
 
 from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.options import RedisOptions
+from trio_worker.secret_mask import SecretMask, mask_of
+
+# How much of an error's text is kept: a stranger in the place of Redis must not fill logs and records.
+REASON_CHARS = 500
 
 # Where docs/operations.md says which commands and keys a user of Redis needs.
 PERMISSIONS_PAGE = "docs/operations.md#permissions-in-redis"
@@ -66,6 +74,19 @@ def denied_in_script(command: str, reply: str) -> Unavailable | None:
     if any(words in reply for words in _DENIED_KEYS):
         return denial
     return _denied(command, is_unknown="nknown" in reply, is_from_script=False)
+
+
+def redis_secrets(options: RedisOptions) -> SecretMask:
+    """Return the mask of the password, also if it is in the URL."""
+    login = options.url.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    in_url = login.partition(":")[2]
+    in_query = [value for name, value in parse_qsl(options.url.partition("?")[2]) if name == "password"]
+    return mask_of(options.password, in_url, unquote(in_url), *in_query)
+
+
+def shown(unavailable: Unavailable, secrets: SecretMask) -> Unavailable:
+    """Return a failure as it may be shown: without our secrets, and not longer than `REASON_CHARS`."""
+    return evolve(unavailable, reason=secrets.masked(unavailable.reason)[:REASON_CHARS])
 
 
 def _login_trouble(code: str, said: str) -> str:

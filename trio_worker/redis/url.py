@@ -55,6 +55,10 @@ class RedisUrlFault:
     reason: str
 
 
+class RedisUrlError(ValueError):
+    """The Redis URL cannot be used; the message says why, without the password."""
+
+
 def parse_redis_url(url: str) -> RedisUrl | RedisUrlFault:
     """Parse ``redis://``, ``rediss://`` (TLS), ``unix://``, ``redis+sentinel://`` or ``redis+cluster://``.
 

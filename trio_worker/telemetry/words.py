@@ -7,11 +7,11 @@ from typing import assert_never
 
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.outcome import FailureKind, Trouble
-from trio_worker.telemetry.heartbeat import DepthLimit, Suspended
+from trio_worker.telemetry.heartbeat import DepthLimit, Suspended, WorkerSeen
 from trio_worker.telemetry.number_words import UNKNOWN, busy_of, counted, duration
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.worker.breaker import Breaker, Closed, HalfOpen, Open
-from trio_worker.worker.events import SettledJob
+from trio_worker.worker.events import Phase, SettledJob
 
 # What the relay does, to be read after "RELAY" or "The relay".
 _TROUBLES: Mapping[FailureKind, str] = {
@@ -108,3 +108,15 @@ def reason_words(settled: SettledJob) -> str:
     head = ", ".join(filter(None, (kind, again)))
     text = "" if cause is None else mask_text(cause.text)
     return ": ".join(filter(None, (head, text))) or UNKNOWN
+
+
+def worker_state(worker: WorkerSeen) -> str:
+    """Return the state of a worker, in one word."""
+    beat = worker.beat
+    if worker.is_lost:
+        return "LOST"
+    if beat.phase is not Phase.RUNNING:
+        return str(beat.phase)
+    if beat.trouble:
+        return "NO RELAY"
+    return "quiet" if beat.is_quiet else "running"

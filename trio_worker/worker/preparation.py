@@ -18,9 +18,9 @@ from trio_worker.jobs.summary import summarize
 from trio_worker.mail.composer import Composer, Mail
 from trio_worker.mail.options import MailOptions, TypeOptions
 from trio_worker.privacy import mask_address
-from trio_worker.queue.broker import first_claimed_at
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.history import PushHistory
+from trio_worker.queue.job_id import first_claimed_at
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Delay, Verdict
 from trio_worker.worker.delivery import Delivery
