@@ -124,6 +124,27 @@ def test_a_dropped_delayed_job_leaves_nothing(run: Callable[..., int], job_ids: 
     assert run("job", "show", job_ids[0]) == 3
 
 
+@pytest.mark.parametrize("exact", [(), ("--exact",)])
+def test_delayed_jobs_count_by_age_and_domain(
+    run: Callable[..., int], job_ids: list[str], ask: Ask, capsys: pytest.CaptureFixture[str], exact: tuple[str, ...]
+) -> None:
+    """Beside those that wait: a domain that greylists is late, although none of its mails waits in the list."""
+    ask(lambda client: client.command("RPUSH", "jobs", job_bytes(7)))
+    assert run("queue", "age", "--by", "domain", "--json", *exact) == 0
+    table = json.loads(capsys.readouterr().out)
+
+    assert (table["waiting"], table["delayed"]) == (1, 3)
+    assert [(row["name"], row["total"], row["delayed"]) for row in table["rows"]] == [
+        ("TOTAL", 4, 3),
+        ("example.org", 3, 3),
+        ("example.com", 1, 0),
+    ]
+    assert run("queue", "age", "--by", "domain") == 0
+    heads, total, *_ = capsys.readouterr().out.splitlines()
+    assert heads.split()[:3] == ["domain", "jobs", "delayed"]
+    assert total.split()[:3] == ["TOTAL", "4", "3"]
+
+
 def test_last_is_the_job_that_was_delayed_last(
     run: Callable[..., int], job_ids: list[str], ask: Ask, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,6 +68,20 @@ def test_sampled_ages_are_scaled() -> None:
     assert total.total == row.total == row.by_age[1] == 1000
 
 
+def test_delayed_jobs_are_counted_and_scaled_by_themselves() -> None:
+    """They are read otherwise than the list, so a sample of them stands for another number."""
+    table = AgeTable(1000, delayed=60)
+    for _ in range(20):
+        table.add(["a.example"], 7.0)
+        table.add(["b.example"], 700.0, is_delayed=True)
+
+    (total, a_row, b_row) = table.rows()
+    assert (total.total, total.delayed) == (1060, 60)
+    assert (a_row.name, a_row.total, a_row.delayed) == ("a.example", 1000, 0)
+    assert (b_row.name, b_row.total, b_row.delayed) == ("b.example", 60, 60)
+    assert b_row.by_age[column_of(700.0)] == 60
+
+
 @given(st.floats(0, 1e9))
 def test_every_age_has_its_column(age_seconds: float) -> None:
     """A column's bound is above the ages in it, and the bound before is not."""

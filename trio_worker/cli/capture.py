@@ -18,11 +18,20 @@ from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import print_json, refuse
+from trio_worker.cli.table import TableColumn, table_lines, terminal_width
 from trio_worker.own_files import UntrustedPathError, check_own_folder
 from trio_worker.printing import complain, say, say_octets
 from trio_worker.privacy import mask_address
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.number_words import counted
+
+# The key stands on a line of its own below: it is long, and must not be cut.
+_COLUMNS = [
+    TableColumn("at"),
+    TableColumn("to", cut_to=10),
+    TableColumn("bytes", is_right=True),
+    TableColumn("subject", cut_to=10),
+]
 
 capture = App(name="capture", help="Local mail catcher: run, ls, show, chaos, clear.", help_format="plaintext")
 
@@ -76,9 +85,13 @@ def list_mails(
     if as_json:
         print_json(Document.CAUGHT, {"caught": caught, "mails": rows})
         return OK
-    for row in rows:
-        say(f"{row['at']}  {', '.join(row['to'])[:34]:<34}  {row['bytes']:>7,}  {row['subject']}"[:200])
-        say(f"                      {row['key']}")
+    cells = [(row["at"], ", ".join(row["to"]), f"{row['bytes']:,}", row["subject"]) for row in rows]
+    heads, *lines = table_lines(_COLUMNS, cells, terminal_width())
+    if rows:
+        say(heads)
+    for row, line in zip(rows, lines, strict=True):
+        say(line)
+        say(f"  {row['key']}")
     more = " Details: trio-worker capture show KEY" if rows else ""
     say(f"{len(rows):,} of {counted(caught, 'caught mail')}.{more}")
     return OK

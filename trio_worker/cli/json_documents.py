@@ -13,7 +13,7 @@ from typing import Any
 class Document(StrEnum):
     """The value of the key ``schema`` of a document; docs/operations.md names the commands that print it."""
 
-    AGES = "trio-worker/ages/1"
+    AGES = "trio-worker/ages/2"
     AUDIT = "trio-worker/audit/1"
     BOTTLENECK = "trio-worker/bottleneck/2"
     CANCEL = "trio-worker/cancel/1"

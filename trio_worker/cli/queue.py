@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -19,21 +18,16 @@ from trio_worker.cli.flags import AsJson, ConfigFile, QueueName, Reveal
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json, refuse
-from trio_worker.fleet.overview import DAY_MINUTES, Overview, read_overview
+from trio_worker.cli.table import TableColumn, print_table
+from trio_worker.fleet.overview import read_overview
 from trio_worker.jobs.summary import summarize
 from trio_worker.printing import complain, say
-from trio_worker.queue.ages import COLUMNS_SECONDS, AgeTable, sample_places
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.queue.history import pushed_at
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.queue.waiting import peek
-from trio_worker.redis.calls import RedisCalls, Unavailable
-from trio_worker.telemetry.number_words import count, counted, duration, paused_words
+from trio_worker.telemetry.number_words import counted, duration, paused_words
 
 DRAIN_LOOK_SECONDS = 0.5
-# (length of the list, samples): LINDEX walks the list from its nearer end, so these take a few milliseconds of Redis'
-# time. A longer list is not sampled; --exact reads every job of it.
-_SAMPLES = ((20_000, 200), (200_000, 20))
 
 queue = App(
     name="queue",
@@ -43,6 +37,7 @@ queue = App(
 queue.command(export_waiting, name="export")
 queue.command(purge_queue, name="purge")
 queue.command(release_queue, name="release")
+queue.command("trio_worker.cli.queue_age:show_ages", name="age")
 
 
 @queue.command(name="list")
@@ -60,11 +55,18 @@ async def list_queue(*, queue: QueueName = None, config: ConfigFile = None, as_j
         pause = {"paused": counts.paused or None, "pause_seconds_left": counts.pause_seconds_left}
         print_json(Document.QUEUE, [{"queue": settings.queue.name, **document, **oldest, "workers": live, **pause}])
         return OK
-    names = f"{'queue':<20}  {'waiting':>10}  {'oldest':>7}"
-    say(f"{names}  {'leased':>8}  {'delayed':>8}  {'held':>6}  {'dead':>8}  {'workers':>7}  state")
     age = duration(seen.oldest_seconds, is_estimate=seen.is_estimate)
-    figures = f"{counts.leased:>8,}  {counts.delayed:>8,}  {counts.held:>6,}  {counts.dead:>8,}  {live:>7,}"
-    say(f"{settings.queue.name:<20}  {counts.waiting:>10,}  {age:>7}  {figures}  {_state(counts)}")
+    columns = [
+        TableColumn("queue", cut_to=8),
+        TableColumn("waiting", is_right=True),
+        TableColumn("oldest", is_right=True),
+        *(TableColumn(state, is_right=True) for state in _STATES[1:]),
+        TableColumn("workers", is_right=True),
+        TableColumn("state", cut_to=6),
+    ]
+    figures = [f"{getattr(counts, state):,}" for state in _STATES[1:]]
+    row = [settings.queue.name, f"{counts.waiting:,}", age, *figures, f"{live:,}", _state(counts)]
+    print_table(columns, [row])
     return OK
 
 
@@ -97,14 +99,30 @@ async def peek_queue(
     if as_json:
         print_json(Document.WAITING_JOB, [_peeked(place, raw, reveal=reveal) for place, raw in enumerate(jobs, 1)])
         return OK
-    for place, raw in enumerate(jobs, 1):
-        seen = summarize(raw)
-        age = duration(None if seen.enqueued_at is None else time.time() - seen.enqueued_at)
-        words = seen.email_type or ("-" if seen.is_readable else "not JSON")
-        say(f"{place:>6}  {words:<16}  {age:>6}  {len(raw):>9,} bytes  to {', '.join(seen.domains) or '-'}")
-        if reveal:
-            say(f"        {raw.decode('utf-8', 'backslashreplace')}")
+    if reveal:
+        # The job stands below its line.
+        for place, raw in enumerate(jobs, 1):
+            print_table(_PEEKED, [_peeked_row(place, raw)])
+            say(f"  {raw.decode('utf-8', 'backslashreplace')}")
+    elif jobs:
+        print_table(_PEEKED, [_peeked_row(place, raw) for place, raw in enumerate(jobs, 1)])
     return OK if jobs else NOTHING_MATCHED
+
+
+_PEEKED = [
+    TableColumn("place", is_right=True),
+    TableColumn("type", cut_to=8),
+    TableColumn("age", is_right=True),
+    TableColumn("bytes", is_right=True),
+    TableColumn("to", cut_to=8),
+]
+
+
+def _peeked_row(place: int, raw: bytes) -> tuple[str, ...]:
+    seen = summarize(raw)
+    age = duration(None if seen.enqueued_at is None else time.time() - seen.enqueued_at)
+    words = seen.email_type or ("-" if seen.is_readable else "not JSON")
+    return f"{place:,}", words, age, f"{len(raw):,}", ", ".join(seen.domains) or "-"
 
 
 def _peeked(place: int, raw: bytes, *, reveal: bool) -> dict[str, Any]:
@@ -117,94 +135,6 @@ def _peeked(place: int, raw: bytes, *, reveal: bool) -> dict[str, Any]:
         "domains": list(seen.domains),
     }
     return {**document, "job": raw.decode("utf-8", "backslashreplace")} if reveal else document
-
-
-@queue.command(name="age")
-@blocking
-async def show_ages(
-    *,
-    by: Annotated[str, Parameter(help="Rows of the table: type or domain.")] = "type",
-    exact: Annotated[bool, Parameter(negative=(), help="Read every job, not only a sample.")] = False,
-    queue: QueueName = None,
-    config: ConfigFile = None,
-    as_json: AsJson = False,
-) -> int:
-    """Count the waiting jobs by age, and by email type or domain.
-
-    The age of a job without enqueued_at is estimated: workers record each second how many jobs were pushed.
-    """
-    if by not in {"type", "domain"}:
-        complain(f"--by: must be type or domain, not {by}")
-        return USAGE
-    settings = load_settings(config, {} if queue is None else {"queue.name": queue})
-    with open_calls(settings) as client:
-        table = answer_or_exit(await _age_table(client, settings.queue.name, by, exact=exact), settings)
-    if table is None:
-        refuse(USAGE, "the list is too long: samples would block Redis. --exact reads every job")
-    _print_ages(table, by, as_json=as_json)
-    return OK
-
-
-async def _age_table(client: RedisCalls, name: str, by: str, *, exact: bool) -> AgeTable | Unavailable | None:
-    overview = await read_overview(client, name, DAY_MINUTES)
-    if isinstance(overview, Unavailable):
-        return overview
-    waiting = overview.counts.waiting
-    table = AgeTable(waiting)
-    wanted = next((samples for most, samples in _SAMPLES if waiting <= most), 0)
-    if exact or waiting <= wanted:
-        for first in range(0, waiting, _SAMPLES[0][1]):
-            page = await peek(client, name, first, _SAMPLES[0][1])
-            if isinstance(page, Unavailable):
-                return page
-            _add(table, enumerate(page, first), by, overview)
-        table.waiting = max(table.looked_at, 0) if exact else table.waiting
-        return table
-    if not wanted:
-        return None
-    places = sample_places(waiting, wanted)
-    found = await client.pipeline([("LINDEX", name, place) for place in places])
-    if isinstance(found, Unavailable):
-        return found
-    _add(table, ((place, raw) for place, raw in zip(places, found, strict=True) if raw is not None), by, overview)
-    return table
-
-
-def _add(table: AgeTable, jobs: Iterable[tuple[int, bytes]], by: str, overview: Overview) -> None:
-    """Add jobs with their positions in the list; the head has position 0."""
-    now = overview.counts.at
-    for place, raw in jobs:
-        seen = summarize(raw)
-        names = seen.domains if by == "domain" else ((seen.email_type,) if seen.email_type else ())
-        is_estimate = seen.enqueued_at is None
-        at = pushed_at(overview.marks, overview.counts.popped + place + 1) if is_estimate else seen.enqueued_at
-        table.add(names, None if at is None else max(0.0, now - at), is_estimate=is_estimate and at is not None)
-
-
-def _print_ages(table: AgeTable, by: str, *, as_json: bool) -> None:
-    heads = [*(f"<{duration(bound)}" for bound in COLUMNS_SECONDS), f"{duration(COLUMNS_SECONDS[-1])}+", "undated"]
-    rows = table.rows()
-    if as_json:
-        print_json(
-            Document.AGES,
-            {
-                "by": by,
-                "looked_at": table.looked_at,
-                "waiting": table.waiting,
-                "estimated": table.estimated,
-                "columns": heads,
-                "rows": [{"name": row.name, "total": row.total, "jobs": list(row.by_age)} for row in rows],
-            },
-        )
-        return
-    say(f"{by:<24}  {'T':>9}  " + "  ".join(f"{head:>7}" for head in heads))
-    for row in rows:
-        say(f"{row.name[:24]:<24}  {count(row.total):>9}  " + "  ".join(f"{count(n):>7}" for n in row.by_age))
-    if table.estimated:
-        say(f"~ {table.estimated:,} of {table.looked_at:,} ages are estimates, from how many jobs were pushed by when.")
-    if table.is_sampled:
-        read = counted(table.looked_at, "job")
-        say(f"{read} read of {table.waiting:,}; the figures are scaled up. --exact reads all jobs.")
 
 
 @queue.command(name="pause")

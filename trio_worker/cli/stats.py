@@ -16,6 +16,7 @@ from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json, redis_name, refuse
+from trio_worker.cli.table import TableColumn, print_table, terminal_width
 from trio_worker.fleet.overview import DAY_MINUTES, Overview, read_overview
 from trio_worker.fleet.watch import Watch
 from trio_worker.printing import say
@@ -31,8 +32,11 @@ _LIVE_HEADS = (
     *("p95", "consumers", "in flight", "idle"),
 )
 _LIVE_SIZES = (8, 10, 7, 8, 8, 9, 7, 7, 9, 9, 5)
-_PAST_HEADS = ("time", "in", "sent", "delayed", "died", "uncertain", "waiting", "dead")
-_PAST_SIZES = (16, 9, 9, 9, 7, 9, 10, 8)
+_PAST_COLUMNS = [
+    TableColumn("time"),
+    *(TableColumn(head, is_right=True) for head in ("in", "sent", "delayed", "died", "uncertain", "waiting", "dead")),
+    TableColumn("", cut_to=1),
+]
 _HEADS_EVERY = 20
 
 
@@ -78,7 +82,7 @@ async def _print_live(client: RedisClient, settings: Settings, interval: float, 
             documents.append(document_of(snapshot))
         else:
             if printed % _HEADS_EVERY == 0:
-                say(_row(_LIVE_HEADS, _LIVE_SIZES))
+                say(_live_line(_LIVE_HEADS))
             arrived = _arrived_per_second(before, watch.last)
             say(_live_row(snapshot, arrived), flush=True)
         printed += 1
@@ -110,7 +114,7 @@ def _live_row(snapshot: Snapshot, arrived: float) -> str:
         count(snapshot.mails_in_flight, 9),
         share(snapshot.idle_share),
     )
-    return _row(words, _LIVE_SIZES)
+    return _live_line(words)
 
 
 async def _print_past(client: RedisClient, settings: Settings, minutes: int, *, as_json: bool) -> int:
@@ -119,12 +123,13 @@ async def _print_past(client: RedisClient, settings: Settings, minutes: int, *, 
     if as_json:
         print_json(Document.MINUTES, {"queue": settings.queue.name, "minutes": [_past_document(each) for each in past]})
         return OK
-    say(_row(_PAST_HEADS, _PAST_SIZES))
+    rows = []
     for each in past:
         began = time.strftime("%Y-%m-%d %H:%M", time.gmtime(each.minute * MINUTE_SECONDS))
         figures = (each.pushed, each.sent, each.delays, each.deaths, each.uncertain, each.waiting, each.dead)
-        gap = f"  {each.minutes} minutes: no worker ran" if each.minutes > 1 else ""
-        say(_row((began, *map(count, figures)), _PAST_SIZES) + gap)
+        gap = f"no worker ran for {each.minutes} minutes" if each.minutes > 1 else ""
+        rows.append((began, *map(count, figures), gap))
+    print_table(_PAST_COLUMNS, rows)
     return OK
 
 
@@ -142,5 +147,12 @@ def _past_document(each: MinuteFigures) -> dict[str, Any]:
     }
 
 
-def _row(words: tuple[str, ...], sizes: tuple[int, ...]) -> str:
-    return "  ".join(f"{word:>{size}}" for word, size in zip(words, sizes, strict=True))
+def _live_line(words: tuple[str, ...]) -> str:
+    """Return one line; if the terminal is narrow, without the last columns."""
+    width, line = terminal_width(), ""
+    for word, size in zip(words, _LIVE_SIZES, strict=True):
+        longer = f"{line}  {word:>{size}}" if line else f"{word:>{size}}"
+        if width is not None and len(longer) > width:
+            break
+        line = longer
+    return line

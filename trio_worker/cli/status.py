@@ -15,6 +15,7 @@ from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import print_json, redis_name, report_unavailable
+from trio_worker.cli.table import wrapped
 from trio_worker.fleet.watch import Watch
 from trio_worker.printing import say
 from trio_worker.queue.counts import Counts
@@ -122,18 +123,19 @@ def print_status(title: str, counts: Counts, snapshot: Snapshot, problems: list[
         say(f"  {name:<8}{getattr(counts, name):>12,}   {more.get(name, '')}".rstrip())
     ahead = outlook(snapshot).words
     if ahead:
-        say(f"  outlook: {ahead}")
+        say(*wrapped(f"outlook: {ahead}", "  "))
     latency = snapshot.latency
     times = "" if latency.p95 is None else f"; push to sent p50 {duration(latency.p50)}, p95 {duration(latency.p95)}"
     consumers, in_flight = work_words(snapshot)
-    say(f"  now: {per_second(snapshot.rates.sent)} sent a second; {consumers}, {in_flight}{times}")
-    say(f"  so far: {counts.popped:,} taken from the list, {counts.sent:,} sent, {counts.uncertain:,} uncertain")
+    say(*wrapped(f"now: {per_second(snapshot.rates.sent)} sent a second; {consumers}, {in_flight}{times}", "  "))
+    totals = f"{counts.popped:,} taken from the list, {counts.sent:,} sent, {counts.uncertain:,} uncertain"
+    say(*wrapped(f"so far: {totals}", "  "))
     if snapshot.depth_limit is not None:
         say(f"  depth: {depth_limit_words(snapshot.depth_limit, snapshot.at)}")
     if problems:
         say("Problems")
         for problem in problems:
-            say(f"  {problem}")
+            say(*wrapped(problem, "  "))
 
 
 def _document(name: str, counts: Counts, snapshot: Snapshot, problems: list[str], health: Health) -> dict[str, object]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from unicodedata import east_asian_width
 
@@ -64,6 +65,14 @@ def table_lines(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]], r
         ).rstrip()
         for row in cells
     ]
+
+
+def wrapped(text: str, indent: str = "") -> list[str]:
+    """Return a text in lines that begin with ``indent``, broken between words if the terminal is too narrow for it."""
+    width = terminal_width()
+    if width is None or len(indent) + width_of(text) <= width:
+        return [f"{indent}{text}"]
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False)
 
 
 def width_of(text: str) -> int:

@@ -8,12 +8,22 @@ from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json
+from trio_worker.cli.table import TableColumn, table_lines, terminal_width
 from trio_worker.fleet.overview import read_overview
 from trio_worker.printing import complain, say
 from trio_worker.telemetry.heartbeat import WorkerSeen
 from trio_worker.telemetry.number_words import ago, busy_of, count, counted, duration, memory, per_second, share
 from trio_worker.telemetry.snapshot_json import worker_document
 from trio_worker.telemetry.words import depth_limit_words, suspended_words, worker_state
+
+_COLUMNS = [
+    TableColumn("worker"),
+    TableColumn("state"),
+    *(TableColumn(head, is_right=True) for head in ("consumers", "in flight", "sent/s", "p95")),
+    *(TableColumn(head, is_right=True, is_spare=True) for head in ("idle", "memory")),
+    TableColumn("seen", is_right=True),
+    TableColumn("version", is_spare=True),
+]
 
 
 @blocking
@@ -33,11 +43,10 @@ async def list_workers(*, queue: QueueName = None, config: ConfigFile = None, as
     if not workers:
         complain("no worker runs")
         return NOTHING_MATCHED
-    size = max(len("worker"), *(len(each.beat.worker) for each in workers))
-    heads = f"{'state':<8}  {'consumers':>9}  {'in flight':>9}  {'sent/s':>7}  {'p95':>6}  {'idle':>5}  {'memory':>6}"
-    say(f"{'worker':<{size}}  {heads}  {'seen':>5}  version")
-    for each in workers:
-        say(f"{each.beat.worker:<{size}}  {_row(each)}")
+    heads, *lines = table_lines(_COLUMNS, [_row(each) for each in workers], terminal_width())
+    say(heads)
+    for each, line in zip(workers, lines, strict=True):
+        say(line)
         if each.beat.suspended is not None and not each.is_lost:
             now = seen.counts.at
             say(f"  suspended: {suspended_words(each.beat.suspended, each.beat.max_connections, now)}")
@@ -46,17 +55,17 @@ async def list_workers(*, queue: QueueName = None, config: ConfigFile = None, as
     return OK
 
 
-def _row(seen: WorkerSeen) -> str:
+def _row(seen: WorkerSeen) -> tuple[str, ...]:
     beat = seen.beat
-    words = (
-        f"{worker_state(seen):<8}",
-        f"{busy_of(beat.busy_consumers, beat.number_workers, 4):>9}",
-        f"{count(beat.mails_in_flight, 9):>9}",
-        f"{per_second(beat.rates.sent):>7}",
-        f"{duration(beat.latency.quantiles().p95):>6}",
-        f"{share(beat.idle_share):>5}",
-        f"{memory(beat.vitals.rss_bytes):>6}",
-        f"{ago(seen.seen_seconds):>5}",
+    return (
+        beat.worker,
+        worker_state(seen),
+        busy_of(beat.busy_consumers, beat.number_workers, 4),
+        count(beat.mails_in_flight, 9),
+        per_second(beat.rates.sent),
+        duration(beat.latency.quantiles().p95),
+        share(beat.idle_share),
+        memory(beat.vitals.rss_bytes),
+        ago(seen.seen_seconds),
         beat.version,
     )
-    return "  ".join(words)

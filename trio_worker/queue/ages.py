@@ -1,4 +1,4 @@
-"""Pure. Ages of the waiting jobs: a table by email type or domain, like Postfix' qshape, and five bars.
+"""Pure. Ages of the waiting and the delayed jobs: a table by email type or domain, like Postfix' qshape; and five bars.
 
 Of a long list only samples are read: the figures are then scaled to its length and marked as estimates.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from attrs import define, field, frozen
 
@@ -24,36 +25,49 @@ BAR_BOUNDS = (1.0, 10.0, 30.0, 60.0)
 SAMPLES = ((20_000, 200), (200_000, 20))
 
 
+# The column of a job in the table, and whether the job is delayed.
+_Cell: TypeAlias = tuple[int, bool]
+
+
 @frozen
 class AgeRow:
-    """Jobs of one name: in total, and by age; the last figure counts jobs of unknown age."""
+    """Jobs of one name: in total, and by age; the last figure counts jobs of unknown age; how many are delayed."""
 
     name: str
     total: int
     by_age: tuple[int, ...]
+    delayed: int = 0
 
 
 @define
 class AgeTable:
-    """Collects ages of jobs into a table; ``looked_at`` of the ``waiting`` jobs were counted."""
+    """Collects ages of jobs into a table.
+
+    ``looked_at`` of the ``waiting`` jobs were counted, and ``delayed_looked_at`` of the ``delayed`` ones.
+    """
 
     waiting: int
+    delayed: int = 0
     looked_at: int = 0
-    estimated: int = 0  # of those, the ones whose age comes from the push history
-    _counts: dict[str, Counter[int]] = field(factory=dict)
+    delayed_looked_at: int = 0
+    estimated: int = 0  # of all those, the ones whose age comes from the push history
+    _counts: dict[str, Counter[_Cell]] = field(factory=dict)
 
-    def add(self, names: Sequence[str], age_seconds: float | None, *, is_estimate: bool = False) -> None:
+    def add(
+        self, names: Sequence[str], age_seconds: float | None, *, is_estimate: bool = False, is_delayed: bool = False
+    ) -> None:
         """Count one job, once for each of its names: it may go to several domains."""
-        self.looked_at += 1
+        self.looked_at += not is_delayed
+        self.delayed_looked_at += is_delayed
         self.estimated += is_estimate
-        column = UNDATED if age_seconds is None else column_of(age_seconds)
+        cell = (UNDATED if age_seconds is None else column_of(age_seconds), is_delayed)
         for name in names or ("?",):
-            self._counts.setdefault(name, Counter())[column] += 1
-        self._counts.setdefault("", Counter())[column] += 1
+            self._counts.setdefault(name, Counter())[cell] += 1
+        self._counts.setdefault("", Counter())[cell] += 1
 
     @property
     def is_sampled(self) -> bool:
-        return self.looked_at < self.waiting
+        return self.looked_at < self.waiting or self.delayed_looked_at < self.delayed
 
     def rows(self) -> list[AgeRow]:
         """Return the total, then the most frequent names, then all others in one row."""
@@ -61,16 +75,20 @@ class AgeTable:
             ((name, counts) for name, counts in self._counts.items() if name),
             key=lambda item: (-item[1].total(), item[0]),
         )
-        rest: Counter[int] = Counter()
+        rest: Counter[_Cell] = Counter()
         for _, counts in named[MAX_ROWS:]:
             rest.update(counts)
         shown = [("TOTAL", self._counts.get("", Counter())), *named[:MAX_ROWS]]
         return [self._row(name, counts) for name, counts in (*shown, *([(OTHER_TYPES, rest)] if rest else []))]
 
-    def _row(self, name: str, counts: Counter[int]) -> AgeRow:
+    def _row(self, name: str, counts: Counter[_Cell]) -> AgeRow:
         scale = self.waiting / self.looked_at if self.looked_at else 0.0
-        figures = tuple(round(counts[column] * scale) for column in range(UNDATED + 1))
-        return AgeRow(name, round(counts.total() * scale), figures)
+        delayed_scale = self.delayed / self.delayed_looked_at if self.delayed_looked_at else 0.0
+        figures = [
+            counts[column, False] * scale + counts[column, True] * delayed_scale for column in range(UNDATED + 1)
+        ]
+        delayed = sum(number for (_, is_delayed), number in counts.items() if is_delayed)
+        return AgeRow(name, round(sum(figures)), tuple(map(round, figures)), round(delayed * delayed_scale))
 
 
 def column_of(age_seconds: float) -> int:

@@ -137,6 +137,19 @@ async def find_shelved(
     return found
 
 
+async def read_places(
+    client: RedisCalls, name: str, shelf: Shelf, places: Sequence[int], *, with_bodies: bool = False
+) -> list[ShelvedJob] | Unavailable:
+    """Return the jobs at some places of a shelf, at most a page of them; the place with the lowest score is 0."""
+    key = keys_of(name).of_state(shelf)
+    found = await client.pipeline([("ZRANGE", key, place, place, "WITHSCORES") for place in places])
+    if isinstance(found, Unavailable):
+        return found
+    scored = [pair for answer in found for pair in pairs(answer)]
+    at_by_id = {job_id.decode("utf-8", "replace"): float(score) / 1000 for job_id, score in scored}
+    return await read_shelved(client, name, at_by_id, with_bodies=with_bodies)
+
+
 async def read_shelved(
     client: RedisCalls, name: str, at_by_id: dict[str, float], *, with_bodies: bool = False
 ) -> list[ShelvedJob] | Unavailable:
