@@ -20,7 +20,7 @@ KEPT = {
 }
 WAYS = {"print", "input", "pprint", "pp", "Console", "echo", "print_exc", "print_exception", "print_stack", "getpass"}
 STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
-HARMLESS = {"isatty", "encoding", "errors"}
+HARMLESS = {"isatty", "fileno", "encoding", "errors"}
 
 
 def ways_out(tree: ast.AST) -> Iterator[str]:
