@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from redis import Redis
 
 pytest.register_assert_rewrite("tests.support")
 
+from tests.support.alive import still_alive
 from tests.support.bridge import Complaints
 from tests.support.processes import Programs
 from tests.support.redis import open_fake, open_real
@@ -27,6 +32,8 @@ from trio_worker.mail.options import MailOptions
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.embedded import ANY_PORT, EmbeddedAddress, acquire_embedded, release_embedded
 
+# A guard looks every second whether its server has a user, on a busy machine later; the server then writes its data.
+GUARD_SECONDS = 30.0
 # The time of an example depends on how busy the machine is, not on the code.
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -42,11 +49,26 @@ def signals_as_in_a_terminal() -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_stays_alive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """At the end of the run no process that its tests started is alive, whatever became of the test."""
+    if sys.platform != "linux":
+        yield
+        return
+    mark = f"MADE_BY_TESTS_{os.getpid()}_{secrets.token_hex(4)}"
+    os.environ[mark] = "1"
+    yield
+    left = still_alive(mark, tmp_path_factory.getbasetemp(), GUARD_SECONDS)
+    assert left == {}, f"left behind: {left}"
+
+
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Valkey for the whole run."""
+    """A real Valkey for the whole run, whose default user may do everything: each test has the users that it needs."""
     hold = acquire_embedded(EmbeddedAddress(tmp_path_factory.mktemp("valkey"), ANY_PORT))
-    yield hold.server.tcp_url
+    with Redis.from_url(hold.server.tcp_url) as owner:
+        owner.execute_command("ACL SETUSER", "default", "~*", "&*", "+@all")
+    yield f"redis://127.0.0.1:{hold.server.port}/0"
     release_embedded(hold)
 
 

@@ -47,6 +47,9 @@ def shell(tmp_path: Path) -> Iterator[dict[str, str]]:
     programs = tmp_path / "programs"
     programs.mkdir()
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    dev = tmp_path / "conf" / "dev.toml"
+    # Not the usual port: a worker with the default URL, somewhere on this machine, would send these jobs.
+    dev.write_text(dev.read_text("utf-8").replace("embedded:var/valkey", "embedded:var/valkey?port=0"), "utf-8")
     (tmp_path / "jobs.ndjson").write_bytes(job_bytes(1) + b"\n")
     trio_worker = programs / "trio-worker"
     trio_worker.write_text(f'#!/bin/sh\nexec {sys.executable} -m trio_worker "$@"\n')
