@@ -13,9 +13,18 @@ from tests.support.bridge import Complaints
 from tests.support.fleet import KEYS, overview, tell
 from tests.support.jobs import job_bytes
 from tests.support.redis import open_fake
-from trio_worker.fleet.overview import AGES_POLL_SECONDS, INFO_POLL_SECONDS, Overview, OverviewPoller
+from trio_worker.fleet.overview import AGES_POLL_SECONDS, INFO_POLL_SECONDS, Overview, OverviewPoller, read_overview
+from trio_worker.queue.keys import keys_of
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
+from trio_worker.telemetry.heartbeat import Heartbeat, write_heartbeat
+from trio_worker.worker.events import Phase
+
+
+async def score(redis: RedisClient, key: str, member: str) -> float:
+    answer = await redis.command("ZSCORE", key, member)
+    assert not isinstance(answer, Unavailable)
+    return float(answer)
 
 
 async def looked(poller: OverviewPoller) -> Overview:
@@ -153,3 +162,19 @@ async def test_look_sends_scripts_that_redis_does_not_know(redis: RedisClient) -
     await redis.command("SCRIPT FLUSH")
 
     assert (await overview(redis)).counts.waiting == 0
+
+
+async def test_a_heartbeat_from_the_future_is_no_sign_of_life(redis: RedisClient) -> None:
+    """It was sent before Redis' clock was set back; the next heartbeat of any worker lets it fade away."""
+    keys = keys_of("jobs")
+    for name in ("dead:1", "live:2"):
+        beat = Heartbeat(name, "0", 0.0, Phase.RUNNING, 1, 1)
+        await redis.run_script("beat", keys, name, write_heartbeat(beat), 60_000, 0)
+    now = int(await score(redis, keys.workers, "dead:1"))
+    await redis.command("ZADD", keys.workers, now + 3_600_000, "dead:1")
+
+    seen = await read_overview(redis, "jobs")
+    assert isinstance(seen, Overview)
+    assert {worker.beat.worker: worker.is_lost for worker in seen.workers} == {"dead:1": True, "live:2": False}
+    await redis.run_script("beat", keys, "live:2", "{}", 60_000, 0)
+    assert await score(redis, keys.workers, "dead:1") < now

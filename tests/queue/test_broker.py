@@ -24,6 +24,12 @@ from trio_worker.redis.client import RedisClient
 CAUSE = Cause("tested")
 
 
+async def score(redis: RedisClient, key: str, member: str) -> float:
+    answer = await redis.command("ZSCORE", key, member)
+    assert not isinstance(answer, Unavailable)
+    return float(answer)
+
+
 async def claim(broker: Broker, limit: int = 10) -> Claims:
     claims = await broker.claim(limit)
     assert isinstance(claims, Claims), claims
@@ -486,3 +492,58 @@ async def test_what_one_side_cannot_fill_the_other_does(redis: RedisClient) -> N
 
     assert first == [Source.DUE] * 8 + [Source.FRESH] * 2
     assert rest == [Source.DUE] * 12 + [Source.FRESH] * 18
+
+
+async def test_a_lease_from_before_the_clock_was_set_back_is_cut(redis: RedisClient) -> None:
+    """Its worker is dead: without the cut nobody would get the job for an hour."""
+    broker = Broker(redis, QueueOptions())
+    await redis.command("RPUSH", "jobs", b"job")
+    (claimed,) = (await claim(broker)).jobs
+    until = await score(redis, "{jobs}:leased", claimed.job_id)
+    await redis.command("ZADD", "{jobs}:leased", until + 3_600_000, claimed.job_id)
+
+    claims = await claim(broker)
+
+    assert claims.next_seconds is not None
+    assert 59 < claims.next_seconds <= 60
+
+
+async def test_a_lease_of_a_worker_with_longer_leases_is_not_cut(redis: RedisClient) -> None:
+    """Its worker renews it late enough for the shorter lease to end before."""
+    patient, hasty = Broker(redis, QueueOptions(lease_seconds=300)), Broker(redis, QueueOptions(lease_seconds=60))
+    await redis.command("RPUSH", "jobs", b"job", b"other")
+    await claim(hasty, 1)
+    await claim(patient, 1)
+    longest = "ZREVRANGE", "{jobs}:leased", 0, 0, "WITHSCORES"
+    before = await redis.command(*longest)
+
+    await claim(hasty)
+
+    assert await redis.command(*longest) == before
+
+
+async def test_a_lease_renewed_with_a_new_length_is_not_cut(redis: RedisClient) -> None:
+    """A worker may read its settings again while it has jobs."""
+    broker, hasty = Broker(redis, QueueOptions(lease_seconds=60)), Broker(redis, QueueOptions(lease_seconds=60))
+    await redis.command("RPUSH", "jobs", b"job")
+    jobs = (await claim(broker)).jobs
+    broker.options = QueueOptions(lease_seconds=300)
+    assert await broker.renew(jobs) == []
+
+    claims = await claim(hasty)
+
+    assert claims.next_seconds is not None
+    assert claims.next_seconds > 299
+
+
+async def test_jobs_that_are_given_back_to_the_list_are_no_loss(redis: RedisClient) -> None:
+    """The number of jobs ever taken from the list falls only if Redis loses data."""
+    broker = Broker(redis, QueueOptions())
+    await redis.command("RPUSH", "jobs", b"one", b"two")
+    first = await claim(broker)
+    await settle(broker, first.jobs[0], Bury(first.jobs[0].record, CAUSE))
+    await redis.run_script("recall", broker.keys, 1, 1, first.jobs[0].job_id)
+
+    again = await claim(broker)
+
+    assert (first.ever_popped, again.ever_popped) == (2, 3)

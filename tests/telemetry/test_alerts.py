@@ -8,8 +8,9 @@ import pytest
 from attrs import evolve
 
 from tests.support.snapshot import NOW, busy, draining, fleet, fresh, without_redis, without_relay
-from trio_worker.telemetry.alerts import alerts, readiness
+from trio_worker.telemetry.alerts import Severity, alerts, readiness
 from trio_worker.telemetry.heartbeat import RelayDown, WorkerSeen
+from trio_worker.telemetry.notices import RedisNotice
 from trio_worker.telemetry.snapshot import Snapshot
 
 
@@ -60,3 +61,20 @@ def test_the_relay_of_a_fleet_is_named_with_its_error_and_its_next_probe(down: R
     (alert,) = alerts(evolve(fleet(), workers=workers))
 
     assert (alert.word, alert.text) == ("RELAY", words)
+
+
+def test_notices_about_redis_are_alerts_of_their_workers() -> None:
+    """Of a fleet with the number of workers, equal words together; of one worker as they are."""
+    loss, wait = RedisNotice("LOSS", "Redis lost data"), RedisNotice("WAIT", "polls", is_severe=False)
+    first, *rest = fleet().workers
+    workers = (evolve(first, beat=evolve(first.beat, version="1", notices=(loss, wait))), *rest)
+    same = tuple(evolve(each, beat=evolve(each.beat, version="1")) for each in workers)
+
+    of_fleet = [(alert.word, alert.text, alert.severity) for alert in alerts(evolve(fleet(), workers=same))]
+    of_one = [(alert.word, alert.text) for alert in alerts(evolve(busy(), notices=(loss, wait)))]
+
+    assert of_fleet[:2] == [
+        ("LOSS", f"1 of {len(same)} workers: Redis lost data", Severity.TROUBLE),
+        ("WAIT", f"1 of {len(same)} workers: polls", Severity.CAUTION),
+    ]
+    assert of_one == [("LOSS", "Redis lost data"), ("WAIT", "polls")]

@@ -32,12 +32,14 @@ from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import (
     BreakerChanged,
     Claimed,
+    DataLost,
     Disposition,
     Event,
     JobBroke,
     LeaseLost,
     LeasesRecovered,
     LoopComplained,
+    LossSign,
     Phase,
     PhaseChanged,
     QueuePaused,
@@ -46,6 +48,7 @@ from trio_worker.worker.events import (
     RedisRecovered,
     Settled,
     SettledJob,
+    WaitTroubled,
 )
 
 SENT_JOB = SettledJob(
@@ -84,6 +87,10 @@ EVENTS: list[Event] = [
     QueueSeen(1, 0, 0, 0, 0),
     RedisFailed("claim", "Connection refused"),
     RedisRecovered(1.0),
+    DataLost(LossSign.TOTALS, 3),
+    WaitTroubled("OOM"),
+    WaitTroubled("a proxy", polls=False),
+    WaitTroubled(""),
     JobBroke("01abc", "File x line 1"),
     LoopComplained("something"),
 ]

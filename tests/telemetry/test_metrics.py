@@ -37,9 +37,11 @@ from trio_worker.worker.attempt import AttemptReport, AttemptResult
 from trio_worker.worker.events import (
     BreakerChanged,
     Claimed,
+    DataLost,
     Disposition,
     Event,
     LeasesRecovered,
+    LossSign,
     QueueSeen,
     RedisFailed,
     SettingsRead,
@@ -78,6 +80,7 @@ events = st.lists(
         ConnectionFailed, st.builds(Trouble, st.sampled_from(FailureKind), st.sampled_from(Stage), st.just("x"))
     )
     | st.builds(ConnectionClosed, st.just(1), st.text(max_size=9), st.just(0), st.just(0.0))
+    | st.builds(DataLost, st.sampled_from(LossSign), st.integers(1, 9))
     | st.builds(RedisFailed, st.text(max_size=9), st.just("x")),
     max_size=40,
 )

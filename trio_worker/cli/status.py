@@ -72,7 +72,7 @@ def troubles_of(counts: Counts, snapshot: Snapshot, minutes: Sequence[MinuteSamp
     ``minutes`` are the totals of the last hour.
     """
     live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
-    able = sum(not beat.trouble and not beat.is_quiet for beat in live)
+    able = sum(not (beat.trouble or beat.is_quiet or beat.is_refused) for beat in live)
     warned = [alert for alert in alerts(snapshot) if alert.word not in {"PAUSED", "STOPPED", "DEPTH"}]
     problems = find_problems(counts, len(live), able)
     if able and not counts.paused:
@@ -103,7 +103,7 @@ def health_of(counts: Counts, snapshot: Snapshot, problems: list[str]) -> Health
     has_work = bool(counts.waiting or counts.due or counts.run_out)
     troubled = any(alert.severity is Severity.TROUBLE for alert in alerts(snapshot))
     live = [worker for worker in snapshot.workers if not worker.is_lost]
-    if has_work and (not live or all(worker.beat.trouble for worker in live)):
+    if has_work and (not live or all(worker.beat.trouble or worker.beat.is_refused for worker in live)):
         return Health.DOWN
     return Health.DEGRADED if troubled or problems else Health.HEALTHY
 

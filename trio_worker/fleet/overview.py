@@ -110,7 +110,8 @@ def queue_seen(overview: Overview, poll_seconds: float) -> QueueSeen:
 def _worker(seen: RedisAnswer, now_ms: int) -> WorkerSeen | None:
     _name, at_ms, wire = seen
     beat = read_heartbeat(wire)
-    return None if beat is None else WorkerSeen(beat, max(0.0, (now_ms - float(at_ms)) / 1000))
+    # One from the future was sent before Redis' clock was set back, and is no sign of life either.
+    return None if beat is None else WorkerSeen(beat, abs(now_ms - float(at_ms)) / 1000)
 
 
 def _oldest(counts: Counts, head: bytes, marks: Sequence[PushMark]) -> tuple[float | None, bool]:

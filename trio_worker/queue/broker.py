@@ -103,7 +103,7 @@ class Broker:
 
 
 def _read_claims(answer: RedisAnswer, token: str, began: float) -> Claims:
-    _state, now, jobs, next_ms, waiting, popped, recovered, crashed, held, too_large, paused, suspects = answer
+    _state, now, jobs, next_ms, waiting, popped, recovered, crashed, held, too_large, paused, suspects, ever = answer
     at = int(now) / 1000
     fresh = [job[3] for job in jobs].count(b"fresh")
     blank = Record(at)
@@ -119,6 +119,7 @@ def _read_claims(answer: RedisAnswer, token: str, began: float) -> Claims:
         too_large=too_large,
         paused=paused.decode("utf-8", "replace"),
         suspects=suspects,
+        ever_popped=ever + fresh + too_large,
     )
 
 

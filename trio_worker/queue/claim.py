@@ -45,8 +45,9 @@ class Claims:
     """The result of one claim.
 
     ``next_seconds`` is the time to the next due job or end of a lease, None without one; ``pushed`` counts all jobs
-    that were ever in the list; ``paused`` is the stored pause, empty while there is none. ``suspects`` counts the jobs
-    that may have crashed their workers: 1 if this claim brought one, alone; else those that wait for an idle worker.
+    that were ever in the list; ``ever_popped`` those that were ever taken from it, a number that falls only if Redis
+    loses data; ``paused`` is the stored pause, empty while there is none. ``suspects`` counts the jobs that may have
+    crashed their workers: 1 if this claim brought one, alone; else those that wait for an idle worker.
     """
 
     jobs: tuple[Claim, ...]
@@ -60,3 +61,4 @@ class Claims:
     too_large: int = 0
     paused: str = ""
     suspects: int = 0
+    ever_popped: int = 0

@@ -16,9 +16,9 @@ jobs                list    producers; claim                wait, claim, inspect
 {jobs}:lease        hash    claim, renew, settle, revive,   claim, renew, settle, dead       with the job, when done
                             drop, cancel
 {jobs}:pause        string  queue pause                     claim, inspect                   with the pause
-{jobs}:totals       hash    claim, settle, purge, revive,   claim, inspect, beat             never
-                            drop, cancel, recall, beat,
-                            actions of operators
+{jobs}:totals       hash    claim, settle, renew, purge,    claim, renew, inspect, beat      never
+                            revive, drop, cancel, recall,
+                            beat, actions of operators
 {jobs}:workers      zset    beat                            overview, order                  never; score: last beat
 {jobs}:heartbeats   hash    beat                            overview                         with the worker's name
 {jobs}:orders       hash    order, beat                     beat                             when received
@@ -28,6 +28,8 @@ jobs                list    producers; claim                wait, claim, inspect
 {jobs}:undo         hash    dead retry, held retry          the same with --undo             24 h after the last retry
 {jobs}:answers      hash    answer, hear                    sender of an order (hear)        when read, or after 60 s
 ==================  ======  ==============================  ===============================  ==========================
+
+A script's trial (trial.lua) uses ``{jobs}:trial``, which is gone when it ends.
 
 A job id is in exactly one of the four sorted sets, and as long as it is, the job's bytes are in ``body``. Scores are
 milliseconds of Redis' clock.

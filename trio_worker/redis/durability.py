@@ -24,3 +24,18 @@ async def check_durability(client: RedisCalls) -> list[DurabilityRisk] | Unavail
         if not isinstance(answer, Unavailable):
             settings |= info_fields(dict(pairs(answer)))
     return find_risks(info_fields(info), settings, int(seconds) + int(microseconds) / 1e6, our_time)
+
+
+async def count_evicted(client: RedisClient) -> int | None:
+    """Return how many keys Redis has evicted since its start under a policy that may evict jobs; None if unknown.
+
+    Jobs never expire, so only the policies ``allkeys-*`` evict them. INFO may be refused.
+    """
+    answer = await client.command("INFO")
+    if isinstance(answer, Unavailable):
+        return None
+    info = info_fields(answer)
+    evicted = info.get("evicted_keys", "")
+    if not evicted.isdigit() or not info.get("maxmemory_policy", "").startswith("allkeys"):
+        return None
+    return int(evicted)

@@ -11,6 +11,7 @@ from attrs import frozen
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.outcome import FailureKind
 from trio_worker.telemetry.heartbeat import Heartbeat
+from trio_worker.telemetry.notices import RedisNotice
 from trio_worker.telemetry.number_words import counted, duration
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.telemetry.words import depth_limit_words, quoted, suspended_words, trouble_words
@@ -91,6 +92,7 @@ def alerts(snapshot: Snapshot) -> list[Alert]:
     """Return the alerts, the most urgent first; empty if all is well."""
     found = [
         _redis_alert(snapshot),
+        *_notice_alerts(snapshot),
         _journal_alert(snapshot),
         _relay_alert(snapshot),
         _suspended_alert(snapshot),
@@ -113,6 +115,25 @@ def _redis_alert(snapshot: Snapshot) -> Alert | None:
         return Alert("STALE", age, Severity.TROUBLE)
     reason = f" ({mask_text(snapshot.redis_trouble)})" if snapshot.redis_trouble else ""
     return Alert("REDIS", f"no answer for {duration(down)}; {age}{reason}", Severity.TROUBLE)
+
+
+def _notice_alerts(snapshot: Snapshot) -> list[Alert]:
+    """Return the notices about Redis: of this worker, or of all that are alive, equal words together."""
+    if snapshot.scope is Scope.WORKER:
+        return [_notice_alert(notice, notice.text) for notice in snapshot.notices]
+    live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
+    by_word: dict[str, list[RedisNotice]] = {}
+    for beat in live:
+        for word, notice in {notice.word: notice for notice in beat.notices}.items():
+            by_word.setdefault(word, []).append(notice)
+    return [
+        _notice_alert(found[0], f"{len(found):,} of {counted(len(live), 'worker')}: {found[0].text}")
+        for found in by_word.values()
+    ]
+
+
+def _notice_alert(notice: RedisNotice, text: str) -> Alert:
+    return Alert(notice.word, text, Severity.TROUBLE if notice.is_severe else Severity.CAUTION)
 
 
 def _journal_alert(snapshot: Snapshot) -> Alert | None:

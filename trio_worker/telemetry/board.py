@@ -15,11 +15,13 @@ from trio_worker.queue.record import Cause
 from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import MAX_CAUSES, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
 from trio_worker.telemetry.ledger import Ledger
+from trio_worker.telemetry.notices import RedisNotices, refusal
 from trio_worker.telemetry.quantiles import Window
 from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Snapshot
 from trio_worker.worker.breaker import Breaker, Closed
 from trio_worker.worker.events import (
     BreakerChanged,
+    DataLost,
     Disposition,
     Event,
     JournalFailed,
@@ -33,6 +35,7 @@ from trio_worker.worker.events import (
     Settled,
     SettledJob,
     SettlementsKept,
+    WaitTroubled,
 )
 from trio_worker.worker.state import WorkerState
 
@@ -85,6 +88,7 @@ class Board:
     _redis_failed: tuple[float, str] | None = None
     _redis_recoveries: int = 0
     _is_at_dead_limit: bool = False
+    _notices: RedisNotices = field(factory=RedisNotices)
     _journal_trouble: str = ""
 
     @property
@@ -124,6 +128,8 @@ class Board:
                 self._redis_recoveries += 1
             case QueuePaused(why):
                 self._is_at_dead_limit = why == DEAD_LIMIT_REACHED
+            case DataLost() | WaitTroubled():
+                self._notices.note(event, wall)
             case JournalFailed(reason):
                 self._journal_trouble = reason
             case SettlementsKept():
@@ -182,6 +188,7 @@ class Board:
             vitals=vitals,
             redis_recoveries=self._redis_recoveries,
             is_at_dead_limit=self._is_at_dead_limit,
+            notices=self._notices.at(wall),
             connecting=state.connecting,
             mails_in_flight=state.mails_in_flight,
             busy_consumers=state.busy_consumers,
@@ -224,6 +231,7 @@ class Board:
             busy_consumers=state.busy_consumers,
             mails_in_flight=state.mails_in_flight,
             is_at_dead_limit=self._is_at_dead_limit,
+            notices=(*([refusal(self._redis_failed[1])] if self._redis_failed else []), *self._notices.at(wall)),
         )
 
     def _note_settled(self, jobs: Sequence[SettledJob], now: float, wall: float) -> None:

@@ -13,6 +13,7 @@ from attrs import evolve, field, frozen
 from cattrs import Converter
 
 from trio_worker.telemetry.feed import decode_or_none
+from trio_worker.telemetry.notices import REFUSED, RedisNotice
 from trio_worker.telemetry.quantiles import Histogram
 from trio_worker.worker.events import Disposition, Phase
 
@@ -138,8 +139,14 @@ class Heartbeat:
     mails_in_flight: int | None = None  # mails on connections; None from older versions
     is_at_dead_limit: bool = False  # its last claim took no job, because of queue.dead_limit
     types: tuple[str, ...] = ()  # the email types with templates here; empty if unknown
+    notices: tuple[RedisNotice, ...] = ()
     relay: str = ""  # host and port; empty from older versions
     relay_down: RelayDown | None = None  # while ``trouble`` says so
+
+    @property
+    def is_refused(self) -> bool:
+        """Return whether Redis refuses what the worker needs, so that it claims nothing."""
+        return any(notice.word == REFUSED for notice in self.notices)
 
     @property
     def at_work_limit(self) -> int:

@@ -19,6 +19,7 @@ from trio_worker.smtp.events import (
 from trio_worker.worker.events import (
     BreakerChanged,
     Claimed,
+    DataLost,
     Disposition,
     Event,
     JobBroke,
@@ -37,6 +38,7 @@ from trio_worker.worker.events import (
     SettingsRead,
     Settled,
     SettlementsKept,
+    WaitTroubled,
 )
 
 
@@ -85,6 +87,8 @@ class Ledger:
                 | RedisFailed()
                 | RedisRecovered()
                 | RedisWeak()
+                | DataLost()
+                | WaitTroubled()
                 | SettlementsKept()
                 | JournalFailed()
                 | JournalReplayed()

@@ -26,6 +26,7 @@ from trio_worker.worker.events import (
     BreakerChanged,
     Claimed,
     ClaimedJob,
+    DataLost,
     Disposition,
     Event,
     JobBroke,
@@ -34,6 +35,7 @@ from trio_worker.worker.events import (
     LeaseLost,
     LeasesRecovered,
     LoopComplained,
+    LossSign,
     PhaseChanged,
     QueuePaused,
     QueueSeen,
@@ -45,12 +47,19 @@ from trio_worker.worker.events import (
     Settled,
     SettledJob,
     SettlementsKept,
+    WaitTroubled,
 )
 
 RANKS = {level: rank for rank, level in enumerate(LEVELS)}
 
 # Level, event and fields; None if the log has no line for an event.
 Line: TypeAlias = tuple[str, str, dict[str, Any]] | None
+
+LOSS_WORDS = {
+    LossSign.TOTALS: "the number of jobs ever taken from the list went back",
+    LossSign.EVICTED: "it deleted keys, because its memory is full and maxmemory-policy lets it",
+    LossSign.GONE: "jobs in flight were gone when they were settled; those that are back in the list are sent again",
+}
 
 # Level and event.
 SETTLED_LINES = {
@@ -108,13 +117,8 @@ def line_of(event: Event) -> Line:
             return _depth_line(event)
         case Claimed() | Settled() | QueueSeen():
             return None
-        case RedisFailed(doing, reason):
-            return "warning", "Redis failed", {"doing": doing, "what": reason}
-        case RedisRecovered(after_seconds):
-            return "info", "Redis answers again", {"after": _rounded(after_seconds)}
-        case RedisWeak(risk):
-            fields = {"what": risk.reason, "promise": risk.promise, "advice": risk.advice}
-            return ("error" if risk.breaks else "warning"), "Redis weakens a promise", fields
+        case RedisFailed() | RedisRecovered() | RedisWeak() | DataLost() | WaitTroubled():
+            return _redis_line(event)
         case SettlementsKept(count):
             return "warning", "Redis took no settlements: journal written", {"settlements": count}
         case JournalFailed(reason):
@@ -130,6 +134,26 @@ def line_of(event: Event) -> Line:
             return "info", "Settings read", fields | ({"after_a_new_start": "; ".join(waiting)} if waiting else {})
         case LoopComplained(complaint):
             return "error", "The asyncio loop complained", {"what": complaint}
+        case _:
+            assert_never(event)
+
+
+def _redis_line(event: RedisFailed | RedisRecovered | RedisWeak | DataLost | WaitTroubled) -> Line:
+    match event:
+        case RedisFailed(doing, reason):
+            return "warning", "Redis failed", {"doing": doing, "what": reason}
+        case RedisRecovered(after_seconds):
+            return "info", "Redis answers again", {"after": _rounded(after_seconds)}
+        case RedisWeak(risk):
+            fields = {"what": risk.reason, "promise": risk.promise, "advice": risk.advice}
+            return ("error" if risk.breaks else "warning"), "Redis weakens a promise", fields
+        case DataLost(sign, count):
+            return "error", "Redis lost data", {"sign": str(sign), "count": count, "what": LOSS_WORDS[sign]}
+        case WaitTroubled(why, polls):
+            if not why:
+                return "info", "Waiting for jobs in Redis again", {}
+            found = "Redis does not let us wait for jobs: polling" if polls else "Waits for jobs are shorter now"
+            return "warning", found, {"what": why}
         case _:
             assert_never(event)
 

@@ -19,7 +19,7 @@ from trio_worker.queue.claim import Source
 from trio_worker.queue.operator_counts import DRAIN_BOUNDS, OperatorAction, Removal
 from trio_worker.smtp.outcome import FailureKind
 from trio_worker.worker.attempt import AttemptResult
-from trio_worker.worker.events import Disposition, Phase
+from trio_worker.worker.events import Disposition, LossSign, Phase
 
 PREFIX = "trio_worker_"
 
@@ -181,6 +181,12 @@ TABLE: tuple[Metric, ...] = (
         result=("ok", "refused", "error"),
     ),
     _counter("redis_recoveries_total", "Number of times that Redis answered again after a failure."),
+    _counter(
+        "redis_lost_data_total",
+        "Signs that Redis lost data. totals: jobs that its totals no longer count; evicted: keys that it evicted, of"
+        " any program; gone: jobs that were gone when they were settled.",
+        sign=tuple(map(str, LossSign)),
+    ),
     _counter("journal_settlements_total", "Settlements written to the journal because Redis did not accept them."),
     _counter(
         "journal_replayed_total",

@@ -55,6 +55,7 @@ from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import (
     BreakerChanged,
     Claimed,
+    DataLost,
     Disposition,
     Event,
     JobBroke,
@@ -170,6 +171,8 @@ class Metrics:
                 child["breaker_opened_total",].inc()
             case RedisRecovered():
                 child["redis_recoveries_total",].inc()
+            case DataLost(sign, count):
+                child["redis_lost_data_total", sign].inc(count)
             case SettlementsKept(count):
                 child["journal_settlements_total",].inc(count)
             case JournalReplayed(settled, refused):

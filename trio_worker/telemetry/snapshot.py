@@ -17,6 +17,7 @@ from trio_worker.telemetry.heartbeat import (
     WorkerSeen,
 )
 from trio_worker.telemetry.ledger import Ledger
+from trio_worker.telemetry.notices import RedisNotice
 from trio_worker.telemetry.quantiles import Quantiles
 from trio_worker.worker.breaker import Breaker
 from trio_worker.worker.events import (
@@ -83,6 +84,7 @@ class Snapshot:
     at_work_limit: int = 0  # maximum of ``at_work``
     mails_in_flight: int | None = 0  # mails on connections; None if no worker sends it
     redis_recoveries: int = 0  # times that Redis answered again
+    notices: tuple[RedisNotice, ...] = ()  # of this worker, about Redis
     is_at_dead_limit: bool = False  # claims take no job, because of queue.dead_limit
 
     @property

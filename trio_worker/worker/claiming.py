@@ -8,16 +8,17 @@ from functools import partial
 from typing import TypeAlias
 
 import trio
-from attrs import define
+from attrs import define, field
 
 from trio_worker.queue.broker import CLAIM_LIMIT, Broker
 from trio_worker.queue.claim import Claim, Claims
 from trio_worker.queue.counts import count_jobs
 from trio_worker.queue.history import PushHistory
 from trio_worker.redis.calls import Unavailable
-from trio_worker.worker.events import Claimed, LeasesRecovered, Publish, QueuePaused
+from trio_worker.worker.events import Claimed, DataLost, LeasesRecovered, LossSign, Publish, QueuePaused
 from trio_worker.worker.gate import Gate, RedisHealth
 from trio_worker.worker.in_flight import InFlight
+from trio_worker.worker.job_wait import MIN_WAIT_SECONDS, JobWait
 from trio_worker.worker.settling import Settler
 
 # The longest blocking wait for a job: a pause, a lease that ran out elsewhere and a dead letter limit are seen by
@@ -25,8 +26,6 @@ from trio_worker.worker.settling import Settler
 LONGEST_WAIT_SECONDS = 5.0
 # How often a paused queue is checked: the end of a pause is noticed within a second.
 PAUSED_POLL_SECONDS = 1.0
-# A server that answers a blocking wait at once (a fake, or one that is out of memory) must not make this loop spin.
-MIN_WAIT_SECONDS = 0.05
 # After a failed claim: the first wait and the longest.
 CLAIM_AGAIN_SECONDS = 0.1
 CLAIM_AGAIN_CAP_SECONDS = 5.0
@@ -64,7 +63,12 @@ class Claiming:
     relay_capacity: Callable[[], int]  # jobs that can go to the relay at once; more in flight are claimed together
     _again_seconds: float = CLAIM_AGAIN_SECONDS
     _paused: str = ""
+    _ever_popped: int = 0
+    _job_wait: JobWait = field(init=False)
     _is_busy: bool = False  # the last claim brought all that was asked for: there is more
+
+    def __attrs_post_init__(self) -> None:
+        self._job_wait = JobWait(self.broker, self.publish)
 
     async def run(self) -> BurstEnd:
         """Claim until a cancel, or until a burst is over."""
@@ -135,6 +139,9 @@ class Claiming:
         self._again_seconds = CLAIM_AGAIN_SECONDS
         self.redis_health.answered()
         self.history.note(claims.at, claims.pushed)
+        if claims.ever_popped < self._ever_popped:
+            self.publish(DataLost(LossSign.TOTALS, self._ever_popped - claims.ever_popped))
+        self._ever_popped = claims.ever_popped
         if claims.recovered or claims.crashed or claims.held or claims.too_large:
             self.publish(LeasesRecovered(claims.recovered, claims.crashed, claims.held, claims.too_large))
         if claims.paused != self._paused:
@@ -159,15 +166,8 @@ class Claiming:
         seconds = LONGEST_WAIT_SECONDS
         if claims.next_seconds is not None:
             seconds = min(seconds, max(claims.next_seconds, MIN_WAIT_SECONDS))
-        began = trio.current_time()
-        pushed: bool | Unavailable = False
         with until_return:
-            pushed = await self.broker.wait(seconds)
-        if isinstance(pushed, Unavailable):
-            await self._wait_for_redis(pushed)
-        elif not pushed and not until_return.cancel_called:
-            rest = min(seconds - (trio.current_time() - began), MIN_WAIT_SECONDS)
-            await trio.sleep(max(rest, 0))
+            await self._job_wait.wait(seconds)
 
     async def _is_all_done(self, claims: Claims) -> bool:
         """Whether a burst is over: nothing waits, is due or is leased, here or elsewhere."""

@@ -180,6 +180,33 @@ class RedisRecovered:
     after_seconds: float
 
 
+class LossSign(StrEnum):
+    """What showed that Redis has lost data, or may have."""
+
+    TOTALS = "totals"  # a total that only grows went back
+    EVICTED = "evicted"  # Redis deleted keys because its memory was full
+    GONE = "gone"  # settlements found their jobs gone, and nobody else had taken them over
+
+
+@frozen
+class DataLost:
+    """Redis has lost data: jobs that a total no longer counts, keys that it evicted, or jobs that were being sent."""
+
+    sign: LossSign
+    count: int
+
+
+@frozen
+class WaitTroubled:
+    """The blocking wait for a job fails though Redis answers; with an empty ``why`` it works again.
+
+    ``polls``: the worker looks for jobs at an interval meanwhile; else it waits again, but not for so long.
+    """
+
+    why: str
+    polls: bool = True
+
+
 @frozen
 class RedisWeak:
     """Redis is set up in a way that weakens a promise."""
@@ -260,6 +287,8 @@ Event: TypeAlias = (
     | RedisFailed
     | RedisRecovered
     | RedisWeak
+    | DataLost
+    | WaitTroubled
     | SettlementsKept
     | JournalFailed
     | JournalReplayed

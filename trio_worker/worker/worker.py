@@ -25,9 +25,7 @@ from trio_worker.queue.broker import Broker
 from trio_worker.queue.history import PushHistory
 from trio_worker.queue.journal import Journal
 from trio_worker.queue.options import QueueOptions
-from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
-from trio_worker.redis.durability import check_durability
 from trio_worker.smtp.connection import OnTrace
 from trio_worker.smtp.events import ConnectionEvent, DepthLimited, DepthRestored
 from trio_worker.smtp.opener import OpenSession
@@ -41,12 +39,13 @@ from trio_worker.smtp.trace import TraceLine
 from trio_worker.worker.breaker import Breaker
 from trio_worker.worker.claiming import BurstEnd, Claiming
 from trio_worker.worker.consumer import Consumers
-from trio_worker.worker.events import Event, Phase, PhaseChanged, Publish, QuietChanged, RedisWeak
+from trio_worker.worker.events import Event, Phase, PhaseChanged, Publish, QuietChanged
 from trio_worker.worker.gate import Gate, RedisHealth
 from trio_worker.worker.in_flight import InFlight
 from trio_worker.worker.leases import keep_leases
 from trio_worker.worker.options import RetryPolicy, ShutdownOptions
 from trio_worker.worker.preparation import Preparation
+from trio_worker.worker.redis_watch import watch_redis
 from trio_worker.worker.settling import Settler
 from trio_worker.worker.state import WorkerState
 
@@ -118,7 +117,7 @@ class Worker:
         async with trio.open_nursery() as background:
             background.start_soon(settler.run)
             background.start_soon(keep_leases, self.broker, self.in_flight, redis_health, self.publish)
-            background.start_soon(self._check_durability)
+            background.start_soon(watch_redis, self.client, self.publish)
             pool = open_pool(
                 self.options.pool,
                 self.options.relay.timeouts,
@@ -348,10 +347,3 @@ class Worker:
                 began = now
 
         return await open_session(relay, note_step)
-
-    async def _check_durability(self) -> None:
-        """Publish the durability risks of this Redis, once; the claiming task reports a Redis that does not answer."""
-        risks = await check_durability(self.client)
-        if not isinstance(risks, Unavailable):
-            for risk in risks:
-                self.publish(RedisWeak(risk))

@@ -15,6 +15,11 @@ end
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', whole(NOW - silence_ms), 'LIMIT', 0, 20)) do
   forget(gone)
 end
+-- A heartbeat from the future was sent before Redis' clock was set back. A live worker sends the next one soon; the others
+-- count as lost, and are removed in a while.
+for _, ahead in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '(' .. whole(NOW + silence_ms), '+inf', 'LIMIT', 0, 20)) do
+  redis.call('ZADD', WORKERS, whole(NOW - math.floor(silence_ms / 2)), ahead)
+end
 
 local orders = redis.call('HGET', ORDERS, name) or ''
 if leaves then

@@ -3,7 +3,8 @@
 -- ARGV: token, lease (ms), limit, most deliveries, most bytes of a job, prefix of new ids, most dead letters (0: any),
 --       1 if the worker is idle: it has no job in flight.
 -- Returns {state, now, jobs {id, bytes, record, source, deliveries, place}, next event (ms from now, -1 none),
---          waiting, popped before this call, recovered, crashed, held, too large, pause, suspects}.
+--          waiting, popped before this call, recovered, crashed, held, too large, pause, suspects,
+--          ever popped before this call: jobs that were given back to the list since stay in this number}.
 -- A job is a suspect after SUSPECT_AT deliveries in a row without a settlement: it may crash its workers. Only an idle
 -- worker gets it, and no other job with it, so that no other job is blamed.
 local token, lease_ms, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -11,7 +12,9 @@ local most_deliveries, most_bytes, prefix, most_dead = tonumber(ARGV[4]), tonumb
 local is_idle = ARGV[8] == '1'
 local SUSPECT_AT = 2
 local jobs, recovered, crashed, held, too_large, suspects = {}, 0, 0, 0, 0, 0
-local popped = tonumber(redis.call('HGET', TOTALS, 'popped') or '0')
+local totals = redis.call('HMGET', TOTALS, 'popped', 'recalled', 'lease_ms')
+local popped = tonumber(totals[1] or '0')
+local ever_popped = popped + tonumber(totals[2] or '0')
 
 local function reply(state, pause)
   if recovered > 0 then
@@ -29,7 +32,7 @@ local function reply(state, pause)
     end
   end
   return {state, whole(NOW), jobs, next_ms, redis.call('LLEN', JOBS), popped, recovered, crashed, held, too_large, pause,
-    suspects}
+    suspects, ever_popped}
 end
 
 local pause = redis.call('GET', PAUSE)
@@ -40,6 +43,17 @@ if pause then
   return reply('paused', pause)
 end
 begin_writing()
+
+-- No lease ends later than now and the longest length in use. One that does was given before Redis' clock was set back,
+-- and would keep the job of a dead worker for as long; a live worker renews it in time.
+local longest_ms = note_lease(lease_ms, totals[3])
+local last = redis.call('ZRANGE', LEASED, -1, -1, 'WITHSCORES')
+if last[2] and tonumber(last[2]) > NOW + longest_ms then
+  local late = redis.call('ZRANGEBYSCORE', LEASED, '(' .. whole(NOW + longest_ms), '+inf', 'LIMIT', 0, 200)
+  for _, id in ipairs(late) do
+    redis.call('ZADD', LEASED, whole(NOW + longest_ms), id)
+  end
+end
 
 local function give(id, bytes, source, deliveries, place)
   redis.call('ZADD', LEASED, whole(NOW + lease_ms), id)

@@ -53,3 +53,14 @@ local function begin_writing()
   end
   redis.call('ZREM', LEASED, '')
 end
+
+-- Workers may have leases of different lengths. Return the longest that this queue has had; the first worker with a longer
+-- one notes it before it gives a lease.
+local function note_lease(lease_ms, noted)
+  local longest_ms = tonumber(noted or '0')
+  if lease_ms > longest_ms then
+    redis.call('HSET', TOTALS, 'lease_ms', whole(lease_ms))
+    return lease_ms
+  end
+  return longest_ms
+end

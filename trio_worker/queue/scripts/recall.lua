@@ -37,6 +37,8 @@ for i = 3, #ARGV do
 end
 if back > 0 then
   redis.call('HINCRBY', TOTALS, 'popped', -back)
+  -- A total that falls otherwise means that Redis has lost data.
+  redis.call('HINCRBY', TOTALS, 'recalled', back)
 end
 if dead > 0 then
   redis.call('HINCRBY', TOTALS, 'dead_released', dead)

@@ -3,6 +3,7 @@
 local lease_ms, started = tonumber(ARGV[1]), ARGV[2]
 local lost = {}
 begin_writing()
+note_lease(lease_ms, redis.call('HGET', TOTALS, 'lease_ms'))
 for i = 3, #ARGV, 2 do
   local id, token = ARGV[i], ARGV[i + 1]
   local owner, deliveries, state = read_lease(id)

@@ -1,0 +1,79 @@
+"""What a worker sees of a Redis that loses data."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from proving_ground import Valkey
+from tests.support.bridge import Complaints
+from tests.support.jobs import job_bytes
+from tests.support.workers import WorkerMaker
+from trio_worker.capture.catcher import Catcher
+from trio_worker.redis.client import open_redis_client
+from trio_worker.redis.options import RedisOptions
+from trio_worker.worker import redis_watch
+from trio_worker.worker.events import DataLost, Event, LossSign, RedisWeak
+from trio_worker.worker.redis_watch import watch_redis
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    """A server that evicts keys when it is full."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        options = ("--maxmemory", "3mb", "--maxmemory-policy", "allkeys-random")
+        server = Valkey(tmp_path / "valkey", taken.getsockname()[1], options)
+    server.start()
+    yield server
+    server.kill()
+
+
+async def test_evicted_keys_are_a_loss(bridge: Complaints, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a policy that may evict jobs; the risk itself is told at the start."""
+    monkeypatch.setattr(redis_watch, "EVICTIONS_SECONDS", 0.01)
+    events: list[Event] = []
+    lost = trio.Event()
+
+    def note(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, DataLost):
+            lost.set()
+
+    opening = open_redis_client(RedisOptions(url=f"redis://127.0.0.1:{valkey.port}"), 5.0)
+    async with opening as client, trio.open_nursery() as nursery:
+        nursery.start_soon(watch_redis, client, note)
+        with trio.fail_after(60):
+            number = 0
+            while not lost.is_set():
+                number += 1
+                await client.command("SET", f"cache:{number}", b"x" * 100_000)
+        nursery.cancel_scope.cancel()
+
+    (loss,) = [event for event in events if isinstance(event, DataLost)][:1]
+    assert loss.sign is LossSign.EVICTED
+    assert loss.count > 0
+    assert any(isinstance(event, RedisWeak) for event in events)
+
+
+async def test_a_worker_sees_that_redis_has_lost_the_queue(any_workers: WorkerMaker, catcher: Catcher) -> None:
+    """FLUSHALL, a restart without data: the totals go back. It is told once, and work goes on."""
+    reporter = any_workers.make(any_workers.options(catcher.port), is_burst=False)
+    await any_workers.push(*(job_bytes(number) for number in range(5)))
+    losses: list[DataLost] = []
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reporter.run)
+            await any_workers.wait_until(lambda: len(any_workers.jobs) == 5)
+            await any_workers.client.command("FLUSHALL")
+            await any_workers.push(job_bytes(7))
+            await any_workers.wait_until(lambda: len(any_workers.jobs) == 6)
+            losses = [event for event in any_workers.events if isinstance(event, DataLost)]
+            reporter.worker.drain("the test is over")
+
+    assert losses == [DataLost(LossSign.TOTALS, 4)]
+    assert [notice.word for notice in reporter.snapshot().notices] == ["LOSS"]

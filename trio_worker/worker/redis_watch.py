@@ -1,0 +1,33 @@
+"""Trio. Watches Redis beside the work: settings that weaken a promise, and keys that it evicts."""
+
+from __future__ import annotations
+
+from typing import Never
+
+import trio
+
+from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.client import RedisClient
+from trio_worker.redis.durability import check_durability, count_evicted
+from trio_worker.worker.events import DataLost, LossSign, Publish, RedisWeak
+
+# INFO takes Redis some 50 us; a loss cannot be undone, so nobody needs to know it sooner.
+EVICTIONS_SECONDS = 15.0
+
+
+async def watch_redis(client: RedisClient, publish: Publish) -> Never:
+    """Publish the durability risks of this Redis, once, and then each rise of its evicted keys; until cancelled.
+
+    The claiming task reports a Redis that does not answer.
+    """
+    risks = await check_durability(client)
+    if not isinstance(risks, Unavailable):
+        for risk in risks:
+            publish(RedisWeak(risk))
+    before: int | None = None
+    while True:
+        evicted = await count_evicted(client)
+        if evicted is not None and before is not None and evicted > before:
+            publish(DataLost(LossSign.EVICTED, evicted - before))
+        before = evicted
+        await trio.sleep(EVICTIONS_SECONDS)
