@@ -11,7 +11,7 @@ from attrs import define, field
 
 from trio_worker.redis.calls import Unavailable
 from trio_worker.worker.events import Event, WaitTroubled
-from trio_worker.worker.job_wait import POLL_SECONDS, JobWait
+from trio_worker.worker.job_wait import LOOK_SECONDS, JobWait
 
 FULL = Unavailable("OOM command not allowed", is_refusal=True, is_full=True)
 CLOSED = Unavailable("the connection was closed")
@@ -55,7 +55,7 @@ async def test_a_refused_wait_is_told_once_and_the_worker_polls(autojump_clock: 
     claims = await idle(wait, 600.0)
 
     assert events == [WaitTroubled(FULL.reason)]
-    assert 590 / POLL_SECONDS <= claims <= 640 / POLL_SECONDS
+    assert 590 / LOOK_SECONDS <= claims <= 640 / LOOK_SECONDS
     assert len(redis.waits) < 20
 
 

@@ -26,7 +26,7 @@ async def check_durability(client: RedisCalls) -> list[DurabilityRisk] | Unavail
     return find_risks(info_fields(info), settings, int(seconds) + int(microseconds) / 1e6, our_time)
 
 
-async def count_evicted(client: RedisClient) -> int | None:
+async def count_evicted(client: RedisCalls) -> int | None:
     """Return how many keys Redis has evicted since its start under a policy that may evict jobs; None if unknown.
 
     Jobs never expire, so only the policies ``allkeys-*`` evict them. INFO may be refused.

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from trio_worker.smtp.outcome import FailureKind
 from trio_worker.telemetry.heartbeat import Heartbeat, Suspended
-from trio_worker.telemetry.notices import REFUSED
+from trio_worker.telemetry.notices import REFUSED_WORD
 from trio_worker.telemetry.number_words import UNKNOWN, count, counted, duration, paused_words, per_second, share
 from trio_worker.telemetry.quantiles import added
 from trio_worker.telemetry.snapshot import Snapshot
@@ -63,7 +63,7 @@ def _standstill(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding | Non
         reasons = (f"{counted(lost, 'worker')} sent no heartbeat for some time.",) if lost else ()
         return Finding("workers", "No worker runs.", reasons, ("Start one: trio-worker run",))
     if all(beat.is_refused for beat in beats):
-        notice = next(notice for notice in beats[0].notices if notice.word == REFUSED)
+        notice = next(notice for notice in beats[0].notices if notice.word == REFUSED_WORD)
         return Finding("redis", f"{notice.text}.", (), ("Check what a worker needs from Redis: trio-worker doctor",))
     if queue.paused:
         why = paused_words(queue.paused, snapshot.at - (snapshot.queue_seen_seconds or 0.0), queue.pause_seconds_left)

@@ -13,7 +13,7 @@ from attrs import evolve, field, frozen
 from cattrs import Converter
 
 from trio_worker.telemetry.feed import decode_or_none
-from trio_worker.telemetry.notices import REFUSED, RedisNotice
+from trio_worker.telemetry.notices import REFUSED_WORD, RedisNotice
 from trio_worker.telemetry.quantiles import Histogram
 from trio_worker.worker.events import Disposition, Phase
 
@@ -146,7 +146,7 @@ class Heartbeat:
     @property
     def is_refused(self) -> bool:
         """Return whether Redis refuses what the worker needs, so that it claims nothing."""
-        return any(notice.word == REFUSED for notice in self.notices)
+        return any(notice.word == REFUSED_WORD for notice in self.notices)
 
     @property
     def at_work_limit(self) -> int:

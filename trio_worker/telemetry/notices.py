@@ -12,7 +12,7 @@ from trio_worker.worker.events import DataLost, Event, LossSign, WaitTroubled
 
 # How long a loss of data is shown. Nothing repairs it, and an operator must have the time to see it.
 LOSS_SHOWN_SECONDS = 86_400.0
-REFUSED = "REFUSED"
+REFUSED_WORD = "REFUSED"
 
 
 @frozen
@@ -57,4 +57,4 @@ class RedisNotices:
 
 def refusal(reason: str) -> RedisNotice:
     """Return the notice for a heartbeat that arrives although the worker's other calls fail: Redis refuses them."""
-    return RedisNotice(REFUSED, f"Redis refuses what a worker needs, nothing is claimed: {mask_text(reason)}")
+    return RedisNotice(REFUSED_WORD, f"Redis refuses what a worker needs, nothing is claimed: {mask_text(reason)}")

@@ -14,12 +14,12 @@ from trio_worker.worker.events import Publish, WaitTroubled
 # A server that answers a blocking wait at once (a fake) must not make the claiming task spin.
 MIN_WAIT_SECONDS = 0.05
 # The interval of polling: a new job is noticed this late, and an idle worker makes one call in it.
-POLL_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 # A wait that fails is tried again after this, doubling up to the second figure.
 WAIT_AGAIN_SECONDS = 5.0
 WAIT_AGAIN_CAP_SECONDS = 60.0
 # A connection that was closed after it had waited this long was probably closed because it was idle, by a proxy.
-IDLE_SECONDS = 1.0
+CLOSED_IDLE_SECONDS = 1.0
 
 
 @define(eq=False)
@@ -41,7 +41,7 @@ class JobWait:
     async def wait(self, seconds: float) -> None:
         """Wait until there is a job, at most ``seconds``; a cancel closes only the connection that waits."""
         if trio.current_time() < self._polls_until:
-            await trio.sleep(min(seconds, POLL_SECONDS))
+            await trio.sleep(min(seconds, LOOK_SECONDS))
             return
         began = trio.current_time()
         wanted_seconds = min(seconds, self._longest_seconds)
@@ -65,7 +65,7 @@ class JobWait:
         self._failures += 1
         if self._failures == 1:
             return
-        if waited_seconds >= IDLE_SECONDS and not unavailable.is_refusal:
+        if waited_seconds >= CLOSED_IDLE_SECONDS and not unavailable.is_refusal:
             self._longest_seconds = waited_seconds / 2
             why = f"a connection was closed after it had waited {waited_seconds:.1f} s: by a proxy before Redis?"
             self._tell(WaitTroubled(why, polls=False))

@@ -6,8 +6,7 @@ from typing import Never
 
 import trio
 
-from trio_worker.redis.calls import Unavailable
-from trio_worker.redis.client import RedisClient
+from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.redis.durability import check_durability, count_evicted
 from trio_worker.worker.events import DataLost, LossSign, Publish, RedisWeak
 
@@ -15,7 +14,7 @@ from trio_worker.worker.events import DataLost, LossSign, Publish, RedisWeak
 EVICTIONS_SECONDS = 15.0
 
 
-async def watch_redis(client: RedisClient, publish: Publish) -> Never:
+async def watch_redis(client: RedisCalls, publish: Publish) -> Never:
     """Publish the durability risks of this Redis, once, and then each rise of its evicted keys; until cancelled.
 
     The claiming task reports a Redis that does not answer.
