@@ -28,7 +28,8 @@ from trio_worker.redis.url import RedisUrl, RedisUrlFault, parse_redis_url, show
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
 from trio_worker.smtp.conversation import Conversation
 from trio_worker.smtp.envelope import Envelope
-from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Accepted, Outcome
 
 AT = 1_800_000_000.0
 JOB_ID = "01JD4Y6T8QABCDEFXYZ"

@@ -14,7 +14,7 @@ from tests.support.jobs import job_bytes
 from trio_worker.cli.enqueue import unknown_to_workers
 from trio_worker.queue.keys import keys_of
 from trio_worker.telemetry.heartbeat import Heartbeat, WorkerSeen, write_heartbeat
-from trio_worker.worker.events import Phase
+from trio_worker.worker.phase import Phase
 
 
 def test_job_that_is_written_over_several_lines_is_told_of_once(

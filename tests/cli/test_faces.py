@@ -14,7 +14,7 @@ from tests.support.jobs import job_bytes
 from trio_worker.queue.keys import keys_of
 from trio_worker.telemetry.heartbeat import DepthLimit, Heartbeat, Suspended, Vitals, write_heartbeat
 from trio_worker.telemetry.quantiles import Window
-from trio_worker.worker.events import Phase
+from trio_worker.worker.phase import Phase
 
 WHY = "refuses the login with 535 5.7.8 (Wrong user or password)"
 

@@ -25,7 +25,8 @@ from trio_worker.redis.client import RedisClient
 from trio_worker.smtp.trace import TraceLine
 from trio_worker.telemetry.feed import FeedOutcome, FeedTrace, write_outcome, write_trace
 from trio_worker.telemetry.heartbeat import DeathCount, Heartbeat, Suspended, write_heartbeat
-from trio_worker.worker.events import Disposition, SettledJob
+from trio_worker.worker.events import SettledJob
+from trio_worker.worker.phase import Disposition
 
 Run = Callable[..., int]
 KEYS = keys_of("jobs")

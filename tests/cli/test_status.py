@@ -13,7 +13,8 @@ from trio_worker.queue.counts import Counts
 from trio_worker.queue.history import MinuteSample
 from trio_worker.telemetry.heartbeat import DeathCount, Rates, Suspended
 from trio_worker.telemetry.snapshot import Snapshot
-from trio_worker.worker.events import Disposition, QueueSeen
+from trio_worker.worker.phase import Disposition
+from trio_worker.worker.queue_seen import QueueSeen
 
 AT = 1_741_089_871.0  # 2025-03-04T12:04:31Z
 MINUTE_FIELDS = [each.name for each in fields(MinuteSample)]

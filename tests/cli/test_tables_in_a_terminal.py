@@ -22,7 +22,7 @@ from tests.support.paths import ROOT
 from trio_worker.queue.keys import keys_of
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry.heartbeat import Heartbeat, write_heartbeat
-from trio_worker.worker.events import Phase
+from trio_worker.worker.phase import Phase
 
 COMMANDS = [
     ("queue", "list"),

@@ -10,7 +10,8 @@ import pytest
 from tests.support.commands import Ask
 from trio_worker.queue.keys import keys_of
 from trio_worker.telemetry.feed import FeedOutcome, write_outcome
-from trio_worker.worker.events import Disposition, SettledJob
+from trio_worker.worker.events import SettledJob
+from trio_worker.worker.phase import Disposition
 
 
 def tell(ask: Ask, line: FeedOutcome) -> None:

@@ -32,7 +32,8 @@ from trio_worker.dashboard.view import DrainKey, Page, PauseKey, QuitKey, Resume
 from trio_worker.queue.claim import Source
 from trio_worker.queue.record import Cause
 from trio_worker.smtp.events import ConnectionView
-from trio_worker.smtp.outcome import FailureKind, Trouble
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.reply import Stage
 from trio_worker.telemetry.alerts import Severity, alerts
 from trio_worker.telemetry.board import Board
@@ -42,7 +43,9 @@ from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.quantiles import Histogram, Quantiles
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
-from trio_worker.worker.events import Claimed, Disposition, Phase, QueueSeen, Settled, SettledJob
+from trio_worker.worker.events import Claimed, Settled, SettledJob
+from trio_worker.worker.phase import Disposition, Phase
+from trio_worker.worker.queue_seen import QueueSeen
 from trio_worker.worker.state import WorkerState
 
 STATE = WorkerState(number_workers=4, max_connections=4, depth=1)

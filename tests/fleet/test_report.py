@@ -24,7 +24,8 @@ from trio_worker.queue.options import QueueOptions
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry.alerts import alerts, state
 from trio_worker.telemetry.bottleneck import find_bottleneck
-from trio_worker.worker.events import Phase, PhaseChanged, QueuePaused, QuietChanged
+from trio_worker.worker.events import PhaseChanged, QueuePaused, QuietChanged
+from trio_worker.worker.phase import Phase
 
 
 @pytest.mark.usefixtures("quick_beats")

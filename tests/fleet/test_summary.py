@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from trio_worker.dashboard.lists import connections_panel, workers_panel
 from trio_worker.fleet.summary import Fleet, QueueTotals
 from trio_worker.telemetry.alerts import Severity, alerts, state
-from trio_worker.telemetry.board import heading
+from trio_worker.telemetry.growth import heading
 from trio_worker.telemetry.heartbeat import LOST_SECONDS, DepthLimit, Heartbeat, Rates, Suspended, WorkerSeen
 from trio_worker.telemetry.snapshot import Scope
 from trio_worker.telemetry.snapshot_json import document_of
 from trio_worker.telemetry.words import work_words
-from trio_worker.worker.events import Disposition, Phase, QueueSeen
+from trio_worker.worker.phase import Disposition, Phase
+from trio_worker.worker.queue_seen import QueueSeen
 
 SEEN = QueueSeen(100, 5, 20, 0, 1, oldest_seconds=3.0)
 

@@ -15,7 +15,7 @@ from trio_worker.capture.server import open_catcher
 from trio_worker.capture.store import MemoryStore
 from trio_worker.settings.reader import Settings
 from trio_worker.smtp.options import RelayOptions
-from trio_worker.worker.events import Disposition
+from trio_worker.worker.phase import Disposition
 
 EVIL = "evil@attacker.example"
 COMMANDS = f"MAIL FROM:<{EVIL}>{{0}}RCPT TO:<{EVIL}>{{0}}DATA{{0}}From: {EVIL}{{0}}{{0}}smuggled{{0}}.{{0}}"

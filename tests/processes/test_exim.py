@@ -21,7 +21,7 @@ from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.smtp.options import PoolOptions, RelayOptions, Timeouts
 from trio_worker.smtp.relay import Relay, tls_context
-from trio_worker.worker.events import Disposition
+from trio_worker.worker.phase import Disposition
 
 # Exim, what it is linked with, and a library that lets it find its user without one on the system.
 PACKAGES = (

@@ -21,7 +21,7 @@ from trio_worker.capture.catcher import Catcher
 from trio_worker.queue.keys import keys_of
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry.heartbeat import Heartbeat, write_heartbeat
-from trio_worker.worker.events import Phase
+from trio_worker.worker.phase import Phase
 
 SECRET = "ann.secret@example.org"
 # A worker that sends heartbeats ten times as often, so that tests need not wait long.

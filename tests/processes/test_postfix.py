@@ -23,8 +23,9 @@ from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import read_shelf
 from trio_worker.smtp.options import PoolOptions, RelayOptions, Timeouts
 from trio_worker.smtp.relay import Relay, tls_context
-from trio_worker.worker.events import BreakerChanged, Disposition
+from trio_worker.worker.events import BreakerChanged
 from trio_worker.worker.options import RetryPolicy
+from trio_worker.worker.phase import Disposition
 
 POSTFIX = shutil.which("postfix", path="/usr/sbin:/usr/bin:/sbin:/bin")
 pytestmark = [

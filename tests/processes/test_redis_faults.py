@@ -41,8 +41,9 @@ from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.scripts import read_script
 from trio_worker.smtp.events import ConnectionOpened
 from trio_worker.worker import consumer, delivery
-from trio_worker.worker.events import Claimed, Disposition, JobBroke, RedisFailed, RedisRecovered
+from trio_worker.worker.events import Claimed, JobBroke, RedisFailed, RedisRecovered
 from trio_worker.worker.options import ShutdownOptions
+from trio_worker.worker.phase import Disposition
 
 # Short, so that a claim whose reply was lost is recovered while the test waits.
 QUEUE = QueueOptions(lease_seconds=1.0)

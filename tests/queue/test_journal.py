@@ -28,14 +28,9 @@ from trio_worker.queue.settlement import SettlementRecord
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.options import RedisOptions
 from trio_worker.settings.reader import Settings
-from trio_worker.worker.events import (
-    Disposition,
-    JournalFailed,
-    JournalReplayed,
-    RedisFailed,
-    SettlementsKept,
-)
+from trio_worker.worker.events import JournalFailed, JournalReplayed, RedisFailed, SettlementsKept
 from trio_worker.worker.options import ShutdownOptions
+from trio_worker.worker.phase import Disposition
 
 OWNER = Owner("jobs", "localhost:6379")
 DONE = SettlementRecord("01abc", "r.1", "done", 0, "")

@@ -40,7 +40,7 @@ from trio_worker.redis.endpoint import endpoint_of
 from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.url import RedisUrl, RedisUrlError, parse_redis_url
 from trio_worker.telemetry.heartbeat import Heartbeat, write_heartbeat
-from trio_worker.worker.events import Phase
+from trio_worker.worker.phase import Phase
 
 NOBODY = "redis://127.0.0.1:1"
 CAUSE = Cause("refused", "550 5.1.1", "rcpt", "no such user")

@@ -22,8 +22,9 @@ from trio_worker.capture.server import open_catcher
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.envelope import Envelope
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.options import RelayOptions, Timeouts
-from trio_worker.smtp.outcome import Accepted, FailureKind, NotSent, Outcome, Refused, Uncertain, Unsendable
+from trio_worker.smtp.outcome import Accepted, NotSent, Outcome, Refused, Uncertain, Unsendable
 from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.smtp.session import Session, open_session
 

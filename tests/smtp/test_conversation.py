@@ -14,7 +14,8 @@ from trio_worker.capture.server_profile import EXTENSIONS
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
 from trio_worker.smtp.conversation import Conversation
 from trio_worker.smtp.envelope import Envelope, dot_stuffed
-from trio_worker.smtp.outcome import Accepted, FailureKind, NotSent, Outcome, Refused, Uncertain, Unsendable
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Accepted, NotSent, Outcome, Refused, Uncertain, Unsendable
 from trio_worker.smtp.reply import Stage
 from trio_worker.smtp.transaction import Transaction
 

@@ -7,7 +7,8 @@ import pytest
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.conversation import EXTRA_RESETS_LIMIT, Conversation
 from trio_worker.smtp.envelope import Envelope
-from trio_worker.smtp.outcome import Accepted, FailureKind, NotSent, Refused, Uncertain
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Accepted, NotSent, Refused, Uncertain
 from trio_worker.smtp.reply import Stage
 from trio_worker.smtp.transaction import Transaction
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.conversation import Conversation
 from trio_worker.smtp.envelope import Envelope
-from trio_worker.smtp.outcome import Accepted, FailureKind, Outcome, Uncertain
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Accepted, Outcome, Uncertain
 from trio_worker.smtp.transaction import Transaction
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from trio_worker.smtp.options import PoolOptions, Timeouts
 from trio_worker.smtp.outcome import Accepted
 from trio_worker.smtp.pool import open_pool
 from trio_worker.smtp.transaction import Transaction
-from trio_worker.worker.events import Disposition
 from trio_worker.worker.options import ShutdownOptions
+from trio_worker.worker.phase import Disposition
 
 MAIL = Envelope("us@example.com", ("a@example.org",), b"Subject: x\r\n\r\nhello\r\n")
 JOBS = 300

@@ -17,11 +17,13 @@ from trio_worker.fleet.report import Reporter
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.connection import AHEAD_SECONDS, Connection
 from trio_worker.smtp.events import ConnectionEvent, DepthLimited, DepthRestored
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.options import PoolOptions, Timeouts
-from trio_worker.smtp.outcome import Accepted, FailureKind, Loss, NotSent
+from trio_worker.smtp.outcome import Accepted, Loss, NotSent
 from trio_worker.smtp.pool import ONE_AT_A_TIME_SECONDS, open_pool
 from trio_worker.smtp.reply import Stage
-from trio_worker.worker.events import BreakerChanged, Disposition
+from trio_worker.worker.events import BreakerChanged
+from trio_worker.worker.phase import Disposition
 
 JOBS = 60
 PIPELINED = Capabilities(pipelining=True)

@@ -23,9 +23,10 @@ from trio_worker.smtp.events import (
     PlacesRestored,
     PlacesSuspended,
 )
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.opener import PROVEN_SECONDS
 from trio_worker.smtp.options import PoolOptions, Timeouts
-from trio_worker.smtp.outcome import Accepted, FailureKind, Trouble, Uncertain
+from trio_worker.smtp.outcome import Accepted, Trouble, Uncertain
 from trio_worker.smtp.pool import SUSPENDED_SECONDS, Pool, PoolClosed, open_pool
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Session

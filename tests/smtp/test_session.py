@@ -24,8 +24,9 @@ from trio_worker.capture.server import open_catcher
 from trio_worker.capture.server_profile import EXTENSIONS
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.envelope import Envelope
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.options import RelayOptions, Timeouts
-from trio_worker.smtp.outcome import Accepted, FailureKind, Trouble
+from trio_worker.smtp.outcome import Accepted, Trouble
 from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.smtp.reply import Stage
 from trio_worker.smtp.session import Session, open_session

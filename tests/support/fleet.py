@@ -9,7 +9,7 @@ from trio_worker.queue.keys import keys_of
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
 from trio_worker.telemetry.heartbeat import Heartbeat, write_heartbeat
-from trio_worker.worker.events import Phase
+from trio_worker.worker.phase import Phase
 
 KEYS = keys_of("jobs")
 

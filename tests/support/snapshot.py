@@ -16,7 +16,8 @@ from trio_worker.queue.ages import AgeBars
 from trio_worker.queue.record import Cause
 from trio_worker.redis.server import ServerState
 from trio_worker.smtp.events import ConnectionView
-from trio_worker.smtp.outcome import FailureKind, Trouble
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import DeathCount, Heartbeat, Rates, Suspended, Vitals, WorkerSeen
@@ -24,7 +25,9 @@ from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.quantiles import Histogram, Quantiles
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.worker.breaker import Closed, Open
-from trio_worker.worker.events import Disposition, Phase, QueueSeen, SettledJob
+from trio_worker.worker.events import SettledJob
+from trio_worker.worker.phase import Disposition, Phase
+from trio_worker.worker.queue_seen import QueueSeen
 
 NOW = datetime(2025, 3, 4, 12, 4, 31, tzinfo=UTC).timestamp()
 UP_SECONDS = 4324.0

@@ -10,7 +10,7 @@ from attrs import evolve
 from tests.support.snapshot import NOW, busy, draining, fleet, fresh, without_redis, without_relay
 from trio_worker.telemetry.alerts import Severity, alerts, readiness
 from trio_worker.telemetry.heartbeat import RelayDown, WorkerSeen
-from trio_worker.telemetry.notices import RedisNotice
+from trio_worker.telemetry.notice import RedisNotice
 from trio_worker.telemetry.snapshot import Snapshot
 
 

@@ -13,7 +13,8 @@ from trio_worker.queue.record import Cause
 from trio_worker.telemetry.board import Board
 from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import DeathCount, WorkerSeen
-from trio_worker.worker.events import Disposition, Settled, SettledJob
+from trio_worker.worker.events import Settled, SettledJob
+from trio_worker.worker.phase import Disposition
 from trio_worker.worker.state import WorkerState
 
 STATE = WorkerState(number_workers=4, max_connections=4, depth=1)

@@ -13,7 +13,8 @@ from trio_worker.telemetry.bottleneck import find_bottleneck
 from trio_worker.telemetry.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen
 from trio_worker.telemetry.quantiles import Window
 from trio_worker.telemetry.snapshot import Snapshot
-from trio_worker.worker.events import Phase, QueueSeen
+from trio_worker.worker.phase import Phase
+from trio_worker.worker.queue_seen import QueueSeen
 
 
 def smtp_times(seconds: float) -> Window:

@@ -16,7 +16,8 @@ from trio_worker.telemetry.feed import (
     write_outcome,
     write_trace,
 )
-from trio_worker.worker.events import Disposition, SettledJob
+from trio_worker.worker.events import SettledJob
+from trio_worker.worker.phase import Disposition
 
 
 @given(

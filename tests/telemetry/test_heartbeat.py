@@ -20,7 +20,7 @@ from trio_worker.telemetry.heartbeat import (
     write_heartbeat,
 )
 from trio_worker.telemetry.quantiles import Histogram
-from trio_worker.worker.events import Disposition, Phase
+from trio_worker.worker.phase import Disposition, Phase
 
 words = st.text(max_size=30)
 numbers = st.integers(0, 10**12)

@@ -16,7 +16,8 @@ from trio_worker.queue.claim import Source
 from trio_worker.queue.record import Cause
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened
-from trio_worker.smtp.outcome import FailureKind, Trouble
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.telemetry.log_line import (
     as_json_line,
@@ -33,23 +34,22 @@ from trio_worker.worker.events import (
     BreakerChanged,
     Claimed,
     DataLost,
-    Disposition,
     Event,
     JobBroke,
     LeaseLost,
     LeasesRecovered,
     LoopComplained,
     LossSign,
-    Phase,
     PhaseChanged,
     QueuePaused,
-    QueueSeen,
     RedisFailed,
     RedisRecovered,
     Settled,
     SettledJob,
     WaitTroubled,
 )
+from trio_worker.worker.phase import Disposition, Phase
+from trio_worker.worker.queue_seen import QueueSeen
 
 SENT_JOB = SettledJob(
     "01abc",

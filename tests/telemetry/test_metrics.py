@@ -25,11 +25,13 @@ from trio_worker.smtp.events import (
     PlacesRestored,
     PlacesSuspended,
 )
-from trio_worker.smtp.outcome import FailureKind, Loss, Trouble
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Loss, Trouble
 from trio_worker.smtp.reply import Stage, reply_from
 from trio_worker.telemetry.board import Board
 from trio_worker.telemetry.heartbeat import DepthLimit, Suspended
 from trio_worker.telemetry.ledger import Ledger
+from trio_worker.telemetry.ledger_entry import enter
 from trio_worker.telemetry.metric_table import TABLE, Kind
 from trio_worker.telemetry.metrics import JOBS_GATHERED, Metrics
 from trio_worker.telemetry.snapshot import Snapshot
@@ -38,16 +40,16 @@ from trio_worker.worker.events import (
     BreakerChanged,
     Claimed,
     DataLost,
-    Disposition,
     Event,
     LeasesRecovered,
     LossSign,
-    QueueSeen,
     RedisFailed,
     SettingsRead,
     Settled,
     SettledJob,
 )
+from trio_worker.worker.phase import Disposition
+from trio_worker.worker.queue_seen import QueueSeen
 from trio_worker.worker.state import WorkerState
 
 # Labels that could name a person or a host; `state`, `stage` and so on have fixed values.
@@ -139,7 +141,7 @@ def test_sums_are_those_of_the_ledger(happened: list[Event]) -> None:
     metrics, ledger = Metrics(busy), Ledger()
     for event in happened:
         metrics.note(event)
-        ledger.note(event)
+        enter(ledger, event)
     found = scraped(metrics)
 
     assert sum(v for name, v in found.items() if name.startswith("jobs_claimed_total")) == ledger.claimed

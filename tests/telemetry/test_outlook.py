@@ -10,7 +10,7 @@ from attrs import evolve
 from tests.support.snapshot import busy, fresh
 from trio_worker.telemetry.heartbeat import Rates
 from trio_worker.telemetry.outlook import Outlook, behind_seconds, outlook
-from trio_worker.worker.events import QueueSeen
+from trio_worker.worker.queue_seen import QueueSeen
 
 
 def queue(waiting: int = 0, due: int = 0, **more: Any) -> QueueSeen:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.smtp.outcome import FailureKind, Trouble
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.telemetry.number_words import ago, count, duration, per_second
 from trio_worker.telemetry.words import trouble_words

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.outcome import (
     Accepted,
-    FailureKind,
     Loss,
     NotSent,
     Outcome,

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_worker.smtp.backoff import LOGIN_BACKOFF, OTHER_BACKOFF
-from trio_worker.smtp.outcome import FailureKind, Trouble
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.reply import Stage
 from trio_worker.worker.breaker import Closed, HalfOpen, Open, after_idle_probe, after_trouble, after_wait
 

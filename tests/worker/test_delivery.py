@@ -7,10 +7,11 @@ import pytest
 from trio_worker.queue.claim import Claim, Source
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import DONE, Bury, Delay, Hold, Release, Verdict
-from trio_worker.smtp.outcome import Accepted, FailureKind, Loss, Outcome, Uncertain
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Accepted, Loss, Outcome, Uncertain
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.worker.delivery import Delivery
-from trio_worker.worker.events import Disposition
+from trio_worker.worker.phase import Disposition
 
 RECORD, CAUSE = Record(1.0, "Registration"), Cause("refused", "451 4.7.1", "rcpt", "later")
 CLAIM = Claim("job1", b"", RECORD, "run.1", Source.FRESH, 1, claimed_at=0.0, began=0.0)

@@ -22,8 +22,8 @@ from trio_worker.queue.options import QueueOptions
 from trio_worker.redis.client import RedisClient, open_redis_client
 from trio_worker.redis.options import RedisOptions
 from trio_worker.smtp.options import PoolOptions
-from trio_worker.worker.events import Disposition
 from trio_worker.worker.options import ShutdownOptions
+from trio_worker.worker.phase import Disposition
 
 GRACE_SECONDS = 5.0
 JOBS = 3000

@@ -6,18 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from trio_worker.smtp.outcome import (
-    Accepted,
-    FailureKind,
-    Loss,
-    NotSent,
-    Outcome,
-    Refused,
-    Trouble,
-    Uncertain,
-    Unopened,
-    Unsendable,
-)
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Accepted, Loss, NotSent, Outcome, Refused, Trouble, Uncertain, Unopened, Unsendable
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
 from trio_worker.worker.events import BreakerChanged, Event

@@ -20,10 +20,11 @@ from trio_worker.mail.composer import Composer, open_composer
 from trio_worker.mail.options import MailOptions
 from trio_worker.queue.record import Cause, Failed, Record
 from trio_worker.queue.settlement import DONE, Bury, Delay, Hold, Release, Verdict
-from trio_worker.smtp.outcome import FailureKind
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.worker.breaker import Open
-from trio_worker.worker.events import BreakerChanged, Disposition
+from trio_worker.worker.events import BreakerChanged
 from trio_worker.worker.left_out import WHY_UNFIT, with_left_out
+from trio_worker.worker.phase import Disposition
 from trio_worker.worker.worker import WorkerOptions
 
 WIDE, ANN, BOB, CAT = "änne@example.org", "ann@example.org", "bob@example.org", "cat@example.org"

@@ -20,7 +20,8 @@ from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Delay, Release, Settlement, Verdict
 from trio_worker.telemetry.quantiles import Quantiles
-from trio_worker.worker.events import Disposition, SettledJob
+from trio_worker.worker.events import SettledJob
+from trio_worker.worker.phase import Disposition
 
 AGE_SECONDS = 5000.0
 NOW = datetime.now(UTC).timestamp()

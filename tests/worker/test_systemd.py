@@ -16,7 +16,8 @@ import trio.testing
 from tests.support.processes import Programs, patience, push
 from trio_worker.capture.catcher import Catcher
 from trio_worker.redis.client import RedisClient
-from trio_worker.worker.events import Phase, PhaseChanged
+from trio_worker.worker.events import PhaseChanged
+from trio_worker.worker.phase import Phase
 from trio_worker.worker.systemd import SystemdNotifier, find_notifier
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from trio_worker.queue.record import Cause, Record, read_record, write_record
 from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, Verdict
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.outcome import (
     Accepted,
-    FailureKind,
     Loss,
     NotSent,
     Outcome,

@@ -32,8 +32,9 @@ from trio_worker.telemetry.alerts import Severity, alerts
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.worker import breaker
 from trio_worker.worker.breaker import Open
-from trio_worker.worker.events import BreakerChanged, Claimed, Disposition, Event, Settled, SettledJob
+from trio_worker.worker.events import BreakerChanged, Claimed, Event, Settled, SettledJob
 from trio_worker.worker.options import RetryPolicy, ShutdownOptions
+from trio_worker.worker.phase import Disposition
 
 
 async def run(reporter: Reporter, seconds: float = 60.0) -> int:

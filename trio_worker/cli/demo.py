@@ -24,7 +24,8 @@ from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import SettingFaults, read_settings
 from trio_worker.telemetry.number_words import counted
-from trio_worker.worker.events import Disposition, Event, Settled
+from trio_worker.worker.events import Event, Settled
+from trio_worker.worker.phase import Disposition
 from trio_worker.worker.worker import Worker
 
 # The relay of the demo is a little slow and sometimes refuses: this shows more of the worker.

@@ -33,7 +33,8 @@ from trio_worker.redis.embedded import EmbeddedError, EmbeddedNotRunning
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.text import effective
 from trio_worker.smtp.connection import Connection
-from trio_worker.smtp.outcome import FailureKind, Trouble
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.session import open_session
 from trio_worker.telemetry.number_words import counted
 

@@ -39,17 +39,8 @@ from trio_worker.queue.record import Record
 from trio_worker.queue.settlement import Bury, Delay
 from trio_worker.settings.reader import Settings
 from trio_worker.smtp.connection import Connection
-from trio_worker.smtp.outcome import (
-    Accepted,
-    FailureKind,
-    NotSent,
-    Outcome,
-    Refused,
-    Trouble,
-    Uncertain,
-    Unopened,
-    Unsendable,
-)
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Accepted, NotSent, Outcome, Refused, Trouble, Uncertain, Unopened, Unsendable
 from trio_worker.smtp.session import open_session
 from trio_worker.telemetry.number_words import duration
 from trio_worker.telemetry.words import trouble_words

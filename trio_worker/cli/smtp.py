@@ -37,7 +37,8 @@ from trio_worker.privacy import mask_text
 from trio_worker.redis.calls import Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.smtp.connection import Connection
-from trio_worker.smtp.outcome import FailureKind, Trouble, Unsendable
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Trouble, Unsendable
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Session, certificate_ends_at, open_session
 from trio_worker.smtp.verify import verify_address

@@ -26,7 +26,7 @@ from trio_worker.telemetry.outlook import LATE_SECONDS, behind_seconds, outlook
 from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Snapshot
 from trio_worker.telemetry.snapshot_json import depth_limit_document, suspended_document, worker_document
 from trio_worker.telemetry.words import depth_limit_words, work_words
-from trio_worker.worker.events import Disposition
+from trio_worker.worker.phase import Disposition
 
 # So many mails that were delayed, and more than were sent, are no exceptions: the relay sends nearly nothing.
 DELAYS_TOLD = 10

@@ -23,7 +23,7 @@ from trio_worker.printing import complain, say
 from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.number_words import clock, duration
 from trio_worker.telemetry.words import reason_words, recipients_words
-from trio_worker.worker.events import Disposition
+from trio_worker.worker.phase import Disposition
 
 _POLL_SECONDS = 0.5
 

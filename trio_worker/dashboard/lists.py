@@ -28,7 +28,7 @@ from trio_worker.telemetry.number_words import (
 from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Scope, Snapshot
 from trio_worker.telemetry.words import breaker_words, reason_words, recipients_words, worker_state
 from trio_worker.worker.breaker import Closed
-from trio_worker.worker.events import Disposition
+from trio_worker.worker.phase import Disposition
 
 # From this width on, the list of workers has a column for mails in flight.
 FLIGHT_WIDTH = 90

@@ -40,7 +40,7 @@ from trio_worker.telemetry.outlook import Outlook, outlook
 from trio_worker.telemetry.quantiles import Quantiles
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.telemetry.words import work_words
-from trio_worker.worker.events import Disposition
+from trio_worker.worker.phase import Disposition
 
 # From this width on, a table of figures has one line of values; below, it has two.
 ONE_LINE_WIDTH = 78

@@ -13,7 +13,7 @@ from time import monotonic
 
 from attrs import define, evolve, frozen
 
-from trio_worker.jobs.job import read_enqueued_at
+from trio_worker.jobs.date_time import read_enqueued_at
 from trio_worker.queue.ages import SAMPLES, AgeBars, bars_of
 from trio_worker.queue.counts import Counts, counts_of
 from trio_worker.queue.history import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
@@ -21,7 +21,7 @@ from trio_worker.queue.keys import keys_of
 from trio_worker.redis.calls import RedisAnswer, RedisCalls, Unavailable
 from trio_worker.redis.server import ServerState, info_fields, read_server_state
 from trio_worker.telemetry.heartbeat import WorkerSeen, read_heartbeat
-from trio_worker.worker.events import QueueSeen
+from trio_worker.worker.queue_seen import QueueSeen
 
 # Enough for the last hour and the minute before it; the default of a poll.
 HOUR_MINUTES = 61

@@ -33,7 +33,8 @@ from trio_worker.telemetry.heartbeat import (
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.telemetry.words import trouble_quoted, trouble_words
 from trio_worker.worker.breaker import Breaker, Closed, HalfOpen, Open
-from trio_worker.worker.events import Event, Phase, PhaseChanged
+from trio_worker.worker.events import Event, PhaseChanged
+from trio_worker.worker.phase import Phase
 from trio_worker.worker.state import WorkerState
 from trio_worker.worker.task_tree import task_tree
 from trio_worker.worker.worker import Worker

@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field, frozen
 
-from trio_worker.smtp.outcome import FailureKind
-from trio_worker.telemetry.board import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, heading
-from trio_worker.telemetry.feed import FeedOutcome
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.telemetry.growth import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, heading
 from trio_worker.telemetry.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen, summed_causes
 from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.quantiles import added
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.worker.breaker import Closed
-from trio_worker.worker.events import Disposition, Phase, QueueSeen
+from trio_worker.worker.phase import Disposition, Phase
+from trio_worker.worker.queue_seen import QueueSeen
+
+if TYPE_CHECKING:
+    from trio_worker.telemetry.feed import FeedOutcome
 
 
 @frozen

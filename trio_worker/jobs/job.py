@@ -115,15 +115,6 @@ def decode(raw: bytes, types: Mapping[str, TypeSpec]) -> Job | Malformed:
     )
 
 
-def read_enqueued_at(raw: bytes) -> float | None:
-    """Return the ``enqueued_at`` of a job, or None if it has none; never raises, whatever the bytes."""
-    document = read_json(raw)
-    if not isinstance(document, dict):
-        return None
-    header = _read_header(document)
-    return header.enqueued_at if isinstance(header, JobHeader) else None
-
-
 def sample_jobs(spec: TypeSpec) -> tuple[Job, Job]:
     """Make a job of this type from the samples of all its fields, and one from those of only the required fields."""
     fields = tuple(each if each.required else evolve(each, sample=None) for each in spec.fields)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import attrs
@@ -12,6 +10,7 @@ from cattrs.errors import ClassValidationError, IterableValidationError
 from cattrs.gen import make_dict_structure_fn
 
 from trio_worker.jobs.address import AddressFault, Mailbox, parse_mailbox
+from trio_worker.jobs.date_time import DateTimeFault, parse_date_time
 from trio_worker.jobs.email_type import fault_of_line
 from trio_worker.jobs.fault import Fault, step
 
@@ -27,16 +26,6 @@ DateTime = Annotated[float, "date-time"]
 
 JSON_NAME = "json_name"
 """Key of an attrs field's metadata: the name in JSON, if it differs from the one in Python."""
-
-# RFC 3339, 5.6, in ASCII digits. A zone is required: without one a time is ambiguous.
-_RFC_3339 = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}):([0-9]{2})(\.[0-9]+)?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))",
-)
-_MAX_FRACTION_CHARACTERS = 10  # a dot and nanoseconds: a float has less precision
-_LEAP_SECOND = 60
-# The years 1 to 9999 in UTC, as in Python's calendar: a zone may move a time out of them.
-_FIRST_SECOND, _LAST_SECOND = -62135596800.0, 253402300800.0
-_MAX_ZONE_HOURS, _MAX_ZONE_MINUTES = 23, 59
 
 
 class FlawError(ValueError):
@@ -136,27 +125,10 @@ def _text(value: Any) -> str:
 
 
 def _date_time(value: Any) -> float:
-    read = _RFC_3339.fullmatch(text_of(value))
-    if read is None:
-        raise FlawError("must be a time with a zone, such as 2030-01-31T12:00:00Z (RFC 3339)")
-    day, clock, seconds, fraction, sign, zone_hours, zone_minutes = read.groups()
-    offset = 0
-    if sign:
-        hours, minutes = int(zone_hours), int(zone_minutes)
-        if hours > _MAX_ZONE_HOURS or minutes > _MAX_ZONE_MINUTES:
-            raise FlawError("has a zone that does not exist")
-        offset = (hours * 3600 + minutes * 60) * (-1 if sign == "-" else 1)
-    if int(seconds) > _LEAP_SECOND:
-        raise FlawError("is a time that does not exist")
-    try:
-        minute = datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
-    except ValueError:
-        raise FlawError("is a time that does not exist") from None
-    part = float(fraction[:_MAX_FRACTION_CHARACTERS]) if fraction and len(fraction) > 1 else 0.0
-    second = minute.timestamp() + int(seconds) + part - offset
-    if not _FIRST_SECOND <= second < _LAST_SECOND:
-        raise FlawError("is a time that does not exist")
-    return second
+    read = parse_date_time(text_of(value))
+    if isinstance(read, DateTimeFault):
+        raise FlawError(read.reason)
+    return read
 
 
 register(OneLine, _line)

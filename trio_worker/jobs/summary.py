@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from trio_worker.jobs.date_time import enqueued_at_of
 from trio_worker.jobs.domain import one_spelling
-from trio_worker.jobs.job import JobHeader
 from trio_worker.jobs.strict_json import Json, read_json
-from trio_worker.jobs.structure import structure
 
 
 @frozen
@@ -36,14 +35,13 @@ def summarize(raw: bytes) -> JobSummary:
     delivery = delivery if isinstance(delivery, dict) else {}
     payload = delivery.get("data")
     payload = payload if isinstance(payload, dict) else {}
-    header = structure(document, JobHeader, "$")
     return JobSummary(
         email_type=_text(delivery.get("email_type")),
         recipients=tuple(
             name for key in ("email", "to", "cc", "bcc") for name in _texts(payload.get(key)) if "@" in name
         ),
         producer_id=_text(document.get("id")),
-        enqueued_at=header.enqueued_at if isinstance(header, JobHeader) else None,
+        enqueued_at=enqueued_at_of(document),
     )
 
 

@@ -15,8 +15,9 @@ from trio_worker.privacy import mask_text
 from trio_worker.smtp.conversation import EXTRA_RESETS_LIMIT, Conversation
 from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.events import ConnectionView
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.options import Timeouts
-from trio_worker.smtp.outcome import Accepted, FailureKind, Loss, Outcome, Refused
+from trio_worker.smtp.outcome import Accepted, Loss, Outcome, Refused
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Session
 from trio_worker.smtp.trace import TraceLine, trace_line_of

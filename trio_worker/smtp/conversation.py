@@ -38,17 +38,8 @@ from attrs import define, field
 from trio_worker.secret_mask import NO_SECRETS, SecretMask
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.envelope import Envelope, dot_stuffed, mail_command, why_unsendable
-from trio_worker.smtp.outcome import (
-    Accepted,
-    FailureKind,
-    Loss,
-    NotSent,
-    Outcome,
-    Refusal,
-    Refused,
-    Uncertain,
-    Unsendable,
-)
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Accepted, Loss, NotSent, Outcome, Refusal, Refused, Uncertain, Unsendable
 from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
 from trio_worker.smtp.transaction import Transaction, WireStep
 

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TypeAlias
 
 from attrs import frozen
 
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.reply import Reply, Stage
-
-
-class FailureKind(StrEnum):
-    """Why a connection ended, or why none could be opened."""
-
-    CLOSING = "closing"  # the relay said 421, or refused RSET
-    EOF = "eof"  # the relay closed without a reply
-    RESET = "reset"  # the network or the kernel broke the connection
-    TIMEOUT = "timeout"  # a timeout of ours passed
-    GARBLED = "garbled"  # replies that fit no command of ours
-    AHEAD = "ahead"  # the relay dropped what was written before its answer to an earlier mail
-    CANCELLED = "cancelled"  # we ended it: a drain, or the end of its grace
-    RESOLVE = "resolve"  # the relay's name has no address
-    CONNECT = "connect"  # nothing listens there, or there is no route
-    TLS = "tls"  # no TLS: not offered, refused, or a bad certificate
-    GREETING = "greeting"  # the relay greeted with a refusal
-    LOGIN = "login"  # the relay refused the login
-    EXTENSION = "extension"  # the relay does not offer what every mail of ours needs
-    LOCAL = "local"  # our own machine: out of file descriptors
 
 
 @frozen

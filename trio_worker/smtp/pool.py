@@ -31,9 +31,10 @@ from trio_worker.smtp.events import (
     PublishConnectionEvent,
     Suspension,
 )
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.opener import Opener, OpenSession
 from trio_worker.smtp.options import PoolOptions, Timeouts
-from trio_worker.smtp.outcome import FailureKind, Loss, Trouble
+from trio_worker.smtp.outcome import Loss, Trouble
 
 # How often the keeper checks the places in the channel: a connection that is closed a second late does no harm.
 SWEEP_SECONDS = 1.0

@@ -23,7 +23,8 @@ from trio_worker.bridge import call_abortable
 from trio_worker.secret_mask import NO_SECRETS, LoginMask, SecretMask
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
 from trio_worker.smtp.ehlo_name import ehlo_name
-from trio_worker.smtp.outcome import FailureKind, Trouble
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.relay import Relay
 from trio_worker.smtp.reply import Reply, Stage, printable_line, reply_from
 

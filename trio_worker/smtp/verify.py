@@ -8,8 +8,9 @@ import trio
 from attrs import define, field
 
 from trio_worker.secret_mask import SecretMask
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.options import Timeouts
-from trio_worker.smtp.outcome import FailureKind, Trouble
+from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.reply import Garbled, RawReply, Reply, ReplyReader, Stage
 from trio_worker.smtp.session import OnStep, Session
 

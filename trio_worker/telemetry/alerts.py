@@ -9,14 +9,14 @@ from typing import assert_never
 from attrs import frozen
 
 from trio_worker.privacy import mask_text
-from trio_worker.smtp.outcome import FailureKind
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.telemetry.heartbeat import Heartbeat
-from trio_worker.telemetry.notices import RedisNotice
+from trio_worker.telemetry.notice import RedisNotice
 from trio_worker.telemetry.number_words import counted, duration
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.telemetry.words import depth_limit_words, quoted, suspended_words, trouble_words
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
-from trio_worker.worker.events import Phase
+from trio_worker.worker.phase import Phase
 
 # Heartbeats call Redis every two seconds; if two in a row get no answer, Redis is in trouble.
 ANSWERED_SECONDS = 5.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from itertools import pairwise
 from typing import TypeAlias
 
 from attrs import define, field
@@ -13,8 +12,16 @@ from attrs import define, field
 from trio_worker.queue.claim import DEAD_LIMIT_REACHED
 from trio_worker.queue.record import Cause
 from trio_worker.telemetry.feed import FeedOutcome
+from trio_worker.telemetry.growth import (
+    OUTCOMES_KEPT,
+    RATE_SECONDS,
+    SLOPE_SECONDS,
+    SPARK_SECONDS,
+    heading,
+)
 from trio_worker.telemetry.heartbeat import MAX_CAUSES, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
 from trio_worker.telemetry.ledger import Ledger
+from trio_worker.telemetry.ledger_entry import enter
 from trio_worker.telemetry.notices import RedisNotices, refusal
 from trio_worker.telemetry.quantiles import Window
 from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Snapshot
@@ -22,13 +29,10 @@ from trio_worker.worker.breaker import Breaker, Closed
 from trio_worker.worker.events import (
     BreakerChanged,
     DataLost,
-    Disposition,
     Event,
     JournalFailed,
-    Phase,
     PhaseChanged,
     QueuePaused,
-    QueueSeen,
     QuietChanged,
     RedisFailed,
     RedisRecovered,
@@ -37,17 +41,10 @@ from trio_worker.worker.events import (
     SettlementsKept,
     WaitTroubled,
 )
+from trio_worker.worker.phase import Disposition, Phase
+from trio_worker.worker.queue_seen import QueueSeen
 from trio_worker.worker.state import WorkerState
 
-# Rates are counted over this many whole seconds.
-RATE_SECONDS = 10
-# One column of the chart per second.
-SPARK_SECONDS = 300
-# The growth of the jobs that could be sent is measured over this time.
-SLOPE_SECONDS = 30
-# The last seconds, which correct it if they go the other way.
-RECENT_SECONDS = 10
-OUTCOMES_KEPT = 60
 # The number of settlements that are added to the figures together: more would need megabytes and save nothing.
 JOBS_ADDED_AT_ONCE = 200
 # The maximum of causes per minute: a relay that answers with always new codes must not fill the memory.
@@ -107,7 +104,7 @@ class Board:
 
     def note(self, event: Event, now: float, wall: float) -> None:
         """Add one event; ``now`` is the local clock, ``wall`` the time of day in epoch seconds."""
-        self.ledger.note(event)
+        enter(self.ledger, event)
         match event:
             case Settled(jobs):
                 self._note_settled(jobs, now, wall)
@@ -302,32 +299,3 @@ class Board:
             for minute, counts in self._causes
             if minute > now // 60 - CAUSE_MINUTES
         )
-
-
-def heading(points: Sequence[tuple[float, int]]) -> float | None:
-    """Return the current growth per second of a depth, from (seconds, depth); None below three points.
-
-    A line through half a minute is steady, but after a burst of pushes it still rises when the list already falls. So
-    it is used only if the last seconds, without their greatest jump, go the same way; else the last seconds are used.
-    """
-    line = slope(points)
-    if line is None:
-        return None
-    recent = [(at, depth) for at, depth in points if points[-1][0] - at <= RECENT_SECONDS]
-    steps = [after - before for (_, before), (_, after) in pairwise(recent)]
-    if len(steps) < 3:
-        return line
-    lately = (sum(steps) - max(steps, key=abs)) / (recent[-1][0] - recent[0][0])
-    return line if line * lately > 0 else lately
-
-
-def slope(points: Sequence[tuple[float, int]]) -> float | None:
-    """Return the growth per second of a depth: a least-squares line through (seconds, depth); None below 3 points."""
-    if len(points) < 3:
-        return None
-    mean_at = sum(at for at, _ in points) / len(points)
-    mean_depth = sum(depth for _, depth in points) / len(points)
-    spread = sum((at - mean_at) ** 2 for at, _ in points)
-    if spread == 0:
-        return None
-    return sum((at - mean_at) * (depth - mean_depth) for at, depth in points) / spread

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from trio_worker.smtp.outcome import FailureKind
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.telemetry.heartbeat import Heartbeat, Suspended
-from trio_worker.telemetry.notices import REFUSED_WORD
+from trio_worker.telemetry.notice import REFUSED_WORD
 from trio_worker.telemetry.number_words import UNKNOWN, count, counted, duration, paused_words, per_second, share
 from trio_worker.telemetry.quantiles import added
 from trio_worker.telemetry.snapshot import Snapshot

@@ -9,13 +9,12 @@ import json
 from collections.abc import Iterable
 from itertools import chain
 
-from attrs import evolve, field, frozen
-from cattrs import Converter
+from attrs import asdict, evolve, field, frozen
 
-from trio_worker.telemetry.feed import decode_or_none
-from trio_worker.telemetry.notices import REFUSED_WORD, RedisNotice
+from trio_worker.telemetry.notice import REFUSED_WORD, RedisNotice
 from trio_worker.telemetry.quantiles import Histogram
-from trio_worker.worker.events import Disposition, Phase
+from trio_worker.telemetry.wire import record_from
+from trio_worker.worker.phase import Disposition, Phase
 
 # The interval of heartbeats, and the time without one after which a worker is lost.
 BEAT_SECONDS = 2.0
@@ -24,8 +23,6 @@ LOST_SECONDS = 15.0
 MAX_CAUSES = 30
 # A worker with more email types sends none: a part of them would mean that it does not know the others.
 MAX_TYPES = 200
-
-_CONVERTER = Converter()
 
 
 @frozen
@@ -195,9 +192,12 @@ def reported_types(names: Iterable[str]) -> tuple[str, ...]:
 
 def write_heartbeat(beat: Heartbeat) -> str:
     """Return a heartbeat as JSON for Redis; at most a few kilobytes."""
-    return json.dumps(_CONVERTER.unstructure(beat), separators=(",", ":"))
+    return json.dumps(asdict(beat), separators=(",", ":"))
 
 
 def read_heartbeat(wire: bytes) -> Heartbeat | None:
     """Return a heartbeat from its JSON, or None; unknown fields of other versions are ignored."""
-    return decode_or_none(wire, Heartbeat)
+    try:
+        return record_from(json.loads(wire), Heartbeat)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return None

@@ -27,7 +27,6 @@ from trio_worker.worker.events import (
     Claimed,
     ClaimedJob,
     DataLost,
-    Disposition,
     Event,
     JobBroke,
     JournalFailed,
@@ -38,7 +37,6 @@ from trio_worker.worker.events import (
     LossSign,
     PhaseChanged,
     QueuePaused,
-    QueueSeen,
     QuietChanged,
     RedisFailed,
     RedisRecovered,
@@ -49,6 +47,8 @@ from trio_worker.worker.events import (
     SettlementsKept,
     WaitTroubled,
 )
+from trio_worker.worker.phase import Disposition
+from trio_worker.worker.queue_seen import QueueSeen
 
 RANKS = {level: rank for rank, level in enumerate(LEVELS)}
 

@@ -17,9 +17,10 @@ from trio_worker import __version__
 from trio_worker.jobs.fault import Reason
 from trio_worker.queue.claim import Source
 from trio_worker.queue.operator_counts import DRAIN_BOUNDS, OperatorAction, Removal
-from trio_worker.smtp.outcome import FailureKind
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.worker.attempt import AttemptResult
-from trio_worker.worker.events import Disposition, LossSign, Phase
+from trio_worker.worker.events import LossSign
+from trio_worker.worker.phase import Disposition, Phase
 
 PREFIX = "trio_worker_"
 

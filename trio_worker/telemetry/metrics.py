@@ -56,20 +56,19 @@ from trio_worker.worker.events import (
     BreakerChanged,
     Claimed,
     DataLost,
-    Disposition,
     Event,
     JobBroke,
     JournalReplayed,
     LeaseLost,
     LeasesRecovered,
     LoopComplained,
-    Phase,
     RedisRecovered,
     SettingsRead,
     Settled,
     SettledJob,
     SettlementsKept,
 )
+from trio_worker.worker.phase import Disposition, Phase
 
 # A second series for each counter, with its start time; process_start_time_seconds has that already.
 disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import time
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from trio_worker.privacy import mask_text
 from trio_worker.telemetry.log_line import LOSS_WORDS
+from trio_worker.telemetry.notice import REFUSED_WORD, RedisNotice
 from trio_worker.worker.events import DataLost, Event, LossSign, WaitTroubled
 
 # How long a loss of data is shown. Nothing repairs it, and an operator must have the time to see it.
 LOSS_SHOWN_SECONDS = 86_400.0
-REFUSED_WORD = "REFUSED"
-
-
-@frozen
-class RedisNotice:
-    """One notice: the word of an alert, and a sentence."""
-
-    word: str
-    text: str
-    is_severe: bool = True
 
 
 @define

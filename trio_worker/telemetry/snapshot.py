@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from trio_worker.smtp.events import ConnectionView
-from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import (
     DeathCount,
     DepthLimit,
@@ -16,15 +15,16 @@ from trio_worker.telemetry.heartbeat import (
     Vitals,
     WorkerSeen,
 )
-from trio_worker.telemetry.ledger import Ledger
-from trio_worker.telemetry.notices import RedisNotice
+from trio_worker.telemetry.notice import RedisNotice
 from trio_worker.telemetry.quantiles import Quantiles
-from trio_worker.worker.breaker import Breaker
-from trio_worker.worker.events import (
-    Disposition,
-    Phase,
-    QueueSeen,
-)
+from trio_worker.worker.phase import Disposition, Phase
+
+if TYPE_CHECKING:
+    from trio_worker.smtp.events import ConnectionView
+    from trio_worker.telemetry.feed import FeedOutcome
+    from trio_worker.telemetry.ledger import Ledger
+    from trio_worker.worker.breaker import Breaker
+    from trio_worker.worker.queue_seen import QueueSeen
 
 # Causes of failures are counted per minute, and shown for this number of minutes.
 CAUSE_MINUTES = 15

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from trio_worker.privacy import mask_text
-from trio_worker.smtp.outcome import FailureKind, Trouble
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.telemetry.heartbeat import DepthLimit, Suspended, WorkerSeen
 from trio_worker.telemetry.number_words import UNKNOWN, busy_of, counted, duration
-from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.worker.breaker import Breaker, Closed, HalfOpen, Open
-from trio_worker.worker.events import Phase, SettledJob
+from trio_worker.worker.phase import Phase
+
+if TYPE_CHECKING:
+    from trio_worker.smtp.outcome import Trouble
+    from trio_worker.telemetry.snapshot import Snapshot
+    from trio_worker.worker.events import SettledJob
 
 # What the relay does, to be read after "RELAY" or "The relay".
 _TROUBLES: Mapping[FailureKind, str] = {

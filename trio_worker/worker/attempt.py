@@ -7,17 +7,8 @@ from typing import assert_never
 
 from attrs import frozen
 
-from trio_worker.smtp.outcome import (
-    Accepted,
-    FailureKind,
-    Loss,
-    NotSent,
-    Outcome,
-    Refused,
-    Uncertain,
-    Unopened,
-    Unsendable,
-)
+from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.outcome import Accepted, Loss, NotSent, Outcome, Refused, Uncertain, Unopened, Unsendable
 from trio_worker.worker.verdict import is_for_good
 
 

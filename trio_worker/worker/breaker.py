@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import evolve, frozen
 
 from trio_worker.smtp.backoff import LOGIN_BACKOFF, OTHER_BACKOFF
-from trio_worker.smtp.outcome import FailureKind, Trouble
+from trio_worker.smtp.failure_kind import FailureKind
+
+if TYPE_CHECKING:
+    from trio_worker.smtp.outcome import Trouble
 
 
 @frozen

@@ -12,7 +12,8 @@ from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.outcome import Accepted, Outcome, Uncertain
 from trio_worker.worker.attempt import AttemptReport
-from trio_worker.worker.events import Disposition, SettledJob
+from trio_worker.worker.events import SettledJob
+from trio_worker.worker.phase import Disposition
 from trio_worker.worker.verdict import cause_of_acceptance
 
 

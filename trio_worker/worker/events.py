@@ -12,11 +12,9 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
-from trio_worker.queue.ages import AgeBars
 from trio_worker.queue.claim import Source
-from trio_worker.queue.operator_counts import OperatorCounts
 from trio_worker.queue.record import Cause
-from trio_worker.redis.server import DurabilityRisk, ServerState
+from trio_worker.redis.server import DurabilityRisk
 from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionFailed,
@@ -28,27 +26,8 @@ from trio_worker.smtp.events import (
 )
 from trio_worker.worker.attempt import AttemptReport
 from trio_worker.worker.breaker import Breaker
-
-
-class Disposition(StrEnum):
-    """What became of a claimed job, as the exit ledger names it."""
-
-    SENT = "sent"
-    DELAYED = "delayed"
-    DEAD = "dead"
-    HELD = "held"
-    RELEASED = "released"
-    FENCED = "fenced"  # another worker had taken the job over: this settlement was refused
-    UNSETTLED = "unsettled"  # Redis took no settlement before the worker ended; the lease will run out
-
-
-class Phase(StrEnum):
-    """Where a worker is in its life."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    DRAINING = "draining"
-    STOPPED = "stopped"
+from trio_worker.worker.phase import Disposition, Phase
+from trio_worker.worker.queue_seen import QueueSeen
 
 
 @frozen
@@ -135,27 +114,6 @@ class BreakerChanged:
     """The breaker changed its state."""
 
     breaker: Breaker
-
-
-@frozen
-class QueueSeen:
-    """What a poll of the queue found; counts of jobs by state."""
-
-    waiting: int
-    delayed: int
-    leased: int
-    held: int
-    dead: int
-    due: int = 0
-    oldest_seconds: float | None = None
-    is_estimate: bool = False
-    paused: str = ""
-    pause_seconds_left: float | None = None  # None for a pause without an end
-    next_due_seconds: float | None = None  # until the first delayed job is due, below 0 when it is
-    poll_seconds: float | None = None  # that the poll took
-    operator_counts: OperatorCounts = field(factory=OperatorCounts)
-    ages: AgeBars | None = None
-    server: ServerState | None = None
 
 
 @frozen

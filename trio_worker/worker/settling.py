@@ -14,9 +14,10 @@ from trio_worker.queue.journal import Journal
 from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, SettlementRecord, SettleResult
 from trio_worker.redis.calls import Unavailable
 from trio_worker.worker.delivery import Delivery
-from trio_worker.worker.events import Disposition, JournalFailed, JournalReplayed, Publish, Settled, SettlementsKept
+from trio_worker.worker.events import JournalFailed, JournalReplayed, Publish, Settled, SettlementsKept
 from trio_worker.worker.gate import RedisHealth
 from trio_worker.worker.in_flight import InFlight
+from trio_worker.worker.phase import Disposition
 
 # A settlement that Redis did not take is tried again this much later, doubling up to the second figure.
 SETTLE_AGAIN_SECONDS = 0.1

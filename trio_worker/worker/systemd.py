@@ -15,7 +15,8 @@ from typing import Never
 import trio
 from attrs import define
 
-from trio_worker.worker.events import Event, Phase, PhaseChanged
+from trio_worker.worker.events import Event, PhaseChanged
+from trio_worker.worker.phase import Phase
 
 # For the status line of `systemctl status`.
 STATUS_SECONDS = 10.0

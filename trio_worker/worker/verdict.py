@@ -31,9 +31,9 @@ from attrs import evolve, frozen
 
 from trio_worker.queue.record import Attempt, Cause, Failed, Record
 from trio_worker.queue.settlement import DONE, Bury, Delay, Hold, Release, Verdict
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.outcome import (
     Accepted,
-    FailureKind,
     Loss,
     NotSent,
     Outcome,

@@ -28,9 +28,10 @@ from trio_worker.queue.options import QueueOptions
 from trio_worker.redis.client import RedisClient
 from trio_worker.smtp.connection import OnTrace
 from trio_worker.smtp.events import ConnectionEvent, DepthLimited, DepthRestored
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.opener import OpenSession
 from trio_worker.smtp.options import PoolOptions, RelayOptions
-from trio_worker.smtp.outcome import FailureKind, Trouble
+from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.pool import Pool, open_pool
 from trio_worker.smtp.relay import Relay
 from trio_worker.smtp.reply import Stage
@@ -39,11 +40,12 @@ from trio_worker.smtp.trace import TraceLine
 from trio_worker.worker.breaker import Breaker
 from trio_worker.worker.claiming import BurstEnd, Claiming
 from trio_worker.worker.consumer import Consumers
-from trio_worker.worker.events import Event, Phase, PhaseChanged, Publish, QuietChanged
+from trio_worker.worker.events import Event, PhaseChanged, Publish, QuietChanged
 from trio_worker.worker.gate import Gate, RedisHealth
 from trio_worker.worker.in_flight import InFlight
 from trio_worker.worker.leases import keep_leases
 from trio_worker.worker.options import RetryPolicy, ShutdownOptions
+from trio_worker.worker.phase import Phase
 from trio_worker.worker.preparation import Preparation
 from trio_worker.worker.redis_watch import watch_redis
 from trio_worker.worker.settling import Settler

@@ -1,0 +1,16 @@
+"""Pure. A notice of a worker about Redis, as it travels in heartbeats. Apart from the events that make one."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+REFUSED_WORD = "REFUSED"
+
+
+@frozen
+class RedisNotice:
+    """One notice: the word of an alert, and a sentence."""
+
+    word: str
+    text: str
+    is_severe: bool = True
