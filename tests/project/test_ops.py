@@ -181,7 +181,9 @@ def test_pods_leave_time_to_drain_and_agree_on_the_port() -> None:
     (scaler,) = documents(OPS / "kubernetes" / "keda.yaml")
     pod = deployment["spec"]["template"]
     (container,) = pod["spec"]["containers"]
-    listen = {each["name"]: each["value"] for each in container["env"]}["TRIO_WORKER__METRICS__LISTEN"]
+    listens = {each["name"]: each["value"] for each in container["env"]}["TRIO_WORKER__METRICS__LISTEN"]
+    listen, probed = listens.split(",")
+    assert probed.startswith("unix:")
 
     assert pod["spec"]["terminationGracePeriodSeconds"] > GRACE_SECONDS
     assert deployment["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()

@@ -6,19 +6,23 @@ import json
 import socket
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
+from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_worker.telemetry import http_server as web
 from trio_worker.telemetry import probe
 from trio_worker.telemetry.http_server import (
+    HttpResponse,
     ListenTakenError,
     Pages,
+    has_chosen_port,
     page_of_json,
     page_of_text,
     serve_pages,
@@ -97,21 +101,123 @@ async def test_client_that_leaves_harms_nobody(address: str) -> None:
     assert b"ok" in await exchange(address, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
-async def test_slow_clients_are_few_and_have_little_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection above the limit is closed at once; the others time out."""
-    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.3)
-    slow = [await connect(address) for _ in range(web.MAX_CONNECTIONS)]
-    for stream in slow:
-        await stream.send_all(b"GET /livez HTTP/1.1\r\n")
-    refused = await connect(address)
-    with trio.fail_after(60):
-        assert await refused.receive_some() == b""
-        for stream in slow:
-            assert await stream.receive_some() == b""
-            await stream.aclose()
-    await refused.aclose()
+GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
-    assert b"ok" in await exchange(address, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+
+async def test_half_open_connections_do_not_keep_a_probe_waiting(address: str) -> None:
+    """The oldest unfinished request makes room for the newest: a worker with many of them does not look dead."""
+    held = [await connect(address) for _ in range(2 * web.MAX_CONNECTIONS)]
+    for number, stream in enumerate(held):
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(b"GET /livez HTTP/1.1\r\n" if number % 2 else b"")
+    with trio.fail_after(20):
+        for _ in range(20):
+            assert (await exchange(address, GET)).endswith(b"ok\n")
+    for stream in held:
+        await trio.aclose_forcefully(stream)
+
+
+async def test_who_does_not_read_its_answer_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that have their answer and stay, or that take none of it."""
+    monkeypatch.setattr(web, "SEND_SECONDS", 3600.0)
+    pages: Pages = {**PAGES, "/metrics": lambda: page_of_text(200, "x" * 10_000_000)}
+    async with serve_pages("127.0.0.1:0", pages) as address:
+        held = [await connect(address) for _ in range(web.MAX_CONNECTIONS)]
+        for stream in held:
+            await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        with trio.fail_after(20):
+            assert (await exchange(address, GET)).endswith(b"ok\n")
+        for stream in held:
+            await trio.aclose_forcefully(stream)
+
+
+async def test_a_slow_request_has_little_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is closed without an answer."""
+    monkeypatch.setattr(web, "HEADER_SECONDS", 0.1)
+    async with await connect(address) as slow:
+        await slow.send_all(b"GET /livez HTTP/1.1\r\n")
+        with trio.fail_after(20):
+            assert await slow.receive_some() == b""
+
+
+@pytest.mark.parametrize("line", [b"a:b\r\n", b"\t\r\n"])
+async def test_a_request_of_many_lines_is_refused_unread(address: str, line: bytes) -> None:
+    """Thousands of short header lines would cost milliseconds each time."""
+    answer = await exchange(address, b"GET /livez HTTP/1.1\r\n" + line * 1000 + b"\r\n")
+
+    assert answer.split(b" ")[1] == b"431"
+
+
+async def test_a_request_in_many_pieces_is_refused(nursery: trio.Nursery) -> None:
+    """Each piece wakes the worker."""
+    asked, answers = trio.testing.memory_stream_pair()
+    read: list[bytes] = []
+
+    async def receive() -> None:
+        read.append(await web._read_header(answers))  # type: ignore[arg-type]  # a stream is a stream
+
+    nursery.start_soon(receive)
+    for octet in GET:
+        await asked.send_all(bytes([octet]))
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert read == [GET[: web._MAX_READS]]
+
+
+async def test_answers_are_made_at_most_ten_times_a_second(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of requests costs the figures once; later ones are new."""
+    made: list[float] = []
+
+    def page() -> HttpResponse:
+        made.append(trio.current_time())
+        return page_of_text(200, f"{len(made)}\n")
+
+    async with serve_pages("127.0.0.1:0", {"/metrics": page}) as counted:
+        request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+        monkeypatch.setattr(web, "ANSWER_SECONDS", 3600.0)
+        assert {(await exchange(counted, request))[-2:] for _ in range(10)} == {b"1\n"}
+        monkeypatch.setattr(web, "ANSWER_SECONDS", 0.0)
+        assert (await exchange(counted, request)).endswith(b"2\n")
+
+
+async def test_connections_are_accepted_at_a_rate(autojump_clock: trio.testing.MockClock) -> None:
+    """After a burst only so many a second, whatever comes; an idle time gives the burst back."""
+    accepted: list[float] = []
+
+    @define
+    class Crowd:
+        async def accept(self) -> trio.abc.Stream:
+            accepted.append(trio.current_time())
+            await trio.lowlevel.checkpoint()
+            return trio.testing.memory_stream_pair()[0]
+
+    with trio.move_on_after(10):
+        await web._Desk(PAGES).serve(Crowd())  # type: ignore[arg-type]  # all that it does is accept
+
+    rate, burst = web.CONNECTIONS_PER_SECOND, web.MAX_CONNECTIONS
+    assert sum(at < accepted[0] + 0.001 for at in accepted) <= burst + 1
+    assert 10 * rate <= len(accepted) <= 10 * rate + burst + 1
+
+
+async def test_each_of_several_addresses_is_served(tmp_path: Path) -> None:
+    """A network address for scrapers, and a unix socket for probes, which `health` asks first."""
+    listen = f"127.0.0.1:0, unix:{tmp_path}/w.sock"
+    async with serve_pages(listen, PAGES) as addresses:
+        tcp, unix = addresses.split(", ")
+        for each in (tcp, unix):
+            assert await trio.to_thread.run_sync(probe.ask, each, "/livez") == (200, "ok")
+        assert probe.addresses_of(addresses, "") == [unix]
+        assert not has_chosen_port(listen)
+        assert has_chosen_port("127.0.0.1:0, 10.0.0.1:9464")
+    assert not (tmp_path / "w.sock").exists()
+
+
+async def test_if_one_address_is_taken_none_is_served(address: str, tmp_path: Path) -> None:
+    """And nothing is left behind."""
+    with pytest.raises(ListenTakenError):
+        async with serve_pages(f"unix:{tmp_path}/w.sock, {address}", PAGES):
+            pass
+    assert not (tmp_path / "w.sock").exists()
 
 
 async def test_taken_address_says_what_to_do(address: str, tmp_path: Path) -> None:

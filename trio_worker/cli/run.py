@@ -220,7 +220,7 @@ class _Run:
         address = await stack.enter_async_context(serve_pages(listen, pages_of(reporter, reload.metrics)))
         folder = self.settings.queue.journal_dir
         if has_chosen_port(listen) and folder:
-            stack.enter_context(write_address(Path(folder), address))
+            stack.enter_context(write_address(Path(folder), address.partition(", ")[0]))
         self.display.say(f"metrics and health on {address}")
 
     def _poll_seconds(self) -> float:

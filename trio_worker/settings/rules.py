@@ -21,7 +21,7 @@ from trio_worker.settings.sources import SettingFault
 from trio_worker.settings.spelling import suggestion
 from trio_worker.smtp.options import is_full_name
 from trio_worker.smtp.reply import printable_line
-from trio_worker.telemetry.options import split_address
+from trio_worker.telemetry.options import split_addresses
 
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  a setting of the catcher is compared with them
 _EHLO_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")  # RFC 5321, 4.1.1.1
@@ -96,7 +96,7 @@ def _crossed(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
             yield fault("capture.listen", str(error))
     if settings.metrics.listen:
         try:
-            split_address(settings.metrics.listen)
+            split_addresses(settings.metrics.listen)
         except ValueError as error:
             yield fault("metrics.listen", str(error))
 

@@ -32,8 +32,21 @@ class MetricsOptions:
     """The address of metrics and health checks (config section ``[metrics]``)."""
 
     listen: str = option(
-        "", "Address of /metrics and health checks: HOST:PORT or unix:PATH; port 0: any free port; empty: none."
+        "", "Addresses of metrics and health checks, with commas: HOST:PORT (port 0: any) or unix:PATH."
     )
+
+
+def split_addresses(listen: str) -> list[tuple[str, int] | Path]:
+    """Return the parts of addresses that are separated by commas; ValueError says what is wrong with one."""
+    return [split_address(each.strip()) for each in listen.split(",")]
+
+
+def shown_address(address: tuple[str, int] | Path) -> str:
+    """Return an address as it is written in the settings."""
+    if isinstance(address, Path):
+        return f"{_UNIX}{address}"
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def split_address(listen: str) -> tuple[str, int] | Path:

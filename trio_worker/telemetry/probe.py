@@ -107,7 +107,7 @@ def _configured(config: str) -> tuple[str, str]:
     """
     listen, folder = os.environ.get(_LISTEN), os.environ.get(_FOLDER)
     path = config or os.environ.get(_CONFIG, "") or (_DEV_FILE if os.access(_DEV_FILE, os.R_OK) else "")
-    if path and (listen is None or (_is_chosen(listen) and folder is None)):
+    if path and (listen is None or (_is_chosen(asked_address(listen)) and folder is None)):
         import tomllib  # noqa: PLC0415  not needed if all values are in the environment, as in containers
 
         with open(path, "rb") as file:  # noqa: PTH123  pathlib costs a third of this program's time
@@ -121,6 +121,12 @@ def _value(document: dict[str, object], section: str, key: str) -> str | None:
     table = document.get(section)
     value = table.get(key) if isinstance(table, dict) else None
     return value if isinstance(value, str) else None
+
+
+def asked_address(listen: str) -> str:
+    """Return which of several addresses is asked: a unix socket, as no stranger reaches that, else the first."""
+    addresses = [each.strip() for each in listen.split(",")]
+    return next((each for each in addresses if each.startswith("unix:")), addresses[0])
 
 
 def _is_chosen(listen: str) -> bool:
@@ -150,6 +156,7 @@ def _ask_all(listen: str, folder: str, path: str) -> tuple[bool, str]:
 
 def addresses_of(listen: str, folder: str) -> list[str]:
     """Return the addresses of workers with this metrics.listen; with port 0 those that live workers have written."""
+    listen = asked_address(listen)
     if not _is_chosen(listen):
         return [listen]
     return [address for address in written_addresses(folder).values() if address]
