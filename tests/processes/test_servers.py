@@ -32,7 +32,8 @@ from trio_worker.jobs.job import Job, decode
 from trio_worker.mail.composer import Composer, Mail
 from trio_worker.smtp.options import PoolOptions, RelayOptions, Timeouts
 from trio_worker.smtp.relay import Relay, tls_context
-from trio_worker.worker.events import BreakerChanged, Disposition
+from trio_worker.worker.events import BreakerChanged
+from trio_worker.worker.phase import Disposition
 
 pytestmark = pytest.mark.slow
 
