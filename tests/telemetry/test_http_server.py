@@ -174,9 +174,9 @@ async def test_answers_are_made_at_most_ten_times_a_second(address: str, monkeyp
 
     async with serve_pages("127.0.0.1:0", {"/metrics": page}) as counted:
         request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
-        monkeypatch.setattr(web, "ANSWER_SECONDS", 3600.0)
+        monkeypatch.setattr(web, "ANSWER_AGE_SECONDS", 3600.0)
         assert {(await exchange(counted, request))[-2:] for _ in range(10)} == {b"1\n"}
-        monkeypatch.setattr(web, "ANSWER_SECONDS", 0.0)
+        monkeypatch.setattr(web, "ANSWER_AGE_SECONDS", 0.0)
         assert (await exchange(counted, request)).endswith(b"2\n")
 
 

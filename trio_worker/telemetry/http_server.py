@@ -34,7 +34,7 @@ MAX_HEADER_BYTES = 8192
 # do so once in some seconds.
 CONNECTIONS_PER_SECOND = 50
 # How old an answer may be: nobody looks more often than this.
-ANSWER_SECONDS = 0.1
+ANSWER_AGE_SECONDS = 0.1
 # A request has one or two pieces; more would be a way to wake the worker often.
 _MAX_READS = 8
 _MAX_HEADER_LINES = 64
@@ -179,7 +179,7 @@ class _Desk:
     """Answers the requests at one address: few at a time, and at a rate that costs the worker little.
 
     A connection that is too many takes the place of the oldest one whose request is unfinished, else of the oldest one.
-    Answers are made at most every `ANSWER_SECONDS`.
+    Answers are made at most every `ANSWER_AGE_SECONDS`.
     """
 
     pages: Pages
@@ -251,7 +251,7 @@ class _Desk:
             return _written(page_of_text(405, "GET or HEAD\n"))
         key, now = (path, request.method == b"HEAD"), trio.current_time()
         made_at, wire = self._made.get(key, (-inf, b""))
-        if now - made_at >= ANSWER_SECONDS:
+        if now - made_at >= ANSWER_AGE_SECONDS:
             made_at, wire = self._made[key] = (now, _written(make(), is_head=key[1]))
         return wire
 
