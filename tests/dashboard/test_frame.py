@@ -105,6 +105,8 @@ def assert_golden(name: str, text: str) -> None:
     assert text + "\n" == path.read_text(encoding="utf-8")
 
 
+# The panels that cut rows, and the keys of their pages.
+MORE = {"CONNECTIONS": "3", "FAILURES": "4", "LATEST": "5"}
 KEYS = View(has_keys=True, may=frozenset({QuitKey, PauseKey, ResumeKey, DrainKey}))
 _QUEUE = QueueSeen(12_431, 961, 64, 0, 7, due=12, oldest_seconds=30.2, is_estimate=True)
 VIEWED_FRAMES = {
@@ -273,7 +275,8 @@ def test_failures_add_up() -> None:
     rows = [re.search(r" ([\d,]+)  (\w+) .* ago", line) for line in lines[place + 1 : place + 8]]
     counts = [(int(found[1].replace(",", "")), found[2]) for found in rows if found is not None]
 
-    assert f"{sum(number for number, _ in counts):,} jobs, {len(counts)} causes" in lines[place]
+    delays, dead = (sum(number for number, kind in counts if kind == wanted) for wanted in ("delayed", "DEAD"))
+    assert f"FAILURES  {delays:,} delays, {dead} dead jobs ─" in lines[place]
     deaths = sum(number for number, word in counts if word == "DEAD")
     assert deaths == sum(cause.count for cause in snapshot.causes if cause.disposition is Disposition.DEAD)
 
@@ -310,6 +313,26 @@ def test_narrow_and_wide_frames_show_the_same_figures() -> None:
 
 
 # --- what the words say -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 45)])
+def test_panels_say_how_many_rows_they_leave_out_and_which_key_shows_them(size: tuple[int, int]) -> None:
+    """The key is that of the page; where there are no keys, none is named, and the page itself leaves nothing out."""
+    shown = plain(render_frame(busy(), *size, KEYS))
+    hidden = {name: re.search(rf"{name} .*? \+(\d+) more: (\d)(?: |\n)", shown) for name in MORE}
+
+    assert {name: found[2] for name, found in hidden.items() if found} == MORE
+    assert "more: " not in plain(render_frame(busy(), *size))
+    for key in MORE.values():
+        page = plain(render_frame(busy(), size[0], 100, evolve(KEYS, page=Page(key))))
+        assert " more" not in page
+
+
+def test_a_lost_worker_does_no_work() -> None:
+    """It is listed by its name, and none of its last figures is shown as if it were of now."""
+    (line,) = [line for line in lines_of(fleet(), 100, 30) if "LOST " in line and "host-c" in line and "!" not in line]
+
+    assert line.split() == ["host-c:12", "LOST", "-", "-", "-", "17s", "-", "1.2.3"]
 
 
 def test_growing_queue_is_behind() -> None:

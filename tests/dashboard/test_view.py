@@ -46,12 +46,12 @@ def paused() -> Snapshot:
 
 @given(keys)
 def test_any_keys_give_a_view(pressed: list[str]) -> None:
-    """No sequence of keys raises, and only a typed line and Enter act, but for leaving."""
+    """No sequence of keys raises, and only a typed line and Enter act."""
     view = View(may=ALL)
     for key in pressed:
         was_typing = view.typing
         view, action = press(view, key, busy())
-        if action is not None and not isinstance(action, QuitKey):
+        if action is not None:
             assert was_typing is not None
             assert key in "\r\n"
 
@@ -67,11 +67,13 @@ def test_any_keys_give_a_view(pressed: list[str]) -> None:
         ("ddrain\r", busy(), DrainKey()),
         ("dd\r", busy(), None),
         ("ddrainx\x7f\r", busy(), DrainKey()),
-        ("q", busy(), QuitKey()),
+        ("qquit\r", busy(), QuitKey()),
+        ("q\r", busy(), None),
+        ("qq\r", busy(), None),
     ],
 )
 def test_actions_have_to_be_typed(keys: str, snapshot: Snapshot, action: KeyAction | None) -> None:
-    """A pause needs a reason, a resume and a drain their own word; anything else is no."""
+    """A pause needs a reason, a resume, a drain and an exit that drains their own word; anything else is no."""
     view, done = typed(View(may=ALL), keys, snapshot)
 
     assert done == action
@@ -79,7 +81,9 @@ def test_actions_have_to_be_typed(keys: str, snapshot: Snapshot, action: KeyActi
 
 
 def test_dashboard_that_only_looks_does_not_even_ask() -> None:
-    """Without leave to act, the keys that act say so."""
+    """Without leave to act, the keys that act say so; and nothing is stopped by its exit."""
+    assert press(View(), "q", busy())[1] == QuitKey()
+    assert press(View(may=frozenset({QuitKey, PauseKey, ResumeKey})), "q", busy())[1] == QuitKey()
     view, _ = typed(View(), "p")
 
     assert view.typing is None

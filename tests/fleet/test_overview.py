@@ -85,7 +85,9 @@ async def test_look_is_one_round_trip_and_asks_the_server_rarely(real_redis: Red
     assert real_redis.calls == calls + 1
     assert first.server is not None
     assert (first.server.role, first.server.policy) == ("master", "noeviction")
-    assert (second.ages, second.server) == (first.ages, first.server)
+    assert second.server == first.server
+    assert second.ages is not None
+    assert (second.ages.waiting, second.ages.looked_at, second.ages.jobs) == (2, 1, (0, 2, 0, 0, 0))
 
     poller._sampled_at = trio.current_time() - AGES_POLL_SECONDS
     poller._asked_at = trio.current_time() - INFO_POLL_SECONDS
@@ -178,3 +180,24 @@ async def test_a_heartbeat_from_the_future_is_no_sign_of_life(redis: RedisClient
     assert {worker.beat.worker: worker.is_lost for worker in seen.workers} == {"dead:1": True, "live:2": False}
     await redis.run_script("beat", keys, "live:2", "{}", 60_000, 0)
     assert await score(redis, keys.workers, "dead:1") < now
+
+
+async def test_ages_are_those_of_the_jobs_that_wait(real_redis: RedisClient) -> None:
+    """A list that was empty is sampled with the next poll; of one that is empty now nothing old is shown."""
+    poller = OverviewPoller(real_redis, "jobs", is_close_up=True, clock=trio.current_time)
+    empty = (await looked(poller)).ages
+    assert empty is not None
+    assert (empty.waiting, sum(empty.jobs)) == (0, 0)
+
+    await real_redis.command("RPUSH", "jobs", dated(5), dated(5))
+    assert (await looked(poller)).ages is None
+    sampled = (await looked(poller)).ages
+    assert sampled is not None
+    assert (sampled.waiting, sampled.looked_at, sampled.jobs) == (2, 2, (0, 2, 0, 0, 0))
+
+    await real_redis.command("LPOP", "jobs")
+    fewer = (await looked(poller)).ages
+    assert fewer is not None
+    assert (fewer.waiting, fewer.looked_at, sum(fewer.jobs)) == (1, 1, 1)
+    await real_redis.command("LPOP", "jobs")
+    assert (await looked(poller)).ages == empty

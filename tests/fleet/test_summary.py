@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from trio_worker.dashboard.lists import connections_panel, workers_panel
 from trio_worker.fleet.summary import Fleet, QueueTotals
+from trio_worker.queue.history import MinuteSample
 from trio_worker.telemetry.alerts import Severity, alerts, state
 from trio_worker.telemetry.growth import heading
 from trio_worker.telemetry.heartbeat import LOST_SECONDS, DepthLimit, Heartbeat, Rates, Suspended, WorkerSeen
@@ -20,7 +21,7 @@ from trio_worker.telemetry.words import work_words
 from trio_worker.worker.phase import Disposition, Phase
 from trio_worker.worker.queue_seen import QueueSeen
 
-SEEN = QueueSeen(100, 5, 20, 0, 1, oldest_seconds=3.0)
+SEEN = QueueSeen(100, 5, 40, 0, 1, oldest_seconds=3.0)
 
 
 def beat(name: str = "a:1", **changes: Any) -> Heartbeat:
@@ -196,6 +197,38 @@ def test_connections_of_all_workers_are_summed() -> None:
     head, *_ = connections_panel(fleet_of(*beats).snapshot(10.0, 1000.0), 100, 3)
 
     assert "6/8 open, 4 busy; each worker lists its own" in "".join(segment.text for segment in head)
+
+
+def test_what_is_not_leased_any_more_is_in_nobodys_hand() -> None:
+    """A heartbeat is older than the counts beside it: the figures of one screen must not contradict each other."""
+    fleet = Fleet("jobs", "cache")
+    busy = beat(in_hand=16, at_work=14, mails_in_flight=14, busy_consumers=8)
+    fleet.note_poll(totals(1000, 50), evolve(SEEN, leased=3), [WorkerSeen(busy, 1.0)], now=10.0, redis_seconds=0.001)
+    found = fleet.snapshot(10.0, 1000.0)
+
+    assert (found.in_hand, found.at_work, found.mails_in_flight, found.busy_consumers) == (3, 3, 3, 3)
+
+
+def test_a_chart_begins_with_what_the_workers_recorded() -> None:
+    """Mails of the minutes before the first poll are spread over them, also where they are few; later polls go on."""
+    fleet = Fleet("jobs", "cache")
+    fleet.note_poll(totals(1000, 2203), SEEN, [], now=10.0, redis_seconds=0.001)
+    blank = MinuteSample(0, *[0] * 10)
+    ends = ((12, 0), (13, 3), (14, 603), (15, 1803), (16, 9999))
+    minutes = [evolve(blank, minute=minute, sent=sent) for minute, sent in ends]
+
+    fleet.note_past(minutes)
+    chart = fleet.snapshot(10.0, 1000.0).spark_sent
+    assert (sum(chart[-220:-160]), chart[-160:-100], chart[-100:-40], chart[-40:]) == (
+        3,
+        (10,) * 60,
+        (20,) * 60,
+        (10,) * 40,
+    )
+
+    fleet.note_poll(totals(1001, 2293), SEEN, [], now=11.0, redis_seconds=0.001)
+    fleet.note_past(minutes)
+    assert fleet.snapshot(11.0, 1001.0).spark_sent[-41:] == (*[10] * 40, 90)
 
 
 def test_consumers_and_mails_in_flight_of_all_workers_are_summed() -> None:

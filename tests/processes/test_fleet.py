@@ -203,14 +203,14 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 async def test_keys_of_a_running_worker(programs: Programs, real_redis: RedisClient, relay: Catcher) -> None:
-    """Pages, freezing, a pause that is typed, and q, which drains; the terminal is as before."""
+    """Pages, freezing, a pause that is typed, and q, which asks and drains; the terminal is as before."""
     with patience():
         process, window, (outside, before) = await open_window(programs, "run")
         await window.until("1-5 pages")
         await push(real_redis, 3)
         await window.until("sent      Registration")
         window.press("?")
-        await window.until("exit; a worker drains first")
+        await window.until("exit; a worker asks, and drains first")
         window.press("?4")
         await window.until("FAILURES")
         window.press("1 ")
@@ -224,6 +224,10 @@ async def test_keys_of_a_running_worker(programs: Programs, real_redis: RedisCli
         window.press("presume\r")
         await window.until("resumed")
         window.press("q")
+        await window.until("type quit to drain this worker and exit:")
+        window.press("\r")
+        await window.until("still running")
+        window.press("qquit\r")
         assert await process.wait() == 0
     assert termios.tcgetattr(outside) == before
     os.close(outside)

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from tests.support.snapshot import (
     fleet,
 )
+from trio_worker.queue.claim import Source
 from trio_worker.queue.record import Cause
 from trio_worker.telemetry.board import Board
 from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import DeathCount, WorkerSeen
-from trio_worker.worker.events import Settled, SettledJob
-from trio_worker.worker.phase import Disposition
+from trio_worker.worker.events import Claimed, PhaseChanged, Settled, SettledJob
+from trio_worker.worker.phase import Disposition, Phase
 from trio_worker.worker.state import WorkerState
 
 STATE = WorkerState(number_workers=4, max_connections=4, depth=1)
@@ -83,3 +84,18 @@ def test_failures_are_those_of_all_workers() -> None:
 
     (cause,) = board.snapshot(2.0, 1004.0, STATE, workers).causes
     assert (cause.count, cause.last_at) == (6, 1003.0)
+
+
+def test_the_figures_beside_a_poll_are_of_its_moment() -> None:
+    """A screen that is drawn later shows as many jobs in hand as were leased; without a young poll it shows now."""
+    board = Board("jobs", "redis", "relay:25", started_at=0.0)
+    board.note(PhaseChanged(Phase.RUNNING), 0.0, 0.0)
+    board.note(Claimed((("a", Source.FRESH, 1), ("b", Source.FRESH, 1))), 1.0, 1.0)
+    board.keep_moment(1.0, evolve(STATE, at_work=2, busy_consumers=2))
+    board.note(Settled((SettledJob("a", Disposition.SENT), SettledJob("b", Disposition.SENT))), 1.5, 1.5)
+
+    beside = board.snapshot(1.9, 1.9, STATE)
+    assert (beside.in_hand, beside.at_work, beside.busy_consumers) == (2, 2, 2)
+    assert beside.ledger.in_hand == beside.in_hand
+    later = board.snapshot(9.0, 9.0, STATE)
+    assert (later.in_hand, later.at_work, later.ledger.settled[Disposition.SENT]) == (0, 0, 2)

@@ -216,3 +216,11 @@ def test_empty_queue_has_no_limit() -> None:
 
     assert found.limit == "nothing"
     assert "no job waits" in found.headline
+
+
+@pytest.mark.parametrize(("lag", "limit"), [(0.001, "redis"), (0.04, "processor")])
+def test_a_busy_host_is_not_called_a_distant_redis(lag: float, limit: str) -> None:
+    """A reply that lies there until the loop wakes has not taken long on its way."""
+    late = beat(vitals=Vitals(cpu_share=0.5, redis_seconds=0.08, lag_seconds=lag), busy_consumers=2, idle_share=0.9)
+
+    assert find_bottleneck(seen(late, sent=1.0)).limit == limit

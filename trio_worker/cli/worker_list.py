@@ -12,7 +12,17 @@ from trio_worker.cli.table import TableColumn, table_lines, terminal_width
 from trio_worker.fleet.overview import read_overview
 from trio_worker.printing import complain, say
 from trio_worker.telemetry.heartbeat import WorkerSeen
-from trio_worker.telemetry.number_words import ago, busy_of, count, counted, duration, memory, per_second, share
+from trio_worker.telemetry.number_words import (
+    UNKNOWN,
+    ago,
+    busy_of,
+    count,
+    counted,
+    duration,
+    memory,
+    per_second,
+    share,
+)
 from trio_worker.telemetry.snapshot_json import worker_document
 from trio_worker.telemetry.words import depth_limit_words, suspended_words, worker_state
 
@@ -57,6 +67,9 @@ async def list_workers(*, queue: QueueName = None, config: ConfigFile = None, as
 
 def _row(seen: WorkerSeen) -> tuple[str, ...]:
     beat = seen.beat
+    if seen.is_lost:
+        # Its last figures are of no moment that anybody asks for: it does no work.
+        return beat.worker, worker_state(seen), *[UNKNOWN] * 6, ago(seen.seen_seconds), beat.version
     return (
         beat.worker,
         worker_state(seen),

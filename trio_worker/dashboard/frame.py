@@ -177,7 +177,12 @@ def _small(snapshot: Snapshot, head: list[CellLine], width: int, height: int, vi
         *summary_table(snapshot, width),
         *chart_panel(snapshot, width, 1),
     ]
-    return lines + latest_panel(snapshot, width, height - len(lines) - 1)
+    return lines + latest_panel(snapshot, width, height - len(lines) - 1, _key(view, Page.LATEST))
+
+
+def _key(view: View, page: Page) -> str:
+    """Return the key of a page, if there are keys."""
+    return page.value if view.has_keys else ""
 
 
 def _one_column(snapshot: Snapshot, head: list[CellLine], width: int, height: int, view: View) -> list[CellLine]:
@@ -193,9 +198,9 @@ def _one_column(snapshot: Snapshot, head: list[CellLine], width: int, height: in
     free = height - len(head) - sum(map(len, figures)) - 6 * len(gap) - 4
     who_rows, failure_rows, latest_rows = _shared(free, _most_who_rows(snapshot), FAILURE_ROWS, free)
     lists = [
-        _who_panel(snapshot, width, who_rows),
-        failures_panel(snapshot, width, failure_rows),
-        latest_panel(snapshot, width, latest_rows),
+        _who_panel(snapshot, width, who_rows, view),
+        failures_panel(snapshot, width, failure_rows, _key(view, Page.FAILURES)),
+        latest_panel(snapshot, width, latest_rows, _key(view, Page.LATEST)),
     ]
     return head + [line for panel in (*figures, *lists) for line in (*panel, *gap)]
 
@@ -207,10 +212,11 @@ def _most_who_rows(snapshot: Snapshot) -> int:
     return min(CONNECTION_ROWS, max(1, snapshot.max_connections))
 
 
-def _who_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
+def _who_panel(snapshot: Snapshot, width: int, rows: int, view: View) -> list[CellLine]:
     """Return the panel of connections for one worker, of workers for all."""
-    panel = workers_panel if snapshot.scope is Scope.FLEET else connections_panel
-    return panel(snapshot, width, rows)
+    if snapshot.scope is Scope.FLEET:
+        return workers_panel(snapshot, width, rows, _key(view, Page.WORKERS))
+    return connections_panel(snapshot, width, rows, _key(view, Page.CONNECTIONS))
 
 
 def _shared(rows: int, *maximums: int) -> list[int]:
@@ -235,14 +241,14 @@ def _two_columns(snapshot: Snapshot, head: list[CellLine], width: int, height: i
             _figures_column(
                 snapshot, left_width, body, has_server=width >= _SERVER_WIDTH - 2 and body >= _SERVER_BODY_LINES
             ),
-            _lists_column(snapshot, right_width, body),
+            _lists_column(snapshot, right_width, body, view),
             left_width,
             right_width,
             _COLUMN_GAP,
         ),
         blank(width),
     ]
-    return lines + latest_panel(snapshot, width, height - len(lines) - 1)
+    return lines + latest_panel(snapshot, width, height - len(lines) - 1, _key(view, Page.LATEST))
 
 
 def _figures_column(snapshot: Snapshot, width: int, height: int, *, has_server: bool) -> list[CellLine]:
@@ -255,22 +261,22 @@ def _figures_column(snapshot: Snapshot, width: int, height: int, *, has_server: 
     return [*above, *flow, *chart_panel(snapshot, width, chart_lines), *below]
 
 
-def _lists_column(snapshot: Snapshot, width: int, height: int) -> list[CellLine]:
+def _lists_column(snapshot: Snapshot, width: int, height: int, view: View) -> list[CellLine]:
     # Without a blank between the lists, their titles, the headings of the first, and the ages with a blank above.
     rows = height - 4 - 1 - _AGE_LINES
     who_rows = min(_most_who_rows(snapshot), rows - _MIN_FAILURE_ROWS)
     beside_rows = min(len(snapshot.workers), _MAX_OTHER_ROWS)
     others: list[CellLine] = []
     if snapshot.scope is Scope.WORKER and len(snapshot.workers) > 1 and rows >= _ROOMY_ROWS:
-        others = [blank(width), *workers_panel(snapshot, width, beside_rows)]
+        others = [blank(width), *workers_panel(snapshot, width, beside_rows, _key(view, Page.WORKERS))]
         who_rows = min(who_rows, rows - len(others) - _MIN_FAILURE_ROWS)
         rows -= len(others)
     failure_rows = min(FAILURE_ROWS, rows - who_rows)
     return [
-        *_who_panel(snapshot, width, who_rows),
+        *_who_panel(snapshot, width, who_rows, view),
         *others,
         blank(width),
-        *failures_panel(snapshot, width, failure_rows),
+        *failures_panel(snapshot, width, failure_rows, _key(view, Page.FAILURES)),
         *[blank(width)] * (rows - who_rows - failure_rows + 1),
         *age_panel(snapshot, width),
     ]

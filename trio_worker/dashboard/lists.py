@@ -5,11 +5,13 @@ No I/O, awaits nothing. A list always has the given number of lines, with blanks
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.segment import Segment
 from rich.style import Style
 
 from trio_worker.dashboard.cell_text import printable_cells, width_of
-from trio_worker.dashboard.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, CellLine, blank, cell, row, rule
+from trio_worker.dashboard.cells import CAUTION, DIM, GOOD, PLAIN, TROUBLE, CellLine, blank, cell, row, rule, rule_room
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.heartbeat import DeathCount, WorkerSeen
@@ -54,7 +56,12 @@ _WORKER_HEADS = (
 )
 
 
-def connections_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
+def more_words(hidden: int, key: str) -> str:
+    """Return how many rows have no room, and the key of the page that has more; nothing if all are shown."""
+    return f"+{hidden:,} more{f': {key}' if key else ''}" if hidden > 0 else ""
+
+
+def connections_panel(snapshot: Snapshot, width: int, rows: int, key: str = "") -> list[CellLine]:
     """Return CONNECTIONS: a rule, headings, and ``rows`` lines; busy ones first, then the longest in their state."""
     is_closed = isinstance(snapshot.breaker, Closed)
     views = snapshot.connections
@@ -71,8 +78,13 @@ def connections_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLin
         # Other connections work, so the state of the breaker is clear and leaves room for the name of the relay.
         tail = "" if is_closed and snapshot.scope is Scope.WORKER else tail
         tail, style = f", {snapshot.suspended.count:,} suspended{span}{tail}", CAUTION if is_closed else TROUBLE
-    figures = f"{opened:,}/{snapshot.max_connections:,} open, {busy:,} busy{tail}"
-    lines = [rule("CONNECTIONS", width, figures, printable_cells(snapshot.relay_name), style)]
+    figures = f"{opened:,}/{snapshot.max_connections:,} open, {busy:,} busy"
+    more = more_words(len(views) - rows, key)
+    note = "  ".join(filter(None, (printable_cells(snapshot.relay_name), more)))
+    if len(figures + tail) > rule_room("CONNECTIONS", width, note) and is_closed and snapshot.suspended is None:
+        tail = ""  # that the relay works is told by its connections, and leaves room for its name
+    note = note if len(figures + tail) <= rule_room("CONNECTIONS", width, note) else more
+    lines = [rule("CONNECTIONS", width, f"{figures}{tail}", note, style)]
     heads = _connection_cells("id", "state", "for", "msgs", "age", "tls", "reply")
     lines.append(row([Segment(head.text, DIM) for head in heads], width))
     ordered = sorted(views, key=lambda view: (not view.is_busy, -view.state_seconds))
@@ -109,13 +121,12 @@ def _connection_cells(
     ]
 
 
-def workers_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
+def workers_panel(snapshot: Snapshot, width: int, rows: int, key: str = "") -> list[CellLine]:
     """Return WORKERS: a rule, headings, and ``rows`` lines; those in trouble first, and a count of the rest."""
     workers = snapshot.workers
     live = sum(not worker.is_lost for worker in workers)
     aside = f"{live:,} live" + (f", {len(workers) - live:,} LOST" if live < len(workers) else "")
-    hidden = len(workers) - rows
-    note = f"{hidden:,} more" if hidden > 0 else "by heartbeat"
+    note = more_words(len(workers) - rows, key) or "by heartbeat"
     lines = [rule("WORKERS", width, aside, note, PLAIN if live == len(workers) else TROUBLE)]
     lines.append(row(_worker_cells(_WORKER_HEADS, width, DIM), width))
     ordered = sorted(workers, key=lambda worker: (not worker.is_lost, not worker.beat.trouble, worker.beat.worker))
@@ -125,6 +136,11 @@ def workers_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
 
 def _worker_row(worker: WorkerSeen, width: int) -> list[Segment]:
     beat = worker.beat
+    if worker.is_lost:
+        # Its last figures are of no moment that anybody asks for: it does no work.
+        seen = ago(worker.seen_seconds)
+        lost = (beat.worker, worker_state(worker), *[UNKNOWN] * 3, seen, *[UNKNOWN] * 5, beat.version)
+        return _worker_cells(lost, width, TROUBLE)
     words = (
         beat.worker,
         worker_state(worker),
@@ -139,7 +155,7 @@ def _worker_row(worker: WorkerSeen, width: int) -> list[Segment]:
         memory(beat.vitals.rss_bytes),
         beat.version,
     )
-    style = TROUBLE if worker.is_lost or beat.trouble else PLAIN
+    style = TROUBLE if beat.trouble else PLAIN
     return _worker_cells(words, width, style)
 
 
@@ -154,11 +170,27 @@ def _worker_cells(words: tuple[str, ...], width: int, style: Style) -> list[Segm
     return cells + tail
 
 
-def failures_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
+# What the failures of a disposition are: a job may be delayed several times, but dies once.
+_FAILURES = {
+    Disposition.DELAYED: ("delay", "delays"),
+    Disposition.RELEASED: ("release", "releases"),
+    Disposition.DEAD: ("dead job", "dead jobs"),
+    Disposition.HELD: ("held job", "held jobs"),
+    Disposition.FENCED: ("fenced job", "fenced jobs"),
+    Disposition.UNSETTLED: ("unsettled job", "unsettled jobs"),
+}
+
+
+def failures_panel(snapshot: Snapshot, width: int, rows: int, key: str = "") -> list[CellLine]:
     """Return FAILURES: a rule and ``rows`` lines with one cause each, the most frequent first."""
-    total = sum(cause.count for cause in snapshot.causes)
-    aside = f"{counted(total, 'job')}, {counted(len(snapshot.causes), 'cause')}" if total else "none"
-    lines = [rule("FAILURES", width, aside, f"{CAUSE_MINUTES} min, all workers")]
+    totals: Counter[Disposition] = Counter()
+    for cause in snapshot.causes:
+        totals[cause.disposition] += cause.count
+    found = [counted(totals[kind], *words) for kind, words in _FAILURES.items() if totals[kind]]
+    aside = ", ".join(found) or "none"
+    more = more_words(len(snapshot.causes) - rows, key)
+    note = f"{CAUSE_MINUTES} min  {more}" if more else f"{CAUSE_MINUTES} min, all workers"
+    lines = [rule("FAILURES", width, aside, note)]
     lines += [row(_failure_row(cause, snapshot.at, width), width) for cause in _causes_in_view(snapshot.causes, rows)]
     return lines + [blank(width)] * (rows + 1 - len(lines))
 
@@ -189,14 +221,16 @@ def disposition_cell(disposition: Disposition) -> Segment:
     return cell(word, 9 if disposition is Disposition.UNSETTLED else 8, _DISPOSITION_STYLES[disposition])
 
 
-def latest_panel(snapshot: Snapshot, width: int, rows: int) -> list[CellLine]:
+def latest_panel(snapshot: Snapshot, width: int, rows: int, key: str = "") -> list[CellLine]:
     """Return LATEST: a rule, headings if they fit, and ``rows`` lines, newest last.
 
     At a hundred mails per second a failure would scroll away unread: half of the rows are kept for jobs that were not
     sent.
     """
     aside = "" if snapshot.latest else "nothing yet"
-    lines = [rule("LATEST", width, aside, f"{snapshot.scope.value}, newest last")]
+    note = f"{snapshot.scope.value}, newest last"
+    more = more_words(len(snapshot.latest) - (rows if width < TIMES_WIDTH else rows - 1), key)
+    lines = [rule("LATEST", width, aside, f"{note}  {more}" if more else note)]
     if width < TIMES_WIDTH:
         has_type = width >= TYPES_WIDTH
         newest = _latest_in_view(snapshot.latest, rows)

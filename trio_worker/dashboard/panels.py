@@ -50,7 +50,7 @@ _ODD_DISPOSITIONS = {Disposition.HELD, Disposition.FENCED, Disposition.UNSETTLED
 _PAUSE_KEY, _RESUME_KEY, _DRAIN_KEY = "p pause", "p resume", "d drain"
 _TYPING_HINT = "Enter confirms, Esc cancels; every other key is text"
 _HELP: tuple[tuple[str, str, type[KeyAction] | None], ...] = (
-    ("q", "exit; a worker drains first", None),
+    ("q", "exit; a worker asks, and drains first", None),
     ("1 to 5", "overview, workers, connections, failures, latest; again: back", None),
     ("space", "freeze the screen, or continue", None),
     ("/", "show only jobs, causes and workers that contain a text; Esc: all", None),

@@ -37,6 +37,7 @@ class Typing(Enum):
     PAUSE = "pause the queue for 15 minutes, because: "
     RESUME = "type resume to claim again: "
     DRAIN = "type drain to stop this worker: "
+    QUIT = "type quit to drain this worker and exit: "
 
 
 @frozen
@@ -87,7 +88,8 @@ def press(view: View, key: str, snapshot: Snapshot) -> tuple[View, KeyAction | N
     view = evolve(view, notice="")
     match key:
         case "q" | "Q":
-            return view, QuitKey()
+            # A key that was meant for another program must not stop a worker; a dashboard that only looks is soon back.
+            return (evolve(view, typing=Typing.QUIT, typed=""), None) if DrainKey in view.may else (view, QuitKey())
         case "1" | "2" | "3" | "4" | "5" | "?":
             page = Page(key)
             return evolve(view, page=Page.OVERVIEW if view.page is page else page), None
@@ -138,6 +140,8 @@ def _type(view: View, typing: Typing, key: str) -> tuple[View, KeyAction | None]
             return (done, ResumeKey()) if typed == "resume" else (evolve(done, notice="still paused"), None)
         case Typing.DRAIN:
             return (done, DrainKey()) if typed == "drain" else (evolve(done, notice="not drained"), None)
+        case Typing.QUIT:
+            return (done, QuitKey()) if typed == "quit" else (evolve(done, notice="still running"), None)
         case _:
             assert_never(typing)
 

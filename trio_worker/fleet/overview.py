@@ -132,7 +132,8 @@ class OverviewPoller:
     queue_name: str
     is_close_up: bool = False
     clock: Callable[[], float] = monotonic
-    _ages: AgeBars | None = None
+    _ages: Sequence[tuple[float | None, bool]] | None = None  # of the last sample, at which so many jobs waited
+    _sampled_waiting: int = 0
     _server: ServerState | None = None
     _sampled_at: float = -inf
     _asked_at: float = -inf
@@ -155,20 +156,32 @@ class OverviewPoller:
         ages, seen, rest = answers[: int(samples)], answers[int(samples) : len(calls)], answers[len(calls) :]
         overview = overview_of(seen, minutes)
         if samples:
-            self._ages, self._sampled_at = _bars(ages[0], overview), now
+            self._ages, self._sampled_waiting = _sampled_ages(ages[0], overview), ages[0][0]
+            self._sampled_at = now
         if asks:
             info, self._asked_at = rest.pop(), now
             # A hosted server may refuse it.
             self._server = None if info is None else read_server_state(info_fields(info))
-        return evolve(overview, ages=self._ages, server=self._server), rest
+        return evolve(overview, ages=self._bars(overview.counts.waiting), server=self._server), rest
+
+    def _bars(self, waiting: int) -> AgeBars | None:
+        """Return the sampled ages as bars of the jobs that wait now; None if none of them can have been sampled."""
+        if not self.is_close_up or self._ages is None:
+            return None
+        if waiting and not self._sampled_waiting:
+            # The next poll samples the list that was empty, however soon that is.
+            self._sampled_at = -inf
+            return None
+        bars = bars_of(self._ages if waiting else (), waiting)
+        return bars if bars.looked_at <= waiting else evolve(bars, looked_at=waiting, is_estimate=True)
 
 
-def _bars(answer: RedisAnswer, overview: Overview) -> AgeBars:
-    waiting, found = answer
+def _sampled_ages(answer: RedisAnswer, overview: Overview) -> list[tuple[float | None, bool]]:
+    _waiting, found = answer
     now, popped = overview.counts.at, overview.counts.popped
     ages: list[tuple[float | None, bool]] = []
     for place, raw in zip(found[::2], found[1::2], strict=True):
         said = read_enqueued_at(raw) if raw else None
         at = pushed_at(overview.marks, popped + place + 1) if said is None else said
         ages.append((None if at is None else max(0.0, now - at), said is None))
-    return bars_of(ages, waiting)
+    return ages

@@ -207,6 +207,7 @@ class Reporter:
         pushed_at = history.pushed_at(counts.popped + 1) if counts.waiting and seen.is_estimate else None
         if pushed_at is not None:
             seen = evolve(seen, oldest_seconds=max(0.0, counts.at - pushed_at))
+        self.board.keep_moment(trio.current_time(), self.worker.state())
         self.worker.publish(seen)
 
     async def _hasten_farewell(self) -> Never:

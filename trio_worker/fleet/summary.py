@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field, frozen
 
+from trio_worker.queue.history import MINUTE_SECONDS, MinuteSample
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.telemetry.growth import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, heading
 from trio_worker.telemetry.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen, summed_causes
@@ -58,6 +59,7 @@ class Fleet:
     _recoveries: int = 0
     _redis_seconds: float | None = None
     _growth: float | None = None
+    _past: tuple[QueueTotals, ...] = ()  # of whole minutes before the first poll, oldest first
 
     def note_poll(
         self,
@@ -74,6 +76,7 @@ class Fleet:
         are too few polls.
         """
         if self._polls and totals.at <= self._polls[-1][0].at:
+            self._past = ()
             self._polls.clear()  # Redis' clock went back, or another server answers
         self._polls.append((totals, seen))
         while totals.at - self._polls[0][0].at > SPARK_SECONDS:
@@ -81,6 +84,18 @@ class Fleet:
         self._workers = tuple(sorted(workers, key=lambda worker: worker.beat.worker))
         self._recoveries += self._failing is not None
         self._polled_at, self._failing, self._redis_seconds, self._growth = now, None, redis_seconds, growth
+
+    def note_past(self, minutes: Iterable[MinuteSample]) -> None:
+        """Take over what the workers recorded before the first poll, so that a chart begins with it."""
+        if self._past or not self._polls:
+            return
+        first = self._polls[0][0].at
+        ends = ((sample, (sample.minute + 1.0) * MINUTE_SECONDS) for sample in minutes)
+        self._past = tuple(
+            QueueTotals(at, sample.popped, sample.sent, sample.delays, sample.deaths, sample.waiting)
+            for sample, at in ends
+            if first - SPARK_SECONDS - MINUTE_SECONDS < at < first
+        )
 
     def note_failure(self, what: str, now: float) -> None:
         """Note that a poll failed; the figures stay as they were, and say how old they are."""
@@ -98,6 +113,7 @@ class Fleet:
         beats = [worker.beat for worker in workers if not worker.is_lost]
         phase, why = _phase_of(beats)
         ledger = _ledger_of(beats)
+        leased = self._polls[-1][1].leased if self._polls else 0
         return Snapshot(
             at=wall,
             phase=phase,
@@ -109,8 +125,9 @@ class Fleet:
             queue=self._polls[-1][1] if self._polls else None,
             queue_seen_seconds=None if self._polled_at is None else age,
             ledger=ledger,
-            in_hand=sum(beat.in_hand for beat in beats),
-            at_work=sum(beat.at_work for beat in beats),
+            # Heartbeats are up to two seconds old: what is not leased any more is in nobody's hand.
+            in_hand=min(leased, sum(beat.in_hand for beat in beats)),
+            at_work=min(leased, sum(beat.at_work for beat in beats)),
             number_workers=sum(beat.number_workers for beat in _telling(beats)),
             rates=self._rates(beats),
             waiting_slope=self._slope(),
@@ -138,8 +155,8 @@ class Fleet:
             is_at_dead_limit=any(beat.is_at_dead_limit for beat in beats),
             suspended=_suspended(beats),
             depth_limit=next((beat.depth_limit for beat in beats if beat.depth_limit is not None), None),
-            mails_in_flight=_mails_in_flight(beats),
-            busy_consumers=_busy_consumers(beats),
+            mails_in_flight=_at_most(leased, _mails_in_flight(beats)),
+            busy_consumers=_at_most(leased, _busy_consumers(beats)),
             at_work_limit=sum(beat.at_work_limit for beat in beats),
         )
 
@@ -182,14 +199,16 @@ class Fleet:
     def _spark(self) -> tuple[int, ...]:
         """Return the mails sent in each second, oldest first; those between two polls are spread evenly."""
         sent = [0.0] * SPARK_SECONDS
-        looks = [totals for totals, _ in self._polls]
+        looks = [*self._past, *(totals for totals, _ in self._polls)]
         for before, after in pairwise(looks):
             span = after.at - before.at
             for ago in range(int(looks[-1].at - after.at), min(SPARK_SECONDS, int(looks[-1].at - before.at) + 1)):
                 ends = looks[-1].at - ago
                 shared = min(after.at, ends) - max(before.at, ends - 1)
                 sent[SPARK_SECONDS - 1 - ago] += max(0, after.sent - before.sent) * max(0.0, shared) / span
-        return tuple(map(round, sent))
+        # The running sum is rounded, not each second: or few mails a minute would be none.
+        sums = [round(each) for each in accumulate(sent, initial=0.0)]
+        return tuple(after - before for before, after in pairwise(sums))
 
 
 def _phase_of(beats: Sequence[Heartbeat]) -> tuple[Phase, str]:
@@ -235,6 +254,10 @@ def _idle_share(beats: Sequence[Heartbeat]) -> float | None:
 def _mails_in_flight(beats: Sequence[Heartbeat]) -> int | None:
     known = [beat.mails_in_flight for beat in beats if beat.mails_in_flight is not None]
     return sum(known) if known or not beats else None
+
+
+def _at_most(most: int, number: int | None) -> int | None:
+    return None if number is None else min(most, number)
 
 
 def _suspended(beats: Iterable[Heartbeat]) -> Suspended | None:

@@ -82,6 +82,7 @@ class Watch:
         totals = QueueTotals(counts.at, counts.popped, counts.sent, counts.delays, counts.deaths, counts.waiting)
         growth = waiting_growth(seen.minutes, counts.at, counts.waiting)
         self.fleet.note_poll(totals, queue_seen(seen, now - began), seen.workers, now, now - began, growth)
+        self.fleet.note_past(seen.minutes)
         return None
 
     def _take_feed(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:

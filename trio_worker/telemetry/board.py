@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from typing import TypeAlias
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from trio_worker.queue.claim import DEAD_LIMIT_REACHED
 from trio_worker.queue.record import Cause
@@ -45,6 +45,8 @@ from trio_worker.worker.phase import Disposition, Phase
 from trio_worker.worker.queue_seen import QueueSeen
 from trio_worker.worker.state import WorkerState
 
+# Screens poll each second. Beside a poll that is older than two, the figures of now are shown.
+MOMENT_SECONDS = 2.0
 # The number of settlements that are added to the figures together: more would need megabytes and save nothing.
 JOBS_ADDED_AT_ONCE = 200
 # The maximum of causes per minute: a relay that answers with always new codes must not fill the memory.
@@ -52,6 +54,15 @@ CAUSES_KEPT = 200
 _NO_VITALS = Vitals()
 # By reply codes, cause and disposition: the count, and the time of the last one.
 _Causes: TypeAlias = dict[tuple[str, str, Disposition], tuple[int, float]]
+
+
+@frozen
+class _Moment:
+    """The figures of a worker at the moment at which its queue was counted (local clock)."""
+
+    at: float
+    state: WorkerState
+    ledger: Ledger
 
 
 @define
@@ -87,6 +98,7 @@ class Board:
     _is_at_dead_limit: bool = False
     _notices: RedisNotices = field(factory=RedisNotices)
     _journal_trouble: str = ""
+    _moment: _Moment | None = None
 
     @property
     def phase(self) -> Phase:
@@ -134,6 +146,13 @@ class Board:
             case _:
                 pass
 
+    def keep_moment(self, now: float, state: WorkerState) -> None:
+        """Keep the figures of now for the screens, which show them beside those of a poll that has just ended.
+
+        A moment later other jobs are in hand than are counted as leased, and the figures would seem to disagree.
+        """
+        self._moment = _Moment(now, state, deepcopy(self.ledger))
+
     def snapshot(
         self,
         now: float,
@@ -144,6 +163,9 @@ class Board:
     ) -> Snapshot:
         """Return the figures at ``now``."""
         self._add_gathered()
+        ledger, moment = deepcopy(self.ledger), self._moment
+        if moment is not None and self.phase is Phase.RUNNING and now - moment.at <= MOMENT_SECONDS:
+            state, ledger = moment.state, moment.ledger
         breaker, workers = self._breaker, tuple(workers)
         others = [each.beat.causes for each in workers if each.beat.worker != self.worker_name and not each.is_lost]
         probe_at = getattr(breaker, "probe_at", None)
@@ -157,8 +179,8 @@ class Board:
             relay_name=self.relay_name,
             queue=self._queue[1] if self._queue else None,
             queue_seen_seconds=now - self._queue[0] if self._queue else None,
-            ledger=deepcopy(self.ledger),
-            in_hand=self.ledger.in_hand,
+            ledger=ledger,
+            in_hand=ledger.in_hand,
             at_work=state.at_work,
             number_workers=state.number_workers,
             rates=self._rates(now),

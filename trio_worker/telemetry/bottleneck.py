@@ -26,6 +26,8 @@ BUSY_SHARE = 0.85
 CPU_SHARE = 0.85
 # A longer round trip to Redis limits claims, as only a few are sent at a time.
 SLOW_REDIS_SECONDS = 0.05
+# Of the round trip to Redis: if the event loop is as late as this, its delay explains the round trip.
+LATE_SHARE = 0.3
 # The time in which the advice is to empty the waiting list.
 CATCH_UP_SECONDS = 600
 
@@ -113,6 +115,8 @@ def _capacity(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding:
         finding = _by_connections(snapshot, load, load.held_seconds)
     elif load.has_busy_slots or (load.has_busy_consumers and not load.has_busy_connections):
         finding = _by_consumers(load)
+    elif (load.redis_seconds or 0.0) >= SLOW_REDIS_SECONDS and load.is_late:
+        finding = _by_host(load)
     elif (load.redis_seconds or 0.0) >= SLOW_REDIS_SECONDS:
         words = f"Redis: its round trip takes {duration(load.redis_seconds)}."
         finding = Finding("redis", words, (), ("Move the workers nearer to Redis, or run more workers.",))
@@ -134,6 +138,12 @@ class _Load:
     consumers_share: float | None
     cpu_share: float | None
     redis_seconds: float | None
+    lag_seconds: float | None  # by which the event loop wakes late
+
+    @property
+    def is_late(self) -> bool:
+        """Return whether the loop's own delay is a good part of the round trip to Redis: a reply waits for it."""
+        return (self.lag_seconds or 0.0) >= LATE_SHARE * (self.redis_seconds or 0.0)
 
     @property
     def has_busy_slots(self) -> bool:
@@ -176,6 +186,7 @@ def _load_of(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> _Load:
         None if snapshot.idle_share is None else 1 - snapshot.idle_share,
         max((beat.vitals.cpu_share or 0.0 for beat in beats), default=None),
         max((beat.vitals.redis_seconds or 0.0 for beat in beats), default=None),
+        max((beat.vitals.lag_seconds or 0.0 for beat in beats), default=None),
     )
 
 
@@ -190,6 +201,16 @@ def _by_processor(load: _Load) -> Finding:
         "The processor: a worker is one process on one core.",
         (f"The busiest of {_workers(load.beats)} uses {share(load.cpu_share)} of its core.",),
         ("Run another worker on the same queue: the workers share it.",),
+    )
+
+
+def _by_host(load: _Load) -> Finding:
+    late = f"A worker wakes {duration(load.lag_seconds)} late, so replies of Redis seem to take"
+    return Finding(
+        "processor",
+        "The processor: the host has too little time for its programs.",
+        (f"{late} {duration(load.redis_seconds)}; the busiest uses {share(load.cpu_share)} of one core.",),
+        ("Look at the load of the host; move other programs, or workers, to another one.",),
     )
 
 
