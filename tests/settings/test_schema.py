@@ -42,7 +42,7 @@ def test_it_is_draft_4_and_uses_no_other_word() -> None:
     Draft4Validator.check_schema(SCHEMA)
 
     assert SCHEMA["$schema"] == "http://json-schema.org/draft-04/schema#"
-    assert {word for shape in shapes(SCHEMA) for word in shape} == DRAFT_4 | {"minimum", "maximum"}
+    assert {word for shape in shapes(SCHEMA) for word in shape} == DRAFT_4 | {"minimum", "maximum", "required"}
     assert all(shape.get("description") for shape in shapes(SCHEMA) if shape != {"type": "string"})
 
 

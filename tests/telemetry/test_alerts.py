@@ -10,7 +10,7 @@ from attrs import evolve
 from tests.support.snapshot import NOW, busy, draining, fleet, fresh, without_redis, without_relay
 from trio_worker.telemetry.alerts import Severity, alerts, readiness
 from trio_worker.telemetry.heartbeat import RelayDown, WorkerSeen
-from trio_worker.telemetry.notice import RedisNotice
+from trio_worker.telemetry.notice import Notice
 from trio_worker.telemetry.snapshot import Snapshot
 
 
@@ -65,7 +65,7 @@ def test_the_relay_of_a_fleet_is_named_with_its_error_and_its_next_probe(down: R
 
 def test_notices_about_redis_are_alerts_of_their_workers() -> None:
     """Of a fleet with the number of workers, equal words together; of one worker as they are."""
-    loss, wait = RedisNotice("LOSS", "Redis lost data"), RedisNotice("WAIT", "polls", is_severe=False)
+    loss, wait = Notice("LOSS", "Redis lost data"), Notice("WAIT", "polls", is_severe=False)
     first, *rest = fleet().workers
     workers = (evolve(first, beat=evolve(first.beat, version="1", notices=(loss, wait))), *rest)
     same = tuple(evolve(each, beat=evolve(each.beat, version="1")) for each in workers)

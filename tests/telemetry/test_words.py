@@ -24,7 +24,7 @@ def test_relay_that_refuses_the_session_is_not_unreachable() -> None:
     reply = Reply(530, "Authentication required", Stage.MAIL, "5.7.0")
 
     assert trouble_words(Trouble(FailureKind.CONNECT, Stage.CONNECT, "refused")) == "cannot be reached"
-    assert trouble_words(Trouble(FailureKind.CONNECT, Stage.MAIL, "", reply)) == "refuses the session with 530 5.7.0"
+    assert trouble_words(Trouble(FailureKind.SESSION, Stage.MAIL, "", reply)) == "refuses the session with 530 5.7.0"
 
 
 @pytest.mark.parametrize(

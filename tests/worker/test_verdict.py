@@ -23,6 +23,7 @@ from trio_worker.smtp.outcome import (
     Unsendable,
 )
 from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.worker.named_time import hinted_seconds
 from trio_worker.worker.options import RetryPolicy
 from trio_worker.worker.verdict import (
     FORGIVEN_CLOSINGS,
@@ -32,7 +33,6 @@ from trio_worker.worker.verdict import (
     backoff_seconds,
     cause_of_acceptance,
     decide,
-    hinted_seconds,
     relay_trouble,
 )
 
@@ -134,11 +134,6 @@ def test_attempts_and_age_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("outcome", [
-    Refused(reply(451, Stage.MAIL)),
-    Refused(reply(550, Stage.MAIL)),
-    Refused(reply(530, Stage.MAIL)),
-    Refused(reply(454, Stage.RCPT), tuple(Refusal(each, reply(454, Stage.RCPT)) for each in TO)),
-    Refused(reply(432, Stage.FINAL)),
     Unopened(Trouble(FailureKind.LOGIN, Stage.AUTH, "refused", reply(535, Stage.AUTH))),
     Unopened(Trouble(FailureKind.CONNECT, Stage.CONNECT, "connection refused")),
     NotSent(loss(had_delivered=False, mail_accepted=False)),
@@ -150,6 +145,34 @@ def test_the_relays_trouble_costs_the_mail_nothing_and_is_told_to_the_breaker(ou
     assert isinstance(verdict, Release)
     assert verdict.record.attempts == 0
     assert relay_trouble(outcome) is not None
+
+
+@pytest.mark.parametrize("outcome", [
+    Refused(reply(451, Stage.MAIL)),
+    Refused(reply(550, Stage.MAIL)),
+])  # fmt: skip
+def test_a_refused_session_costs_the_mail_nothing(outcome: Outcome) -> None:
+    """A relay that refuses every sender for a moment, with words that say nothing more."""
+    verdict = judge(outcome)
+
+    assert isinstance(verdict, Release)
+    assert verdict.record.attempts == 0
+
+
+@pytest.mark.parametrize("outcome", [
+    Refused(reply(530, Stage.MAIL)),
+    Refused(reply(432, Stage.FINAL)),
+    Refused(reply(454, Stage.FINAL, "Temporary authentication failure")),
+    Refused(Reply(550, "Daily user sending limit exceeded", Stage.FINAL, "5.4.5")),
+    Refused(reply(554, Stage.RCPT, "Relay access denied")),
+])  # fmt: skip
+def test_a_refusal_of_us_costs_the_mail_nothing_and_lets_others_be_the_probe(outcome: Outcome) -> None:
+    """Neither an attempt nor its age: the relay would say the same to every mail."""
+    verdict = judge(outcome, now=NOW + POLICY.max_age_seconds)
+
+    assert isinstance(verdict, Delay)
+    assert (verdict.record.attempts, verdict.cause.word) == (0, "relay")
+    assert verdict.seconds >= 45
 
 
 @pytest.mark.parametrize("outcome", [

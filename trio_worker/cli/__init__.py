@@ -105,7 +105,7 @@ app.command("trio_worker.cli.mail:mail", name="mail", help="Mails of each email 
 app.command(
     "trio_worker.cli.smtp:smtp",
     name="smtp",
-    help="SMTP relay: check a session step by step, trace the commands of workers.",
+    help="SMTP relay: check a session step by step, explain a reply, trace the commands of workers.",
 )
 app.command("trio_worker.cli.relay:relay", name="relay", help="The relay, as workers see it: probe, to try it now.")
 app.command(

@@ -241,6 +241,8 @@ def shelf_app(wording: Wording, help_text: str) -> App:
     attempts = "their attempts and their age" if wording.shelf == "delayed" else "new attempts, a new age"
     retry_help = f"Retry {many}: they are due now, with {attempts} and the same Message-ID."
     app.command(commands.retry, name="retry", help=retry_help)
+    if wording.shelf == "held":
+        app.command(commands.retry, name="release", help="The same as retry.")
     app.command(commands.drop, name="drop", help=f"Delete {many} permanently, with their original bytes.")
     app.command(commands.export, name="export", help=f"Write {many} as lines of JSON, with their original bytes.")
     return app

@@ -38,6 +38,7 @@ class Document(StrEnum):
     QUEUE = "trio-worker/queue/1"
     RELAY_CHECK = "trio-worker/relay-check/1"
     RELEASE = "trio-worker/release/1"
+    REPLY = "trio-worker/reply/1"
     RETRY = "trio-worker/retry/1"
     SENT = "trio-worker/sent/1"
     SHELF = "trio-worker/shelf/1"

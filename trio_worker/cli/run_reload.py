@@ -48,6 +48,7 @@ class Reload:
         if self.metrics is not None:
             self.metrics.note_config(self.reporter.config)
         worker.use_limits(settings.number_workers, settings.queue, settings.smtp_pool, settings.retry)
+        worker.use_replies(settings.replies)
         worker.publish(SettingsRead(found.taken, found.waiting))
         self.say(f"settings read: {'; '.join(found.taken) or 'no change'}")
         if found.waiting:

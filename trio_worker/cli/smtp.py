@@ -1,7 +1,7 @@
 """Trio. ``smtp``: checks a session with the relay, and traces the sessions of workers.
 
-``check`` opens one session, times each step and sends nothing; ``trace`` orders workers to send their commands and the
-replies.
+``check`` opens one session, times each step and sends nothing; ``explain`` says what a reply is taken for; ``trace``
+orders workers to send their commands and the replies.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import print_json, redis_name, refuse, report_unavailable
 from trio_worker.cli.setup import relay_of
+from trio_worker.cli.smtp_explain import explain_reply
 from trio_worker.cli.target_workers import ANSWER_POLL_SECONDS, Patience, choose_workers, order_workers
 from trio_worker.fleet.orders import MAX_SECONDS, Trace, send_order
 from trio_worker.fleet.watch import Watch
@@ -50,7 +51,7 @@ _LABELS = {Stage.CONNECT: "connect", Stage.GREETING: "greeting"}
 # How a check ends: with the reply that decided, with a reason why the relay was not asked, or with trouble.
 CheckEnd: TypeAlias = Reply | Unsendable | Trouble
 
-smtp = App(name="smtp", help="SMTP relay: check, trace.", help_format="plaintext")
+smtp = App(name="smtp", help="SMTP relay: check, explain, trace.", help_format="plaintext")
 
 
 @frozen
@@ -289,3 +290,6 @@ def _session(opened: Session | None) -> dict[str, Any]:
         "certificate_days": None if ends_at is None else int((ends_at - time.time()) // 86400),
         "extensions": [] if opened is None else list(opened.capabilities.keywords),
     }
+
+
+smtp.command(explain_reply, name="explain")

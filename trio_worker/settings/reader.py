@@ -26,6 +26,7 @@ from trio_worker.settings.record import (
     digest_of,
     value_of,
 )
+from trio_worker.settings.replies import REPLIES, RuleReader
 from trio_worker.settings.rules import faults_between, warnings_about
 from trio_worker.settings.sources import (
     CREDENTIALS,
@@ -79,6 +80,8 @@ def read_settings(
     for key, found in read_environment(environ).items():
         given.pop(f"{key}_file", None)
         given[key] = found
+        if key == REPLIES:
+            given = {dotted: each for dotted, each in given.items() if not dotted.startswith(f"{REPLIES}.")}
         if key.endswith("_file"):
             given.pop(key.removesuffix("_file"), None)
     given.update({key: RawValue(value, f"flag {key}") for key, value in (flags or {}).items()})
@@ -103,12 +106,15 @@ class _Reader:
         self.faults: list[SettingFault] = []
         self.warnings: list[SettingFault] = []
         self.origins = Origins()
+        self.rules = RuleReader()
 
     def build(self, given: dict[str, RawValue]) -> Settings:
         values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         types: dict[str, dict[str, Any]] = {}
         for dotted, found in given.items():
-            if dotted.startswith(f"{TYPES}."):
+            if dotted == REPLIES or dotted.startswith(f"{REPLIES}."):
+                self.rules.take(dotted, found)
+            elif dotted.startswith(f"{TYPES}."):
                 self._take_type(dotted, found, types)
             elif dotted in KEYS:
                 self._take(KEYS[dotted], dotted, found, values[KEYS[dotted].section])
@@ -129,7 +135,9 @@ class _Reader:
             folders = values["mail"].get("template_dirs", ())
             values["mail"]["template_dirs"] = tuple(str(self.templates_from / folder) for folder in folders)
         records = {name: record(**values[section]) for section, (name, record) in SECTIONS.items() if section}
-        return Settings(**values[""], **records)
+        rules = self.rules.rules()
+        self.faults += self.rules.faults
+        return Settings(**values[""], **records, replies=rules)
 
     def _take(self, key: Key, dotted: str, found: RawValue, into: dict[str, Any]) -> None:
         value = _converted(key, found)

@@ -21,6 +21,7 @@ from trio_worker.settings.sources import SettingFault, variable_of
 from trio_worker.smtp.options import PoolOptions, RelayOptions, Timeouts
 from trio_worker.telemetry.options import LogOptions, MetricsOptions
 from trio_worker.worker.options import RetryPolicy, ShutdownOptions
+from trio_worker.worker.reply_rule import ReplyRule
 
 TYPES = "mail.types"
 
@@ -57,6 +58,7 @@ class Settings:
     shutdown: ShutdownOptions = field(factory=ShutdownOptions)
     log: LogOptions = field(factory=LogOptions)
     metrics: MetricsOptions = field(factory=MetricsOptions)
+    replies: tuple[ReplyRule, ...] = ()
     origins: Mapping[str, str] = field(factory=dict, eq=False)
     warnings: tuple[SettingFault, ...] = field(default=(), eq=False)
     file: str = field(default="", eq=False)
@@ -139,7 +141,8 @@ def digest_of(settings: Settings) -> str:
         for key in KEYS.values()
         if not key.option.secret and key.section not in {"metrics", "log"} and key.dotted != "queue.journal_dir"
     ]
-    return hashlib.sha256("\n".join([*shown, repr(sorted(settings.mail.types.items()))]).encode()).hexdigest()[:4]
+    shown += [repr(sorted(settings.mail.types.items())), *map(repr, settings.replies)]
+    return hashlib.sha256("\n".join(shown).encode()).hexdigest()[:4]
 
 
 def value_of(settings: Settings, dotted: str) -> Any:

@@ -45,6 +45,7 @@ def changes_of(before: Settings, after: Settings) -> SettingsChange:
         smtp=smtp,
         smtp_pool=after.smtp_pool,
         retry=after.retry,
+        replies=after.replies,
     )
     # A login may be an address, and these texts go to the log.
     words = tuple(
@@ -53,6 +54,8 @@ def changes_of(before: Settings, after: Settings) -> SettingsChange:
         else f"{dotted} {value_of(before, dotted)} -> {value_of(after, dotted)}"
         for dotted in taken
     )
+    if before.replies != after.replies:
+        words += (f"{len(after.replies)} rules in [[replies]]",)
     waiting = [dotted for dotted in changed if dotted not in _AT_ONCE]
     waiting += ["mail.types"] if before.mail.types != after.mail.types else []
     return SettingsChange(in_force, words, tuple(waiting))

@@ -7,6 +7,8 @@ from typing import Any, TypeAlias, get_args
 
 from trio_worker.mail.options import MailOptions
 from trio_worker.settings.reader import KEYS, TYPE_KEYS, Key
+from trio_worker.settings.replies import REPLIES, RULE_KEYS
+from trio_worker.worker.reply_rule import ReplyClass
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -32,6 +34,11 @@ def settings_schema() -> Schema:
             table = table["properties"].setdefault(section, _table(f"The section [{key.section}]."))
         table["properties"].update(_shapes(key))
     schema["properties"]["mail"]["properties"]["types"] = _types()
+    schema["properties"][REPLIES] = {
+        "description": "Rules for what a relay says.",
+        "type": "array",
+        "items": _reply_rule(),
+    }
     return {"$schema": "http://json-schema.org/draft-04/schema#", "title": "trio-worker", **schema}
 
 
@@ -46,6 +53,17 @@ def _types() -> Schema:
         one["properties"].update(_shapes(key))
     shipped = dict.fromkeys(MailOptions().types, one)
     return {**_table("Options of single email types."), "additionalProperties": one, "properties": shipped}
+
+
+def _reply_rule() -> Schema:
+    rule = _table("Replies that fit are taken as of this class.")
+    shapes: dict[str, Schema] = {
+        "code": {"type": ["string", "integer"]},
+        "text": {"type": "string"},
+        "class": {"enum": list(map(str, ReplyClass))},
+    }
+    rule["properties"] = {key: {"description": text, **shapes[key]} for key, text in RULE_KEYS.items()}
+    return {**rule, "required": ["class"]}
 
 
 def _shapes(key: Key) -> Schema:

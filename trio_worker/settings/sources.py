@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ CREDENTIALS = "CREDENTIALS_DIRECTORY"
 SECRET_LIMIT_BYTES = 64 * 1024
 
 _SECTION = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$")
+_TABLE = re.compile(r"\s*\[\[\s*([^\[\]]+?)\s*\]\]\s*(?:#.*)?$")  # one of a list of tables
 _KEY = re.compile(r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
 _LINE = re.compile(r"at line (\d+)")
 
@@ -42,7 +44,7 @@ class RawValue:
 
 
 def read_toml(path: Path) -> dict[str, RawValue] | SettingFault:
-    """Return the values of a TOML file by dotted key, also of nested tables: ``mail.types.<type>.<key>``."""
+    """Return the values of a TOML file by dotted key: ``mail.types.<type>.<key>``, ``replies.<number>.<key>``."""
     try:
         text = path.read_text("utf-8")
     except OSError as error:
@@ -62,7 +64,15 @@ def key_lines(text: str) -> dict[str, int]:
     """Return the line of each dotted key, which tomllib does not give; an inline table has one line for its keys."""
     lines: dict[str, int] = {}
     section = ""
+    tables: Counter[str] = Counter()
     for number, line in enumerate(text.splitlines(), 1):
+        table = _TABLE.match(line)
+        if table is not None:
+            name = _dotted(table[1])
+            section = f"{name}.{tables[name]}"
+            tables[name] += 1
+            lines.setdefault(section, number)
+            continue
         header = _SECTION.match(line)
         if header is not None:
             section = _dotted(header[1])
@@ -126,6 +136,8 @@ def _flatten(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
             if not value:
                 yield dotted, value
             yield from _flatten(value, f"{dotted}.")
+        elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+            yield from _flatten({str(number): each for number, each in enumerate(value)}, f"{dotted}.")
         else:
             yield dotted, value
 

@@ -11,6 +11,7 @@ import attrs
 from trio_worker.mail.options import MailOptions, TypeOptions
 from trio_worker.option import option_of
 from trio_worker.settings.reader import KEYS, SECTIONS, Key, Settings
+from trio_worker.settings.replies import RULE_KEYS
 from trio_worker.settings.schema import SCHEMA_FILE
 
 # The values in each file in conf/ that differ from the defaults.
@@ -119,9 +120,16 @@ def settings_reference() -> str:
             rows.append("The email type is a built-in one, or your own from `mail.template_dirs`.\n")
             rows.append("| key | shipped | meaning |\n| --- | --- | --- |")
             rows += list(_type_rows())
+    rows.append("\n## [[replies]]\n")
+    rows.append(_REPLIES_HEAD + "\n\n| key | meaning |\n| --- | --- |")
+    rows += [f"| `{key}` | {text} |" for key, text in RULE_KEYS.items()]
     return _REFERENCE_HEAD + "\n".join(rows) + "\n"
 
 
+_REPLIES_HEAD = """\
+Rules for what a relay says, each a table with this head; the first one that fits decides, before the built-in table
+of [relays.md](relays.md). In the environment: `TRIO_WORKER__REPLIES`, a list of objects in JSON. `trio-worker smtp
+explain` shows what a reply is taken for."""
 _REFERENCE_HEAD = """\
 # Configuration
 
@@ -192,3 +200,8 @@ def effective(settings: Settings) -> Iterator[tuple[str, Any, bool]]:
             value = getattr(own, attribute.name)
             if value not in (None, ""):
                 yield f"mail.types.{name}.{attribute.name}", value, False
+    for number, rule in enumerate(settings.replies):
+        values = {"code": rule.code, "text": rule.text, "class": str(rule.reply_class)}
+        for name, value in values.items():
+            if value:
+                yield f"replies.{number}.{name}", value, False

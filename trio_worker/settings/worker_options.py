@@ -16,5 +16,6 @@ def worker_options(settings: Settings, relay: Relay) -> WorkerOptions:
         pool=settings.smtp_pool,
         retry=settings.retry,
         mail=settings.mail,
+        replies=settings.replies,
         shutdown=settings.shutdown,
     )

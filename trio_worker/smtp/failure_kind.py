@@ -22,3 +22,9 @@ class FailureKind(StrEnum):
     LOGIN = "login"  # the relay refused the login
     EXTENSION = "extension"  # the relay does not offer what every mail of ours needs
     LOCAL = "local"  # our own machine: out of file descriptors
+    SESSION = "session"  # the relay refused the session at MAIL
+    US = "us"  # the relay refused our sender, host name, address, login or reputation on an open session
+    STANDING = "standing"  # a quota of our account is used up, or the account is suspended or in a sandbox
+    RATE = "rate"  # more mails in a time than the relay takes
+    CONCURRENCY = "concurrency"  # more connections at once than the relay takes
+    GUARD = "guard"  # every mail gets the same refusal, for which there is no name

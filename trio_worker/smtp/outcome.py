@@ -31,12 +31,18 @@ class Loss:
 
 @frozen
 class Trouble:
-    """Why no connection could be opened: a fault of the relay or of our side, never of a mail."""
+    """Why the relay takes no mail now: a fault of the relay or of our side, never of a mail.
+
+    ``again_seconds`` is the time to wait that the relay named. With ``is_doubtful`` it may yet be the fault of the few
+    mails that met it, so another one is tried soon.
+    """
 
     how: FailureKind
     stage: Stage
     reason: str
     reply: Reply | None = None
+    again_seconds: float | None = None
+    is_doubtful: bool = False
 
     def __str__(self) -> str:
         return f"{self.how} at {self.stage}: {self.reply or self.reason}"

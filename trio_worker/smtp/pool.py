@@ -97,6 +97,9 @@ class Pool:
     _openings: set[trio.CancelScope] = field(factory=set)  # of openings that borrowers wait for
     _suspension: Suspension | None = None
     one_at_a_time: OneAtATime | None = None  # why ``depth`` is 1 for now; None while it is that of the options
+    _withdrawn: set[Connection] = field(factory=set)  # the relay says that they are too many; closed when given back
+    _withdrawn_at: float = -math.inf  # when the last of them was closed (local clock)
+    _may_withdraw: int = 0  # how many more, before those that are being closed are gone
     _on_trace: OnTrace | None = None
     _context: Context = field(factory=copy_context)  # each task of the keeper starts in it
 
@@ -219,6 +222,27 @@ class Pool:
             self.one_at_a_time = None
             self.publish(DepthRestored(self.depth))
 
+    def withdraw(self, connection_id: int, trouble: Trouble, began: float) -> bool:
+        """Do without a connection over which the relay said that there are too many; its place stays empty for a while.
+
+        ``began`` is when the refused mail was sent (local clock): what the relay said while others were still being
+        closed is no new evidence. False if it is the last connection that works, which then stays.
+        """
+        refused = next((each for each in self._open if each.connection_id == connection_id), None)
+        if refused is None or refused in self._withdrawn or began < self._withdrawn_at:
+            return True
+        staying = [each for each in self._open if each.conversation.end is None and each not in self._withdrawn]
+        if len(staying) <= 1:
+            return bool(self._withdrawn)
+        if not self._withdrawn:
+            # Many connections above a small limit go in a few rounds; near the limit one at a time finds it exactly.
+            self._may_withdraw = max(1, len(staying) // 4)
+        if self._may_withdraw > 0:
+            self._may_withdraw -= 1
+            self._withdrawn.add(refused)
+            self._suspend(trouble, failures=1)
+        return True
+
     def trace(self, on_trace: OnTrace | None) -> None:
         """Call ``on_trace`` with each command and its reply on every connection from now on; None ends it."""
         self._on_trace = on_trace
@@ -248,8 +272,15 @@ class Pool:
             why = self._why_close(place)
             if place.end:
                 place.abort()
+                was_withdrawn = place in self._withdrawn
                 self._note_closed(place, why)
+                if was_withdrawn and self._suspension is not None and not self.is_closed:
+                    self._kept["suspended"] += 1
+                    return
                 place = VACANCY
+            elif place in self._withdrawn and not self.is_closed:
+                self._keep("closing", self._retire_withdrawn, place)
+                return
             elif why or self._has_too_many:
                 self._keep("closing", self._retire, place, why or "idle")
                 return
@@ -323,6 +354,8 @@ class Pool:
             return connection.end
         if connection.conversation.spent:
             return connection.conversation.spent
+        if connection in self._withdrawn:
+            return "concurrency"
         if connection.conversation.delivered >= self.options.max_messages:
             return "max_messages"
         # Its age as of its last mail: the keeper checks the clock once a second.
@@ -433,6 +466,9 @@ class Pool:
         if connection not in self._open:
             return  # `close_connections` has closed it while it said QUIT
         del self._open[connection]
+        if connection in self._withdrawn:
+            self._withdrawn.remove(connection)
+            self._withdrawn_at = trio.current_time()
         age_seconds = trio.current_time() - connection.opened_at
         self.publish(ConnectionClosed(connection.connection_id, why, connection.delivered, age_seconds))
         if not self._has_working():
@@ -485,6 +521,11 @@ class Pool:
         if self._suspension is suspension and isinstance(opened, Trouble) and self._has_working():
             self._suspend(opened, suspension.failures + 1)
             return None
+        if self._suspension is suspension and suspension.trouble.how is FailureKind.CONCURRENCY:
+            # That it could be opened says nothing: its first mail will. The other places come back one after another.
+            self._suspension = evolve(suspension, until=trio.current_time() + SUSPENDED_SECONDS)
+            self.publish(PlacesRestored(1))
+            return opened if isinstance(opened, Connection) else VACANCY
         self._restore(tried=1)
         return opened if isinstance(opened, Connection) else VACANCY
 
@@ -519,6 +560,11 @@ class Pool:
         finally:
             self._note_closed(connection, why)
         return VACANCY
+
+    async def _retire_withdrawn(self, connection: Connection) -> Place | None:
+        """Close a connection that is one too many; its place is suspended while others work."""
+        await self._retire(connection, "concurrency")
+        return None if self._suspension is not None and not self.is_closed else VACANCY
 
     async def close_connections(self) -> None:
         """Say QUIT on all connections at the same time, and close them."""

@@ -11,7 +11,7 @@ from attrs import frozen
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.telemetry.heartbeat import Heartbeat
-from trio_worker.telemetry.notice import RedisNotice
+from trio_worker.telemetry.notice import Notice
 from trio_worker.telemetry.number_words import counted, duration
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.telemetry.words import depth_limit_words, quoted, suspended_words, trouble_words
@@ -118,11 +118,11 @@ def _redis_alert(snapshot: Snapshot) -> Alert | None:
 
 
 def _notice_alerts(snapshot: Snapshot) -> list[Alert]:
-    """Return the notices about Redis: of this worker, or of all that are alive, equal words together."""
+    """Return the notices: of this worker, or of all that are alive, equal words together."""
     if snapshot.scope is Scope.WORKER:
         return [_notice_alert(notice, notice.text) for notice in snapshot.notices]
     live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
-    by_word: dict[str, list[RedisNotice]] = {}
+    by_word: dict[str, list[Notice]] = {}
     for beat in live:
         for word, notice in {notice.word: notice for notice in beat.notices}.items():
             by_word.setdefault(word, []).append(notice)
@@ -132,7 +132,7 @@ def _notice_alerts(snapshot: Snapshot) -> list[Alert]:
     ]
 
 
-def _notice_alert(notice: RedisNotice, text: str) -> Alert:
+def _notice_alert(notice: Notice, text: str) -> Alert:
     return Alert(notice.word, text, Severity.TROUBLE if notice.is_severe else Severity.CAUTION)
 
 

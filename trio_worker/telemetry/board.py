@@ -22,7 +22,7 @@ from trio_worker.telemetry.growth import (
 from trio_worker.telemetry.heartbeat import MAX_CAUSES, DeathCount, Heartbeat, Rates, Vitals, WorkerSeen, summed_causes
 from trio_worker.telemetry.ledger import Ledger
 from trio_worker.telemetry.ledger_entry import enter
-from trio_worker.telemetry.notices import RedisNotices, refusal
+from trio_worker.telemetry.notices import Notices, refusal
 from trio_worker.telemetry.quantiles import Window
 from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Snapshot
 from trio_worker.worker.breaker import Breaker, Closed
@@ -34,6 +34,8 @@ from trio_worker.worker.events import (
     PhaseChanged,
     QueuePaused,
     QuietChanged,
+    RateLimited,
+    RateLimitLifted,
     RedisFailed,
     RedisRecovered,
     Settled,
@@ -96,7 +98,7 @@ class Board:
     _redis_failed: tuple[float, str] | None = None
     _redis_recoveries: int = 0
     _is_at_dead_limit: bool = False
-    _notices: RedisNotices = field(factory=RedisNotices)
+    _notices: Notices = field(factory=Notices)
     _journal_trouble: str = ""
     _moment: _Moment | None = None
 
@@ -137,7 +139,7 @@ class Board:
                 self._redis_recoveries += 1
             case QueuePaused(why):
                 self._is_at_dead_limit = why == DEAD_LIMIT_REACHED
-            case DataLost() | WaitTroubled():
+            case DataLost() | WaitTroubled() | RateLimited() | RateLimitLifted():
                 self._notices.note(event, wall)
             case JournalFailed(reason):
                 self._journal_trouble = reason

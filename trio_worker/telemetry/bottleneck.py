@@ -14,7 +14,7 @@ from attrs import frozen
 
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.telemetry.heartbeat import Heartbeat, Suspended
-from trio_worker.telemetry.notice import REFUSED_WORD
+from trio_worker.telemetry.notice import RATE_WORD, REFUSED_WORD, Notice
 from trio_worker.telemetry.number_words import UNKNOWN, count, counted, duration, paused_words, per_second, share
 from trio_worker.telemetry.quantiles import added
 from trio_worker.telemetry.snapshot import Snapshot
@@ -107,8 +107,11 @@ def _capacity(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding:
         "redis": f"Redis {duration(load.redis_seconds)}",
     }
     suspended = snapshot.suspended
+    limited = [notice for beat in load.beats for notice in beat.notices if notice.word == RATE_WORD]
     if (load.cpu_share or 0.0) >= CPU_SHARE:
         finding = _by_processor(load)
+    elif limited:
+        finding = _by_rate(limited)
     elif suspended is not None and load.lacks_connections:
         finding = _by_suspension(snapshot, suspended, load)
     elif load.has_busy_slots and load.held_seconds is not None and not load.lacks_consumers:
@@ -125,6 +128,13 @@ def _capacity(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding:
         finding = Finding("nothing", words)
     others = tuple(use for name, use in resources.items() if name != finding.limit)
     return Finding(finding.limit, finding.headline, finding.reasons, finding.advice, others)
+
+
+def _by_rate(limited: Sequence[Notice]) -> Finding:
+    """Return the finding if the relay says that mails come too fast."""
+    reasons = (f"{counted(len(limited), 'worker')}: {limited[0].text}.",)
+    advice = ("Ask the relay's operator for a higher rate. Each worker finds the highest rate without refusals.",)
+    return Finding("rate", "The rate of mails that the relay takes.", reasons, advice)
 
 
 @frozen
@@ -261,6 +271,8 @@ def _by_suspension(snapshot: Snapshot, suspended: Suspended, load: _Load) -> Fin
             advice = "Write the right password to smtp.password_file: it is tried within two seconds."
         case FailureKind.LOCAL:
             advice = "Raise the limit of open files of the process (ulimit -n, LimitNOFILE)."
+        case FailureKind.CONCURRENCY:
+            advice = "Set smtp.pool.max_size to what the relay allows, or ask its operator for more connections."
         case FailureKind.CLOSING | FailureKind.EOF | FailureKind.RESET | FailureKind.CONNECT | FailureKind.GREETING:
             advice = "The relay may limit connections: ask its operator for more, or raise "
             advice += f"smtp.pool.pipeline_depth (now {depth}) to send more mails over each."

@@ -11,7 +11,7 @@ from itertools import chain
 
 from attrs import asdict, evolve, field, frozen
 
-from trio_worker.telemetry.notice import REFUSED_WORD, RedisNotice
+from trio_worker.telemetry.notice import REFUSED_WORD, Notice
 from trio_worker.telemetry.quantiles import Histogram
 from trio_worker.telemetry.wire import record_from
 from trio_worker.worker.phase import Disposition, Phase
@@ -136,7 +136,7 @@ class Heartbeat:
     mails_in_flight: int | None = None  # mails on connections; None from older versions
     is_at_dead_limit: bool = False  # its last claim took no job, because of queue.dead_limit
     types: tuple[str, ...] = ()  # the email types with templates here; empty if unknown
-    notices: tuple[RedisNotice, ...] = ()
+    notices: tuple[Notice, ...] = ()
     relay: str = ""  # host and port; empty from older versions
     relay_down: RelayDown | None = None  # while ``trouble`` says so
 

@@ -28,6 +28,8 @@ from trio_worker.worker.events import (
     PhaseChanged,
     QueuePaused,
     QuietChanged,
+    RateLimited,
+    RateLimitLifted,
     RedisFailed,
     RedisRecovered,
     RedisWeak,
@@ -68,6 +70,8 @@ def enter(ledger: Ledger, event: Event) -> None:
             | ConnectionFailed()
             | ConnectionClosed()
             | BreakerChanged()
+            | RateLimited()
+            | RateLimitLifted()
             | QueueSeen()
             | QueuePaused()
             | RedisFailed()

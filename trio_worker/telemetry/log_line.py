@@ -38,6 +38,8 @@ from trio_worker.worker.events import (
     PhaseChanged,
     QueuePaused,
     QuietChanged,
+    RateLimited,
+    RateLimitLifted,
     RedisFailed,
     RedisRecovered,
     RedisWeak,
@@ -104,15 +106,10 @@ def line_of(event: Event) -> Line:
         case ConnectionClosed(connection_id, why, delivered, age_seconds):
             fields = {"connection": connection_id, "why": mask_text(why), "delivered": delivered}
             return "info", "Connection closed", fields | {"age": _rounded(age_seconds)}
-        case BreakerChanged(breaker):
-            return _breaker_line(breaker)
+        case BreakerChanged() | RateLimited() | RateLimitLifted() | PlacesSuspended() | PlacesRestored():
+            return _limit_line(event)
         case QueuePaused(why):
             return ("warning", "Queue paused", {"why": why}) if why else ("info", "Queue resumed", {})
-        case PlacesSuspended(trouble, seconds):
-            fields = _trouble_fields(trouble) | {"again_in": _rounded(seconds)}
-            return "warning", "Connections suspended: no more can be opened though others work", fields
-        case PlacesRestored(count):
-            return "info", "Suspended connections may be opened again", {"count": count}
         case DepthLimited() | DepthRestored():
             return _depth_line(event)
         case Claimed() | Settled() | QueueSeen():
@@ -197,6 +194,25 @@ def _depth_line(event: DepthLimited | DepthRestored) -> Line:
         return "info", "Connections carry several mails at a time again", {"pipeline_depth": event.depth}
     fields = {"what": mask_text(str(event.loss)), "again_in": _rounded(event.seconds)}
     return "warning", "One mail at a time: the relay drops what is sent ahead of its answer", fields
+
+
+def _limit_line(event: BreakerChanged | RateLimited | RateLimitLifted | PlacesSuspended | PlacesRestored) -> Line:
+    """Return the line of an event that changes how much may go to the relay."""
+    match event:
+        case BreakerChanged(breaker):
+            return _breaker_line(breaker)
+        case RateLimited(trouble, seconds, per_second):
+            fields = _trouble_fields(trouble) | {"again_in": _rounded(seconds), "per_second": round(per_second, 2)}
+            return "warning", "Relay limits the rate: claiming slower", fields
+        case RateLimitLifted():
+            return "info", "Relay limits the rate no more: claiming freely", {}
+        case PlacesSuspended(trouble, seconds):
+            fields = _trouble_fields(trouble) | {"again_in": _rounded(seconds)}
+            return "warning", "Connections suspended: no more can be opened though others work", fields
+        case PlacesRestored(count):
+            return "info", "Suspended connections may be opened again", {"count": count}
+        case _:
+            assert_never(event)
 
 
 def _breaker_line(breaker: Closed | Open | HalfOpen) -> Line:

@@ -52,7 +52,7 @@ DEATHS = (
 DELAYS = ("deferred", "lost", "relay", "uncertain", "early", OTHER_LABEL)
 RELEASES = ("released", "lost", "relay", "unkept", "unconfirmed", OTHER_LABEL)
 CLOSINGS = (
-    *("max_messages", "max_lifetime", "idle", "drained", "resets"),
+    *("max_messages", "max_lifetime", "idle", "drained", "resets", "concurrency"),
     *map(
         str,
         (

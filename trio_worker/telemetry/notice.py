@@ -1,14 +1,15 @@
-"""Pure. A notice of a worker about Redis, as it travels in heartbeats. Apart from the events that make one."""
+"""Pure. A notice of a worker, as it travels in heartbeats. Apart from the events that make one."""
 
 from __future__ import annotations
 
 from attrs import frozen
 
 REFUSED_WORD = "REFUSED"
+RATE_WORD = "RATE"
 
 
 @frozen
-class RedisNotice:
+class Notice:
     """One notice: the word of an alert, and a sentence."""
 
     word: str

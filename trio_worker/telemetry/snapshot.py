@@ -15,7 +15,7 @@ from trio_worker.telemetry.heartbeat import (
     Vitals,
     WorkerSeen,
 )
-from trio_worker.telemetry.notice import RedisNotice
+from trio_worker.telemetry.notice import Notice
 from trio_worker.telemetry.quantiles import Quantiles
 from trio_worker.worker.phase import Disposition, Phase
 
@@ -84,7 +84,7 @@ class Snapshot:
     at_work_limit: int = 0  # maximum of ``at_work``
     mails_in_flight: int | None = 0  # mails on connections; None if no worker sends it
     redis_recoveries: int = 0  # times that Redis answered again
-    notices: tuple[RedisNotice, ...] = ()  # of this worker, about Redis
+    notices: tuple[Notice, ...] = ()  # of this worker
     is_at_dead_limit: bool = False  # claims take no job, because of queue.dead_limit
 
     @property

@@ -33,6 +33,12 @@ _TROUBLES: Mapping[FailureKind, str] = {
     FailureKind.LOGIN: "refuses the login",
     FailureKind.EXTENSION: "does not offer SMTPUTF8, which the sender needs",
     FailureKind.LOCAL: "cannot be reached: this machine is out of file descriptors",
+    FailureKind.SESSION: "refuses the session",
+    FailureKind.US: "refuses us as a sender",
+    FailureKind.STANDING: "takes no more of our mail: a quota is used up, or the account is closed",
+    FailureKind.RATE: "says that we send too fast",
+    FailureKind.CONCURRENCY: "says that we have too many connections",
+    FailureKind.GUARD: "refuses every mail in the same words",
 }
 
 
@@ -40,9 +46,7 @@ def trouble_words(trouble: Trouble) -> str:
     """Return the trouble of a relay in words, with the codes of its reply, if any."""
     if trouble.reply is None:
         return _TROUBLES[trouble.how]
-    # A relay that answers can be reached, but may refuse the session at MAIL.
-    words = "refuses the session" if trouble.how is FailureKind.CONNECT else _TROUBLES[trouble.how]
-    return f"{words} with {trouble.reply.codes}"
+    return f"{_TROUBLES[trouble.how]} with {trouble.reply.codes}"
 
 
 def trouble_quoted(trouble: Trouble) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import assert_never
 
@@ -9,7 +10,9 @@ from attrs import frozen
 
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.outcome import Accepted, Loss, NotSent, Outcome, Refused, Uncertain, Unopened, Unsendable
-from trio_worker.worker.verdict import is_for_good
+from trio_worker.smtp.reply import Reply
+from trio_worker.worker.reply_classes import classify, is_for_good
+from trio_worker.worker.reply_rule import ReplyRule
 
 
 class AttemptResult(StrEnum):
@@ -42,20 +45,33 @@ class AttemptReport:
 
 
 def report_of(
-    outcome: Outcome, recipients: int, content_bytes: int, compose_seconds: float, borrow_seconds: float
+    outcome: Outcome,
+    recipients: int,
+    content_bytes: int,
+    compose_seconds: float,
+    borrow_seconds: float,
+    rules: Sequence[ReplyRule] = (),
 ) -> AttemptReport | None:
-    """Return the report of an outcome for this number of recipients; None where no connection had the mail."""
+    """Return the report of an outcome for this number of recipients; None where no connection had the mail.
+
+    The result is the reply's; the recipients are counted by what becomes of them: a refusal that speaks of us and not
+    of a mail (`reply_classes`, the user's ``rules`` first) defers them.
+    """
+
+    def is_lasting(reply: Reply) -> bool:
+        return is_for_good(reply, classify(reply, rules))
+
     match outcome:
         case Accepted(refusals=()):
             # The way of nearly every mail.
             return AttemptReport(AttemptResult.OK, content_bytes, compose_seconds, borrow_seconds, recipients)
         case Accepted(_, refusals):
-            refused = sum(is_for_good(refusal.reply) for refusal in refusals)
+            refused = sum(is_lasting(refusal.reply) for refusal in refusals)
             counts = (recipients - len(refusals), len(refusals) - refused, refused)
             return AttemptReport(AttemptResult.OK, content_bytes, compose_seconds, borrow_seconds, *counts)
         case Refused(reply, refusals):
-            refused = sum(is_for_good(refusal.reply) for refusal in refusals)
-            refused += (recipients - len(refusals)) * is_for_good(reply)
+            refused = sum(is_lasting(refusal.reply) for refusal in refusals)
+            refused += (recipients - len(refusals)) * is_lasting(reply)
             result = AttemptResult.TRANSIENT if reply.is_transient else AttemptResult.PERMANENT
             return AttemptReport(
                 result, content_bytes, compose_seconds, borrow_seconds, 0, recipients - refused, refused

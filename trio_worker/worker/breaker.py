@@ -6,11 +6,20 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import evolve, frozen
 
-from trio_worker.smtp.backoff import LOGIN_BACKOFF, OTHER_BACKOFF
+from trio_worker.smtp.backoff import (
+    DOUBTFUL_BACKOFF,
+    LOGIN_BACKOFF,
+    OTHER_BACKOFF,
+    STANDING_BACKOFF,
+    BackOff,
+)
 from trio_worker.smtp.failure_kind import FailureKind
 
 if TYPE_CHECKING:
     from trio_worker.smtp.outcome import Trouble
+
+# The longest time named by a relay that is believed: no limit is counted over more than a day.
+MAX_NAMED_SECONDS = 86_400.0
 
 
 @frozen
@@ -67,7 +76,21 @@ def after_idle_probe(breaker: Breaker, now: float) -> Breaker:
 
 
 def _opened(trouble: Trouble, since: float, now: float, failures: int, dice: float) -> Open:
-    backoff = LOGIN_BACKOFF if trouble.how is FailureKind.LOGIN else OTHER_BACKOFF
+    backoff = _backoff_of(trouble)
     wait = min(backoff.cap_seconds, backoff.first_seconds * 2.0 ** min(failures - 1, 20))
+    if trouble.again_seconds is not None:
+        wait = min(max(trouble.again_seconds, OTHER_BACKOFF.first_seconds), MAX_NAMED_SECONDS)
     # Up to a quarter more, never less: processes that failed together must not probe together.
     return Open(trouble, since, now + wait * (1.0 + 0.25 * dice), failures)
+
+
+def _backoff_of(trouble: Trouble) -> BackOff:
+    if trouble.is_doubtful:
+        return DOUBTFUL_BACKOFF
+    match trouble.how:
+        case FailureKind.LOGIN | FailureKind.US | FailureKind.GUARD:
+            return LOGIN_BACKOFF
+        case FailureKind.STANDING:
+            return STANDING_BACKOFF
+        case _:
+            return OTHER_BACKOFF

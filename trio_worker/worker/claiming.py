@@ -81,12 +81,13 @@ class Claiming:
             if not await self._may_claim():
                 continue
             until_return = self.in_flight.expect_return(or_empty=self.is_burst)
-            limit = 1 if self.gate.is_probing else min(self.in_flight.room, CLAIM_LIMIT)
+            limit = int(min(self.gate.limit, self.in_flight.room, CLAIM_LIMIT))
             claims = await self._claim(limit)
             if isinstance(claims, Unavailable):
                 await self._wait_for_redis(claims)
                 continue
             self._take(claims)
+            self.gate.spend(len(claims.jobs))
             self._is_busy = len(claims.jobs) == limit and not claims.suspects
             if self._paused and self.is_burst:
                 return BurstEnd.PAUSED

@@ -24,6 +24,7 @@ from trio_worker.queue.record import Cause
 from trio_worker.queue.settlement import DONE, Done, Release, Verdict
 from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.connection import Connection
+from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.outcome import Outcome, Trouble, Unopened
 from trio_worker.smtp.pool import Pool, PoolClosed
 from trio_worker.smtp.transaction import Transaction
@@ -303,18 +304,29 @@ class Consumers:
             delivery.content_bytes,
             delivery.compose_seconds,
             delivery.borrow_seconds,
+            self.gate.rules,
         )
-        self.gate.note(outcome)
+        judgement = self.gate.note(outcome, delivery.claim.job_id, delivery.record.losses)
         if is_done(outcome) and not delivery.unfit and not delivery.record.failed:
             return DONE
+        if judgement is not None and judgement.trouble is not None:
+            self._leave_connection(delivery, judgement.trouble)
         now = now_of(delivery.claim)
-        terms = Terms(self.retry, delivery.on_uncertain, now, self.dice())
+        terms = Terms(self.retry, delivery.on_uncertain, now, self.dice(), judgement, self.gate.rules)
         verdict = decide(outcome, delivery.recipients, delivery.record, terms)
         if delivery.unfit or delivery.record.failed:
             verdict = with_left_out(verdict, delivery.unfit, len(delivery.recipients), delivery.record, now)
         if isinstance(verdict, Done):
             return verdict
         return evolve(verdict, record=verdict.record.tried_on(now, delivery.connection_id, delivery.smtp_seconds))
+
+    def _leave_connection(self, delivery: Delivery, trouble: Trouble) -> None:
+        """Do with one connection less if the relay says that there are too many; with none left, stop claiming."""
+        if trouble.how is not FailureKind.CONCURRENCY or delivery.connection_id is None:
+            return
+        began = trio.current_time() - (delivery.smtp_seconds or 0.0)
+        if not self.pool.withdraw(delivery.connection_id, trouble, began):
+            self.gate.note_trouble(trouble)
 
     def _prepared(self, run: Run) -> deque[Delivery]:
         """Return the deliveries of a run that are to be sent; those that have their verdict already are settled."""

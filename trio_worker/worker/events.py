@@ -24,6 +24,7 @@ from trio_worker.smtp.events import (
     PlacesRestored,
     PlacesSuspended,
 )
+from trio_worker.smtp.outcome import Trouble
 from trio_worker.worker.attempt import AttemptReport
 from trio_worker.worker.breaker import Breaker
 from trio_worker.worker.phase import Disposition, Phase
@@ -114,6 +115,20 @@ class BreakerChanged:
     """The breaker changed its state."""
 
     breaker: Breaker
+
+
+@frozen
+class RateLimited:
+    """The relay said that we send too fast: nothing is claimed for ``seconds``, then ``per_second`` mails at first."""
+
+    trouble: Trouble
+    seconds: float
+    per_second: float
+
+
+@frozen
+class RateLimitLifted:
+    """The relay has refused no mail for its rate for so long that claims go as fast as they can again."""
 
 
 @frozen
@@ -240,6 +255,8 @@ Event: TypeAlias = (
     | DepthRestored
     | ConnectionClosed
     | BreakerChanged
+    | RateLimited
+    | RateLimitLifted
     | QueueSeen
     | QueuePaused
     | RedisFailed

@@ -23,6 +23,12 @@ class RetryPolicy:
         "Maximum age of a mail that the relay refuses temporarily. An older mail becomes a dead letter.",
         minimum=1,
     )
+    guard: int = option(
+        10,
+        "Mails in a row with the same unknown 5xx reply, before further ones are held. 0: none is held.",
+        minimum=0,
+        maximum=10_000,
+    )
 
 
 @frozen

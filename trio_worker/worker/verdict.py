@@ -8,9 +8,11 @@ or after the time that the reply names; when its attempts or its age are used up
 has a fate of its own: who was accepted is never sent to again, who was refused for now is tried again alone.
 
 What is not the mail's fault costs it nothing. When a connection ends that has worked before, the job goes back as it
-was. When no connection can be opened, or the relay refuses the login, our sender or the session, the job goes back as
-it was and claiming stops: that is the breaker's matter (`relay_trouble`). A mail that meets such trouble again is
-delayed, at no cost: if it is this mail that the relay cannot bear, the next probe must be another one. Only a mail that
+was. When no connection can be opened, the job goes back as it was and claiming stops: that is the breaker's matter
+(`relay_trouble`). The same holds for a refusal that speaks of us, our account, our rate or the session (`evidence`,
+`reply_classes`). A mail that meets such trouble again is delayed, at no cost: if it is this mail that the relay cannot
+bear, the next probe must be another one. A refusal that every mail gets, and no table knows, holds the mails that get
+it from then on, for a person. Only a mail that
 has lost three connections after the relay took its sender pays an attempt for each further one: it may be this mail
 that makes the relay hang up. A relay that says 421 on a connection that has worked is given more credit: it may close
 after every few mails.
@@ -23,7 +25,7 @@ A job before its time is put back until then; a job past its time is dead.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import assert_never
 
@@ -45,7 +47,11 @@ from trio_worker.smtp.outcome import (
     Unsendable,
 )
 from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.worker.evidence import Attribution, Circumstances, Evidence, Judgement, deciding, judge
+from trio_worker.worker.named_time import hinted_seconds
 from trio_worker.worker.options import RetryPolicy
+from trio_worker.worker.reply_classes import classify, is_for_good
+from trio_worker.worker.reply_rule import ReplyClass, ReplyRule
 
 # Losing a connection after MAIL is forgiven this often before an attempt is spent on it.
 FORGIVEN_LOSSES = 3
@@ -54,21 +60,10 @@ FORGIVEN_LOSSES = 3
 FORGIVEN_CLOSINGS = 20
 # What ends a session before MAIL is taken is the relay's trouble once; a mail that meets it again lets others go first.
 FORGIVEN_TROUBLES = 1
-# Replies that speak of the session, whatever command earned them: authentication required (530), a password change
-# is due or a limit on connections is reached (432), temporary authentication failure (454); RFC 4954 4.7 and 6.
-SESSION_CODES = frozenset({432, 454, 530})
-# 552 at MAIL or at the end is about this mail's size; at RCPT it is a full mailbox, which RFC 5321 4.5.3.1.10
-# asks clients to treat as 452.
-STORAGE_CODE = 552
-
-# Words that come before a time to wait. Without them a number may be anything: "512 M of 500 M used".
-_HINT = re.compile(
-    r"\b(?:in|after|for|wait|within|retry|delay(?:ed)?|greylist(?:ed|ing)?|next)\b[^0-9]{0,20}"
-    r"(?:(?P<clock>\d{1,3}(?::[0-5]\d){1,2})(?![\d:])"
-    r"|(?P<number>\d{1,6}) ?(?P<unit>s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)\b)",
-    re.IGNORECASE,
-)
-_HINT_SECONDS = {"s": 1, "m": 60, "h": 3600}
+# More mails than the relay takes in a time, or than it takes connections: a mail may meet that by chance as often.
+FORGIVEN_LIMITS = 20
+# The cause of a mail that is held because every mail gets the same refusal.
+GUARD_WORD = "standing?"
 
 
 @frozen
@@ -76,13 +71,16 @@ class Terms:
     """What a decision depends on beside the outcome.
 
     ``now`` is Redis' clock in epoch seconds, ``dice`` a random number from 0 up to 1, ``on_uncertain`` the email
-    type's policy: ``retry`` or ``hold``.
+    type's policy: ``retry`` or ``hold``. ``judgement`` says whose matter a refusal is; without one it is judged by
+    itself, as if no other mail had been tried. ``rules`` are the user's for replies.
     """
 
     retry: RetryPolicy
     on_uncertain: str
     now: float
     dice: float
+    judgement: Judgement | None = None
+    rules: Sequence[ReplyRule] = ()
 
 
 def is_done(outcome: Outcome) -> bool:
@@ -98,8 +96,8 @@ def decide(outcome: Outcome, recipients: tuple[str, ...], record: Record, terms:
                 return DONE
             counted = evolve(record, delivered=record.delivered + len(recipients) - len(refusals))
             return _sort_recipients((), refusals, reply, recipients, counted, terms)
-        case Refused(reply, refusals):
-            return _refused(reply, refusals, recipients, record, terms)
+        case Refused():
+            return _refused(outcome, recipients, record, terms)
         case NotSent(loss):
             return _not_sent(loss, record, terms)
         case Uncertain(loss):
@@ -128,13 +126,10 @@ def admit(
 
 
 def relay_trouble(outcome: Outcome) -> Trouble | None:
-    """Return the trouble that opens the breaker, if this outcome speaks of the relay and not of a mail."""
+    """Return the trouble that opens the breaker, if a connection says so; refusals are judged by `evidence`."""
     match outcome:
         case Unopened(trouble):
             return trouble
-        case Refused(reply) if _is_about_session(reply):
-            how = FailureKind.LOGIN if reply.code in SESSION_CODES else FailureKind.CONNECT
-            return Trouble(how, reply.stage, "the relay refuses the session", reply)
         case NotSent(loss) if (
             not loss.had_delivered and not loss.mail_accepted and loss.how is not FailureKind.CANCELLED
         ):
@@ -151,19 +146,6 @@ def backoff_seconds(attempts: int, base_seconds: float, cap_seconds: float, dice
     # Beyond 2^40 bases every cap is reached; the bound keeps the power small.
     doubled = min(cap_seconds, base_seconds * 2.0 ** min(max(attempts - 1, 0), 40))
     return doubled * (0.75 + 0.5 * dice)
-
-
-def hinted_seconds(text: str) -> float | None:
-    """Return the wait that a reply names: ``try again in 300 seconds``, ``come back in 00:04:58``."""
-    found = _HINT.search(text)
-    if found is None:
-        return None
-    if found["clock"] is None:
-        return float(found["number"]) * _HINT_SECONDS[found["unit"][0].lower()]
-    seconds = 0
-    for part in found["clock"].split(":"):
-        seconds = 60 * seconds + int(part)
-    return float(seconds)
 
 
 def cause_of_reply(word: str, reply: Reply) -> Cause:
@@ -195,29 +177,50 @@ def _cause_of_trouble(trouble: Trouble) -> Cause:
     return Cause("relay", str(trouble.how), trouble.stage, trouble.reason)
 
 
-def _is_about_session(reply: Reply) -> bool:
-    return reply.code in SESSION_CODES or (reply.stage is Stage.MAIL and reply.code != STORAGE_CODE)
+def _refused(outcome: Refused, recipients: tuple[str, ...], record: Record, terms: Terms) -> Verdict:
+    judgement = terms.judgement or judge(
+        outcome, "", Evidence(), Circumstances(0, is_closed=True, losses=record.losses, guard=0, rules=terms.rules)
+    )
+    match judgement.attribution:
+        case Attribution.MAIL:
+            return _refused_alone(outcome.reply, outcome.refusals, recipients, record, terms)
+        case Attribution.RELAY:
+            return _put_back(deciding(outcome, terms.rules)[0], judgement.classified.reply_class, record, terms)
+        case Attribution.GUARDED:
+            cause = cause_of_reply(GUARD_WORD, outcome.reply)
+            held = evolve(record, attempts=record.attempts + 1, cause=cause)
+            return Hold(held.noting(_attempt(cause, terms.now), cause.text), cause)
+        case _:
+            assert_never(judgement.attribution)
 
 
-def is_for_good(reply: Reply) -> bool:
-    """Whether a refusal can never become an acceptance: 5xx, but for a full mailbox."""
-    return reply.is_permanent and not (reply.stage is Stage.RCPT and reply.code == STORAGE_CODE)
+def _put_back(reply: Reply, reply_class: ReplyClass, record: Record, terms: Terms) -> Delay | Release | Bury:
+    """Give a job back for which the relay is to blame: at no cost."""
+    cause = cause_of_reply("relay", reply)
+    match reply_class:
+        case ReplyClass.RATE | ReplyClass.CONCURRENCY:
+            return _stand_aside(record, cause, terms, FORGIVEN_LIMITS)
+        case ReplyClass.US | ReplyClass.STANDING:
+            return _wait_aside(evolve(record, losses=record.losses + 1), cause, terms, record.losses + 1)[1]
+        case _:
+            return _stand_aside(record, cause, terms, FORGIVEN_TROUBLES)
 
 
-def _refused(
+def _refused_alone(
     reply: Reply, refusals: tuple[Refusal, ...], recipients: tuple[str, ...], record: Record, terms: Terms
 ) -> Verdict:
-    if reply.code in SESSION_CODES:
-        return Release(record, cause_of_reply("relay", reply))
-    if _is_about_session(reply):
-        return _stand_aside(record, cause_of_reply("relay", reply), terms, FORGIVEN_TROUBLES)
+    """Decide on a mail that was refused for itself, or for its recipients."""
     if reply.stage is Stage.RCPT:
         return _sort_recipients((), refusals, reply, recipients, record, terms)
-    if is_for_good(reply):
+    if _is_for_good(reply, terms):
         return bury(record, cause_of_reply("refused", reply), terms.now)
     refused = {refusal.recipient for refusal in refusals}
     others = tuple(recipient for recipient in recipients if recipient not in refused)
     return _sort_recipients(others, refusals, reply, recipients, record, terms)
+
+
+def _is_for_good(reply: Reply, terms: Terms) -> bool:
+    return is_for_good(reply, classify(reply, terms.rules))
 
 
 def _sort_recipients(
@@ -229,8 +232,8 @@ def _sort_recipients(
     terms: Terms,
 ) -> Verdict:
     """Part those to try again (``others`` and who was refused for now) from those refused for good."""
-    for_now = tuple(refusal for refusal in refusals if not is_for_good(refusal.reply))
-    for_good = tuple(refusal for refusal in refusals if is_for_good(refusal.reply))
+    for_now = tuple(refusal for refusal in refusals if not _is_for_good(refusal.reply, terms))
+    for_good = tuple(refusal for refusal in refusals if _is_for_good(refusal.reply, terms))
     failed = tuple(Failed(refusal.recipient, refusal.reply.codes, refusal.reply.text) for refusal in for_good)
     due = (*others, *(refusal.recipient for refusal in for_now))
     # Where everybody who was tried is to be tried again, nothing about them has to be remembered.
@@ -255,7 +258,7 @@ def _not_sent(loss: Loss, record: Record, terms: Terms) -> Verdict:
     return _retry(losing, cause, terms)
 
 
-def _stand_aside(record: Record, cause: Cause, terms: Terms, forgiven: int) -> Verdict:
+def _stand_aside(record: Record, cause: Cause, terms: Terms, forgiven: int) -> Delay | Release | Bury:
     """Charge nothing for what looks like the relay's trouble; but a mail that meets it again lets others go first.
 
     It may be this mail that the relay cannot bear, and then it must not be every probe.
@@ -263,12 +266,18 @@ def _stand_aside(record: Record, cause: Cause, terms: Terms, forgiven: int) -> V
     losing = evolve(record, losses=record.losses + 1)
     if losing.losses <= forgiven:
         return Release(losing, cause)
+    seconds, delay = _wait_aside(losing, cause, terms, losing.losses - forgiven)
+    if terms.now + seconds - record.born > terms.retry.max_age_seconds:
+        return Bury(delay.record, evolve(cause, word="too_old"))
+    return delay
+
+
+def _wait_aside(losing: Record, cause: Cause, terms: Terms, times: int) -> tuple[float, Delay]:
+    """Return the delay of a mail that has to wait until the relay takes mail again, and its seconds."""
     policy = terms.retry
-    seconds = backoff_seconds(losing.losses - forgiven, policy.base_seconds, policy.cap_seconds, terms.dice)
+    seconds = backoff_seconds(times, policy.base_seconds, policy.cap_seconds, terms.dice)
     noted = evolve(losing, cause=cause).noting(_attempt(cause, terms.now), cause.text)
-    if terms.now + seconds - noted.born > policy.max_age_seconds:
-        return Bury(noted, evolve(cause, word="too_old"))
-    return Delay(seconds, noted, cause)
+    return seconds, Delay(seconds, noted, cause)
 
 
 def _uncertain(loss: Loss, record: Record, terms: Terms) -> Verdict:

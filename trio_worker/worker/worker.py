@@ -48,11 +48,14 @@ from trio_worker.worker.options import RetryPolicy, ShutdownOptions
 from trio_worker.worker.phase import Phase
 from trio_worker.worker.preparation import Preparation
 from trio_worker.worker.redis_watch import watch_redis
+from trio_worker.worker.reply_rule import ReplyRule
 from trio_worker.worker.settling import Settler
 from trio_worker.worker.state import WorkerState
 
 # A second signal leaves the mails in flight this long.
 HURRIED_GRACE_SECONDS = 2.0
+# Replies on an open session that another login may change (RFC 4954, 4 and 6).
+_LOGIN_CODES = frozenset({432, 454, 530, 535, 538})
 # Settlements get at least this long after the last mail, however little of the grace is left.
 MIN_SETTLING_SECONDS = 1.0
 
@@ -68,6 +71,7 @@ class WorkerOptions:
     retry: RetryPolicy
     mail: MailOptions
     shutdown: ShutdownOptions
+    replies: tuple[ReplyRule, ...] = ()
 
 
 @define(eq=False)
@@ -103,7 +107,7 @@ class Worker:
     def __attrs_post_init__(self) -> None:
         options = self.options
         self._relay = options.relay
-        self._gate = Gate(self.publish)
+        self._gate = Gate(self.publish, options.retry.guard, options.replies)
         self.broker = Broker(self.client, options.queue)
         self.in_flight = InFlight(options.number_workers * options.pool.depth)
 
@@ -171,7 +175,7 @@ class Worker:
         """Whether the relay refuses our login now: then claiming stopped, or connections beside working ones did."""
         suspension = None if self.pool is None else self.pool.suspension
         troubles = (self._gate.standing_trouble(), None if suspension is None else suspension.trouble)
-        return any(trouble is not None and trouble.how is FailureKind.LOGIN for trouble in troubles)
+        return any(trouble is not None and _is_about_login(trouble) for trouble in troubles)
 
     @property
     def relay_trouble(self) -> Trouble | None:
@@ -204,9 +208,16 @@ class Worker:
             if self.pool is not None:
                 self.pool.try_suspended()
 
+    def use_replies(self, rules: tuple[ReplyRule, ...]) -> None:
+        """Take replies by these rules from now on; one may have ended the relay's trouble, so a probe goes at once."""
+        if rules != self._gate.rules:
+            self._gate.rules = rules
+            self._gate.probe_now()
+
     def use_limits(self, number_workers: int, queue: QueueOptions, pool: PoolOptions, retry: RetryPolicy) -> None:
         """Keep to these limits from now on; jobs and mails in flight beyond them are finished."""
         self.options = evolve(self.options, number_workers=number_workers, queue=queue, pool=pool, retry=retry)
+        self._gate.guard = retry.guard
         self.broker.options = queue
         self.in_flight.set_limit(number_workers * pool.depth)
         if self.pool is not None:
@@ -349,3 +360,9 @@ class Worker:
                 began = now
 
         return await open_session(relay, note_step)
+
+
+def _is_about_login(trouble: Trouble) -> bool:
+    """Whether another login may end this trouble: the relay refused ours, or wants one on an open session."""
+    is_wanted = trouble.how is FailureKind.US and trouble.reply is not None and trouble.reply.code in _LOGIN_CODES
+    return trouble.how is FailureKind.LOGIN or is_wanted
