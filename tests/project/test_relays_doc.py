@@ -41,7 +41,8 @@ def test_the_page_has_all_relays() -> None:
 def test_each_configuration_is_one(text: str, tmp_path: Path) -> None:
     """As it stands, with the other keys of a production."""
     path = tmp_path / "production.toml"
-    path.write_text(f'profile = "production"\n{text}\n[mail]\nfrontend_url = "https://app.example.com"\n', "utf-8")
+    others = '[redis]\nurl = "redis://127.0.0.1:6379/0"\n[mail]\nfrontend_url = "https://app.example.com"\n'
+    path.write_text(f'profile = "production"\n{text}\n{others}', "utf-8")
     read = read_settings(path, {})
 
     assert isinstance(read, Settings), read
