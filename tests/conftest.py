@@ -161,7 +161,7 @@ def programs(real_redis: RedisClient, valkey_url: str, relay: Catcher, tmp_path:
     """Workers with a short lease on the real Valkey and that relay."""
     config = tmp_path / "worker.toml"
     config.write_text(
-        f'profile = "production"\n[redis]\nurl = "{valkey_url}"\n[queue]\nlease_seconds = 2\n'
+        f'profile = "dev"\n[redis]\nurl = "{valkey_url}"\n[queue]\nlease_seconds = 2\n'
         f'[smtp]\nport = {relay.port}\ntls = "none"\n[retry]\nbase_seconds = 0.1\ncap_seconds = 0.2\n'
     )
     made = Programs(tmp_path, config)

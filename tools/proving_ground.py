@@ -131,7 +131,7 @@ def write_config(path: Path, redis_port: int, relay_port: int, depth: int = 1) -
     """
     path.write_text(
         f"""
-profile = "production"
+profile = "dev"
 number_workers = 10
 [queue]
 lease_seconds = {LEASE_SECONDS}

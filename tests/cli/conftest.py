@@ -19,7 +19,7 @@ from trio_worker.redis.options import RedisOptions
 def run(work_folder: Path, valkey_url: str) -> Callable[..., int]:
     """Run one command against the real Valkey, its queue empty at first, and return its exit code."""
     config = work_folder / "worker.toml"
-    config.write_text(f'profile = "production"\n[redis]\nurl = "{valkey_url}"\n[log]\nfile = "worker.log"\n')
+    config.write_text(f'profile = "dev"\n[redis]\nurl = "{valkey_url}"\n[log]\nfile = "worker.log"\n')
 
     def command(*words: str) -> int:
         try:

@@ -74,7 +74,7 @@ def test_every_common_option_is_one_of_a_command(option: str) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--config", "conf/production.toml", "config", "check"], 0, "ok  conf/production.toml"),
+        (["--config", "conf/dev.toml", "config", "check"], 0, "ok  conf/dev.toml"),
         (["--json", "config", "check"], 0, '"ok": true'),
         (["--config", "nowhere.toml", "status"], 78, "nowhere.toml"),
         (["--config", "nowhere.toml", "health", "live"], 78, "nowhere.toml"),

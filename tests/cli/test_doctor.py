@@ -93,7 +93,7 @@ def test_doctor_says_of_each_part_whether_it_will_do(
 ) -> None:
     """A relay that is not there fails it with 69; Redis, templates and journal are fine."""
     config = work_folder / "worker.toml"
-    config.write_text(f'profile = "production"\n[redis]\nurl = "{valkey_url}"\n[smtp]\nport = 1\ntls = "none"\n')
+    config.write_text(f'profile = "dev"\n[redis]\nurl = "{valkey_url}"\n[smtp]\nport = 1\ntls = "none"\n')
 
     assert app(["doctor", "--config", str(config)]) == 69
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if not line.startswith("warn")}

@@ -155,7 +155,7 @@ def test_no_error_of_redis_rules_a_screen(
     with saying_server(f"-ERR {text}".replace("\r", "").encode() + b"\r\n") as port:
         config = work_folder / "worker.toml"
         config.write_text(
-            f'profile = "production"\n[redis]\nurl = "{url.format(f"127.0.0.1:{port}")}"\n[log]\nfile = "worker.log"\n'
+            f'profile = "dev"\n[redis]\nurl = "{url.format(f"127.0.0.1:{port}")}"\n[log]\nfile = "worker.log"\n'
         )
         commands = [words for words in READS if words[0] not in {"stats", "top"}]
         for printed, where in read_all(run, capsys, *commands, ("doctor",), ("doctor", "--json")):
@@ -174,7 +174,7 @@ def test_no_reply_of_a_relay_rules_a_screen(
     with saying_server(says, first=f"220 {line}\r\n".encode()) as port:
         config = work_folder / "worker.toml"
         config.write_text(
-            f'profile = "production"\n[redis]\nurl = "{valkey_url}"\n'
+            f'profile = "dev"\n[redis]\nurl = "{valkey_url}"\n'
             f'[smtp]\nhost = "127.0.0.1"\nport = {port}\ntls = "none"\n[smtp.timeouts]\ncommand_seconds = 2\n'
         )
         commands = [("smtp", "check"), ("smtp", "check", "--json"), ("doctor",), ("doctor", "--json")]

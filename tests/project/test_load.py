@@ -32,7 +32,8 @@ def load(valkey_url: str, tmp_path: Path) -> Load:
     config = tmp_path / "worker.toml"
 
     async def run(*words: str, profile: str = "dev") -> Done:
-        config.write_text(f'profile = "{profile}"\n[redis]\nurl = "{valkey_url}"\n')
+        own = 'mail.from = "a@shop.dev"\nmail.frontend_url = "https://shop.dev"\n'  # production refuses placeholders
+        config.write_text(f'profile = "{profile}"\n{own}[redis]\nurl = "{valkey_url}"\n')
         command = [sys.executable, str(LOAD), "--config", str(config), *words]
         environment = {**os.environ, "PYTHONPATH": str(LOAD.parent.parent)}
         with trio.fail_after(60):

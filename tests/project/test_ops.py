@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
+from tests.support.production import OWN_VALUES
 from trio_worker.cli import app
 from trio_worker.settings.reader import KEYS, read_settings
 from trio_worker.settings.reader import Settings as AllSettings
@@ -175,13 +177,82 @@ def test_compose_leaves_time_to_drain_and_its_files_exist() -> None:
     assert re.findall(r"EXPOSE (\d+)", dockerfile) == re.findall(r"LISTEN=0\.0\.0\.0:(\d+)", dockerfile)
 
 
+def given_by(environment: Mapping[str, object], tmp_path: Path) -> dict[str, str]:
+    """Return what the worker of a manifest is given: what its operator must fill in is filled in."""
+    password = tmp_path / "smtp_password"
+    password.write_text("secret")
+    password.chmod(0o400)
+    given = {name: str(value) for name, value in environment.items() if value is not None} | OWN_VALUES
+    return {**given, "TRIO_WORKER__SMTP__USERNAME": "shop", "TRIO_WORKER__SMTP__PASSWORD_FILE": str(password)}
+
+
+ASKED_FOR = {*OWN_VALUES, "TRIO_WORKER__SMTP__USERNAME"}
+
+
+def test_compose_asks_for_what_nobody_else_can_know(tmp_path: Path) -> None:
+    """Sender, login and links as well as the relay; with them the production file is accepted without a warning."""
+    (compose,) = documents(OPS / "docker" / "compose.yaml")
+    environment = compose["services"]["worker"]["environment"]
+
+    assert {name for name, value in environment.items() if str(value).startswith("${") and ":?" in value} == ASKED_FOR
+    settings = read_settings(ROOT / "conf" / "production.toml", given_by(environment, tmp_path))
+    assert isinstance(settings, AllSettings)
+    assert settings.warnings == ()
+
+
+def test_pods_ask_for_what_nobody_else_can_know(tmp_path: Path) -> None:
+    """They do not start before the values are there."""
+    (deployment,) = documents(OPS / "kubernetes" / "deployment.yaml")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+
+    assert {name for name, value in environment.items() if value is None} == ASKED_FOR
+    asked = [each["valueFrom"]["configMapKeyRef"] for each in container["env"] if "valueFrom" in each]
+    assert not any(each.get("optional") for each in asked)
+    settings = read_settings(ROOT / "conf" / "production.toml", given_by(environment, tmp_path))
+    assert isinstance(settings, AllSettings)
+    assert settings.warnings == ()
+
+
+def test_the_user_of_the_image_can_read_its_secrets_and_keeps_its_journal() -> None:
+    """One uid in the Dockerfile, the compose file and the pods; the journal outlives the container."""
+    dockerfile = (OPS / "docker" / "Dockerfile").read_text("utf-8")
+    (compose,) = documents(OPS / "docker" / "compose.yaml")
+    worker = compose["services"]["worker"]
+    (secret,) = worker["secrets"]
+    (deployment,) = documents(OPS / "kubernetes" / "deployment.yaml")
+    pod = deployment["spec"]["template"]["spec"]
+    uid = re.findall(r"useradd .*--uid (\d+)", dockerfile)
+    home = re.findall(r"--home-dir (\S+)", dockerfile)
+
+    assert uid == [secret["uid"]] == [secret["gid"]] == [str(pod["securityContext"]["runAsUser"])]
+    assert secret["mode"] == 0o400
+    assert "environment" in compose["secrets"][secret["source"]]
+    # Not the whole home: the workers share the volume, and each has a socket of its own beside it.
+    assert worker["volumes"] == [f"journal:{home[0]}/journal"]
+    assert "journal" in compose["volumes"]
+    assert f"--owner worker --mode 0700 {home[0]}/journal" in dockerfile
+    assert f"TRIO_WORKER__QUEUE__JOURNAL_DIR={home[0]}/journal" in dockerfile
+
+
+def test_the_build_context_has_what_the_image_needs_and_no_more() -> None:
+    """Everything is left out except for what the Dockerfile copies: no secret and no caught mail gets into a layer."""
+    dockerfile = (OPS / "docker" / "Dockerfile").read_text("utf-8")
+    lines = re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, re.MULTILINE)
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+
+    assert ignored[1] == "*"
+    kept = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    assert kept == {name for line in lines for name in line.split()}
+
+
 def test_pods_leave_time_to_drain_and_agree_on_the_port() -> None:
     """Kubernetes kills after terminationGracePeriodSeconds; probes ask our own command."""
     (deployment,) = documents(OPS / "kubernetes" / "deployment.yaml")
     (scaler,) = documents(OPS / "kubernetes" / "keda.yaml")
     pod = deployment["spec"]["template"]
     (container,) = pod["spec"]["containers"]
-    listens = {each["name"]: each["value"] for each in container["env"]}["TRIO_WORKER__METRICS__LISTEN"]
+    listens = {each["name"]: each.get("value") for each in container["env"]}["TRIO_WORKER__METRICS__LISTEN"]
     listen, probed = listens.split(",")
     assert probed.startswith("unix:")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from trio_worker.settings.reader import KEYS, SettingFaults, Settings, config_path, digest_of, read_settings
 from trio_worker.settings.sources import SECRET_LIMIT_BYTES, key_lines, variable_of
+from trio_worker.settings.text import production_text
 
 SECRET = "s3same-0pen"
 
@@ -50,6 +52,10 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
     assert "retry.max_attempts" not in settings.origins
 
 
+# A production file with values of one's own, which needs only a Redis.
+PRODUCTION = 'profile = "production"\nmail.from = "a@shop.dev"\nmail.frontend_url = "https://shop.dev"\n'
+
+
 def _file(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "worker.toml"
     path.write_text(text, encoding="utf-8")
@@ -80,9 +86,9 @@ def test_all_faults_come_at_once_each_with_its_line(tmp_path: Path) -> None:
     ("text", "fault"),
     [
         ('[smtp]\nhost = "mail.example.com"\n', "smtp.allow_real_relay = true"),
-        ('profile = "production"\n', "refuses the embedded server"),
+        (PRODUCTION, "refuses the embedded server"),
         (
-            'profile = "production"\n[redis]\nurl = "redis://h"\n[capture]\nlisten = "127.0.0.1:1"\n',
+            f'{PRODUCTION}[redis]\nurl = "redis://h"\n[capture]\nlisten = "127.0.0.1:1"\n',
             "mails would not be delivered",
         ),
         (
@@ -117,6 +123,73 @@ def test_each_rule_names_its_key_and_its_line(text: str, fault: str, tmp_path: P
     (found,) = bad(text, tmp_path)
     assert fault in found
     assert found.startswith(("./worker.toml:", "default  "))
+
+
+@pytest.mark.parametrize(
+    ("text", "faulty"),
+    [
+        ('[smtp]\nhost = "smtp.example.com"\n', ["smtp.host"]),
+        ('[smtp]\nhost = "SMTP.Example.ORG."\n', ["smtp.host"]),
+        ('[smtp]\nhost = "mx.test"\n', ["smtp.host"]),
+        ('[smtp]\nhost = "localhost"\n', []),
+        ('[smtp]\nhost = "127.0.0.1"\n', []),
+        ('[smtp]\nhost = "myexample.com"\n', []),
+        ('mail.envelope_from = "bounces@mail.example.com"\n', ["mail.envelope_from"]),
+        ('mail.message_id_domain = "example.net"\n', ["mail.message_id_domain"]),
+    ],
+)
+def test_a_placeholder_is_no_value_for_production(text: str, faulty: list[str], tmp_path: Path) -> None:
+    """A relay on this machine is one; the names that the standards reserve for examples are nobody's."""
+    read = read_settings(_file(tmp_path, f"{PRODUCTION}redis.url = 'redis://h'\n{text}"), {})
+
+    found = read.faults if isinstance(read, SettingFaults) else ()
+    assert [fault.reason.partition(":")[0] for fault in found] == faulty
+    assert all("profile production" in fault.reason for fault in found)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:8081", "https://127.0.0.1", "http://[::1]/", "https://app.example.com"]
+)
+def test_links_that_open_nothing_are_refused_in_production(url: str, tmp_path: Path) -> None:
+    """They go to whoever reads the mail, whose machine is another one."""
+    text = PRODUCTION.replace("https://shop.dev", url) + "redis.url = 'redis://h'\n"
+
+    assert bad(text, tmp_path) == [f"./worker.toml:3  mail.frontend_url: profile production: {_links_words(url)}"]
+
+
+def _links_words(url: str) -> str:
+    host = urlsplit(url).hostname
+    return f"links to {host} open nothing for who reads a mail: give the address of your site"
+
+
+def test_the_file_that_init_writes_asks_for_ones_own_values(tmp_path: Path) -> None:
+    """All of them at once; with the values of dev nothing is asked for."""
+    faults = bad(production_text(), tmp_path)
+
+    assert [fault.split()[1] for fault in faults] == ["smtp.host:", "mail.from:", "mail.frontend_url:"]
+
+
+def test_a_faulty_profile_hides_no_other_fault(tmp_path: Path) -> None:
+    """What neither profile allows is told, and nothing that only one of them refuses."""
+    faults = bad('profile = "x"\n[smtp]\nhost = "smtp.example.com"\nonly_to = "("\n', tmp_path)
+
+    assert [fault.split()[1] for fault in faults] == ["profile:", "smtp.only_to:"]
+
+
+def test_a_rule_is_not_held_against_the_default_of_a_faulty_key(tmp_path: Path) -> None:
+    """15 is above the default of max_size, but not above what was meant."""
+    assert bad('[smtp.pool]\nmin_idle = 15\nmax_size = "20"\n', tmp_path) == [
+        "./worker.toml:3  smtp.pool.max_size: must be a whole number"
+    ]
+
+
+def test_a_file_that_is_no_toml_hides_no_fault_of_the_environment(tmp_path: Path) -> None:
+    """Both are told; rules between keys are not, as most keys are not known."""
+    faults = bad("[[", tmp_path, {"TRIO_WORKER__SMTP__PORT": "x", "TRIO_WORKER__SMTP__HOST": "mx.shop.dev"})
+
+    assert len(faults) == 2
+    assert "not TOML" in faults[0]
+    assert faults[1] == "TRIO_WORKER__SMTP__PORT  smtp.port: must be a whole number"
 
 
 def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import tomllib
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.production import OWN_VALUES
 from trio_worker.settings.reader import KEYS, Settings, read_settings
 from trio_worker.settings.schema import schema_text
 from trio_worker.settings.text import dev_text, production_text, settings_reference
@@ -64,8 +65,8 @@ def test_the_dev_file_can_be_run_as_it_is() -> None:
 
 
 def test_the_production_file_is_whole() -> None:
-    """It is TOML, is accepted, and neither catches mail nor starts a server."""
-    settings = read_settings(ROOT / "conf" / "production.toml", {})
+    """It is TOML, is accepted with one's own values in it, and neither catches mail nor starts a server."""
+    settings = read_settings(ROOT / "conf" / "production.toml", OWN_VALUES)
     assert isinstance(settings, Settings)
     assert settings.profile == "production"
     assert settings.capture.listen == ""

@@ -154,7 +154,7 @@ class Ground:
         host = "localhost" if self.tls else "127.0.0.1"
         encryption = f'tls = "implicit"\nca_file = "{self.tls}/ca.pem"' if self.tls else 'tls = "none"'
         config.write_text(
-            f'profile = "production"\nnumber_workers = {workers_of(contender)}\n'
+            f'profile = "dev"\nnumber_workers = {workers_of(contender)}\n'
             f'[redis]\nurl = "redis://127.0.0.1:{self.valkey.port}"\n[queue]\njournal_dir = "{config.parent}/journal"\n'
             f'[smtp]\nhost = "{host}"\nport = {smtp_port}\n{encryption}\n'
             f"[smtp.pool]\nmax_size = {CONNECTIONS}\npipeline_depth = {contender.depth}\n"

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, REFUSED
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
-from trio_worker.cli.load_settings import load_settings, warnings_of
+from trio_worker.cli.load_settings import load_settings, refuse_without_configuration, warnings_of
 from trio_worker.cli.output import print_json, refuse
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
@@ -47,11 +47,12 @@ def check_config(
 ) -> int:
     """Check configuration, secrets and templates, and print all problems at once. Exits with 78 if there are any."""
     path = config_path(config, os.environ)
-    settings = read_settings(path, os.environ)
-    if isinstance(settings, SettingFaults):
-        faults, warnings = list(settings.faults), []
-    else:
-        faults, warnings = _faults_beyond(settings), warnings_of(config, settings)
+    refuse_without_configuration(path)
+    read = read_settings(path, os.environ)
+    faults, settings = (list(read.faults), read.settings) if isinstance(read, SettingFaults) else ([], read)
+    warnings = warnings_of(config, settings) if settings is read else []
+    # What else the settings name is looked at even if they have faults: all faults are told at once.
+    faults += [] if settings is None else _faults_beyond(settings)
     name = str(path) if path else "defaults and environment"
     is_sound = not faults and not (strict and warnings)
     if as_json:

@@ -51,6 +51,14 @@ def load_settings(
     return settings
 
 
+def refuse_without_configuration(path: Path | None) -> None:
+    """Exit with 78 if there is neither a file nor a variable; say which file would be taken."""
+    if not has_configuration(path, os.environ):
+        refuse(
+            MISCONFIGURED, *_NO_CONFIGURATION.format(file=DEV_FILE.absolute(), variable=CONFIG_VARIABLE).splitlines()
+        )
+
+
 def world_line(settings: Settings) -> str:
     """Return the line that names the configuration and the Redis of a command."""
     configuration = str(Path(settings.file).absolute()) if settings.file else "environment and defaults"

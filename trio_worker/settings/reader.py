@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
@@ -72,10 +72,8 @@ def read_settings(
     """
     reader = _Reader(environ, templates_from)
     given: dict[str, RawValue] = {}
-    if path is not None:
-        read = read_toml(path)
-        if isinstance(read, SettingFault):
-            return SettingFaults((read,))
+    read = {} if path is None else read_toml(path)
+    if not isinstance(read, SettingFault):
         given.update(read)
     for key, found in read_environment(environ).items():
         given.pop(f"{key}_file", None)
@@ -85,16 +83,27 @@ def read_settings(
         if key.endswith("_file"):
             given.pop(key.removesuffix("_file"), None)
     given.update({key: RawValue(value, f"flag {key}") for key, value in (flags or {}).items()})
-    settings = reader.build(given)
+    settings = evolve(reader.build(given), origins=reader.origins.places, file="" if path is None else str(path))
+    if isinstance(read, SettingFault):
+        # The rules between keys would find fault with defaults.
+        return SettingFaults((read, *reader.faults))
     faults = [*reader.faults, *faults_between(reader.faults, settings, reader.origins)]
     if faults:
-        return SettingFaults(tuple(faults))
-    return evolve(
-        settings,
-        origins=reader.origins.places,
-        warnings=(*reader.warnings, *warnings_about(settings, reader.origins)),
-        file="" if path is None else str(path),
-    )
+        return SettingFaults(tuple(faults), _without_faulty_values(settings, faults))
+    return evolve(settings, warnings=(*reader.warnings, *warnings_about(settings, reader.origins)))
+
+
+def _without_faulty_values(settings: Settings, faults: Sequence[SettingFault]) -> Settings:
+    """Return the settings with the default of each key that has a fault."""
+    for dotted in {fault.reason.partition(":")[0] for fault in faults} & KEYS.keys():
+        key = KEYS[dotted]
+        if key.section:
+            name = SECTIONS[key.section][0]
+            section = evolve(getattr(settings, name), **{key.name: key.default})
+            settings = evolve(settings, **{name: section})
+        else:
+            settings = evolve(settings, **{key.name: key.default})
+    return settings
 
 
 class _Reader:

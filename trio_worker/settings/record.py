@@ -66,9 +66,13 @@ class Settings:
 
 @frozen
 class SettingFaults:
-    """All faults of a configuration."""
+    """All faults of a configuration.
+
+    ``settings`` have a default in the place of each faulty value; None if the file could not be read.
+    """
 
     faults: tuple[SettingFault, ...]
+    settings: Settings | None = field(default=None, eq=False)
 
 
 @define

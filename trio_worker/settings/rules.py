@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
+
+from attrs import evolve
 
 from trio_worker.capture.options import split_listen
 from trio_worker.jobs.address import AddressFault, Mailbox, parse_mailbox
@@ -16,6 +17,7 @@ from trio_worker.jobs.domain import DomainFault, parse_domain
 from trio_worker.mail.links import parse_base_url
 from trio_worker.mail.options import MailOptions
 from trio_worker.redis.url import SCHEMES, EmbeddedAddressFault, RedisUrlFault, parse_embedded, parse_redis_url
+from trio_worker.settings.placeholders import is_loopback, placeholders
 from trio_worker.settings.record import TYPES, Origins, Settings
 from trio_worker.settings.sources import SettingFault
 from trio_worker.settings.spelling import suggestion
@@ -28,77 +30,85 @@ _EHLO_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")  # RFC 5321, 4.1.1.1
 _REDIS_SCHEMES = (*SCHEMES, "embedded")
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether the host of a relay is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def faults_between(found: Sequence[SettingFault], settings: Settings, origins: Origins) -> Iterator[SettingFault]:
-    """Yield the faults between keys; not for a key with a fault, because then its default was checked."""
+    """Yield the faults between keys; not of a key that has a fault itself, because its default stands in its place."""
     faulty = {fault.reason.partition(":")[0] for fault in found}
     if "profile" in faulty:
-        return
-    yield from (fault for fault in _crossed(settings, origins) if fault.reason.partition(":")[0] not in faulty)
+        settings = evolve(settings, profile="")  # what only one of the profiles refuses cannot be known
+    for keys, message in _crossed(settings):
+        if faulty.isdisjoint(keys):
+            yield SettingFault(origins.place(keys[0]), f"{keys[0]}: {message}")
     if "mail.template_dirs" not in faulty:
         yield from _faults_of_types(settings.mail.template_dirs, origins)
 
 
-def _crossed(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
+# A fault: the key that it is told of, the others that it depends on, and what is wrong.
+_Crossed: TypeAlias = tuple[tuple[str, ...], str]
+
+
+def _crossed(settings: Settings) -> Iterator[_Crossed]:
     """Yield the faults between keys, and in the meaning of one."""
-
-    def fault(dotted: str, message: str) -> SettingFault:
-        return SettingFault(origins.place(dotted), f"{dotted}: {message}")
-
     smtp, queue = settings.smtp, settings.queue
     if not smtp.host or re.search(r"[\s\x00-\x1f/@]", smtp.host):
-        yield fault("smtp.host", "must be a name or an address")
+        yield ("smtp.host",), "must be a name or an address"
     elif re.fullmatch(r"[^:]*:\d+", smtp.host):
-        yield fault("smtp.host", "must not contain a port: set smtp.port")
+        yield ("smtp.host",), "must not contain a port: set smtp.port"
     elif not _is_host_name(smtp.host):
-        yield fault("smtp.host", "has a part between its dots that is empty or too long")
+        yield ("smtp.host",), "has a part between its dots that is empty or too long"
     elif settings.profile == "dev" and not is_loopback(smtp.host) and not smtp.allow_real_relay:
-        yield fault("smtp.host", f"{smtp.host} is not this machine: profile dev needs smtp.allow_real_relay = true")
-    if settings.profile == "production" and settings.redis.url.startswith("embedded:"):
-        yield fault(
-            "redis.url", "profile production refuses the embedded server: it serves one machine and has no replicas"
-        )
-    if settings.profile == "production" and settings.capture.listen:
-        yield fault("capture.listen", "profile production refuses the mail catcher: mails would not be delivered")
+        reason = f"{smtp.host} is not this machine: profile dev needs smtp.allow_real_relay = true"
+        yield ("smtp.host", "smtp.allow_real_relay"), reason
+    yield from _refused_in_production(settings)
     if smtp.username and smtp.tls == "none" and not is_loopback(smtp.host):
-        yield fault("smtp.tls", "must not be none with a username: the login would be sent unencrypted")
+        yield (
+            ("smtp.tls", "smtp.host", "smtp.username"),
+            "must not be none with a username: the login would be sent unencrypted",
+        )
     ehlo_name = parse_domain(smtp.ehlo_name) if smtp.ehlo_name else ""
     if isinstance(ehlo_name, DomainFault) or not smtp.ehlo_name.isascii():
-        yield fault("smtp.ehlo_name", "must be a host name, or an address such as [192.0.2.1]")
+        yield ("smtp.ehlo_name",), "must be a host name, or an address such as [192.0.2.1]"
     for keyword in smtp.ignore_ehlo:
         if not _EHLO_KEYWORD.fullmatch(keyword):
-            yield fault("smtp.ignore_ehlo", f"{printable_line(keyword)} is not the name of an SMTP extension")
+            yield ("smtp.ignore_ehlo",), f"{printable_line(keyword)} is not the name of an SMTP extension"
     if smtp.only_to and _regex_fault(smtp.only_to):
-        yield fault("smtp.only_to", f"is not a regular expression: {_regex_fault(smtp.only_to)}")
+        yield ("smtp.only_to",), f"is not a regular expression: {_regex_fault(smtp.only_to)}"
     if not queue.name or re.search(r"[{}\x00-\x20\x7f]", queue.name):
-        yield fault("queue.name", "must be a name without spaces, braces and control characters")
+        yield ("queue.name",), "must be a name without spaces, braces and control characters"
     if settings.retry.base_seconds > settings.retry.cap_seconds:
-        yield fault("retry.base_seconds", f"is above retry.cap_seconds ({settings.retry.cap_seconds:g})")
+        reason = f"is above retry.cap_seconds ({settings.retry.cap_seconds:g})"
+        yield ("retry.base_seconds", "retry.cap_seconds"), reason
     if settings.smtp_pool.min_idle > settings.smtp_pool.max_size:
-        yield fault("smtp.pool.min_idle", f"is above smtp.pool.max_size ({settings.smtp_pool.max_size})")
-    yield from _faults_of_mail(settings.mail, fault)
+        reason = f"is above smtp.pool.max_size ({settings.smtp_pool.max_size})"
+        yield ("smtp.pool.min_idle", "smtp.pool.max_size"), reason
+    yield from _faults_of_mail(settings.mail)
     redis = _fault_of_redis(settings.redis.url)
     if redis:
-        yield fault("redis.url", redis)
-    if settings.capture.listen:
-        try:
-            split_listen(settings.capture.listen)
-        except ValueError as error:
-            yield fault("capture.listen", str(error))
-    if settings.metrics.listen:
-        try:
-            split_addresses(settings.metrics.listen)
-        except ValueError as error:
-            yield fault("metrics.listen", str(error))
+        yield ("redis.url",), redis
+    for key, listen, parse in (
+        ("capture.listen", settings.capture.listen, split_listen),
+        ("metrics.listen", settings.metrics.listen, split_addresses),
+    ):
+        reason = _listen_fault(listen, parse)
+        if reason:
+            yield (key,), reason
+
+
+def _refused_in_production(settings: Settings) -> Iterator[_Crossed]:
+    if settings.profile == "production" and settings.redis.url.startswith("embedded:"):
+        reason = "profile production refuses the embedded server: it serves one machine and has no replicas"
+        yield ("redis.url",), reason
+    if settings.profile == "production" and settings.capture.listen:
+        yield ("capture.listen",), "profile production refuses the mail catcher: mails would not be delivered"
+    for key, reason in placeholders(settings):
+        yield (key,), f"profile production: {reason}"
+
+
+def _listen_fault(listen: str, parse: Callable[[str], object]) -> str:
+    try:
+        parse(listen or "127.0.0.1:0")
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _is_caught(listen: str, host: str, port: int) -> bool:
@@ -115,22 +125,22 @@ def _is_host_name(host: str) -> bool:
     return True
 
 
-def _faults_of_mail(mail: MailOptions, fault: Any) -> Iterator[SettingFault]:
+def _faults_of_mail(mail: MailOptions) -> Iterator[_Crossed]:
     sender = parse_mailbox(mail.sender)
     if isinstance(sender, AddressFault):
-        yield fault("mail.from", sender.reason)
+        yield ("mail.from",), sender.reason
     envelope_from = parse_mailbox(mail.envelope_from) if mail.envelope_from else sender
     if mail.envelope_from and isinstance(envelope_from, AddressFault):
-        yield fault("mail.envelope_from", envelope_from.reason)
+        yield ("mail.envelope_from",), envelope_from.reason
     domain = parse_domain(mail.message_id_domain) if mail.message_id_domain else ""
     if isinstance(domain, DomainFault):
-        yield fault("mail.message_id_domain", domain.reason)
+        yield ("mail.message_id_domain",), domain.reason
     base = parse_base_url(mail.frontend_url)
     if isinstance(base, DomainFault):
-        yield fault("mail.frontend_url", base.reason)
+        yield ("mail.frontend_url",), base.reason
     for folder in mail.template_dirs:
         if not _is_folder(folder):
-            yield fault("mail.template_dirs", f"{folder} is not a folder")
+            yield ("mail.template_dirs",), f"{folder} is not a folder"
 
 
 def _is_folder(path: str) -> bool:

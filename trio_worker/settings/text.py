@@ -33,7 +33,8 @@ _DEV_HEAD = """\
 # Every key with its value. A key that you remove has its default, which docs/configuration.md lists.
 """
 _PRODUCTION_HEAD = """\
-# trio_worker in production. Replace every host, address and URL; then run: trio-worker config check
+# trio_worker in production. Replace every host, address and URL; then run: trio-worker config check. It refuses what
+# is left of the example.
 # Keep secrets in files: redis.password_file, smtp.password_file, or systemd's $CREDENTIALS_DIRECTORY.
 """
 
