@@ -33,11 +33,11 @@ async def test_outcomes_are_told_only_while_somebody_watches(any_workers: Worker
             while not reporter.presence._is_watched:
                 await watch.poll()
             await any_workers.push(job_bytes(2))
-            while not watch.fleet.snapshot(0, 0).latest:
+            while not watch.polls.fleet.snapshot(0, 0).latest:
                 await watch.poll()
         reporter.worker.drain("test")
 
-    (line,) = watch.fleet.snapshot(0, 0).latest
+    (line,) = watch.polls.fleet.snapshot(0, 0).latest
     assert line.worker == reporter.name
     assert "user2" not in str(await client.command("XRANGE", KEYS.latest, "-", "+"))
 

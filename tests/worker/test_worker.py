@@ -389,8 +389,8 @@ async def test_a_login_refused_beside_working_connections_is_told_and_a_mended_o
                     (alert,) = alerts(seen)
                     assert (alert.word, alert.severity) == ("SUSPENDED", Severity.TROUBLE)
                     assert alert.text.endswith("more: refuses the login with 535 5.7.8 (Wrong user or password)")
-                assert watch.last is not None
-                assert health_of(watch.last.counts, watch.snapshot(), []) is Health.DEGRADED
+                assert watch.polls.last is not None
+                assert health_of(watch.polls.last.counts, watch.snapshot(), []) is Health.DEGRADED
 
                 reporter.worker.use_login("u", "new")
                 assert reporter.snapshot().suspended is None

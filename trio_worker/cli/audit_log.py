@@ -13,7 +13,6 @@ from trio_worker.cli.output import refuse
 from trio_worker.own_files import UntrustedPathError
 from trio_worker.printing import complain
 from trio_worker.settings.reader import Settings
-from trio_worker.telemetry.logbook import open_logbook
 
 
 def user_name() -> str:
@@ -31,6 +30,9 @@ def log_reveal(settings: Settings, command: str, job_ids: Sequence[str]) -> None
 
 def log_action(settings: Settings, event: str, fields: Mapping[str, str]) -> None:
     """Log an action of the user, with its fields; on standard error if the log cannot be written."""
+    # Imported here, because most calls of a command reveal nothing, and the log knows all events.
+    from trio_worker.telemetry.logbook import open_logbook  # noqa: PLC0415
+
     entry = {"who": user_name() or "unknown", **fields}
     try:
         with open_logbook(settings.log, to_terminal=True) as logbook:

@@ -2,74 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from trio_worker.cli.exit_codes import MISCONFIGURED, NOTHING_MATCHED, OK, REFUSED
+from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, REFUSED
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
-from trio_worker.cli.load_settings import load_settings, refuse_without_configuration, warnings_of
+from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import print_json, refuse
-from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
-from trio_worker.mail.composer import ComposerFaults, open_composer
 from trio_worker.printing import complain, say, say_text
 from trio_worker.settings.reader import (
     KEYS,
-    SettingFault,
-    SettingFaults,
-    Settings,
-    config_path,
-    read_settings,
     suggest_key,
 )
 from trio_worker.settings.schema import SCHEMA_FILE, schema_text
 from trio_worker.settings.text import effective, explain, production_text, toml_value
-from trio_worker.smtp.relay import tls_context
-from trio_worker.telemetry.number_words import counted
 
 config_app = App(name="config", help="Configuration: check, show, explain, init, schema.", help_format="plaintext")
+config_app.command("trio_worker.cli.config_check:check_config", name="check")
 
 # Up to the last @: a password that is not percent-encoded, as it should be, may contain any character.
 _URL_LOGIN = re.compile(r"(?<=://).*@")
 _URL_SECRET = re.compile(r"([?&][^=&]*(?:pass|secret|token|user)[^=&]*=)[^&#]*", re.IGNORECASE)
-
-
-@config_app.command(name="check")
-def check_config(
-    *,
-    strict: Annotated[bool, Parameter(negative=(), help="Also exit with 78 if there are only warnings.")] = False,
-    config: ConfigFile = None,
-    as_json: AsJson = False,
-) -> int:
-    """Check configuration, secrets and templates, and print all problems at once. Exits with 78 if there are any."""
-    path = config_path(config, os.environ)
-    refuse_without_configuration(path)
-    read = read_settings(path, os.environ)
-    faults, settings = (list(read.faults), read.settings) if isinstance(read, SettingFaults) else ([], read)
-    warnings = warnings_of(config, settings) if settings is read else []
-    # What else the settings name is looked at even if they have faults: all faults are told at once.
-    faults += [] if settings is None else _faults_beyond(settings)
-    name = str(path) if path else "defaults and environment"
-    is_sound = not faults and not (strict and warnings)
-    if as_json:
-        print_json(
-            Document.CONFIG_CHECK,
-            {"file": name, "ok": is_sound, "problems": list(map(str, faults)), "warnings": list(map(str, warnings))},
-        )
-        return OK if is_sound else MISCONFIGURED
-    for warning in warnings:
-        say(f"warning  {warning}")
-    for fault in faults:
-        say(str(fault))
-    if not is_sound:
-        say(counted(len(faults) or len(warnings), "problem"))
-        return MISCONFIGURED
-    say(f"ok  {name}")
-    return OK
 
 
 @config_app.command(name="show")
@@ -126,27 +83,6 @@ def print_settings_schema() -> int:
     """Print the JSON Schema of a configuration file (draft 4, which Taplo needs), for editors."""
     say_text(schema_text(), end="")
     return OK
-
-
-def _faults_beyond(settings: Settings) -> list[SettingFault]:
-    """Return the faults in other files that the settings name: templates and certificates."""
-    faults = []
-    catalogue = read_catalogue(settings.mail.template_dirs)
-    if isinstance(catalogue, CatalogueFaults):
-        faults += [SettingFault(each.path, each.reason) for each in catalogue.faults]
-    else:
-        composer = open_composer(settings.mail, catalogue)
-        if isinstance(composer, ComposerFaults):
-            faults += [SettingFault(each.path, each.reason) for each in composer.faults]
-    try:
-        tls_context(settings.smtp)
-    except OSError as error:
-        faults.append(
-            SettingFault(
-                settings.origins.get("smtp.ca_file", "default"), f"smtp.ca_file: {settings.smtp.ca_file}: {error}"
-            )
-        )
-    return faults
 
 
 def _masked(value: Any) -> Any:

@@ -18,7 +18,7 @@ from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json, redis_name, refuse
 from trio_worker.cli.table import TableColumn, print_table, terminal_width
 from trio_worker.fleet.overview import DAY_MINUTES, Overview, read_overview
-from trio_worker.fleet.watch import Watch
+from trio_worker.fleet.polls import Polls
 from trio_worker.printing import say
 from trio_worker.queue.history import MINUTE_SECONDS, MinuteFigures, figures_of
 from trio_worker.redis.client import RedisClient
@@ -67,23 +67,21 @@ async def stats(
 
 
 async def _print_live(client: RedisClient, settings: Settings, interval: float, lines: int, *, as_json: bool) -> int:
-    watch = Watch(
-        client, settings.queue.name, redis_name(settings.redis.url), wants_outcomes=False, clock=trio.current_time
-    )
-    answer_or_exit(await watch.poll(), settings)
+    polls = Polls(client, settings.queue.name, redis_name(settings.redis.url), clock=trio.current_time)
+    answer_or_exit(await polls.poll(), settings)
     documents: list[dict[str, Any]] = []
     printed = 0
     while not lines or printed < lines:
-        before = watch.last
+        before = polls.last
         await trio.sleep(interval)
-        answer_or_exit(await watch.poll(), settings)
-        snapshot = watch.snapshot()
+        answer_or_exit(await polls.poll(), settings)
+        snapshot = polls.snapshot()
         if as_json:
             documents.append(document_of(snapshot))
         else:
             if printed % _HEADS_EVERY == 0:
                 say(_live_line(_LIVE_HEADS))
-            arrived = _arrived_per_second(before, watch.last)
+            arrived = _arrived_per_second(before, polls.last)
             say(_live_row(snapshot, arrived), flush=True)
         printed += 1
     if as_json:

@@ -14,9 +14,9 @@ from trio_worker.cli.exit_codes import OK
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
-from trio_worker.cli.output import print_json, redis_name, report_unavailable
+from trio_worker.cli.output import answer_or_exit, print_json, redis_name
 from trio_worker.cli.table import wrapped
-from trio_worker.fleet.watch import Watch
+from trio_worker.fleet.polls import Polls
 from trio_worker.printing import say
 from trio_worker.queue.counts import Counts
 from trio_worker.queue.history import MINUTE_SECONDS, MinuteSample
@@ -52,12 +52,13 @@ async def status(
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     name = redis_name(settings.redis.url)
     with open_calls(settings) as client:
-        watch = Watch(client, settings.queue.name, name, wants_outcomes=False)
-        failed = await watch.poll()
-    if failed or watch.last is None:
-        return OK if failed is None else report_unavailable(failed, settings)
-    counts, snapshot = watch.last.counts, watch.snapshot()
-    problems = troubles_of(counts, snapshot, watch.last.minutes)
+        polls = Polls(client, settings.queue.name, name)
+        answer_or_exit(await polls.poll(), settings)
+    seen, snapshot = polls.last, polls.snapshot()
+    if seen is None:
+        raise AssertionError("a poll that succeeded is the last one")
+    counts = seen.counts
+    problems = troubles_of(counts, snapshot, seen.minutes)
     health = health_of(counts, snapshot, problems)
     if as_json:
         print_json(Document.STATUS, _document(settings.queue.name, counts, snapshot, problems, health))

@@ -56,7 +56,7 @@ async def top(
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     async with open_queue(settings) as client:
         watch = Watch(
-            client, settings.queue.name, redis_name(settings.redis.url), polls_closely=True, clock=trio.current_time
+            client, settings.queue.name, redis_name(settings.redis.url), is_close_up=True, clock=trio.current_time
         )
         only_ascii = only_ascii or is_ascii_only(sys.stdout, os.environ)
         if once or as_json or svg is not None or not is_live(sys.stdout, os.environ):

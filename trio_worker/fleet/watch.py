@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from trio_worker.fleet.overview import HOUR_MINUTES, Overview, OverviewPoller, queue_seen
-from trio_worker.fleet.summary import Fleet, QueueTotals
-from trio_worker.queue.history import waiting_growth
+from trio_worker.fleet.overview import HOUR_MINUTES
+from trio_worker.fleet.polls import Polls
 from trio_worker.queue.keys import keys_of
 from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.telemetry.feed import FeedOutcome, FeedTrace, read_outcome, read_trace
@@ -27,28 +26,27 @@ MAX_OUTCOMES = 500
 
 @define(eq=False)
 class Watch:
-    """What one watcher has seen of a queue; ``last`` is the last poll that succeeded."""
+    """What one watcher has seen of a queue: its polls, and what workers published between them.
+
+    ``clock`` gives local seconds; with ``is_close_up`` a poll also samples ages and reads the server's state.
+    """
 
     client: RedisCalls
     queue_name: str
     redis_name: str
-    wants_outcomes: bool = True
-    polls_closely: bool = False
-    clock: Callable[[], float] = time.monotonic  # local seconds
-    fleet: Fleet = field(init=False)
-    last: Overview | None = None
+    is_close_up: bool = False
+    clock: Callable[[], float] = time.monotonic
     outcomes: list[FeedOutcome] = field(factory=list)  # of the last poll, oldest first
     exchanges: list[FeedTrace] = field(factory=list)  # the same, of connections that are traced
+    polls: Polls = field(init=False)
     _after: str = ""
-    _poller: OverviewPoller = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.fleet = Fleet(self.queue_name, self.redis_name)
-        self._poller = OverviewPoller(self.client, self.queue_name, self.polls_closely, self.clock)
+        self.polls = Polls(self.client, self.queue_name, self.redis_name, self.is_close_up, self.clock)
 
     def snapshot(self) -> Snapshot:
         """Return the figures of all workers now."""
-        return self.fleet.snapshot(self.clock(), time.time())
+        return self.polls.snapshot()
 
     async def pass_over(self) -> Unavailable | None:
         """Leave out what was published before now."""
@@ -66,23 +64,11 @@ class Watch:
             ("SET", keys.watch, "1", "PX", round(WATCH_SECONDS * 1000)),
             ("XRANGE", keys.latest, f"({self._after}" if self._after else "-", "+", "COUNT", MAX_OUTCOMES),
         ]
-        began = self.clock()
-        wanted = commands if self.wants_outcomes else []
-        looked = await self._poller.poll(minutes, wanted)
-        now = self.clock()
         self.outcomes, self.exchanges = [], []
-        if isinstance(looked, Unavailable):
-            self.fleet.note_failure(looked.reason, now)
-            return looked
-        seen, answers = looked
-        self.last = seen
-        if self.wants_outcomes:
-            self._take_feed(answers[-1])
-        counts = seen.counts
-        totals = QueueTotals(counts.at, counts.popped, counts.sent, counts.delays, counts.deaths, counts.waiting)
-        growth = waiting_growth(seen.minutes, counts.at, counts.waiting)
-        self.fleet.note_poll(totals, queue_seen(seen, now - began), seen.workers, now, now - began, growth)
-        self.fleet.note_past(seen.minutes)
+        answers = await self.polls.poll(minutes, commands)
+        if isinstance(answers, Unavailable):
+            return answers
+        self._take_feed(answers[-1])
         return None
 
     def _take_feed(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
@@ -94,4 +80,4 @@ class Watch:
             exchange = read_trace(fields.get(b"exchange", b""))
             if exchange is not None:
                 self.exchanges.append(exchange)
-        self.fleet.note_outcomes(self.outcomes)
+        self.polls.fleet.note_outcomes(self.outcomes)
