@@ -78,6 +78,10 @@ def explain_reply(
 def consequence(reply: Reply, classified: Classified, retry: RetryPolicy) -> str:
     """Return what becomes of a mail that gets a reply, and of the others, in a sentence or two."""
     named = hinted_seconds(reply.text)
+    if reply.code == 421:  # RFC 5321, 3.8
+        return (
+            "The relay closes the connection, so it took nothing. The job goes back at no cost, and goes over another."
+        )
     match classified.reply_class:
         case ReplyClass.MAIL | ReplyClass.RECIPIENT:
             return _of_one(reply, classified, retry)
