@@ -264,7 +264,7 @@ def test_workers_of_a_version_without_consumers_say_so() -> None:
 
 def test_one_mail_at_a_time_is_seen_from_any_worker() -> None:
     """All workers have the same relay, and it is no trouble: mail goes."""
-    limit = DepthLimit("ahead at mail: 503 5.5.1 Bad sequence of commands", 4600.0)
+    limit = DepthLimit("the relay drops what is sent ahead of its answer (503 Bad sequence)", 4600.0)
     seen = fleet_of(WorkerSeen(beat("a:1"), 1.0), WorkerSeen(beat("a:2", depth_limit=limit), 1.0)).snapshot(
         10.0, 1000.0
     )
@@ -272,7 +272,7 @@ def test_one_mail_at_a_time_is_seen_from_any_worker() -> None:
     assert seen.depth_limit == limit
     assert document_of(seen)["depth_limit"] == {"why": limit.why, "until": 4600.0}
     assert [each["depth_limit"] is None for each in document_of(seen)["workers"]] == [True, False]
-    text = f"one mail at a time on each connection for 1h00m more, the relay drops what is sent ahead: {limit.why}"
+    text = f"one mail at a time on each connection for 1h00m more: {limit.why}"
     assert [(alert.word, alert.text, alert.severity) for alert in alerts(seen)] == [("DEPTH", text, Severity.CAUTION)]
 
 

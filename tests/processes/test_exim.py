@@ -42,6 +42,7 @@ pytestmark = [
     ),
 ]
 JOBS = 200
+MANY_JOBS = 300
 EXIM_ID = 101  # of a user that exists in no file but ours
 
 # Mails are accepted and queued: the log has the accepted ones, and none is delivered.
@@ -173,7 +174,14 @@ def wait_for_port(port: int) -> None:
 
 
 async def send(
-    exim: Exim, workers: WorkerMaker, *, tls: str, depth: int, ignored: tuple[str, ...] = ()
+    exim: Exim,
+    workers: WorkerMaker,
+    *,
+    tls: str,
+    depth: int,
+    ignored: tuple[str, ...] = (),
+    jobs: int = JOBS,
+    max_size: int = 5,
 ) -> dict[Disposition, int]:
     """Push the jobs, send them all, and return what became of them."""
     options = RelayOptions(
@@ -185,8 +193,8 @@ async def send(
         ehlo_name="client.example.org",
     )
     relay = Relay(options, Timeouts(), tls_context(options))
-    await workers.push(*(job_bytes(number) for number in range(JOBS)))
-    pool = PoolOptions(max_size=5, pipeline_depth=depth)
+    await workers.push(*(job_bytes(number) for number in range(jobs)))
+    pool = PoolOptions(max_size=max_size, pipeline_depth=depth)
     reporter = workers.make(workers.options(exim.port, relay=relay, pool=pool, number_workers=12))
     with trio.fail_after(90):
         assert await reporter.run() == 0
@@ -222,3 +230,38 @@ async def test_a_refusal_among_many_in_flight_hits_nobody_else(
     assert settled == {Disposition.SENT: JOBS - len(refused), Disposition.DEAD: len(refused)}
     assert exim.taken() == Counter(f"user{number}@example.com" for number in range(JOBS) if number % 7)
     assert exim.complaints == []
+
+
+@pytest.mark.parametrize("depth", [1, 8, 64])
+@pytest.mark.parametrize("tls", ["none", "starttls"])
+@pytest.mark.parametrize("ignored", [(), ("CHUNKING",), ("CHUNKING", "PIPELINING")])
+async def test_many_refusals_on_one_connection_leave_nothing_in_doubt(
+    start_exim: Callable[..., Exim], workers: WorkerMaker, tls: str, ignored: tuple[str, ...], depth: int
+) -> None:
+    """Exim ends a session at the eleventh RSET that has no message before it; connections end before that."""
+    refused = range(0, MANY_JOBS, 5)
+    exim = start_exim(tls=tls, refused=" : ".join(f"user{number}" for number in refused))
+
+    settled = await send(exim, workers, tls=tls, depth=depth, ignored=ignored, jobs=MANY_JOBS, max_size=1)
+
+    assert settled == {Disposition.SENT: MANY_JOBS - len(refused), Disposition.DEAD: len(refused)}
+    assert exim.taken() == Counter(f"user{number}@example.com" for number in range(MANY_JOBS) if number % 5)
+    assert exim.complaints == []
+
+
+@pytest.mark.parametrize(("tls", "depth"), [("none", 8), ("none", 64), ("starttls", 8)])
+async def test_a_block_of_refusals_in_a_deep_window_leaves_nothing_in_doubt(
+    start_exim: Callable[..., Exim], workers: WorkerMaker, tls: str, depth: int
+) -> None:
+    """Forty bad addresses in a row behind a window that has grown: Exim closes, and what followed was not sent.
+
+    With more than ten in flight under TLS some would be uncertain: its last replies then never leave it.
+    """
+    refused = range(150, 190)
+    exim = start_exim(tls=tls, refused=" : ".join(f"user{number}" for number in refused))
+
+    settled = await send(exim, workers, tls=tls, depth=depth, jobs=MANY_JOBS, max_size=1)
+
+    assert settled.get(Disposition.SENT) == MANY_JOBS - len(refused)
+    assert settled.get(Disposition.DEAD) == len(refused)
+    assert exim.taken() == Counter(f"user{number}@example.com" for number in range(MANY_JOBS) if number not in refused)

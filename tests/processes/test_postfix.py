@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from tests.support.workers import WorkerMaker
 from trio_worker.fleet.report import Reporter
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import read_shelf
+from trio_worker.smtp.events import DepthLimited
 from trio_worker.smtp.options import PoolOptions, RelayOptions, Timeouts
 from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.worker.events import BreakerChanged
@@ -226,6 +227,54 @@ async def test_a_refusal_among_many_in_flight_hits_nobody_else(
         Disposition.SENT: expected.total(),
         Disposition.DEAD: 200 - expected.total(),
     }
+
+
+@pytest.mark.parametrize("depth", [8, 64])
+@pytest.mark.parametrize("tls", ["none", "starttls"])
+@pytest.mark.parametrize(("limit", "refused"), [
+    (3, range(0, 300, 5)),
+    (1, range(0, 300, 5)),
+    (3, [*range(100, 110), *range(200, 210)]),
+])  # fmt: skip
+async def test_a_tight_limit_of_errors_leaves_little_in_doubt(
+    start_postfix: Callable[..., Postfix],
+    workers: WorkerMaker,
+    tls: str,
+    depth: int,
+    limit: int,
+    refused: Sequence[int],
+) -> None:
+    """Errors between accepted mails end nothing. Beyond the limit Postfix says 421 and closes with much unread.
+
+    Mostly its words arrive. Its kernel drops those that stand behind others which are not confirmed yet: then what it
+    took before is in doubt.
+    """
+    table = ", ".join(f"{{user{number}@example.com = 550 5.1.1 nobody here}}" for number in refused)
+    postfix = start_postfix(
+        smtpd_hard_error_limit=str(limit),
+        smtpd_recipient_restrictions=f"check_recipient_access inline:{{ {table} }}, permit_mynetworks, reject",
+    )
+    await workers.push(*(job_bytes(number) for number in range(300)))
+    pool = PoolOptions(max_size=1, pipeline_depth=depth)
+    reporter = workers.make(
+        workers.options(postfix.port, relay=relay_of(postfix, tls), pool=pool, number_workers=4), is_burst=False
+    )
+    accepted = {f"user{number}@example.com" for number in range(300) if number not in refused}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, reporter)
+        with trio.fail_after(60):
+            settled = reporter.board.ledger.settled
+            await workers.wait_until(lambda: settled[Disposition.SENT] + settled[Disposition.DEAD] == 300)
+        reporter.worker.drain("all sent")
+    await until_delivered(postfix, len(accepted))
+
+    ledger = reporter.board.ledger
+    assert (settled[Disposition.SENT], settled[Disposition.DEAD]) == (len(accepted), len(refused))
+    assert postfix.delivered().keys() == accepted
+    assert postfix.delivered().total() - len(accepted) <= ledger.uncertain < depth
+    assert not ledger.uncertain or (limit, len(refused)) != (3, 60)
+    assert len([event for event in workers.events if isinstance(event, DepthLimited)]) <= bool(ledger.uncertain)
+    assert not [event for event in workers.events if isinstance(event, BreakerChanged)]
 
 
 async def test_a_mail_over_the_size_that_postfix_takes_is_dead_before_it_is_sent(

@@ -209,7 +209,7 @@ def _run(play: Play, cuts: AbstractSet[int], watch: Watch) -> tuple[Played, Play
     for turn in count():
         is_watched = watch == "always" or (watch == "at times" and turn % 3 == 1)
         conversation.on_reply = _hear_nothing if is_watched else None
-        while todo and conversation.in_flight < play.window and conversation.end is None:
+        while todo and conversation.in_flight < play.window and not (conversation.end or conversation.spent):
             transactions.append(conversation.begin(todo.pop(0)))
         write()
         if not pending or conversation.end is not None:

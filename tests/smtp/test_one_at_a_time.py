@@ -96,7 +96,7 @@ async def test_silence_at_a_mail_sent_ahead_is_soon_given_up(autojump_clock: tri
 
     heard: list[Loss] = []
     transport = FakeTransport(delay_seconds=0.1, answer=answer)
-    connection = Connection(1, session_on(transport, PIPELINED), Timeouts(), on_ahead=heard.append)
+    connection = Connection(1, session_on(transport, PIPELINED), Timeouts(), on_deep_loss=heard.append)
     connection.window = 2
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.watch)
@@ -149,3 +149,29 @@ async def test_one_mail_at_a_time_is_forgotten_when_the_settings_are_read_again(
 
         assert (pool.depth, pool.one_at_a_time) == (16, None)
     assert events[1:2] == [DepthRestored(16)]
+
+
+@pytest.mark.parametrize(("replies", "is_told"), [
+    ([b"250 ok\r\n250 ok\r\n550 no\r\n"], True),
+    ([b"250 ok\r\n550 no\r\n503 nobody\r\n", b"250 ok\r\n250 ok\r\n"], True),
+    ([b"250 ok\r\n250 ok\r\n550 no\r\n", b"250 ok\r\n250 ok\r\n250 ok\r\n250 taken\r\n"], False),
+    ([b"250 ok\r\n250 ok\r\n550 no\r\n", b"421 too many errors\r\n"], False),
+    ([b"250 ok\r\n250 ok\r\n250 taken\r\n"], False),
+])  # fmt: skip
+async def test_a_connection_that_breaks_behind_a_refusal_and_leaves_mails_in_doubt_limits_the_depth(
+    autojump_clock: trio.testing.MockClock,
+    replies: list[bytes],
+    is_told: bool,  # noqa: FBT001
+) -> None:
+    """The relay may close after errors; where it said so nothing is in doubt, and nothing has to change."""
+    heard: list[Loss] = []
+    transport = FakeTransport(answer=lambda _: b"")
+    connection = Connection(1, session_on(transport), Timeouts(), on_deep_loss=heard.append)
+    for _ in range(4):
+        connection.begin(MAIL, 0.0)
+    connection.flush(0.0)
+    for reply in replies:
+        transport.say(reply)
+    connection.lose(FailureKind.RESET, "gone")
+
+    assert len(heard) == is_told

@@ -45,6 +45,9 @@ class FakeTransport:
     def set_protocol(self, protocol: asyncio.Protocol) -> None:
         self._protocol = protocol
 
+    def get_extra_info(self, _name: str) -> None:
+        """Know no socket."""
+
     def set_write_buffer_limits(self, high: int) -> None:
         pass
 

@@ -31,7 +31,7 @@ from trio_worker.telemetry.heartbeat import (
     reported_types,
 )
 from trio_worker.telemetry.snapshot import Snapshot
-from trio_worker.telemetry.words import trouble_quoted, trouble_words
+from trio_worker.telemetry.words import deep_loss_words, trouble_quoted, trouble_words
 from trio_worker.worker.breaker import Breaker, Closed, HalfOpen, Open
 from trio_worker.worker.events import Event, PhaseChanged
 from trio_worker.worker.phase import Phase
@@ -243,4 +243,4 @@ def _suspended(state: WorkerState, now: float, wall: float) -> Suspended | None:
 def _depth_limit(state: WorkerState, now: float, wall: float) -> DepthLimit | None:
     """Return why connections carry one mail at a time, in words that name nobody."""
     limit = state.one_at_a_time
-    return None if limit is None else DepthLimit(mask_text(str(limit.loss)), wall + max(0.0, limit.until - now))
+    return None if limit is None else DepthLimit(deep_loss_words(limit.loss), wall + max(0.0, limit.until - now))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -17,7 +18,7 @@ from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.options import Timeouts
-from trio_worker.smtp.outcome import Accepted, Loss, Outcome, Refused
+from trio_worker.smtp.outcome import Accepted, Loss, Outcome, Refused, Uncertain
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Session
 from trio_worker.smtp.trace import TraceLine, trace_line_of
@@ -82,9 +83,10 @@ class Connection:
     opened_at: float = field(factory=trio.current_time)
     used_at: float = field(factory=trio.current_time)
     window: int = 1
-    # Called once, when the relay has shown that it drops what is written ahead of its answer.
-    on_ahead: Callable[[Loss], object] | None = None
+    # Called when the relay has shown that mails behind an open outcome are lost with it.
+    on_deep_loss: Callable[[Loss], object] | None = None
     _refused_in_row: int = 0
+    _socket: socket.socket | None = None  # where the kernel can be told to confirm at once what it received
     _is_broken: bool = False  # nothing that is written leaves any more; what the relay said before may still be read
     _decided: list[Transaction] = field(factory=list)
     _waiting: trio.lowlevel.Task | None = None  # for outcomes
@@ -99,6 +101,9 @@ class Connection:
         self.conversation = Conversation(self.session.capabilities, self.session.secrets)
         self.session.transport.set_protocol(_Wire(self._receive, self.lose))
         hear_last_words(self.session.transport, self._note_break)
+        # A relay without TCP_NODELAY, such as Postfix, holds its next replies until our kernel has confirmed these, for
+        # up to 40 ms, and if it closes meanwhile they are never sent. The option holds until we write next.
+        self._socket = self.session.transport.get_extra_info("socket") if hasattr(socket, "TCP_QUICKACK") else None
 
     @property
     def end(self) -> str:
@@ -291,12 +296,18 @@ class Connection:
 
     def _receive(self, received: bytes) -> None:
         before = self.conversation.replies
-        self.conversation.receive(received)
+        if self.conversation.receive(received) and self._socket is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if self.conversation.replies != before:
             self._progress_at = trio.current_time()
         if self.conversation.end is None and not self._is_broken:
             self._flush(self._progress_at)
         self._report_decided()
+
+    def _tell_deep_loss(self, loss: Loss) -> None:
+        if self.on_deep_loss is not None:
+            self.on_deep_loss(loss)
+            self.on_deep_loss = None
 
     def _note_break(self) -> None:
         self._is_broken = True
@@ -331,10 +342,12 @@ class Connection:
         if self._decided:
             self.nudge()
         self._quiet.set()
-        if self.conversation.ahead is not None and self.on_ahead is not None:
-            self.on_ahead(self.conversation.ahead)
-            self.on_ahead = None
+        if self.conversation.ahead is not None:
+            self._tell_deep_loss(self.conversation.ahead)
         if self.conversation.end is not None:
+            # Behind a refusal only mails that were in flight with it can be uncertain.
+            if self._refused_in_row and any(isinstance(each.outcome, Uncertain) for each in decided):
+                self._tell_deep_loss(self.conversation.end)
             if self._on_trace is not None and not self._over.is_set():
                 seconds = trio.current_time() - self._state_since
                 self._on_trace(TraceLine("end", mask_text(self.end), seconds, self.connection_id))

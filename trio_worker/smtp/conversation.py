@@ -159,8 +159,8 @@ class Conversation:
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
 
-    def receive(self, received: bytes) -> None:
-        """Take bytes from the relay, in whatever pieces they arrive."""
+    def receive(self, received: bytes) -> bool:
+        """Take bytes from the relay, in whatever pieces they arrive; return whether more replies are due."""
         self._reader.put(received)
         while self.end is None:
             if self._accept_at_once():
@@ -169,11 +169,12 @@ class Conversation:
                 case None:
                     if self._closing is not None and not self._expected:
                         self._finish(FailureKind.CLOSING, self._closing.reason, self._closing.reply)
-                    return
+                    return bool(self._expected)
                 case RawReply() as read:
                     self._answer(read)
                 case Garbled(what):
                     self._finish(FailureKind.GARBLED, what)
+        return False
 
     def lose(self, how: FailureKind, what: str, unsent_bytes: int = 0) -> None:
         """End the conversation because the connection ended; the last ``unsent_bytes`` written were never sent."""

@@ -83,7 +83,7 @@ class PlacesRestored:
 
 @frozen
 class DepthLimited:
-    """For ``seconds`` each connection carries one mail at a time: the relay dropped what was written ahead."""
+    """For ``seconds`` each connection carries one mail at a time: ``loss`` took more than one with it."""
 
     loss: Loss
     seconds: float

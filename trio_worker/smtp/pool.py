@@ -44,6 +44,9 @@ SUSPENDED_SECONDS = 30.0
 # How long a relay that drops what is written ahead of its answer gets one mail at a time. Each further try costs a mail
 # on each connection a detour, of `connection.AHEAD_SECONDS` if the relay drops it without a word.
 ONE_AT_A_TIME_SECONDS = 3600.0
+# The same for a relay that broke a connection behind refusals, with mails in flight: bad addresses come in blocks, and
+# when they are over mails may go as before.
+AFTER_REFUSALS_SECONDS = 300.0
 # At the end all connections say QUIT at the same time, and all together have this long.
 CLOSE_SECONDS = 2.0
 
@@ -210,11 +213,12 @@ class Pool:
             self._put(place)
 
     def _limit_depth(self, loss: Loss) -> None:
-        """Send one mail at a time over each connection for a while: the relay dropped one written ahead."""
-        if self.one_at_a_time is None:
+        """Send one mail at a time over each connection for a while: what was behind it was lost with it."""
+        seconds = ONE_AT_A_TIME_SECONDS if loss.how is FailureKind.AHEAD else AFTER_REFUSALS_SECONDS
+        if self.one_at_a_time is None and self.depth > 1:
             self.depth = 1
-            self.one_at_a_time = OneAtATime(loss, trio.current_time() + ONE_AT_A_TIME_SECONDS)
-            self.publish(DepthLimited(loss, ONE_AT_A_TIME_SECONDS))
+            self.one_at_a_time = OneAtATime(loss, trio.current_time() + seconds)
+            self.publish(DepthLimited(loss, seconds))
 
     def _restore_depth(self) -> None:
         self.depth = self.options.depth
@@ -447,7 +451,7 @@ class Pool:
         if isinstance(opened, Trouble):
             return opened
         self._opened_ever += 1
-        connection = Connection(self._opened_ever, opened, self.timeouts, on_ahead=self._limit_depth)
+        connection = Connection(self._opened_ever, opened, self.timeouts, on_deep_loss=self._limit_depth)
         connection.trace(self._on_trace)
         self._open[connection] = None
         self._tasks.start_soon(connection.watch)

@@ -193,7 +193,7 @@ def _depth_line(event: DepthLimited | DepthRestored) -> Line:
     if isinstance(event, DepthRestored):
         return "info", "Connections carry several mails at a time again", {"pipeline_depth": event.depth}
     fields = {"what": mask_text(str(event.loss)), "again_in": _rounded(event.seconds)}
-    return "warning", "One mail at a time: the relay drops what is sent ahead of its answer", fields
+    return "warning", "One mail at a time on each connection", fields
 
 
 def _limit_line(event: BreakerChanged | RateLimited | RateLimitLifted | PlacesSuspended | PlacesRestored) -> Line:

@@ -13,7 +13,7 @@ from trio_worker.worker.breaker import Breaker, Closed, HalfOpen, Open
 from trio_worker.worker.phase import Phase
 
 if TYPE_CHECKING:
-    from trio_worker.smtp.outcome import Trouble
+    from trio_worker.smtp.outcome import Loss, Trouble
     from trio_worker.telemetry.snapshot import Snapshot
     from trio_worker.worker.events import SettledJob
 
@@ -64,7 +64,15 @@ def depth_limit_words(limit: DepthLimit, now: float) -> str:
     """Return for how long connections carry one mail at a time, and why; ``now`` in epoch seconds."""
     left = limit.until - now
     span = f" for {duration(left)} more" if left > 0 else ""
-    return f"one mail at a time on each connection{span}, the relay drops what is sent ahead: {mask_text(limit.why)}"
+    return f"one mail at a time on each connection{span}: {mask_text(limit.why)}"
+
+
+def deep_loss_words(loss: Loss) -> str:
+    """Return how a relay lost mails behind an open outcome, and its own words in brackets."""
+    said = mask_text(str(loss.reply or loss.reason))
+    if loss.how is FailureKind.AHEAD:
+        return f"the relay drops what is sent ahead of its answer ({said})"
+    return f"the relay breaks connections after refusals ({said})"
 
 
 def suspended_words(suspended: Suspended, most: int, now: float) -> str:
