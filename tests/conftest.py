@@ -72,6 +72,13 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     release_embedded(hold)
 
 
+@pytest.fixture(scope="session")
+def servers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the programs of others are installed that the slow tests use, once for all processes of a run."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "servers"
+
+
 @pytest.fixture
 async def bridge() -> AsyncIterator[Complaints]:
     """The asyncio loop, which must have nothing to complain of."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import smtplib
 import ssl
@@ -76,13 +75,10 @@ _MARKED = [
 
 
 @pytest.fixture
-def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Running]]:
+def start_server(servers_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Running]]:
     """Start a server of others by its name; all are ended in the end."""
-    # Test processes that run together have their temporary folders in one of the run.
-    own = tmp_path_factory.getbasetemp()
-    run_folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "servers"
     with ExitStack() as stack:
-        yield lambda name: stack.enter_context(OPENERS[name](run_folder, tmp_path_factory.mktemp(name)))
+        yield lambda name: stack.enter_context(OPENERS[name](servers_folder, tmp_path_factory.mktemp(name)))
 
 
 def recipient_of(number: int) -> str:

@@ -83,6 +83,34 @@ def running_in_layers(
 
     The folder ``kept`` is ``/kept`` for the server; ``/keep RECIPIENT`` writes a mail into it.
     """
+    _fill_layers(image, folder, files)
+    command = _namespace(_LAYERS + _RUN)
+    try:
+        with running_process(command, port, folder / "log", _environment(folder) | {"script": script}) as log:
+            yield log
+    finally:
+        _remove_layers(folder)
+
+
+def run_in_layers(image: Path, folder: Path, files: dict[str, str], script: str) -> str:
+    """Run a script as root in an image with these files, and return what it prints; it must succeed."""
+    _fill_layers(image, folder, files)
+    try:
+        done = subprocess.run(
+            _namespace(_LAYERS + 'chroot . sh -c "$script"'),
+            env=_environment(folder) | {"script": script},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        _remove_layers(folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _fill_layers(image: Path, folder: Path, files: dict[str, str]) -> None:
     _make_layers(folder)
     # Two layers below a third are refused if one of them lies in the other: so the image is copied, with its marks.
     subprocess.run(["cp", "-a", f"{image}/.", folder / "upper"], check=True)  # noqa: S607
@@ -92,13 +120,11 @@ def running_in_layers(
         target.write_text(text)
         target.chmod(0o755 if text.startswith("#!") else 0o644)
     (folder / "kept").chmod(0o777)
-    command = _namespace(_LAYERS + _RUN)
-    try:
-        with running_process(command, port, folder / "log", _environment(folder) | {"script": script}) as log:
-            yield log
-    finally:
-        for name in ("upper", "work"):
-            shutil.rmtree(folder / name)
+
+
+def _remove_layers(folder: Path) -> None:
+    for name in ("upper", "work"):
+        shutil.rmtree(folder / name)
 
 
 def _make_layers(folder: Path) -> None:
