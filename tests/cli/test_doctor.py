@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.support.jobs import job_bytes
+from tests.support.limited_relay import InAll, open_limited_relay
 from tests.support.paths import ROOT
+from tests.support.workers import WorkerMaker
 from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
 from trio_worker.cli import app
@@ -117,3 +120,26 @@ def test_doctor_fails_on_what_breaks_a_promise(work_folder: Path, capsys: pytest
     assert app(["doctor", "--config", str(config)]) == 78
     failed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("fail")]
     assert set(failed) == {"templates", "journal"}
+
+
+async def test_a_relay_that_refuses_all_mail_is_told_by_the_workers(
+    work_folder: Path, valkey_url: str, workers: WorkerMaker
+) -> None:
+    """It accepts the session, so that alone would look well."""
+    async with open_limited_relay(InAll(0, "FINAL", "550 5.4.5 Daily user sending limit exceeded")) as relay:
+        config = work_folder / "worker.toml"
+        config.write_text(f'[redis]\nurl = "{valkey_url}"\n[smtp]\nport = {relay.port}\ntls = "none"\n')
+        reporter = workers.make(workers.options(relay.port), is_burst=False)
+        await workers.push(job_bytes())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reporter.run)
+            with trio.fail_after(60):
+                await workers.wait_until(lambda: reporter.worker.relay_trouble is not None)
+                while not (done := await doctor("--json")).returncode:
+                    await trio.lowlevel.checkpoint()  # until its next heartbeat
+            reporter.worker.drain("seen")
+
+    findings = {each["what"]: each for each in json.loads(done.stdout) if each["sign"] != "warn"}
+    assert done.returncode == 69
+    assert findings["relay"]["sign"] == "ok"
+    assert "takes no more mail of our account with 550 5.4.5" in findings["workers"]["says"]

@@ -21,6 +21,7 @@ from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings, warnings_of
 from trio_worker.cli.output import print_json, redis_name
 from trio_worker.cli.setup import relay_of
+from trio_worker.fleet.overview import read_overview
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
 from trio_worker.printing import complain, say
@@ -71,6 +72,7 @@ async def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
     else:
         async with open_queue(settings) as client:
             findings += [*await _look_at_redis(settings, client), await _look_at_relay(settings)]
+            findings += await _look_at_workers(settings, client)
     # Texts of a relay or a Redis may name addresses, and this output is made to be sent to other people.
     findings = [evolve(each, says=mask_text(each.says)) for each in findings]
     if as_json:
@@ -175,3 +177,18 @@ async def _look_at_relay(settings: Settings) -> CheckResult:
         "relay",
         f"{name} accepts the session, {opened.tls or 'no TLS'}, {opened.seconds * 1000:.0f} ms; offers {offers}",
     )
+
+
+async def _look_at_workers(settings: Settings, client: RedisClient) -> list[CheckResult]:
+    """Return what running workers say of the relay: it may accept a session, and refuse every mail."""
+    seen = await read_overview(client, settings.queue.name)
+    if isinstance(seen, Unavailable):
+        return []
+    live = [worker.beat for worker in seen.workers if not worker.is_lost]
+    troubled = [beat for beat in live if beat.trouble]
+    if not live:
+        return []
+    if not troubled:
+        return [CheckResult("workers", f"{counted(len(live), 'worker')} run, and none has trouble with the relay")]
+    what = f"{len(troubled):,} of {counted(len(live), 'worker')} claim nothing: the relay {troubled[0].trouble}"
+    return [CheckResult("workers", what, UNREACHABLE)]

@@ -176,7 +176,7 @@ def find_problems(counts: Counts, live: int, able: int) -> list[str]:
         # If no worker can claim, then that is the problem, and it is reported already.
         problems += _neglected(counts)
     if counts.held:
-        problems.append(f"{counts.held:,} held: it is unknown whether they were delivered")
+        problems.append(f"{counts.held:,} held for a person to decide: see trio-worker held groups")
     if counts.dead:
         problems.append(f"{counts.dead:,} dead: see trio-worker dead list")
     if not counts.balances:

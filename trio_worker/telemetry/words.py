@@ -34,11 +34,11 @@ _TROUBLES: Mapping[FailureKind, str] = {
     FailureKind.EXTENSION: "does not offer SMTPUTF8, which the sender needs",
     FailureKind.LOCAL: "cannot be reached: this machine is out of file descriptors",
     FailureKind.SESSION: "refuses the session",
-    FailureKind.US: "refuses us as a sender",
-    FailureKind.STANDING: "takes no more of our mail: a quota is used up, or the account is closed",
+    FailureKind.US: "refuses us as a client",
+    FailureKind.STANDING: "takes no more mail of our account",
     FailureKind.RATE: "says that we send too fast",
     FailureKind.CONCURRENCY: "says that we have too many connections",
-    FailureKind.GUARD: "refuses every mail in the same words",
+    FailureKind.GUARD: "refuses every mail alike",
 }
 
 
