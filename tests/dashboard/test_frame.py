@@ -204,7 +204,8 @@ RUN_LABELS = ("claimed", "sent", "delayed", "dead", "held", "released", "fenced"
 
 def assert_run_balances(snapshot: Snapshot) -> None:
     lines = lines_of(snapshot, 80, 24)
-    claimed, *settled, _uncertain = figures_under(lines, *RUN_LABELS)
+    gone = ["gone"] if snapshot.ledger.settled[Disposition.GONE] else []
+    claimed, *settled, _uncertain = figures_under(lines, *RUN_LABELS[:-2], *gone, *RUN_LABELS[-2:])
     in_hand = next(re.search(r"in hand (-?[\d,]+),", line) for line in lines if "THIS RUN" in line)
 
     assert in_hand is not None

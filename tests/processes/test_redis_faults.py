@@ -41,7 +41,7 @@ from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.scripts import read_script
 from trio_worker.smtp.events import ConnectionOpened
 from trio_worker.worker import consumer, delivery
-from trio_worker.worker.events import Claimed, JobBroke, RedisFailed, RedisRecovered
+from trio_worker.worker.events import Claimed, DataLost, JobBroke, LossSign, RedisFailed, RedisRecovered
 from trio_worker.worker.options import ShutdownOptions
 from trio_worker.worker.phase import Disposition
 
@@ -443,7 +443,7 @@ async def test_dead_letters_are_never_trimmed(real_redis: RedisClient) -> None:
 async def test_a_redis_that_is_emptied_while_mails_are_sent_does_not_stop_the_worker(
     workers: WorkerMaker, catcher: Catcher
 ) -> None:
-    """They are sent and reported as fenced, because Redis has lost their jobs; new jobs are sent."""
+    """They are sent, and told as gone, not as fenced: nobody else has them. Each may go twice, and is counted."""
     catcher.faults = faults("final=delay-300ms")
     await workers.push(*(job_bytes(number) for number in range(5)))
     reporter = workers.make(workers.options(catcher.port), is_burst=False)
@@ -454,7 +454,16 @@ async def test_a_redis_that_is_emptied_while_mails_are_sent_does_not_stop_the_wo
         await workers.push(job_bytes(7))
         await catcher.wait_for_mails(6)
 
-    assert reporter.board.ledger.settled[Disposition.FENCED] >= 1
+    ledger = reporter.board.ledger
+    gone = ledger.settled[Disposition.GONE]
+    assert gone >= 1
+    assert (ledger.settled[Disposition.FENCED], ledger.uncertain) == (0, gone)
+    assert f"{gone} gone" in str(ledger)
+    counted = await count_jobs(workers.client, "jobs")
+    assert isinstance(counted, Counts)
+    assert counted.uncertain == gone
+    losses = [event for event in workers.events if isinstance(event, DataLost)]
+    assert sum(loss.count for loss in losses if loss.sign is LossSign.GONE) == gone
 
 
 @pytest.mark.case("A30")

@@ -46,6 +46,7 @@ _DISPOSITION_STYLES = {
     Disposition.HELD: CAUTION,
     Disposition.RELEASED: PLAIN,
     Disposition.FENCED: CAUTION,
+    Disposition.GONE: TROUBLE,
     Disposition.UNSETTLED: TROUBLE,
 }
 

@@ -46,7 +46,7 @@ from trio_worker.worker.phase import Disposition
 ONE_LINE_WIDTH = 78
 _SEVERITY_STYLES = {Severity.CALM: GOOD, Severity.CAUTION: CAUTION, Severity.TROUBLE: TROUBLE}
 # Normally zero; shown in yellow otherwise.
-_ODD_DISPOSITIONS = {Disposition.HELD, Disposition.FENCED, Disposition.UNSETTLED}
+_ODD_DISPOSITIONS = {Disposition.HELD, Disposition.FENCED, Disposition.GONE, Disposition.UNSETTLED}
 _PAUSE_KEY, _RESUME_KEY, _DRAIN_KEY = "p pause", "p resume", "d drain"
 _TYPING_HINT = "Enter confirms, Esc cancels; every other key is text"
 _HELP: tuple[tuple[str, str, type[KeyAction] | None], ...] = (
@@ -235,11 +235,15 @@ def _time_row(name: str, times: Quantiles, room: int, size: int, *, is_estimate:
 def run_panel(snapshot: Snapshot, width: int) -> list[CellLine]:
     """Return THIS RUN: the ledger. Its figures balance: claimed = in hand + sent + ... + unsettled."""
     ledger = snapshot.ledger
-    columns = [Column("claimed", ledger.claimed, minimum_width=9)]
+    # With the word for jobs that Redis has lost, which is rare, there is no room for wider columns than the words.
+    widths = _MIN_WIDTHS if not ledger.settled[Disposition.GONE] else {}
+    columns = [Column("claimed", ledger.claimed, minimum_width=9 if widths else 0)]
     for disposition in Disposition:
         number = ledger.settled[disposition]
+        if disposition is Disposition.GONE and not number:
+            continue
         is_odd = number and disposition in _ODD_DISPOSITIONS
-        columns.append(Column(str(disposition), number, CAUTION if is_odd else PLAIN, _MIN_WIDTHS.get(disposition, 0)))
+        columns.append(Column(str(disposition), number, CAUTION if is_odd else PLAIN, widths.get(disposition, 0)))
     columns.append(Column("uncertain", ledger.uncertain, CAUTION if ledger.uncertain else PLAIN))
     title = rule("THIS RUN", width, run_words(snapshot, width - 14), snapshot.scope.value)
     if width >= ONE_LINE_WIDTH:

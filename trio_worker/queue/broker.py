@@ -83,6 +83,11 @@ class Broker:
         answers = await self.client.run_script("settle", self.keys, *args)
         return answers if isinstance(answers, Unavailable) else [_ANSWERS[answer] for answer in answers]
 
+    async def count_uncertain(self, count: int) -> Unavailable | None:
+        """Add mails to the total of those that may be delivered twice."""
+        answer = await self.client.command("HINCRBY", keys_of(self.options.name).totals, "uncertain", count)
+        return answer if isinstance(answer, Unavailable) else None
+
     def _new_token(self) -> str:
         self._claims_made += 1
         return f"{self._run}.{self._claims_made}"

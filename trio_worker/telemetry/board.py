@@ -263,7 +263,8 @@ class Board:
         self._gathered += jobs
         self._latest += [(wall, job) for job in jobs[-OUTCOMES_KEPT:]]
         for job in jobs:
-            if job.cause is not None and job.disposition is not Disposition.SENT:
+            # Of jobs that Redis has lost there is a notice; older versions could not read a heartbeat with them.
+            if job.cause is not None and job.disposition not in (Disposition.SENT, Disposition.GONE):
                 self._note_cause(job.cause, job.disposition, now, wall)
 
     def _add_gathered(self) -> None:

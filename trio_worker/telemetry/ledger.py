@@ -40,4 +40,6 @@ class Ledger:
         return f"{self.claimed:,} claimed = {self._parts()} + {self.in_hand:,} in hand"
 
     def _parts(self) -> str:
-        return " + ".join(f"{self.settled[each]:,} {each}" for each in Disposition)
+        # Jobs that Redis has lost are so rare that their word stands there only when there are any.
+        shown = [each for each in Disposition if self.settled[each] or each is not Disposition.GONE]
+        return " + ".join(f"{self.settled[each]:,} {each}" for each in shown)

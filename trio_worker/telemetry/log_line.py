@@ -71,6 +71,7 @@ SETTLED_LINES = {
     Disposition.HELD: ("warning", "Held job"),
     Disposition.RELEASED: ("info", "Released job"),
     Disposition.FENCED: ("warning", "Fenced job"),
+    Disposition.GONE: ("error", "Gone job"),
     Disposition.UNSETTLED: ("error", "Unsettled job"),
 }
 

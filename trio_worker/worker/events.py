@@ -105,7 +105,7 @@ class LeasesRecovered:
 
 @frozen
 class LeaseLost:
-    """A renewal found that another worker has taken over a job in flight."""
+    """A renewal found that another worker has taken over a job in flight, or that Redis does not know it any more."""
 
     job_id: str
 

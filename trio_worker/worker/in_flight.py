@@ -87,10 +87,15 @@ class InFlight:
         """Whether a lease was renewed after ``since`` (local clock) and is not known to be lost."""
         return self._renewed_at[claim] >= since and claim not in self._lost
 
+    def was_leased(self, claim: Claim, since: float) -> bool:
+        """Whether a lease was given or renewed after ``since`` (local clock), whatever a later renewal found."""
+        return self._renewed_at[claim] >= since
+
     def note_renewed(self, claims: Sequence[Claim], lost: Sequence[Claim], at: float) -> list[Claim]:
         """Note a renewal that began at ``at``; return the claims in flight that it found lost."""
+        ended = set(lost)
         for claim in claims:
-            if claim in self._renewed_at:
+            if claim in self._renewed_at and claim not in ended:
                 self._renewed_at[claim] = at
         newly_lost = [claim for claim in lost if claim in self._renewed_at]
         self._lost.update(newly_lost)

@@ -14,6 +14,7 @@ class Disposition(StrEnum):
     HELD = "held"
     RELEASED = "released"
     FENCED = "fenced"  # another worker had taken the job over: this settlement was refused
+    GONE = "gone"  # Redis has lost the job: it did not know it any more, and nobody else can have taken it over
     UNSETTLED = "unsettled"  # Redis took no settlement before the worker ended; the lease will run out
 
 

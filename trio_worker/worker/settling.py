@@ -7,14 +7,23 @@ from collections.abc import Sequence
 from typing import assert_never
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.journal import Journal
 from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, SettlementRecord, SettleResult
 from trio_worker.redis.calls import Unavailable
 from trio_worker.worker.delivery import Delivery
-from trio_worker.worker.events import JournalFailed, JournalReplayed, Publish, Settled, SettlementsKept
+from trio_worker.worker.events import (
+    DataLost,
+    JournalFailed,
+    JournalReplayed,
+    LossSign,
+    Publish,
+    Settled,
+    SettledJob,
+    SettlementsKept,
+)
 from trio_worker.worker.gate import RedisHealth
 from trio_worker.worker.in_flight import InFlight
 from trio_worker.worker.phase import Disposition
@@ -58,6 +67,7 @@ class Settler:
     _is_behind: bool = field(init=False)  # a settlement was sent, or was due, and Redis has not taken it
     _caught_up: trio.Event = field(factory=trio.Event)
     _journal_trouble: str = ""
+    _uncounted: int = 0  # mails that may be sent twice, which the totals in Redis do not count yet
 
     def __attrs_post_init__(self) -> None:
         self._is_behind = self.journal is not None and bool(self.journal.orphaned)
@@ -124,6 +134,8 @@ class Settler:
 
     async def keep(self) -> None:
         """Write the settlements that wait into the journal, each once; publish once that it cannot be written."""
+        if self._uncounted:
+            await self._count_uncertain()
         fresh = [each for each in (*self._under_way, *self._pending) if each not in self._journaled]
         if self.journal is None or not fresh:
             return
@@ -139,6 +151,11 @@ class Settler:
     def _orphaned(self) -> Sequence[SettlementRecord]:
         return self.journal.orphaned if self.journal is not None else ()
 
+    async def _count_uncertain(self) -> None:
+        counted, self._uncounted = self._uncounted, 0
+        if isinstance(await self.broker.count_uncertain(counted), Unavailable):
+            self._uncounted += counted
+
     async def _settle(self) -> bool:
         """Send the settlements that wait, or wait for one; return whether Redis did not take them.
 
@@ -147,6 +164,8 @@ class Settler:
         """
         if self._late:
             await self.keep()
+        if self._uncounted:
+            await self._count_uncertain()
         if not self._pending:
             self._woken = trio.Event()
             await self._woken.wait()
@@ -213,22 +232,40 @@ class Settler:
             case SettleResult.GONE if delivery in self._maybe_applied:
                 # Our own earlier call took effect; only its answer was lost.
                 return _disposition_of(delivery)
+            case SettleResult.GONE if self._is_leased(delivery):
+                return Disposition.GONE
             case SettleResult.GONE | SettleResult.FENCED:
                 return Disposition.FENCED
             case _:
                 assert_never(answer)
 
+    def _is_leased(self, delivery: Delivery) -> bool:
+        """Whether the lease cannot have ended, so that nobody can have taken the job over and finished it."""
+        return self.in_flight.was_leased(delivery.claim, trio.current_time() - self.broker.options.lease_seconds)
+
     def _close(self, batch: Sequence[Delivery], dispositions: Sequence[Disposition]) -> None:
         """Remove jobs from those in flight, and publish what became of each."""
         now, comes_back, jobs = trio.current_time(), False, []
         for delivery, disposition in zip(batch, dispositions, strict=True):
-            jobs.append(delivery.settled(disposition, now - delivery.claim.began))
+            settled = delivery.settled(disposition, now - delivery.claim.began)
+            jobs.append(settled if disposition is not Disposition.GONE else self._gone(delivery, settled))
             if disposition is not Disposition.SENT and _comes_back(delivery, disposition):
                 comes_back = True
         self.in_flight.drop([each.claim for each in batch], comes_back=comes_back)
         for marked in (self._maybe_applied, self._journaled, self._late):
             marked.difference_update(batch)
         self.publish(Settled(tuple(jobs)))
+        gone = [*dispositions].count(Disposition.GONE)
+        if gone:
+            self.publish(DataLost(LossSign.GONE, gone))
+
+    def _gone(self, delivery: Delivery, settled: SettledJob) -> SettledJob:
+        """Count a mail as uncertain that was sent, if its job may be back in the list, from where it is sent again."""
+        if not isinstance(delivery.verdict, Done):
+            return settled
+        self._uncounted += 1
+        self._woken.set()
+        return evolve(settled, is_uncertain=True)
 
 
 def _disposition_of(delivery: Delivery) -> Disposition:
