@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.commands import CAUSES, SECRET, Ask, bury, counts, push
 from tests.support.jobs import job_bytes
+from trio_worker.mail.message_id import derived_mail_id
 
 
 def test_job_is_found_by_whom_it_is_for_and_nobody_is_named(
@@ -111,3 +112,21 @@ def test_job_is_cancelled_by_the_producers_id_wherever_it_is(
     assert "cancelled" in capsys.readouterr().out
     assert run("job", "cancel", "--id", "order-9") == 4
     assert run("job", "cancel", "--id", "nosuch") == 3
+
+
+def test_job_is_found_by_the_message_id_of_its_producers_id(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such a Message-ID names no id of ours: jobs are read until one has it, and `job show` shows it."""
+    job = job_bytes(9, id="order-9")
+    push(ask, job_bytes(8, id="order-8"), job)
+    message_id = f"<{derived_mail_id(job)}@example.com>"
+
+    assert run("job", "find", "--message-id", message_id) == 0
+    assert "waits at position 2" in capsys.readouterr().out
+    assert run("job", "cancel", "--id", "order-9", "--yes") == 0
+    capsys.readouterr()
+    assert run("job", "find", "--message-id", message_id) == 0
+    job_id = capsys.readouterr().out.split()[0]
+    assert run("job", "show", job_id) == 0
+    assert message_id.partition("@")[0] in capsys.readouterr().out

@@ -20,10 +20,13 @@ from trio_worker.cli.status import Health, health_of
 from trio_worker.fleet.report import Reporter
 from trio_worker.fleet.watch import Watch
 from trio_worker.queue.audit import find_strays
+from trio_worker.queue.broker import Broker
+from trio_worker.queue.claim import Claims
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import read_shelf
 from trio_worker.queue.options import QueueOptions
-from trio_worker.queue.record import ShelvedJob
+from trio_worker.queue.record import Cause, Record, ShelvedJob
+from trio_worker.queue.settlement import Release, Settlement
 from trio_worker.redis.client import RedisClient
 from trio_worker.smtp.backoff import BackOff
 from trio_worker.smtp.events import ConnectionOpened
@@ -659,3 +662,56 @@ async def test_one_mail_that_the_relay_cannot_bear_does_not_stop_the_others(work
     assert isinstance(after, Counts)
     assert after.delayed == 1
     assert reporter.board.ledger.settled[Disposition.DEAD] == 0
+
+
+def message_ids(catcher: Catcher) -> list[bytes]:
+    return [mail.content.partition(b"Message-ID: ")[2].partition(b"\r\n")[0] for mail in catcher.mails]
+
+
+async def test_a_job_that_comes_back_into_the_list_keeps_its_message_id(
+    any_workers: WorkerMaker, catcher: Catcher
+) -> None:
+    """Redis may lose the last second of its writes, in which the job was claimed and sent: its producer's id stays.
+
+    Another content under the same id has another one: a mail program would drop the second mail as a copy. Without an
+    id nothing tells a job that came back from an equal one.
+    """
+    ordered, changed, nameless = job_bytes(1, id="order-9"), job_bytes(2, id="order-9"), job_bytes(3)
+    for job in (ordered, ordered, changed, nameless, nameless):
+        await any_workers.push(job)
+        await run(any_workers.make(any_workers.options(catcher.port)))
+
+    first, again, other, plain, plain_again = message_ids(catcher)
+    assert first == again
+    assert b"order" not in first
+    assert len({first, other, plain, plain_again}) == 4
+
+
+async def test_a_mail_that_is_tried_again_keeps_a_message_id_of_its_producers_id(
+    workers: WorkerMaker, catcher: Catcher
+) -> None:
+    """`job show` and `job find` know it, too."""
+    catcher.faults = faults("final=451:first1")
+    await workers.push(job_bytes(1, id="order-9"))
+    await run(workers.make(workers.options(catcher.port)))
+    found = await workers.client.command("HVALS", "{jobs}:record")
+    assert isinstance(found, list)
+    (record,) = map(json.loads, found)
+    with trio.fail_after(30):
+        while not catcher.total:
+            await run(workers.make(workers.options(catcher.port)))
+
+    assert message_ids(catcher) == [f"<{record['mail_id']}@example.com>".encode()]
+
+
+async def test_a_mail_of_an_older_version_keeps_its_message_id(workers: WorkerMaker, catcher: Catcher) -> None:
+    """Its record says that it was tried, and has no id of the mail: it went out under the job's."""
+    await workers.push(job_bytes(1, id="order-9"))
+    broker = Broker(workers.client, QueueOptions())
+    claims = await broker.claim(1)
+    assert isinstance(claims, Claims)
+    (claim,) = claims.jobs
+    await broker.settle([Settlement(claim, Release(Record(claims.at, "Registration", attempts=1), Cause("x"))).stored])
+    await run(workers.make(workers.options(catcher.port)))
+
+    assert message_ids(catcher) == [f"<{claim.job_id}@example.com>".encode()]

@@ -24,7 +24,7 @@ from trio_worker.cli.durations import PointInTime
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK
 from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_ids import read_job_ids
-from trio_worker.cli.job_text import describe, job_lines, time_of_day
+from trio_worker.cli.job_text import describe, job_lines, mail_id_of, time_of_day
 from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json
@@ -161,7 +161,7 @@ class ShelfCommands:
         if not jobs:
             complain(f"{job_id}: no such {self.wording.one}")
             return NOTHING_MATCHED
-        message_id = message_id_of(job_id, settings.mail)
+        message_id = message_id_of(mail_id_of(jobs[0]), settings.mail)
         if reveal:
             log_reveal(settings, f"{shelf} show", [job_id])
         if as_json:

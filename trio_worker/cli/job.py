@@ -16,13 +16,13 @@ from trio_worker.cli.confirm import ASK, Confirmation
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, USAGE
 from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_ids import read_job_ids
-from trio_worker.cli.job_text import describe, job_lines
+from trio_worker.cli.job_text import describe, job_lines, mail_id_of
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json, refuse, report_unavailable
 from trio_worker.jobs.address import AddressFault, as_sent, parse_mailbox
-from trio_worker.jobs.summary import summarize
-from trio_worker.mail.message_id import message_id_of
+from trio_worker.jobs.summary import JobSummary, summarize
+from trio_worker.mail.message_id import DERIVED, derived_mail_id, message_id_of
 from trio_worker.printing import complain, say
 from trio_worker.queue.counts import count_action, count_jobs
 from trio_worker.queue.dead_letters import Shelf, WaitingJob, cancel, find_job, retry_now, retry_shelved
@@ -54,7 +54,7 @@ async def show_job(job_id: JobId, *, reveal: Reveal = False, config: ConfigFile 
         complain(f"{job_id}: no such job: it was sent, or it is still waiting in the list and has no id yet")
         return NOTHING_MATCHED
     state, shelved = found
-    message_id = message_id_of(job_id, settings.mail)
+    message_id = message_id_of(mail_id_of(shelved), settings.mail)
     if reveal:
         log_reveal(settings, "job show", [job_id])
     if as_json:
@@ -199,6 +199,7 @@ class _Wanted:
     producer_id: str
     recipient: str
     email_type: str
+    derived_mail_id: str = ""
 
     def takes(self, raw: bytes) -> bool:
         seen = summarize(raw)
@@ -206,6 +207,7 @@ class _Wanted:
         return (
             self.producer_id in ("", seen.producer_id)
             and self.email_type in ("", seen.email_type)
+            and (not self.derived_mail_id or self._has_mail_id(raw, seen))
             and (
                 not self.recipient
                 or any(
@@ -213,6 +215,9 @@ class _Wanted:
                 )
             )
         )
+
+    def _has_mail_id(self, raw: bytes, seen: JobSummary) -> bool:
+        return bool(seen.producer_id) and derived_mail_id(raw) == self.derived_mail_id
 
 
 @job.command(name="find")
@@ -233,11 +238,13 @@ async def find_jobs(
     settings = load_settings(config)
     if not (producer_id or to or message_id or email_type):
         refuse(USAGE, "give at least one of --id, --to, --message-id and --type")
-    wanted = _Wanted(producer_id, as_sent(to).casefold(), email_type)
+    mail_id = message_id.strip("<> ").partition("@")[0]
+    is_derived = mail_id.startswith(DERIVED)
+    wanted = _Wanted(producer_id, as_sent(to).casefold(), email_type, mail_id if is_derived else "")
     found: list[dict[str, object]] = []
     looked_at = 0
     with open_calls(settings) as client:
-        async for page in _bodies(client, settings.queue.name, maximum, message_id):
+        async for page in _bodies(client, settings.queue.name, maximum, "" if is_derived else mail_id):
             jobs = answer_or_exit(page, settings)
             looked_at += len(jobs)
             found += [
@@ -258,12 +265,11 @@ async def find_jobs(
 
 
 async def _bodies(
-    client: RedisCalls, name: str, maximum: int, message_id: str
+    client: RedisCalls, name: str, maximum: int, job_id: str
 ) -> AsyncIterator[list[tuple[str, int | None, bytes]] | Unavailable]:
-    """Yield (id, position in the list, bytes) page by page; with a Message-ID only the job that it names."""
-    if message_id:
-        # The left side of a Message-ID is the id of the job; a waiting job has none yet.
-        found = await find_job(client, name, message_id.strip("<> ").partition("@")[0])
+    """Yield (id, position in the list, bytes) page by page; with a job's id only that job."""
+    if job_id:
+        found = await find_job(client, name, job_id)
         if isinstance(found, Unavailable):
             yield found
         elif found is not None:

@@ -11,6 +11,7 @@ from attrs import asdict
 
 from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import summarize
+from trio_worker.mail.message_id import derived_mail_id
 from trio_worker.privacy import mask_address, mask_text
 from trio_worker.queue.record import UNKNOWN_CAUSE, Record, Said, ShelvedJob
 from trio_worker.telemetry.number_words import duration
@@ -22,6 +23,14 @@ RECIPIENTS_SHOWN = 5
 def time_of_day(at: float) -> str:
     """Return epoch seconds as an RFC 3339 time in UTC."""
     return datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def mail_id_of(job: ShelvedJob) -> str:
+    """Return the left side of the Message-ID that the mail of a job has, or will have."""
+    if job.record.mail_id:
+        return job.record.mail_id
+    has_id = not job.record.may_have_gone and summarize(job.body).producer_id
+    return derived_mail_id(job.body) if has_id else job.job_id
 
 
 def describe(job: ShelvedJob, *, reveal: bool, message_id: str = "") -> dict[str, Any]:

@@ -71,8 +71,8 @@ class Record:
 
     The job's age counts from ``born``: the push time that the producer wrote, else the first claim; ``dead retry``
     resets it. ``pushed_at`` is never reset: the push time, known or estimated (None in records of older versions, and
-    where nothing dates the push). ``due`` has the recipients still due, None if all are; ``delivered`` counts those
-    that have the mail.
+    where nothing dates the push). ``mail_id`` is the left side of the Message-ID; empty: the job's id. ``due`` has the
+    recipients still due, None if all are; ``delivered`` counts those that have the mail.
     """
 
     born: float
@@ -87,6 +87,12 @@ class Record:
     timeline: tuple[Attempt, ...] = field(default=())
     said: tuple[Said, ...] = ()  # of the last attempts; a separate key, because older versions ignore unknown keys
     pushed_at: float | None = None
+    mail_id: str = ""
+
+    @property
+    def may_have_gone(self) -> bool:
+        """Whether the mail, or a part of it, may have reached somebody."""
+        return bool(self.attempts or self.losses or self.uncertain or self.delivered)
 
     def noting(self, attempt: Attempt, text: str = "") -> Record:
         """Return the record with one more attempt in its timeline; beyond the limits the oldest is dropped."""
@@ -155,6 +161,7 @@ def _record(fields: dict[str, Any], born: float) -> Record:
         cause=None if cause is None else Cause(**cause),
         timeline=tuple(Attempt(**attempt) for attempt in fields.get("timeline", ())),
         said=tuple(Said(**said) for said in fields.get("said", ())),
+        mail_id=str(fields.get("mail_id", "")),
         pushed_at=None if fields.get("pushed_at") is None else float(fields["pushed_at"]),
     )
 

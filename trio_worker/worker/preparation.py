@@ -16,6 +16,7 @@ from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import Job, decode
 from trio_worker.jobs.summary import summarize
 from trio_worker.mail.composer import Composer, Mail
+from trio_worker.mail.message_id import derived_mail_id
 from trio_worker.mail.options import MailOptions, TypeOptions
 from trio_worker.privacy import mask_address
 from trio_worker.queue.claim import Claim
@@ -71,10 +72,19 @@ class Preparation:
         self._date(delivery, job)
         if isinstance(job, Malformed):
             return bury(delivery.record, _cause_of_faults(job), now)
+        if job.producer_id and not delivery.record.mail_id and not claim.record.may_have_gone:
+            # Else it is the record of a version that sent the mail under the job's id.
+            delivery.record = evolve(delivery.record, mail_id=derived_mail_id(claim.body))
         own = self.options.types.get(job.email_type, _NO_OPTIONS)
         began = time.perf_counter()
         mail = make_mail(
-            job, delivery.record, claim.job_id, now, self.composer, self.only_to, max_age_seconds=own.max_age_seconds
+            job,
+            delivery.record,
+            delivery.record.mail_id or claim.job_id,
+            now,
+            self.composer,
+            self.only_to,
+            max_age_seconds=own.max_age_seconds,
         )
         delivery.ready_at = time.perf_counter()
         delivery.compose_seconds = delivery.ready_at - began
@@ -133,7 +143,7 @@ def _dated_again(claim: Claim, said: float | None, email_type: str) -> Record:
 def make_mail(
     job: Job,
     record: Record,
-    job_id: str,
+    mail_id: str,
     now: float,
     composer: Composer,
     only_to: str,
@@ -148,7 +158,7 @@ def make_mail(
     early_or_late = admit(record, job.not_before, job.expires_at, max_age_seconds, now)
     if early_or_late is not None:
         return early_or_late
-    mail = composer.compose(job, job_id, now)
+    mail = composer.compose(job, mail_id, now)
     if isinstance(mail, Malformed):
         return mail
     if only_to and not may_be_mailed(only_to, _due_recipients(mail, record)):
