@@ -113,7 +113,7 @@ async def test_all_workers_with_a_port_of_their_own_choice_are_asked(work_folder
         stack.enter_context(write_address(work_folder / "journal", address))
         found = await show("--json", **variables)
 
-    assert (nobody.returncode, nobody.stderr.splitlines()[1:]) == (69, ["no worker has written its port in journal"])
+    assert (nobody.returncode, nobody.stderr.splitlines()[1:]) == (69, ["no worker has written its address in journal"])
     assert [each["address"] for each in json.loads(found.stdout)] == [address]
 
 

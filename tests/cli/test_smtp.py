@@ -77,6 +77,24 @@ async def test_every_step_is_timed_and_nothing_is_sent(check: Check, catcher: Ca
     assert catcher.total == 0
 
 
+@pytest.mark.parametrize("credentials", ["", "credentials"])
+async def test_a_login_without_its_password_is_not_tried(
+    check: Check, work_folder: Path, monkeypatch: pytest.MonkeyPatch, credentials: str
+) -> None:
+    """Beside a systemd unit only the unit has it: what is missing is named, and how to pass it; no 535 is earned."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", credentials and str(work_folder))
+    async with open_catcher(credentials=LOGIN) as catcher:
+        done = await check(catcher.port, smtp=f'tls = "none"\nusername = "{LOGIN[0]}"')
+        told = json.loads((await check(catcher.port, "--json", smtp=f'tls = "none"\nusername = "{LOGIN[0]}"')).out)
+
+    assert done.code == 78
+    assert "the login was not tried" in done.err
+    assert "smtp.password_file" in done.err
+    assert ("LoadCredential=smtp_password:" in done.err, "systemd-run" in done.err) == (True, not credentials)
+    assert (told["ok"], told["problem"].count("smtp_password") > 0) == (False, True)
+    assert set(catcher.commands.values()) == {("EHLO", "QUIT")}
+
+
 async def test_a_recipient_is_asked_about_and_not_shown(check: Check, catcher: Catcher) -> None:
     """RCPT is said and taken back; the relay that repeats the address is masked."""
     catcher.faults = faults(f"rcpt=550-5.1.1-No_such_{SECRET}")

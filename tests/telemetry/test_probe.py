@@ -191,3 +191,35 @@ async def test_probe_finds_workers_with_ports_of_their_own(
         workers[1].signal(15)
         assert await workers[1].end() == 0
         assert await asked("live", *words, folder=programs.folder) == 69
+
+
+async def test_a_shell_without_the_variables_of_a_service_finds_its_worker(
+    programs: Programs, real_redis: RedisClient, relay: Catcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker has its address from a variable, as under systemd; the shell knows only where its journal is."""
+    listen = f"unix:{programs.folder}/w.sock"
+    with patience(), monkeypatch.context() as service:
+        service.setenv("TRIO_WORKER__METRICS__LISTEN", "127.0.0.1:0,unix:w.sock")
+        worker = await programs.start("run", "--no-dashboard")
+    words = ("--config", str(programs.config))
+    with patience():
+        await worker.until_printed("metrics and health on")
+        assert await asked("ready", "--wait", "20s", *words, folder=programs.folder) == 0
+        monkeypatch.setattr(probe, "_STATE_FOLDER", str(programs.folder / "lib"))
+        (programs.folder / "lib" / "trio-worker").mkdir(parents=True)
+        (programs.folder / "lib" / "trio-worker" / "journal").symlink_to(programs.folder / "var" / "journal")
+        assert probe.addresses_of("", "elsewhere") == [listen]
+        worker.signal(15)
+        assert await worker.end() == 0
+        assert await asked("live", *words, folder=programs.folder) == 78
+
+
+def test_without_any_address_the_probe_says_what_would_name_one(
+    work_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """78: nobody can be asked; with --wait it is looked for again until 75."""
+    monkeypatch.setattr(probe, "_STATE_FOLDER", str(work_folder))
+
+    assert probe.ask_workers("live", "0s", "", "") == 78
+    assert "no worker has written its address in var/journal; --address names one" in capsys.readouterr().err
+    assert probe.ask_workers("live", "1s", "", "") == 75

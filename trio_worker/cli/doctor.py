@@ -19,6 +19,7 @@ from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, OK, UNREACH
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings, warnings_of
+from trio_worker.cli.missing_password import missing_password, without_login
 from trio_worker.cli.output import print_json, redis_name
 from trio_worker.cli.setup import relay_of
 from trio_worker.fleet.overview import read_overview
@@ -158,7 +159,8 @@ async def _server(client: RedisClient) -> str:
 
 async def _look_at_relay(settings: Settings) -> CheckResult:
     name = f"{settings.smtp.host}:{settings.smtp.port}"
-    opened = await open_session(relay_of(settings))
+    missing = missing_password(settings)
+    opened = await open_session(relay_of(settings) if missing is None else without_login(relay_of(settings)))
     if (
         isinstance(opened, Trouble)
         and settings.capture.listen == name
@@ -172,6 +174,8 @@ async def _look_at_relay(settings: Settings) -> CheckResult:
             "relay", f"{name}: {opened}", LOGIN_REFUSED if opened.how is FailureKind.LOGIN else UNREACHABLE
         )
     await Connection(0, opened, settings.smtp_timeouts).close()
+    if missing is not None:
+        return CheckResult("relay", f"{name}: {missing}", MISCONFIGURED)
     offers = " ".join(opened.capabilities.keywords)
     return CheckResult(
         "relay",

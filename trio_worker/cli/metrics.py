@@ -61,12 +61,13 @@ def show_metrics(
     else:
         settings = load_settings(config)
         listen, folder = settings.metrics.listen, settings.queue.journal_dir
-    if not listen:
+    addresses = addresses_of(listen, folder)
+    if not listen and not addresses:
         complain("metrics.listen is empty, so no worker can be asked. This is the list of all metrics:")
         return _show_table(as_json=as_json)
-    scrapes = [scrape(each) for each in addresses_of(listen, folder)]
+    scrapes = [scrape(each) for each in addresses]
     if not scrapes:
-        complain(f"no worker has written its port in {folder or '.'}")
+        complain(f"no worker has written its address in {folder or '.'}")
         return UNREACHABLE
     answered = [each for each in scrapes if not each.trouble]
     if as_json:

@@ -34,7 +34,7 @@ from trio_worker.settings.worker_options import worker_options
 from trio_worker.smtp.relay import Relay
 from trio_worker.telemetry.http_server import (
     ListenTakenError,
-    has_chosen_port,
+    probed_address,
     serve_pages,
     write_address,
 )
@@ -219,8 +219,8 @@ class _Run:
         reporter, reload.metrics = reload.reporter, metrics_of(reload.reporter, logbook, self.settings)
         address = await stack.enter_async_context(serve_pages(listen, pages_of(reporter, reload.metrics)))
         folder = self.settings.queue.journal_dir
-        if has_chosen_port(listen) and folder:
-            stack.enter_context(write_address(Path(folder), address.partition(", ")[0]))
+        if folder:  # for `health` in a shell, which does not have the variables of a service
+            stack.enter_context(write_address(Path(folder), probed_address(address)))
         self.display.say(f"metrics and health on {address}")
 
     def _poll_seconds(self) -> float:

@@ -27,6 +27,7 @@ from trio_worker.cli.exit_codes import (
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.missing_password import missing_password
 from trio_worker.cli.output import print_json, refuse
 from trio_worker.cli.setup import MailSetup, read_mail_setup, relay_of
 from trio_worker.jobs.fault import Malformed
@@ -64,6 +65,9 @@ _JobFile = Annotated[str, Parameter(help="File with the job; - for standard inpu
 async def send(file: _JobFile = "-", *, config: ConfigFile = None, as_json: AsJson = False) -> int:
     """Send the mail of one job now, without the queue and without a retry: to try a template, a login or an address."""
     settings = load_settings(config)
+    missing = missing_password(settings)
+    if missing is not None:
+        refuse(MISCONFIGURED, str(missing))
     lines = await read_lines(file)
     if isinstance(lines, OSError):
         refuse(NOTHING_MATCHED, f"{file}: {lines.strerror}")

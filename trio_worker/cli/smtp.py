@@ -26,6 +26,7 @@ from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, OK, REFUSED
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
+from trio_worker.cli.missing_password import MissingPassword, missing_password, without_login
 from trio_worker.cli.output import print_json, redis_name, refuse, report_unavailable
 from trio_worker.cli.setup import relay_of
 from trio_worker.cli.smtp_explain import explain_reply
@@ -48,8 +49,9 @@ from trio_worker.telemetry.number_words import clock
 
 _LABELS = {Stage.CONNECT: "connect", Stage.GREETING: "greeting"}
 
-# How a check ends: with the reply that decided, with a reason why the relay was not asked, or with trouble.
-CheckEnd: TypeAlias = Reply | Unsendable | Trouble
+# How a check ends: with the reply that decided, with a reason why the relay was not asked, with trouble, or before the
+# login, whose password is not known.
+CheckEnd: TypeAlias = Reply | Unsendable | Trouble | MissingPassword
 
 smtp = App(name="smtp", help="SMTP relay: check, explain, trace.", help_format="plaintext")
 
@@ -110,10 +112,14 @@ async def check_relay(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Connect to the relay, start TLS, log in and send MAIL FROM, then RSET, and time every step. Sends no mail."""
+    """Connect to the relay, start TLS, log in and send MAIL FROM, then RSET, and time every step. Sends no mail.
+
+    A login whose password is not known here is not tried.
+    """
     settings = load_settings(config)
     sender, recipient = _parties(settings, to)
-    relay = relay_of(settings)
+    missing = missing_password(settings)
+    relay = relay_of(settings) if missing is None else without_login(relay_of(settings))
     name = f"{settings.smtp.host}:{settings.smtp.port}"
     if not as_json:
         say(f"relay {name}")
@@ -127,7 +133,11 @@ async def check_relay(
         if isinstance(opened, Session):
             # Read before the session ends, because the transport then forgets TLS.
             session = _session(opened)
-            ended = await _try(opened, settings, sender, recipient, timer)
+            if missing is None:
+                ended = await _try(opened, settings, sender, recipient, timer)
+            else:
+                ended = missing
+                await Connection(0, opened, settings.smtp_timeouts).close()
         else:
             session, ended = _session(None), opened
     seconds = time.perf_counter() - began
@@ -263,6 +273,8 @@ def _code(ended: CheckEnd) -> int:
             return REFUSED
         case Trouble():
             return LOGIN_REFUSED if ended.how is FailureKind.LOGIN else UNREACHABLE
+        case MissingPassword():
+            return MISCONFIGURED
         case _:
             assert_never(ended)
 
@@ -271,7 +283,7 @@ def _problem(ended: CheckEnd, settings: Settings) -> str:
     """Return what went wrong; also that the relay is a mail catcher that does not run."""
     if isinstance(ended, Reply):
         return mask_text(f"{ended.stage.upper()} was refused: {ended}")
-    if isinstance(ended, Unsendable):
+    if isinstance(ended, Unsendable | MissingPassword):
         return ended.why
     listen = settings.capture.listen
     if listen == f"{settings.smtp.host}:{settings.smtp.port}" and read_host(Path(settings.capture.dir)) is None:

@@ -102,10 +102,11 @@ async def serve_pages(listen: str, pages: Pages) -> AsyncIterator[str]:
                     path.unlink()
 
 
-def has_chosen_port(listen: str) -> bool:
-    """Return whether `health` needs to be told the port, because the system chooses it."""
-    address = split_address(asked_address(listen))
-    return not isinstance(address, Path) and address[1] == 0
+def probed_address(shown: str) -> str:
+    """Return the address that `health` asks, of those that `serve_pages` yields, so that it holds in every folder."""
+    address = asked_address(shown)
+    path = split_address(address)
+    return f"unix:{path.absolute()}" if isinstance(path, Path) else address
 
 
 @contextmanager
@@ -121,7 +122,7 @@ def write_address(folder: Path, address: str) -> Iterator[None]:
                 Path(path).unlink()
     own = Path(address_path(str(folder), os.getpid()))
     # Written atomically: a worker that starts now would remove an empty file as that of an ended process.
-    replace_own_file(own, f"{address}\n".encode("ascii"))
+    replace_own_file(own, f"{address}\n".encode())
     try:
         yield
     finally:

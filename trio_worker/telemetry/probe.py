@@ -20,6 +20,8 @@ _ASK_SECONDS = 2.0
 _AGAIN_SECONDS = 0.2
 # A worker answers with some hundred bytes; a longer answer is not from a worker.
 _MAX_ANSWER_BYTES = 1 << 20
+# Of systemd; the units in conf/ops/ give a worker a folder in it.
+_STATE_FOLDER = "/var/lib"
 _ADDRESS_PREFIX, _ADDRESS_SUFFIX = "metrics-", ".address"
 OK, USAGE, UNREACHABLE, TIMED_OUT, MISCONFIGURED = 0, 2, 69, 75, 78
 
@@ -51,9 +53,6 @@ def ask_workers(what: str, wait: str, address: str, config: str) -> int:
     except (OSError, ValueError, RecursionError) as error:  # a ValueError if it is not UTF-8 or not TOML
         complain(f"the configuration cannot be read: {error}")
         return MISCONFIGURED
-    if not listen:
-        complain("metrics.listen is not set, so no worker can be asked; --address names one")
-        return MISCONFIGURED
     deadline = time.monotonic() + wait_seconds
     while True:
         is_good, said = _ask_all(listen, folder, "/livez" if what == "live" else "/readyz")
@@ -62,12 +61,12 @@ def ask_workers(what: str, wait: str, address: str, config: str) -> int:
             return OK
         if time.monotonic() >= deadline:
             complain(said)
-            return TIMED_OUT if wait_seconds else UNREACHABLE
+            return TIMED_OUT if wait_seconds else UNREACHABLE if listen else MISCONFIGURED
         time.sleep(_AGAIN_SECONDS)
 
 
 def address_path(folder: str, pid: int) -> str:
-    """Return the file to which a worker with a free port (``:0``) writes its address."""
+    """Return the file to which a worker writes its address, for a shell that does not know its settings."""
     return os.path.join(folder, f"{_ADDRESS_PREFIX}{pid}{_ADDRESS_SUFFIX}")  # noqa: PTH118  see _configured
 
 
@@ -86,9 +85,26 @@ def written_addresses(folder: str) -> dict[str, str]:
     return found
 
 
+def _live_addresses(folder: str) -> list[str]:
+    """Return the addresses in ``folder``, or else those where the shipped systemd units keep their journals."""
+    for each in (folder, *_folders_of_units()):
+        found = [address for address in written_addresses(each).values() if address] if each else []
+        if found:
+            return found
+    return []
+
+
+def _folders_of_units() -> list[str]:
+    try:
+        names = sorted(os.listdir(_STATE_FOLDER))  # noqa: PTH208
+    except OSError:
+        return []
+    return [f"{_STATE_FOLDER}/{name}/journal" for name in names if name.startswith("trio-worker")]
+
+
 def _read_address(path: str) -> str:
     try:
-        with open(path, encoding="ascii") as file:  # noqa: PTH123
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123
             return file.read(1000).strip()
     except (OSError, ValueError):
         return ""
@@ -107,7 +123,7 @@ def _configured(config: str) -> tuple[str, str]:
     """
     listen, folder = os.environ.get(_LISTEN), os.environ.get(_FOLDER)
     path = config or os.environ.get(_CONFIG, "") or (_DEV_FILE if os.access(_DEV_FILE, os.R_OK) else "")
-    if path and (listen is None or (_is_chosen(asked_address(listen)) and folder is None)):
+    if path and (listen is None or (folder is None and (not listen or _is_chosen(asked_address(listen))))):
         import tomllib  # noqa: PLC0415  not needed if all values are in the environment, as in containers
 
         with open(path, "rb") as file:  # noqa: PTH123  pathlib costs a third of this program's time
@@ -150,16 +166,18 @@ def _ask_all(listen: str, folder: str, path: str) -> tuple[bool, str]:
     """Ask the worker, or all workers if each has a free port; the answer is yes if all of them say yes."""
     answers = [ask(address, path) for address in addresses_of(listen, folder)]
     if not answers:
-        return False, f"no worker has written its port in {folder or '.'}"
+        unset = "" if listen else "metrics.listen is not set here, and "
+        return False, f"{unset}no worker has written its address in {folder or 'a journal'}; --address names one"
     return all(status == 200 for status, _ in answers), "\n".join(said for _, said in answers)
 
 
 def addresses_of(listen: str, folder: str) -> list[str]:
-    """Return the addresses of workers with this metrics.listen; with port 0 those that live workers have written."""
-    listen = asked_address(listen)
-    if not _is_chosen(listen):
-        return [listen]
-    return [address for address in written_addresses(folder).values() if address]
+    """Return the addresses of workers with this metrics.listen.
+
+    With port 0, or if it is not known in this shell, they are those that live workers have written.
+    """
+    listen = asked_address(listen) if listen else ""
+    return _live_addresses(folder) if not listen or _is_chosen(listen) else [listen]
 
 
 def ask(address: str, path: str) -> tuple[int, str]:
