@@ -16,6 +16,7 @@ from trio_worker.cli.connect import exit_on_signals
 from trio_worker.cli.enqueue import read_lines
 from trio_worker.cli.exit_codes import (
     LOGIN_REFUSED,
+    MISCONFIGURED,
     NOTHING_MATCHED,
     OK,
     PARTLY,
