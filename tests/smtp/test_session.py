@@ -8,7 +8,8 @@ import errno
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -109,6 +110,78 @@ async def test_each_login_mechanism_works_under_tls(
         assert isinstance(await connection.deliver(MAIL), Accepted)
         assert [mail.user for mail in catcher.mails] == [LOGIN[0]]
         await connection.close()
+
+
+RIGHT = b64encode(b"\0mailer\0correct horse")
+WRONG = b"535 5.7.8 wrong"
+
+
+def asks_after_the_command(words: list[bytes]) -> bytes:
+    """A relay that takes no login with the command."""
+    if len(words) > 2:
+        return b"501 5.5.4 AUTH PLAIN takes no argument"
+    return b"334 " if words[0] == b"AUTH" else b"235 in" if words == [RIGHT] else WRONG
+
+
+def asks_again(words: list[bytes]) -> bytes:
+    """A relay that asks although it has the login."""
+    return b"334 " if words[0] == b"AUTH" else b"235 in" if words == [RIGHT] else WRONG
+
+
+def knows_no_way(words: list[bytes]) -> bytes:
+    """A relay that offers what it does not have."""
+    return b"504 5.5.4 unknown"
+
+
+@pytest.mark.parametrize(("mechanism", "reply_to", "commands", "is_open"), [
+    ("PLAIN", asks_after_the_command, 3, True),
+    ("PLAIN", asks_again, 2, True),
+    ("PLAIN", lambda words: b"235 in" if words[-1] == RIGHT else WRONG, 1, True),
+    ("PLAIN", lambda _: WRONG, 1, False),
+    ("PLAIN", lambda _: b"454 4.7.0 later", 1, False),
+    ("PLAIN", lambda _: b"334 ", 2, False),
+    ("PLAIN", knows_no_way, 2, False),
+    ("LOGIN", lambda words: {b"AUTH": b"334 VXNlcm5hbWU6", b"bWFpbGVy": b"334 UGFzc3dvcmQ6"}.get(words[0], b"235 in")
+     if len(words) < 3 else b"501 5.5.4 AUTH LOGIN takes no argument", 3, True),
+    ("LOGIN", lambda _: WRONG, 1, False),
+    ("LOGIN", lambda words: b"334 " if words[0] == b"AUTH" else WRONG, 2, False),
+    ("LOGIN", lambda _: b"334 ", 3, False),
+])  # fmt: skip
+async def test_a_relay_may_ask_for_the_login(
+    bridge: Complaints,
+    nursery: trio.Nursery,
+    server_tls: ssl.SSLContext,
+    client_tls: ssl.SSLContext,
+    mechanism: str,
+    reply_to: Callable[[list[bytes]], bytes],
+    commands: int,
+    is_open: bool,  # noqa: FBT001
+) -> None:
+    """It takes the login with the command or when it asks; after a refusal of the login itself no other is tried."""
+    said: list[list[bytes]] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        inside = trio.SSLStream(stream, server_tls, server_side=True)
+        await inside.send_all(b"220 relay\r\n")
+        await inside.receive_some()
+        await inside.send_all(b"250-relay\r\n250 AUTH " + mechanism.encode() + b"\r\n")
+        with suppress(trio.BrokenResourceError):
+            while line := await inside.receive_some():
+                said.append(bytes(line).split())
+                await inside.send_all(reply_to(said[-1]) + b"\r\n")
+
+    listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="localhost"))
+    to = relay(listeners[0].socket.getsockname()[1], "implicit", client_tls, **login())
+    with trio.fail_after(20):
+        found = await open_session(to)
+    nursery.cancel_scope.cancel()
+
+    assert len(said) == commands
+    assert isinstance(found, Session) == is_open
+    if isinstance(found, Session):
+        found.transport.abort()
+    else:
+        assert (found.how, found.stage) == (FailureKind.LOGIN, Stage.AUTH)
 
 
 async def test_a_refused_login_is_one_attempt_and_says_so(

@@ -24,6 +24,7 @@ from trio_worker.secret_mask import NO_SECRETS, LoginMask, SecretMask
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
 from trio_worker.smtp.ehlo_name import ehlo_name
 from trio_worker.smtp.failure_kind import FailureKind
+from trio_worker.smtp.login import LOGGED_IN, LoginDialogue, login_dialogue, plain_dialogue
 from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.relay import Relay
 from trio_worker.smtp.reply import Reply, Stage, printable_line, reply_from
@@ -149,6 +150,22 @@ class _Client(aiosmtplib.SMTP):
         return await super().execute_command(*args, **settings)
 
 
+async def _say(smtp: _Client, dialogue: LoginDialogue) -> None:
+    """Log in by a dialogue; raises aiosmtplib.SMTPAuthenticationError for a relay that refuses."""
+    reply = await smtp.execute_command(*next(dialogue))
+    while (words := _next_words(dialogue, reply.code)) is not None:
+        reply = await smtp.execute_command(*words)
+    if reply.code != LOGGED_IN:
+        raise aiosmtplib.SMTPAuthenticationError(reply.code, reply.message)
+
+
+def _next_words(dialogue: LoginDialogue, code: int) -> tuple[bytes, ...] | None:
+    try:
+        return dialogue.send(code)
+    except StopIteration:
+        return None
+
+
 @define
 class _Handshake:
     """The steps that open one session; ``stage`` is the current one, for the `Trouble` that may come."""
@@ -247,9 +264,9 @@ class _Handshake:
         smtp.note_sent = self.login.note_sent
         match mechanism:
             case "PLAIN":
-                await smtp.auth_plain(options.username, options.password)
+                await _say(smtp, plain_dialogue(options.username, options.password))
             case "LOGIN":
-                await smtp.auth_login(options.username, options.password)
+                await _say(smtp, login_dialogue(options.username, options.password))
             case "CRAM-MD5":
                 await smtp.auth_crammd5(options.username, options.password)
             case None:
