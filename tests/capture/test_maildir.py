@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mailbox
-import os
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +12,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_worker.capture import maildir
 from trio_worker.capture.actions import CaughtMail
 from trio_worker.capture.maildir import clear_caught, count_caught, list_caught, make_maildir, read_caught, write_mails
 from trio_worker.capture.store import MaildirStore, MemoryStore
@@ -74,18 +75,24 @@ def test_a_flagged_mail_keeps_its_key(tmp_path: Path) -> None:
     assert read_caught(tmp_path, summary.key) == CONTENT
 
 
-def test_the_newest_are_listed_without_reading_the_others(tmp_path: Path) -> None:
+def test_the_newest_are_listed_without_reading_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Among ten thousands of mails the newest is there at once: older files are counted, and not opened."""
     make_maildir(tmp_path)
     write_mails(tmp_path, [MAIL] * 3)
     everything = list_caught(tmp_path)
-    oldest = tmp_path / "new" / everything[0].key
-    oldest.unlink()
-    os.mkfifo(oldest)  # a program that opens it waits until another opens its other end
+    opened: list[str] = []
+    peek = maildir._peek
+
+    def noted_peek(path: Path) -> tuple[bytes, int, datetime]:
+        opened.append(path.name)
+        return peek(path)
+
+    monkeypatch.setattr(maildir, "_peek", noted_peek)
 
     assert list_caught(tmp_path, 2) == everything[1:]
     assert list_caught(tmp_path, 0) == []
     assert count_caught(tmp_path) == 3
+    assert opened == [mail.key for mail in everything[1:]]
 
 
 def test_clearing_removes_all_and_says_how_many(tmp_path: Path) -> None:
@@ -166,3 +173,18 @@ async def test_memory_keeps_the_newest_and_counts_all() -> None:
 
     assert store.mails == tuple(mails[1:])
     assert store.total == 3
+
+
+def test_a_folder_or_a_link_among_the_mails_is_none(tmp_path: Path) -> None:
+    """It is not listed, read, counted or removed; the newest mail is the newest file."""
+    make_maildir(tmp_path)
+    write_mails(tmp_path, [CaughtMail("a@example.com", ("b@example.com",), b"Subject: x\r\n\r\nbody\r\n")])
+    (tmp_path / "new" / "9999999999.folder").mkdir()
+    (tmp_path / "new" / "9999999998.link").symlink_to("/etc/passwd")
+
+    (mail,) = list_caught(tmp_path, 1)
+    assert count_caught(tmp_path) == 1
+    assert read_caught(tmp_path, mail.key) is not None
+    assert read_caught(tmp_path, "9999999999.folder") is read_caught(tmp_path, "9999999998.link") is None
+    assert clear_caught(tmp_path) == 1
+    assert len(list((tmp_path / "new").iterdir())) == 2

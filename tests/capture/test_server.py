@@ -14,6 +14,7 @@ import trustme
 from attrs import define
 
 from tests.support.faults import faults
+from trio_worker.capture import server as server_module
 from trio_worker.capture.actions import CaughtMail
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.server import CatcherPortTaken, open_catcher
@@ -476,3 +477,17 @@ async def test_implicit_tls_needs_a_context() -> None:
     with pytest.raises(ValueError, match="tls context"):
         async with open_catcher(implicit_tls=True):
             pass
+
+
+async def test_one_connection_too_many_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 421, and the others go on; the next one is welcome when one of them has ended."""
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
+    with patience():
+        async with open_catcher() as catcher:
+            first, second = await connect(catcher), await connect(catcher)
+            async with await trio.open_tcp_stream("127.0.0.1", catcher.port) as third:
+                assert b"".join([chunk async for chunk in third]).startswith(b"421 4.3.2 ")
+            assert await first.say(b"QUIT\r\n") == [221]
+            await catcher.wait_until(lambda: catcher.connections_open == 1)
+            assert await (await connect(catcher)).say(MAIL, 3) == [250] * 3
+            assert await second.say(MAIL, 3) == [250] * 3

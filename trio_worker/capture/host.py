@@ -189,10 +189,12 @@ async def _host_until_cancelled(hosting: Hosting, setup: _HostSetup) -> None:
 async def _open_hosted(setup: _HostSetup) -> AsyncIterator[Catcher]:
     """Open the catcher on a folder that is locked, and write its pid and address into the lock file."""
     chaos_file = _ChaosFile(setup.folder, lambda _: None)
+    store = MaildirStore(setup.folder)
     async with open_catcher(
         host=setup.host,
         port=setup.port,
-        store=MaildirStore(setup.folder),
+        store=store,
+        open_file=store.open_file,
         credentials=setup.credentials,
         before_input=chaos_file.follow,
     ) as catcher:

@@ -112,7 +112,14 @@ def _head(mail: CaughtMail) -> bytes:
 
 
 def _paths(folder: Path) -> list[Path]:
-    return [path for name in _FOLDERS if (folder / name).is_dir() for path in (folder / name).iterdir()]
+    """Return the files; folders and links, which the catcher has not made, are no mails."""
+    return [
+        folder / name / entry.name
+        for name in _FOLDERS
+        if (folder / name).is_dir()
+        for entry in os.scandir(folder / name)
+        if entry.is_file(follow_symlinks=False)
+    ]
 
 
 def _key(path: Path) -> str:

@@ -6,10 +6,11 @@ import errno
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import assert_never
+from io import BytesIO
+from typing import IO, assert_never
 
 import trio
-from attrs import define
+from attrs import define, field
 
 from trio_worker.capture.actions import (
     Close,
@@ -28,11 +29,14 @@ from trio_worker.capture.chaos import NO_FAULTS, Chaos, InjectedFaults, SeededDi
 from trio_worker.capture.connection import ClientConnection
 from trio_worker.capture.server_profile import EXTENSIONS, MECHANISMS, ServerProfile
 from trio_worker.capture.session import ServerSession
+from trio_worker.capture.spool import HeldOctets, Spool
 from trio_worker.capture.store import MemoryStore, Store
 
 SIZE_LIMIT_BYTES = 10 * 1024 * 1024
 # Connections that may wait to be accepted: enough for a burst of clients.
 BACKLOG = 1024
+# Each costs up to 0.2 MB. More than all workers of a machine open.
+MAX_CONNECTIONS = 1000
 
 
 @define
@@ -65,13 +69,15 @@ async def open_catcher(  # noqa: PLR0913 - each is one property of the relay to 
     accepts_data_without_recipients: bool = False,
     seed: int = 0,
     before_input: Callable[[], None] = lambda: None,
+    open_file: Callable[[], IO[bytes]] = BytesIO,
 ) -> AsyncIterator[Catcher]:
     """Listen and catch mails for the block; at its end every connection is closed at once.
 
     ``port`` 0 means any free one; `Catcher.port` says which. ``store`` is a `MemoryStore` by default. ``extensions``
     are the EHLO keywords offered; STARTTLS only with a ``tls`` context, AUTH only with ``credentials`` (user,
     password), and without TLS only if ``auth_in_clear``, by default if there is no ``tls``. ``seed`` is that of the
-    random numbers for ``faults``. ``before_input`` is called before each input is processed.
+    random numbers for ``faults``. ``before_input`` is called before each input is processed, and
+    ``open_file`` for the beginning of a large message.
 
     Raises `CatcherPortTaken`, or OSError if it cannot listen for another reason.
     """
@@ -92,7 +98,7 @@ async def open_catcher(  # noqa: PLR0913 - each is one property of the relay to 
     bound_port = listeners[0].socket.getsockname()[1]
     catcher = Catcher(host, bound_port, profile, MemoryStore() if store is None else store, chaos)
     async with trio.open_nursery() as connections:
-        handler = _ConnectionHandler(catcher, tls, implicit_tls, before_input, connections)
+        handler = _ConnectionHandler(catcher, tls, implicit_tls, before_input, connections, open_file)
         connections.start_soon(trio.serve_listeners, handler.serve, listeners)
         yield catcher
         connections.cancel_scope.cancel()
@@ -121,12 +127,23 @@ class _ConnectionHandler:
     implicit_tls: bool
     before_input: Callable[[], None]
     writers: trio.Nursery
+    open_file: Callable[[], IO[bytes]]
+    held: HeldOctets = field(factory=HeldOctets)
+    large_message: trio.Lock = field(factory=trio.Lock)
 
     async def serve(self, tcp: trio.SocketStream) -> None:
         """Serve one client until it disconnects; a broken connection is no error."""
         catcher = self.catcher
+        if catcher.connections_open >= MAX_CONNECTIONS:
+            async with tcp:
+                with suppress(trio.BrokenResourceError):  # RFC 5321, 3.8
+                    await tcp.send_all(b"421 4.3.2 Too many connections\r\n")
+            return
         catcher.connections_opened += 1
-        session = ServerSession(catcher.profile, catcher.chaos, catcher.connections_opened, tls=self.implicit_tls)
+        spool = Spool(self.held, self.open_file)
+        session = ServerSession(
+            catcher.profile, catcher.chaos, catcher.connections_opened, tls=self.implicit_tls, spool=spool
+        )
         connection = ClientConnection(tcp, session, self.writers)
         catcher.admit(connection)
         try:
@@ -135,25 +152,44 @@ class _ConnectionHandler:
         finally:
             connection.close_nowait()
             catcher.forget(connection)
+            spool.clear()
 
     async def _converse(self, connection: ClientConnection) -> None:
         if self.implicit_tls:
             await connection.start_tls(self._certified())
         self.before_input()
-        actions = connection.session.open()
+        actions = await self._noted(connection.session.open())
         while await self._perform(connection, actions):
             received = await connection.receive()
             if not received:
                 return
             self.before_input()
-            actions = connection.session.receive(received)
+            actions = await self._take(connection, received)
+
+    async def _take(self, connection: ClientConnection, received: bytes) -> list[ServerAction]:
+        """Give octets to the session, and note what it asks for."""
+        if not connection.session.spool.is_large:
+            return await self._noted(self._received(connection, received))
+        # Each large message is whole in memory from its last octet until it is stored: one at a time.
+        async with self.large_message:
+            return await self._noted(self._received(connection, received))
+
+    def _received(self, connection: ClientConnection, received: bytes) -> list[ServerAction]:
+        try:
+            return connection.session.receive(received)
+        except OSError as problem:  # the beginning of the message cannot be read again
+            self.catcher.problem = problem
+            return [Drop()]
+
+    async def _noted(self, actions: list[ServerAction]) -> list[ServerAction]:
+        """Note actions, and return those that are still to do; if a mail cannot be stored the connection is reset."""
+        if not await self.catcher.note(actions):
+            return [Drop()]
+        return [action for action in actions if not isinstance(action, Keep | Violation | LoginTried)]
 
     async def _perform(self, connection: ClientConnection, actions: list[ServerAction]) -> bool:
         """Perform the actions of the session in order; return False if the connection ended."""
         read_at = due = trio.current_time()
-        if not await self.catcher.note(actions):
-            connection.reset()
-            return False
         for action in actions:
             match action:
                 case Send(payload):
@@ -178,7 +214,7 @@ class _ConnectionHandler:
                 return True
             case Close():
                 if await connection.close_in_order():
-                    await self.catcher.note(connection.session.receive(b"?"))
+                    await self._noted(connection.session.receive(b"?"))
             case Drop():
                 connection.reset()
             case Stall(reads):

@@ -25,7 +25,8 @@ from trio_worker.capture.content import stuffing_flaws, unstuff
 from trio_worker.capture.login import Login
 from trio_worker.capture.responder import Responder
 from trio_worker.capture.server_profile import ServerProfile, ServerReply, ehlo_reply, offered_now
-from trio_worker.capture.transaction import TOO_BIG, Chunk, MailTransaction
+from trio_worker.capture.spool import Spool
+from trio_worker.capture.transaction import NO_ROOM, TOO_BIG, Chunk, MailTransaction
 
 Expecting: TypeAlias = Literal["command", "answer", "content", "chunk"]
 
@@ -49,7 +50,8 @@ _BDAT = re.compile(rb"([0-9]{1,18})( LAST)?", re.IGNORECASE)
 class ServerSession:
     """The server's side of one connection.
 
-    Call `open` once, then `receive` for all input, and `tls_started` after a `StartTls` action and its handshake.
+    Call `open` once, then `receive` for all input, and `tls_started` after a `StartTls` action and its handshake. Who
+    gave it the ``spool`` clears that in the end.
     ``commands`` are the latest verbs, for tests and displays.
     """
 
@@ -57,11 +59,12 @@ class ServerSession:
     chaos: Chaos
     connection_id: int = 0
     tls: bool = False
+    spool: Spool = field(factory=Spool)
     commands: deque[str] = field(factory=lambda: deque(maxlen=COMMANDS_LOGGED), init=False)
     _responder: Responder = field(init=False)
     _transaction: MailTransaction = field(init=False)
     _login: Login = field(init=False)
-    _buffer: ReceiveBuffer = field(factory=ReceiveBuffer, init=False)
+    _buffer: ReceiveBuffer = field(init=False)
     _expecting: Expecting = field(default="command", init=False)
     _chunk: Chunk = field(factory=lambda: Chunk(0, is_last=False), init=False)
     _is_greeted: bool = field(default=False, init=False)
@@ -69,6 +72,7 @@ class ServerSession:
     _has_quit: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._buffer = ReceiveBuffer(spool=self.spool)
         self._responder = Responder(self.chaos, self.connection_id)
         self._begin_again(kept=0)
 
@@ -91,6 +95,7 @@ class ServerSession:
             pass
         if self._responder.has_ended:
             self._buffer.octets.clear()
+            self.spool.clear()
         return self._responder.take()
 
     def tls_started(self) -> None:
@@ -101,7 +106,7 @@ class ServerSession:
         self._begin_again(kept=self._transaction.kept)
 
     def _begin_again(self, *, kept: int) -> None:
-        self._transaction = MailTransaction(self._responder, self.profile, tls=self.tls, kept=kept)
+        self._transaction = MailTransaction(self._responder, self.profile, tls=self.tls, kept=kept, chunks=self.spool)
         self._login = Login(self._responder, self.profile, self._transaction)
 
     def _advance(self) -> bool:
@@ -318,6 +323,9 @@ class ServerSession:
             self._end_out_of_sync("the final dot")
         elif self._responder.inject_fault_at("every"):
             self._transaction.reset()
+        elif transferred is Truncated.NO_ROOM:
+            self._responder.reply(NO_ROOM)
+            self._transaction.reset()
         elif isinstance(transferred, Truncated):
             self._responder.refuse(TOO_BIG, "RFC 1870 6.1", "content over the announced limit")
             self._transaction.reset()
@@ -350,8 +358,8 @@ class ServerSession:
             self._transaction.begin_body()
         taken = self._buffer.take_octets(chunk.octets_due)
         chunk.octets_due -= len(taken)
-        if chunk.refusal is None:
-            self._transaction.chunks += taken
+        if chunk.refusal is None and not self._transaction.chunks.append(taken):
+            chunk.refusal = NO_ROOM
         if chunk.octets_due or self._responder.has_ended:
             return False
         self._expecting = "command"

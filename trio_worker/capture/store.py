@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from math import inf
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Protocol
 
 import trio
 from attrs import define, field
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from trio_worker.capture.actions import CaughtMail
 
 NEWEST_KEPT = 500
+# Of those that are in a Maildir too: the rest is read from there.
+NEWEST_KEPT_BYTES = 16 * 1024 * 1024
 
 
 class Store(Protocol):
@@ -36,14 +41,13 @@ class Store(Protocol):
 
 @define(eq=False)
 class MemoryStore:
-    """Stores the ``max_mails`` newest mails in memory and counts all of them."""
+    """Stores the ``max_mails`` newest mails in memory, at most ``max_bytes`` of them, and counts all of them."""
 
     max_mails: int = NEWEST_KEPT
+    max_bytes: float = inf
     total: int = field(default=0, init=False)
-    _newest: deque[CaughtMail] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._newest = deque(maxlen=self.max_mails)
+    _bytes: int = field(default=0, init=False)
+    _newest: deque[CaughtMail] = field(factory=deque, init=False)
 
     @property
     def mails(self) -> tuple[CaughtMail, ...]:
@@ -57,7 +61,10 @@ class MemoryStore:
     def keep_nowait(self, mails: Sequence[CaughtMail]) -> None:
         """Store mails."""
         self._newest.extend(mails)
+        self._bytes += sum(len(mail.content) for mail in mails)
         self.total += len(mails)
+        while self._newest and (len(self._newest) > self.max_mails or self._bytes > self.max_bytes):
+            self._bytes -= len(self._newest.popleft().content)
 
 
 @define(eq=False)
@@ -69,7 +76,7 @@ class MaildirStore:
     """
 
     folder: Path
-    _memory: MemoryStore = field(factory=MemoryStore, init=False)
+    _memory: MemoryStore = field(factory=partial(MemoryStore, max_bytes=NEWEST_KEPT_BYTES), init=False)
     _threads: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(2), init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -84,6 +91,10 @@ class MaildirStore:
     def total(self) -> int:
         """How many mails this process caught."""
         return self._memory.total
+
+    def open_file(self) -> IO[bytes]:
+        """Open a file without a name on the disk of the Maildir. Raises OSError."""
+        return TemporaryFile(dir=self.folder / "tmp")
 
     async def keep(self, mails: Sequence[CaughtMail]) -> None:
         """Write mails to the Maildir; OSError if that fails."""

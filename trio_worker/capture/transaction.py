@@ -16,6 +16,7 @@ from trio_worker.capture.chaos import AcceptThenDrop, FaultAction, FaultStage, R
 from trio_worker.capture.content import Flaw, content_flaws
 from trio_worker.capture.responder import SERVICE_CLOSES
 from trio_worker.capture.server_profile import ServerReply
+from trio_worker.capture.spool import Spool
 
 if TYPE_CHECKING:
     from trio_worker.capture.responder import Responder
@@ -28,6 +29,7 @@ _MAIL_FIRST = ServerReply(503, "5.5.1", "MAIL first")
 _RSET_FIRST = ServerReply(503, "5.5.1", "RSET first")
 _NO_RECIPIENTS = ServerReply(554, "5.5.1", "No valid recipients")
 TOO_BIG = ServerReply(552, "5.3.4", "Message too big")
+NO_ROOM = ServerReply(452, "4.3.1", "Too many unfinished messages")
 
 
 @define
@@ -53,7 +55,7 @@ class MailTransaction:
     sender: str | None = None
     parameters: dict[str, str] = field(factory=dict)
     recipients: list[str] = field(factory=list)
-    chunks: bytearray = field(factory=bytearray)
+    chunks: Spool = field(factory=Spool)
     scripted: dict[FaultStage, FaultAction] = field(factory=dict)
     mail_was_tried: bool = False
     rcpt_was_tried: bool = False
@@ -198,7 +200,7 @@ class MailTransaction:
 
     def _accept_chunk(self, chunk: Chunk) -> None:
         if chunk.is_last:
-            self.finish(bytes(self.chunks), [], used_bdat=True)
+            self.finish(self.chunks.take(), [], used_bdat=True)
         else:
             self.responder.reply(ServerReply(250, "2.0.0", "Chunk ok"))
 
@@ -299,5 +301,5 @@ class MailTransaction:
     def _forget_recipients(self) -> None:
         self.recipients = []
         self.scripted = {}
-        self.chunks = bytearray()
+        self.chunks.clear()
         self.bdat_was_seen = self.chunk_was_refused = self.body_has_begun = False
