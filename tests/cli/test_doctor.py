@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from proving_ground import Valkey
+from tests.support.commands import Ask
 from tests.support.jobs import job_bytes
 from tests.support.limited_relay import InAll, open_limited_relay
 from tests.support.paths import ROOT
@@ -143,3 +146,71 @@ async def test_a_relay_that_refuses_all_mail_is_told_by_the_workers(
     assert done.returncode == 69
     assert findings["relay"]["sign"] == "ok"
     assert "takes no more mail of our account with 550 5.4.5" in findings["workers"]["says"]
+
+
+REFUSALS = [
+    (("~jobs", "~{jobs}:*", "+@all", "-hincrby"), 78, "no permission for HINCRBY"),
+    (("~jobs", "+@all"), 78, "no permission for a key"),
+    (("~jobs", "~{jobs}:*", "+@all", "-@scripting"), 78, "no permission for EVALSHA"),
+    (("~jobs", "~{jobs}:*", "+@all", "-xadd"), 0, "no permission for XADD"),
+    (("~jobs", "~{jobs}:*", "+@all", "-blmove"), 0, "no permission for BLMOVE"),
+    (("~jobs", "~{jobs}:*", "+@all", "-info"), 0, "no permission for INFO"),
+]
+
+
+@pytest.mark.parametrize(("rules", "code", "words"), REFUSALS)
+def test_doctor_tries_what_a_worker_needs_of_redis(
+    rules: tuple[str, ...],
+    code: int,
+    words: str,
+    work_folder: Path,
+    valkey_url: str,
+    ask: Ask,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It fails where a worker could do nothing, and warns where it does without; nothing is left of what it tried."""
+    ask(lambda client: client.command("ACL", "SETUSER", "mailer", "reset", "on", ">secret", *rules))
+    config = work_folder / "worker.toml"
+    login = 'username = "mailer"\npassword = "secret"\n'
+    config.write_text(f'[redis]\nurl = "{valkey_url}"\n{login}[smtp]\nport = 1\ntls = "none"\n')
+
+    app(["doctor", "--config", str(config), "--json"])
+
+    findings = [each for each in json.loads(capsys.readouterr().out) if each["what"] == "redis"]
+    said = {each["says"]: each["code"] for each in findings}
+    assert [found for says, found in said.items() if words in says] == [code]
+    assert max(said.values()) == code
+    assert ask(lambda client: client.command("KEYS", "*")) == []
+    ask(lambda client: client.command("ACL", "DELUSER", "mailer"))
+
+
+def test_nothing_is_concluded_from_the_silence_of_workers_where_redis_refuses_writes(
+    work_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Too few replicas, a full disk: workers cannot report, and `status`, `why` and `doctor` say so."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        server = Valkey(tmp_path / "valkey", taken.getsockname()[1])
+    server.start()
+    try:
+        with server.client() as client:
+            client.rpush("jobs", job_bytes(0))
+            client.config_set("min-replicas-to-write", 1)
+        config = work_folder / "worker.toml"
+        url = f'url = "redis://127.0.0.1:{server.port}"'
+        config.write_text(f'[redis]\n{url}\n[smtp]\nport = 1\ntls = "none"\n')
+        assert app(["status", "--exit-code", "--config", str(config)]) == 69
+        status = " ".join(capsys.readouterr().out.split())
+        assert app(["why", "--config", str(config)]) == 0
+        why = capsys.readouterr().out
+        app(["doctor", "--config", str(config)])
+        doctor = capsys.readouterr().out
+    finally:
+        server.kill()
+
+    assert "no worker is alive" not in status
+    assert "not known whether one runs: NOREPLICAS" in status
+    assert "Limited by: Redis refuses what workers write" in why
+    assert "No worker runs" not in why
+    assert "fail redis" in doctor
+    assert "NOREPLICAS" in doctor

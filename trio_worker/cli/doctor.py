@@ -27,7 +27,9 @@ from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
 from trio_worker.printing import complain, say
 from trio_worker.privacy import mask_text
+from trio_worker.queue.counts import count_jobs
 from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal
+from trio_worker.queue.needs import TO_REPORT, find_refusal, find_wait_refusal
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.durability import check_durability
@@ -137,13 +139,34 @@ def _embedded_result(fault: EmbeddedError) -> CheckResult:
 
 
 async def _look_at_redis(settings: Settings, client: RedisClient) -> list[CheckResult]:
-    name = redis_name(settings.redis.url)
+    """Try what a worker needs; what INFO and CONFIG tell comes after that, and may be refused."""
+    name, queue_name = redis_name(settings.redis.url), settings.queue.name
+    # The first call of a worker that finds nothing to do: EVALSHA, all keys and their types.
+    counted_jobs = await count_jobs(client, queue_name)
+    refusal = counted_jobs if isinstance(counted_jobs, Unavailable) else await find_refusal(client, queue_name)
+    if refusal is not None:
+        return [CheckResult("redis", f"{name}: {refusal.reason}", _code_of(refusal))]
+    found = [CheckResult("redis", f"{name} answers{await _server(client)}, and lets a worker claim and settle jobs")]
+    mute = await find_refusal(client, queue_name, TO_REPORT)
+    if mute is not None:
+        what = f"{mute.reason}: no command can show workers, or give them orders"
+        found.append(CheckResult("redis", what, is_warning=True))
+    refused_wait = await find_wait_refusal(client, queue_name)
+    if refused_wait is not None:
+        what = f"{refused_wait.reason}: workers look for jobs every second, instead of waiting for them"
+        found.append(CheckResult("redis", what, is_warning=True))
     risks = await check_durability(client)
     if isinstance(risks, Unavailable):
-        code = LOGIN_REFUSED if risks.is_login else UNREACHABLE
-        return [CheckResult("redis", f"{name}: {risks.reason}", code)]
-    found = [CheckResult("redis", str(each), MISCONFIGURED if each.breaks else OK, is_warning=True) for each in risks]
-    return [CheckResult("redis", f"{name} answers{await _server(client)}"), *found]
+        what = f"{risks.reason}: not known whether settings of Redis weaken a promise"
+        return [*found, CheckResult("redis", what, is_warning=True)]
+    codes = [(str(each), MISCONFIGURED if each.breaks else OK) for each in risks]
+    return [*found, *(CheckResult("redis", says, code, is_warning=True) for says, code in codes)]
+
+
+def _code_of(refusal: Unavailable) -> int:
+    if refusal.is_login:
+        return LOGIN_REFUSED
+    return MISCONFIGURED if refusal.is_misconfigured else UNREACHABLE
 
 
 async def _server(client: RedisClient) -> str:

@@ -75,7 +75,7 @@ def troubles_of(counts: Counts, snapshot: Snapshot, minutes: Sequence[MinuteSamp
     live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
     able = sum(not (beat.trouble or beat.is_quiet or beat.is_refused) for beat in live)
     warned = [alert for alert in alerts(snapshot) if alert.word not in {"PAUSED", "STOPPED", "DEPTH"}]
-    problems = find_problems(counts, len(live), able)
+    problems = find_problems(counts, len(live), able, is_known=not snapshot.write_refusal)
     if able and not counts.paused:
         problems += _find_unsent(counts, snapshot, minutes)
     return problems + [f"{alert.word.lower()}: {alert.text}" for alert in warned]
@@ -117,7 +117,7 @@ def print_status(title: str, counts: Counts, snapshot: Snapshot, problems: list[
     live = sum(not worker.is_lost for worker in snapshot.workers)
     more = {
         "waiting": f"oldest {oldest}",
-        "leased": counted(live, "worker"),
+        "leased": counted(live, "worker") if live or not snapshot.write_refusal else "workers unknown",
         "delayed": f"{counts.due:,} due" if counts.due else "",
     }
     for name in ("waiting", "leased", "delayed", "held", "dead"):
@@ -156,13 +156,18 @@ def _document(name: str, counts: Counts, snapshot: Snapshot, problems: list[str]
     }
 
 
-def find_problems(counts: Counts, live: int, able: int) -> list[str]:
-    """Return the problems that the counts show; ``live`` workers are alive, ``able`` of them can claim; pure."""
+def find_problems(counts: Counts, live: int, able: int, *, is_known: bool = True) -> list[str]:
+    """Return the problems that the counts show; ``live`` workers are alive, ``able`` of them can claim; pure.
+
+    Unless ``is_known``, workers cannot report, and nothing follows from their silence.
+    """
     problems = []
     if counts.paused:
         problems.append(f"paused: {paused_words(counts.paused, counts.at, counts.pause_seconds_left)}")
     ready = counts.waiting + counts.due + counts.run_out
-    if ready and not live:
+    if not live and not is_known:
+        pass  # an alert says why
+    elif ready and not live:
         problems.append(
             f"no worker is alive, and {counted(ready, 'job')} could be sent: start one with trio-worker run"
         )

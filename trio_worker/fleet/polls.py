@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 
 from attrs import define, field
 
 from trio_worker.fleet.overview import HOUR_MINUTES, Overview, OverviewPoller, queue_seen
 from trio_worker.fleet.summary import Fleet, QueueTotals
 from trio_worker.queue.history import waiting_growth
+from trio_worker.queue.needs import TO_REPORT, find_refusal
 from trio_worker.redis.calls import RedisAnswer, RedisCalls, Unavailable
 from trio_worker.telemetry.snapshot import Snapshot
+
+# While no worker reports, how often it is tried whether one could.
+TRY_SECONDS = 10.0
 
 
 @define(eq=False)
@@ -29,6 +34,7 @@ class Polls:
     fleet: Fleet = field(init=False)
     last: Overview | None = None
     _poller: OverviewPoller = field(init=False)
+    _tried_at: float = -inf
 
     def __attrs_post_init__(self) -> None:
         self.fleet = Fleet(self.queue_name, self.redis_name)
@@ -54,4 +60,10 @@ class Polls:
         growth = waiting_growth(seen.minutes, counts.at, counts.waiting)
         self.fleet.note_poll(totals, queue_seen(seen, now - began), seen.workers, now, now - began, growth)
         self.fleet.note_past(seen.minutes)
+        # Workers report by writing: where Redis refuses that, their silence says nothing.
+        if any(not worker.is_lost for worker in seen.workers):
+            self.fleet.note_refusal("")
+        elif now - self._tried_at >= TRY_SECONDS:
+            refusal, self._tried_at = await find_refusal(self.client, self.queue_name, TO_REPORT), now
+            self.fleet.note_refusal("" if refusal is None else refusal.reason)
         return answers

@@ -58,6 +58,7 @@ class Fleet:
     _failing: tuple[float, str] | None = None
     _recoveries: int = 0
     _redis_seconds: float | None = None
+    _write_refusal: str = ""
     _growth: float | None = None
     _past: tuple[QueueTotals, ...] = ()  # of whole minutes before the first poll, oldest first
 
@@ -97,6 +98,10 @@ class Fleet:
             if first - SPARK_SECONDS - MINUTE_SECONDS < at < first
         )
 
+    def note_refusal(self, why: str) -> None:
+        """Note why Redis refuses what workers write to show themselves; empty if it does not."""
+        self._write_refusal = why
+
     def note_failure(self, what: str, now: float) -> None:
         """Note that a poll failed; the figures stay as they were, and say how old they are."""
         since = now if self._failing is None else self._failing[0]
@@ -112,6 +117,8 @@ class Fleet:
         workers = tuple(evolve(worker, seen_seconds=worker.seen_seconds + age) for worker in self._workers)
         beats = [worker.beat for worker in workers if not worker.is_lost]
         phase, why = _phase_of(beats)
+        if not beats and self._write_refusal:
+            why = "Redis refuses what workers write"
         ledger = _ledger_of(beats)
         leased = self._polls[-1][1].leased if self._polls else 0
         return Snapshot(
@@ -143,6 +150,7 @@ class Fleet:
             breaker_seconds=0.0,
             causes=summed_causes(beat.causes for beat in beats),
             latest=tuple(self._latest),
+            write_refusal=self._write_refusal,
             redis_down_seconds=None if self._failing is None else now - self._failing[0],
             redis_trouble="" if self._failing is None else self._failing[1],
             journal_trouble="",

@@ -68,6 +68,11 @@ class Keys(NamedTuple):
         """The keys from ``jobs`` to ``totals``, for scripts that only move jobs."""
         return self[:_OF_JOBS]
 
+    @property
+    def of_trial(self) -> str:
+        """The key of trials, which holds nothing between two calls."""
+        return self.leased.removesuffix("leased") + "trial"
+
     def of_state(self, state: str) -> str:
         """Return the key of the jobs that are leased, delayed, held or dead."""
         return {"leased": self.leased, "delayed": self.delayed, "held": self.held, "dead": self.dead}[state]

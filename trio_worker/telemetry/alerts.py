@@ -11,7 +11,7 @@ from attrs import frozen
 from trio_worker.privacy import mask_text
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.telemetry.heartbeat import Heartbeat
-from trio_worker.telemetry.notice import Notice
+from trio_worker.telemetry.notice import REFUSED_WORD, Notice
 from trio_worker.telemetry.number_words import counted, duration
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 from trio_worker.telemetry.words import depth_limit_words, quoted, suspended_words, trouble_words
@@ -92,6 +92,7 @@ def alerts(snapshot: Snapshot) -> list[Alert]:
     """Return the alerts, the most urgent first; empty if all is well."""
     found = [
         _redis_alert(snapshot),
+        _refusal_alert(snapshot),
         *_notice_alerts(snapshot),
         _journal_alert(snapshot),
         _relay_alert(snapshot),
@@ -115,6 +116,13 @@ def _redis_alert(snapshot: Snapshot) -> Alert | None:
         return Alert("STALE", age, Severity.TROUBLE)
     reason = f" ({mask_text(snapshot.redis_trouble)})" if snapshot.redis_trouble else ""
     return Alert("REDIS", f"no answer for {duration(down)}; {age}{reason}", Severity.TROUBLE)
+
+
+def _refusal_alert(snapshot: Snapshot) -> Alert | None:
+    if not snapshot.write_refusal:
+        return None
+    text = f"Redis refuses what workers write, so it is not known whether one runs: {mask_text(snapshot.write_refusal)}"
+    return Alert(REFUSED_WORD, text, Severity.TROUBLE)
 
 
 def _notice_alerts(snapshot: Snapshot) -> list[Alert]:
@@ -213,7 +221,7 @@ def _worker_alerts(snapshot: Snapshot) -> list[Alert]:
     found = []
     lost = [worker.beat.worker for worker in snapshot.workers if worker.is_lost]
     live = [worker.beat for worker in snapshot.workers if not worker.is_lost]
-    if lost:
+    if lost and not snapshot.write_refusal:
         whose = "its" if len(lost) == 1 else "their"
         found.append(Alert("LOST", f"no heartbeat from {_names(lost)}: {whose} leases will expire", Severity.TROUBLE))
     troubled = [beat for beat in live if beat.trouble]

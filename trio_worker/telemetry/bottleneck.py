@@ -60,6 +60,10 @@ def _standstill(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding | Non
     queue = snapshot.queue
     if queue is None:
         return Finding("redis", "Redis: the queue was never read.", (snapshot.redis_trouble,))
+    if not beats and snapshot.write_refusal:
+        headline = "Redis refuses what workers write: nothing is claimed, and it is not known whether a worker runs."
+        advice = ("Check what a worker needs from Redis: trio-worker doctor",)
+        return Finding("redis", headline, (snapshot.write_refusal,), advice)
     if not beats:
         lost = len(snapshot.workers)
         reasons = (f"{counted(lost, 'worker')} sent no heartbeat for some time.",) if lost else ()

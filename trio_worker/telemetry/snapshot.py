@@ -84,6 +84,7 @@ class Snapshot:
     at_work_limit: int = 0  # maximum of ``at_work``
     mails_in_flight: int | None = 0  # mails on connections; None if no worker sends it
     redis_recoveries: int = 0  # times that Redis answered again
+    write_refusal: str = ""  # why Redis refuses what workers write to show themselves
     notices: tuple[Notice, ...] = ()  # of this worker
     is_at_dead_limit: bool = False  # claims take no job, because of queue.dead_limit
 
