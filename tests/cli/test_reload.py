@@ -13,7 +13,8 @@ from tests.support.workers import WorkerMaker
 from trio_worker.cli import run as run_module
 from trio_worker.cli.run_display import display_for
 from trio_worker.cli.run_reload import Reload
-from trio_worker.settings.reader import Settings, digest_of
+from trio_worker.settings.digest import digest_of
+from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.logbook import open_logbook
 from trio_worker.telemetry.options import LogOptions, MetricsOptions
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.settings.reader import KEYS, SettingFaults, Settings, config_path, digest_of, read_settings
+from trio_worker.settings.digest import digest_of
+from trio_worker.settings.reader import KEYS, SettingFaults, Settings, config_path, read_settings
 from trio_worker.settings.sources import SECRET_LIMIT_BYTES, key_lines, variable_of
 from trio_worker.settings.text import production_text
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trio_worker.settings.digest import digest_of
 from trio_worker.settings.reader import SettingFaults, Settings, read_settings
-from trio_worker.settings.record import digest_of
 from trio_worker.settings.reload import changes_of
 from trio_worker.worker.reply_rule import ReplyClass, ReplyRule
 

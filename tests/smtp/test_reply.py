@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.smtp.reply import Garbled, RawReply, ReplyReader, Stage, printable_line, reply_from
+from trio_worker.smtp.reply import Garbled, RawReply, ReplyReader, Stage, reply_from
+from trio_worker.smtp.reply_text import printable_line
 
 
 def read(*parts: bytes) -> list[RawReply | Garbled]:

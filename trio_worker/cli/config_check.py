@@ -13,8 +13,9 @@ from cyclopts import Parameter
 from trio_worker.cli.exit_codes import MISCONFIGURED, OK
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
-from trio_worker.cli.load_settings import refuse_without_configuration, warnings_of
+from trio_worker.cli.load_settings import refuse_without_configuration
 from trio_worker.cli.output import print_json
+from trio_worker.cli.setting_warnings import warnings_of
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
 from trio_worker.printing import say
@@ -25,7 +26,6 @@ from trio_worker.settings.reader import (
     config_path,
     read_settings,
 )
-from trio_worker.smtp.relay import tls_context
 from trio_worker.telemetry.number_words import counted
 
 
@@ -72,12 +72,16 @@ def _faults_beyond(settings: Settings) -> list[SettingFault]:
         composer = open_composer(settings.mail, catalogue)
         if isinstance(composer, ComposerFaults):
             faults += [SettingFault(each.path, each.reason) for each in composer.faults]
+    return faults + (_faults_of_authorities(settings) if settings.smtp.ca_file else [])
+
+
+def _faults_of_authorities(settings: Settings) -> list[SettingFault]:
+    # Imported here, because OpenSSL is a tenth of this command, and few relays have an authority of their own.
+    from trio_worker.smtp.relay import tls_context  # noqa: PLC0415
+
     try:
         tls_context(settings.smtp)
     except OSError as error:
-        faults.append(
-            SettingFault(
-                settings.origins.get("smtp.ca_file", "default"), f"smtp.ca_file: {settings.smtp.ca_file}: {error}"
-            )
-        )
-    return faults
+        message = f"smtp.ca_file: {settings.smtp.ca_file}: {error}"
+        return [SettingFault(settings.origins.get("smtp.ca_file", "default"), message)]
+    return []

@@ -18,9 +18,10 @@ from trio_worker.cli.embedded import embedded_code, embedded_fault
 from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, OK, UNREACHABLE
 from trio_worker.cli.flags import AsJson, ConfigFile
 from trio_worker.cli.json_documents import Document
-from trio_worker.cli.load_settings import load_settings, warnings_of
+from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.missing_password import missing_password, without_login
 from trio_worker.cli.output import print_json, redis_name
+from trio_worker.cli.setting_warnings import warnings_of
 from trio_worker.cli.setup import relay_of
 from trio_worker.fleet.overview import read_overview
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue

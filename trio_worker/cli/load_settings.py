@@ -15,14 +15,12 @@ from trio_worker.printing import complain
 from trio_worker.settings.reader import (
     CONFIG_VARIABLE,
     DEV_FILE,
-    SettingFault,
     SettingFaults,
     Settings,
     config_path,
     has_configuration,
     read_settings,
 )
-from trio_worker.settings.stop_times import find_stop_times
 from trio_worker.telemetry.number_words import counted
 
 _NO_CONFIGURATION = """\
@@ -63,17 +61,3 @@ def world_line(settings: Settings) -> str:
     """Return the line that names the configuration and the Redis of a command."""
     configuration = str(Path(settings.file).absolute()) if settings.file else "environment and defaults"
     return f"{configuration}: queue {settings.queue.name}, Redis {redis_name(settings.redis.url)}"
-
-
-def warnings_of(config: Path | None, settings: Settings) -> list[SettingFault]:
-    """Return the warnings about the settings, also about a conflict with the files of systemd or another supervisor."""
-    path = config_path(config, os.environ)
-    grace_seconds = settings.shutdown.grace_seconds
-    stops = [] if path is None else find_stop_times(path, is_production=settings.profile == "production")
-    place = settings.origins.get("shutdown.grace_seconds", "default")
-    short = [
-        f"shutdown.grace_seconds: {grace_seconds:g} s, but {stop.place} kills a worker after {stop.seconds:g} s"
-        for stop in stops
-        if stop.seconds <= grace_seconds
-    ]
-    return [*settings.warnings, *(SettingFault(place, message) for message in short)]

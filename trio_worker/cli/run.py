@@ -29,7 +29,8 @@ from trio_worker.printing import complain
 from trio_worker.queue.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.url import EmbeddedAddress, parse_embedded
-from trio_worker.settings.reader import SettingFaults, Settings, config_path, digest_of, read_settings
+from trio_worker.settings.digest import digest_of
+from trio_worker.settings.reader import SettingFaults, Settings, config_path, read_settings
 from trio_worker.settings.worker_options import worker_options
 from trio_worker.smtp.relay import Relay
 from trio_worker.telemetry.http_server import (

@@ -9,7 +9,8 @@ import trio
 from attrs import define
 
 from trio_worker.fleet.report import Reporter
-from trio_worker.settings.reader import SettingFaults, Settings, digest_of
+from trio_worker.settings.digest import digest_of
+from trio_worker.settings.reader import SettingFaults, Settings
 from trio_worker.settings.reload import changes_of
 from trio_worker.worker.events import SettingsRead
 

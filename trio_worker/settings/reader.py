@@ -23,7 +23,6 @@ from trio_worker.settings.record import (
     Origins,
     SettingFaults,
     Settings,
-    digest_of,
     value_of,
 )
 from trio_worker.settings.replies import REPLIES, RuleReader
@@ -298,7 +297,6 @@ __all__ = [
     "SettingFaults",
     "Settings",
     "config_path",
-    "digest_of",
     "has_configuration",
     "read_settings",
     "value_of",

@@ -5,7 +5,6 @@ Each package has its option records in a module that imports nothing else of it;
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, get_type_hints
 
@@ -133,20 +132,6 @@ KEYS: dict[str, Key] = {
     key.dotted: key for section, (_, record) in SECTIONS.items() for key in _keys_of(section, record)
 }
 TYPE_KEYS: dict[str, Key] = {key.name: key for key in _keys_of(f"{TYPES}.*", TypeOptions)}
-
-
-def digest_of(settings: Settings) -> str:
-    """Return four hexadecimal digits that differ for different settings; secrets are not part of them.
-
-    Keys that may differ between workers are left out as well: the address of metrics, the log and the journal.
-    """
-    shown = [
-        f"{key.dotted}={value_of(settings, key.dotted)!r}"
-        for key in KEYS.values()
-        if not key.option.secret and key.section not in {"metrics", "log"} and key.dotted != "queue.journal_dir"
-    ]
-    shown += [repr(sorted(settings.mail.types.items())), *map(repr, settings.replies)]
-    return hashlib.sha256("\n".join(shown).encode()).hexdigest()[:4]
 
 
 def value_of(settings: Settings, dotted: str) -> Any:

@@ -12,7 +12,6 @@ from attrs import evolve
 
 from trio_worker.capture.options import split_listen
 from trio_worker.jobs.address import AddressFault, Mailbox, parse_mailbox
-from trio_worker.jobs.catalogue import type_names
 from trio_worker.jobs.domain import DomainFault, parse_domain
 from trio_worker.mail.links import parse_base_url
 from trio_worker.mail.options import MailOptions
@@ -22,7 +21,7 @@ from trio_worker.settings.record import TYPES, Origins, Settings
 from trio_worker.settings.sources import SettingFault
 from trio_worker.settings.spelling import suggestion
 from trio_worker.smtp.options import is_full_name
-from trio_worker.smtp.reply import printable_line
+from trio_worker.smtp.reply_text import printable_line
 from trio_worker.telemetry.options import split_addresses
 
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  a setting of the catcher is compared with them
@@ -153,8 +152,11 @@ def _is_folder(path: str) -> bool:
 def _faults_of_types(template_dirs: tuple[str, ...], origins: Origins) -> Iterator[SettingFault]:
     """Yield faults for email types that have options and no template; not while a folder is missing."""
     is_whole = all(_is_folder(folder) and os.access(folder, os.R_OK | os.X_OK) for folder in template_dirs)
-    if not is_whole:
+    if not is_whole or not origins.type_places:
         return
+    # Imported here, because few configurations name email types, and every command reads one.
+    from trio_worker.jobs.catalogue import type_names  # noqa: PLC0415
+
     known = sorted(type_names(template_dirs))
     for name, place in origins.type_places.items():
         if name not in known:

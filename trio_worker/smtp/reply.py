@@ -9,13 +9,12 @@ from functools import lru_cache
 from attrs import define, field, frozen
 
 from trio_worker.secret_mask import NO_SECRETS, SecretMask
+from trio_worker.smtp.reply_text import printable_line
 
 # RFC 5321 4.5.3.1.5 allows 512 octets for a reply line; relays that put links into their refusals send more.
 LINE_LIMIT_BYTES = 4096
 # The longest EHLO replies known are below 2 KB; a peer that sends more than this is broken or hostile.
 REPLY_LIMIT_BYTES = 32 * 1024
-# How much of a reply's text is kept: enough for a support link, not too much for a record in Redis.
-TEXT_LIMIT_CHARS = 500
 # Replies up to this length are cached.
 _SHORT_CHARS = 80
 
@@ -120,14 +119,6 @@ def _acceptances(count: int) -> re.Pattern[bytes]:
     # No text may hold a CR: with two ways to match the end of a line, a refusal after n lines would take 2^n steps.
     line = rb"2[0-9]{2}(?: [^\r\n]{0,%d})?" % (_SHORT_CHARS - 5)
     return re.compile(rb"(?:%b\r?\n){%d}(%b)\r?\n" % (line, count - 1, line))
-
-
-def printable_line(text: str) -> str:
-    """Return ``text`` on one line, at most `TEXT_LIMIT_CHARS` long, with ``?`` for what is not printable."""
-    line = " ".join(text.split())[:TEXT_LIMIT_CHARS]
-    if line.isprintable():
-        return line
-    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 @define

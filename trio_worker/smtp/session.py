@@ -27,7 +27,8 @@ from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.login import LOGGED_IN, LoginDialogue, login_dialogue, plain_dialogue
 from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.relay import Relay
-from trio_worker.smtp.reply import Reply, Stage, printable_line, reply_from
+from trio_worker.smtp.reply import Reply, Stage, reply_from
+from trio_worker.smtp.reply_text import printable_line
 
 # Only the first of these that the relay offers is tried: a second failed AUTH in one session looks like an attack.
 # CRAM-MD5 does not send the password, so only it is allowed without TLS.
