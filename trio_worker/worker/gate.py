@@ -32,12 +32,10 @@ from trio_worker.worker.events import (
     RedisRecovered,
 )
 from trio_worker.worker.evidence import Attribution, Circumstances, Evidence, Judgement, judge
-from trio_worker.worker.pace import Credit, RelayPace, is_forgotten, slowed
+from trio_worker.worker.pace import MEASURED_SECONDS, Credit, RelayPace, is_forgotten, slowed
 from trio_worker.worker.reply_rule import ReplyRule
 from trio_worker.worker.verdict import relay_trouble
 
-# Over how long the rate of accepted mails is measured, for the first refusal that says it is too high.
-MEASURED_SECONDS = 1.0
 # Trouble that another refusal does not end: a relay whose quota is used up may still refuse an address for itself.
 _ENDS_WITH_ACCEPTANCE = frozenset({FailureKind.US, FailureKind.STANDING, FailureKind.GUARD})
 

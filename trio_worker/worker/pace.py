@@ -19,9 +19,13 @@ MAX_PAUSE_SECONDS = 3600.0
 # After a refusal the rate is this part of the one that was refused, and the same again this much later.
 SLOWED_SHARE = 0.95
 RECOVERY_SECONDS = 30.0
-# A refusal so soon after the last one says that the rate was guessed too high.
-EARLY_SECONDS = 5.0
+# The first refusal comes before the last acceptances are known, so what was taken until then is too little.
+FIRST_GUESS = 1.25
+# The rate of accepted mails is measured over a second. A refusal before that says that the rate was guessed too high;
+# and where few mails were due, what was accepted says little.
+MEASURED_SECONDS = 1.0
 EARLY_SHARE = 0.85
+LEAST_SHARE = 0.5
 # By then the rate is seven times the refused one: there is no such limit any more.
 FORGOTTEN_SECONDS = 180.0
 MIN_PER_SECOND = 1 / 60
@@ -50,12 +54,12 @@ class RelayPace:
 def slowed(pace: RelayPace | None, trouble: Trouble, now: float, sent_per_second: float, accepted: int) -> RelayPace:
     """Return the pace after a refusal of a mail that was sent at the present rate.
 
-    ``sent_per_second`` is the rate of mails accepted lately, ``accepted`` their number since the start. While a pause
-    lasts, refusals of mails that were under way are no new evidence.
+    ``sent_per_second`` is the rate of mails accepted in the last `MEASURED_SECONDS`, ``accepted`` their number since
+    the start. While a pause lasts, refusals of mails that were under way are no new evidence.
     """
     pause = FIRST_PAUSE_SECONDS if trouble.again_seconds is None else min(trouble.again_seconds, MAX_PAUSE_SECONDS)
     if pace is None:
-        return RelayPace(trouble, max(MIN_PER_SECOND, sent_per_second), now + pause, accepted)
+        return RelayPace(trouble, max(MIN_PER_SECOND, FIRST_GUESS * sent_per_second), now + pause, accepted)
     if now < pace.since:
         return pace
     rate = pace.per_second(now)
@@ -63,8 +67,11 @@ def slowed(pace: RelayPace | None, trouble: Trouble, now: float, sent_per_second
         failures = pace.failures + 1
         pause = max(pause, min(DOUBLED_PAUSE_CAP_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 10)))
         return RelayPace(trouble, max(MIN_PER_SECOND, rate / 2), now + pause, accepted, failures)
-    share = EARLY_SHARE if now - pace.since < EARLY_SECONDS else 1.0
-    return RelayPace(trouble, max(MIN_PER_SECOND, rate * share), now + pause, accepted)
+    if now - pace.since < MEASURED_SECONDS:
+        return RelayPace(trouble, max(MIN_PER_SECOND, rate * EARLY_SHARE), now + pause, accepted)
+    # Nearly what was taken when the relay refused; never more than was tried.
+    taken = min(rate, max(sent_per_second, rate * LEAST_SHARE))
+    return RelayPace(trouble, max(MIN_PER_SECOND, taken), now + pause, accepted)
 
 
 def is_forgotten(pace: RelayPace, now: float) -> bool:
