@@ -580,9 +580,9 @@ def test_options_that_no_mail_can_carry_are_faults(options: MailOptions, path: s
 
 def test_links_live_as_long_as_the_mails_say() -> None:
     """The ages after which a mail is dead are those that its text promises."""
-    types = MailOptions().types
+    ages = {name: options.max_age_seconds for name, options in MailOptions().types.items()}
 
-    assert {name: options.max_age_seconds for name, options in types.items()} == {
+    assert {name: age for name, age in ages.items() if age is not None} == {
         "Registration": 7200.0,
         "ResetPassword": 3600.0,
         "EmailChange": 7200.0,
@@ -648,6 +648,7 @@ def test_the_reasons_are_a_closed_list() -> None:
         "not_a_job",
         "unknown_type",
         "bad_field",
+        "over_budget",
         "template",
         "bad_header",
     )

@@ -20,10 +20,10 @@ from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import did_you_mean, print_json, refuse, report_unavailable
 from trio_worker.fleet.overview import read_overview
+from trio_worker.jobs.budget import decode_within
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import MESSAGE, TypeSpec
 from trio_worker.jobs.fault import Malformed, safe_name
-from trio_worker.jobs.job import decode
 from trio_worker.jobs.strict_json import read_json
 from trio_worker.jobs.summary import summarize
 from trio_worker.printing import complain, say
@@ -135,7 +135,7 @@ def _check(lines: list[bytes], types: Mapping[str, TypeSpec], settings: Settings
     faults: list[str] = []
     named: Counter[str] = Counter()
     for number, line in enumerate(lines, 1):
-        job = decode(line, types)
+        job = decode_within(line, types, settings.mail.budgets)
         if len(line) > settings.queue.max_job_bytes:
             faults.append(f"line {number}: is larger than queue.max_job_bytes ({settings.queue.max_job_bytes})")
         elif isinstance(job, Malformed):

@@ -31,8 +31,8 @@ from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.missing_password import missing_password
 from trio_worker.cli.output import print_json, refuse
 from trio_worker.cli.setup import MailSetup, read_mail_setup, relay_of
+from trio_worker.jobs.budget import decode_within
 from trio_worker.jobs.fault import Malformed
-from trio_worker.jobs.job import decode
 from trio_worker.mail.composer import Mail
 from trio_worker.printing import complain, say
 from trio_worker.privacy import mask_address, mask_text
@@ -96,7 +96,7 @@ async def send(file: _JobFile = "-", *, config: ConfigFile = None, as_json: AsJs
 def _composed(line: bytes, job_id: str, settings: Settings, mail_setup: MailSetup) -> Mail:
     """Compose the mail as a worker does, or exit with 4."""
     now = time.time()
-    job = decode(line, mail_setup.catalogue.types)
+    job = decode_within(line, mail_setup.catalogue.types, settings.mail.budgets)
     if isinstance(job, Malformed):
         refuse(REFUSED, *map(str, job.faults))
     mail = make_mail(job, Record(now), job_id, now, mail_setup.composer, settings.smtp.only_to)

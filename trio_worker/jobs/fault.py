@@ -16,6 +16,7 @@ Reason = Literal[
     "not_a_job",  # JSON, but not the shape of a job
     "unknown_type",  # a task_type or an email_type that this worker does not have
     "bad_field",  # a field of the job is missing or wrong
+    "over_budget",  # larger than its email type may be
     "template",  # a template failed on this job
     "bad_header",  # a header or an address would carry a forbidden character
 ]

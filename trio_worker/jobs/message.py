@@ -21,7 +21,7 @@ from trio_worker.jobs.structure import (
     structure,
 )
 
-MAX_RECIPIENTS = 1000
+MAX_RECIPIENTS = 100  # every relay must take so many (RFC 5321, 4.5.3.1.8)
 MAX_HEADERS = 100
 
 MAX_HEADERS_CHARACTERS = 65_536  # our own limit for all headers together: encoding them must not delay other mails

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import frozen
 
-from trio_worker.jobs.fault import Fault, Malformed, malformed, step
+from trio_worker.jobs.fault import MAX_FAULTS, Fault, Malformed, malformed, step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,10 @@ MAX_LEVELS = 64
 _MIN_INTEGER = -(2**63)
 _MAX_INTEGER = 2**64 - 1
 _MAX_INTEGER_DIGITS = 20  # of 2**64 - 1, or of -2**63 with its sign
+# Without these no number is out of range, and the parser needs no function of ours for each. In a small text that costs
+# less than the search.
+_ODD_NUMBER = re.compile(r"[0-9](?:[eE]|[0-9]{18})")
+_SMALL_CHARACTERS = 1024
 
 _WHITE_SPACE = " \t\n\r"  # RFC 8259, 2
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD]")
@@ -40,7 +45,7 @@ class _Flaw:
 
 
 class _Doubled(dict[str, Any]):
-    """An object with duplicate names, in the tree that the thorough parser returns."""
+    """An object with duplicate names, in the tree that the thorough parser returns: the first of them."""
 
     names: tuple[str, ...] = ()
 
@@ -55,15 +60,15 @@ def read_json(raw: bytes) -> Json | Malformed:
         text = raw.decode()
     except UnicodeDecodeError as error:
         return _refused(Fault("$", f"is not UTF-8 at byte {error.start}"), not_utf8=True)
+    is_odd = len(text) < _SMALL_CHARACTERS or _ODD_NUMBER.search(text) is not None
     try:
-        value: Json = _read_quickly(text)
+        value: Json = _read_quickly(text, _QUICK_ODD if is_odd else _QUICK)
     except (_FlawError, json.JSONDecodeError, RecursionError):
-        return _explain(text)
+        return _explain(text, _THOROUGH_ODD if is_odd else _THOROUGH)
     if text.count("[") + text.count("{") > MAX_LEVELS and _levels(value) > MAX_LEVELS:
         return _refused(_TOO_DEEP)
-    if _SURROGATE_ESCAPE.search(text):
-        flaws = tuple(_flaws(value))
-        return malformed("not_json", flaws) if flaws else value
+    if _SURROGATE_ESCAPE.search(text) and _has_surrogate(value):
+        return _malformed(value)
     return value
 
 
@@ -74,30 +79,46 @@ def _refused(fault: Fault, *, not_utf8: bool = False) -> Malformed:
     return malformed("not_utf8" if not_utf8 else "not_json", [fault])
 
 
-def _read_quickly(text: str) -> Any:
+def _malformed(value: Any) -> Malformed:
+    """Return the first faults of a tree; a text of nothing but faults must not take a second."""
+    found = tuple(islice(_flaws(value), MAX_FAULTS + 1))
+    more = (Fault("$", "and more"),) if len(found) > MAX_FAULTS else ()
+    return Malformed("not_json", (*found[:MAX_FAULTS], *more))
+
+
+def _has_surrogate(value: Any) -> bool:
+    """Whether a string in a tree has a lone surrogate: then it cannot be written as UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _read_quickly(text: str, decoder: json.JSONDecoder) -> Any:
     """Return the same as `json.JSONDecoder.decode`, without its two searches for white space around the value."""
     if text.startswith("{"):
-        value, end = _QUICK.raw_decode(text)
+        value, end = decoder.raw_decode(text)
         if not text[end:].strip(_WHITE_SPACE):
             return value
-    return _QUICK.decode(text)
+    return decoder.decode(text)
 
 
-def _explain(text: str) -> Malformed:
+def _explain(text: str, decoder: json.JSONDecoder) -> Malformed:
     """Return why the quick parser refused a text: parse it again, with marks in the tree where the faults are."""
     if text.startswith("\ufeff"):
         return _refused(Fault("$", "begins with a byte order mark"))
     if "\0" in text[:4]:
         return _refused(Fault("$", "looks like UTF-16 or UTF-32; write UTF-8"), not_utf8=True)
     try:
-        value = _THOROUGH.decode(text)
+        value = decoder.decode(text)
     except json.JSONDecodeError as error:
         return _refused(Fault("$", f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"))
     except RecursionError:
         return _refused(_TOO_DEEP)
     if _levels(value) > MAX_LEVELS:
         return _refused(_TOO_DEEP)
-    return malformed("not_json", _flaws(value))
+    return _malformed(value)
 
 
 def _levels(value: Any) -> int:
@@ -122,16 +143,21 @@ def _flaws(value: Any, path: str = "$") -> Iterator[Fault]:
             yield Fault(path, "contains a lone surrogate")
         case list():
             for index, inner in enumerate(value):
-                yield from _flaws(inner, step(path, index))
+                if isinstance(inner, _MAY_HAVE_FLAWS):
+                    yield from _flaws(inner, step(path, index))
         case dict():
             if isinstance(value, _Doubled):
                 yield from (Fault(step(path, name), "occurs more than once") for name in value.names)
             for name, inner in value.items():
                 if _SURROGATE.search(name):
                     yield Fault(step(path, name), "has a lone surrogate in its name")
-                yield from _flaws(inner, step(path, name))
+                if isinstance(inner, _MAY_HAVE_FLAWS):
+                    yield from _flaws(inner, step(path, name))
         case _:
             return
+
+
+_MAY_HAVE_FLAWS = (_Flaw, str, list, dict)
 
 
 def _refuse(_: str) -> Any:
@@ -177,23 +203,35 @@ def _marked_float(digits: str) -> float | _Flaw:
 
 
 def _marked_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    counts: dict[str, int] = {}
+    named = dict(pairs)
+    if len(named) == len(pairs):
+        return named
+    seen: set[str] = set()
+    doubled: dict[str, None] = {}
     for name, _ in pairs:
-        counts[name] = counts.get(name, 0) + 1
-    marked = _Doubled(pairs)
-    marked.names = tuple(name for name, times in counts.items() if times > 1)
+        if name in seen:
+            doubled[name] = None
+            if len(doubled) > MAX_FAULTS:
+                break
+        seen.add(name)
+    marked = _Doubled(named)
+    marked.names = tuple(doubled)
     return marked
 
 
-_QUICK = json.JSONDecoder(
+_NO_NUMBER = _Flaw("is NaN or an infinity, which JSON does not have")
+
+_QUICK = json.JSONDecoder(object_pairs_hook=_quick_object, parse_constant=_refuse)
+_QUICK_ODD = json.JSONDecoder(
     object_pairs_hook=_quick_object,
     parse_int=_quick_integer,
     parse_float=_quick_float,
     parse_constant=_refuse,
 )
-_THOROUGH = json.JSONDecoder(
+_THOROUGH = json.JSONDecoder(object_pairs_hook=_marked_object, parse_constant=lambda _: _NO_NUMBER)
+_THOROUGH_ODD = json.JSONDecoder(
     object_pairs_hook=_marked_object,
     parse_int=_marked_integer,
     parse_float=_marked_float,
-    parse_constant=lambda _: _Flaw("is NaN or an infinity, which JSON does not have"),
+    parse_constant=lambda _: _NO_NUMBER,
 )

@@ -47,6 +47,7 @@ _SPACED_WORD = re.compile(r" *[^ ]+")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")  # RFC 5322, 3.2.3
 _Q_LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")  # RFC 2047, 5 (3)
 _Q = ["_" if octet == ord(" ") else chr(octet) if octet in _Q_LETTERS else f"={octet:02X}" for octet in range(256)]
+_Q_CHARACTERS = bytes(map(len, _Q))  # of each octet
 _ODD_CONTROLS = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in b"\t\n\r")
 # A whole number of lines of base64 (RFC 2045, 6.8: 57 octets in each), about a megabyte.
 _SLICE_OCTETS = 57 * 18_000
@@ -197,17 +198,20 @@ def encoded_words(text: str, first_characters: int = _FIRST_WORD_CHARACTERS) -> 
     The first word has at most ``first_characters``, which leaves room for the header's name before it.
     """
     octets = text.encode()
-    as_q = sum(len(_Q[octet]) for octet in octets) <= len(octets) * 4 // 3
+    as_q = sum(octets.translate(_Q_CHARACTERS)) <= len(octets) * 4 // 3
     words = []
-    piece, room = "", _room(first_characters, as_q=as_q)
-    for letter in text:
-        cost = sum(len(_Q[octet]) for octet in letter.encode()) if as_q else len(letter.encode())
-        if piece and cost > room:
-            words.append(_encoded_word(piece, as_q=as_q))
-            piece, room = "", _room(_WORD_CHARACTERS, as_q=as_q)
-        piece += letter
+    start, room = 0, _room(first_characters, as_q=as_q)
+    for place, letter in enumerate(text):
+        # A header may have thousands of letters.
+        if letter < "\x80":
+            cost = _Q_CHARACTERS[ord(letter)] if as_q else 1
+        else:
+            cost = (2 if letter < "\u0800" else 3 if letter < "\U00010000" else 4) * (3 if as_q else 1)
+        if cost > room and place > start:
+            words.append(_encoded_word(text[start:place], as_q=as_q))
+            start, room = place, _room(_WORD_CHARACTERS, as_q=as_q)
         room -= cost
-    words.append(_encoded_word(piece, as_q=as_q))
+    words.append(_encoded_word(text[start:], as_q=as_q))
     return words
 
 

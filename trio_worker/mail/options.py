@@ -21,12 +21,20 @@ class TypeOptions:
         "As mail.on_uncertain, for this email type; empty: the value of mail.on_uncertain.",
         choices=("", "retry", "hold"),
     )
+    max_job_bytes: int | None = option(
+        None, "Maximum size of a job of this type. Only queue.max_job_bytes limits it if it is not set.", minimum=1
+    )
 
 
+# A job of a few fields needs some hundred bytes, one with figures some thousand.
+_MAX_JOB_BYTES = 65_536
 _TYPES = {
-    "Registration": TypeOptions(max_age_seconds=7200.0),
-    "ResetPassword": TypeOptions(max_age_seconds=3600.0),
-    "EmailChange": TypeOptions(max_age_seconds=7200.0),
+    "Registration": TypeOptions(max_age_seconds=7200.0, max_job_bytes=_MAX_JOB_BYTES),
+    "ResetPassword": TypeOptions(max_age_seconds=3600.0, max_job_bytes=_MAX_JOB_BYTES),
+    "EmailChange": TypeOptions(max_age_seconds=7200.0, max_job_bytes=_MAX_JOB_BYTES),
+    "WeeklyRecap": TypeOptions(max_job_bytes=_MAX_JOB_BYTES),
+    "MonthlyRecap": TypeOptions(max_job_bytes=_MAX_JOB_BYTES),
+    "YearlyRecap": TypeOptions(max_job_bytes=_MAX_JOB_BYTES),
 }
 
 
@@ -52,3 +60,8 @@ class MailOptions:
     types: dict[str, TypeOptions] = field(
         factory=_TYPES.copy, metadata={METADATA_KEY: Option("What differs for single email types.")}
     )
+
+    @property
+    def budgets(self) -> dict[str, int]:
+        """The largest job of each email type that has a limit of its own, in bytes."""
+        return {name: own.max_job_bytes for name, own in self.types.items() if own.max_job_bytes is not None}

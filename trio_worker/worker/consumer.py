@@ -23,6 +23,7 @@ from trio_worker.queue.claim import Claim
 from trio_worker.queue.record import Cause
 from trio_worker.queue.settlement import DONE, Done, Release, Verdict
 from trio_worker.redis.calls import Unavailable
+from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.outcome import Outcome, Trouble, Unopened
@@ -37,6 +38,7 @@ from trio_worker.worker.load import Load
 from trio_worker.worker.options import RetryPolicy
 from trio_worker.worker.preparation import Preparation, now_of
 from trio_worker.worker.settling import Settler
+from trio_worker.worker.turns import BIG_OCTETS
 from trio_worker.worker.verdict import Terms, decide, is_done
 
 Dice: TypeAlias = Callable[[], float]
@@ -76,6 +78,7 @@ class Consumers:
     _send: trio.MemorySendChannel[Run] = field(init=False)
     _receive: trio.MemoryReceiveChannel[Run] = field(init=False)
     _hungry: dict[Connection, None] = field(factory=dict)  # busy, with room for more mails
+    _capabilities: Capabilities = field(factory=Capabilities)  # of the connection that was used last
 
     def __attrs_post_init__(self) -> None:
         # What lies in it is bounded by the jobs in flight; to give a run must not wait, or a cancel would lose it.
@@ -103,13 +106,21 @@ class Consumers:
             self._send.send_nowait(())  # wakes an idle one, to see that it is one too many
 
     def give(self, claims: Sequence[Claim], waiting: int) -> None:
-        """Deal the jobs of one claim, behind which ``waiting`` more wait: few are spread, many go by the window."""
+        """Deal the jobs of one claim, behind which ``waiting`` more wait: few are spread, many go by the window.
+
+        Each big one goes alone: no mail shall wait until it is made.
+        """
         depth = self.pool.depth
+        big = [claim for claim in claims if len(claim.body) > BIG_OCTETS]
+        if big:
+            claims = [claim for claim in claims if len(claim.body) <= BIG_OCTETS]
         has_plenty = waiting >= self.number * depth
         runs = math.ceil(len(claims) / depth) if has_plenty else max(1, min(len(claims), self.number))
-        size = min(depth, math.ceil(len(claims) / runs))
+        size = max(1, min(depth, math.ceil(len(claims) / max(1, runs))))
         for start in range(0, len(claims), size):
             self._send.send_nowait(claims[start : start + size])
+        for claim in big:
+            self._send.send_nowait((claim,))
         # What no idle consumer took is for those whose windows have room.
         for connection in tuple(self._hungry)[: self._receive.statistics().current_buffer_used]:
             connection.nudge()
@@ -134,7 +145,7 @@ class Consumers:
         self._note_busy(1)
         try:
             while self.running <= self.number:
-                ready = self._prepared(await self._next_run())
+                ready = await self._prepared(await self._next_run())
                 try:
                     while ready:
                         async with self.pool.borrow() as connection:
@@ -187,7 +198,7 @@ class Consumers:
             may_go_on = bool(ready) or self._may_go_on(sent)
             room = self.pool.room(connection) if may_go_on else 0
             if room and not ready:
-                ready += self._prepared(self._waiting_run())
+                ready += await self._prepared(self._small_run() if under_way else self._waiting_run())
             batch = await self._cleared(ready, room) if room and ready else ()
             if batch:
                 sent += len(batch)
@@ -269,6 +280,7 @@ class Consumers:
         """Have a connection send mails, in one write; one that cannot be put into words is buried."""
         now, counted = trio.current_time(), time.perf_counter()
         capabilities, was_idle = connection.session.capabilities, connection.was_idle
+        self._capabilities = capabilities
         for delivery in batch:
             delivery.borrow_seconds = counted - delivery.ready_at
             awaits_recipients = was_idle or delivery.is_held_when_uncertain
@@ -328,17 +340,33 @@ class Consumers:
         if not self.pool.withdraw(delivery.connection_id, trouble, began):
             self.gate.note_trouble(trouble)
 
-    def _prepared(self, run: Run) -> deque[Delivery]:
-        """Return the deliveries of a run that are to be sent; those that have their verdict already are settled."""
+    async def _prepared(self, run: Run) -> deque[Delivery]:
+        """Return the deliveries of a run that are to be sent; those that have their verdict already are settled.
+
+        Awaits only where jobs are large, so that others go on between two of them; a cancel then releases all.
+        """
+        deliveries = [Delivery(claim, claim.record) for claim in run]
         if self.pool.is_closed:
-            self._release([Delivery(claim, claim.record) for claim in run], _DRAINS)
+            self._release(deliveries, _DRAINS)
             return deque()
-        now = now_of(run[0]) if run else 0.0  # all of one claim
-        deliveries = [self.preparation.prepare(claim, now) for claim in run]
+        if self.preparation.turns.take_nowait(sum([len(claim.body) for claim in run])):
+            now = now_of(run[0]) if run else 0.0  # all of one claim
+            for delivery in deliveries:
+                self.preparation.prepare(delivery, now)
+        else:
+            await self._prepare_in_turns(deliveries)
         decided = [delivery for delivery in deliveries if delivery.verdict is not None]
         if decided:
             self.settler.settle_nowait(decided)
         return deque([delivery for delivery in deliveries if delivery.verdict is None])
+
+    async def _prepare_in_turns(self, deliveries: Sequence[Delivery]) -> None:
+        try:
+            for delivery in deliveries:
+                await self.preparation.prepare_in_turn(delivery, now_of(delivery.claim), self._capabilities)
+        except BaseException:
+            self._release(deliveries, _STOPPED)
+            raise
 
     def _release(self, deliveries: Iterable[Delivery], cause: Cause) -> None:
         """Give jobs back whose mails never came to their turn; empties a line that they wait in."""
@@ -360,6 +388,14 @@ class Consumers:
             finally:
                 self._note_busy(1)
         return run
+
+    def _small_run(self) -> Run:
+        """Return a run that waits, but no big job: the replies to mails under way would wait for it."""
+        run = self._waiting_run()
+        if not run or len(run[0].body) <= BIG_OCTETS or self._nursery is None:
+            return run
+        self._send.send_nowait(run)
+        return ()
 
     def _waiting_run(self) -> Run:
         """Return a run that waits in the channel; an empty one where there is none."""

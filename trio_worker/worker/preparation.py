@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import trio
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from trio_worker.jobs.address import as_sent, may_be_mailed
+from trio_worker.jobs.budget import decode_within, named_type
 from trio_worker.jobs.email_type import MESSAGE, TypeSpec
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import Job, decode
@@ -24,11 +25,15 @@ from trio_worker.queue.history import PushHistory
 from trio_worker.queue.job_id import first_claimed_at
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Delay, Verdict
-from trio_worker.worker.delivery import Delivery
+from trio_worker.smtp.capabilities import Capabilities
+from trio_worker.worker.delivery import Delivery, envelope_of
 from trio_worker.worker.events import JobBroke, Publish
+from trio_worker.worker.turns import BIG_OCTETS, Turns
 from trio_worker.worker.verdict import admit, bury
 
 _NO_OPTIONS = TypeOptions()
+# Jobs with these faults cannot be parsed, so they name no type.
+_WITHOUT_TYPE = frozenset({"not_utf8", "not_json"})
 
 
 # The fresh jobs of one claim are born at one of few times, and of few types.
@@ -47,37 +52,69 @@ class Preparation:
     only_to: str
     history: PushHistory
     publish: Publish
+    turns: Turns = field(factory=Turns)
+    _budgets: Mapping[str, int] = field(init=False)
+    _free_octets: int = field(init=False)  # a job of no more is within every budget
 
-    def prepare(self, claim: Claim, now: float) -> Delivery:
-        """Return the delivery of a job; it has a verdict where there is nothing to send. Never raises for a job.
+    def __attrs_post_init__(self) -> None:
+        self._budgets = self.options.budgets
+        self._free_octets = min(self._budgets.values(), default=0)
+
+    def prepare(self, delivery: Delivery, now: float) -> None:
+        """Make the mail of a delivery, or give it its verdict where there is nothing to send. Never raises for a job.
 
         ``now`` is Redis' clock in epoch seconds.
         """
-        delivery = Delivery(claim, claim.record)
         try:
-            delivery.verdict = self._verdict(delivery, now)
+            raw = delivery.claim.body
+            job = decode(raw, self.types) if len(raw) <= self._free_octets else self._decoded(raw)
+            self._date(delivery, job, job.email_type if isinstance(job, Job) else _type_of(raw, job))
+            began = time.perf_counter()
+            delivery.verdict = self._taken(delivery, self._made(delivery, job, now), began, now)
         except Exception as error:  # noqa: BLE001  the edge of one job: it is buried, and the traceback logged
             delivery.verdict = self.bury_broken(delivery, error)
-        return delivery
+
+    async def prepare_in_turn(self, delivery: Delivery, now: float, capabilities: Capabilities) -> None:
+        """Do the same after a round of the event loop; for a big job in a thread, so that the loop goes on meanwhile.
+
+        The content of a big mail is made as well, for a relay with these ``capabilities``. A cancel leaves the delivery
+        without a verdict.
+        """
+        octets = len(delivery.claim.body)
+        if octets <= BIG_OCTETS:
+            await self.turns.take(octets)
+            self.prepare(delivery, now)
+            return
+        try:
+            job, named = await self.turns.in_thread(partial(self._decoded_and_named, delivery.claim.body))
+            self._date(delivery, job, named)
+            began = time.perf_counter()
+            mail = await self.turns.in_thread(partial(self._made_whole, delivery, job, now, capabilities))
+            delivery.verdict = self._taken(delivery, mail, began, now)
+        except Exception as error:  # noqa: BLE001  the same
+            delivery.verdict = self.bury_broken(delivery, error)
 
     def bury_broken(self, delivery: Delivery, error: Exception) -> Bury:
         """Return the verdict for a job whose handling raised, and publish the traceback."""
         self.publish(JobBroke(delivery.claim.job_id, _places(error)))
         return bury(delivery.record, Cause("broke", text=type(error).__name__), now_of(delivery.claim))
 
-    def _verdict(self, delivery: Delivery, now: float) -> Verdict | None:
-        """Decode the job and compose its mail into the delivery, or say what becomes of it without."""
-        claim = delivery.claim
-        job = decode(claim.body, self.types)
-        self._date(delivery, job)
+    def _decoded(self, raw: bytes) -> Job | Malformed:
+        return decode_within(raw, self.types, self._budgets)
+
+    def _decoded_and_named(self, raw: bytes) -> tuple[Job | Malformed, str]:
+        job = self._decoded(raw)
+        return job, job.email_type if isinstance(job, Job) else _type_of(raw, job)
+
+    def _made(self, delivery: Delivery, job: Job | Malformed, now: float) -> Mail | Malformed | Bury | Delay:
         if isinstance(job, Malformed):
-            return bury(delivery.record, _cause_of_faults(job), now)
+            return job
+        claim = delivery.claim
         if job.producer_id and not delivery.record.mail_id and not claim.record.may_have_gone:
             # Else it is the record of a version that sent the mail under the job's id.
             delivery.record = evolve(delivery.record, mail_id=derived_mail_id(claim.body))
         own = self.options.types.get(job.email_type, _NO_OPTIONS)
-        began = time.perf_counter()
-        mail = make_mail(
+        return make_mail(
             job,
             delivery.record,
             delivery.record.mail_id or claim.job_id,
@@ -86,23 +123,37 @@ class Preparation:
             self.only_to,
             max_age_seconds=own.max_age_seconds,
         )
+
+    def _made_whole(
+        self, delivery: Delivery, job: Job | Malformed, now: float, capabilities: Capabilities
+    ) -> Mail | Malformed | Bury | Delay:
+        """Make the mail, and its content as this relay will most likely want it."""
+        mail = self._made(delivery, job, now)
+        if isinstance(mail, Mail):
+            envelope_of(mail, mail.recipients, capabilities, awaits_recipients=False)
+        return mail
+
+    def _taken(
+        self, delivery: Delivery, mail: Mail | Malformed | Bury | Delay, began: float, now: float
+    ) -> Verdict | None:
+        """Take the mail into the delivery, or say what becomes of the job without one."""
         delivery.ready_at = time.perf_counter()
         delivery.compose_seconds = delivery.ready_at - began
         if isinstance(mail, Malformed):
             return bury(delivery.record, _cause_of_faults(mail), now)
         if not isinstance(mail, Mail):
             return mail
+        own = self.options.types.get(delivery.email_type, _NO_OPTIONS)
         delivery.mail, delivery.recipients = mail, _due_recipients(mail, delivery.record)
         delivery.masked = tuple(map(mask_address, delivery.recipients))
         delivery.on_uncertain = own.on_uncertain or self.options.on_uncertain
         delivery.is_held_when_uncertain = delivery.on_uncertain == "hold"
         return None
 
-    def _date(self, delivery: Delivery, job: Job | Malformed) -> None:
+    def _date(self, delivery: Delivery, job: Job | Malformed, named: str) -> None:
         """Set the job's type and age; a fresh job's age begins with its push, where that is known or estimated."""
         claim = delivery.claim
         # An unknown type's name may hold anything. A known one names no person, and says which producer to fix.
-        named = job.email_type if isinstance(job, Job) else summarize(claim.body).email_type
         delivery.email_type = named if named in self.types or named == MESSAGE else ""
         said = job.enqueued_at if isinstance(job, Job) else None
         if claim.place is None:
@@ -138,6 +189,11 @@ def _dated_again(claim: Claim, said: float | None, email_type: str) -> Record:
         if record == Record(claim.claimed_at):
             return _fresh_record(pushed_at, email_type, pushed_at)
     return evolve(record, email_type=email_type, pushed_at=pushed_at)
+
+
+def _type_of(raw: bytes, job: Malformed) -> str:
+    """Return the email type that a job with faults names, as far as it can be told."""
+    return "" if job.reason in _WITHOUT_TYPE else named_type(raw) or summarize(raw).email_type
 
 
 def make_mail(
