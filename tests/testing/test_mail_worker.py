@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import socket
 import subprocess
@@ -28,6 +30,9 @@ from trio_worker.trio_thread import TrioThreadOverError
 
 PAGE = (ROOT / "docs" / "testing.md").read_text("utf-8")
 EXAMPLES = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
+ON_BOTH = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.mail_worker(redis=kind)) for kind in ("valkey", "fake")]
+)
 JOB = mail_job("Registration", email="ann@example.com", username="Ann", token="abc")
 PATIENCE_SECONDS = 90
 
@@ -223,6 +228,39 @@ def test_fakeredis_is_reached_from_this_process(mail_worker: BlockingMailWorker,
     assert [letter.cause.word for letter in mail_worker.dead()] == ["not_json"]
     with pytest.raises(ValueError, match="use connect"):
         _ = mail_worker.redis_url
+
+
+@ON_BOTH
+def test_producers_in_asyncio_push_with_a_client_of_theirs(
+    mail_worker: BlockingMailWorker, mails: BlockingMails, kind: str
+) -> None:
+    """In their own loop, while the worker runs in its thread."""
+
+    async def produce() -> None:
+        async with mail_worker.connect_asyncio() as queue:
+            async with queue.pipeline() as batch:
+                batch.rpush(mail_worker.queue_name, json.dumps(JOB))
+                batch.rpush(mail_worker.queue_name, json.dumps(JOB))
+                await batch.execute()
+
+    asyncio.run(produce())
+
+    assert len(mails.wait(2)) == 2
+
+
+@ON_BOTH
+async def test_producers_in_trio_push_with_a_client_of_theirs(
+    trio_mail_worker: MailWorker, trio_mails: Mails, kind: str
+) -> None:
+    """Every command is awaited in trio; what is none is no method."""
+    queue = trio_mail_worker.connect_trio()
+    await queue.rpush(trio_mail_worker.queue_name, json.dumps(JOB))
+    await queue.execute_command("RPUSH", trio_mail_worker.queue_name, json.dumps(JOB))
+
+    assert len(await trio_mails.wait(2)) == 2
+    assert await queue.llen(trio_mail_worker.queue_name) == 0
+    with pytest.raises(AttributeError, match="pipeline is no command"):
+        _ = queue.pipeline
 
 
 @pytest.mark.mail_worker(settings={"mail.on_uncertain": "hold", "smtp.timeouts.final_reply_seconds": 0.1})

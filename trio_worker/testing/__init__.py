@@ -18,6 +18,7 @@ from trio_worker.testing.mail_worker import (
     mail_job,
     open_mail_worker,
 )
+from trio_worker.testing.producers import TrioRedis
 
 __all__ = [
     "BlockingMailWorker",
@@ -29,6 +30,7 @@ __all__ = [
     "Mails",
     "NotInTimeError",
     "ShelvedJob",
+    "TrioRedis",
     "mail_job",
     "open_blocking_mail_worker",
     "open_mail_worker",

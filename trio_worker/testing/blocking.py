@@ -11,6 +11,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from attrs import define
 from redis import Redis
+from redis.asyncio import Redis as AsyncioRedis
 
 from trio_worker.capture.actions import CaughtMail
 from trio_worker.queue.counts import Counts
@@ -71,6 +72,10 @@ class BlockingMailWorker:
     def connect(self) -> Redis:
         """Return a redis-py client of the queue's Redis, as producers use; closed with the worker."""
         return self._worker.connect()
+
+    def connect_asyncio(self) -> AsyncioRedis:
+        """Return redis-py's client for asyncio, for producers in a loop of the test; close it there (`async with`)."""
+        return self._worker.connect_asyncio()
 
     def push(self, *jobs: PushedJob) -> None:
         """Push jobs in this order: documents (see `mail_job`), or bytes and text, which are pushed unchanged."""

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import SMTP
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -17,6 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 import trio
 from attrs import define, evolve, field
 from redis import Redis
+from redis.asyncio import Redis as AsyncioRedis
 
 from trio_worker.bridge import call, open_bridge
 from trio_worker.capture.actions import CaughtMail
@@ -41,6 +41,7 @@ from trio_worker.settings.worker_options import worker_options
 from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.telemetry.number_words import counted, duration
 from trio_worker.telemetry.words import trouble_words
+from trio_worker.testing.producers import Producers, TrioRedis, producers_at, producers_of_fake
 from trio_worker.worker.claiming import LONGEST_WAIT_SECONDS
 from trio_worker.worker.events import Event
 from trio_worker.worker.worker import Worker
@@ -144,9 +145,8 @@ class MailWorker:
     settings: Settings
     _client: RedisClient
     _catcher: Catcher
-    _connect: Callable[[], Redis]
+    _producers: Producers
     mails: Mails = field(init=False)
-    _clients: list[Redis] = field(factory=list)
     _changed: trio.Event = field(factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
@@ -169,9 +169,15 @@ class MailWorker:
 
     def connect(self) -> Redis:
         """Return a blocking redis-py client of the queue's Redis, as producers use; closed with the worker."""
-        client = self._connect()
-        self._clients.append(client)
-        return client
+        return self._producers.connect()
+
+    def connect_asyncio(self) -> AsyncioRedis:
+        """Return redis-py's client for asyncio, for producers in a loop of the test; close it there (`async with`)."""
+        return self._producers.connect_asyncio()
+
+    def connect_trio(self) -> TrioRedis:
+        """Return a client whose commands are awaited in trio, for producers in this trio; closed with the worker."""
+        return self._producers.connect_trio()
 
     async def push(self, *jobs: PushedJob) -> None:
         """Push jobs in this order: documents (see `mail_job`), or bytes and text, which are pushed unchanged."""
@@ -251,11 +257,6 @@ class MailWorker:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
-    def close(self) -> None:
-        """Close the clients that `connect` returned; called at the end of the block."""
-        for client in self._clients:
-            client.close()
-
 
 @asynccontextmanager
 async def open_mail_worker(
@@ -276,7 +277,7 @@ async def open_mail_worker(
     """
     async with AsyncExitStack() as stack:
         # The steps that may raise come first, so that their errors do not pass through a nursery.
-        url, connect, server = await _open_redis(stack, redis)
+        url, producers, server = await _open_redis(stack, redis)
         read = _read(config, settings or {}, url, templates_from)
         types, composer = _templates(read)
         catcher = await stack.enter_async_context(open_catcher(store=MemoryStore(_MAILS_KEPT)))
@@ -285,8 +286,8 @@ async def open_mail_worker(
         options = worker_options(read, _relay(read, catcher.port))
         reporter = Reporter(Worker(options=options, client=client, composer=composer, types=types))
         worker = reporter.worker
-        made = MailWorker(worker, read, client, catcher, connect)
-        stack.callback(made.close)
+        made = MailWorker(worker, read, client, catcher, producers)
+        stack.push_async_callback(producers.close)
         worker.sinks = [*worker.sinks, made.note]
         async with trio.open_nursery() as working:
             working.start_soon(reporter.run)
@@ -336,12 +337,12 @@ def _complain(complaint: str) -> None:
     warnings.warn(f"asyncio: {complaint}", ResourceWarning, stacklevel=2)
 
 
-async def _open_redis(stack: AsyncExitStack, redis: str) -> tuple[str, Callable[[], Redis], Any]:
-    """Return the URL, a function that makes blocking clients, and the server of fakeredis, or None."""
+async def _open_redis(stack: AsyncExitStack, redis: str) -> tuple[str, Producers, Any]:
+    """Return the URL, what makes the clients of producers, and the server of fakeredis, or None."""
     if redis == FAKE:
         fakeredis = _import_fakeredis()
         server = fakeredis.FakeServer()
-        return _FAKE_URL, partial(fakeredis.FakeRedis, server=server), server
+        return _FAKE_URL, producers_of_fake(fakeredis, server), server
     if redis.startswith("embedded:"):
         address = parse_embedded(redis)
         if not isinstance(address, EmbeddedAddress):
@@ -353,7 +354,7 @@ async def _open_redis(stack: AsyncExitStack, redis: str) -> tuple[str, Callable[
         except EmbeddedError as error:
             raise MailWorkerError(str(error)) from error
         redis = embedded.tcp_url
-    return redis, partial(Redis.from_url, redis), None
+    return redis, producers_at(redis), None
 
 
 def _import_fakeredis() -> Any:
