@@ -237,11 +237,10 @@ def test_producers_in_asyncio_push_with_a_client_of_theirs(
     """In their own loop, while the worker runs in its thread."""
 
     async def produce() -> None:
-        async with mail_worker.connect_asyncio() as queue:
-            async with queue.pipeline() as batch:
-                batch.rpush(mail_worker.queue_name, json.dumps(JOB))
-                batch.rpush(mail_worker.queue_name, json.dumps(JOB))
-                await batch.execute()
+        async with mail_worker.connect_asyncio() as queue, queue.pipeline() as batch:
+            batch.rpush(mail_worker.queue_name, json.dumps(JOB))
+            batch.rpush(mail_worker.queue_name, json.dumps(JOB))
+            await batch.execute()
 
     asyncio.run(produce())
 
