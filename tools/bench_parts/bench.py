@@ -16,6 +16,7 @@ from typing import Any
 from attrs import asdict, frozen
 
 from against import Comparison, compare, notes_on
+from commands import compare_commands, first_claim_seconds
 from faces import command_seconds
 from ground import (
     CONNECTIONS,
@@ -52,18 +53,9 @@ class GuideLine:
 
 def measure_start(ground: Ground, rounds: int = 5) -> float:
     """Return the median seconds from the start of the process to its first claim; a job waits already."""
-    found = []
-    with open_sink(0.0, ground.tls) as sink, ground.valkey.client() as client:
-        for _ in range(rounds):
-            client.flushall()
-            client.rpush("jobs", job_of(0))
-            began = time.time()
-            process = ground.start_trio_worker(Contender("trio_worker", depth=1, has_metrics=False), sink)
-            while not client.hexists("{jobs}:totals", "popped"):
-                time.sleep(0.001)
-            found.append(time.time() - began)
-            process.wait()
-    return statistics.median(found)
+    contender = Contender("trio_worker", depth=1, has_metrics=False)
+    with open_sink(0.0, ground.tls) as sink:
+        return statistics.median(first_claim_seconds(ground, contender, sink) for _ in range(rounds))
 
 
 def measure_starts(ground: Ground) -> dict[str, float]:
@@ -181,6 +173,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, choices=(1, 2), default=1)
     parser.add_argument("--only", nargs="*", default=[], help="contenders whose names hold one of these words")
     parser.add_argument("--against", metavar="COMMIT", help="only trio_worker, beside that version of it, and ratios")
+    parser.add_argument("--commands", action="store_true", help="with --against: only how long commands take to run")
     parser.add_argument("--idle", action="store_true", help="only the time from a push to the 250, on an idle worker")
     parser.add_argument("--pushes", type=int, default=500, help="to an idle worker, for --idle and --against (500)")
     parser.add_argument("--all", action="store_true", help=f"also {', '.join(OTHERS)}, each installed on first use")
@@ -262,12 +255,19 @@ def _print_comparison(ground: Ground, options: argparse.Namespace) -> None:
         raise SystemExit("--against reads CPU seconds and memory from /proc, which is not here")
     other = build(options.against)
     notes = [f"another package there: {each}" for each in other_packages(other)]
+    if options.commands:
+        figures = compare_commands(ground, other, options.rounds)
+        _show_comparison(Comparison(describe(), other.name, notes, figures), options)
+        return
     plan = {at: _both_depths(options, at) for at in options.round_trips}
     notes = [*notes, *notes_on(plan, other)]
     print(f"the sink alone takes {measure_sink(ground.tls):,.0f} mails/s", *notes, sep="\n", flush=True)
     pushes = options.pushes if not options.only or "idle" in options.only else 0
     figures = compare(ground, other, plan, options.mails, options.rounds, pushes)
-    comparison = Comparison(describe(), other.name, notes, figures)
+    _show_comparison(Comparison(describe(), other.name, notes, figures), options)
+
+
+def _show_comparison(comparison: Comparison, options: argparse.Namespace) -> None:
     print(f"\n{'TLS' if options.tls else 'plain'}, medians of {options.rounds} rounds")
     print(comparison.table(is_markdown=options.markdown))
     if options.json:
