@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from attrs import evolve
 
 from trio_worker.cli.exit_codes import MISCONFIGURED
 from trio_worker.cli.output import refuse
@@ -23,6 +26,20 @@ def user_name() -> str:
         return ""
 
 
+def configured_log(settings: Settings) -> str:
+    """Return the path of the worker's log, wherever this command runs; empty for standard error.
+
+    A worker runs in the folder of its configuration, or, if that is named conf, in the folder above it. If there is no
+    log, but one in the working directory, the worker runs here.
+    """
+    file = Path(settings.log.file)
+    if not settings.log.file or file.is_absolute() or not settings.file:
+        return settings.log.file
+    folder = Path(settings.file).absolute().parent
+    of_the_worker = (folder.parent if folder.name == "conf" else folder) / file
+    return str(file if file.exists() and not of_the_worker.exists() else of_the_worker)
+
+
 def log_reveal(settings: Settings, command: str, job_ids: Sequence[str]) -> None:
     """Log that a command showed addresses or bodies of jobs."""
     log_action(settings, "Revealed", {"command": command, "jobs": " ".join(job_ids)})
@@ -35,9 +52,9 @@ def log_action(settings: Settings, event: str, fields: Mapping[str, str]) -> Non
 
     entry = {"who": user_name() or "unknown", **fields}
     try:
-        with open_logbook(settings.log, to_terminal=True) as logbook:
+        with open_logbook(evolve(settings.log, file=configured_log(settings)), to_terminal=True) as logbook:
             logbook.audit(event, entry)
     except UntrustedPathError as error:
         refuse(MISCONFIGURED, f"log.file: {error.filename} {error.strerror}")
     except OSError as error:
-        complain(f"log.file: {settings.log.file}: {error.strerror}: {entry}")
+        complain(f"log.file: {configured_log(settings)}: {error.strerror}: {entry}")
