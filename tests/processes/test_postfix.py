@@ -277,18 +277,19 @@ async def test_a_tight_limit_of_errors_leaves_little_in_doubt(
     assert not [event for event in workers.events if isinstance(event, BreakerChanged)]
 
 
-async def test_a_mail_over_the_size_that_postfix_takes_is_dead_before_it_is_sent(
+async def test_a_mail_over_the_size_that_postfix_takes_is_dead_and_no_other(
     start_postfix: Callable[..., Postfix], workers: WorkerMaker
 ) -> None:
-    """SIZE of EHLO is obeyed; nothing of it goes out, and the next mail does."""
+    """A limit of EHLO below that of the standard is not believed; MAIL names the size, and Postfix refuses the mail."""
     postfix = start_postfix(message_size_limit="2000", virtual_mailbox_limit="2000", mailbox_size_limit="2000")
     await workers.push(job_bytes(1))
-    await run(workers.make(workers.options(postfix.port, relay=relay_of(postfix))))
+    reporter = workers.make(workers.options(postfix.port, relay=relay_of(postfix)))
+    await run(reporter)
 
     dead = await read_shelf(workers.client, "jobs", "dead", 10, with_bodies=True)
     assert isinstance(dead, list)
-    assert len(dead) == 1
-    assert "2000" in str(dead[0].cause) or "2,000" in str(dead[0].cause)
+    assert [(each.cause.codes, each.cause.stage) for each in dead] == [("552 5.3.4", "mail")]
+    assert not [event for event in workers.events if isinstance(event, BreakerChanged)]
     assert postfix.complaints == []
 
 

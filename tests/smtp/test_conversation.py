@@ -257,6 +257,45 @@ def test_a_reply_that_no_command_can_earn_ends_the_conversation(reply: str) -> N
     assert isinstance(transaction.outcome, Accepted)
 
 
+@pytest.mark.case("C6")
+def test_a_relay_that_answers_the_content_before_it_came_is_out_of_step() -> None:
+    """354 and 250 in one write: nothing was sent, and the loss names the command that has one answer too many."""
+    conversation = Conversation(PIPELINED)
+    transaction, _ = begin(conversation)
+    wire = answer(conversation, "250 ok", "250 ok", "354 go", "250 taken")
+
+    assert wire == b""
+    assert isinstance(transaction.outcome, NotSent)
+    loss = transaction.outcome.loss
+    assert (loss.how, loss.stage, loss.had_delivered) == (FailureKind.GARBLED, Stage.DATA, False)
+
+
+@pytest.mark.case("C8")
+@pytest.mark.parametrize("capabilities", MODES)
+def test_a_final_reply_that_is_too_long_has_told_the_outcome(capabilities: Capabilities) -> None:
+    """The mail is sent, and the connection is dropped."""
+    conversation = Conversation(capabilities)
+    transaction, wire = begin(conversation)
+    Relay(conversation, final="250-taken\r\n" * 50_000 + "250 taken").serve(wire)
+
+    assert isinstance(transaction.outcome, Accepted)
+    assert conversation.end is not None
+
+
+@pytest.mark.parametrize("capabilities", MODES)
+def test_one_reply_with_two_codes_costs_neither_the_connection_nor_the_other_recipient(
+    capabilities: Capabilities,
+) -> None:
+    """Its last line decides."""
+    conversation = Conversation(capabilities)
+    transaction, wire = begin(conversation, TWO)
+    Relay(conversation, rcpts=("250-ok\r\n550 5.1.1 no such user", "550-odd\r\n250 ok")).serve(wire)
+
+    assert isinstance(transaction.outcome, Accepted)
+    assert [(each.recipient, each.reply.code) for each in transaction.outcome.refusals] == [("a@example.org", 550)]
+    assert conversation.end is None
+
+
 def test_data_answered_by_250_is_not_believed() -> None:
     """Off by one would report the wrong mail as sent."""
     conversation = Conversation(PIPELINED)
@@ -417,3 +456,23 @@ def test_an_ehlo_reply_is_read_with_what_is_to_be_ignored() -> None:
 def test_no_ehlo_reply_makes_reading_raise(text: str) -> None:
     """An EHLO reply is the relay's text: anything."""
     assert read_ehlo(text, EXTENSIONS).pipelining is False
+
+
+@pytest.mark.parametrize(("argument", "limit"), [
+    ("52428800", 52428800),
+    ("64000", 64000),
+    ("", 0),
+    ("0", 0),
+    ("1", 0),
+    ("35", 0),
+    ("10240", 0),
+    ("-5", 0),
+    ("9" * 19, int("9" * 19)),
+    ("9" * 5000, 0),
+    ("\u0661\u0662\u0663\u0664\u0665\u0666\u0667\u0668", 0),
+])  # fmt: skip
+def test_a_size_that_cannot_be_meant_is_no_limit(argument: str, limit: int) -> None:
+    """Below what every relay must take it counts other units; the relay may refuse a mail itself."""
+    found = read_ehlo(f"relay\nSIZE {argument}")
+
+    assert (found.has_size, found.size_limit_bytes) == (True, limit)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.smtp.reply import Garbled, RawReply, ReplyReader, Stage, reply_from
+from trio_worker.smtp.reply import REPLY_LIMIT_BYTES, Garbled, RawReply, ReplyReader, Stage, reply_from
 from trio_worker.smtp.reply_text import printable_line
 
 
@@ -48,11 +48,30 @@ def test_what_is_no_reply_garbles_the_stream_for_good(wire: bytes) -> None:
     assert second == first
 
 
-def test_a_reply_that_changes_its_code_is_garbled() -> None:
-    """One reply has one code."""
-    (found,) = read(b"250-one\r\n550 two\r\n")
+def test_a_reply_of_several_codes_has_the_last_one() -> None:
+    """RFC 5321 4.2.1 wants one code on all lines; clients that skip to the last line get that one."""
+    found = read(b"250-one\r\n450-two\r\n550 three\r\n250 next\r\n")
 
-    assert isinstance(found, Garbled)
+    assert found == [RawReply(550, "one\ntwo\nthree"), RawReply(250, "next")]
+
+
+@pytest.mark.case("C8")
+@pytest.mark.parametrize("wire", [
+    b"250-" + b"x" * 10_000,
+    b"250 " + b"x" * 10_000 + b"\r\n",
+    b"250-taken\r\n" * 50_000,
+    b"250-taken\r\n250-" + b"x" * 10_000,
+    b"250-taken\r\n" * 50_000 + b"250 taken\r\n",
+])  # fmt: skip
+def test_the_code_of_a_reply_that_is_too_long_counts(wire: bytes) -> None:
+    """A mail that was accepted must not go again because the relay says too much; after it nothing is believed."""
+    whole, pieces = read(wire), read(*(wire[start : start + 1000] for start in range(0, len(wire), 1000)))
+
+    for found in (whole, pieces):
+        assert isinstance(found[0], RawReply)
+        assert found[0].code == 250
+        assert len(found[0].text) <= REPLY_LIMIT_BYTES
+        assert isinstance(found[1], Garbled)
 
 
 @pytest.mark.case("C8")
@@ -66,7 +85,7 @@ def test_an_endless_reply_is_cut_off(part: bytes) -> None:
         if found:
             break
 
-    assert isinstance(found[0], Garbled)
+    assert isinstance(found[-1], Garbled)
 
 
 @pytest.mark.case("C5")

@@ -12,12 +12,16 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trustme
 from attrs import evolve
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.bridge import Complaints
 from tests.support.faults import faults
@@ -245,6 +249,28 @@ def test_only_a_relay_with_tls_needs_the_authorities_of_the_system() -> None:
         assert context.check_hostname
         assert context.verify_mode is ssl.CERT_REQUIRED
         assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.case("C24")
+async def test_a_certificate_without_a_subject_alternative_name_is_refused(
+    bridge: Complaints, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """Its common name is no host name any more (RFC 9525)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(tz=dt.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - dt.timedelta(1), now + dt.timedelta(1))
+    certificate = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    path = tmp_path / "server.pem"
+    path.write_bytes(certificate + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    async with open_catcher(tls=context) as catcher:
+        found = await trouble(relay(catcher.port, "starttls", ca_file=str(path)))
+
+    assert found.how is FailureKind.TLS
+    assert "ostname" in found.reason
 
 
 @pytest.mark.case("C24")

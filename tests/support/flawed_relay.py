@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Literal
 
@@ -29,8 +29,12 @@ class FlawedRelay:
     connections: int = 0
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """Serve one connection until the client leaves."""
+        """Serve one connection until the client leaves, in whatever way."""
         self.connections += 1
+        with suppress(trio.BrokenResourceError):
+            await self._serve(stream)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
         await stream.send_all(b"220 relay\r\n")
         unread, recipients = b"", list[str]()
         while True:

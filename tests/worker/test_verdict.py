@@ -364,3 +364,29 @@ def test_an_acceptance_gives_its_codes_as_the_cause(code: int, enhanced: str, st
 
     assert cause == Cause("accepted", f"{code} {enhanced}".strip(), stage)
     assert cause_of_acceptance(Reply(code, "another", stage, enhanced)) is cause
+
+
+def test_a_relay_out_of_step_on_a_connection_that_never_worked_is_the_relays_trouble() -> None:
+    """It may do so to every mail: claiming stops, and no mail pays; one that meets it again lets others go first."""
+    odd = Loss(FailureKind.GARBLED, Stage.DATA, "a reply too many", reply(250, Stage.DATA, "ok"), mail_accepted=True)
+    outcome = NotSent(odd)
+    first, again = judge(outcome), judge(outcome, evolve(RECORD, losses=7))
+
+    assert relay_trouble(outcome) == Trouble(FailureKind.GARBLED, Stage.DATA, "a reply too many", odd.reply)
+    assert isinstance(first, Release)
+    assert isinstance(again, Delay)
+    assert again.record.attempts == 0
+    assert (first.cause.word, first.cause.codes, first.cause.stage) == ("lost", "garbled", Stage.DATA)
+    assert first.cause.text == "a reply too many: 250 ok"
+    assert relay_trouble(NotSent(evolve(odd, had_delivered=True))) is None
+
+
+def test_a_mail_that_was_dropped_because_it_came_ahead_costs_nothing() -> None:
+    """It says how the relay wants mail, and nothing of this mail or of the relay's health."""
+    ahead = Loss(FailureKind.AHEAD, Stage.MAIL, "dropped", reply(503, Stage.MAIL, "order"), had_delivered=True)
+    verdict = judge(NotSent(ahead))
+
+    assert isinstance(verdict, Release)
+    assert verdict.record.attempts == 0
+    assert (verdict.cause.codes, verdict.cause.text) == ("ahead", "dropped: 503 order")
+    assert relay_trouble(NotSent(ahead)) is None

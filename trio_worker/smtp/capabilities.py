@@ -6,6 +6,12 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
+# Every relay must take messages of 64 KB (RFC 5321 4.5.3.1.7). A lower limit counts other units, or is not meant: the
+# relay itself may refuse what it cannot take, when MAIL names the size.
+_LEAST_LIMIT_BYTES = 64_000
+# Python reads no number of more than some thousand digits; no limit has twenty.
+_MOST_DIGITS = 19
+
 
 @frozen
 class Capabilities:
@@ -31,7 +37,6 @@ def read_ehlo(text: str, ignored: Iterable[str] = ()) -> Capabilities:
         word, *arguments = line.upper().replace("AUTH=", "AUTH ", 1).split() or [""]
         if word and word not in ignored_words:
             offered.setdefault(word, []).extend(arguments)
-    size = offered.get("SIZE", [])
     return Capabilities(
         pipelining="PIPELINING" in offered,
         chunking="CHUNKING" in offered,
@@ -39,7 +44,16 @@ def read_ehlo(text: str, ignored: Iterable[str] = ()) -> Capabilities:
         smtputf8="SMTPUTF8" in offered,
         starttls="STARTTLS" in offered,
         has_size="SIZE" in offered,
-        size_limit_bytes=int(size[0]) if size and size[0].isascii() and size[0].isdigit() else 0,
+        size_limit_bytes=_size_limit_bytes(offered.get("SIZE", [])),
         auth=frozenset(offered.get("AUTH", [])),
         keywords=tuple(offered),
     )
+
+
+def _size_limit_bytes(arguments: list[str]) -> int:
+    """Return the limit that SIZE names (RFC 1870, 4), 0 for none, or for one that cannot be meant."""
+    digits = arguments[0] if arguments else ""
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > _MOST_DIGITS:
+        return 0
+    limit = int(digits)
+    return limit if limit >= _LEAST_LIMIT_BYTES else 0

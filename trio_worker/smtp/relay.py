@@ -33,4 +33,5 @@ def tls_context(options: RelayOptions) -> ssl.SSLContext:
     else:
         context = ssl.create_default_context(cafile=options.ca_file or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False  # only a subject alternative name is one (RFC 9525, 2)
     return context

@@ -125,8 +125,8 @@ def _acceptances(count: int) -> re.Pattern[bytes]:
 class ReplyReader:
     """Splits received bytes into replies, in whatever pieces they arrive (RFC 5321 4.2.1).
 
-    `put` takes bytes, `read` gives the next reply that they complete. Memory is bounded by `REPLY_LIMIT_BYTES`. After a
-    `Garbled` the reader stays garbled. Our own secrets are masked in every reply.
+    `put` takes bytes, `read` gives the next reply that they complete. Memory is bounded by `REPLY_LIMIT_BYTES`: a reply
+    over it is cut, and `Garbled` follows. After that the reader stays garbled. In every reply our secrets are masked.
     """
 
     _secrets: SecretMask = NO_SECRETS
@@ -147,9 +147,9 @@ class ReplyReader:
         while self._garbled is None:
             end = self._unread.find(b"\n", self._at)
             if end < 0:
-                if len(self._unread) - self._at > LINE_LIMIT_BYTES:
-                    return self._break(f"a reply line over {LINE_LIMIT_BYTES} bytes")
-                return None
+                if len(self._unread) - self._at <= LINE_LIMIT_BYTES:
+                    return None
+                end = len(self._unread)
             line, self._at = self._unread[self._at : end], end + 1
             lone = _lone_line(line) if len(line) <= _SHORT_CHARS and not self._texts else None
             read = lone or self._take(line.removesuffix(b"\r"))
@@ -183,19 +183,20 @@ class ReplyReader:
 
     def _take(self, line: bytes) -> RawReply | Garbled | None:
         self._size_bytes += len(line) + 2
-        if len(line) > LINE_LIMIT_BYTES or self._size_bytes > REPLY_LIMIT_BYTES:
-            return self._break(f"a reply over {REPLY_LIMIT_BYTES} bytes or a line over {LINE_LIMIT_BYTES}")
-        cut = _LINE.fullmatch(line)
+        is_too_long = len(line) > LINE_LIMIT_BYTES or self._size_bytes > REPLY_LIMIT_BYTES
+        cut = _LINE.fullmatch(line[:LINE_LIMIT_BYTES])
         if cut is None:
             return self._break("a line that is not an SMTP reply")
-        code = int(cut[1])
-        if self._texts and code != self._code:
-            return self._break(f"a reply that began as {self._code} and went on as {code}")
-        self._code = code
+        # All lines should have one code (RFC 5321, 4.2.1). Where they do not the last one counts, as for a client that
+        # skips to the line with a space after its code.
+        self._code = int(cut[1])
         self._texts.append((cut[3] or b"").decode("utf-8", "replace"))
-        if cut[2] == b"-":
+        if is_too_long:
+            # What it means is known: a mail that was accepted must not go again because the relay says too much.
+            self._break(f"a reply over {REPLY_LIMIT_BYTES} bytes or a line over {LINE_LIMIT_BYTES}")
+        elif cut[2] == b"-":
             return None
-        whole = RawReply(code, "\n".join(self._texts))
+        whole = RawReply(self._code, "\n".join(self._texts))
         self._texts, self._size_bytes = [], 0
         return whole
 

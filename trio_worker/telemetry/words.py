@@ -46,6 +46,9 @@ def trouble_words(trouble: Trouble) -> str:
     """Return the trouble of a relay in words, with the codes of its reply, if any."""
     if trouble.reply is None:
         return _TROUBLES[trouble.how]
+    if trouble.how is FailureKind.GARBLED:
+        # A reply by itself: what is wrong is where it came.
+        return f"answers out of step, with {trouble.reply.codes} at {trouble.stage.upper()}"
     return f"{_TROUBLES[trouble.how]} with {trouble.reply.codes}"
 
 

@@ -130,12 +130,15 @@ def relay_trouble(outcome: Outcome) -> Trouble | None:
     match outcome:
         case Unopened(trouble):
             return trouble
-        case NotSent(loss) if (
-            not loss.had_delivered and not loss.mail_accepted and loss.how is not FailureKind.CANCELLED
-        ):
+        case NotSent(loss) if _is_relays(loss) and not loss.had_delivered and loss.how is not FailureKind.CANCELLED:
             return Trouble(loss.how, loss.stage, loss.reason, loss.reply)
         case _:
             return None
+
+
+def _is_relays(loss: Loss) -> bool:
+    """Whether a connection was lost for what the relay does to every mail, as far as one mail can tell."""
+    return not loss.mail_accepted or (loss.how is FailureKind.GARBLED and not loss.had_delivered)
 
 
 def backoff_seconds(attempts: int, base_seconds: float, cap_seconds: float, dice: float) -> float:
@@ -166,9 +169,12 @@ def _accepted(code: int, enhanced: str, stage: Stage) -> Cause:
 
 def cause_of_loss(word: str, loss: Loss) -> Cause:
     """Return the cause that the end of a connection gives."""
-    if loss.reply is not None:
-        return cause_of_reply(word, loss.reply)
-    return Cause(word, str(loss.how), loss.stage, loss.reason)
+    if loss.reply is None:
+        return Cause(word, str(loss.how), loss.stage, loss.reason)
+    if loss.how in {FailureKind.GARBLED, FailureKind.AHEAD}:
+        # The reply by itself may look good.
+        return Cause(word, str(loss.how), loss.stage, f"{loss.reason}: {loss.reply}")
+    return cause_of_reply(word, loss.reply)
 
 
 def _cause_of_trouble(trouble: Trouble) -> Cause:
@@ -249,7 +255,7 @@ def _not_sent(loss: Loss, record: Record, terms: Terms) -> Verdict:
     if loss.how is FailureKind.CANCELLED:
         return Release(record, cause)
     is_by_chance = loss.how is FailureKind.CLOSING and loss.had_delivered
-    if not loss.mail_accepted:
+    if _is_relays(loss):
         forgiven = FORGIVEN_LOSSES if loss.had_delivered else FORGIVEN_TROUBLES
         return _stand_aside(record, cause, terms, FORGIVEN_CLOSINGS if is_by_chance else forgiven)
     losing = evolve(record, losses=record.losses + 1)
