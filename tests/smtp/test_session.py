@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.bridge import Complaints
 from tests.support.faults import faults
+from tests.support.repeating_relay import play_repeating_relay
 from trio_worker.capture.server import open_catcher
 from trio_worker.capture.server_profile import EXTENSIONS
 from trio_worker.smtp.connection import Connection
@@ -577,45 +578,6 @@ async def test_a_refusal_of_ehlo_is_no_reason_for_helo(
 SECRET_FORMS = (*LOGIN, base64.b64encode(LOGIN[0].encode()).decode(), base64.b64encode(LOGIN[1].encode()).decode())
 
 
-MECHANISMS, VERBS = {"PLAIN", "LOGIN", "CRAM-MD5"}, {"EHLO", "AUTH", "MAIL", "RCPT", "DATA", "RSET", "QUIT"}
-
-
-async def _lines(stream: trio.abc.Stream) -> AsyncIterator[str]:
-    unread = b""
-    while received := await stream.receive_some():
-        *whole, unread = (unread + received).split(b"\r\n")
-        for line in whole:
-            yield line.decode()
-
-
-async def _repeat(stream: trio.abc.Stream, mechanism: str, *, accepts: bool) -> None:
-    """Play a relay that repeats in each reply whatever it was sent so far, as it is and decoded."""
-    heard: list[str] = []
-
-    def answer(code: int) -> bytes:
-        decoded = [base64.b64decode(word).decode().replace("\0", " ") for word in heard]
-        return f"{code} got {' '.join(heard)} that is {' '.join(decoded)}\r\n".encode()
-
-    await stream.send_all(b"220 echo\r\n")
-    async for line in _lines(stream):
-        verb, *words = line.split()
-        if verb == "EHLO":
-            said = "".join(f"250-{word}\r\n" for word in [LOGIN[1].upper().replace(" ", ""), "PIPELINING"])
-            await stream.send_all(f"250-echo\r\n{said}250 AUTH {mechanism}\r\n".encode())
-            continue
-        heard += [word for word in (words if verb == "AUTH" else [verb]) if word not in MECHANISMS | VERBS]
-        final = 235 if accepts else 535
-        steps = {"PLAIN": [final], "LOGIN": [334, final], "CRAM-MD5": [334, final]}[mechanism]
-        if verb not in VERBS:
-            code = final
-        elif verb == "AUTH":
-            code = steps[0]
-        else:
-            code = 354 if verb == "DATA" else 550
-        is_challenge = (mechanism, verb) == ("CRAM-MD5", "AUTH")
-        await stream.send_all(b"334 PDFAZXhhbXBsZT4=\r\n" if is_challenge else answer(code))
-
-
 @pytest.mark.parametrize("accepts", [True, False])
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
 async def test_a_relay_that_repeats_what_it_was_sent_shows_no_secret(
@@ -630,7 +592,11 @@ async def test_a_relay_that_repeats_what_it_was_sent_shows_no_secret(
     """No trouble, step of the opening, reply to a mail or line of a trace has the password in any form."""
     listeners = await trio.open_ssl_over_tcp_listeners(0, server_tls, host="127.0.0.1", https_compatible=True)
     port = listeners[0].transport_listener.socket.getsockname()[1]  # type: ignore[attr-defined]  # of TCP
-    nursery.start_soon(trio.serve_listeners, partial(_repeat, mechanism=mechanism, accepts=accepts), listeners)
+    nursery.start_soon(
+        trio.serve_listeners,
+        partial(play_repeating_relay, login=LOGIN, mechanism=mechanism, accepts=accepts),
+        listeners,
+    )
     shown: list[str] = []
     with trio.fail_after(20):
         opened = await open_session(
