@@ -50,6 +50,16 @@ def test_phases_are_told(systemd: tuple[socket.socket, str]) -> None:
     assert stopping == ["STOPPING=1", "STATUS=draining: SIGTERM", "EXTEND_TIMEOUT_USEC=40000000"]
 
 
+def test_a_reason_that_a_stranger_wrote_is_one_line_of_text(systemd: tuple[socket.socket, str]) -> None:
+    """Who writes an order in Redis gives systemd no assignment, and the terminal of `systemctl status` no sequence."""
+    heard, name = systemd
+    told = supervisor(name)
+    told.note(PhaseChanged(Phase.DRAINING, "x\nMAINPID=1\x1b[2J\udcff"))
+    told.close()
+
+    assert heard.recv(1000).decode().splitlines()[1] == r"STATUS=draining: x\nMAINPID=1\u001b[2J\udcff"
+
+
 def test_reload_begins_and_ends(systemd: tuple[socket.socket, str]) -> None:
     """With the time of its beginning, as Type=notify-reload needs it."""
     heard, name = systemd

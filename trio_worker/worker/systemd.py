@@ -15,6 +15,7 @@ from typing import Never
 import trio
 from attrs import define
 
+from trio_worker.printing import visible
 from trio_worker.worker.events import Event, PhaseChanged
 from trio_worker.worker.phase import Phase
 
@@ -37,9 +38,9 @@ class SystemdNotifier:
         self._socket.close()
 
     def notify(self, *lines: str) -> None:
-        """Send one datagram; a systemd that does not read it does not hold up the worker."""
+        """Send one datagram, each text visible on its own line; a systemd that does not read it holds up nothing."""
         with suppress(OSError):
-            self._socket.sendto("\n".join(lines).encode(), self._address)
+            self._socket.sendto("\n".join(map(visible, lines)).encode(), self._address)
 
     def note(self, event: Event) -> None:
         """Notify of the worker's phases."""
