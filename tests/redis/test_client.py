@@ -18,16 +18,19 @@ import pytest
 import redis
 import trio
 import trustme
+from attrs import evolve
 from redis import exceptions
 
 from proving_ground import Valkey
 from tests.support.bridge import Complaints
 from trio_worker.bridge import call
+from trio_worker.redis.blocking import open_blocking_client, run_blocking
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import open_redis_client
 from trio_worker.redis.connection import TcpConnection
 from trio_worker.redis.errors import REASON_CHARS
 from trio_worker.redis.options import RedisOptions
+from trio_worker.redis.tls import tls_fault
 from trio_worker.redis.url import RedisUrlError
 
 
@@ -179,10 +182,15 @@ async def test_a_url_that_cannot_be_used_is_refused(bridge: Complaints) -> None:
 
 
 @asynccontextmanager
-async def tls_before(url: str, certificate: trustme.LeafCert) -> AsyncIterator[int]:
-    """A port where TLS is spoken before the server of a plain URL."""
+async def tls_before(
+    url: str, certificate: trustme.LeafCert, of_clients: trustme.CA | None = None
+) -> AsyncIterator[int]:
+    """A port where TLS is spoken before the server of a plain URL; ``of_clients`` must have signed the client's."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
+    if of_clients is not None:
+        of_clients.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
     host, port = urlsplit(url).hostname, urlsplit(url).port
     assert host
     assert port
@@ -224,7 +232,8 @@ async def test_a_rediss_url_speaks_tls_to_a_server_it_trusts(
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     async with tls_before(valkey_url, authority.issue_cert("localhost")) as port:
-        options = RedisOptions(url=f"rediss://localhost:{port}", ca_file=str(tmp_path / "ca.pem"))
+        login = valkey_url.partition("//")[2].rpartition("@")[0]
+        options = RedisOptions(url=f"rediss://{login}@localhost:{port}", ca_file=str(tmp_path / "ca.pem"))
         async with open_redis_client(options, 5.0) as client:
             await client.command("FLUSHALL")
             assert await client.command("RPUSH", "jobs", "x") == 1
@@ -248,6 +257,60 @@ async def test_a_rediss_server_that_is_not_trusted_is_refused(
 
     assert isinstance(answer, Unavailable)
     assert words in answer.reason
+
+
+@pytest.mark.parametrize("is_one_file", [True, False])
+async def test_a_server_that_asks_for_a_certificate_gets_ours(
+    bridge: Complaints, valkey_url: str, tmp_path: Path, *, is_one_file: bool
+) -> None:
+    """redis.cert_file and redis.key_file, or both in one file; both clients show it, and without it nothing goes."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ours = authority.issue_cert("worker.example")
+    ours.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    ours.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    ours.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    login = valkey_url.partition("//")[2].rpartition("@")[0]
+    async with tls_before(valkey_url, authority.issue_cert("localhost"), authority) as port:
+        strange = RedisOptions(url=f"rediss://{login}@localhost:{port}", ca_file=str(tmp_path / "ca.pem"))
+        if is_one_file:
+            known = evolve(strange, cert_file=str(tmp_path / "both.pem"))
+        else:
+            known = evolve(strange, cert_file=str(tmp_path / "cert.pem"), key_file=str(tmp_path / "key.pem"))
+
+        def asked(options: RedisOptions) -> Any:
+            with open_blocking_client(options) as client:
+                return run_blocking(client.command("ECHO", "x"))
+
+        async with open_redis_client(known, 5.0) as client:
+            answers = [await client.command("ECHO", "x"), await trio.to_thread.run_sync(asked, known)]
+        async with open_redis_client(strange, 5.0) as client:
+            refused = [await client.command("ECHO", "x"), await trio.to_thread.run_sync(asked, strange)]
+
+    assert answers == [b"x", b"x"]
+    assert all(isinstance(answer, Unavailable) for answer in refused)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"ca_file": "no.pem"}, "redis.ca_file: no.pem: No such file"),
+        ({"cert_file": "no.pem"}, "redis.cert_file: no.pem: No such file"),
+        ({"cert_file": "ca.pem"}, "redis.cert_file: ca.pem: "),
+        ({"cert_file": "other.pem", "key_file": "key.pem"}, "redis.key_file: key.pem: "),
+    ],
+)
+def test_a_file_that_cannot_be_used_for_tls_is_named_with_its_setting(
+    work_folder: Path, files: dict[str, str], words: str
+) -> None:
+    """One that is missing, has no key, or has the key of another certificate; and without rediss:// none is read."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path("ca.pem")
+    authority.issue_cert("a.example").cert_chain_pems[0].write_to_path("other.pem")
+    authority.issue_cert("b.example").private_key_pem.write_to_path("key.pem")
+
+    assert words in tls_fault(RedisOptions(url="rediss://localhost", **files))
+    assert tls_fault(RedisOptions(url="redis://localhost", **files)) == ""
 
 
 async def test_a_unix_url_speaks_through_a_socket(bridge: Complaints, tmp_path: Path) -> None:

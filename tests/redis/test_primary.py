@@ -64,6 +64,12 @@ async def until(is_so: Callable[[], Any]) -> None:
             await trio.sleep(0.05)
 
 
+def start_sentinel(conf: Path) -> subprocess.Popen[bytes]:
+    with conf.with_name("log").open("ab") as output:
+        command = [str(find_binary()), str(conf), "--sentinel"]
+        return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+
+
 @define
 class Sentinels:
     """Two servers, of which one is the primary of the other, and three Sentinels that watch them."""
@@ -90,10 +96,7 @@ class Sentinels:
                 f"port {port}\nbind 127.0.0.1\ndir {self.folder}\nsentinel monitor mail 127.0.0.1 {primary.port} 2\n"
                 f"sentinel down-after-milliseconds mail {self.patience_ms}\nsentinel failover-timeout mail 5000\n"
             )
-            command = [str(find_binary()), str(conf), "--sentinel"]
-            output = (self.folder / "log").open("ab")
-            self.processes.append(subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True))
-            output.close()
+            self.processes.append(start_sentinel(conf))
 
     async def until_watched(self) -> None:
         """Wait until every Sentinel knows the replica and the other Sentinels."""
@@ -350,6 +353,48 @@ async def test_a_command_that_blocks_finds_the_primary(sentinels: Sentinels) -> 
     assert "names a server that is a replica" in misled.reason
     assert pushed == [1, 2]
     assert unnamed.reason.startswith(f"no Sentinel names the primary: 127.0.0.1:{port}: Error 111 ")
+
+
+def _takes_connections(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_sentinels_have_a_login_of_their_own(tmp_path: Path, bridge: Complaints) -> None:
+    """That of the server is not sent to them, and theirs not to the server; without it they are named."""
+    port, sentinel_port = free_ports(2)
+    server = Valkey(tmp_path / "valkey", port)
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text(
+        f"port {sentinel_port}\nbind 127.0.0.1\ndir {tmp_path}\nuser watcher on >of-sentinel ~* &* +@all\n"
+        f"user default off\nsentinel monitor mail 127.0.0.1 {port} 1\nsentinel auth-pass mail of-the-server\n"
+    )
+    sentinel = start_sentinel(conf)
+    options = RedisOptions(url=f"redis+sentinel://127.0.0.1:{sentinel_port}/mail", password="of-the-server")
+    known = evolve(options, sentinel_username="watcher", sentinel_password="of-sentinel")
+
+    def asked(options: RedisOptions) -> Any:
+        with open_blocking_client(options) as client:
+            return run_blocking(client.command("RPUSH", "jobs", "x"))
+
+    try:
+        await trio.to_thread.run_sync(server.start)
+        with server.client() as client:
+            client.config_set("requirepass", "of-the-server")
+        await until(lambda: _takes_connections(sentinel_port))
+        async with open_redis_client(known, 5.0) as calls:
+            pushed = [await calls.command("RPUSH", "jobs", "x"), await trio.to_thread.run_sync(asked, known)]
+        async with open_redis_client(options, 5.0) as calls:
+            refused = [await calls.command("RPUSH", "jobs", "x"), await trio.to_thread.run_sync(asked, options)]
+    finally:
+        sentinel.kill()
+        sentinel.wait()
+        server.kill()
+
+    assert pushed == [1, 2]
+    for answer in refused:
+        assert isinstance(answer, Unavailable)
+        assert "no Sentinel names the primary" in answer.reason
 
 
 async def test_a_command_that_blocks_follows_a_slot_of_a_cluster(cluster: Cluster) -> None:

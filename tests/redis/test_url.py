@@ -86,3 +86,20 @@ def test_any_text_is_a_url_or_a_fault(text: str) -> None:
 def test_all_keys_of_a_queue_share_the_slot_of_its_list() -> None:
     """9631 is what CLUSTER KEYSLOT says of jobs and of {jobs}:leased."""
     assert slot_of("jobs") == slot_of("{jobs}:leased") == 9631
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://cache:6380/3", "cache:6380/3"),
+        ("redis://cache?db=3", "cache:6379/3"),
+        ("redis://cache/1?db=3", "cache:6379/3"),
+        ("redis://cache?db=0", "cache:6379"),
+        ("redis+sentinel://a,b/mail/2", "a:26379,b:26379/mail/2"),
+        ("redis+sentinel://a/mail?db=2", "a:26379/mail/2"),
+        ("unix:///run/redis.sock?db=2", "unix:/run/redis.sock (database 2)"),
+    ],
+)
+def test_the_database_in_use_is_shown(url: str, shown: str) -> None:
+    """Wherever the URL names it: a command that looks at another one finds an empty queue."""
+    assert shown_redis_url(url) == shown

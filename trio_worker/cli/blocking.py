@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from attrs import evolve
 
+from trio_worker.cli.exit_codes import MISCONFIGURED
 from trio_worker.cli.output import refuse
 from trio_worker.redis.blocking import BlockingClient, open_blocking_client, run_blocking
+from trio_worker.redis.tls import tls_fault
 from trio_worker.settings.reader import Settings
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ def open_calls(settings: Settings) -> Iterator[BlockingClient]:
     cannot be used, with 143 on SIGTERM.
     """
     options = settings.redis
+    if fault := tls_fault(options):
+        refuse(MISCONFIGURED, fault)
     with ExitStack() as stack:
         stack.enter_context(_exit_on_sigterm())
         if options.url.startswith("embedded:"):

@@ -19,6 +19,7 @@ from trio_worker.cli.setting_warnings import warnings_of
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.mail.composer import ComposerFaults, open_composer
 from trio_worker.printing import say
+from trio_worker.redis.tls import tls_fault
 from trio_worker.settings.reader import (
     SettingFault,
     SettingFaults,
@@ -72,6 +73,9 @@ def _faults_beyond(settings: Settings) -> list[SettingFault]:
         composer = open_composer(settings.mail, catalogue)
         if isinstance(composer, ComposerFaults):
             faults += [SettingFault(each.path, each.reason) for each in composer.faults]
+    if of_redis := tls_fault(settings.redis):
+        setting = of_redis.partition(":")[0]
+        faults.append(SettingFault(settings.origins.get(setting, "default"), of_redis))
     return faults + (_faults_of_authorities(settings) if settings.smtp.ca_file else [])
 
 

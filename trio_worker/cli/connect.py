@@ -12,10 +12,11 @@ from attrs import evolve
 
 from trio_worker.bridge import open_bridge
 from trio_worker.cli.embedded import embedded_address, embedded_code
-from trio_worker.cli.exit_codes import OK
+from trio_worker.cli.exit_codes import MISCONFIGURED, OK
 from trio_worker.cli.output import refuse
 from trio_worker.printing import complain
 from trio_worker.redis.client import RedisClient, open_redis_client
+from trio_worker.redis.tls import tls_fault
 from trio_worker.settings.reader import Settings
 from trio_worker.worker.claiming import LONGEST_WAIT_SECONDS
 
@@ -79,6 +80,8 @@ async def connect_queue(
     cannot be used.
     """
     options = settings.redis
+    if fault := tls_fault(options):
+        refuse(MISCONFIGURED, fault)
     async with AsyncExitStack() as stack:
         # Before the bridge is opened, so that an exit has no nursery to pass.
         if options.url.startswith("embedded:"):

@@ -22,6 +22,7 @@ from trio_worker.redis.endpoint import Endpoint, endpoint_of
 from trio_worker.redis.errors import redis_secrets, refused, shown, unreachable
 from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.scripts import TRIAL, Script, read_script, run_scripts
+from trio_worker.redis.tls import redis_tls_context
 from trio_worker.redis.trial import commands_of, read_trial, tried_with
 from trio_worker.redis.url import RedisUrl, RedisUrlError, RedisUrlFault, Way, parse_redis_url
 from trio_worker.secret_mask import SecretMask
@@ -166,10 +167,12 @@ def open_blocking_client(options: RedisOptions, queue_name: str = "jobs") -> Ite
     if isinstance(url, RedisUrlFault):
         raise RedisUrlError(f"redis.url: {url.reason}")
     endpoint = endpoint_of(url, options)
+    if endpoint.is_tls:
+        redis_tls_context(options.ca_file, options.cert_file, options.key_file)
     if url.way is Way.DIRECT:
         client = BlockingClient(partial(BlockingConnection.open, endpoint), CALL_SECONDS, redis_secrets(options))
     else:
-        opener, forget = _finding(url, endpoint, queue_name)
+        opener, forget = _finding(url, endpoint, options, queue_name)
         client = BlockingClient(opener, CALL_ELSEWHERE_SECONDS, redis_secrets(options), forget)
     try:
         yield client
@@ -177,7 +180,9 @@ def open_blocking_client(options: RedisOptions, queue_name: str = "jobs") -> Ite
         client.close()
 
 
-def _finding(url: RedisUrl, endpoint: Endpoint, queue_name: str) -> tuple[OpenConnection, Callable[[], object]]:
+def _finding(
+    url: RedisUrl, endpoint: Endpoint, options: RedisOptions, queue_name: str
+) -> tuple[OpenConnection, Callable[[], object]]:
     """Return what opens connections to the primary, and what makes it be looked for again."""
     # Imported here, because it needs redis-py; other URLs do not.
     from redis.exceptions import RedisError  # noqa: PLC0415
@@ -189,7 +194,7 @@ def _finding(url: RedisUrl, endpoint: Endpoint, queue_name: str) -> tuple[OpenCo
     primary = SentinelPrimary(nodes, url.service) if is_sentinel else ClusterPrimary(nodes, slot_of(queue_name))
     asked = evolve(endpoint, database=0)
     if is_sentinel:
-        asked = evolve(asked, username="", password="")
+        asked = evolve(asked, username=options.sentinel_username, password=options.sentinel_password)
 
     async def ask(node: tuple[str, int], command: Sequence[str]) -> Any:
         at = evolve(asked, host=node[0], port=node[1])

@@ -16,6 +16,7 @@ from attrs import define
 
 from trio_worker.redis.deadlines import CONNECT_SECONDS
 from trio_worker.redis.endpoint import Endpoint
+from trio_worker.redis.tls import redis_tls_context
 
 # One command: its words.
 Command: TypeAlias = Sequence[bytes | str | float]
@@ -118,11 +119,9 @@ def _connected(endpoint: Endpoint, deadline: float) -> socket.socket:
         raise OSError(f"Error {error.errno} connecting to {endpoint}. {reason}.") from error
     if not endpoint.is_tls:
         return connected
-    import ssl  # noqa: PLC0415  a twentieth of the time of a command, and only for rediss://
-
-    context = ssl.create_default_context(cafile=endpoint.ca_file or None)
-    connected.settimeout(_left(deadline))
     try:
+        context = redis_tls_context(endpoint.ca_file, endpoint.cert_file, endpoint.key_file)
+        connected.settimeout(_left(deadline))
         return context.wrap_socket(connected, server_hostname=endpoint.host)
     except BaseException:
         connected.close()

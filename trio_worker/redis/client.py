@@ -35,6 +35,7 @@ from trio_worker.redis.errors import redis_secrets, refused, shown, unreachable
 from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.primary import ClusterPrimary, Primary, SentinelPrimary, slot_of
 from trio_worker.redis.scripts import TRIAL, Script, read_scripts, run_scripts
+from trio_worker.redis.tls import redis_tls_context
 from trio_worker.redis.trial import commands_of, read_trial, tried_with
 from trio_worker.redis.url import RedisUrl, RedisUrlError, RedisUrlFault, Way, parse_redis_url
 from trio_worker.secret_mask import NO_SECRETS, SecretMask
@@ -277,20 +278,25 @@ def _client(options: RedisOptions, url: RedisUrl, primary: Primary | None, secon
     asking: type[Any] = TcpConnection
     if url.plain.startswith("rediss:"):
         connection, asking = (TlsConnection if primary is None else FindingTlsConnection), TlsConnection
+        redis_tls_context(options.ca_file, options.cert_file, options.key_file)
         if options.ca_file:
             settings["ssl_ca_certs"] = options.ca_file
+        if options.cert_file:
+            settings.update(ssl_certfile=options.cert_file, ssl_keyfile=options.key_file or options.cert_file)
     elif url.plain.startswith("unix:"):
         connection = UnixConnection
     if primary is not None:
-        ask = partial(ask_once, asking, _settings_for_asking(settings, url.way))
+        ask = partial(ask_once, asking, _settings_for_asking(settings, url.way, options))
         settings.update(primary=primary, ask=ask)
     return Redis.from_pool(OpenFirstPool(connection_class=connection, max_connections=32, **settings))
 
 
-def _settings_for_asking(settings: dict[str, Any], way: Way) -> dict[str, Any]:
+def _settings_for_asking(settings: dict[str, Any], way: Way, options: RedisOptions) -> dict[str, Any]:
     """Return the settings for a short connection to a Sentinel or a cluster node."""
     without = {"host", "port", "db"} | ({"username", "password"} if way is Way.SENTINEL else set())
     kept = {key: value for key, value in settings.items() if key not in without}
+    if way is Way.SENTINEL and options.sentinel_password:
+        kept.update(username=options.sentinel_username or None, password=options.sentinel_password)
     return {**kept, "socket_timeout": ASK_SECONDS, "socket_connect_timeout": ASK_SECONDS}
 
 

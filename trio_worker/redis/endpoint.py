@@ -19,6 +19,8 @@ class Endpoint:
     path: str = ""
     is_tls: bool = False
     ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
     username: str = ""
     password: str = ""
     database: int = 0
@@ -41,6 +43,8 @@ def endpoint_of(url: RedisUrl, options: RedisOptions) -> Endpoint:
         path=unquote(parts.path) if is_unix else "",
         is_tls=parts.scheme == "rediss",
         ca_file=options.ca_file,
+        cert_file=options.cert_file,
+        key_file=options.key_file,
         username=options.username or unquote(parts.username or "") or query.get("username", ""),
         password=options.password or unquote(parts.password or "") or query.get("password", ""),
         database=int(query.get("db") or path or 0),

@@ -77,11 +77,11 @@ def denied_in_script(command: str, reply: str) -> Unavailable | None:
 
 
 def redis_secrets(options: RedisOptions) -> SecretMask:
-    """Return the mask of the password, also if it is in the URL."""
+    """Return the mask of the passwords, also of one in the URL."""
     login = options.url.partition("://")[2].partition("/")[0].rpartition("@")[0]
     in_url = login.partition(":")[2]
     in_query = [value for name, value in parse_qsl(options.url.partition("?")[2]) if name == "password"]
-    return mask_of(options.password, in_url, unquote(in_url), *in_query)
+    return mask_of(options.password, options.sentinel_password, in_url, unquote(in_url), *in_query)
 
 
 def shown(unavailable: Unavailable, secrets: SecretMask) -> Unavailable:

@@ -96,11 +96,16 @@ def parse_redis_url(url: str) -> RedisUrl | RedisUrlFault:
 
 def shown_redis_url(url: str) -> str:
     """Return a Redis URL without login and options, for screens."""
-    _, authority, path, _ = _split(url)
+    _, authority, path, query = _split(url)
     parsed = parse_redis_url(url)
+    database = dict(parse_qsl(query)).get("db", "")
     if not isinstance(parsed, RedisUrl) or not parsed.nodes:
-        return f"unix:{authority.rpartition('@')[2]}/{path}"
+        shown = f"unix:{authority.rpartition('@')[2]}/{path}"
+        return shown if database in {"", "0"} else f"{shown} (database {database})"
     places = ",".join(map(_text, parsed.nodes))
+    if database:
+        # It goes before the one in the path.
+        path = "/".join([*([parsed.service] if parsed.service else []), database])
     return f"{places}/{path}".removesuffix("/0").removesuffix("/")
 
 

@@ -80,6 +80,8 @@ def _crossed(settings: Settings) -> Iterator[_Crossed]:
         reason = f"is above smtp.pool.max_size ({settings.smtp_pool.max_size})"
         yield ("smtp.pool.min_idle", "smtp.pool.max_size"), reason
     yield from _faults_of_mail(settings.mail)
+    if settings.redis.key_file and not settings.redis.cert_file:
+        yield ("redis.key_file", "redis.cert_file"), "a key without its certificate: set redis.cert_file too"
     redis = _fault_of_redis(settings.redis.url)
     if redis:
         yield ("redis.url",), redis
