@@ -10,6 +10,9 @@ import pytest
 from tests.support.commands import CAUSES, SECRET, Ask, bury, counts, push
 from tests.support.jobs import job_bytes
 from trio_worker.mail.message_id import derived_mail_id
+from trio_worker.queue.keys import keys_of
+from trio_worker.queue.options import HistoryOptions
+from trio_worker.queue.receipt import ReceiptWriter
 
 
 def test_job_is_found_by_whom_it_is_for_and_nobody_is_named(
@@ -130,3 +133,39 @@ def test_job_is_found_by_the_message_id_of_its_producers_id(
     job_id = capsys.readouterr().out.split()[0]
     assert run("job", "show", job_id) == 0
     assert message_id.partition("@")[0] in capsys.readouterr().out
+
+
+def test_a_sent_mail_is_found_by_its_address_and_by_the_producers_id(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With time, relay, reply and Message-ID; no address is printed, and capitals make no difference."""
+    monkeypatch.setenv("TRIO_WORKER__HISTORY__DAYS", "3")
+    monkeypatch.setenv("TRIO_WORKER__HISTORY__KEY", "a random text")
+    writer = ReceiptWriter(HistoryOptions(days=3, key="a random text"), "mail.example:587")
+    receipt = writer.receipt("01ab", [SECRET], "250 2.0.0 Ok: queued as 7F", "ORDER-17").partition(" ")[2]
+    receipt = receipt.partition(" ")[2]
+    ask(lambda client: client.command("XADD", keys_of("jobs").history, "*", "receipt", receipt))
+    push(ask, job_bytes(1, SECRET))
+
+    for words in (("--address", SECRET.upper()), ("--to", SECRET), ("--id", "ORDER-17"), ("--message-id", "<01ab@x>")):
+        assert run("job", "find", *words) == 0
+        told = capsys.readouterr()
+        first, reply, message_id, *_ = told.out.splitlines()
+        assert first.startswith("sent 20")
+        assert first.endswith(" to mail.example:587: job 01ab, id ORDER-17")
+        assert (reply, message_id) == ("  250 2.0.0 Ok: queued as 7F", "  Message-ID <01ab@example.com>")
+        assert "1 sent; 1 receipt of the last 3 days read" in told.err
+        assert "secret" not in (told.out + told.err).lower()
+    assert run("job", "find", "--address", SECRET, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [each["reply"] for each in document["sent"]] == ["250 2.0.0 Ok: queued as 7F"]
+    assert len(document["found"]) == 1
+    assert run("job", "find", "--address", "nobody@example.org") == 3
+
+
+def test_a_search_without_receipts_says_that_sent_mails_are_not_searched(
+    run: Callable[..., int], ask: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody may take "0 found" for "it was not sent"."""
+    assert run("job", "find", "--address", "nobody@example.org") == 3
+    assert "mails that were sent are not searched: no receipts are kept (history.days)" in capsys.readouterr().err

@@ -22,9 +22,8 @@ def test_the_key_table_is_the_code() -> None:
 
 def test_the_names_of_the_keys_stay() -> None:
     """Each field of the record names its key, in its place of every script: other versions use them as well."""
-    parts = (
-        "leased delayed held dead body record lease pause totals workers heartbeats orders minutes watch latest undo"
-    )
+    parts = "leased delayed held dead body record lease pause totals history workers heartbeats orders minutes"
+    parts += " watch latest undo"
 
     assert list(keys_of("a b")) == ["a b", *(f"{{a b}}:{part}" for part in parts.split()), "{a b}:answers"]
-    assert keys_of("jobs").of_jobs == keys_of("jobs")[:10]
+    assert keys_of("jobs").of_jobs == keys_of("jobs")[:11]

@@ -20,6 +20,7 @@ from trio_worker.cli.job_text import describe, job_lines, mail_id_of
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json, refuse, report_unavailable
+from trio_worker.cli.receipts import receipt_documents, receipt_lines, search_receipts
 from trio_worker.jobs.address import AddressFault, as_sent, parse_mailbox
 from trio_worker.jobs.summary import JobSummary, summarize
 from trio_worker.mail.message_id import DERIVED, derived_mail_id, message_id_of
@@ -225,7 +226,12 @@ class _Wanted:
 async def find_jobs(
     *,
     producer_id: Annotated[str, Parameter(name="--id", help="Id that the producer gave the job.")] = "",
-    to: Annotated[str, Parameter(help="Address of a recipient. It is only compared, never printed or logged.")] = "",
+    to: Annotated[
+        str,
+        Parameter(
+            name=["--address", "--to"], help="Address of a recipient. It is only compared, never printed or logged."
+        ),
+    ] = "",
     message_id: Annotated[str, Parameter(help="Message-ID of the mail.")] = "",
     email_type: Annotated[str, Parameter(name="--type", help="Email type.")] = "",
     maximum: Annotated[
@@ -234,16 +240,20 @@ async def find_jobs(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Find unfinished jobs by their content. Jobs that wait in the list come last, and have no id yet."""
+    """Find jobs by their content: first mails that were sent, by their receipts, then unfinished jobs.
+
+    Receipts are kept for history.days. Jobs that wait in the list come last, and have no id yet.
+    """
     settings = load_settings(config)
     if not (producer_id or to or message_id or email_type):
-        refuse(USAGE, "give at least one of --id, --to, --message-id and --type")
+        refuse(USAGE, "give at least one of --address, --id, --message-id and --type")
     mail_id = message_id.strip("<> ").partition("@")[0]
     is_derived = mail_id.startswith(DERIVED)
     wanted = _Wanted(producer_id, as_sent(to).casefold(), email_type, mail_id if is_derived else "")
     found: list[dict[str, object]] = []
     looked_at = 0
     with open_calls(settings) as client:
+        receipts = await search_receipts(client, settings, to, producer_id, mail_id)
         async for page in _bodies(client, settings.queue.name, maximum, "" if is_derived else mail_id):
             jobs = answer_or_exit(page, settings)
             looked_at += len(jobs)
@@ -253,15 +263,17 @@ async def find_jobs(
                 if wanted.takes(raw)
             ]
     if as_json:
-        print_json(Document.FOUND, {"looked_at": looked_at, "found": found})
-        return OK if found else NOTHING_MATCHED
+        sent = receipt_documents(receipts, settings)
+        print_json(Document.FOUND, {"looked_at": looked_at, "found": found, "sent": sent})
+        return OK if found or receipts else NOTHING_MATCHED
+    say(*receipt_lines(receipts, settings))
     for each in found:
         where = each["job_id"] or f"waits at position {each['place']}"
         say(f"{where}  {each['email_type'] or '-'}")
     # A job that waits in the list has no id to be shown by.
     more = " Details: trio-worker job show ID" if any(each["job_id"] for each in found) else ""
     complain(f"{len(found):,} found; {counted(looked_at, 'unfinished job')} read.{more}")
-    return OK if found else NOTHING_MATCHED
+    return OK if found or receipts else NOTHING_MATCHED
 
 
 async def _bodies(

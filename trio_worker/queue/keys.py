@@ -19,6 +19,7 @@ jobs                list    producers; claim                wait, claim, inspect
 {jobs}:totals       hash    claim, settle, renew, purge,    claim, renew, inspect, beat      never
                             revive, drop, cancel, recall,
                             beat, actions of operators
+{jobs}:history      stream  settle                          job find                         history.days after the last
 {jobs}:workers      zset    beat                            overview, order                  never; score: last beat
 {jobs}:heartbeats   hash    beat                            overview                         with the worker's name
 {jobs}:orders       hash    order, beat                     beat                             when received
@@ -54,6 +55,7 @@ class Keys(NamedTuple):
     lease: str
     pause: str
     totals: str
+    history: str
     workers: str
     heartbeats: str
     orders: str
@@ -65,7 +67,7 @@ class Keys(NamedTuple):
 
     @property
     def of_jobs(self) -> tuple[str, ...]:
-        """The keys from ``jobs`` to ``totals``, for scripts that only move jobs."""
+        """The keys from ``jobs`` to ``history``, for scripts that only move jobs."""
         return self[:_OF_JOBS]
 
     @property
@@ -78,7 +80,7 @@ class Keys(NamedTuple):
         return {"leased": self.leased, "delayed": self.delayed, "held": self.held, "dead": self.dead}[state]
 
 
-_OF_JOBS = Keys._fields.index("totals") + 1
+_OF_JOBS = Keys._fields.index("history") + 1
 
 
 @lru_cache(64)

@@ -33,3 +33,21 @@ class QueueOptions:
     journal_dir: str = option(
         "var/journal", "Folder on a local disk for settlements that Redis did not accept; empty: no journal."
     )
+
+
+@frozen
+class HistoryOptions:
+    """Receipts of sent mails, which `job find` searches (config section ``[history]``)."""
+
+    days: float = option(
+        0.0,
+        "Number of days for which Redis keeps a receipt of each sent mail, for `job find`; 0: none.",
+        minimum=0,
+        maximum=90,
+    )
+    max_entries: int = option(
+        100_000, "Maximum number of receipts, each of about 200 bytes; then the oldest are deleted.", minimum=1
+    )
+    key: str = option(
+        "", "Secret of the marks that stand for addresses, the same for all workers and commands.", secret=True
+    )

@@ -85,11 +85,13 @@ class Settlement:
     claim: Claim
     verdict: Verdict
     is_uncertain: bool = False
+    receipt: str = ""  # of a mail that is done, if receipts are kept
 
     @property
     def stored(self) -> SettlementRecord:
         """The settlement without the job's bytes, as the journal keeps it."""
         action, delay_ms, record = _verdict_args(self.verdict)
+        record = self.receipt if action == "done" else record
         return SettlementRecord(self.claim.job_id, self.claim.token, action, delay_ms, record, int(self.is_uncertain))
 
     @property

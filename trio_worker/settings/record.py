@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from trio_worker.capture.options import CaptureOptions
 from trio_worker.mail.options import MailOptions, TypeOptions
 from trio_worker.option import Option, option, option_of
-from trio_worker.queue.options import QueueOptions
+from trio_worker.queue.options import HistoryOptions, QueueOptions
 from trio_worker.redis.options import RedisOptions
 from trio_worker.settings.sources import SettingFault, variable_of
 from trio_worker.smtp.options import PoolOptions, RelayOptions, Timeouts
@@ -47,6 +47,7 @@ class Settings:
         choices=("dev", "production"),
     )
     queue: QueueOptions = field(factory=QueueOptions)
+    history: HistoryOptions = field(factory=HistoryOptions)
     redis: RedisOptions = field(factory=RedisOptions)
     smtp: RelayOptions = field(factory=RelayOptions)
     smtp_pool: PoolOptions = field(factory=PoolOptions)
@@ -89,6 +90,7 @@ class Origins:
 SECTIONS: dict[str, tuple[str, type[Any]]] = {
     "": ("", Settings),
     "queue": ("queue", QueueOptions),
+    "history": ("history", HistoryOptions),
     "redis": ("redis", RedisOptions),
     "smtp": ("smtp", RelayOptions),
     "smtp.pool": ("smtp_pool", PoolOptions),

@@ -12,6 +12,7 @@ def worker_options(settings: Settings, relay: Relay) -> WorkerOptions:
     return WorkerOptions(
         number_workers=settings.number_workers,
         queue=settings.queue,
+        history=settings.history,
         relay=relay,
         pool=settings.smtp_pool,
         retry=settings.retry,

@@ -20,13 +20,14 @@ from attrs import define, evolve, field
 
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claim
+from trio_worker.queue.receipt import ReceiptWriter
 from trio_worker.queue.record import Cause
 from trio_worker.queue.settlement import DONE, Done, Release, Verdict
 from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.failure_kind import FailureKind
-from trio_worker.smtp.outcome import Outcome, Trouble, Unopened
+from trio_worker.smtp.outcome import Accepted, Outcome, Trouble, Unopened
 from trio_worker.smtp.pool import Pool, PoolClosed
 from trio_worker.smtp.transaction import Transaction
 from trio_worker.worker.attempt import report_of
@@ -68,6 +69,7 @@ class Consumers:
     gate: Gate
     pool: Pool
     retry: RetryPolicy
+    receipts: ReceiptWriter | None = None
     dice: Dice = field(default=random.random)
     number: int = 0
     running: int = 0
@@ -320,6 +322,8 @@ class Consumers:
         )
         judgement = self.gate.note(outcome, delivery.claim.job_id, delivery.record.losses)
         if is_done(outcome) and not delivery.unfit and not delivery.record.failed:
+            if self.receipts is not None:
+                delivery.receipt = _receipt(self.receipts, delivery, outcome)
             return DONE
         if judgement is not None and judgement.trouble is not None:
             self._leave_connection(delivery, judgement.trouble)
@@ -407,6 +411,16 @@ class Consumers:
     def _note_busy(self, more: int) -> None:
         self.busy += more
         self._load.add(trio.current_time(), more)
+
+
+def _receipt(receipts: ReceiptWriter, delivery: Delivery, outcome: Outcome) -> str:
+    """Return the receipt of a mail that is done, for all of its recipients: some may have had it for long."""
+    recipients = delivery.recipients
+    if delivery.record.due is not None and delivery.mail is not None:
+        recipients = delivery.mail.recipients
+    reply = f"{outcome.reply.codes} {outcome.reply.text}" if isinstance(outcome, Accepted) else ""
+    mail_id = delivery.record.mail_id
+    return receipts.receipt(delivery.claim.job_id, recipients, reply, delivery.producer_id, mail_id)
 
 
 def _take_concluded(

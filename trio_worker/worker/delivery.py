@@ -49,13 +49,15 @@ class Delivery:
     smtp_seconds: float | None = None
     connection_id: int | None = None
     tried: AttemptReport | None = None
+    producer_id: str = ""
+    receipt: str = ""
     verdict: Verdict | None = None
 
     @property
     def args(self) -> tuple[str, str]:
         """The arguments of the settlement for Redis; nearly every mail is done, and takes a short cut."""
         if self.verdict is DONE:
-            return self.claim.job_id, f"{self.claim.token}|done|0|0|"
+            return self.claim.job_id, f"{self.claim.token}|done|0|0|{self.receipt}"
         return self.settlement.args
 
     @property
@@ -63,7 +65,7 @@ class Delivery:
         """The settlement of the job."""
         if self.verdict is None:
             raise AssertionError("a delivery is settled before its verdict")
-        return Settlement(self.claim, self.verdict, isinstance(self.outcome, Uncertain))
+        return Settlement(self.claim, self.verdict, isinstance(self.outcome, Uncertain), self.receipt)
 
     def envelope(self, capabilities: Capabilities, *, awaits_recipients: bool) -> Envelope:
         """Return the mail as it goes over a connection with these capabilities."""

@@ -110,6 +110,7 @@ class Preparation:
         if isinstance(job, Malformed):
             return job
         claim = delivery.claim
+        delivery.producer_id = job.producer_id or ""
         if job.producer_id and not delivery.record.mail_id and not claim.record.may_have_gone:
             # Else it is the record of a version that sent the mail under the job's id.
             delivery.record = evolve(delivery.record, mail_id=derived_mail_id(claim.body))

@@ -24,7 +24,8 @@ from trio_worker.privacy import mask_text
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.history import PushHistory
 from trio_worker.queue.journal import Journal
-from trio_worker.queue.options import QueueOptions
+from trio_worker.queue.options import HistoryOptions, QueueOptions
+from trio_worker.queue.receipt import ReceiptWriter
 from trio_worker.redis.client import RedisClient
 from trio_worker.smtp.connection import OnTrace
 from trio_worker.smtp.events import ConnectionEvent, DepthLimited, DepthRestored
@@ -72,6 +73,7 @@ class WorkerOptions:
     mail: MailOptions
     shutdown: ShutdownOptions
     replies: tuple[ReplyRule, ...] = ()
+    history: HistoryOptions = field(factory=HistoryOptions)
 
 
 @define(eq=False)
@@ -264,6 +266,7 @@ class Worker:
 
     async def _run_consumers(self, pool: Pool, redis_health: RedisHealth, settler: Settler) -> BurstEnd:
         options = self.options
+        relay_name = f"{options.relay.options.host}:{options.relay.options.port}"
         consumers = self._consumers = Consumers(
             preparation=Preparation(
                 types=self.types,
@@ -279,6 +282,7 @@ class Worker:
             gate=self._gate,
             pool=pool,
             retry=options.retry,
+            receipts=ReceiptWriter(options.history, relay_name) if options.history.days else None,
         )
         claiming = Claiming(
             broker=self.broker,

@@ -1,8 +1,8 @@
 -- The beginning of every script. KEYS are the queue's keys, in the order of the table in keys.py; scripts that only
--- move jobs get the first ten.
-local JOBS, LEASED, DELAYED, HELD, DEAD, BODY, RECORD, LEASE, PAUSE, TOTALS,
+-- move jobs get the first eleven.
+local JOBS, LEASED, DELAYED, HELD, DEAD, BODY, RECORD, LEASE, PAUSE, TOTALS, HISTORY,
   WORKERS, HEARTBEATS, ORDERS, MINUTES, WATCH, LATEST, UNDO, ANSWERS = unpack(KEYS)
-local KINDS = {'list', 'zset', 'zset', 'zset', 'zset', 'hash', 'hash', 'hash', 'string', 'hash',
+local KINDS = {'list', 'zset', 'zset', 'zset', 'zset', 'hash', 'hash', 'hash', 'string', 'hash', 'stream',
   'zset', 'hash', 'hash', 'hash', 'string', 'stream', 'hash', 'hash'}
 
 -- Redis does not roll back a script, so a key of a wrong type must be found before the first write.

@@ -1,10 +1,23 @@
 -- Settle: apply verdicts to jobs in flight. ARGV for each: id, and 'token|what|delay (ms)|doubt|record' (doubt is 1 if
 -- it is not known whether the mail was delivered; an empty record keeps the old one). That is one text, because each
--- argument costs time.
+-- argument costs time. The record of a mail that is done is its receipt, or empty: 'most receipts, time to keep them (ms)
+-- and the receipt', with a space between them.
 -- Returns for each: 'settled', 'repeated' (this settlement was applied before), 'fenced' (another worker holds the
 -- job), 'gone' (the job is done, or has never been claimed). The token fences, not the end of the lease: a late
 -- settlement still counts if no other worker has claimed the job.
-local answers, uncertain, counts = {}, 0, {}
+local answers, uncertain, counts, keep_ms = {}, 0, {}, nil
+
+-- Old receipts are trimmed by their number and by their age, by turns: one call can do only one of it.
+local function keep_receipt(text)
+  local most, kept_ms, receipt = string.match(text, '^(%d+) (%d+) (.*)$')
+  keep_ms = kept_ms
+  if NOW % 2 == 0 then
+    redis.call('XADD', HISTORY, 'MAXLEN', '~', most, '*', 'receipt', receipt)
+  else
+    redis.call('XADD', HISTORY, 'MINID', '~', whole(NOW - tonumber(kept_ms)), '*', 'receipt', receipt)
+  end
+end
+
 begin_writing()
 for i = 1, #ARGV, 2 do
   local id = ARGV[i]
@@ -25,6 +38,9 @@ for i = 1, #ARGV, 2 do
       redis.call('HDEL', BODY, id)
       redis.call('HDEL', RECORD, id)
       redis.call('HDEL', LEASE, id)
+      if record ~= '' then
+        keep_receipt(record)
+      end
     else
       if record ~= '' then
         redis.call('HSET', RECORD, id, record)
@@ -46,5 +62,8 @@ for what, count in pairs(counts) do
 end
 if uncertain > 0 then
   redis.call('HINCRBY', TOTALS, 'uncertain', uncertain)
+end
+if keep_ms then
+  redis.call('PEXPIRE', HISTORY, keep_ms)
 end
 return answers
