@@ -18,8 +18,8 @@ WAIT_SECONDS = 90
 COMMANDS = [
     "status", "status --json", "why", "doctor", "audit", "stats --last 5", "tail --for 1s", "worker list",
     "relay probe", "queue list", "queue pause --reason x", "queue resume", "queue purge --yes", "dead list",
-    "dead retry --yes x", "held list", "delayed list", "job show x", "job find --id x", "enqueue", "send", "smtp check", "schema", "shell",
-    "mail preview Registration", "capture ls", "capture show last", "capture chaos", "capture clear", "config show",
+    "dead retry --yes x", "held list", "delayed list", "job show x", "job find --id x", "enqueue",
+    "send", "smtp check", "schema", "shell", "mail preview Registration", "capture ls", "capture show last", "capture chaos", "capture clear", "config show",
     "config check", "metrics show",
 ]  # fmt: skip
 # Of these, who needs the queue.
