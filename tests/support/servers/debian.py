@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def debian_image(run_folder: Path, name: str, *packages: str) -> Path:
 
 @contextmanager
 def running_in_layers(
-    image: Path, folder: Path, files: dict[str, str], script: str, port: int
+    image: Path, folder: Path, files: Mapping[str, str | bytes], script: str, port: int
 ) -> Iterator[Callable[[], str]]:
     """Run a server of an image: write these files at their paths, then run the script as root, until the block ends.
 
@@ -92,7 +92,7 @@ def running_in_layers(
         _remove_layers(folder)
 
 
-def run_in_layers(image: Path, folder: Path, files: dict[str, str], script: str) -> str:
+def run_in_layers(image: Path, folder: Path, files: Mapping[str, str | bytes], script: str) -> str:
     """Run a script as root in an image with these files, and return what it prints; it must succeed."""
     _fill_layers(image, folder, files)
     try:
@@ -110,15 +110,16 @@ def run_in_layers(image: Path, folder: Path, files: dict[str, str], script: str)
     return done.stdout
 
 
-def _fill_layers(image: Path, folder: Path, files: dict[str, str]) -> None:
+def _fill_layers(image: Path, folder: Path, files: Mapping[str, str | bytes]) -> None:
     _make_layers(folder)
     # Two layers below a third are refused if one of them lies in the other: so the image is copied, with its marks.
     subprocess.run(["cp", "-a", f"{image}/.", folder / "upper"], check=True)  # noqa: S607
     for path, text in {**files, "/keep": _KEEP}.items():
         target = folder / "upper" / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
-        target.chmod(0o755 if text.startswith("#!") else 0o644)
+        octets = text.encode() if isinstance(text, str) else text
+        target.write_bytes(octets)
+        target.chmod(0o755 if octets.startswith(b"#!") else 0o644)
     (folder / "kept").chmod(0o777)
 
 
