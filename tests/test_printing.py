@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.hostile import HOSTILE, assert_tame
-from trio_worker.printing import complain, print_values, say, say_octets, say_text, visible
+from trio_worker.printing import complain, print_values, say, say_octets, say_text, visible, visible_lines
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,12 @@ def test_no_text_passes_with_a_character_of_control(text: str) -> None:
 def test_json_that_is_printed_means_the_same(text: str) -> None:
     """The escapes are those of JSON: a program that reads the document gets the text unchanged."""
     assert json.loads(visible(json.dumps({text: [text]}, ensure_ascii=False))) == {text: [text]}
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=[])) | st.sampled_from([*HOSTILE, "a…n@example.org", "漢字"])))
+def test_many_lines_are_made_visible_as_each_alone(lines: list[str]) -> None:
+    """The quick way for a log is no other way."""
+    assert visible_lines(lines) == "\n".join(map(visible, lines))
 
 
 def test_a_line_break_cannot_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:

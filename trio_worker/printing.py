@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 
 # Characters that have no width and count as letters or marks: fillers of Hangul, the grapheme joiner, vowels of Khmer
 # without a sign, and selectors of variants but the two for emoji (Unicode's Default_Ignorable_Code_Point).
 _FILLERS_AND_MARKS = (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x3164, 0xFFA0)
-_UNSEEN = frozenset([*_FILLERS_AND_MARKS, *range(0xFE00, 0xFE0E), *range(0xE0100, 0xE01F0)])
+_UNSEEN = frozenset(map(chr, [*_FILLERS_AND_MARKS, *range(0xFE00, 0xFE0E), *range(0xE0100, 0xE01F0)]))
+_VISIBLE_OCTETS = bytes([*range(0x20, 0x7F), 0x0A])
+_ELLIPSIS = "…".encode()
 # Those without an image that only take room, such as the space that does not break (category Zs).
 _SPACES = frozenset([0x20, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000])
 
@@ -33,7 +36,20 @@ def visible(text: str) -> str:
 
     The escapes are those of JSON, so a JSON document stays one with the same values. Tabs and visible spaces stay.
     """
-    return text if text.isascii() and text.isprintable() else text.translate(_ESCAPES)
+    if text.isprintable() and (text.isascii() or _UNSEEN.isdisjoint(text)):
+        return text
+    return text.translate(_ESCAPES)
+
+
+def visible_lines(lines: Sequence[str]) -> str:
+    """Return lines that are each made `visible`, joined by line breaks; for a log, in a tenth of the time."""
+    joined = "\n".join(lines)
+    octets = joined.encode("utf-8", "surrogatepass")
+    # Most lines have ASCII only, and the ellipsis of a masked address.
+    is_visible = not octets.translate(None, _VISIBLE_OCTETS).replace(_ELLIPSIS, b"")
+    if is_visible and joined.count("\n") == len(lines) - 1:
+        return joined
+    return "\n".join(map(visible, lines))
 
 
 def visible_text(text: str) -> str:
@@ -96,7 +112,7 @@ def read_answer(question: str) -> str:
 
 def is_seen(code: int) -> bool:
     """Return whether the character with this code point is a space or leaves a mark on a screen."""
-    return code in _SPACES or (chr(code).isprintable() and code not in _UNSEEN)
+    return code in _SPACES or (chr(code).isprintable() and chr(code) not in _UNSEEN)
 
 
 def _utf16_units(code: int) -> list[int]:

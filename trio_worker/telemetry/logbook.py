@@ -19,7 +19,7 @@ from typing import TextIO
 from attrs import define, field
 
 from trio_worker.own_files import make_safe_folder, open_own_file
-from trio_worker.printing import visible
+from trio_worker.printing import visible_lines
 from trio_worker.telemetry.log_line import (
     RANKS,
     SETTLED_LINES,
@@ -151,7 +151,7 @@ class _Writer:
     def _write(self, lines: list[str]) -> None:
         try:
             self._reopen_if_rotated()
-            self._file.write("\n".join(map(visible, lines)) + "\n")
+            self._file.write(visible_lines(lines) + "\n")
             self._file.flush()
         except (OSError, ValueError):  # a closed standard error is a ValueError
             self.lost += len(lines)
