@@ -101,7 +101,8 @@ def _check_mail(job: Job, composer: Composer, subject: str | None = None) -> Non
         assert b"\0" not in content
         assert not re.search(rb"\r(?!\n)|(?<!\r)\n", content)
         assert max(map(len, content.split(b"\r\n"))) <= 998
-        assert content.isascii() or eight_bit or mail.needs_smtputf8
+        assert content.isascii() or eight_bit or mail.uses_smtputf8
+        assert mail.needs_smtputf8 or mail.content(eight_bit=False, smtputf8=False).isascii()
         read = email.message_from_bytes(content, policy=email.policy.default)
         kinds = {key for key in read if not key.upper().startswith("X-")}
         known = OUR_HEADERS | OPTIONAL_HEADERS

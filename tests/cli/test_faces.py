@@ -11,7 +11,9 @@ import pytest
 
 from tests.support.commands import Ask, push
 from tests.support.jobs import job_bytes
+from trio_worker.queue.broker import Broker
 from trio_worker.queue.keys import keys_of
+from trio_worker.queue.options import QueueOptions
 from trio_worker.telemetry.heartbeat import DepthLimit, Heartbeat, Suspended, Vitals, write_heartbeat
 from trio_worker.telemetry.quantiles import Window
 from trio_worker.worker.phase import Phase
@@ -42,7 +44,8 @@ def two_workers(ask: Ask) -> None:
         vitals=Vitals(0.1), suspended=Suspended(8, WHY, now + 60, "login"),
     )  # fmt: skip
     old = Heartbeat("old:2", "0.1.0", now, Phase.RUNNING, number_workers=640, max_connections=10, at_work=3)
-    push(ask, *(job_bytes(number) for number in range(50)))
+    push(ask, *(job_bytes(number) for number in range(84)))
+    ask(lambda client: Broker(client, QueueOptions()).claim(34, is_idle=True))
     tell(ask, new)
     tell(ask, old)
 
