@@ -481,7 +481,7 @@ async def test_implicit_tls_needs_a_context() -> None:
 
 async def test_one_connection_too_many_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """With 421, and the others go on; the next one is welcome when one of them has ended."""
-    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(server_module, "MAX_CLIENTS", 2)
     with patience():
         async with open_catcher() as catcher:
             first, second = await connect(catcher), await connect(catcher)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.cli.table import TableColumn, cut, table_lines, width_of
+from trio_worker.cli.table import TableColumn, cells_of, ellipsized, table_lines
 
 COLUMNS = [
     TableColumn("count", is_right=True),
@@ -38,7 +38,7 @@ def test_without_a_terminal_nothing_is_cut() -> None:
     ],
 )
 def test_a_narrow_terminal_gets_cut_texts_and_then_fewer_columns(room: int, line: str) -> None:
-    """An id is never cut, since nobody could use the rest of it."""
+    """An id is never ellipsized, since nobody could use the rest of it."""
     assert table_lines(COLUMNS, ROWS, room)[1] == line
 
 
@@ -50,13 +50,13 @@ def test_no_line_is_wider_than_the_terminal(rows: list[tuple[str, str, str, str]
     lines = table_lines(columns, rows, room)
 
     assert len(lines) == len(rows) + 1
-    assert all(width_of(line) <= room for line in lines)
+    assert all(cells_of(line) <= room for line in lines)
     assert not any("\n" in line or "\x1b" in line for line in lines)
 
 
 def test_wide_characters_count_twice() -> None:
     """A terminal shows them in two cells."""
-    assert width_of("日本") == 4
-    assert cut("日本語", 5) == "日本…"
-    assert cut("日本語", 4) == "日…"
-    assert cut("abc", 3) == "abc"
+    assert cells_of("日本") == 4
+    assert ellipsized("日本語", 5) == "日本…"
+    assert ellipsized("日本語", 4) == "日…"
+    assert ellipsized("abc", 3) == "abc"

@@ -36,7 +36,7 @@ SIZE_LIMIT_BYTES = 10 * 1024 * 1024
 # Connections that may wait to be accepted: enough for a burst of clients.
 BACKLOG = 1024
 # Each costs up to 0.2 MB. More than all workers of a machine open.
-MAX_CONNECTIONS = 1000
+MAX_CLIENTS = 1000
 
 
 @define
@@ -134,7 +134,7 @@ class _ConnectionHandler:
     async def serve(self, tcp: trio.SocketStream) -> None:
         """Serve one client until it disconnects; a broken connection is no error."""
         catcher = self.catcher
-        if catcher.connections_open >= MAX_CONNECTIONS:
+        if catcher.connections_open >= MAX_CLIENTS:
             async with tcp:
                 with suppress(trio.BrokenResourceError):  # RFC 5321, 3.8
                     await tcp.send_all(b"421 4.3.2 Too many connections\r\n")

@@ -41,7 +41,7 @@ from trio_worker.redis.calls import RedisCalls
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.number_words import counted, duration
 
-JobId = Annotated[str, Parameter(help="Id of the job, or last: the newest one.")]
+ShelvedJobId = Annotated[str, Parameter(help="Id of the job, or last: the newest one.")]
 JobIds = Annotated[Sequence[str], Parameter(help="Job ids, or last: the newest one; none with --all or a filter.")]
 # A terminal of so many columns has room for times; a narrower one gets "5m12s ago".
 WIDE_COLUMNS = 120
@@ -149,7 +149,7 @@ class ShelfCommands:
 
     @blocking
     async def show(
-        self, job_id: JobId, *, reveal: Reveal = False, config: ConfigFile = None, as_json: AsJson = False
+        self, job_id: ShelvedJobId, *, reveal: Reveal = False, config: ConfigFile = None, as_json: AsJson = False
     ) -> int:
         shelf = self.wording.shelf
         settings = load_settings(config)

@@ -50,7 +50,7 @@ def print_table(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]]) -
 def table_lines(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]], room: int | None) -> list[str]:
     """Return the lines of a table at most ``room`` cells wide, if its columns allow it."""
     cells = [[visible(text) for text in row] for row in ([column.head for column in columns], *rows)]
-    natural = [max(width_of(row[place]) for row in cells) for place in range(len(columns))]
+    natural = [max(cells_of(row[place]) for row in cells) for place in range(len(columns))]
     kept = list(range(len(columns)))
     while True:
         widths = _fitted([columns[place] for place in kept], [natural[place] for place in kept], room)
@@ -70,22 +70,22 @@ def table_lines(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]], r
 def wrapped(text: str, indent: str = "") -> list[str]:
     """Return a text in lines that begin with ``indent``, broken between words if the terminal is too narrow for it."""
     width = terminal_width()
-    if width is None or len(indent) + width_of(text) <= width:
+    if width is None or len(indent) + cells_of(text) <= width:
         return [f"{indent}{text}"]
     return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False)
 
 
-def width_of(text: str) -> int:
+def cells_of(text: str) -> int:
     """Return the number of cells of a visible text: two for each wide character (Unicode annex 11)."""
     return len(text) if text.isascii() else sum(2 if east_asian_width(each) in "WF" else 1 for each in text)
 
 
-def cut(text: str, width: int) -> str:
+def ellipsized(text: str, width: int) -> str:
     """Return text of at most ``width`` cells; a longer one ends with an ellipsis."""
-    if width_of(text) <= width:
+    if cells_of(text) <= width:
         return text
     kept = text[: width - 1]
-    while kept and width_of(kept) >= width:
+    while kept and cells_of(kept) >= width:
         kept = kept[:-1]
     return f"{kept}…"
 
@@ -111,6 +111,6 @@ def _fitted(columns: Sequence[TableColumn], natural: Sequence[int], room: int | 
 
 
 def _cell(text: str, width: int, *, is_right: bool) -> str:
-    shown = cut(text, width)
-    blanks = " " * (width - width_of(shown))
+    shown = ellipsized(text, width)
+    blanks = " " * (width - cells_of(shown))
     return blanks + shown if is_right else shown + blanks
