@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -14,6 +15,7 @@ from trio_worker.jobs.job import Templated, sample_jobs
 from trio_worker.mail.body import BodySkeleton, Insertion, Texts, find_body_skeleton
 from trio_worker.mail.figures import figure, figures, label
 from trio_worker.mail.mime import canonical
+from trio_worker.mail.sandbox import SAMPLE_SECONDS, Sandbox, within
 from trio_worker.mail.skeleton import RenderedText, Skeleton, find_skeleton, percent
 
 if TYPE_CHECKING:
@@ -99,7 +101,8 @@ class Templates:
 
     def prove(self, fields: Mapping[str, Json]) -> Fault | None:
         """Render with samples; return a failure or an empty subject, fully explained for the template's author."""
-        rendered = self._render(fields)
+        with within(SAMPLE_SECONDS, self.names, time.perf_counter):
+            rendered = self._render(fields)
         if isinstance(rendered, Rendered):
             # An empty subject is allowed in a job, but with samples it is a mistake in the template.
             return None if rendered.subject else Fault(self.subject.template.name or "", "is empty (with the samples)")
@@ -146,7 +149,9 @@ def _render(template: jinja2.Template, names: dict[str, Any]) -> str:
 
 
 def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tuple[dict[str, Templates], list[Fault]]:
-    """Compile the templates of a catalogue; return them and all faults: syntax, unknown names, failures with samples.
+    """Compile the templates of a catalogue; return those of types without faults, and all faults.
+
+    Faults are of syntax, unknown names, and failures with the samples.
 
     ``variables`` can be used in every template, besides the fields of its type (`TEMPLATE_VARIABLES`).
     """
@@ -172,8 +177,10 @@ def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tup
         names = frozenset(catalogue.sources)
         templates = Templates(parts["subject.j2"], parts["text.j2"], parts.get("html.j2"), names)
         unknown = [fault for name in found.values() for fault in _unknown_names(environment, name, trees[name], spec)]
-        faults.extend(unknown or (() if broken else _proofs(templates, spec)))
-        compiled[spec.email_type] = templates
+        failed = unknown or (() if broken else tuple(_proofs(templates, spec)))
+        faults.extend(failed)
+        if not failed:
+            compiled[spec.email_type] = templates
     return compiled, faults
 
 
@@ -196,10 +203,10 @@ class _Parsed(jinja2.BaseLoader):
 
 
 def _environment(trees: Mapping[str, nodes.Template], variables: Mapping[str, str]) -> jinja2.Environment:
-    environment = jinja2.Environment(
+    environment = Sandbox(
         loader=_Parsed(trees),
         undefined=jinja2.StrictUndefined,
-        autoescape=_is_html,  # noqa: S701 - by name: HTML is escaped, a subject or a plain text must not be
+        autoescape=_is_html,
         finalize=_nothing_for_none,
         trim_blocks=True,
         lstrip_blocks=True,
