@@ -57,21 +57,17 @@ def report_of(
     The result is the reply's; the recipients are counted by what becomes of them: a refusal that speaks of us and not
     of a mail (`reply_classes`, the user's ``rules`` first) defers them.
     """
-
-    def is_lasting(reply: Reply) -> bool:
-        return is_for_good(reply, classify(reply, rules))
-
     match outcome:
         case Accepted(refusals=()):
             # The way of nearly every mail.
             return AttemptReport(AttemptResult.OK, content_bytes, compose_seconds, borrow_seconds, recipients)
         case Accepted(_, refusals):
-            refused = sum(is_lasting(refusal.reply) for refusal in refusals)
+            refused = sum(_is_lasting(refusal.reply, rules) for refusal in refusals)
             counts = (recipients - len(refusals), len(refusals) - refused, refused)
             return AttemptReport(AttemptResult.OK, content_bytes, compose_seconds, borrow_seconds, *counts)
         case Refused(reply, refusals):
-            refused = sum(is_lasting(refusal.reply) for refusal in refusals)
-            refused += (recipients - len(refusals)) * is_lasting(reply)
+            refused = sum(_is_lasting(refusal.reply, rules) for refusal in refusals)
+            refused += (recipients - len(refusals)) * _is_lasting(reply, rules)
             result = AttemptResult.TRANSIENT if reply.is_transient else AttemptResult.PERMANENT
             return AttemptReport(
                 result, content_bytes, compose_seconds, borrow_seconds, 0, recipients - refused, refused
@@ -96,3 +92,7 @@ def _result_of(loss: Loss) -> AttemptResult:
             return AttemptResult.CANCELLED
         case _:
             return AttemptResult.CONNECTION
+
+
+def _is_lasting(reply: Reply, rules: Sequence[ReplyRule]) -> bool:
+    return is_for_good(reply, classify(reply, rules))
