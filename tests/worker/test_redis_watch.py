@@ -75,5 +75,22 @@ async def test_a_worker_sees_that_redis_has_lost_the_queue(any_workers: WorkerMa
             losses = [event for event in any_workers.events if isinstance(event, DataLost)]
             reporter.worker.drain("the test is over")
 
-    assert losses == [DataLost(LossSign.TOTALS, 4)]
+    assert losses == [DataLost(LossSign.TOTALS, 5)]
     assert [notice.word for notice in reporter.snapshot().notices] == ["LOSS"]
+
+
+async def test_a_worker_sees_that_redis_has_lost_its_last_writes(any_workers: WorkerMaker, catcher: Catcher) -> None:
+    """Jobs are back in the list, and the total of those that were taken from it is that of before."""
+    reporter = any_workers.make(any_workers.options(catcher.port), is_burst=False)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reporter.run)
+            await any_workers.push(job_bytes(1, id="order-9"))
+            await any_workers.wait_until(lambda: len(any_workers.jobs) == 1)
+            await any_workers.client.command("HINCRBY", "{jobs}:totals", "popped", -1)
+            await any_workers.push(job_bytes(1, id="order-9"))
+            await any_workers.wait_until(lambda: len(any_workers.jobs) == 2)
+            reporter.worker.drain("the test is over")
+
+    assert [event for event in any_workers.events if isinstance(event, DataLost)] == [DataLost(LossSign.TOTALS, 1)]
+    assert len({mail.content.partition(b"Message-ID:")[2].partition(b"\r\n")[0] for mail in catcher.mails}) == 1

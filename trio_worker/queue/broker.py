@@ -124,7 +124,8 @@ def _read_claims(answer: RedisAnswer, token: str, began: float) -> Claims:
         too_large=too_large,
         paused=paused.decode("utf-8", "replace"),
         suspects=suspects,
-        ever_popped=ever + fresh + too_large,
+        popped=fresh + too_large,
+        ever_popped=ever,
     )
 
 

@@ -45,9 +45,10 @@ class Claims:
     """The result of one claim.
 
     ``next_seconds`` is the time to the next due job or end of a lease, None without one; ``pushed`` counts all jobs
-    that were ever in the list; ``ever_popped`` those that were ever taken from it, a number that falls only if Redis
-    loses data; ``paused`` is the stored pause, empty while there is none. ``suspects`` counts the jobs that may have
-    crashed their workers: 1 if this claim brought one, alone; else those that wait for an idle worker.
+    that were ever in the list; ``popped`` those that this claim took from it, ``ever_popped`` those before them, which
+    falls only if Redis loses data; ``paused`` is the stored pause, empty while there is none. ``suspects`` counts the
+    jobs that may have crashed their workers: 1 if this claim brought one, alone; else those that wait for an idle
+    worker.
     """
 
     jobs: tuple[Claim, ...]
@@ -61,4 +62,5 @@ class Claims:
     too_large: int = 0
     paused: str = ""
     suspects: int = 0
+    popped: int = 0
     ever_popped: int = 0

@@ -142,7 +142,7 @@ class Claiming:
         self.history.note(claims.at, claims.pushed)
         if claims.ever_popped < self._ever_popped:
             self.publish(DataLost(LossSign.TOTALS, self._ever_popped - claims.ever_popped))
-        self._ever_popped = claims.ever_popped
+        self._ever_popped = claims.ever_popped + claims.popped
         if claims.recovered or claims.crashed or claims.held or claims.too_large:
             self.publish(LeasesRecovered(claims.recovered, claims.crashed, claims.held, claims.too_large))
         if claims.paused != self._paused:
