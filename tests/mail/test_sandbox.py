@@ -99,12 +99,12 @@ def test_what_templates_use_still_works(text: str, said: str) -> None:
 )
 def test_a_loop_without_end_is_a_fault_with_its_place(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who checks the templates is not hung by them; the composer tries the samples of such a type no second time."""
-    monkeypatch.setattr(template, "SAMPLE_SECONDS", 0.05)
+    monkeypatch.setattr(template, "SAMPLE_SECONDS", 0.5)
     began = time.perf_counter()
     told = faults_of(text)
 
     assert "Own/text.j2:1: fails on the samples: they take more than" in told
-    assert time.perf_counter() - began < 20
+    assert time.perf_counter() - began < 60
 
 
 def test_only_templates_are_watched_and_only_while_they_are_tried() -> None:
