@@ -43,6 +43,8 @@ from trio_worker.worker.events import (
     Event,
     LeasesRecovered,
     LossSign,
+    RateLimited,
+    RateLimitLifted,
     RedisFailed,
     SettingsRead,
     Settled,
@@ -427,3 +429,15 @@ def test_end_of_the_certificate_is_that_of_the_last_connection() -> None:
     metrics._made = None
     metrics.note(ConnectionOpened(2, 0.1, Capabilities()))
     assert "smtp_certificate_expiry_timestamp_seconds{}" not in scraped(metrics)
+
+
+def test_a_rate_that_the_relay_limits_is_a_figure() -> None:
+    """Counted each time that it says so; 0 when it does no more."""
+    metrics = Metrics(busy)
+    trouble = Trouble(FailureKind.RATE, Stage.FINAL, "refused")
+    for per_second in (14.0, 13.5):
+        metrics.note(RateLimited(trouble, 1.0, per_second))
+    found = scraped(metrics)
+    assert (found["smtp_rate_limits_total{}"], found["smtp_rate_limit_per_second{}"]) == (2, 13.5)
+    metrics.note(RateLimitLifted())
+    assert scraped(metrics)["smtp_rate_limit_per_second{}"] == 0

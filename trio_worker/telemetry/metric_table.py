@@ -171,6 +171,7 @@ TABLE: tuple[Metric, ...] = (
         "failure. Each further failed try counts again.",
         how=tuple(map(str, FailureKind)),
     ),
+    _counter("smtp_rate_limits_total", "Number of times that the relay said that mails come too fast."),
     _counter(
         "breaker_opened_total",
         "Number of times that the circuit breaker opened and claiming stopped, because the relay was in trouble.",
@@ -253,6 +254,10 @@ TABLE: tuple[Metric, ...] = (
     _gauge_if_known(
         "smtp_suspended_until_timestamp_seconds",
         "Time at which a suspended connection is tried again; absent while none is suspended.",
+    ),
+    _gauge(
+        "smtp_rate_limit_per_second",
+        "Mails a second that are sent after the relay said that they come too fast; 0: no limit.",
     ),
     _gauge(
         "smtp_one_mail_at_a_time",

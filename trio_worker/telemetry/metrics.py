@@ -62,6 +62,8 @@ from trio_worker.worker.events import (
     LeaseLost,
     LeasesRecovered,
     LoopComplained,
+    RateLimited,
+    RateLimitLifted,
     RedisRecovered,
     SettingsRead,
     Settled,
@@ -154,20 +156,6 @@ class Metrics:
                 child["dead_letters_total", "too_large"].inc(too_large)
             case LeaseLost():
                 child["leases_lost_total",].inc()
-            case ConnectionOpened(seconds=seconds):
-                child["smtp_connections_opened_total",].inc()
-                child["smtp_connect_seconds",].observe([seconds])
-                self._present("smtp_certificate_expiry_timestamp_seconds", event.certificate_ends_at)
-            case ConnectionFailed(trouble):
-                child["smtp_connections_failed_total", trouble.how].inc()
-                if trouble.reply is not None:
-                    self._note_refusal(trouble.reply.stage, trouble.reply.codes)
-            case ConnectionClosed(why=why):
-                child["smtp_connections_closed_total", _known(why.partition(" ")[0], CLOSINGS)].inc()
-            case PlacesSuspended(trouble):
-                child["smtp_suspensions_total", trouble.how].inc()
-            case BreakerChanged(Open()):
-                child["breaker_opened_total",].inc()
             case RedisRecovered():
                 child["redis_recoveries_total",].inc()
             case DataLost(sign, count):
@@ -183,6 +171,32 @@ class Metrics:
                 child["config_reloads_total", "fault" if faults else "ok"].inc()
             case LoopComplained():
                 child["loop_complaints_total",].inc()
+            case _:
+                self._note_relay(event)
+
+    def _note_relay(self, event: Event) -> None:
+        """Add an event of the relay or its connections."""
+        child = self._children
+        match event:
+            case ConnectionOpened(seconds=seconds):
+                child["smtp_connections_opened_total",].inc()
+                child["smtp_connect_seconds",].observe([seconds])
+                self._present("smtp_certificate_expiry_timestamp_seconds", event.certificate_ends_at)
+            case ConnectionFailed(trouble):
+                child["smtp_connections_failed_total", trouble.how].inc()
+                if trouble.reply is not None:
+                    self._note_refusal(trouble.reply.stage, trouble.reply.codes)
+            case ConnectionClosed(why=why):
+                child["smtp_connections_closed_total", _known(why.partition(" ")[0], CLOSINGS)].inc()
+            case PlacesSuspended(trouble):
+                child["smtp_suspensions_total", trouble.how].inc()
+            case BreakerChanged(Open()):
+                child["breaker_opened_total",].inc()
+            case RateLimited(per_second=per_second):
+                child["smtp_rate_limits_total",].inc()
+                child["smtp_rate_limit_per_second",].set(per_second)
+            case RateLimitLifted():
+                child["smtp_rate_limit_per_second",].set(0)
             case _:
                 pass  # the other metrics are figures of the snapshot
 
