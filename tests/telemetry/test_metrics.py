@@ -439,5 +439,7 @@ def test_a_rate_that_the_relay_limits_is_a_figure() -> None:
         metrics.note(RateLimited(trouble, 1.0, per_second))
     found = scraped(metrics)
     assert (found["smtp_rate_limits_total{}"], found["smtp_rate_limit_per_second{}"]) == (2, 13.5)
-    metrics.note(RateLimitLifted())
-    assert scraped(metrics)["smtp_rate_limit_per_second{}"] == 0
+    lifted = Metrics(busy)
+    lifted.note(RateLimited(trouble, 1.0, 14.0))
+    lifted.note(RateLimitLifted())
+    assert scraped(lifted)["smtp_rate_limit_per_second{}"] == 0
