@@ -457,11 +457,12 @@ async def test_a_redis_that_is_emptied_while_mails_are_sent_does_not_stop_the_wo
     ledger = reporter.board.ledger
     gone = ledger.settled[Disposition.GONE]
     assert gone >= 1
-    assert (ledger.settled[Disposition.FENCED], ledger.uncertain) == (0, gone)
+    assert ledger.settled[Disposition.FENCED] == 0
+    assert ledger.uncertain >= gone
     assert f"{gone} gone" in str(ledger)
     counted = await count_jobs(workers.client, "jobs")
     assert isinstance(counted, Counts)
-    assert counted.uncertain == gone
+    assert counted.uncertain == ledger.uncertain
     losses = [event for event in workers.events if isinstance(event, DataLost)]
     assert sum(loss.count for loss in losses if loss.sign is LossSign.GONE) == gone
 

@@ -14,6 +14,7 @@ from tests.support.bridge import Complaints
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
+from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.redis.client import open_redis_client
 from trio_worker.redis.options import RedisOptions
 from trio_worker.worker import redis_watch
@@ -75,7 +76,7 @@ async def test_a_worker_sees_that_redis_has_lost_the_queue(any_workers: WorkerMa
             losses = [event for event in any_workers.events if isinstance(event, DataLost)]
             reporter.worker.drain("the test is over")
 
-    assert losses == [DataLost(LossSign.TOTALS, 5)]
+    assert losses == [DataLost(LossSign.TOTALS, 5, uncertain=1)]
     assert [notice.word for notice in reporter.snapshot().notices] == ["LOSS"]
 
 
@@ -92,5 +93,10 @@ async def test_a_worker_sees_that_redis_has_lost_its_last_writes(any_workers: Wo
             await any_workers.wait_until(lambda: len(any_workers.jobs) == 2)
             reporter.worker.drain("the test is over")
 
-    assert [event for event in any_workers.events if isinstance(event, DataLost)] == [DataLost(LossSign.TOTALS, 1)]
+    assert [event for event in any_workers.events if isinstance(event, DataLost)] == [
+        DataLost(LossSign.TOTALS, 1, uncertain=1)
+    ]
+    counted = await count_jobs(any_workers.client, "jobs")
+    assert isinstance(counted, Counts)
+    assert (counted.uncertain, reporter.board.ledger.uncertain) == (1, 1)
     assert len({mail.content.partition(b"Message-ID:")[2].partition(b"\r\n")[0] for mail in catcher.mails}) == 1

@@ -56,6 +56,8 @@ def enter(ledger: Ledger, event: Event) -> None:
         case LeasesRecovered():
             ledger.recovered += event.count
             ledger.uncertain += event.count
+        case DataLost():
+            ledger.uncertain += event.uncertain
         case ConnectionOpened(seconds=seconds):
             ledger.opened += 1
             ledger.opening_seconds += seconds
@@ -77,7 +79,6 @@ def enter(ledger: Ledger, event: Event) -> None:
             | RedisFailed()
             | RedisRecovered()
             | RedisWeak()
-            | DataLost()
             | WaitTroubled()
             | SettlementsKept()
             | JournalFailed()

@@ -158,8 +158,8 @@ class Metrics:
                 child["leases_lost_total",].inc()
             case RedisRecovered():
                 child["redis_recoveries_total",].inc()
-            case DataLost(sign, count):
-                child["redis_lost_data_total", sign].inc(count)
+            case DataLost():
+                self._note_loss(event)
             case SettlementsKept(count):
                 child["journal_settlements_total",].inc(count)
             case JournalReplayed(settled, refused):
@@ -199,6 +199,10 @@ class Metrics:
                 child["smtp_rate_limit_per_second",].set(0)
             case _:
                 pass  # the other metrics are figures of the snapshot
+
+    def _note_loss(self, loss: DataLost) -> None:
+        self._children["redis_lost_data_total", loss.sign].inc(loss.count)
+        self._children["jobs_uncertain_total",].inc(loss.uncertain)
 
     def note_call(self, doing: str, seconds: float, unavailable: Unavailable | None) -> None:
         """Add one call to Redis."""

@@ -141,7 +141,11 @@ class Claiming:
         self.redis_health.answered()
         self.history.note(claims.at, claims.pushed)
         if claims.ever_popped < self._ever_popped:
-            self.publish(DataLost(LossSign.TOTALS, self._ever_popped - claims.ever_popped))
+            lost = self._ever_popped - claims.ever_popped
+            # Of what is in the list, or was a moment ago, so many may have been sent before.
+            again = min(lost, claims.popped + claims.waiting)
+            self.settler.count_uncertain(again)
+            self.publish(DataLost(LossSign.TOTALS, lost, again))
         self._ever_popped = claims.ever_popped + claims.popped
         if claims.recovered or claims.crashed or claims.held or claims.too_large:
             self.publish(LeasesRecovered(claims.recovered, claims.crashed, claims.held, claims.too_large))

@@ -163,10 +163,15 @@ class LossSign(StrEnum):
 
 @frozen
 class DataLost:
-    """Redis has lost data: jobs that a total no longer counts, keys that it evicted, or jobs that were being sent."""
+    """Redis has lost data: jobs that a total no longer counts, keys that it evicted, or jobs that were being sent.
+
+    ``uncertain`` of these jobs may be back in the list although their mails were sent; those whose settlements are gone
+    are counted with the settlements.
+    """
 
     sign: LossSign
     count: int
+    uncertain: int = 0
 
 
 @frozen

@@ -151,6 +151,11 @@ class Settler:
     def _orphaned(self) -> Sequence[SettlementRecord]:
         return self.journal.orphaned if self.journal is not None else ()
 
+    def count_uncertain(self, count: int) -> None:
+        """Have mails that may be sent twice added to the queue's total of these."""
+        self._uncounted += count
+        self._woken.set()
+
     async def _count_uncertain(self) -> None:
         counted, self._uncounted = self._uncounted, 0
         if isinstance(await self.broker.count_uncertain(counted), Unavailable):
@@ -263,8 +268,7 @@ class Settler:
         """Count a mail as uncertain that was sent, if its job may be back in the list, from where it is sent again."""
         if not isinstance(delivery.verdict, Done):
             return settled
-        self._uncounted += 1
-        self._woken.set()
+        self.count_uncertain(1)
         return evolve(settled, is_uncertain=True)
 
 
