@@ -18,6 +18,8 @@ from attrs import define
 
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
+from trio_worker.cli.status import Health, health_of, troubles_of
+from trio_worker.fleet.polls import Polls
 from trio_worker.fleet.report import Reporter
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import read_shelf
@@ -330,3 +332,44 @@ async def test_a_postfix_that_restarts_in_the_middle_costs_nothing(
     assert counted.known == 0
     assert sum(postfix.delivered().values()) - 300 <= reporter.board.ledger.uncertain
     assert len(postfix.delivered()) == 300
+
+
+async def test_one_recipient_that_postfix_does_not_relay_for_stops_nobody(
+    start_postfix: Callable[..., Postfix], workers: WorkerMaker
+) -> None:
+    """Its default restrictions answer 454 to a domain that is not its own: the others arrive, the one dies alone."""
+    postfix = start_postfix(
+        mynetworks="10.0.0.0/8",  # so this client is a stranger
+        mydestination="example.com",
+        local_recipient_maps="",
+        local_transport="discard:",
+        smtpd_relay_restrictions="permit_mynetworks, permit_sasl_authenticated, defer_unauth_destination",
+        smtpd_recipient_restrictions="",
+    )
+    await workers.push(job_bytes(0, "bad@elsewhere.example"), *(job_bytes(number) for number in range(1, 21)))
+    retry = RetryPolicy(max_attempts=3, base_seconds=4, cap_seconds=4)
+    reporter = workers.make(workers.options(postfix.port, relay=relay_of(postfix), retry=retry), is_burst=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, reporter)
+        with trio.fail_after(10):
+            await workers.wait_until(lambda: reporter.board.ledger.settled[Disposition.SENT] == 20)
+            await workers.wait_until(lambda: reporter.board.ledger.settled[Disposition.DELAYED] > 0)
+        polls = Polls(workers.client, "jobs", "here")
+        with trio.fail_after(10):
+            await polls.poll()
+            while not polls.snapshot().workers:
+                await trio.sleep(0.1)
+                await polls.poll()
+        seen, snapshot = polls.last, polls.snapshot()
+        with trio.fail_after(30):
+            await workers.wait_until(lambda: reporter.board.ledger.settled[Disposition.DEAD] == 1)
+        reporter.worker.drain("all settled")
+    await until_delivered(postfix, 20)
+
+    dead = await read_shelf(workers.client, "jobs", "dead", 10, with_bodies=True)
+    assert isinstance(dead, list)
+    assert [(each.cause.codes, each.record.attempts) for each in dead] == [("454 4.7.1", 3)]
+    assert seen is not None
+    problems = troubles_of(seen.counts, snapshot, seen.minutes)
+    assert health_of(seen.counts, snapshot, problems) is Health.HEALTHY, problems
+    assert not any(isinstance(event, BreakerChanged) for event in workers.events)

@@ -57,12 +57,7 @@ MODES = {
     "courier": ["pipelined", "one at a time"],
 }
 # What does not hold yet, by server, mode and depth.
-_LIMIT = (
-    "452 at MAIL, when OpenSMTPD has taken 100 mails on a connection, speaks of the connection and opens the breaker"
-)
 KNOWN = {
-    ("opensmtpd", "one at a time", 1): _LIMIT,
-    ("opensmtpd", "one at a time", 64): _LIMIT,
     ("dovecot", "pipelined", 64): "Dovecot 2.3.19 breaks the connection when a RCPT came before its reply to the dot",
 }
 CASES = [(name, mode, depth) for name, modes in MODES.items() for mode in modes for depth in (1, 64)]

@@ -54,6 +54,9 @@ _CLASSES: dict[Stage, frozenset[int]] = {
     Stage.QUIT: frozenset({2, 4, 5}),
 }
 _CLOSING_CODE = 421
+# "Too many recipients" (RFC 3463, 3.6) at MAIL, where there is none yet, tells of a limit of the connection: OpenSMTPD
+# says so after 100 mails. It leaves the connection open and repeats this from then on.
+_LIMIT_CODE, _LIMIT_ENHANCED = 452, "4.5.3"
 _BAD_SEQUENCE_CODE = 503
 _DROPS_AHEAD = "the relay drops what is written ahead of its answer to an earlier mail"
 # Exim ends a session at the eleventh extra RSET (smtp_accept_max_nonmail = 10); one is left for what else it may count.
@@ -276,6 +279,9 @@ class Conversation:
             self.on_reply(stage, transaction, reply)
         if raw.code == _CLOSING_CODE:
             self._finish(FailureKind.CLOSING, "the relay is closing", reply)
+            return
+        if stage is Stage.MAIL and self.delivered and reply.code == _LIMIT_CODE and reply.enhanced == _LIMIT_ENHANCED:
+            self._finish(FailureKind.CLOSING, "the relay takes no more mails on this connection", reply)
             return
         if raw.code // 100 not in _CLASSES[stage]:
             self._finish(FailureKind.GARBLED, f"{raw.code} is not a possible reply to {stage.upper()}", reply)
