@@ -151,27 +151,43 @@ async def test_one_mail_at_a_time_is_forgotten_when_the_settings_are_read_again(
     assert events[1:2] == [DepthRestored(16)]
 
 
-@pytest.mark.parametrize(("replies", "is_told"), [
-    ([b"250 ok\r\n250 ok\r\n550 no\r\n"], True),
-    ([b"250 ok\r\n550 no\r\n503 nobody\r\n", b"250 ok\r\n250 ok\r\n"], True),
-    ([b"250 ok\r\n250 ok\r\n550 no\r\n", b"250 ok\r\n250 ok\r\n250 ok\r\n250 taken\r\n"], False),
-    ([b"250 ok\r\n250 ok\r\n550 no\r\n", b"421 too many errors\r\n"], False),
-    ([b"250 ok\r\n250 ok\r\n250 taken\r\n"], False),
+@pytest.mark.parametrize(("count", "replies", "how", "is_told"), [
+    (4, b"", FailureKind.EOF, True),
+    (4, b"250 ok\r\n250 ok\r\n550 no\r\n", FailureKind.RESET, True),
+    (1, b"", FailureKind.EOF, False),
+    (2, b"250 ok\r\n250 ok\r\n250 taken\r\n", FailureKind.EOF, False),
+    (4, b"421 too many errors\r\n", FailureKind.EOF, False),
+    (4, b"", FailureKind.TIMEOUT, False),
+    (4, b"", FailureKind.CANCELLED, False),
 ])  # fmt: skip
-async def test_a_connection_that_breaks_behind_a_refusal_and_leaves_mails_in_doubt_limits_the_depth(
-    autojump_clock: trio.testing.MockClock,
-    replies: list[bytes],
-    is_told: bool,  # noqa: FBT001
+async def test_a_connection_that_breaks_with_several_mails_in_doubt_limits_the_depth(
+    autojump_clock: trio.testing.MockClock, count: int, replies: bytes, how: FailureKind, *, is_told: bool
 ) -> None:
-    """The relay may close after errors; where it said so nothing is in doubt, and nothing has to change."""
+    """The relay may be one that several mails break; where it says what it does nothing is in doubt."""
     heard: list[Loss] = []
     transport = FakeTransport(answer=lambda _: b"")
     connection = Connection(1, session_on(transport), Timeouts(), on_deep_loss=heard.append)
-    for _ in range(4):
+    for _ in range(count):
         connection.begin(MAIL, 0.0)
     connection.flush(0.0)
-    for reply in replies:
-        transport.say(reply)
-    connection.lose(FailureKind.RESET, "gone")
+    transport.say(replies)
+    connection.lose(how, "gone")
 
     assert len(heard) == is_told
+
+
+async def test_a_relay_that_breaks_deep_connections_again_is_left_alone_for_longer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Each time twice as long, up to an hour; settings that are read again begin anew."""
+    events: list[ConnectionEvent] = []
+    broken = Loss(FailureKind.EOF, Stage.FINAL, "gone")
+    options = PoolOptions(max_size=2, min_idle=0, pipeline_depth=16)
+    async with open_pool(options, Timeouts(), Opener(), events.append) as pool:
+        for _ in range(5):
+            pool._limit_depth(broken)
+            await trio.sleep(ONE_AT_A_TIME_SECONDS + 2)
+        pool.resize(options)
+        pool._limit_depth(broken)
+    told = [event.seconds for event in events if isinstance(event, DepthLimited)]
+    assert told == [300, 600, 1200, 2400, 3600, 300]

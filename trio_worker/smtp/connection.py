@@ -18,7 +18,7 @@ from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.events import ConnectionView
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.options import Timeouts
-from trio_worker.smtp.outcome import Accepted, Loss, Outcome, Refused, Uncertain
+from trio_worker.smtp.outcome import Accepted, Loss, NotSent, Outcome, Refused, Uncertain
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.session import Session
 from trio_worker.smtp.trace import TraceLine, trace_line_of
@@ -37,6 +37,7 @@ AHEAD_SECONDS = 5.0
 REFUSED_IN_ROW = 3
 # From this number of extra RSETs on no more mails are in flight than the relay may still refuse.
 SPARED_RESETS = 5
+_BREAKS = frozenset({FailureKind.EOF, FailureKind.RESET})
 # From this size on a message is written in pieces: more writes, some microseconds each, but fewer copies.
 LARGE_BYTES = 262_144
 
@@ -345,8 +346,9 @@ class Connection:
         if self.conversation.ahead is not None:
             self._tell_deep_loss(self.conversation.ahead)
         if self.conversation.end is not None:
-            # Behind a refusal only mails that were in flight with it can be uncertain.
-            if self._refused_in_row and any(isinstance(each.outcome, Uncertain) for each in decided):
+            lost = [each for each in decided if isinstance(each.outcome, Uncertain | NotSent)]
+            is_in_doubt = any(isinstance(each.outcome, Uncertain) for each in lost)
+            if is_in_doubt and len(lost) > 1 and self.conversation.end.how in _BREAKS:
                 self._tell_deep_loss(self.conversation.end)
             if self._on_trace is not None and not self._over.is_set():
                 seconds = trio.current_time() - self._state_since

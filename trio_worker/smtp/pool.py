@@ -44,9 +44,9 @@ SUSPENDED_SECONDS = 30.0
 # How long a relay that drops what is written ahead of its answer gets one mail at a time. Each further try costs a mail
 # on each connection a detour, of `connection.AHEAD_SECONDS` if the relay drops it without a word.
 ONE_AT_A_TIME_SECONDS = 3600.0
-# The same for a relay that broke a connection behind refusals, with mails in flight: bad addresses come in blocks, and
-# when they are over mails may go as before.
-AFTER_REFUSALS_SECONDS = 300.0
+# The same for a relay that broke a connection with several mails in flight and left some in doubt, doubling each time:
+# it may have been restarted, or may be one that several mails break (Dovecot 2.3), or that ends after many refusals.
+AFTER_BREAK_SECONDS = 300.0
 # At the end all connections say QUIT at the same time, and all together have this long.
 CLOSE_SECONDS = 2.0
 
@@ -99,6 +99,7 @@ class Pool:
     _opened_ever: int = 0
     _openings: set[trio.CancelScope] = field(factory=set)  # of openings that borrowers wait for
     _suspension: Suspension | None = None
+    _deep_breaks: int = 0  # connections that broke with several mails in flight
     one_at_a_time: OneAtATime | None = None  # why ``depth`` is 1 for now; None while it is that of the options
     _withdrawn: set[Connection] = field(factory=set)  # the relay says that they are too many; closed when given back
     _withdrawn_at: float = -math.inf  # when the last of them was closed (local clock)
@@ -195,7 +196,7 @@ class Pool:
 
     def resize(self, options: PoolOptions) -> None:
         """Use other options from now on; mails in flight are finished, surplus connections are closed when idle."""
-        self.options, self.depth = options, options.depth
+        self.options, self.depth, self._deep_breaks = options, options.depth, 0
         self._restore_depth()
         if self.is_closed:
             return
@@ -214,8 +215,11 @@ class Pool:
 
     def _limit_depth(self, loss: Loss) -> None:
         """Send one mail at a time over each connection for a while: what was behind it was lost with it."""
-        seconds = ONE_AT_A_TIME_SECONDS if loss.how is FailureKind.AHEAD else AFTER_REFUSALS_SECONDS
         if self.one_at_a_time is None and self.depth > 1:
+            seconds = ONE_AT_A_TIME_SECONDS
+            if loss.how is not FailureKind.AHEAD:
+                seconds = min(seconds, AFTER_BREAK_SECONDS * 2.0 ** min(self._deep_breaks, 10))
+                self._deep_breaks += 1
             self.depth = 1
             self.one_at_a_time = OneAtATime(loss, trio.current_time() + seconds)
             self.publish(DepthLimited(loss, seconds))

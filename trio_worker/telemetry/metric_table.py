@@ -262,7 +262,7 @@ TABLE: tuple[Metric, ...] = (
     _gauge(
         "smtp_one_mail_at_a_time",
         "1 while connections carry one mail at a time, because the relay drops what is sent ahead of its answer, or "
-        "breaks connections after refusals.",
+        "broke a connection with several mails in flight.",
     ),
     _gauge("smtp_connections_limit", "Maximum number of connections to the relay (smtp.pool.max_size)."),
     _gauge("relay_breaker_state", "1 for the state that the circuit breaker is in, 0 for the others.", state=BREAKERS),

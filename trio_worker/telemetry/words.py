@@ -75,7 +75,7 @@ def deep_loss_words(loss: Loss) -> str:
     said = mask_text(str(loss.reply or loss.reason))
     if loss.how is FailureKind.AHEAD:
         return f"the relay drops what is sent ahead of its answer ({said})"
-    return f"the relay breaks connections after refusals ({said})"
+    return f"a connection broke with several mails in flight ({said})"
 
 
 def suspended_words(suspended: Suspended, most: int, now: float) -> str:
