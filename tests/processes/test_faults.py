@@ -46,7 +46,7 @@ async def test_a_name_server_that_hangs_does_not_hold_up_the_end(
         from trio_worker.__main__ import main
         main()
     """)
-    text = programs.config.read_text().replace("[smtp]\n", '[smtp]\nhost = "relay.invalid"\n')
+    text = programs.config.read_text().replace("[smtp]\n", '[smtp]\nhost = "relay.invalid"\nallow_real_relay = true\n')
     programs.config.write_text(text)
     program = await programs.start_python(slow, "run", "--no-dashboard")
     with patience():
@@ -95,8 +95,8 @@ async def test_a_signal_between_the_opening_and_the_work_keeps_the_worker_from_c
         from trio_worker.cli import run
         connect_queue = run.connect_queue
         @contextlib.asynccontextmanager
-        async def open_and_be_signalled(*words):
-            async with connect_queue(*words) as client:
+        async def open_and_be_signalled(*words, **more):
+            async with connect_queue(*words, **more) as client:
                 with trio.CancelScope(shield=True):
                     os.kill(os.getpid(), signal.SIGTERM)
                     await trio.testing.wait_all_tasks_blocked(0.1)
