@@ -102,7 +102,7 @@ def test_all_faults_come_at_once_each_with_its_line(tmp_path: Path) -> None:
         ('[queue]\nname = ""\n', "without spaces, braces"),
         ("[retry]\nbase_seconds = 10\ncap_seconds = 5\n", "above retry.cap_seconds"),
         ("[smtp.pool]\nmin_idle = 11\n", "above smtp.pool.max_size"),
-        ("[history]\ndays = 3\n", "history.key: must be set with history.days"),
+        ("[history]\ndays = 3\n", "history.days: needs history.key_file"),
         ('[mail]\nfrom = "nobody"\n', "mail.from"),
         ('[mail]\nenvelope_from = "a@b@c"\n', "mail.envelope_from"),
         ('[mail]\nmessage_id_domain = "a b"\n', "mail.message_id_domain"),

@@ -74,8 +74,8 @@ def _crossed(settings: Settings) -> Iterator[_Crossed]:
     if not queue.name or re.search(r"[{}\x00-\x20\x7f]", queue.name):
         yield ("queue.name",), "must be a name without spaces, braces and control characters"
     if settings.history.days and not settings.history.key:
-        reason = "must be set with history.days: a random text, the same for all workers and commands"
-        yield ("history.key", "history.days"), reason
+        reason = "needs history.key_file, a file with a random text, the same for all workers and commands"
+        yield ("history.days", "history.key"), reason
     if settings.retry.base_seconds > settings.retry.cap_seconds:
         reason = f"is above retry.cap_seconds ({settings.retry.cap_seconds:g})"
         yield ("retry.base_seconds", "retry.cap_seconds"), reason
