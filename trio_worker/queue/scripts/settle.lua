@@ -7,11 +7,12 @@
 -- settlement still counts if no other worker has claimed the job.
 local answers, uncertain, counts, keep_ms = {}, 0, {}, nil
 
--- Old receipts are trimmed by their number and by their age, by turns: one call can do only one of it.
+-- Old receipts are trimmed by their number and by their age, by turns: one command can do only one of it.
+local turn = NOW
 local function keep_receipt(text)
   local most, kept_ms, receipt = string.match(text, '^(%d+) (%d+) (.*)$')
-  keep_ms = kept_ms
-  if NOW % 2 == 0 then
+  keep_ms, turn = kept_ms, turn + 1
+  if turn % 2 == 0 then
     redis.call('XADD', HISTORY, 'MAXLEN', '~', most, '*', 'receipt', receipt)
   else
     redis.call('XADD', HISTORY, 'MINID', '~', whole(NOW - tonumber(kept_ms)), '*', 'receipt', receipt)
