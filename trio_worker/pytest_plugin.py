@@ -46,7 +46,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 class MailWorkerRequest(NamedTuple):
-    """The options of one test; ``redis`` is a URL or the word fake; templates are relative to the root folder."""
+    """The options of one test; ``redis`` is a URL or the word fake; ``settings`` may name folders in the root."""
 
     redis: str
     config: Path | None

@@ -520,3 +520,25 @@ def test_an_ehlo_name_that_relays_refuse_is_warned_of(name: str, *, is_warned_of
     settings = good(f'[smtp]\nehlo_name = "{name}"\n', tmp_path)
 
     assert any("smtp.ehlo_name" in fault.reason for fault in settings.warnings) is is_warned_of
+
+
+def test_template_folders_are_relative_to_what_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the file to its folder, wherever a command is started; those of the environment to where it is."""
+    (tmp_path / "conf" / "mine").mkdir(parents=True)
+    (tmp_path / "here" / "own").mkdir(parents=True)
+    file = tmp_path / "conf" / "worker.toml"
+    file.write_text(f"[mail]\ntemplate_dirs = ['mine', '{tmp_path / 'here'}']\n")
+    monkeypatch.chdir(tmp_path / "here")
+
+    for path in (file, Path("../conf/worker.toml")):
+        read = read_settings(path, {})
+        assert isinstance(read, Settings)
+        assert [Path(each).resolve() for each in read.mail.template_dirs] == [
+            tmp_path / "conf" / "mine",
+            tmp_path / "here",
+        ]
+    read = read_settings(file, {"TRIO_WORKER__MAIL__TEMPLATE_DIRS": "own"})
+    assert isinstance(read, Settings)
+    assert read.mail.template_dirs == ("own",)
+    file.write_text("[mail]\ntemplate_dirs = ['own']\n")
+    assert not isinstance(read_settings(file, {}), Settings)

@@ -165,15 +165,15 @@ def test_the_ini_file_names_a_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("started_in", ["", "tests"])
-def test_template_folders_are_found_from_the_root_of_the_tests(tmp_path: Path, started_in: str) -> None:
-    """As by `run` when it is started there, wherever pytest is started."""
+def test_template_folders_are_found_from_the_configuration(tmp_path: Path, started_in: str) -> None:
+    """As by `run`, wherever pytest is started."""
     folder = tmp_path / "templates" / "Own"
     folder.mkdir(parents=True)
     (folder / "fields.toml").write_text('says = "Is short."\n[fields.to]\nkind = "recipient"\nsample = "a@b"\n')
     (folder / "subject.j2").write_text("Mine")
     (folder / "text.j2").write_text("Mine")
     (tmp_path / "conf").mkdir()
-    (tmp_path / "conf" / "mine.toml").write_text('[mail]\ntemplate_dirs = ["templates"]\n')
+    (tmp_path / "conf" / "mine.toml").write_text('[mail]\ntemplate_dirs = ["../templates"]\n')
     (tmp_path / "tests").mkdir()
     test = (
         "from trio_worker.testing.mail_worker import mail_job\n"
@@ -189,8 +189,13 @@ def test_template_folders_are_found_from_the_root_of_the_tests(tmp_path: Path, s
     done = run_python(tmp_path / started_in, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
     assert done.returncode == 0, done.stdout
-    checked = run_python(tmp_path, "-m", "trio_worker", "config", "check", "--config", "conf/mine.toml")
-    assert checked.returncode == 0, checked.stdout
+    for folder, config in (
+        (tmp_path, "conf/mine.toml"),
+        (tmp_path / "conf", "mine.toml"),
+        (tmp_path / "tests", "../conf/mine.toml"),
+    ):
+        checked = run_python(folder, "-m", "trio_worker", "config", "check", "--config", config)
+        assert checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.parametrize("number", [1, 2])

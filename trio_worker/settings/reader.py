@@ -54,6 +54,9 @@ def config_path(given: Path | None, environ: Mapping[str, str]) -> Path | None:
     return DEV_FILE if DEV_FILE.is_file() else None
 
 
+_TEMPLATE_DIRS = "mail.template_dirs"
+
+
 def has_configuration(path: Path | None, environ: Mapping[str, str]) -> bool:
     """Return whether there is a configuration: a file, or at least one variable with a setting."""
     return path is not None or any(name.startswith(VARIABLE_PREFIX) for name in environ)
@@ -67,13 +70,16 @@ def read_settings(
 ) -> Settings | SettingFaults:
     """Return the settings or all their faults; raises for no file and no environment.
 
-    ``templates_from`` is the folder that ``mail.template_dirs`` are relative to, instead of the working directory.
+    Relative ``mail.template_dirs`` in the file are relative to its folder, so that they are the same wherever a command
+    is started; others to ``templates_from``, or to the working directory.
     """
-    reader = _Reader(environ, templates_from)
+    reader = _Reader(environ)
     given: dict[str, RawValue] = {}
     read = {} if path is None else read_toml(path)
     if not isinstance(read, SettingFault):
         given.update(read)
+        if path is not None:
+            _place_templates(given, path.parent)
     for key, found in read_environment(environ).items():
         given.pop(f"{key}_file", None)
         given[key] = found
@@ -82,6 +88,8 @@ def read_settings(
         if key.endswith("_file"):
             given.pop(key.removesuffix("_file"), None)
     given.update({key: RawValue(value, f"flag {key}") for key, value in (flags or {}).items()})
+    if templates_from is not None and _TEMPLATE_DIRS in (flags or {}):
+        _place_templates(given, templates_from)
     settings = evolve(reader.build(given), origins=reader.origins.places, file="" if path is None else str(path))
     if isinstance(read, SettingFault):
         # The rules between keys would find fault with defaults.
@@ -90,6 +98,14 @@ def read_settings(
     if faults:
         return SettingFaults(tuple(faults), _without_faulty_values(settings, faults))
     return evolve(settings, warnings=(*reader.warnings, *warnings_about(settings, reader.origins)))
+
+
+def _place_templates(given: dict[str, RawValue], folder: Path) -> None:
+    """Make relative template folders relative to a folder; a value of another type is a fault that is found later."""
+    found = given.get(_TEMPLATE_DIRS)
+    if found is not None and isinstance(found.value, list | tuple):
+        placed = [str(folder / each) if isinstance(each, str) else each for each in found.value]
+        given[_TEMPLATE_DIRS] = evolve(found, value=placed)
 
 
 def _without_faulty_values(settings: Settings, faults: Sequence[SettingFault]) -> Settings:
@@ -108,9 +124,8 @@ def _without_faulty_values(settings: Settings, faults: Sequence[SettingFault]) -
 class _Reader:
     """Turns raw values into records, and collects their faults."""
 
-    def __init__(self, environ: Mapping[str, str], templates_from: Path | None) -> None:
+    def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = environ
-        self.templates_from = templates_from
         self.faults: list[SettingFault] = []
         self.warnings: list[SettingFault] = []
         self.origins = Origins()
@@ -139,9 +154,6 @@ class _Reader:
         for name, own in types.items():
             merged[name] = evolve(shipped.get(name, TypeOptions()), **own)
         values["mail"]["types"] = merged
-        if self.templates_from is not None:
-            folders = values["mail"].get("template_dirs", ())
-            values["mail"]["template_dirs"] = tuple(str(self.templates_from / folder) for folder in folders)
         records = {name: record(**values[section]) for section, (name, record) in SECTIONS.items() if section}
         rules = self.rules.rules()
         self.faults += self.rules.faults

@@ -270,8 +270,9 @@ async def open_mail_worker(
 
     ``redis`` is ``fake``, ``embedded:DIR`` or the URL of a server where no other worker uses this queue. ``config`` is
     the application's configuration file; ``settings`` override keys of it, such as ``{"retry.max_attempts": 2}``.
-    Neither can set the relay or the log. ``mail.template_dirs`` are relative to the working directory, as for
-    ``trio-worker run``, or to ``templates_from``. At the end, mails in flight have a second to finish.
+    Neither can set the relay or the log. ``mail.template_dirs`` are relative to the configuration file, as for
+    ``trio-worker run``; those of ``settings`` to ``templates_from``, or to the working directory. At the end, mails in
+    flight have a second to finish.
 
     Raises `MailWorkerError` if it cannot start. Needs real time: with a clock that jumps every wait is too short.
     """
