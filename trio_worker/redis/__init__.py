@@ -1,1 +1,1 @@
-"""Calls the right Redis, and returns a value or `Unavailable`; starts an embedded server where there is none."""
+"""Calls the right Redis, and returns a value or `Unavailable`; starts an embedded server for a worker."""
