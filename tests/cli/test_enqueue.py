@@ -11,8 +11,9 @@ import pytest
 
 from tests.support.commands import Ask, counts, push
 from tests.support.jobs import job_bytes
-from trio_worker.cli.enqueue import unknown_to_workers
+from trio_worker.cli.enqueue import not_pushed, unknown_to_workers
 from trio_worker.queue.keys import keys_of
+from trio_worker.redis.calls import Unavailable
 from trio_worker.telemetry.heartbeat import Heartbeat, WorkerSeen, write_heartbeat
 from trio_worker.worker.phase import Phase
 
@@ -29,6 +30,35 @@ def test_job_that_is_written_over_several_lines_is_told_of_once(
     assert run("enqueue", str(file)) == 4
     assert "on several lines" not in capsys.readouterr().err
     assert counts(ask).waiting == 0
+
+
+def test_a_batch_that_redis_refused_was_not_pushed(
+    run: Callable[..., int], ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing about it is unknown: Redis did nothing."""
+    ask(lambda client: client.command("DEL", "jobs"))
+    ask(lambda client: client.command("SET", "jobs", "no list"))
+    file = tmp_path / "jobs.ndjson"
+    file.write_bytes(job_bytes(1))
+
+    assert run("enqueue", str(file)) not in {0, 5}
+    told = capsys.readouterr().err
+    assert "0 of 1 job pushed\n" in told
+    assert "unknown" not in told
+    ask(lambda client: client.command("DEL", "jobs"))
+
+
+@pytest.mark.parametrize(
+    ("pushed", "number", "told"),
+    [
+        (0, 1, "0 of 1 job pushed; it is unknown whether the next 1 job was"),
+        (500, 1200, "500 of 1,200 jobs pushed; it is unknown whether the next 500 jobs were"),
+        (1000, 1200, "1,000 of 1,200 jobs pushed; it is unknown whether the next 200 jobs were"),
+    ],
+)
+def test_a_batch_without_an_answer_may_have_been_pushed(pushed: int, number: int, told: str) -> None:
+    """As many jobs as were in it."""
+    assert not_pushed(Unavailable("the connection broke"), pushed, number) == told
 
 
 @pytest.mark.parametrize(

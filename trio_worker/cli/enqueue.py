@@ -77,9 +77,7 @@ async def enqueue(
             for start in range(0, len(good), BATCH):
                 answer = await client.command("RPUSH", settings.queue.name, *good[start : start + BATCH])
                 if isinstance(answer, Unavailable):
-                    complain(
-                        f"{pushed:,} of {counted(len(good), 'job')} pushed; it is unknown whether the next {BATCH} were"
-                    )
+                    complain(not_pushed(answer, pushed, len(good)))
                     return report_unavailable(answer, settings)
                 pushed, depth = min(start + BATCH, len(good)), answer
             seen = await read_overview(client, settings.queue.name, 1)
@@ -94,6 +92,15 @@ async def enqueue(
         waiting = "" if depth is None else f"; {depth:,} now {'waits' if depth == 1 else 'wait'}"
         say(f"{counted(pushed, 'job')} pushed to {settings.queue.name}, {len(faults)} refused{waiting}")
     return OK if not faults else PARTLY if good else REFUSED
+
+
+def not_pushed(answer: Unavailable, pushed: int, number: int) -> str:
+    """Return how many of a number of jobs were pushed when Redis did not take the next batch; pure."""
+    told = f"{pushed:,} of {counted(number, 'job')} pushed"
+    if answer.is_refusal:
+        return told
+    batch = min(BATCH, number - pushed)
+    return f"{told}; it is unknown whether the next {counted(batch, 'job')} {'was' if batch == 1 else 'were'}"
 
 
 async def read_lines(file: str) -> list[bytes] | OSError:

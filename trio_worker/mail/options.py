@@ -50,7 +50,7 @@ class MailOptions:
     message_id_domain: str = option("", "Domain of the Message-ID headers; empty: the domain of mail.from.")
     template_dirs: tuple[str, ...] = option(
         (),
-        "Folders of your own templates, relative to this file. Later folders override earlier and built-in ones.",
+        "Folders of your own templates, relative to this file. Later ones override earlier and built-in ones.",
     )
     on_uncertain: str = option(
         "retry",
