@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from trio_worker.capture.maildir import make_maildir
 from trio_worker.capture.options import CaptureOptions, split_listen
 from trio_worker.capture.server import CatcherPortTaken, open_catcher
 from trio_worker.capture.store import MaildirStore
-from trio_worker.own_files import open_own_file
+from trio_worker.own_files import open_own_file, replace_own_file
 
 LOCK_FILE = "host.lock"
 CHAOS_FILE = "chaos"
@@ -119,10 +118,7 @@ def write_chaos(folder: Path, text: str) -> FaultSyntax | None:
     if isinstance(faults, FaultSyntax):
         return faults
     make_maildir(folder)
-    descriptor, unfinished = tempfile.mkstemp(prefix=CHAOS_FILE, dir=folder / "tmp")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(unfinished).replace(folder / CHAOS_FILE)
+    replace_own_file(folder / CHAOS_FILE, text.encode())
     return None
 
 
