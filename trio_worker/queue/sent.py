@@ -9,7 +9,7 @@ from trio_worker.queue.receipt import Receipt, read_receipt
 from trio_worker.redis.calls import RedisCalls, Unavailable
 
 # Receipts that one call of the script reads: 1 to 2 ms of Redis' time.
-_AT_ONCE = 2000
+_AT_ONCE = 500
 
 
 @frozen
