@@ -152,7 +152,7 @@ REFUSALS = [
     (("~jobs", "~{jobs}:*", "+@all", "-hincrby"), 78, "no permission for HINCRBY"),
     (("~jobs", "+@all"), 78, "no permission for a key"),
     (("~jobs", "~{jobs}:*", "+@all", "-@scripting"), 78, "no permission for EVALSHA"),
-    (("~jobs", "~{jobs}:*", "+@all", "-xadd"), 0, "no permission for XADD"),
+    (("~jobs", "~{jobs}:*", "+@all", "-exists"), 0, "no permission for EXISTS"),
     (("~jobs", "~{jobs}:*", "+@all", "-blmove"), 0, "no permission for BLMOVE"),
     (("~jobs", "~{jobs}:*", "+@all", "-info"), 0, "no permission for INFO"),
 ]
