@@ -203,6 +203,8 @@ def test_nothing_is_concluded_from_the_silence_of_workers_where_redis_refuses_wr
         status = " ".join(capsys.readouterr().out.split())
         assert app(["why", "--config", str(config)]) == 0
         why = capsys.readouterr().out
+        assert app(["worker", "list", "--config", str(config)]) == 3
+        workers = capsys.readouterr().err
         app(["doctor", "--config", str(config)])
         doctor = capsys.readouterr().out
     finally:
@@ -212,5 +214,6 @@ def test_nothing_is_concluded_from_the_silence_of_workers_where_redis_refuses_wr
     assert "not known whether one runs: NOREPLICAS" in status
     assert "Limited by: Redis refuses what workers write" in why
     assert "No worker runs" not in why
+    assert "not known whether one runs: NOREPLICAS" in workers
     assert "fail redis" in doctor
     assert "NOREPLICAS" in doctor

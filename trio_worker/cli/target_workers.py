@@ -12,6 +12,7 @@ from cyclopts.validators import Number
 from trio_worker.cli.durations import Seconds
 from trio_worker.cli.exit_codes import NOTHING_MATCHED
 from trio_worker.cli.output import answer_or_exit, did_you_mean
+from trio_worker.cli.silence import silence_words
 from trio_worker.fleet.orders import Order, OrderSent, read_answers, send_order
 from trio_worker.fleet.overview import read_overview
 from trio_worker.printing import complain
@@ -34,7 +35,7 @@ async def choose_workers(client: RedisCalls, settings: Settings, names: Sequence
     for name in sorted(set(names) - set(known)):
         complain(f"worker {name} does not run{did_you_mean(name, known)}")
     if every and not known:
-        complain("no worker runs")
+        complain(await silence_words(client, settings.queue.name))
     wanted = [name for name in known if every or name in names]
     if not wanted or len(wanted) < len(set(names)):
         raise SystemExit(NOTHING_MATCHED)

@@ -8,6 +8,7 @@ from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json
+from trio_worker.cli.silence import silence_words
 from trio_worker.cli.table import TableColumn, table_lines, terminal_width
 from trio_worker.fleet.overview import read_overview
 from trio_worker.printing import complain, say
@@ -42,6 +43,8 @@ async def list_workers(*, queue: QueueName = None, config: ConfigFile = None, as
     settings = load_settings(config, {} if queue is None else {"queue.name": queue})
     with open_calls(settings) as client:
         seen = answer_or_exit(await read_overview(client, settings.queue.name), settings)
+        is_silent = all(each.is_lost for each in seen.workers)
+        silence = await silence_words(client, settings.queue.name) if is_silent and not as_json else ""
     workers = sorted(seen.workers, key=lambda each: each.beat.worker)
     if as_json:
         print_json(
@@ -50,8 +53,9 @@ async def list_workers(*, queue: QueueName = None, config: ConfigFile = None, as
         return OK
     if seen.unreadable:
         complain(f"{counted(seen.unreadable, 'worker sends', 'workers send')} heartbeats that this version cannot read")
+    if is_silent:
+        complain(silence)
     if not workers:
-        complain("no worker runs")
         return NOTHING_MATCHED
     heads, *lines = table_lines(_COLUMNS, [_row(each) for each in workers], terminal_width())
     say(heads)

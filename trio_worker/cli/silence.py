@@ -1,0 +1,14 @@
+"""Edge. What follows from the silence of workers: they report by writing to Redis, which may refuse that."""
+
+from __future__ import annotations
+
+from trio_worker.queue.needs import TO_REPORT, find_refusal
+from trio_worker.redis.calls import RedisCalls
+
+
+async def silence_words(client: RedisCalls, queue_name: str) -> str:
+    """Return what to say when no worker reports: that none runs, or why that is not known."""
+    refusal = await find_refusal(client, queue_name, TO_REPORT)
+    if refusal is None:
+        return "no worker runs"
+    return f"Redis refuses what workers write, so it is not known whether one runs: {refusal.reason}"
