@@ -9,7 +9,16 @@ from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claim, Claims
 from trio_worker.queue.counts import Counts, count_jobs
-from trio_worker.queue.dead_letters import RetryBatch, find_shelved, retry_now, retry_shelved, undo_retry_shelved
+from trio_worker.queue.dead_letters import (
+    RetryBatch,
+    amend,
+    find_job,
+    find_shelved,
+    read_shelf,
+    retry_now,
+    retry_shelved,
+    undo_retry_shelved,
+)
 from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Delay, Hold, Settlement, Verdict
@@ -183,6 +192,24 @@ async def test_rate_spreads_jobs_over_time(redis: RedisClient) -> None:
     scores = [await redis.command("ZSCORE", "{jobs}:delayed", job.job_id) for job in jobs]
     times = [float(score) for score in scores if isinstance(score, float | bytes)]
     assert [round(at - times[0]) for at in times] == [0, 2000, 4000]
+
+
+async def test_dead_letter_is_amended_once_and_only_while_it_is_dead(redis: RedisClient) -> None:
+    """It is due at once with the new bytes and new attempts; of two who correct it at the same time the first wins."""
+    await put(redis)
+    shelf = await read_shelf(redis, "jobs", "dead", 9, with_bodies=True)
+    assert isinstance(shelf, list)
+    (dead,) = shelf
+
+    assert await amend(redis, "jobs", dead, b"better", "mail1", 7.0) is True
+    assert await amend(redis, "jobs", dead, b"other", "mail2", 8.0) is False
+    assert await read_shelf(redis, "jobs", "dead", 9) == []
+    found = await find_job(redis, "jobs", dead.job_id)
+    assert isinstance(found, tuple)
+    state, amended = found
+    assert (state, amended.body, amended.record.mail_id) == ("delayed", b"better", "mail1")
+    assert (amended.record.born, amended.record.attempts, amended.record.cause) == (7.0, 0, None)
+    assert (await counts(redis)).balances
 
 
 async def test_delayed_job_is_hastened_as_it_is(redis: RedisClient) -> None:

@@ -80,7 +80,9 @@ app.command(
     name="queue",
     help="Queue: list, peek, age, pause, resume, drain-wait, export, purge, release.",
 )
-app.command("trio_worker.cli.dead:dead", name="dead", help="Dead letters: groups, list, show, retry, drop, export.")
+app.command(
+    "trio_worker.cli.dead:dead", name="dead", help="Dead letters: groups, list, show, retry, edit, drop, export."
+)
 app.command(
     "trio_worker.cli.dead:held",
     name="held",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import time
 from typing import Annotated
 
@@ -15,10 +13,11 @@ from trio_worker.cli.confirm import ASK, Confirmation
 from trio_worker.cli.durations import Duration
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT
 from trio_worker.cli.flags import AsJson, ConfigFile, QueueName
+from trio_worker.cli.job_text import line_of_job
 from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json
-from trio_worker.printing import complain, say, visible
+from trio_worker.printing import complain, say
 from trio_worker.queue.counts import Counts, count_action, count_jobs
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.pause import pause_queue
@@ -44,21 +43,10 @@ async def export_waiting(*, queue: QueueName = None, config: ConfigFile = None) 
         counts = answer_or_exit(await count_jobs(client, name), settings)
         async for page in walk_waiting(client, name, counts.waiting):
             for raw in answer_or_exit(page, settings):
-                say(_line(raw))
+                say(line_of_job(raw))
                 written += 1
     complain(f"{counted(written, 'job')} written; leased, delayed, held and dead jobs are not exported")
     return OK if written else NOTHING_MATCHED
-
-
-def _line(raw: bytes) -> str:
-    try:
-        json.loads(raw)
-        text = raw.decode("utf-8")
-    except ValueError:
-        text = ""
-    if text and text == visible(text):
-        return text
-    return json.dumps({"base64": base64.b64encode(raw).decode("ascii")})
 
 
 @blocking

@@ -24,7 +24,7 @@ from trio_worker.cli.durations import PointInTime
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK
 from trio_worker.cli.flags import AsJson, ConfigFile, Reveal
 from trio_worker.cli.job_ids import read_job_ids
-from trio_worker.cli.job_text import describe, job_lines, mail_id_of, time_of_day
+from trio_worker.cli.job_text import describe, job_lines, line_of_job, mail_id_of, time_of_day
 from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import answer_or_exit, print_json
@@ -217,14 +217,23 @@ class ShelfCommands:
             return operation.report(len(dropped), [f"{did} deleted"], Document.DROP, {"dropped": sorted(dropped)})
 
     @blocking
-    async def export(self, *, filters: Filters = NO_FILTERS, config: ConfigFile = None) -> int:
+    async def export(
+        self,
+        *,
+        filters: Filters = NO_FILTERS,
+        raw: Annotated[
+            bool, Parameter(negative=(), help="Write only the jobs, as they were pushed: enqueue takes them.")
+        ] = False,
+        config: ConfigFile = None,
+    ) -> int:
         settings = load_settings(config)
         log_reveal(settings, f"{self.wording.shelf} export", [str(filters.selection)])
         written = 0
         with open_calls(settings) as client:
             async for page in walk_shelf(client, settings.queue.name, self.wording.shelf, with_bodies=True):
                 for job in filter(filters.selection.takes, answer_or_exit(page, settings)):
-                    say(json.dumps(with_schema(Document.JOB, describe(job, reveal=True)), ensure_ascii=False))
+                    document = with_schema(Document.JOB, {} if raw else describe(job, reveal=True))
+                    say(line_of_job(job.body) if raw else json.dumps(document, ensure_ascii=False))
                     written += 1
         complain(f"{counted(written, self.wording.one, self.wording.many)} written")
         return OK if written else NOTHING_MATCHED
@@ -243,6 +252,8 @@ def shelf_app(wording: Wording, help_text: str) -> App:
     app.command(commands.retry, name="retry", help=retry_help)
     if wording.shelf == "held":
         app.command(commands.retry, name="release", help="The same as retry.")
+    if wording.shelf == "dead":
+        app.command("trio_worker.cli.dead_edit:edit", name="edit")
     app.command(commands.drop, name="drop", help=f"Delete {many} permanently, with their original bytes.")
     app.command(commands.export, name="export", help=f"Write {many} as lines of JSON, with their original bytes.")
     return app
@@ -321,7 +332,7 @@ def _when(at: float, now: float) -> str:
 
 
 dead = shelf_app(
-    Wording("dead", "dead letter", "dead letters"), "Dead letters: list, show, retry, drop and export them."
+    Wording("dead", "dead letter", "dead letters"), "Dead letters: list, show, retry, edit, drop and export them."
 )
 held = shelf_app(
     Wording("held", "held job", "held jobs"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ from attrs import asdict
 from trio_worker.jobs.address import AddressFault, parse_mailbox
 from trio_worker.jobs.summary import summarize
 from trio_worker.mail.message_id import derived_mail_id
+from trio_worker.printing import visible
 from trio_worker.privacy import mask_address, mask_text
 from trio_worker.queue.record import UNKNOWN_CAUSE, Record, Said, ShelvedJob
 from trio_worker.telemetry.number_words import duration
@@ -127,3 +129,15 @@ def _attempt_line(attempt: Mapping[str, Any]) -> str:
     took = duration(attempt["seconds"]) if attempt["seconds"] is not None else ""
     aside = ", ".join(filter(None, (where, took)))
     return "  ".join(filter(None, (attempt["at"], attempt["what"], place, aside and f"({aside})", attempt["text"])))
+
+
+def line_of_job(raw: bytes) -> str:
+    """Return a job on one line, as it was pushed; in base64 if it is not one line of JSON: `enqueue` takes both."""
+    try:
+        json.loads(raw)
+        text = raw.decode("utf-8")
+    except ValueError:
+        text = ""
+    if text and text == visible(text):
+        return text
+    return json.dumps({"base64": base64.b64encode(raw).decode("ascii")})

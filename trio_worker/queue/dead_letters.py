@@ -229,6 +229,19 @@ async def retry_shelved(
     return RetryBatch(frozenset(back), batch_id)
 
 
+async def amend(
+    client: RedisCalls, name: str, job: ShelvedJob, body: bytes, mail_id: str, at: float
+) -> bool | Unavailable:
+    """Retry a dead letter with other bytes and the same Message-ID, whose left side is ``mail_id``.
+
+    False if it is no dead letter any more: then nothing is changed. ``at`` is Redis' clock in epoch seconds. On
+    `Unavailable` it may have been put back: ask what became of it. There is no undo: the bytes before are gone.
+    """
+    record = evolve(job.record.reborn(at), mail_id="" if mail_id == job.job_id else mail_id)
+    answer = await client.run_script("amend", keys_of(name).of_jobs, job.job_id, body, write_record(record))
+    return answer if isinstance(answer, Unavailable) else bool(answer)
+
+
 async def undo_retry_shelved(
     client: RedisCalls, name: str, batch_id: str
 ) -> tuple[Shelf, frozenset[str]] | Unavailable | None:

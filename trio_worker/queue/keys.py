@@ -7,17 +7,21 @@ key                 type    written by                      read by             
 ==================  ======  ==============================  ===============================  ==========================
 jobs                list    producers; claim                wait, claim, inspect             never
 {jobs}:leased       zset    claim, renew, settle            claim, renew, inspect            never; score: lease's end
-{jobs}:delayed      zset    claim, settle, revive, cancel   claim, inspect                   never; score: due time
+{jobs}:delayed      zset    claim, settle, revive, cancel,  claim, inspect                   never; score: due time
+                            amend
 {jobs}:held         zset    claim, settle, revive, drop     inspect, held                    never; score: time of hold
 {jobs}:dead         zset    claim, settle, revive, drop,    inspect, dead                    never; score: time of death
-                            cancel
-{jobs}:body         hash    claim, settle, drop, cancel     claim, dead, held                with the job, when done
-{jobs}:record       hash    settle, revive, drop, cancel    claim, dead, held                with the job, when done
+                            cancel, amend
+{jobs}:body         hash    claim, settle, drop, cancel,    claim, dead, held                with the job, when done
+                            amend
+{jobs}:record       hash    settle, revive, drop, cancel,   claim, dead, held                with the job, when done
+                            amend
 {jobs}:lease        hash    claim, renew, settle, revive,   claim, renew, settle, dead       with the job, when done
-                            drop, cancel
+                            drop, cancel, amend
 {jobs}:pause        string  queue pause                     claim, inspect                   with the pause
 {jobs}:totals       hash    claim, settle, renew, purge,    claim, renew, inspect, beat      never
                             revive, drop, cancel, recall,
+                            amend,
                             beat, actions of operators
 {jobs}:history      stream  settle                          job find                         history.days after the last
 {jobs}:workers      zset    beat                            overview, order                  never; score: last beat
