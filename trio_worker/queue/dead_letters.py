@@ -17,6 +17,7 @@ from trio_worker.queue.counts import PAGE
 from trio_worker.queue.job_id import new_id_prefix
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import UNKNOWN_CAUSE, Attempt, Cause, Record, ShelvedJob, read_record, write_record
+from trio_worker.queue.waking import wake_workers
 from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.redis.server import pairs
 
@@ -226,6 +227,7 @@ async def retry_shelved(
         if isinstance(answer, Unavailable):
             return answer
         back.update(job_id.decode("utf-8", "replace") for job_id in answer)
+        await wake_workers(client, name)
     return RetryBatch(frozenset(back), batch_id)
 
 
@@ -275,7 +277,10 @@ async def undo_retry_shelved(
 async def retry_now(client: RedisCalls, name: str, job_ids: Sequence[str]) -> frozenset[str] | Unavailable:
     """Make delayed jobs due now, otherwise unchanged; return the ids that were delayed."""
     answer = await client.run_script("hasten", keys_of(name).of_jobs, *job_ids)
-    return answer if isinstance(answer, Unavailable) else frozenset(job_id.decode() for job_id in answer)
+    if isinstance(answer, Unavailable):
+        return answer
+    await wake_workers(client, name)
+    return frozenset(job_id.decode() for job_id in answer)
 
 
 async def _keep_for_undo(

@@ -5,7 +5,7 @@
 ==================  ======  ==============================  ===============================  ==========================
 key                 type    written by                      read by                          expires
 ==================  ======  ==============================  ===============================  ==========================
-jobs                list    producers; claim                wait, claim, inspect             never
+jobs                list    producers; claim, wake          wait, claim, inspect             never
 {jobs}:leased       zset    claim, renew, settle            claim, renew, inspect            never; score: lease's end
 {jobs}:delayed      zset    claim, settle, revive, cancel,  claim, inspect                   never; score: due time
                             amend

@@ -136,14 +136,16 @@ while #jobs < limit and taken < 2 * limit do
   if not bytes then
     break
   end
-  taken = taken + 1
-  local id = prefix .. string.format('%03d', taken)
-  redis.call('HSET', BODY, id, bytes)
-  if #bytes > most_bytes then
-    set_aside(DEAD, id, 1, 'too_large')
-    too_large = too_large + 1
-  else
-    give(id, bytes, 'fresh', 1, popped + taken)
+  if bytes ~= WAKE then
+    taken = taken + 1
+    local id = prefix .. string.format('%03d', taken)
+    redis.call('HSET', BODY, id, bytes)
+    if #bytes > most_bytes then
+      set_aside(DEAD, id, 1, 'too_large')
+      too_large = too_large + 1
+    else
+      give(id, bytes, 'fresh', 1, popped + taken)
+    end
   end
 end
 if taken > 0 then

@@ -5,6 +5,9 @@ local JOBS, LEASED, DELAYED, HELD, DEAD, BODY, RECORD, LEASE, PAUSE, TOTALS, HIS
 local KINDS = {'list', 'zset', 'zset', 'zset', 'zset', 'hash', 'hash', 'hash', 'string', 'hash', 'stream',
   'zset', 'hash', 'hash', 'hash', 'string', 'stream', 'hash', 'hash'}
 
+-- An element of the list that is no job: it wakes the workers that wait for one, see wake.lua.
+local WAKE = '{"wake":"trio_worker"}'
+
 -- Redis does not roll back a script, so a key of a wrong type must be found before the first write.
 for i, key in ipairs(KEYS) do
   local found = redis.call('TYPE', key)

@@ -1,0 +1,71 @@
+"""Retried jobs are claimed at once: a wait for a push ends, and nothing that woke it stays behind."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from tests.queue.test_waiting import claim, counts, put
+from trio_worker.queue.audit import find_strays
+from trio_worker.queue.broker import Broker
+from trio_worker.queue.claim import Claims
+from trio_worker.queue.dead_letters import RetryBatch, retry_now, retry_shelved
+from trio_worker.queue.keys import keys_of
+from trio_worker.queue.options import QueueOptions
+from trio_worker.queue.waking import wake_workers
+from trio_worker.redis.client import RedisClient
+
+# The wait itself is longer, so that a test that ends in time has seen it end early.
+WAIT_SECONDS, PATIENCE_SECONDS = 60.0, 30.0
+
+
+@pytest.mark.parametrize("is_dead", [True, False])
+async def test_a_retry_ends_the_wait_for_a_push(real_redis: RedisClient, *, is_dead: bool) -> None:
+    """Of dead letters and of delayed jobs; the list is empty again, and the job is claimed."""
+    jobs = await put(real_redis)
+    await claim(real_redis, 10)
+    found: list[object] = []
+
+    async def wait() -> None:
+        found.append(await Broker(real_redis, QueueOptions()).wait(WAIT_SECONDS))
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            while not await _is_waiting(real_redis):  # noqa: ASYNC110  Redis has no event for it
+                await trio.sleep(0.01)
+            if is_dead:
+                assert isinstance(await retry_shelved(real_redis, "jobs", "dead", [jobs[2].job_id], 1.0), RetryBatch)
+            else:
+                assert await retry_now(real_redis, "jobs", [jobs[0].job_id])
+
+    assert found == [True]
+    assert (await counts(real_redis)).waiting == 0
+    assert [job.job_id for job in await claim(real_redis, 10)] == [jobs[2 if is_dead else 0].job_id]
+    assert [stray async for stray in find_strays(real_redis, "jobs")] == []
+
+
+async def _is_waiting(redis: RedisClient) -> bool:
+    """Whether a client waits in Redis, which has no event for it."""
+    return "blmove" in str(await redis.command("CLIENT LIST"))
+
+
+async def test_a_list_with_jobs_stays_as_it_is(redis: RedisClient) -> None:
+    """Nobody waits then, and no element is put before the jobs."""
+    await put(redis)
+    await wake_workers(redis, "jobs")
+
+    assert (await counts(redis)).waiting == 4
+    assert [job.source for job in await claim(redis, 10)] == ["fresh"] * 4
+
+
+async def test_what_wakes_is_no_job(redis: RedisClient) -> None:
+    """If the second half of the call was lost: the claim drops the element, counts nothing and makes no dead letter."""
+    await redis.run_scripts(keys_of("jobs").of_jobs, [("wake", ("push",))])
+    assert (await counts(redis)).waiting == 1
+    claims = await Broker(redis, QueueOptions()).claim(5)
+
+    assert isinstance(claims, Claims)
+    assert not claims.jobs
+    found = await counts(redis)
+    assert (found.waiting, found.known, found.popped) == (0, 0, 0)
