@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 
 
 @frozen
@@ -86,7 +86,7 @@ def _await_greeting(process: subprocess.Popen[bytes], port: int, log: Path) -> N
         if process.poll() is not None:
             break
         try:
-            with socket.create_connection(("127.0.0.1", port), 1) as client:
+            with socket.create_connection(("127.0.0.1", port), 10) as client:
                 if client.recv(3) == b"220":
                     client.sendall(b"QUIT\r\n")
                     return
