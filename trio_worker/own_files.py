@@ -23,10 +23,10 @@ _ROOT = 0
 
 
 class UntrustedPathError(PermissionError):
-    """Another user made, or may change, what a path names; ``strerror`` says what, and ``filename`` names it."""
+    """Another user made, or may change, what a path names; ``strerror`` is a whole sentence about it."""
 
     def __init__(self, path: Path | str, why: str) -> None:
-        super().__init__(errno.EPERM, f"{why}: another user could read or change what is kept there", str(path))
+        super().__init__(errno.EPERM, f"{path} {why}: another user could read or change what is kept there", str(path))
 
 
 def make_own_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> None:
@@ -151,9 +151,9 @@ def _check(path: Path, status: os.stat_result, *, owners: set[int] | None, is_be
     if status.st_uid == _ROOT != os.geteuid() or (status.st_mode & stat.S_ISVTX and owners != {os.geteuid()}):
         return  # in a sticky folder nobody can remove or rename the files of others
     if status.st_mode & stat.S_IWOTH:
-        raise UntrustedPathError(path, f"can be written by all users (chmod o-w {path})")
+        raise UntrustedPathError(path, "can be written by all users (chmod o-w)")
     if is_below and status.st_mode & stat.S_IWGRP and not _is_private_group(status):
-        raise UntrustedPathError(path, f"can be written by its group (chmod g-w {path})")
+        raise UntrustedPathError(path, "can be written by its group (chmod g-w)")
 
 
 def _check_owner(path: Path | str, status: os.stat_result, owners: set[int], what: str) -> None:

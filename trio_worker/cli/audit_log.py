@@ -55,6 +55,6 @@ def log_action(settings: Settings, event: str, fields: Mapping[str, str]) -> Non
         with open_logbook(evolve(settings.log, file=configured_log(settings)), to_terminal=True) as logbook:
             logbook.audit(event, entry)
     except UntrustedPathError as error:
-        refuse(MISCONFIGURED, f"log.file: {error.filename} {error.strerror}")
+        refuse(MISCONFIGURED, f"log.file: {error.strerror}")
     except OSError as error:
         complain(f"log.file: {configured_log(settings)}: {error.strerror}: {entry}")

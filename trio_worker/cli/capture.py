@@ -53,7 +53,7 @@ async def run_catcher(*, config: ConfigFile = None) -> int:
             complain(str(error))
             return UNREACHABLE
         except UntrustedPathError as error:
-            refuse(MISCONFIGURED, f"capture.dir: {error.filename} {error.strerror}")
+            refuse(MISCONFIGURED, f"capture.dir: {error.strerror}")
     return OK
 
 
@@ -165,7 +165,7 @@ def _folder_of(settings: Settings) -> Path:
     try:
         check_own_folder(folder)
     except UntrustedPathError as error:
-        refuse(MISCONFIGURED, f"capture.dir: {error.filename} {error.strerror}")
+        refuse(MISCONFIGURED, f"capture.dir: {error.strerror}")
     except OSError:  # nothing was caught yet
         return folder
     return folder

@@ -25,6 +25,7 @@ from trio_worker.cli.setup import MailSetup, read_mail_setup, relay_of
 from trio_worker.dashboard.status_line import status_line
 from trio_worker.dashboard.terminal import has_terminal
 from trio_worker.fleet.report import Reporter
+from trio_worker.own_files import UntrustedPathError
 from trio_worker.printing import complain
 from trio_worker.queue.journal import Journal, JournalUnusableError, Owner, open_journal
 from trio_worker.redis.client import RedisClient
@@ -148,6 +149,8 @@ class _Run:
                 stack.callback(self.notifier.close)
             try:
                 logbook = stack.enter_context(open_logbook(options, to_terminal=sys.stderr.isatty()))
+            except UntrustedPathError as error:
+                refuse(MISCONFIGURED, f"log.file: {error.strerror}")
             except OSError as error:
                 refuse(MISCONFIGURED, f"log.file: {options.file}: {error.strerror}")
             with self._everything:
@@ -251,6 +254,8 @@ class _Run:
                 await stack.enter_async_context(host_catcher(self.settings.capture, self.settings.smtp.login))
             except CatcherPortTaken as error:
                 refuse(UNREACHABLE, f"capture.listen: {error}")
+            except UntrustedPathError as error:
+                refuse(MISCONFIGURED, f"capture.dir: {error.strerror}")
             except OSError as error:
                 refuse(MISCONFIGURED, f"capture.{'dir' if error.filename else 'listen'}: {error}")
         return await stack.enter_async_context(connect_queue(self.settings, self._note_loop, starts_embedded=True))

@@ -23,7 +23,7 @@ import attrs
 import trio
 from attrs import define, field, frozen
 
-from trio_worker.own_files import make_own_folder, open_own_file
+from trio_worker.own_files import UntrustedPathError, make_own_folder, open_own_file
 from trio_worker.queue.settlement import SettlementRecord
 
 # The version of the format; a worker does not touch a file of another version.
@@ -114,6 +114,8 @@ def open_journal(folder: Path, owner: Owner) -> Iterator[Journal]:
             orphans = list(_take_over(folder, owner, stack))
             path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
             file, header_bytes = _create(path, owner, stack)
+        except UntrustedPathError as error:
+            raise JournalUnusableError(str(error.strerror)) from error
         except OSError as error:
             raise JournalUnusableError(f"{error.filename or folder}: {error.strerror}") from error
         entries = tuple(entry for _, entries in orphans for entry in entries)

@@ -413,7 +413,7 @@ def _directory_faults(directory: Path) -> Iterator[None]:
     try:
         yield
     except UntrustedPathError as error:
-        raise EmbeddedDirectoryUnusable(directory, f"{error.filename} {error.strerror}") from error
+        raise EmbeddedDirectoryUnusable(directory, str(error.strerror)) from error
     except OSError as error:
         raise EmbeddedDirectoryUnusable(directory, error.strerror or str(error)) from error
 
