@@ -23,6 +23,8 @@ BIG_OCTETS = 65_536
 # While a thread works, every call of the event loop to the kernel waits for the interpreter's lock: for so long, not
 # for the 5 ms of Python.
 _SWITCH_SECONDS = 0.0005
+# Read once: of two workers in one process, the second would keep the first one's.
+_USUAL_SWITCH_SECONDS = sys.getswitchinterval()
 
 
 @define(eq=False)
@@ -49,9 +51,8 @@ class Turns:
     async def in_thread(self, make: Callable[[], ResultT]) -> ResultT:
         """Call a pure function in a thread, one at a time; a cancel abandons it."""
         async with self._thread:
-            before = sys.getswitchinterval()
             sys.setswitchinterval(_SWITCH_SECONDS)
             try:
                 return await trio.to_thread.run_sync(make, abandon_on_cancel=True)
             finally:
-                sys.setswitchinterval(before)
+                sys.setswitchinterval(_USUAL_SWITCH_SECONDS)
