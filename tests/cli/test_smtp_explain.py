@@ -58,6 +58,16 @@ def test_a_reply_is_explained(
     assert "ann@" not in shown
 
 
+def test_it_needs_no_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever has a reply in hand may be on any machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TRIO_WORKER_CONFIG", raising=False)
+    assert app(["smtp", "explain", "550 5.4.5 Daily limit"]) == 0
+    assert "standing" in capsys.readouterr().out
+
+
 def test_as_json(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     """For a program."""
     assert app(["smtp", "explain", "550 5.4.5 Daily limit", "--json", "--config", config]) == 0

@@ -50,7 +50,7 @@ def explain_reply(
     found = _REPLY.fullmatch(reply)
     if found is None:
         refuse(USAGE, "smtp explain: a refusal begins with its code, from 400 to 599")
-    settings = load_settings(config)
+    settings = load_settings(config, may_be_missing=True)  # without one there are no rules of the user
     read = reply_from(int(found[1]), found[2] or "", Stage(at))
     classified = classify(read, settings.replies)
     becomes = consequence(read, classified, settings.retry)
