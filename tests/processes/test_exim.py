@@ -21,6 +21,7 @@ from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.smtp.options import PoolOptions, RelayOptions, Timeouts
 from trio_worker.smtp.relay import Relay, tls_context
+from trio_worker.worker.options import RetryPolicy
 from trio_worker.worker.phase import Disposition
 
 # Exim, what it is linked with, and a library that lets it find its user without one on the system.
@@ -182,6 +183,7 @@ async def send(
     ignored: tuple[str, ...] = (),
     jobs: int = JOBS,
     max_size: int = 5,
+    guard: int = 10,
 ) -> dict[Disposition, int]:
     """Push the jobs, send them all, and return what became of them."""
     options = RelayOptions(
@@ -195,7 +197,8 @@ async def send(
     relay = Relay(options, Timeouts(), tls_context(options))
     await workers.push(*(job_bytes(number) for number in range(jobs)))
     pool = PoolOptions(max_size=max_size, pipeline_depth=depth)
-    reporter = workers.make(workers.options(exim.port, relay=relay, pool=pool, number_workers=12))
+    retry = RetryPolicy(base_seconds=0.05, cap_seconds=0.2, guard=guard)
+    reporter = workers.make(workers.options(exim.port, relay=relay, pool=pool, number_workers=12, retry=retry))
     with trio.fail_after(90):
         assert await reporter.run() == 0
     assert reporter.board.ledger.balances
@@ -260,7 +263,7 @@ async def test_a_block_of_refusals_in_a_deep_window_leaves_nothing_in_doubt(
     refused = range(150, 190)
     exim = start_exim(tls=tls, refused=" : ".join(f"user{number}" for number in refused))
 
-    settled = await send(exim, workers, tls=tls, depth=depth, jobs=MANY_JOBS, max_size=1)
+    settled = await send(exim, workers, tls=tls, depth=depth, jobs=MANY_JOBS, max_size=1, guard=0)
 
     assert settled.get(Disposition.SENT) == MANY_JOBS - len(refused)
     assert settled.get(Disposition.DEAD) == len(refused)
