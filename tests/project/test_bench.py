@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import statistics
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 import bench
 from against import Comparison, figure
+from commands import COMMANDS
 from ground import Contender, Ground, free_port
 from proving_ground import Valkey
 from versions import HERE, ROOT, Version, build
@@ -109,6 +111,23 @@ def test_two_versions_are_measured_beside_each_other(
     ]
     assert all(each.this > 0 and each.other > 0 for each in comparison.figures)
     assert all(len(pair) == 2 for each in comparison.figures for pair in each.rounds)
+
+
+@pytest.mark.slow
+def test_commands_of_two_versions_are_measured_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each command runs and has its row, and so has the start of a worker."""
+    other = Version("before", tmp_path / "tree", HERE.python)
+    shutil.copytree(ROOT / "trio_worker", other.tree / "trio_worker")
+    monkeypatch.setattr(bench, "build", lambda _commit: other)
+    monkeypatch.setattr(sys, "argv", ["bench", *["--against", "any", "--commands", "--rounds", "1"]])
+
+    assert bench.main() == 0
+
+    shown = capsys.readouterr().out
+    for what in (*COMMANDS, "run, to its first claim"):
+        assert re.search(rf"^{re.escape(what)}, ms +[0-9]+ +[0-9]+ ", shown, re.MULTILINE), shown
 
 
 @pytest.mark.slow
