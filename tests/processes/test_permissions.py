@@ -14,7 +14,10 @@ from tests.support.jobs import job_bytes
 from tests.support.paths import ROOT
 from tests.support.processes import Programs, patience, told
 from trio_worker.capture.catcher import Catcher
+from trio_worker.queue.needs import TO_REPORT, TO_WORK
 from trio_worker.redis.client import RedisClient
+from trio_worker.redis.scripts import read_scripts
+from trio_worker.redis.trial import commands_of
 
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 # Refused to both users, and done without.
@@ -98,6 +101,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("dead", "export"),
     ("dead", "show", "last"),
     ("job", "show", "last"),
+    ("dead", "edit", "last", "--yes"),
     ("dead", "retry", "--all", "--yes"),
     ("delayed", "groups"),
     ("delayed", "list"),
@@ -141,6 +145,15 @@ OTHERS = {
 }
 
 
+def test_no_script_needs_more() -> None:
+    """Also where a test does not come by: in a branch for what is rare."""
+    scripts = read_scripts()
+    of_a_worker = commands_of(scripts, (*TO_WORK, *TO_REPORT))
+
+    assert {command.lower() for command in of_a_worker} <= commands_in(rules_of("mailer"))
+    assert {command.lower() for command in commands_of(scripts, tuple(scripts))} <= commands_in(rules_of("operator"))
+
+
 def test_every_command_that_asks_redis_is_tried() -> None:
     """A new one must be entered in the list, or among those that ask no Redis."""
     tried = {words[:2] for words in COMMANDS} | {words[:1] for words in COMMANDS}
@@ -151,7 +164,7 @@ def test_every_command_that_asks_redis_is_tried() -> None:
 
 @pytest.mark.slow
 async def test_the_commands_need_the_permissions_of_the_page_and_no_others(
-    programs: Programs, real_redis: RedisClient, relay: Catcher, tmp_path: Path
+    programs: Programs, real_redis: RedisClient, relay: Catcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every command that asks Redis, beside a worker of the same user."""
     operator = await be("operator", real_redis, programs, tmp_path)
@@ -161,6 +174,8 @@ async def test_the_commands_need_the_permissions_of_the_page_and_no_others(
     with patience():
         await relay.wait_for_mails(1)
     (tmp_path / "jobs.ndjson").write_bytes(job_bytes(1))
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", f"cp {tmp_path}/jobs.ndjson")
     for words in (("enqueue", "jobs.ndjson"), *COMMANDS):
         await real_redis.command("RPUSH", "jobs", b"nonsense", ORDER)
         program = await operator.start(*words)
