@@ -26,6 +26,7 @@ from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.strict_json import read_json
 from trio_worker.mail.message_id import message_id_of
+from trio_worker.own_files import replace_own_file
 from trio_worker.printing import complain, say
 from trio_worker.queue.counts import count_action, count_jobs
 from trio_worker.queue.dead_letters import amend, find_shelved
@@ -57,7 +58,7 @@ async def edit(
         log_reveal(settings, "dead edit", [job_id])
         with tempfile.TemporaryDirectory(prefix="trio-worker-") as folder:
             file = Path(folder) / f"{job_id}.json"
-            file.write_bytes(_readable(job.body))
+            replace_own_file(file, _readable(job.body))
             body = _edited(file, settings, confirmation)
         if body is None:
             return REFUSED
