@@ -27,7 +27,7 @@ from trio_worker.cli.target_workers import (
 )
 from trio_worker.fleet.orders import MAX_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, send_order
 from trio_worker.fleet.overview import read_overview
-from trio_worker.printing import complain, say
+from trio_worker.printing import complain, say, say_text
 from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.heartbeat import WorkerSeen
@@ -95,7 +95,8 @@ async def _ask(order: Order, names: Sequence[str], config: Path | None, patience
                 complain(f"{name}: no answer within {patience:g} s")
                 code = TIMED_OUT
             else:
-                say(answer if answer.startswith(f"{name}:") else f"{name}: {answer}")
+                # The state of a worker has several lines.
+                say_text(answer if answer.startswith(f"{name}:") else f"{name}: {answer}")
     return code
 
 
