@@ -77,6 +77,18 @@ def test_no_command_starts_a_server(
     assert not (work_folder / "var").exists()
 
 
+def test_a_server_that_cannot_start_is_quoted_line_by_line(tmp_path: Path) -> None:
+    """69, and the end of its log, whose lines are lines."""
+    (tmp_path / "var" / "valkey").mkdir(0o700, parents=True)
+    (tmp_path / "var" / "valkey" / "appendonlydir").touch()
+
+    done = run("run --burst", tmp_path, TRIO_WORKER__REDIS__URL="embedded:var/valkey?port=0")
+    assert done.returncode == 69
+    assert any(line.endswith("the end of its valkey.log:") for line in done.stderr.splitlines())
+    assert "append-only dir" in done.stderr.splitlines()[-1]
+    assert "\\n" not in done.stderr
+
+
 def test_commands_use_the_server_of_a_worker_in_the_same_folder(tmp_path: Path) -> None:
     """Also of one without a configuration; what they change is the world of that worker."""
     port = {"TRIO_WORKER__REDIS__URL": "embedded:var/valkey?port=0"}

@@ -849,6 +849,15 @@ def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
         acquire_embedded(EmbeddedAddress(tmp_path / "file" / "valkey"))
 
 
+def test_a_password_that_is_a_link_is_an_error_at_once(address: EmbeddedAddress) -> None:
+    """It is told before a server is started, and not waited for as a server that does not answer yet."""
+    address.directory.mkdir(mode=0o700, parents=True)
+    (address.directory / "password").symlink_to(address.directory / "elsewhere")
+
+    with pytest.raises(EmbeddedDirectoryUnusable, match=r"/password is a link"):
+        acquire_embedded(address)
+
+
 def test_no_home_directory_is_an_error() -> None:
     """``~nobody-of-that-name`` is not made as a directory of that name."""
     with pytest.raises(EmbeddedDirectoryUnusable):

@@ -214,6 +214,19 @@ async def test_a_shell_without_the_variables_of_a_service_finds_its_worker(
         assert await asked("live", *words, folder=programs.folder) == 78
 
 
+@pytest.mark.parametrize("status", [200, 503])
+def test_each_worker_has_a_line(
+    status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The answers of two workers are two lines, and an answer of two lines is one."""
+    monkeypatch.setattr(probe, "addresses_of", lambda *_: ["one", "two\nlines"])
+    monkeypatch.setattr(probe, "ask", lambda address, _: (status, f"I am {address}"))
+
+    probe.ask_workers("live", "0s", "127.0.0.1:0", "")
+    printed = capsys.readouterr()
+    assert (printed.out or printed.err).splitlines() == ["I am one", "I am two\\nlines"]
+
+
 def test_without_any_address_the_probe_says_what_would_name_one(
     work_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

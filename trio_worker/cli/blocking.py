@@ -91,6 +91,6 @@ def _enter_embedded(stack: ExitStack, settings: Settings) -> EmbeddedServer:
     try:
         hold = acquire_embedded(embedded_address(settings), may_start=False)
     except EmbeddedError as error:
-        refuse(embedded_code(error), f"redis.url: {error}")
+        refuse(embedded_code(error), *f"redis.url: {error}".split("\n"))  # the end of its log
     stack.callback(release_embedded, hold)
     return hold.server

@@ -101,4 +101,4 @@ async def _enter_embedded(stack: AsyncExitStack, settings: Settings, *, starts_e
     try:
         return await stack.enter_async_context(open_embedded(address, lists, may_start=starts_embedded))
     except EmbeddedError as error:
-        refuse(embedded_code(error), f"redis.url: {error}")
+        refuse(embedded_code(error), *f"redis.url: {error}".split("\n"))  # the end of its log

@@ -136,7 +136,7 @@ def _embedded_result(fault: EmbeddedError) -> CheckResult:
     """Return the result for an embedded server that cannot be asked; a worker starts one that does not run."""
     if isinstance(fault, EmbeddedNotRunning):
         return CheckResult("redis", str(fault), is_warning=True)
-    return CheckResult("redis", str(fault), embedded_code(fault))
+    return CheckResult("redis", str(fault).replace("\n", "; "), embedded_code(fault))
 
 
 async def _look_at_redis(settings: Settings, client: RedisClient) -> list[CheckResult]:

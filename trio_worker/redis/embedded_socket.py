@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from attrs import frozen
 
+from trio_worker.own_files import UntrustedPathError
 from trio_worker.redis.embedded_folder import OWNER, Folder, read_password
 
 if TYPE_CHECKING:
@@ -50,12 +51,17 @@ class NotRunning:
 
 
 def probe(folder: Folder) -> Running | Mute | NotRunning:
-    """Ask the server in a folder who it is. Whatever answers on the socket there is ours, since only we can enter."""
+    """Ask the server in a folder who it is. Whatever answers on the socket there is ours, since only we can enter.
+
+    Raises `UntrustedPathError` if the file of the password is not ours.
+    """
     try:
         ping, setting, info = ask_server(folder, ("PING",), ("CONFIG", "GET", "port"), ("INFO", "server"))
         port = int(setting.removeprefix("port\n"))
     except (ConnectionRefusedError, FileNotFoundError):
         return NotRunning()
+    except UntrustedPathError:
+        raise  # waiting does not make the folder ours
     except (OSError, ValueError) as error:
         return Mute(str(error))
     facts = dict(line.partition(":")[::2] for line in info.splitlines())

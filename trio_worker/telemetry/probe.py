@@ -57,10 +57,10 @@ def ask_workers(what: str, wait: str, address: str, config: str) -> int:
     while True:
         is_good, said = _ask_all(listen, folder, "/livez" if what == "live" else "/readyz")
         if is_good:
-            say(said)
+            say(*said)
             return OK
         if time.monotonic() >= deadline:
-            complain(said)
+            complain(*said)
             return TIMED_OUT if wait_seconds else UNREACHABLE if listen else MISCONFIGURED
         time.sleep(_AGAIN_SECONDS)
 
@@ -162,13 +162,13 @@ def _is_alive(pid: str) -> bool:
     return True
 
 
-def _ask_all(listen: str, folder: str, path: str) -> tuple[bool, str]:
-    """Ask the worker, or all workers if each has a free port; the answer is yes if all of them say yes."""
+def _ask_all(listen: str, folder: str, path: str) -> tuple[bool, list[str]]:
+    """Ask the worker, or all workers if each has a free port; yes if all of them say yes, and the line of each."""
     answers = [ask(address, path) for address in addresses_of(listen, folder)]
     if not answers:
         unset = "" if listen else "metrics.listen is not set here, and "
-        return False, f"{unset}no worker has written its address in {folder or 'a journal'}; --address names one"
-    return all(status == 200 for status, _ in answers), "\n".join(said for _, said in answers)
+        return False, [f"{unset}no worker has written its address in {folder or 'a journal'}; --address names one"]
+    return all(status == 200 for status, _ in answers), [said for _, said in answers]
 
 
 def addresses_of(listen: str, folder: str) -> list[str]:
