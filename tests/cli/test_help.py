@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,17 @@ def test_the_line_of_a_group_names_all_of_its_commands(noun: str) -> None:
         if name not in HELPS:
             assert re.search(rf"\b{name}\b", line), (noun, name)
             assert re.search(rf"\b{name}\b", own), (noun, name)
+
+
+@pytest.mark.parametrize("group", sorted({words[0] for words in COMMANDS if len(words) > 1}))
+def test_a_group_says_what_each_of_its_commands_does(group: str) -> None:
+    """Those too whose module is not loaded to list them: so in a new process, where no other help was asked for."""
+    command = [sys.executable, "-m", "trio_worker", group, "--help"]
+    told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    listed = dict(re.findall(r"^│ ([a-z-]+) +([^ ].*?)? *│$", told, re.MULTILINE))
+    assert listed.keys() == {words[1] for words in COMMANDS if words[0] == group and len(words) > 1}
+    assert [name for name, said in listed.items() if not said] == []
 
 
 def test_help_of_chaos_has_its_words() -> None:

@@ -22,7 +22,11 @@ from trio_worker.settings.schema import SCHEMA_FILE, schema_text
 from trio_worker.settings.text import effective, explain, production_text, toml_value
 
 config_app = App(name="config", help="Configuration: check, show, explain, init, schema.", help_format="plaintext")
-config_app.command("trio_worker.cli.config_check:check_config", name="check")
+config_app.command(
+    "trio_worker.cli.config_check:check_config",
+    name="check",
+    help="Check configuration, secrets and templates, and print all problems at once. Exits with 78 if there are any.",
+)
 
 # Up to the last @: a password that is not percent-encoded, as it should be, may contain any character.
 _URL_LOGIN = re.compile(r"(?<=://).*@")

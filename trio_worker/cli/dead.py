@@ -253,7 +253,11 @@ def shelf_app(wording: Wording, help_text: str) -> App:
     if wording.shelf == "held":
         app.command(commands.retry, name="release", help="The same as retry.")
     if wording.shelf == "dead":
-        app.command("trio_worker.cli.dead_edit:edit", name="edit")
+        app.command(
+            "trio_worker.cli.dead_edit:edit",
+            name="edit",
+            help="Correct a dead letter in your editor ($VISUAL, $EDITOR), and retry it with the same Message-ID.",
+        )
     app.command(commands.drop, name="drop", help=f"Delete {many} permanently, with their original bytes.")
     app.command(commands.export, name="export", help=f"Write {many} as lines of JSON, with their original bytes.")
     return app

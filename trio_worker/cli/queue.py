@@ -37,7 +37,11 @@ queue = App(
 queue.command(export_waiting, name="export")
 queue.command(purge_queue, name="purge")
 queue.command(release_queue, name="release")
-queue.command("trio_worker.cli.queue_age:show_ages", name="age")
+queue.command(
+    "trio_worker.cli.queue_age:show_ages",
+    name="age",
+    help="Count the waiting and the delayed jobs by age, and by email type or domain.",
+)
 
 
 @queue.command(name="list")
