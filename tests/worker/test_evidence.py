@@ -81,6 +81,17 @@ def test_several_in_a_row_are_the_relays_matter(outcome: Refused) -> None:
     assert (troubles[-1].how, troubles[-1].is_doubtful) == (FailureKind.US, True)
 
 
+def test_words_of_a_quota_that_name_a_recipient_are_no_trouble_alone() -> None:
+    """They may be of the one mailbox; three in a row are the relay's matter, with the back-off of a quota."""
+    named = refused(554, "5.7.1 <a@example.org>: Recipient address rejected: quota exceeded, try again in 1 hour")
+    judgements = judged([named] * DOUBTFUL_IN_A_ROW)
+
+    assert [each.attribution for each in judgements] == [Attribution.RELAY] * DOUBTFUL_IN_A_ROW
+    assert [each.trouble for each in judgements[:-1]] == [None] * (DOUBTFUL_IN_A_ROW - 1)
+    assert judgements[-1].trouble is not None
+    assert (judgements[-1].trouble.how, judgements[-1].trouble.is_doubtful) == (FailureKind.STANDING, False)
+
+
 def test_an_accepted_mail_in_between_ends_a_row() -> None:
     """The relay takes our mail, so the next refusal is the first again."""
     evidence = judged([RELAYING] * (DOUBTFUL_IN_A_ROW - 1))[-1].evidence

@@ -54,6 +54,23 @@ def read(text: str, stage: Stage) -> Reply:
         ("530 5.7.0 Authentication required", US),
         ("432 4.7.12 A password transition is needed", US),
         ("525 5.7.13 Your account is disabled", STANDING),
+        ("525 5.7.13 Unauthorized IP address", US),
+        ("502 5.7.0 Please contact support to activate your SMTP account", STANDING),
+        ("550 5.1.0 <app@example.com>: Sender address rejected: User unknown in virtual mailbox table", US),
+        ("450 4.1.8 <app@example.com>: Sender address rejected: Domain not found", US),
+        ("550-Requested action not taken: mailbox unavailable\nSender address is not allowed.", US),
+        ("554 5.2.0 STOREDRV.Submission.Exception:OutboundSpamException; Failed to process message", STANDING),
+        ("550 5.7.1 Client does not have permissions to send as this sender", US),
+        ("550 5.7.606 Access denied, banned sending IP [192.0.2.1]", US),
+        ("550 Unauthenticated senders not allowed", US),
+        ("550 5.7.1 Invalid credentials for relay [192.0.2.1]", US),
+        ("550 Domain example.com has exceeded the max emails per hour (200/200 (100%)) allowed.", STANDING),
+        ("550 Sender rate overlimit - 10.1 / 1h", RATE),
+        ("551 5.7.1 Not authorised to send from this header address", US),
+        ("553 Relaying disallowed as app@example.com", US),
+        ("550 5.4.6 Unusual sending activity detected. Please try after sometime.", STANDING),
+        ("550 You have exceeded your messaging limits", STANDING),
+        ("550 Not allowed to send: Your account has run out of credits", STANDING),
     ],
 )
 def test_what_speaks_of_us_is_known_at_every_command(text: str, stage: Stage, expected: ReplyClass) -> None:
@@ -84,6 +101,21 @@ def test_what_speaks_of_us_is_known_at_every_command(text: str, stage: Stage, ex
         ("450 4.2.0 <a@example.org>: Recipient address rejected: Greylisted", Stage.RCPT, RECIPIENT, True),
         ("452 4.5.3 Error: too many recipients", Stage.RCPT, RECIPIENT, True),
         ("550 5.2.1 The email account that you tried to reach is disabled", Stage.RCPT, RECIPIENT, True),
+        (
+            "450 4.1.1 <a@example.org>: Recipient address rejected: unverified address: said: 550 Daily sending limit",
+            Stage.RCPT,
+            RECIPIENT,
+            True,
+        ),
+        ("550-Callout verification failed:\n550 Daily sending limit exceeded", Stage.RCPT, RECIPIENT, True),
+        ("452 too many messages in mailbox", Stage.RCPT, RECIPIENT, True),
+        ("450 4.7.1 too many messages for this recipient", Stage.RCPT, RECIPIENT, True),
+        ("451 4.7.1 recipient a@example.org has exceeded hourly limit", Stage.RCPT, RECIPIENT, True),
+        ("550 Requested action not taken: mailbox unavailable", Stage.RCPT, RECIPIENT, False),
+        ("550 Requested action not taken: mailbox unavailable", Stage.FINAL, MAIL, False),
+        ("550 Mailbox unavailable", Stage.RCPT, RECIPIENT, True),
+        ("554 5.6.0 header limit exceeded; try again later", Stage.FINAL, MAIL, True),
+        ("552 MIME parts limit reached", Stage.FINAL, MAIL, True),
         ("552 5.3.4 Message size exceeds fixed maximum message size", Stage.MAIL, MAIL, True),
         ("534 5.3.4 Message too big", Stage.MAIL, MAIL, True),
         ("552 Message exceeds maximum fixed size", Stage.FINAL, MAIL, True),
@@ -105,6 +137,31 @@ def test_what_speaks_of_one_mail_or_of_the_session(
     classified = classify(read(text, stage))
 
     assert (classified.reply_class, classified.is_known) == (expected, is_known)
+
+
+@pytest.mark.parametrize("text", ["552 user quota exceeded", "550 This account has been suspended"])
+def test_what_may_be_a_mailbox_or_our_account_is_doubtful_at_rcpt(text: str) -> None:
+    """One such address must not stop all mail, and a refusal of us must not bury it."""
+    classified = classify(read(text, Stage.RCPT))
+
+    assert (classified.reply_class, classified.is_doubtful) == (STANDING, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "stage", "expected"),
+    [
+        ("554 5.7.1 <a@example.org>: Recipient address rejected: quota exceeded", Stage.RCPT, True),
+        ("550 5.4.5 Daily user sending limit exceeded", Stage.RCPT, False),
+        ("550 5.4.5 Daily user sending limit exceeded, mail postmaster@example.com", Stage.FINAL, False),
+    ],
+)
+def test_words_about_us_may_name_a_recipient(
+    text: str,
+    stage: Stage,
+    expected: bool,  # noqa: FBT001  a parameter of pytest
+) -> None:
+    """Such a reply may speak of the address alone."""
+    assert classify(read(text, stage)).names_recipient is expected
 
 
 def test_a_rule_of_the_user_goes_first() -> None:

@@ -98,6 +98,11 @@ def consequence(reply: Reply, classified: Classified, retry: RetryPolicy) -> str
             probe = f"A mail probes after {duration(backoff.first_seconds if named is None else named)}"
             if named is None and backoff.cap_seconds > backoff.first_seconds:
                 probe += f", then ever later, up to {duration(backoff.cap_seconds)}"
+            if classified.names_recipient and not classified.is_doubtful:
+                return (
+                    f"The job goes back at no cost. If {DOUBTFUL_IN_A_ROW} mails in a row get such a reply, claiming "
+                    f"stops. {probe}."
+                )
             if not classified.is_doubtful:
                 return f"The job goes back at no cost. Claiming stops. {probe}."
             end = "is dead" if is_for_good(reply, classified) else "pays its attempts"

@@ -151,8 +151,10 @@ def _judge_us(
         met_alone = 1 if classified.is_doubtful else MET_ALONE
         if is_first and around.accepted and around.losses >= met_alone:
             return Judgement(Attribution.MAIL, evidence, classified)
-        if classified.is_doubtful and evidence.about_us < DOUBTFUL_IN_A_ROW:
+        may_be_of_one_mail = classified.is_doubtful or classified.names_recipient
+        if may_be_of_one_mail and evidence.about_us < DOUBTFUL_IN_A_ROW:
             # What is refused for now may pay an attempt at once; what is refused for good is tried once more.
-            attribution = Attribution.MAIL if reply.is_transient else Attribution.RELAY
+            is_own = classified.is_doubtful and reply.is_transient
+            attribution = Attribution.MAIL if is_own else Attribution.RELAY
             return Judgement(attribution, evidence, classified)
     return _relays(how, reply, classified, evidence)

@@ -20,13 +20,15 @@ class Classified:
     """The class of one reply, and which row gave it.
 
     ``is_known``: a row says so, not the code alone. ``is_doubtful``: the refusal names a sender or a recipient, so it
-    may speak of this mail alone until other mails get it too. ``source`` is where the row is from.
+    may speak of this mail alone until other mails get it too. ``names_recipient``: its words are known to speak of us,
+    but a recipient is in them, so one alone proves nothing. ``source`` is where the row is from.
     """
 
     reply_class: ReplyClass
     is_known: bool = True
     is_doubtful: bool = False
     source: str = ""
+    names_recipient: bool = False
 
 
 @frozen
@@ -55,16 +57,26 @@ _RATE, _CONCURRENCY, _STANDING = ReplyClass.RATE, ReplyClass.CONCURRENCY, ReplyC
 
 # What the providers document, or reports of their users quote; then the words that many servers share.
 _ROWS = (
+    # The words of another server, which whoever owns the address can choose, say nothing of us.
+    _Row(
+        _RECIPIENT,
+        "Postfix, Exim: an address that was asked for elsewhere",
+        r"\A(?![\s\S]*\bsender (verify|address))[\s\S]*"
+        r"(\bunverified address\b|\bcallout verification failed|\bsaid: [45][0-9]{2}\b)",
+        stages=(Stage.RCPT,),
+    ),
     # Providers whose codes or words would else be taken for something different.
     _Row(_STANDING, "Gmail: limits for sending", enhanced=r"[45]\.4\.5"),
     _Row(_STANDING, "Gmail: limits for sending", r"daily (user )?(sending|smtp relay) (limit|quota)"),
     _Row(_RATE, "Google Workspace SMTP relay", r"peak smtp relay limit"),
     _Row(_CONCURRENCY, "Microsoft 365: three connections", r"sender thread limit|concurrent connections? limit"),
     _Row(_STANDING, "Microsoft 365: quota of a mailbox", r"SubmissionQuotaExceeded"),
+    _Row(_STANDING, "Microsoft 365: a mailbox that sent spam", r"OutboundSpamException"),
     _Row(_STANDING, "Microsoft 365: recipients a day", enhanced=r"5\.1\.90"),
     _Row(_STANDING, "Microsoft 365: limits of a tenant", enhanced=r"5\.7\.(232|233|236|705|708|750)"),
     _Row(_STANDING, "Microsoft 365: a blocked sender", enhanced=r"5\.7\.50[1-3]"),
-    _Row(_US, "Microsoft 365: the sender is not ours", r"SendAsDenied", is_doubtful=True),
+    _Row(_US, "Microsoft 365: the sender is not ours", r"SendAsDenied|permissions to send as", is_doubtful=True),
+    _Row(_US, "Microsoft 365: a banned address or sender", r"\bbanned (sending ip|sender)\b"),
     _Row(_US, "Microsoft 365: the sender is not ours", enhanced=r"5\.7\.60", is_doubtful=True),
     _Row(_US, "Exchange: no relaying", enhanced=r"5\.7\.54", is_doubtful=True),
     _Row(_US, "Gmail, Outlook.com: authentication of the domain", enhanced=r"[45]\.7\.(2[5-79]|3[02]|515)"),
@@ -76,10 +88,25 @@ _ROWS = (
     _Row(_STANDING, "Mailgun: sandbox", r"sandbox (sub)?domains?", is_doubtful=True),
     _Row(_STANDING, "Mailgun: limit of a domain", r"domain .*is not allowed to send"),
     _Row(_STANDING, "SendGrid: no credits", r"maximum credits exceeded|credits? (exhausted|exceeded)"),
+    _Row(_STANDING, "Postmark: no credits", r"\bout of credits\b"),
+    _Row(_US, "SendGrid: no login", r"\bunauthenticated senders? not allowed"),
+    _Row(_US, "Google Workspace SMTP relay: not registered", r"\binvalid credentials for relay\b"),
+    _Row(_US, "Brevo: the address is not registered", r"\bunauthori[sz]ed ip\b"),
+    _Row(_STANDING, "Brevo: the account is not activated", r"\bactivate your (smtp )?account\b"),
+    _Row(_STANDING, "Zoho: the account is blocked", r"\bunusual sending activity\b"),
+    _Row(_STANDING, "cPanel: mails of a domain in an hour", r"\bexceeded the max (e-?mails|defers and failures)\b"),
+    _Row(_RATE, "Exim: ratelimit", r"\bsender rate overlimit\b"),
     _Row(_US, "SendGrid: the sender is not verified", r"verified sender identity", is_doubtful=True),
     _Row(_US, "Postmark: the sender is not verified", r"sender signature", is_doubtful=True),
     _Row(_STANDING, "Postmark: the account is not approved", r"pending approval"),
     _Row(_STANDING, "a quota of the relay", r"\brelay(ing)? quota"),
+    # A sender may be an unknown user or have an unknown domain as well; Postfix says so at RCPT.
+    _Row(
+        _US,
+        "Postfix: sender restrictions",
+        r"\bsender address (rejected|\S+ blocked)",
+        is_doubtful=True,
+    ),
     # One address. Before the words for quotas and limits, which a mailbox may have as well.
     _Row(_RECIPIENT, "Gmail: a mailbox with much mail", r"receiving mail (too|at a rate)"),
     _Row(_RECIPIENT, "greylisting", r"gr[ae]y-?list"),
@@ -88,17 +115,21 @@ _ROWS = (
     _Row(
         _RECIPIENT,
         "an address that is not known",
+        # RFC 5321 gives every 550 the words "requested action not taken: mailbox unavailable": they say nothing.
         r"unroute?able|(unknown|no such|invalid|nonexistent) (local )?(user|recipient|mailbox|address)"
         r"|(user|recipient) unknown"
         r"|\b(user|recipient|mailbox|address)\b.{0,60}"
-        r"\b(unknown|not found|unavailable|disabled|inactive|does(n't| not) exist)",
+        r"\b(unknown|not found|(?<!action not taken: mailbox )unavailable|disabled|inactive|does(n't| not) exist)",
         stages=(Stage.RCPT, Stage.FINAL),
     ),
     _Row(
         _RECIPIENT,
         "a full mailbox",
         r"\b(mailbox|inbox)\b.{0,60}\b(full|over ?quota|quota|storage|limit)"
-        r"|\b(user|recipient)\b.{0,30}\b(is full|over ?quota)",
+        r"|\b(user|recipient)\b.{0,30}\b(is full|over ?quota)"
+        r"|\btoo (many|much) (messages|e?-?mails?) (in|for|to) ((this|the|that) )?"
+        r"(mailbox|inbox|recipient|user|address)"
+        r"|\b(recipient|mailbox)( \S*@\S*)? has (exceeded|reached)",
         stages=(Stage.RCPT, Stage.FINAL),
     ),
     # This mail.
@@ -111,6 +142,28 @@ _ROWS = (
         r"\b(message|mail|e-?mail|content)( size)? (is )?too (large|big)|(message|fixed maximum) size (limit|exceed)",
         codes=(500, 501, 523, 534, 550, 552, 554),
         stages=(Stage.MAIL, Stage.DATA, Stage.FINAL),
+    ),
+    _Row(
+        _MAIL,
+        "what a mail is made of",
+        r"\b(mime|headers?|attachments?|parts|lines?|hops?)\b.{0,20}\b(limit|count)\b",
+        stages=(Stage.DATA, Stage.FINAL),
+    ),
+    # May be a mailbox that is full or closed, or our account.
+    _Row(
+        _STANDING,
+        "a quota of somebody",
+        r"^(?!.*\b(send|sending|sender|relay|submission|daily|hourly|monthly)\b).*\bquota\b",
+        codes=(552,),
+        stages=(Stage.RCPT,),
+        is_doubtful=True,
+    ),
+    _Row(
+        _STANDING,
+        "an account of somebody is closed",
+        r"\bthis account\b.{0,60}\b(suspended|disabled|blocked|deactivated|locked|expired|closed|restricted)",
+        stages=(Stage.RCPT,),
+        is_doubtful=True,
     ),
     # Too many at once, too fast, too much.
     _Row(
@@ -127,6 +180,7 @@ _ROWS = (
         r"(limit|quota|allowance)s?\b"
         r"|\b(limit|quota|allowance)s? (has been |was |is )?(exceeded|reached|exhausted|used up)"
         r"|\b(exceeded|reached|over) (your|its|the|our) ([a-z]+ ){0,3}(limit|quota|allowance)\b"
+        r"|\b(exceeded|reached) your messaging limits\b"
         r"|\blimit\b.{0,80}\btry again later",
         codes=tuple(range(500, 600)),
     ),
@@ -143,6 +197,12 @@ _ROWS = (
         "an account that is closed",
         r"\b(your|this|sending|smtp) (account|service|plan|subscription)\b.{0,60}"
         r"\b(suspended|disabled|blocked|deactivated|locked|expired|closed|restricted|not (yet )?(activ|approved))",
+    ),
+    _Row(
+        _STANDING,
+        "Amazon SES, Mailgun: the account is suspended",
+        r"^(message rejected: )?account (is )?(suspended|disabled)",
+        stages=(Stage.MAIL, Stage.DATA, Stage.FINAL),
     ),
     # Us. A relay that first wants a login says so before it says anything of an address.
     _Row(_US, "RFC 4954: a login is required", codes=(530, 535, 538)),
@@ -177,7 +237,7 @@ _ROWS = (
     _Row(
         _US,
         "a sender that is not ours",
-        r"sender address rejected|not owned by user|not (allowed|authorized) to send (as|from)|envelope sender"
+        r"sender address rejected|not owned by user|not (allowed|authori[sz]ed) to send (as|from)|envelope sender"
         r"|\b(sender|from|return.path)\b.{0,60}\b(not (owned|authorized|authorised|allowed|permitted|verified|match)|"
         r"mismatch|denied|rejected|unverified|does(n't| not) match)|sender verify",
         is_doubtful=True,
@@ -186,7 +246,8 @@ _ROWS = (
     _Row(
         _US,
         "no relaying",
-        r"\brelay(ing)? (access )?(is )?(denied|not (permitted|allowed|authorized)|prohibited|forbidden|disabled)"
+        r"\brelay(ing)? (access )?(is )?(denied|(dis|not )allowed|prohibited|forbidden|disabled)"
+        r"|\brelay(ing)? (access )?(is )?not (permitted|authorized)"
         r"|(unable|not permitted|not allowed|refuse|refuses|refused|do not|don't|may not|cannot|can't) (to )?relay"
         r"|not (a|an) (open )?relay|\bno relaying\b|relay (not permitted|denied)",
         is_doubtful=True,
@@ -195,6 +256,8 @@ _ROWS = (
 
 # 552 at RCPT is a full mailbox, which RFC 5321 4.5.3.1.10 asks clients to treat as 452; elsewhere it is about the size.
 STORAGE_CODE = 552
+# A reply to RCPT with an address in it, or with the words of Postfix.
+_RECIPIENT_WORDS = re.compile(r"\S@\S|\brecipient address rejected\b", re.IGNORECASE)
 _DEFAULTS = {
     Stage.MAIL: ReplyClass.SESSION,
     Stage.RCPT: ReplyClass.RECIPIENT,
@@ -210,7 +273,12 @@ def classify(reply: Reply, rules: Sequence[ReplyRule] = ()) -> Classified:
             return Classified(rule.reply_class, source=f"[[replies]] number {number}")
     for row in _ROWS:
         if row.fits(reply):
-            return Classified(row.reply_class, is_doubtful=row.is_doubtful, source=row.source)
+            return Classified(
+                row.reply_class,
+                is_doubtful=row.is_doubtful,
+                source=row.source,
+                names_recipient=reply.stage is Stage.RCPT and _RECIPIENT_WORDS.search(reply.text) is not None,
+            )
     if reply.stage is Stage.MAIL and reply.code == STORAGE_CODE:
         return Classified(ReplyClass.MAIL, source="RFC 5321: storage")
     return Classified(_DEFAULTS.get(reply.stage, ReplyClass.SESSION), is_known=False, source="its code and stage")
