@@ -267,6 +267,12 @@ def test_a_wrong_login_and_a_missing_database_are_refusals(tmp_path: Path) -> No
                 refused = asked(client, "PING")
                 assert refused.is_login
                 assert "password" in refused.reason
+        with opened(url) as client:
+            # Redis closes the connection at a command of more than ten words before a login.
+            refused = run_blocking(client.pipeline([("DEL", *map(str, range(each))) for each in (1, 30, 1)]))
+            assert isinstance(refused, Unavailable)
+            assert refused.is_login
+            assert "needs a password" in refused.reason
         with opened(f"{url}/99", password="secret") as client:
             refused = asked(client, "PING")
             assert refused.is_misconfigured

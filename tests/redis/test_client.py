@@ -325,3 +325,24 @@ async def test_a_unix_url_speaks_through_a_socket(bridge: Complaints, tmp_path: 
             assert await client.wait("jobs", 1.0) is True
     finally:
         server.kill()
+
+
+async def test_a_password_that_redis_needs_and_was_not_given_is_told_as_that(
+    bridge: Complaints, tmp_path: Path
+) -> None:
+    """At a unix socket redis-py tells it as a connection that failed, in words that no operator knows (HELLO)."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        server = Valkey(tmp_path / "v", taken.getsockname()[1], ("--unixsocket", "run.sock"))
+    server.start()
+    try:
+        with server.client() as owner:
+            owner.config_set("requirepass", "secret")
+        async with open_redis_client(RedisOptions(url=f"unix://{tmp_path}/v/run.sock"), 5.0) as client:
+            answer = await client.command("PING")
+    finally:
+        server.kill()
+
+    assert isinstance(answer, Unavailable)
+    assert answer.is_login
+    assert "needs a password" in answer.reason

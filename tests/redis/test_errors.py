@@ -102,6 +102,7 @@ def test_a_refusal_says_what_to_look_at(reply: str, words: str) -> None:
     [
         ("NOAUTH HELLO must be called with the client already authenticated, otherwise", "needs a password"),
         ("NOAUTH Authentication required.", "needs a password"),
+        ("ERR Protocol error: unauthenticated multibulk length", "needs a password"),
         ("WRONGPASS invalid username-password pair or user is disabled.", "login refused"),
         ("ERR AUTH <password> called without any password configured for the default user.", "has none"),
     ],

@@ -145,10 +145,28 @@ class BlockingClient:
         except (OSError, hiredis.ProtocolError) as error:
             self.close()
             self._look_elsewhere()
-            return shown(unreachable(str(error) or type(error).__name__), self._secrets)
+            return shown(self._login_trouble() or unreachable(str(error) or type(error).__name__), self._secrets)
         except BaseException:
             self.close()
             raise
+
+    def _login_trouble(self) -> Unavailable | None:
+        """After a failure, return what Redis says to somebody who has not logged in, if that is what it says.
+
+        Redis closes the connection at a long command before a login, and what it said may be lost with it.
+        """
+        try:
+            connection = self._open()
+        except (OSError, hiredis.ReplyError):
+            return None
+        try:
+            (answer,) = connection.ask([("PING",)], self._seconds)
+        except (OSError, hiredis.ProtocolError):
+            return None
+        finally:
+            connection.close()
+        trouble = refused(str(answer)) if isinstance(answer, hiredis.ReplyError) else None
+        return trouble if trouble is not None and trouble.is_login else None
 
     def _noted(self, unavailable: Unavailable) -> Unavailable:
         if unavailable.is_elsewhere:

@@ -354,6 +354,9 @@ def _without_errors(answers: list[RedisAnswer], may_fail: int) -> list[RedisAnsw
 
 def understand(error: BaseException) -> Unavailable:
     """Return what an error of redis-py means. It takes a known code off the text, and keeps it beside."""
+    if type(error) is exceptions.ConnectionError and isinstance(error.__context__, exceptions.AuthenticationError):
+        # redis-py raises a connection's failed greeting (HELLO) again as this one, without the code.
+        return understand(error.__context__)
     text, code = str(error) or type(error).__name__, getattr(error, "status_code", None)
     if code is not None:
         return refused(f"{code} {text}")

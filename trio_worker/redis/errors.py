@@ -90,7 +90,8 @@ def shown(unavailable: Unavailable, secrets: SecretMask) -> Unavailable:
 
 
 def _login_trouble(code: str, said: str) -> str:
-    if code == "NOAUTH":
+    # The second is said to a long command or word before a login, and then the connection is closed.
+    if code == "NOAUTH" or said.startswith("Protocol error: unauthenticated"):
         return "Redis needs a password (NOAUTH): set redis.password_file, and redis.username unless it is default"
     if code == "WRONGPASS":
         return "login refused: the user name or the password is wrong, or the user is disabled"
