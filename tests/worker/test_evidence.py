@@ -92,6 +92,15 @@ def test_words_of_a_quota_that_name_a_recipient_are_no_trouble_alone() -> None:
     assert (judgements[-1].trouble.how, judgements[-1].trouble.is_doubtful) == (FailureKind.STANDING, False)
 
 
+@pytest.mark.parametrize(("who", "pause"), [("<a@example.org>: ", None), ("", 3600.0)])
+def test_a_time_that_is_named_for_a_recipient_is_no_pause_for_all(who: str, pause: float | None) -> None:
+    """The rate may be of this recipient alone."""
+    (judgement,) = judged([refused(450, f"4.7.1 {who}rate limit exceeded, try again in 1 hour")])
+
+    assert judgement.trouble is not None
+    assert (judgement.trouble.how, judgement.trouble.again_seconds) == (FailureKind.RATE, pause)
+
+
 def test_an_accepted_mail_in_between_ends_a_row() -> None:
     """The relay takes our mail, so the next refusal is the first again."""
     evidence = judged([RELAYING] * (DOUBTFUL_IN_A_ROW - 1))[-1].evidence

@@ -22,7 +22,7 @@ from trio_worker.smtp.outcome import (
     Unopened,
     Unsendable,
 )
-from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.smtp.reply import Reply, Stage, reply_from
 from trio_worker.worker.named_time import hinted_seconds
 from trio_worker.worker.options import RetryPolicy
 from trio_worker.worker.verdict import (
@@ -390,3 +390,14 @@ def test_a_mail_that_was_dropped_because_it_came_ahead_costs_nothing() -> None:
     assert verdict.record.attempts == 0
     assert (verdict.cause.codes, verdict.cause.text) == ("ahead", "dropped: 503 order")
     assert relay_trouble(NotSent(ahead)) is None
+
+
+def test_a_rate_that_names_a_recipient_puts_its_mail_behind_the_others() -> None:
+    """Given back at once it would be the first mail after every pause."""
+    reply = reply_from(450, "4.7.1 <a@example.org>: rate limit exceeded", Stage.RCPT)
+    refused = Refused(reply, (Refusal("a@example.org", reply),))
+
+    verdict = decide(refused, ("a@example.org",), Record(born=0.0), Terms(RetryPolicy(), "retry", 0.0, 0.5))
+
+    assert isinstance(verdict, Delay)
+    assert verdict.record.attempts == 0

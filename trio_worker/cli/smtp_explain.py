@@ -86,7 +86,7 @@ def consequence(reply: Reply, classified: Classified, retry: RetryPolicy) -> str
         case ReplyClass.MAIL | ReplyClass.RECIPIENT:
             return _of_one(reply, classified, retry)
         case ReplyClass.RATE:
-            pause = duration(FIRST_PAUSE_SECONDS if named is None else named)
+            pause = duration(FIRST_PAUSE_SECONDS if named is None or classified.names_recipient else named)
             return f"The job goes back at no cost. Claiming pauses for {pause}, then goes on a little slower."
         case ReplyClass.CONCURRENCY:
             return (

@@ -122,7 +122,10 @@ def judge(refused: Refused, job_id: str, evidence: Evidence, around: Circumstanc
 
 
 def _relays(how: FailureKind, reply: Reply, classified: Classified, evidence: Evidence) -> Judgement:
-    trouble = Trouble(how, reply.stage, "refused", reply, hinted_seconds(reply.text), classified.is_doubtful)
+    # A rate that may be of one recipient: an hour named for it must not stop the others. Short pauses find out.
+    is_short = how is FailureKind.RATE and classified.names_recipient
+    named = None if is_short else hinted_seconds(reply.text)
+    trouble = Trouble(how, reply.stage, "refused", reply, named, classified.is_doubtful)
     return Judgement(Attribution.RELAY, evidence, classified, trouble)
 
 

@@ -191,6 +191,9 @@ def _refused(outcome: Refused, recipients: tuple[str, ...], record: Record, term
         case Attribution.MAIL:
             return _refused_alone(outcome.reply, outcome.refusals, recipients, record, terms)
         case Attribution.RELAY:
+            if judgement.classified.names_recipient and judgement.classified.reply_class is ReplyClass.RATE:
+                # It may be this recipient alone: then it must not be the first mail after every pause.
+                return _stand_aside(record, cause_of_reply("relay", outcome.reply), terms, 0)
             return _put_back(deciding(outcome, terms.rules)[0], judgement.classified.reply_class, record, terms)
         case Attribution.GUARDED:
             cause = cause_of_reply(GUARD_WORD, outcome.reply)
