@@ -42,7 +42,8 @@ def test_a_sound_redis_is_not_complained_of() -> None:
         ({}, {"appendfsync": "no"}, "half a minute", False),
         ({"aof_last_write_status": "err"}, {}, "append-only file", True),
         ({"rdb_last_bgsave_status": "err"}, {}, "snapshot", True),
-        ({"maxmemory": "1000", "used_memory": "950"}, {}, "95 %", False),
+        ({"maxmemory": "1000", "used_memory": "950"}, {}, "95 % of maxmemory is used: soon no producer", False),
+        ({"maxmemory": "1000", "used_memory": "1950"}, {}, "195 % of maxmemory is used: no producer", False),
     ],
 )
 def test_each_risk_is_named_with_the_promise_it_weakens(

@@ -113,7 +113,8 @@ def _memory(info: Mapping[str, str]) -> DurabilityRisk | None:
     if not limit or used < MEMORY_SHARE * limit:
         return None
     what = f"{100 * used // limit} % of maxmemory is used"
-    return DurabilityRisk(what, "soon no producer can push", "raise maxmemory")
+    promise = "no producer can push" if used > limit else "soon no producer can push"
+    return DurabilityRisk(what, promise, "raise maxmemory")
 
 
 def _clocks(their_time: float, our_time: float) -> DurabilityRisk | None:
