@@ -32,7 +32,7 @@ class LimitedRelay:
     refused: Counter[str] = field(factory=Counter)
     bodies: list[bytes] = field(factory=list)
     most_open: int = 0
-    recipients: Counter[str] = field(factory=Counter)
+    last_recipient: dict[int, bytes] = field(factory=dict)  # by the number of the connection
     _changed: trio.Event = field(factory=trio.Event)
 
     async def wait_for(self, accepted: int) -> None:
@@ -93,6 +93,7 @@ class LimitedRelay:
                     case "RCPT" if not has_sender:
                         replies.append("503 5.5.1 Error: need MAIL command")
                     case "RCPT":
+                        self.last_recipient[number] = line
                         replies.append(self.answer("RCPT", number, line))
                         takers += replies[-1].startswith("2")
                     case "DATA" if not takers:

@@ -32,6 +32,7 @@ from trio_worker.smtp.pool import Pool, PoolClosed
 from trio_worker.smtp.transaction import Transaction
 from trio_worker.worker.attempt import report_of
 from trio_worker.worker.delivery import Delivery
+from trio_worker.worker.evidence import MET_ALONE
 from trio_worker.worker.gate import Gate
 from trio_worker.worker.in_flight import InFlight
 from trio_worker.worker.left_out import with_left_out
@@ -340,6 +341,8 @@ class Consumers:
         """Do with one connection less if the relay says that there are too many; with none left, stop claiming."""
         if trouble.how is not FailureKind.CONCURRENCY or delivery.connection_id is None:
             return
+        if delivery.record.losses >= MET_ALONE:
+            return  # this mail meets it over each connection, so it says nothing of one
         began = trio.current_time() - (delivery.smtp_seconds or 0.0)
         if not self.pool.withdraw(delivery.connection_id, trouble, began):
             self.gate.note_trouble(trouble)
