@@ -50,7 +50,7 @@ def test_a_queue_that_is_down_for_want_of_a_worker_says_so(paused: str) -> None:
 
     problems = find_problems(waiting, live=0, able=0)
 
-    assert problems[-1] == "no worker is alive, and 1 job could be sent: start one with trio-worker run"
+    assert problems[-1] == "no worker is heard, and 1 job could be sent: start one, or read its log"
     assert health_of(waiting, nobody, problems) is Health.DOWN
 
 
@@ -82,7 +82,7 @@ def test_delayed_jobs_without_a_worker_are_told() -> None:
 
     problems = find_problems(delayed, live=0, able=0)
 
-    assert problems == ["no worker is alive, and 2 jobs will become due: see trio-worker run"]
+    assert problems == ["no worker is heard, and 2 jobs will become due: see trio-worker run"]
     assert health_of(delayed, nobody, problems) is Health.DEGRADED
 
 

@@ -168,12 +168,10 @@ def find_problems(counts: Counts, live: int, able: int, *, is_known: bool = True
     if not live and not is_known:
         pass  # an alert says why
     elif ready and not live:
-        problems.append(
-            f"no worker is alive, and {counted(ready, 'job')} could be sent: start one with trio-worker run"
-        )
+        problems.append(f"no worker is heard, and {counted(ready, 'job')} could be sent: start one, or read its log")
     elif counts.delayed and not live:
         problems.append(
-            f"no worker is alive, and {counted(counts.delayed, 'job')} will become due: see trio-worker run"
+            f"no worker is heard, and {counted(counts.delayed, 'job')} will become due: see trio-worker run"
         )
     elif counts.paused and counts.run_out:
         problems.append(f"{counted(counts.run_out, 'lease')} expired: taken over when the queue is resumed")
