@@ -67,8 +67,8 @@ def _standstill(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding | Non
     if not beats:
         lost = len(snapshot.workers)
         reasons = (f"{counted(lost, 'worker')} sent no heartbeat for some time.",) if lost else ()
-        advice = ("Start one: trio-worker run", "If one runs, its log says what Redis refuses it.")
-        return Finding("workers", "No worker is heard.", reasons, advice)
+        steps = ("Start one: trio-worker run", "If one runs, its log says what Redis refuses it.")
+        return Finding("workers", "No worker is heard.", reasons, steps)
     if all(beat.is_refused for beat in beats):
         notice = next(notice for notice in beats[0].notices if notice.word == REFUSED_WORD)
         return Finding("redis", f"{notice.text}.", (), ("Check what a worker needs from Redis: trio-worker doctor",))
