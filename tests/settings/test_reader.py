@@ -249,7 +249,7 @@ def test_a_secret_file_that_cannot_be_used_is_a_fault(content: bytes | None, tmp
     if content is not None:
         secret.write_bytes(content)
     (found,) = bad(f'[redis]\npassword_file = "{secret}"\n', tmp_path)
-    assert "secret file" in found
+    assert "redis.password: secret file ./secret: " in found
 
 
 def test_one_secret_has_one_place(tmp_path: Path) -> None:

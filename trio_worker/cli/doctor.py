@@ -154,7 +154,7 @@ async def _look_at_redis(settings: Settings, client: RedisClient) -> list[CheckR
         found.append(CheckResult("redis", what, is_warning=True))
     refused_wait = await find_wait_refusal(client, queue_name)
     if refused_wait is not None:
-        what = f"{refused_wait.reason}: workers look for jobs every second, instead of waiting for them"
+        what = f"{refused_wait.reason.rstrip('.')}: workers look for jobs every second, instead of waiting for them"
         found.append(CheckResult("redis", what, is_warning=True))
     risks = await check_durability(client)
     if isinstance(risks, Unavailable):

@@ -207,7 +207,7 @@ class _Reader:
     def _read_secret(self, key: Key, path: Path, place: str, values: dict[str, dict[str, Any]]) -> None:
         secret = read_secret(path, place)
         if isinstance(secret, SettingFault):
-            self.faults.append(secret)
+            self.faults.append(SettingFault(secret.place, f"{key.dotted}: {secret.reason}"))
             return
         if is_read_by_others(path):
             self.warnings.append(SettingFault(place, f"secret file {path} can be read by all users: chmod o-r"))
