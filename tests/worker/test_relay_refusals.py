@@ -151,14 +151,18 @@ def is_fourth(relay: LimitedRelay, number: int) -> bool:
     return sorted(relay.open_connections).index(number) >= 3
 
 
-async def test_one_mail_that_always_meets_a_limit_on_connections_takes_few_of_them(workers: WorkerMaker) -> None:
-    """Its words are about it alone: after some times they close no further connection."""
+@pytest.mark.parametrize("max_size", [1, 10])
+async def test_one_mail_that_always_meets_a_limit_on_connections_stops_nobody(
+    workers: WorkerMaker, max_size: int
+) -> None:
+    """Its words are about it alone: after some times they close no further connection, and stop no claims."""
     words = "432 4.3.2 Concurrent connections limit exceeded"
     async with open_limited_relay() as relay:
         relay.policy = lambda stage, number: (
             words if stage == "FINAL" and b"odd@" in relay.last_recipient[number] else ""
         )
-        reporter = workers.make(workers.options(relay.port), is_burst=False)
+        options = workers.options(relay.port, pool=PoolOptions(max_size=max_size, min_idle=0))
+        reporter = workers.make(options, is_burst=False)
         await workers.push(job_bytes(0, "odd@example.com"), *map(job_bytes, range(1, 100)))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reporter.run)
@@ -168,9 +172,11 @@ async def test_one_mail_that_always_meets_a_limit_on_connections_takes_few_of_th
                 suspension = reporter.worker.pool.suspension if reporter.worker.pool is not None else None
             reporter.worker.drain("seen")
 
-    assert suspension is not None
-    assert suspension.places <= 6
-    assert troubles(workers) == set()
+    assert suspension is None or suspension.places <= 6
+    opened = [
+        event for event in workers.events if isinstance(event, BreakerChanged) and isinstance(event.breaker, Open)
+    ]
+    assert len(opened) <= 2
 
 
 async def test_a_relay_that_leaves_no_connection_is_probed(workers: WorkerMaker) -> None:

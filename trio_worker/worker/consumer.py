@@ -43,6 +43,9 @@ from trio_worker.worker.settling import Settler
 from trio_worker.worker.turns import BIG_OCTETS
 from trio_worker.worker.verdict import Terms, decide, is_done
 
+# A mail that has met a limit on connections as often stops no claims when it meets it over the last one: others will.
+MET_BEFORE = 2
+
 Dice: TypeAlias = Callable[[], float]
 # Jobs that one consumer takes at once.
 Run: TypeAlias = Sequence[Claim]
@@ -344,7 +347,8 @@ class Consumers:
         if delivery.record.losses >= MET_ALONE:
             return  # this mail meets it over each connection, so it says nothing of one
         began = trio.current_time() - (delivery.smtp_seconds or 0.0)
-        if not self.pool.withdraw(delivery.connection_id, trouble, began):
+        is_last = not self.pool.withdraw(delivery.connection_id, trouble, began)
+        if is_last and delivery.record.losses < MET_BEFORE:
             self.gate.note_trouble(trouble)
 
     async def _prepared(self, run: Run) -> deque[Delivery]:
