@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 
@@ -115,8 +114,7 @@ def test_a_loop_without_end_is_a_fault_with_its_place(text: str, monkeypatch: py
     began = time.perf_counter()
     told = faults_of(text)
 
-    # On a slow machine the time may be over in the subject, which is rendered first.
-    assert re.search(r"Own/(text\.j2:1|subject\.j2(:1)?): fails on the samples: they take more than", told)
+    assert "Own/text.j2:1: fails on the samples: they take more than" in told
     assert time.perf_counter() - began < 60
 
 

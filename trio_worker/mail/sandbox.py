@@ -130,13 +130,14 @@ def within(seconds: float, names: Collection[str], clock: Callable[[], float]) -
     """
     ends_at = clock() + seconds
 
-    def each_line(_frame: FrameType, _event: str, _argument: Any) -> _Trace:
-        if clock() > ends_at:
+    def each_line(_frame: FrameType, event: str, _argument: Any) -> _Trace:
+        # A frame that begins or ends, as it does at each piece of text, is in no traceback: a fault had no place then.
+        if event == "line" and clock() > ends_at:
             raise SampleTooSlowError
         return each_line
 
-    def each_call(frame: FrameType, event: str, argument: Any) -> _Trace | None:
-        return each_line(frame, event, argument) if frame.f_code.co_filename in names else None
+    def each_call(frame: FrameType, _event: str, _argument: Any) -> _Trace | None:
+        return each_line if frame.f_code.co_filename in names else None
 
     before = sys.gettrace()
     sys.settrace(each_call)
