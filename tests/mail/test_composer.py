@@ -172,7 +172,7 @@ BODY = st.text(
 FILES = st.fixed_dictionaries(
     {
         "name": LINE.map(lambda name: name.replace("/", "").replace("\\", "")[:60]).filter(
-            lambda name: name.strip(" ") not in ("", ".", "..")
+            lambda name: name.strip() not in ("", ".", "..")
         ),
         "type": st.sampled_from(
             ["application/pdf", "text/csv; charset=utf-8", "image/svg+xml", "text/calendar; method=REQUEST"]
