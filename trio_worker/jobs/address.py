@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from attrs import field, frozen
 
 from trio_worker.jobs.domain import DomainFault, parse_domain, readable_domain
+from trio_worker.typed_frozen import typed_frozen
 
 # RFC 5321, 4.5.3.1.1 and 4.5.3.1.3: a path is at most 256 octets with its angle brackets. That also keeps the domain
 # within its 255 octets (4.5.3.1.2).
@@ -36,7 +37,7 @@ _USUAL = re.compile(
 _SEVERAL = re.compile(r"[,;<>@ ]")
 
 
-@frozen
+@typed_frozen
 class Mailbox:
     """One mailbox: a display name, which may be empty, and the address as it is sent.
 

@@ -15,6 +15,7 @@ from trio_worker.jobs.fault import Fault, Malformed, Reason, malformed, safe_nam
 from trio_worker.jobs.message import Message, decode_message
 from trio_worker.jobs.strict_json import Json, read_json
 from trio_worker.jobs.structure import DateTime, OneLine, register, register_record, structure, text_of
+from trio_worker.typed_frozen import typed_frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ TraceParent = Annotated[str, "traceparent"]
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 
-@frozen
+@typed_frozen
 class Templated:
     """The content of a job whose text comes from templates.
 
@@ -55,7 +56,7 @@ class Templated:
     fields: Mapping[str, Json] = field(repr=False)
 
 
-@frozen
+@typed_frozen
 class Job:
     """One mail to make. All times are epoch seconds; None where the producer gave no value."""
 

@@ -17,6 +17,7 @@ from attrs import field, frozen
 from trio_worker.jobs.attachment import Attachment
 from trio_worker.mail.mime import attachment_entity, invitation_entity, multipart_entity, text_entity
 from trio_worker.mail.skeleton import Escaping, Placeholder, RenderedText, Skeleton, encode_values
+from trio_worker.typed_frozen import typed_frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +87,7 @@ class BodySkeleton:
         return tuple(not part.insert(values).isascii() for _, part in self.parts)
 
 
-@frozen
+@typed_frozen
 class Insertion:
     """A body as its skeleton and the encoded values: the octets shared by all mails are not copied until it is sent."""
 

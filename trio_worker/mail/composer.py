@@ -22,6 +22,7 @@ from trio_worker.mail.mime import CRLF, address_header, canonical, date_header, 
 from trio_worker.mail.options import MailOptions
 from trio_worker.mail.skeleton import RenderedText
 from trio_worker.mail.template import Templates, compile_templates
+from trio_worker.typed_frozen import typed_frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,7 +47,7 @@ class Draft:
     reply_to: Mailbox | None = None
 
 
-@frozen
+@typed_frozen
 class Mail:
     """One mail, ready to be sent: its envelope, and its octets for relays with and without 8BITMIME and SMTPUTF8.
 

@@ -21,6 +21,7 @@ from markupsafe import escape
 
 from trio_worker.jobs.header import MAX_LINE_OCTETS
 from trio_worker.mail.mime import canonical, has_odd_control
+from trio_worker.typed_frozen import typed_frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ _LINE_KINDS: frozenset[FieldKind] = frozenset({"recipient", "line", "token"})
 _FILTERS = frozenset({"percent", "escape", "e"})
 _MARK = re.compile(r"zQ([0-9]+)x(<|&lt;|%3C)xQz")
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
+_MARKUP = re.compile(r"[&<>'\"]")  # what Jinja escapes
 # Values that every field is tested with.
 _DIFFICULT = ("", "a", " b ", "<i>&amp;\"'", "%s %(a)b {c} {{ d }}", "_a=_b%3C", "ü€😀\x7f", "zQ0x<xQz")
 
@@ -54,7 +56,7 @@ def percent(value: object) -> str:
 
 def escape_html(value: str) -> str:
     """Escape a text for HTML, as Jinja does."""
-    return value if value.isalnum() else escape(value)
+    return escape(value) if _MARKUP.search(value) else value
 
 
 _ESCAPING_OF_MARK = {"<": Escaping.NONE, "&lt;": Escaping.HTML, "%3C": Escaping.PERCENT}
@@ -87,7 +89,7 @@ def encode_values(placeholders: Iterable[Placeholder], fields: Mapping[str, Json
     }
 
 
-@frozen
+@typed_frozen
 class RenderedText:
     """A text in canonical octets (`mime.canonical`); ``is_plain``: it surely has no line that needs an encoding."""
 

@@ -17,6 +17,7 @@ from trio_worker.mail.figures import figure, figures, label
 from trio_worker.mail.mime import canonical
 from trio_worker.mail.sandbox import SAMPLE_SECONDS, Sandbox, within
 from trio_worker.mail.skeleton import RenderedText, Skeleton, find_skeleton, percent
+from trio_worker.typed_frozen import typed_frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
@@ -42,7 +43,7 @@ _TEMPLATE_ERRORS = (
 )
 
 
-@frozen
+@typed_frozen
 class Rendered:
     """The subject of one mail, without white space around it, and its body."""
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from attrs import field, frozen
 
 from trio_worker.queue.record import Record
+from trio_worker.typed_frozen import typed_frozen
 
 DEAD_LIMIT_REACHED = "the dead letters have reached queue.dead_limit"
 """The pause that the claim script answers with at that limit."""
@@ -20,7 +21,7 @@ class Source(StrEnum):
     RECOVERED = "recovered"  # another worker's lease had expired
 
 
-@frozen(eq=False)
+@typed_frozen(eq=False)
 class Claim:
     """One claimed job: its bytes, its record, and the token that fences its settlement.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import re
 
-from attrs import frozen
-
 from trio_worker.smtp.capabilities import Capabilities
+from trio_worker.typed_frozen import typed_frozen
 
 # Not allowed in a path on the wire: controls, space, DEL and the brackets that would end it (RFC 5321 4.1.2).
 _UNSAFE_IN_PATH = re.compile(r"[\x00-\x20\x7f<>]")
@@ -16,7 +15,7 @@ _UNSAFE_IN_PATH = re.compile(r"[\x00-\x20\x7f<>]")
 _CHECKED_OCTETS = 65_536
 
 
-@frozen
+@typed_frozen
 class Envelope:
     """One message ready to be sent: bare addresses and canonical content (every line ends with CRLF, the last one too).
 
@@ -52,6 +51,9 @@ def _has_only_crlf(content: bytes) -> bool:
     Python's decoder for the line ends of text files needs a quarter of the time of counting them, and one pass.
     """
     decoder = io.IncrementalNewlineDecoder(None, translate=False)
+    if len(content) <= _CHECKED_OCTETS:  # nearly always, and a slice would copy it
+        decoder.decode(content.decode("latin-1"))
+        return decoder.newlines == "\r\n"
     for start in range(0, len(content), _CHECKED_OCTETS):
         decoder.decode(content[start : start + _CHECKED_OCTETS].decode("latin-1"))
     return decoder.newlines == "\r\n"
@@ -71,7 +73,7 @@ def why_unsendable(envelope: Envelope, capabilities: Capabilities) -> str:
         return "an address is not ASCII and the relay does not offer SMTPUTF8"
     if envelope.is_eight_bit and not capabilities.eight_bit:
         return "the content has 8-bit lines and the relay does not offer 8BITMIME"
-    if not envelope.recipients or any(map(_UNSAFE_IN_PATH.search, (envelope.sender, *envelope.recipients))):
+    if not envelope.recipients or _UNSAFE_IN_PATH.search("".join((envelope.sender, *envelope.recipients))):
         return "an address cannot be written in a command"
     if not envelope.content.endswith(b"\r\n"):
         return "the content does not end with CRLF"

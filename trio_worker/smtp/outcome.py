@@ -8,6 +8,7 @@ from attrs import frozen
 
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.reply import Reply, Stage
+from trio_worker.typed_frozen import typed_frozen
 
 
 @frozen
@@ -56,7 +57,7 @@ class Refusal:
     reply: Reply
 
 
-@frozen
+@typed_frozen
 class Accepted:
     """The final reply was 2xx: the mail must never be sent again to the recipients that were accepted."""
 

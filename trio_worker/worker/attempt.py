@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import assert_never
 
-from attrs import frozen
-
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.outcome import Accepted, Loss, NotSent, Outcome, Refused, Uncertain, Unopened, Unsendable
 from trio_worker.smtp.reply import Reply
+from trio_worker.typed_frozen import typed_frozen
 from trio_worker.worker.reply_classes import classify, is_for_good
 from trio_worker.worker.reply_rule import ReplyRule
 
@@ -28,7 +27,7 @@ class AttemptResult(StrEnum):
     UNFIT = "unfit"  # not a byte was written: this relay cannot take this mail
 
 
-@frozen
+@typed_frozen
 class AttemptReport:
     """One mail on one connection; ``borrow_seconds`` went by until there was one with room.
 

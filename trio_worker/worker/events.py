@@ -25,6 +25,7 @@ from trio_worker.smtp.events import (
     PlacesSuspended,
 )
 from trio_worker.smtp.outcome import Trouble
+from trio_worker.typed_frozen import typed_frozen
 from trio_worker.worker.attempt import AttemptReport
 from trio_worker.worker.breaker import Breaker
 from trio_worker.worker.phase import Disposition, Phase
@@ -58,7 +59,7 @@ class Claimed:
     jobs: tuple[ClaimedJob, ...]
 
 
-@frozen
+@typed_frozen
 class SettledJob:
     """What became of one job.
 
