@@ -75,14 +75,15 @@ class Preparation:
             delivery.verdict = self.bury_broken(delivery, error)
 
     async def prepare_in_turn(self, delivery: Delivery, now: float, capabilities: Capabilities) -> None:
-        """Do the same after a round of the event loop; for a big job in a thread, so that the loop goes on meanwhile.
+        """Do the same, after a round of the event loop where the turn is over; for a big job in a thread, beside the loop.
 
         The content of a big mail is made as well, for a relay with these ``capabilities``. A cancel leaves the delivery
         without a verdict.
         """
         octets = len(delivery.claim.body)
         if octets <= BIG_OCTETS:
-            await self.turns.take(octets)
+            if not self.turns.take_nowait(octets):
+                await self.turns.take(octets)
             self.prepare(delivery, now)
             return
         try:
