@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Annotated
 
 from attrs import asdict
@@ -38,10 +39,11 @@ async def audit(
     with open_calls(settings) as client:
         counts = answer_or_exit(await count_jobs(client, settings.queue.name), settings)
         if deep:
-            async for stray in find_strays(client, settings.queue.name):
-                known = answer_or_exit(stray, settings)
-                found += 1
-                strays += [known] if len(strays) < STRAYS_SHOWN and known not in strays else []
+            async with aclosing(find_strays(client, settings.queue.name)) as found_strays:
+                async for stray in found_strays:
+                    known = answer_or_exit(stray, settings)
+                    found += 1
+                    strays += [known] if len(strays) < STRAYS_SHOWN and known not in strays else []
     balances = counts.balances and not found
     if as_json:
         print_json(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import aclosing
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -41,10 +42,11 @@ async def export_waiting(*, queue: QueueName = None, config: ConfigFile = None) 
     written = 0
     with open_calls(settings) as client:
         counts = answer_or_exit(await count_jobs(client, name), settings)
-        async for page in walk_waiting(client, name, counts.waiting):
-            for raw in answer_or_exit(page, settings):
-                say(line_of_job(raw))
-                written += 1
+        async with aclosing(walk_waiting(client, name, counts.waiting)) as pages:
+            async for page in pages:
+                for raw in answer_or_exit(page, settings):
+                    say(line_of_job(raw))
+                    written += 1
     complain(f"{counted(written, 'job')} written; leased, delayed, held and dead jobs are not exported")
     return OK if written else NOTHING_MATCHED
 

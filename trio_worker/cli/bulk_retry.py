@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 
 from attrs import define, frozen
 
@@ -82,8 +83,9 @@ class BulkOperation:
             jobs = await find_shelved(self.client, queue, shelf, list(dict.fromkeys(job_ids)))
             return [job.job_id for job in answer_or_exit(jobs, self.settings)]
         found: list[str] = []
-        async for page in walk_shelf(self.client, queue, shelf):
-            found += [job.job_id for job in answer_or_exit(page, self.settings) if selection.takes(job)]
+        async with aclosing(walk_shelf(self.client, queue, shelf)) as pages:
+            async for page in pages:
+                found += [job.job_id for job in answer_or_exit(page, self.settings) if selection.takes(job)]
         return found
 
     def confirm_or_exit(self, question: str, *, always: bool) -> None:

@@ -137,8 +137,9 @@ class ShelfCommands:
         settings = load_settings(config)
         grouping = Grouping()
         with open_calls(settings) as client:
-            async for page in walk_shelf(client, settings.queue.name, self.wording.shelf):
-                grouping.add(job for job in answer_or_exit(page, settings) if filters.selection.takes(job))
+            async with aclosing(walk_shelf(client, settings.queue.name, self.wording.shelf)) as pages:
+                async for page in pages:
+                    grouping.add(job for job in answer_or_exit(page, settings) if filters.selection.takes(job))
         if as_json:
             print_json(
                 Document.GROUPS, {"shelf": self.wording.shelf, "groups": [asdict(group) for group in grouping.groups]}
@@ -230,11 +231,12 @@ class ShelfCommands:
         log_reveal(settings, f"{self.wording.shelf} export", [str(filters.selection)])
         written = 0
         with open_calls(settings) as client:
-            async for page in walk_shelf(client, settings.queue.name, self.wording.shelf, with_bodies=True):
-                for job in filter(filters.selection.takes, answer_or_exit(page, settings)):
-                    document = with_schema(Document.JOB, {} if raw else describe(job, reveal=True))
-                    say(line_of_job(job.body) if raw else json.dumps(document, ensure_ascii=False))
-                    written += 1
+            async with aclosing(walk_shelf(client, settings.queue.name, self.wording.shelf, with_bodies=True)) as pages:
+                async for page in pages:
+                    for job in filter(filters.selection.takes, answer_or_exit(page, settings)):
+                        document = with_schema(Document.JOB, {} if raw else describe(job, reveal=True))
+                        say(line_of_job(job.body) if raw else json.dumps(document, ensure_ascii=False))
+                        written += 1
         complain(f"{counted(written, self.wording.one, self.wording.many)} written")
         return OK if written else NOTHING_MATCHED
 

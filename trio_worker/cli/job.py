@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Annotated
 
 from attrs import define, field, frozen
@@ -184,12 +185,13 @@ class _Choice:
     async def by_producer(self, producer_id: str, maximum: int) -> Unavailable | None:
         wanted = _Wanted(producer_id, "", "")
         job_ids: list[str] = []
-        async for page in _bodies(self.client, self.queue_name, maximum, ""):
-            if isinstance(page, Unavailable):
-                return page
-            meant = [(job_id, raw) for job_id, _, raw in page if wanted.takes(raw)]
-            job_ids += [job_id for job_id, _ in meant if job_id]
-            self.waiting += [WaitingJob(raw, summarize(raw).email_type) for job_id, raw in meant if not job_id]
+        async with aclosing(_bodies(self.client, self.queue_name, maximum, "")) as pages:
+            async for page in pages:
+                if isinstance(page, Unavailable):
+                    return page
+                meant = [(job_id, raw) for job_id, _, raw in page if wanted.takes(raw)]
+                job_ids += [job_id for job_id, _ in meant if job_id]
+                self.waiting += [WaitingJob(raw, summarize(raw).email_type) for job_id, raw in meant if not job_id]
         return await self.by_ids(job_ids)
 
 
@@ -254,14 +256,15 @@ async def find_jobs(
     looked_at = 0
     with open_calls(settings) as client:
         receipts = await search_receipts(client, settings, to, producer_id, mail_id)
-        async for page in _bodies(client, settings.queue.name, maximum, "" if is_derived else mail_id):
-            jobs = answer_or_exit(page, settings)
-            looked_at += len(jobs)
-            found += [
-                {"job_id": job_id or None, "place": place, "email_type": summarize(raw).email_type}
-                for job_id, place, raw in jobs
-                if wanted.takes(raw)
-            ]
+        async with aclosing(_bodies(client, settings.queue.name, maximum, "" if is_derived else mail_id)) as pages:
+            async for page in pages:
+                jobs = answer_or_exit(page, settings)
+                looked_at += len(jobs)
+                found += [
+                    {"job_id": job_id or None, "place": place, "email_type": summarize(raw).email_type}
+                    for job_id, place, raw in jobs
+                    if wanted.takes(raw)
+                ]
     if as_json:
         sent = receipt_documents(receipts, settings)
         print_json(Document.FOUND, {"looked_at": looked_at, "found": found, "sent": sent})
@@ -278,7 +281,7 @@ async def find_jobs(
 
 async def _bodies(
     client: RedisCalls, name: str, maximum: int, job_id: str
-) -> AsyncIterator[list[tuple[str, int | None, bytes]] | Unavailable]:
+) -> AsyncGenerator[list[tuple[str, int | None, bytes]] | Unavailable]:
     """Yield (id, position in the list, bytes) page by page; with a job's id only that job."""
     if job_id:
         found = await find_job(client, name, job_id)
@@ -288,15 +291,17 @@ async def _bodies(
             yield [(found[1].job_id, None, found[1].body)]
         return
     looked_at = 0
-    async for page in walk_bodies(client, name):
-        yield page if isinstance(page, Unavailable) else [(job_id, None, raw) for job_id, raw in page]
-        looked_at += 0 if isinstance(page, Unavailable) else len(page)
-        if isinstance(page, Unavailable) or looked_at >= maximum:
-            return
+    async with aclosing(walk_bodies(client, name)) as pages:
+        async for page in pages:
+            yield page if isinstance(page, Unavailable) else [(job_id, None, raw) for job_id, raw in page]
+            looked_at += 0 if isinstance(page, Unavailable) else len(page)
+            if isinstance(page, Unavailable) or looked_at >= maximum:
+                return
     first = 0
-    async for waiting in walk_waiting(client, name, maximum - looked_at):
-        if isinstance(waiting, Unavailable):
-            yield waiting
-            return
-        yield [("", first + place, raw) for place, raw in enumerate(waiting, 1)]
-        first += len(waiting)
+    async with aclosing(walk_waiting(client, name, maximum - looked_at)) as lists:
+        async for waiting in lists:
+            if isinstance(waiting, Unavailable):
+                yield waiting
+                return
+            yield [("", first + place, raw) for place, raw in enumerate(waiting, 1)]
+            first += len(waiting)

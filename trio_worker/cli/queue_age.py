@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import aclosing
 from typing import Annotated
 
 from attrs import frozen
@@ -105,10 +106,11 @@ class _Counting:
                 return found
             self._add_delayed_page(found)
             return True
-        async for page in walk_shelf(self.client, self.queue_name, "delayed", with_bodies=True):
-            if isinstance(page, Unavailable):
-                return page
-            self._add_delayed_page(page)
+        async with aclosing(walk_shelf(self.client, self.queue_name, "delayed", with_bodies=True)) as pages:
+            async for page in pages:
+                if isinstance(page, Unavailable):
+                    return page
+                self._add_delayed_page(page)
         table.delayed = table.delayed_looked_at
         return True
 

@@ -6,6 +6,7 @@ wait for the next probe.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Annotated
 
 import trio
@@ -44,15 +45,16 @@ async def probe_relay(
         before = _failures(seen)
         wanted = await choose_workers(client, settings, names, every=not names)
         probing, code = set(), OK
-        async for came in order_workers(client, settings, Probe(), wanted, patience):
-            name, answer = answer_or_exit(came, settings)
-            if answer is None:
-                complain(f"{name}: no answer within {patience:g} s")
-                code = TIMED_OUT
-            elif answer == "probing":
-                probing.add(name)
-            else:
-                say(f"{name}: the relay works")
+        async with aclosing(order_workers(client, settings, Probe(), wanted, patience)) as answers:
+            async for came in answers:
+                name, answer = answer_or_exit(came, settings)
+                if answer is None:
+                    complain(f"{name}: no answer within {patience:g} s")
+                    code = TIMED_OUT
+                elif answer == "probing":
+                    probing.add(name)
+                else:
+                    say(f"{name}: the relay works")
         return max(code, await _watch(client, settings, probing, before, patience))
 
 

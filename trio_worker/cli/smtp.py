@@ -10,6 +10,7 @@ import json
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, assert_never
@@ -181,17 +182,18 @@ async def trace_relay(
         async with trio.open_nursery() as following:
             # The trace of the workers that answered is shown while others are still waited for.
             following.start_soon(partial(_follow, watch, order, wanted, as_json=as_json))
-            async for came in order_workers(client, settings, order, wanted, patience):
-                if isinstance(came, Unavailable):
-                    code = report_unavailable(came, settings)
-                    following.cancel_scope.cancel()
-                    break
-                name, answer = came
-                if answer is None:
-                    code = TIMED_OUT
-                elif heard_at is None:
-                    heard_at = trio.current_time()
-                complain(f"{name}: {f'no answer within {patience:g} s' if answer is None else answer}")
+            async with aclosing(order_workers(client, settings, order, wanted, patience)) as answers:
+                async for came in answers:
+                    if isinstance(came, Unavailable):
+                        code = report_unavailable(came, settings)
+                        following.cancel_scope.cancel()
+                        break
+                    name, answer = came
+                    if answer is None:
+                        code = TIMED_OUT
+                    elif heard_at is None:
+                        heard_at = trio.current_time()
+                    complain(f"{name}: {f'no answer within {patience:g} s' if answer is None else answer}")
             following.cancel_scope.deadline = (heard_at or trio.current_time()) + for_seconds
     return code
 

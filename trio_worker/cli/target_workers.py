@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated
 
 import trio
@@ -52,7 +52,7 @@ def report_unreached(order_sent: OrderSent, names: Sequence[str]) -> list[str]:
 
 async def order_workers(
     client: RedisCalls, settings: Settings, order: Order, names: Sequence[str], timeout_seconds: float
-) -> AsyncIterator[tuple[str, str | None] | Unavailable]:
+) -> AsyncGenerator[tuple[str, str | None] | Unavailable]:
     """Send an order, then yield the answer of each worker as it comes; None if a worker does not answer in time.
 
     A worker reads its orders with its next heartbeat.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -89,14 +90,15 @@ async def _ask(order: Order, names: Sequence[str], config: Path | None, patience
     code = OK
     async with open_queue(settings) as client:
         wanted = await choose_workers(client, settings, names, every=every)
-        async for came in order_workers(client, settings, order, wanted, patience):
-            name, answer = answer_or_exit(came, settings)
-            if answer is None:
-                complain(f"{name}: no answer within {patience:g} s")
-                code = TIMED_OUT
-            else:
-                # The state of a worker has several lines.
-                say_text(answer if answer.startswith(f"{name}:") else f"{name}: {answer}")
+        async with aclosing(order_workers(client, settings, order, wanted, patience)) as answers:
+            async for came in answers:
+                name, answer = answer_or_exit(came, settings)
+                if answer is None:
+                    complain(f"{name}: no answer within {patience:g} s")
+                    code = TIMED_OUT
+                else:
+                    # The state of a worker has several lines.
+                    say_text(answer if answer.startswith(f"{name}:") else f"{name}: {answer}")
     return code
 
 

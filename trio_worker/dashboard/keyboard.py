@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import termios
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -46,7 +46,7 @@ class Keyboard:
             with suppress(termios.error, OSError):
                 termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
 
-    async def keys(self) -> AsyncIterator[str]:
+    async def keys(self) -> AsyncGenerator[str]:
         """Yield keys until the terminal is gone; only single characters and Esc."""
         while True:
             await trio.lowlevel.wait_readable(self._fd)

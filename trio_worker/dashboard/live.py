@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Never
 
 import trio
@@ -78,15 +79,16 @@ class Dashboard:
                 await trio.sleep_until(began + _MIN_FRAME_SECONDS)
 
     async def _follow_keys(self, keyboard: Keyboard) -> None:
-        async for key in keyboard.keys():
-            if self._drawn is None:
-                continue
-            self.view, action = press(self.view, key, self._drawn)
-            self._changed.set()
-            if action is not None and self.act is not None:
-                self.view = evolve(self.view, notice=await self.act(action))
-                self._notice_until = math.inf
+        async with aclosing(keyboard.keys()) as keys:
+            async for key in keys:
+                if self._drawn is None:
+                    continue
+                self.view, action = press(self.view, key, self._drawn)
                 self._changed.set()
+                if action is not None and self.act is not None:
+                    self.view = evolve(self.view, notice=await self.act(action))
+                    self._notice_until = math.inf
+                    self._changed.set()
 
     async def _follow_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGWINCH, signal.SIGTSTP) as signals:

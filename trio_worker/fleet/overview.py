@@ -18,7 +18,7 @@ from trio_worker.queue.ages import SAMPLES, AgeBars, bars_of
 from trio_worker.queue.counts import Counts, counts_of
 from trio_worker.queue.history import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
 from trio_worker.queue.keys import keys_of
-from trio_worker.redis.calls import RedisAnswer, RedisCalls, Unavailable
+from trio_worker.redis.calls import RedisAnswer, RedisCalls, ScriptCall, Unavailable
 from trio_worker.redis.server import ServerState, info_fields, read_server_state
 from trio_worker.telemetry.heartbeat import WorkerSeen, read_heartbeat
 from trio_worker.worker.queue_seen import QueueSeen
@@ -139,21 +139,29 @@ class OverviewPoller:
     _asked_at: float = -inf
 
     async def poll(
-        self, minutes: int = HOUR_MINUTES, commands: Sequence[Sequence[bytes | str | float]] = ()
+        self,
+        minutes: int = HOUR_MINUTES,
+        commands: Sequence[Sequence[bytes | str | float]] = (),
+        first: Sequence[ScriptCall] = (),
     ) -> tuple[Overview, list[RedisAnswer]] | Unavailable:
-        """Poll once; also return the answers to ``commands``, which run in the same round trip."""
+        """Poll once; also return the answers to ``commands``, which run in the same round trip.
+
+        So do the scripts ``first``, whose answers are left out.
+        """
         now = self.clock()
         samples = self.is_close_up and now - self._sampled_at >= AGES_POLL_SECONDS
         asks = self.is_close_up and now - self._asked_at >= INFO_POLL_SECONDS
-        calls = list(overview_calls(minutes))
+        calls: list[ScriptCall] = list(overview_calls(minutes))
         if samples:
             # Not the last one: that names the call in the metrics.
             calls.insert(0, ("ages", (MAX_SAMPLED_BYTES, *(figure for pair in SAMPLES for figure in pair))))
+        calls = [*first, *calls]
         more = [*commands, *([("INFO",)] if asks else [])]
         answers = await self.client.run_scripts(keys_of(self.queue_name), calls, more, may_fail=int(asks))
         if isinstance(answers, Unavailable):
             return answers
-        ages, seen, rest = answers[: int(samples)], answers[int(samples) : len(calls)], answers[len(calls) :]
+        of_calls, rest = answers[len(first) : len(calls)], answers[len(calls) :]
+        ages, seen = of_calls[: int(samples)], of_calls[int(samples) :]
         overview = overview_of(seen, minutes)
         if samples:
             self._ages, self._sampled_waiting = _sampled_ages(ages[0], overview), ages[0][0]

@@ -12,7 +12,7 @@ from trio_worker.fleet.overview import HOUR_MINUTES, Overview, OverviewPoller, q
 from trio_worker.fleet.summary import Fleet, QueueTotals
 from trio_worker.queue.history import waiting_growth
 from trio_worker.queue.needs import TO_REPORT, find_refusal
-from trio_worker.redis.calls import RedisAnswer, RedisCalls, Unavailable
+from trio_worker.redis.calls import RedisAnswer, RedisCalls, ScriptCall, Unavailable
 from trio_worker.telemetry.snapshot import Snapshot
 
 # While no worker reports, how often it is tried whether one could.
@@ -45,11 +45,17 @@ class Polls:
         return self.fleet.snapshot(self.clock(), time.time())
 
     async def poll(
-        self, minutes: int = HOUR_MINUTES, commands: Sequence[Sequence[bytes | str | float]] = ()
+        self,
+        minutes: int = HOUR_MINUTES,
+        commands: Sequence[Sequence[bytes | str | float]] = (),
+        first: Sequence[ScriptCall] = (),
     ) -> list[RedisAnswer] | Unavailable:
-        """Poll once, and return the answers to ``commands``; a failure is noted, and returned."""
+        """Poll once, after the scripts ``first``; return the answers to ``commands``.
+
+        A failure is noted, and returned.
+        """
         began = self.clock()
-        looked = await self._poller.poll(minutes, commands)
+        looked = await self._poller.poll(minutes, commands, first)
         now = self.clock()
         if isinstance(looked, Unavailable):
             self.fleet.note_failure(looked.reason, now)

@@ -60,12 +60,9 @@ class Watch:
     async def poll(self, minutes: int = HOUR_MINUTES) -> Unavailable | None:
         """Poll once; a failure is noted, and returned."""
         keys = keys_of(self.queue_name)
-        commands = [
-            ("SET", keys.watch, "1", "PX", round(WATCH_SECONDS * 1000)),
-            ("XRANGE", keys.latest, f"({self._after}" if self._after else "-", "+", "COUNT", MAX_OUTCOMES),
-        ]
+        commands = [("XRANGE", keys.latest, f"({self._after}" if self._after else "-", "+", "COUNT", MAX_OUTCOMES)]
         self.outcomes, self.exchanges = [], []
-        answers = await self.polls.poll(minutes, commands)
+        answers = await self.polls.poll(minutes, commands, [("watch", (round(WATCH_SECONDS * 1000),))])
         if isinstance(answers, Unavailable):
             return answers
         self._take_feed(answers[-1])

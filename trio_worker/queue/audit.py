@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from attrs import frozen
 
@@ -20,7 +20,7 @@ class Stray:
     reason: str
 
 
-async def find_strays(client: RedisCalls, name: str) -> AsyncIterator[Stray | Unavailable]:
+async def find_strays(client: RedisCalls, name: str) -> AsyncGenerator[Stray | Unavailable]:
     """Check every id, a page in each round trip; give each stray.
 
     One script checks an id in all states at one moment, so a job that moves meanwhile is no stray. An id that is in

@@ -85,7 +85,7 @@ class Broker:
 
     async def count_uncertain(self, count: int) -> Unavailable | None:
         """Add mails to the total of those that may be delivered twice."""
-        answer = await self.client.command("HINCRBY", keys_of(self.options.name).totals, "uncertain", count)
+        answer = await self.client.run_script("count", self.keys, "uncertain", count)
         return answer if isinstance(answer, Unavailable) else None
 
     def _new_token(self) -> str:

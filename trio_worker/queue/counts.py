@@ -101,5 +101,5 @@ def counts_of(answer: RedisAnswer) -> Counts:
 
 
 async def count_action(client: RedisCalls, name: str, act: OperatorAction) -> None:
-    """Count an operator's action; it stays uncounted if Redis refuses (it is full, for example)."""
-    await client.command("HINCRBY", keys_of(name).totals, action_name(act), 1)
+    """Count an operator's action; it stays uncounted if Redis refuses."""
+    await client.run_script("count", keys_of(name).of_jobs, action_name(act), 1)

@@ -18,17 +18,16 @@ jobs                list    producers; claim, wake          wait, claim, inspect
                             amend
 {jobs}:lease        hash    claim, renew, settle, revive,   claim, renew, settle, dead       with the job, when done
                             drop, cancel, amend
-{jobs}:pause        string  queue pause                     claim, inspect                   with the pause
+{jobs}:pause        string  pause                           claim, inspect                   with the pause
 {jobs}:totals       hash    claim, settle, renew, purge,    claim, renew, inspect, beat      never
                             revive, drop, cancel, recall,
-                            amend,
-                            beat, actions of operators
+                            amend, beat, pause, count
 {jobs}:history      stream  settle                          job find                         history.days after the last
 {jobs}:workers      zset    beat                            overview, order                  never; score: last beat
 {jobs}:heartbeats   hash    beat                            overview                         with the worker's name
 {jobs}:orders       hash    order, beat                     beat                             when received
 {jobs}:minutes      hash    beat                            overview                         never; two ring buffers
-{jobs}:watch        string  top, tail                       beat, tell                       10 s after the last poll
+{jobs}:watch        string  watch (top, tail)               beat, tell                       10 s after the last poll
 {jobs}:latest       stream  tell                            top, tail                        10 min after the last one
 {jobs}:undo         hash    dead retry, held retry          the same with --undo             24 h after the last retry
 {jobs}:answers      hash    answer, hear                    sender of an order (hear)        when read, or after 60 s

@@ -7,7 +7,7 @@ can go on with it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from attrs import define, field
 
@@ -43,7 +43,7 @@ async def peek(client: RedisCalls, name: str, first: int, count: int) -> list[by
     return answer
 
 
-async def walk_waiting(client: RedisCalls, name: str, most: int) -> AsyncIterator[list[bytes] | Unavailable]:
+async def walk_waiting(client: RedisCalls, name: str, most: int) -> AsyncGenerator[list[bytes] | Unavailable]:
     """Give at most ``most`` waiting jobs from the head of the list, a page in each round trip."""
     for first in range(0, most, PAGE):
         page = await peek(client, name, first, min(PAGE, most - first))
@@ -52,7 +52,7 @@ async def walk_waiting(client: RedisCalls, name: str, most: int) -> AsyncIterato
             return
 
 
-async def walk_bodies(client: RedisCalls, name: str) -> AsyncIterator[list[tuple[str, bytes]] | Unavailable]:
+async def walk_bodies(client: RedisCalls, name: str) -> AsyncGenerator[list[tuple[str, bytes]] | Unavailable]:
     """Give the ids and bytes of all jobs that have an id, in no order, a page in each round trip.
 
     HSCAN gives a job at least once if it is there from the beginning to the end.

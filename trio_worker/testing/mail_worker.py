@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import SMTP
@@ -248,8 +248,9 @@ class MailWorker:
 
     async def _shelf(self, shelf: Shelf) -> list[ShelvedJob]:
         found: list[ShelvedJob] = []
-        async for page in walk_shelf(self._client, self.queue_name, shelf, with_bodies=True):
-            found += _available(page)
+        async with aclosing(walk_shelf(self._client, self.queue_name, shelf, with_bodies=True)) as pages:
+            async for page in pages:
+                found += _available(page)
         return found[::-1]
 
     def note(self, _event: Event) -> None:

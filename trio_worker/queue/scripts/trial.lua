@@ -6,12 +6,12 @@
 local KEY = '{' .. KEYS[1] .. '}:trial'
 local ARGUMENTS = {
   HINCRBY = {'n', '1'}, HSET = {'f', 'v'}, HDEL = {'f', 'n'}, HGET = {'f'}, HMGET = {'f'}, HEXISTS = {'f'},
-  LINDEX = {'0'}, LPOP = {}, LPUSH = {'x'}, LREM = {'1', 'x'}, PEXPIRE = {'-1'}, XADD = {'*', 'f', 'v'},
+  LINDEX = {'0'}, LPOP = {}, LPUSH = {'x'}, LREM = {'1', 'x'}, PEXPIRE = {'-1'}, SET = {'v'}, XADD = {'*', 'f', 'v'},
   ZADD = {'0', 'x'}, ZCOUNT = {'0', '0'}, ZRANGE = {'0', '0'}, ZRANGEBYSCORE = {'0', '0'}, ZREM = {'x'},
   ZSCORE = {'x'},
 }
 -- What removes the key again that a command has made.
-local REMOVAL = {HINCRBY = 'HDEL', HSET = 'HDEL', LPUSH = 'LPOP', ZADD = 'ZREM', XADD = 'PEXPIRE'}
+local REMOVAL = {HINCRBY = 'HDEL', HSET = 'HDEL', LPUSH = 'LPOP', SET = 'DEL', ZADD = 'ZREM', XADD = 'PEXPIRE'}
 
 local function run(command)
   local answer
