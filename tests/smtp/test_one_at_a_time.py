@@ -16,11 +16,12 @@ from tests.support.workers import WorkerMaker
 from trio_worker.fleet.report import Reporter
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.connection import AHEAD_SECONDS, Connection
+from trio_worker.smtp.depth import ONE_AT_A_TIME_SECONDS
 from trio_worker.smtp.events import ConnectionEvent, DepthLimited, DepthRestored
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.options import PoolOptions, Timeouts
 from trio_worker.smtp.outcome import Accepted, Loss, NotSent
-from trio_worker.smtp.pool import ONE_AT_A_TIME_SECONDS, open_pool
+from trio_worker.smtp.pool import open_pool
 from trio_worker.smtp.reply import Stage
 from trio_worker.worker.events import BreakerChanged
 from trio_worker.worker.phase import Disposition
@@ -144,7 +145,7 @@ async def test_one_mail_at_a_time_is_forgotten_when_the_settings_are_read_again(
     events: list[ConnectionEvent] = []
     options = PoolOptions(max_size=2, min_idle=0, pipeline_depth=16)
     async with open_pool(options, Timeouts(), Opener(), events.append) as pool:
-        pool._limit_depth(DROPPED)
+        pool._note_deep_loss(DROPPED)
         pool.resize(options)
 
         assert (pool.depth, pool.one_at_a_time) == (16, None)
@@ -185,9 +186,9 @@ async def test_a_relay_that_breaks_deep_connections_again_is_left_alone_for_long
     options = PoolOptions(max_size=2, min_idle=0, pipeline_depth=16)
     async with open_pool(options, Timeouts(), Opener(), events.append) as pool:
         for _ in range(5):
-            pool._limit_depth(broken)
+            pool._note_deep_loss(broken)
             await trio.sleep(ONE_AT_A_TIME_SECONDS + 2)
         pool.resize(options)
-        pool._limit_depth(broken)
+        pool._note_deep_loss(broken)
     told = [event.seconds for event in events if isinstance(event, DepthLimited)]
     assert told == [300, 600, 1200, 2400, 3600, 300]

@@ -19,12 +19,11 @@ from attrs import define, evolve, field, frozen
 
 from trio_worker.smtp.backoff import LOGIN_BACKOFF
 from trio_worker.smtp.connection import Connection, OnTrace
+from trio_worker.smtp.depth import Depth
 from trio_worker.smtp.events import (
     ConnectionClosed,
     ConnectionOpened,
     ConnectionView,
-    DepthLimited,
-    DepthRestored,
     OneAtATime,
     PlacesRestored,
     PlacesSuspended,
@@ -35,18 +34,13 @@ from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.opener import Opener, OpenSession
 from trio_worker.smtp.options import PoolOptions, Timeouts
 from trio_worker.smtp.outcome import Loss, Trouble
+from trio_worker.smtp.withdrawal import Withdrawals
 
 # How often the keeper checks the places in the channel: a connection that is closed a second late does no harm.
 SWEEP_SECONDS = 1.0
 # How long places stay empty after a connection could not be opened while others work: the usual cause is the relay's
 # limit on connections. After a refused login they stay empty as long as the circuit breaker would wait.
 SUSPENDED_SECONDS = 30.0
-# How long a relay that drops what is written ahead of its answer gets one mail at a time. Each further try costs a mail
-# on each connection a detour, of `connection.AHEAD_SECONDS` if the relay drops it without a word.
-ONE_AT_A_TIME_SECONDS = 3600.0
-# The same for a relay that broke a connection with several mails in flight and left some in doubt, doubling each time:
-# it may have been restarted, or may be one that several mails break (Dovecot 2.3), or that ends after many refusals.
-AFTER_BREAK_SECONDS = 300.0
 # At the end all connections say QUIT at the same time, and all together have this long.
 CLOSE_SECONDS = 2.0
 
@@ -87,7 +81,6 @@ class Pool:
     _standing_trouble: StandingTrouble
     _tasks: trio.Nursery  # for the tasks that watch connections, open them ahead and close them
     is_closed: bool = False
-    depth: int = field(init=False)  # that of the options, or 1
     size: int = field(init=False)  # number of places: max_size, or more until a surplus has come back
     borrowed: int = 0  # places that are out with borrowers
     waiting: int = 0  # tasks that wait for a place
@@ -99,16 +92,13 @@ class Pool:
     _opened_ever: int = 0
     _openings: set[trio.CancelScope] = field(factory=set)  # of openings that borrowers wait for
     _suspension: Suspension | None = None
-    _deep_breaks: int = 0  # connections that broke with several mails in flight
-    one_at_a_time: OneAtATime | None = None  # why ``depth`` is 1 for now; None while it is that of the options
-    _withdrawn: set[Connection] = field(factory=set)  # the relay says that they are too many; closed when given back
-    _withdrawn_at: float = -math.inf  # when the last of them was closed (local clock)
-    _may_withdraw: int = 0  # how many more, before those that are being closed are gone
+    _depth: Depth = field(init=False)
+    _withdrawals: Withdrawals = field(factory=Withdrawals)  # each is closed when it is given back
     _on_trace: OnTrace | None = None
     _context: Context = field(factory=copy_context)  # each task of the keeper starts in it
 
     def __attrs_post_init__(self) -> None:
-        self.depth = self.options.depth
+        self._depth = Depth(self.options.depth, self.publish)
         self._opener = Opener(self._open_session, self.publish, self._count_working)
         self.size = self.options.max_size
         self._send, self._receive = trio.open_memory_channel[Place](self.size)
@@ -118,6 +108,16 @@ class Pool:
     def __repr__(self) -> str:
         kept = ", ".join(f"{count} {what}" for what, count in self._kept.items() if count) or "none"
         return f"<Pool of {self.size} places: {self.free} free, {self.borrowed} borrowed, kept: {kept}>"
+
+    @property
+    def depth(self) -> int:
+        """How many mails may be in flight on each connection now."""
+        return self._depth.current
+
+    @property
+    def one_at_a_time(self) -> OneAtATime | None:
+        """Why the depth is 1 for now; None while it is that of the options."""
+        return self._depth.one_at_a_time
 
     @property
     def free(self) -> int:
@@ -196,8 +196,8 @@ class Pool:
 
     def resize(self, options: PoolOptions) -> None:
         """Use other options from now on; mails in flight are finished, surplus connections are closed when idle."""
-        self.options, self.depth, self._deep_breaks = options, options.depth, 0
-        self._restore_depth()
+        self.options = options
+        self._depth.change(options.depth)
         if self.is_closed:
             return
         places = self._take_all()
@@ -213,23 +213,6 @@ class Pool:
         for place in sorted(places, key=lambda place: isinstance(place, Connection)):
             self._put(place)
 
-    def _limit_depth(self, loss: Loss) -> None:
-        """Send one mail at a time over each connection for a while: what was behind it was lost with it."""
-        if self.one_at_a_time is None and self.depth > 1:
-            seconds = ONE_AT_A_TIME_SECONDS
-            if loss.how is not FailureKind.AHEAD:
-                seconds = min(seconds, AFTER_BREAK_SECONDS * 2.0 ** min(self._deep_breaks, 10))
-                self._deep_breaks += 1
-            self.depth = 1
-            self.one_at_a_time = OneAtATime(loss, trio.current_time() + seconds)
-            self.publish(DepthLimited(loss, seconds))
-
-    def _restore_depth(self) -> None:
-        self.depth = self.options.depth
-        if self.one_at_a_time is not None:
-            self.one_at_a_time = None
-            self.publish(DepthRestored(self.depth))
-
     def withdraw(self, connection_id: int, trouble: Trouble, began: float) -> bool:
         """Do without a connection over which the relay said that there are too many; its place stays empty for a while.
 
@@ -237,17 +220,14 @@ class Pool:
         closed is no new evidence. False if it is the last connection that works, which then stays.
         """
         refused = next((each for each in self._open if each.connection_id == connection_id), None)
-        if refused is None or refused in self._withdrawn or began < self._withdrawn_at:
+        if refused is None or not self._withdrawals.is_news(connection_id, began):
             return True
-        staying = [each for each in self._open if each.conversation.end is None and each not in self._withdrawn]
+        staying = [
+            each for each in self._open if each.conversation.end is None and each.connection_id not in self._withdrawals
+        ]
         if len(staying) <= 1:
-            return bool(self._withdrawn)
-        if not self._withdrawn:
-            # Many connections above a small limit go in a few rounds; near the limit one at a time finds it exactly.
-            self._may_withdraw = max(1, len(staying) // 4)
-        if self._may_withdraw > 0:
-            self._may_withdraw -= 1
-            self._withdrawn.add(refused)
+            return bool(self._withdrawals)
+        if self._withdrawals.choose(connection_id, staying):
             self._suspend(trouble, failures=1)
         return True
 
@@ -280,13 +260,13 @@ class Pool:
             why = self._why_close(place)
             if place.end:
                 place.abort()
-                was_withdrawn = place in self._withdrawn
+                was_withdrawn = place.connection_id in self._withdrawals
                 self._note_closed(place, why)
                 if was_withdrawn and self._suspension is not None and not self.is_closed:
                     self._kept["suspended"] += 1
                     return
                 place = VACANCY
-            elif place in self._withdrawn and not self.is_closed:
+            elif place.connection_id in self._withdrawals and not self.is_closed:
                 self._keep("closing", self._retire_withdrawn, place)
                 return
             elif why or self._has_too_many:
@@ -362,7 +342,7 @@ class Pool:
             return connection.end
         if connection.conversation.spent:
             return connection.conversation.spent
-        if connection in self._withdrawn:
+        if connection.connection_id in self._withdrawals:
             return "concurrency"
         if connection.conversation.delivered >= self.options.max_messages:
             return "max_messages"
@@ -455,7 +435,7 @@ class Pool:
         if isinstance(opened, Trouble):
             return opened
         self._opened_ever += 1
-        connection = Connection(self._opened_ever, opened, self.timeouts, on_deep_loss=self._limit_depth)
+        connection = Connection(self._opened_ever, opened, self.timeouts, on_deep_loss=self._note_deep_loss)
         connection.trace(self._on_trace)
         self._open[connection] = None
         self._tasks.start_soon(connection.watch)
@@ -470,14 +450,16 @@ class Pool:
         )
         return connection
 
+    def _note_deep_loss(self, loss: Loss) -> None:
+        self._depth.limit(loss, trio.current_time())
+
     def _note_closed(self, connection: Connection, why: str) -> None:
         if connection not in self._open:
             return  # `close_connections` has closed it while it said QUIT
         del self._open[connection]
-        if connection in self._withdrawn:
-            self._withdrawn.remove(connection)
-            self._withdrawn_at = trio.current_time()
-        age_seconds = trio.current_time() - connection.opened_at
+        now = trio.current_time()
+        self._withdrawals.note_closed(connection.connection_id, now)
+        age_seconds = now - connection.opened_at
         self.publish(ConnectionClosed(connection.connection_id, why, connection.delivered, age_seconds))
         if not self._has_working():
             self._restore()  # a suspension makes sense only while other connections work
@@ -507,8 +489,7 @@ class Pool:
                 self._keep("closing", self._retire, place, "idle")
             else:
                 self._put(place)
-        if self.one_at_a_time is not None and now >= self.one_at_a_time.until:
-            self._restore_depth()
+        self._depth.restore_if_due(now)
         self._check_suspension(now)
         self._open_ahead()
 

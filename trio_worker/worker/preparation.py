@@ -75,7 +75,7 @@ class Preparation:
             delivery.verdict = self.bury_broken(delivery, error)
 
     async def prepare_in_turn(self, delivery: Delivery, now: float, capabilities: Capabilities) -> None:
-        """Do the same, after a round of the event loop where the turn is over; for a big job in a thread, beside the loop.
+        """Do the same, if the turn is over after a round of the event loop; for a big job in a thread, beside the loop.
 
         The content of a big mail is made as well, for a relay with these ``capabilities``. A cancel leaves the delivery
         without a verdict.
