@@ -222,10 +222,9 @@ class Pool:
         refused = next((each for each in self._open if each.connection_id == connection_id), None)
         if refused is None or not self._withdrawals.is_news(connection_id, began):
             return True
-        staying = [
-            each for each in self._open if each.conversation.end is None and each.connection_id not in self._withdrawals
-        ]
-        if len(staying) <= 1:
+        working = (each for each in self._open if each.conversation.end is None)
+        staying = sum(each.connection_id not in self._withdrawals for each in working)
+        if staying <= 1:
             return bool(self._withdrawals)
         if self._withdrawals.choose(connection_id, staying):
             self._suspend(trouble, failures=1)
