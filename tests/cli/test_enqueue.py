@@ -61,6 +61,11 @@ def test_a_batch_without_an_answer_may_have_been_pushed(pushed: int, number: int
     assert not_pushed(Unavailable("the connection broke"), pushed, number) == told
 
 
+def test_a_batch_for_which_no_connection_was_opened_was_not_pushed() -> None:
+    """Nothing was sent, so nothing is unknown."""
+    assert not_pushed(Unavailable("nobody is there", is_unsent=True), 500, 1200) == "500 of 1,200 jobs pushed"
+
+
 @pytest.mark.parametrize(
     ("lines", "code", "words"),
     [

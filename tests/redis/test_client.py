@@ -7,8 +7,9 @@ import importlib.metadata
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -241,8 +242,8 @@ async def test_a_rediss_url_speaks_tls_to_a_server_it_trusts(
 
 
 @pytest.mark.parametrize(("name", "is_trusted", "words"), [
-    ("elsewhere.example", True, "ostname mismatch"),
-    ("localhost", False, "certificate verify failed"),
+    ("elsewhere.example", True, "another host name than that in redis.url (Hostname mismatch"),
+    ("localhost", False, "not trusted (unable to get local issuer certificate): set redis.ca_file"),
 ])  # fmt: skip
 async def test_a_rediss_server_that_is_not_trusted_is_refused(
     bridge: Complaints, valkey_url: str, tmp_path: Path, name: str, words: str, *, is_trusted: bool
@@ -291,13 +292,73 @@ async def test_a_server_that_asks_for_a_certificate_gets_ours(
     assert all(isinstance(answer, Unavailable) for answer in refused)
 
 
+@contextmanager
+def tls_for_known_clients(certificate: trustme.LeafCert, of_clients: trustme.CA) -> Iterator[int]:
+    """A port that ends TLS with the alert of OpenSSL if a client has no certificate; it answers nobody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    of_clients.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with suppress(OSError), client:
+                context.wrap_socket(client, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(("signed_by", "reason"), [
+    (None, "Redis asks for a certificate of this client: set redis.cert_file and redis.key_file"),
+    (trustme.CA(), "Redis does not know the authority that signed redis.cert_file"),
+])  # fmt: skip
+async def test_what_a_server_says_of_our_certificate_is_told_although_it_comes_late(
+    bridge: Complaints, tmp_path: Path, signed_by: trustme.CA | None, reason: str
+) -> None:
+    """With TLS 1.3 it says so after our handshake, while the login is written: both clients read it all the same."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    if signed_by is not None:
+        signed_by.issue_cert("w.example").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "ours.pem"))
+    with tls_for_known_clients(authority.issue_cert("localhost"), authority) as port:
+        options = RedisOptions(
+            url=f"rediss://localhost:{port}",
+            password="secret",
+            ca_file=str(tmp_path / "ca.pem"),
+            cert_file=str(tmp_path / "ours.pem") if signed_by else "",
+        )
+
+        def asked() -> list[Any]:
+            with open_blocking_client(options) as client:
+                return [run_blocking(client.command("ECHO", "x")) for _ in range(5)]
+
+        async with open_redis_client(options, 5.0) as client:
+            answers = [await client.command("ECHO", "x") for _ in range(5)]
+        answers += await trio.to_thread.run_sync(asked)
+
+    assert answers == [Unavailable(reason, is_unsent=True)] * 10
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [
         ({"ca_file": "no.pem"}, "redis.ca_file: no.pem: No such file"),
         ({"cert_file": "no.pem"}, "redis.cert_file: no.pem: No such file"),
         ({"cert_file": "ca.pem"}, "redis.cert_file: ca.pem: "),
-        ({"cert_file": "other.pem", "key_file": "key.pem"}, "redis.key_file: key.pem: "),
+        ({"cert_file": "other.pem", "key_file": "no.pem"}, "redis.key_file: no.pem: No such file"),
+        ({"cert_file": "no.pem", "key_file": "key.pem"}, "redis.cert_file: no.pem: No such file"),
+        ({"cert_file": "other.pem", "key_file": "key.pem"}, "redis.key_file: key.pem: is not the key of"),
     ],
 )
 def test_a_file_that_cannot_be_used_for_tls_is_named_with_its_setting(

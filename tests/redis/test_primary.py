@@ -352,7 +352,7 @@ async def test_a_command_that_blocks_finds_the_primary(sentinels: Sentinels) -> 
 
     assert "names a server that is a replica" in misled.reason
     assert pushed == [1, 2]
-    assert unnamed.reason.startswith(f"no Sentinel names the primary: 127.0.0.1:{port}: Error 111 ")
+    assert unnamed.reason.startswith(f"no Sentinel names the primary: 127.0.0.1:{port}: cannot connect to ")
 
 
 def _takes_connections(port: int) -> bool:
@@ -385,16 +385,24 @@ async def test_sentinels_have_a_login_of_their_own(tmp_path: Path, bridge: Compl
         async with open_redis_client(known, 5.0) as calls:
             pushed = [await calls.command("RPUSH", "jobs", "x"), await trio.to_thread.run_sync(asked, known)]
         async with open_redis_client(options, 5.0) as calls:
-            refused = [await calls.command("RPUSH", "jobs", "x"), await trio.to_thread.run_sync(asked, options)]
+            unnamed = [await calls.command("RPUSH", "jobs", "x"), await trio.to_thread.run_sync(asked, options)]
+        wrong = evolve(known, sentinel_password="of-the-server")
+        async with open_redis_client(wrong, 5.0) as calls:
+            refused = [await calls.command("RPUSH", "jobs", "x"), await trio.to_thread.run_sync(asked, wrong)]
     finally:
         sentinel.kill()
         sentinel.wait()
         server.kill()
 
     assert pushed == [1, 2]
-    for answer in refused:
-        assert isinstance(answer, Unavailable)
-        assert "no Sentinel names the primary" in answer.reason
+    for answers, words in (
+        (unnamed, "Sentinel needs a password (NOAUTH): set redis.sentinel_password_file"),
+        (refused, "login refused: redis.sentinel_username or redis.sentinel_password is wrong"),
+    ):
+        for answer in answers:
+            assert isinstance(answer, Unavailable)
+            assert answer.is_login
+            assert answer.reason.startswith(f"no Sentinel names the primary: 127.0.0.1:{sentinel_port}: {words}")
 
 
 async def test_a_command_that_blocks_follows_a_slot_of_a_cluster(cluster: Cluster) -> None:

@@ -97,7 +97,7 @@ async def enqueue(
 def not_pushed(answer: Unavailable, pushed: int, number: int) -> str:
     """Return how many of a number of jobs were pushed when Redis did not take the next batch; pure."""
     told = f"{pushed:,} of {counted(number, 'job')} pushed"
-    if answer.is_refusal:
+    if answer.is_refusal or answer.is_unsent:
         return told
     batch = min(BATCH, number - pushed)
     return f"{told}; it is unknown whether the next {counted(batch, 'job')} {'was' if batch == 1 else 'were'}"

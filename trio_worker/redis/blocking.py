@@ -8,7 +8,7 @@ event loop, so `run_blocking` runs such a function to its end.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ import hiredis
 from attrs import define, evolve, field
 
 from trio_worker.redis.blocking_connection import BlockingConnection, Command
-from trio_worker.redis.calls import RedisAnswer, ScriptCall, Unavailable
+from trio_worker.redis.calls import RedisAnswer, ScriptCall, Unavailable, UnavailableError
 from trio_worker.redis.deadlines import ASK_SECONDS, CALL_ELSEWHERE_SECONDS, CALL_SECONDS
 from trio_worker.redis.endpoint import Endpoint, endpoint_of
 from trio_worker.redis.errors import redis_secrets, refused, shown, unreachable
@@ -138,14 +138,17 @@ class BlockingClient:
         return self._connection
 
     def _asked(self, commands: Sequence[Command]) -> list[Any] | Unavailable:
+        connection = None
         try:
-            return self._open_connection().ask(commands, self._seconds)
+            connection = self._open_connection()
+            return connection.ask(commands, self._seconds)
         except hiredis.ReplyError as refusal:
             return self._noted(refused(str(refusal)))
         except (OSError, hiredis.ProtocolError) as error:
             self.close()
             self._look_elsewhere()
-            return shown(self._login_trouble() or unreachable(str(error) or type(error).__name__), self._secrets)
+            failure = self._login_trouble() or _understand(error)
+            return shown(evolve(failure, is_unsent=connection is None), self._secrets)
         except BaseException:
             self.close()
             raise
@@ -216,13 +219,10 @@ def _finding(
 
     async def ask(node: tuple[str, int], command: Sequence[str]) -> Any:
         at = evolve(asked, host=node[0], port=node[1])
-        return _ask_once(BlockingConnection.open(at, ASK_SECONDS), command)
+        return _ask_once(partial(BlockingConnection.open, at, ASK_SECONDS), command, is_sentinel=is_sentinel)
 
     def opener() -> BlockingConnection:
-        try:
-            host, port = run_blocking(primary.locate(ask))
-        except RedisError as error:
-            raise OSError(str(error)) from error
+        host, port = run_blocking(primary.locate(ask))
         connection = BlockingConnection.open(evolve(endpoint, host=host, port=port))
 
         async def command(name: str) -> Any:
@@ -238,12 +238,17 @@ def _finding(
     return opener, primary.forget
 
 
-def _ask_once(connection: BlockingConnection, command: Sequence[str]) -> Any:
-    """Send one command over a connection that is closed afterwards; a refusal is raised as OSError."""
+def _ask_once(opener: OpenConnection, command: Sequence[str], *, is_sentinel: bool) -> Any:
+    """Send one command over a connection that is closed afterwards; a failure is `Unavailable`."""
     try:
-        (answer,) = connection.ask([command], ASK_SECONDS)
-    finally:
-        connection.close()
-    if isinstance(answer, hiredis.ReplyError):
-        raise OSError(str(answer))
-    return answer
+        with closing(opener()) as connection:
+            (answer,) = connection.ask([command], ASK_SECONDS)
+    except hiredis.ReplyError as refusal:
+        return refused(str(refusal), is_sentinel=is_sentinel)
+    except (OSError, hiredis.ProtocolError) as error:
+        return _understand(error)
+    return refused(str(answer), is_sentinel=is_sentinel) if isinstance(answer, hiredis.ReplyError) else answer
+
+
+def _understand(error: BaseException) -> Unavailable:
+    return error.failure if isinstance(error, UnavailableError) else unreachable(str(error) or type(error).__name__)

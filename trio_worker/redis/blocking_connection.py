@@ -69,10 +69,22 @@ class BlockingConnection:
         deadline = time.monotonic() + seconds
         self._socket.settimeout(seconds)
         try:
-            self._socket.sendall(b"".join(map(_packed, commands)))
+            self._send(b"".join(map(_packed, commands)))
             return [self._answer(deadline) for _ in commands]
         except TimeoutError:
             raise TimeoutError(f"Timeout reading from {self.endpoint}") from None
+
+    def _send(self, packed: bytes) -> None:
+        try:
+            self._socket.sendall(packed)
+        except TimeoutError:
+            raise
+        except OSError:
+            # What the server said before it closed the connection tells more: that it wants a certificate, for example.
+            received = self._socket.recv(_READ_BYTES)
+            if not received:
+                raise
+            self._reader.feed(received)
 
     def _answer(self, deadline: float) -> Any:
         while (answer := self._reader.gets()) is False:  # RESP2 has no false
@@ -100,7 +112,8 @@ def _greeting_of(endpoint: Endpoint) -> list[Command]:
     """Return the commands of a new connection; all travel together."""
     greeting: list[Command] = []
     if endpoint.password:
-        greeting.append(("AUTH", *([endpoint.username] if endpoint.username else []), endpoint.password))
+        # As redis-py does. Without a name a server whose default user has no password would refuse any.
+        greeting.append(("AUTH", endpoint.username or "default", endpoint.password))
     if endpoint.client_name:
         greeting.append(("CLIENT", "SETNAME", endpoint.client_name))
     if endpoint.database:

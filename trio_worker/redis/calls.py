@@ -21,6 +21,7 @@ class Unavailable:
     ``is_misconfigured``: only an operator can correct it (a wrong key type, a missing permission). ``is_login``: the
     password was refused. ``is_elsewhere``: this server does not take our writes, another one may. ``is_denied``: our
     user may not use a command or a key, or the server does not have the command; ``denied`` is its name if it was said.
+    ``is_unsent``: no connection could be opened, so nothing was asked.
     """
 
     reason: str
@@ -31,6 +32,15 @@ class Unavailable:
     is_elsewhere: bool = False
     is_denied: bool = False
     denied: str = ""
+    is_unsent: bool = False
+
+
+class UnavailableError(ConnectionError):
+    """Carries a failure out of the opening of a connection, through code that knows only exceptions."""
+
+    def __init__(self, failure: Unavailable) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
 
 
 class RedisCalls(Protocol):

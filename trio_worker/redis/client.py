@@ -31,7 +31,8 @@ from trio_worker.redis.connection import (
     ask_once,
 )
 from trio_worker.redis.deadlines import ASK_SECONDS, CALL_ELSEWHERE_SECONDS, CALL_SECONDS, CONNECT_SECONDS
-from trio_worker.redis.errors import redis_secrets, refused, shown, unreachable
+from trio_worker.redis.errors import redis_secrets, shown
+from trio_worker.redis.failures import FAILURES, understand
 from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.primary import ClusterPrimary, Primary, SentinelPrimary, slot_of
 from trio_worker.redis.scripts import TRIAL, Script, read_scripts, run_scripts
@@ -286,7 +287,7 @@ def _client(options: RedisOptions, url: RedisUrl, primary: Primary | None, secon
     elif url.plain.startswith("unix:"):
         connection = UnixConnection
     if primary is not None:
-        ask = partial(ask_once, asking, _settings_for_asking(settings, url.way, options))
+        ask = partial(ask_once, asking, _settings_for_asking(settings, url.way, options), url.way is Way.SENTINEL)
         settings.update(primary=primary, ask=ask)
     return Redis.from_pool(OpenFirstPool(connection_class=connection, max_connections=32, **settings))
 
@@ -339,7 +340,7 @@ async def _caught(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
     """Await a call and return a failure of Redis or the network as `Unavailable`."""
     try:
         return await function(*args)
-    except (exceptions.RedisError, OSError, TimeoutError, trio.TooSlowError) as error:
+    except (*FAILURES, trio.TooSlowError) as error:
         return understand(error)
 
 
@@ -350,20 +351,3 @@ def _without_errors(answers: list[RedisAnswer], may_fail: int) -> list[RedisAnsw
         if isinstance(answer, Exception):
             return understand(answer)
     return [*answers[:needed], *(None if isinstance(each, Exception) else each for each in answers[needed:])]
-
-
-def understand(error: BaseException) -> Unavailable:
-    """Return what an error of redis-py means. It takes a known code off the text, and keeps it beside."""
-    if type(error) is exceptions.ConnectionError and isinstance(error.__context__, exceptions.AuthenticationError):
-        # redis-py raises a connection's failed greeting (HELLO) again as this one, without the code.
-        return understand(error.__context__)
-    text, code = str(error) or type(error).__name__, getattr(error, "status_code", None)
-    if code is not None:
-        return refused(f"{code} {text}")
-    match error:
-        case exceptions.AuthenticationError() | exceptions.AuthorizationError():
-            return Unavailable(f"login refused: {text}", is_refusal=True, is_login=True)
-        case exceptions.ResponseError():
-            return refused(text)
-        case _:
-            return unreachable(text)

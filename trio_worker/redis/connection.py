@@ -6,6 +6,7 @@ Opening one needs asyncio's timers, and so an asyncio task; calls over it need n
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
@@ -15,7 +16,8 @@ from redis import exceptions
 from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 
 from trio_worker.bridge import call_trio
-from trio_worker.redis.deadlines import CONNECT_SECONDS
+from trio_worker.redis.deadlines import ASK_SECONDS, CONNECT_SECONDS
+from trio_worker.redis.failures import FAILURES, OpeningError, understand
 from trio_worker.redis.primary import AskNode, Node, Primary
 
 
@@ -54,10 +56,20 @@ class Rostered:
             await self.disconnect(nowait=True)
         if not self.is_connected:
             self.socket_timeout = self._patience_seconds
-            opening = super().connect()  # type: ignore[misc]  # the mixin stands before a connection
+            opening = self._open()
             await (asyncio.create_task(opening) if is_inline else opening)
         # Outside of an asyncio task trio's timeouts are used, as asyncio's cannot be.
         self.socket_timeout = None if is_inline else self._patience_seconds
+
+    async def _open(self) -> None:
+        try:
+            await super().connect()  # type: ignore[misc]  # the mixin stands before a connection
+        except FAILURES as error:
+            raise OpeningError from (await self._told_by_server() or error)
+
+    async def _told_by_server(self) -> OSError | None:
+        """Return what the server says against the opening, if that can be told better than by the failure."""
+        return None
 
     async def disconnect(self, nowait: bool = False, *why: Any, **details: Any) -> None:  # noqa: FBT001, FBT002
         if nowait:
@@ -158,6 +170,25 @@ class TcpConnection(_Resolving, Connection):
 class TlsConnection(_Resolving, SSLConnection):
     """A TLS connection to one host; the certificate must have its name."""
 
+    async def _told_by_server(self) -> OSError | None:
+        """Open a connection once more, and read without a write before it.
+
+        With TLS 1.3 the server judges our certificate when the handshake is over for us, and asyncio loses what it says
+        of it if a write fails first.
+        """
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                reader, writer = await asyncio.open_connection(**self._connection_arguments())
+                try:
+                    await reader.read(1)
+                finally:
+                    writer.transport.abort()
+        except TimeoutError:
+            return None
+        except OSError as error:
+            return error if isinstance(error, ssl.SSLError) else None
+        return None
+
 
 class UnixConnection(Rostered, UnixDomainSocketConnection):
     """A connection over a Unix socket."""
@@ -206,13 +237,21 @@ async def _resolve(host: str) -> list[str]:
     return list(dict.fromkeys(str(address[4][0]) for address in found))
 
 
-async def ask_once(connection_class: type[Any], settings: dict[str, Any], node: Node, command: Sequence[str]) -> Any:
-    """Send one command to one server over a connection that is closed afterwards; raises what redis-py raises."""
+async def ask_once(
+    connection_class: type[Any],
+    settings: dict[str, Any],
+    is_sentinel: bool,  # noqa: FBT001  given with functools.partial
+    node: Node,
+    command: Sequence[str],
+) -> Any:
+    """Send one command to one server over a connection that is closed afterwards; a failure is `Unavailable`."""
     connection = connection_class(host=node[0], port=node[1], **settings)
     try:
         await connection.connect()
         await connection.send_command(*command)
         return await connection.read_response()
+    except FAILURES as error:
+        return understand(error, is_sentinel=is_sentinel)
     finally:
         settings["roster"].discard(connection)
         await connection.disconnect(nowait=True)

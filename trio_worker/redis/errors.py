@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote
 from attrs import evolve
 
 from trio_worker.redis.calls import Unavailable
+from trio_worker.redis.connection_words import connection_words
 from trio_worker.redis.options import RedisOptions
 from trio_worker.secret_mask import SecretMask, mask_of
 
@@ -39,15 +40,18 @@ _UNKNOWN_UNNAMED = re.compile(r"Unknown (?:Redis )?command called from script")
 
 def unreachable(reason: str) -> Unavailable:
     """Return a failure of the connection: what Redis did is not known."""
-    return Unavailable(_CONNECTION_WORDS.get(reason, reason))
+    return Unavailable(connection_words(reason))
 
 
-def refused(reply: str) -> Unavailable:
-    """Return what an error reply of Redis means; ``reply`` is all of it, with its code."""
+def refused(reply: str, *, is_sentinel: bool = False) -> Unavailable:
+    """Return what an error reply means; ``reply`` is all of it, with its code.
+
+    A Sentinel has a login of its own, so its settings have other names.
+    """
     text = _SCRIPT_AFTER.sub("", _SCRIPT_BEFORE.sub("", reply)).strip()
     found = _CODE.match(text)
     code, said = (found[1], text[found.end() :]) if found else ("ERR", text)
-    login = _login_trouble(code, said)
+    login = _login_trouble(code, said, _OF_SENTINEL if is_sentinel else _OF_REDIS)
     if login:
         return Unavailable(login, is_refusal=True, is_login=True)
     # With this code our scripts end before their first write; Redis itself ends a script with ERR, anywhere in it.
@@ -89,16 +93,22 @@ def shown(unavailable: Unavailable, secrets: SecretMask) -> Unavailable:
     return evolve(unavailable, reason=secrets.masked(unavailable.reason)[:REASON_CHARS])
 
 
-def _login_trouble(code: str, said: str) -> str:
+# Who asks for a login, and the settings of its user name and password begin with what.
+_OF_REDIS = ("Redis", "redis.")
+_OF_SENTINEL = ("Sentinel", "redis.sentinel_")
+
+
+def _login_trouble(code: str, said: str, asked_by: tuple[str, str]) -> str:
+    who, key = asked_by
     # The second is said to a long command or word before a login, and then the connection is closed.
     if code == "NOAUTH" or said.startswith("Protocol error: unauthenticated"):
-        return "Redis needs a password (NOAUTH): set redis.password_file, and redis.username unless it is default"
+        return f"{who} needs a password (NOAUTH): set {key}password_file, and {key}username unless it is default"
     if code == "WRONGPASS":
-        return "login refused: the user name or the password is wrong, or the user is disabled"
+        return f"login refused: {key}username or {key}password is wrong, or the user is disabled"
     if "without any password configured" in said or "no password is set" in said:
-        return "login refused: a password is set here, but this Redis has none for the default user"
+        return f"login refused: {key}password is set, but this {who} has none for the default user"
     if "invalid password" in said:
-        return "login refused: the password is wrong"
+        return f"login refused: {key}password is wrong"
     return ""
 
 
@@ -145,7 +155,4 @@ _MEANINGS = {
     ("ERR", "invalid DB index"): _NO_DATABASE,
     ("ERR", "SELECT is not allowed in cluster mode"): _CLUSTER_DATABASE,
     ("ERR", "max number of clients reached"): "Redis has as many clients as it allows (maxclients)",
-}
-_CONNECTION_WORDS = {
-    "Connection closed by server.": "the connection was closed by Redis, or by a proxy before it",
 }

@@ -11,10 +11,11 @@ from typing import Any, Protocol, TypeAlias
 from attrs import define, field
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+
+from trio_worker.redis.calls import Unavailable, UnavailableError
 
 Node: TypeAlias = tuple[str, int]
-# Sends one command to one server; raises what redis-py raises.
+# Sends one command to one server; a failure is returned as `Unavailable`.
 AskNode: TypeAlias = Callable[[Node, Sequence[str]], Awaitable[Any]]
 
 
@@ -22,7 +23,7 @@ class Primary(Protocol):
     """The address of the server that takes our writes, as far as it is known."""
 
     async def locate(self, ask: AskNode) -> Node:
-        """Return the address; raises a redis-py ConnectionError if no server knows it."""
+        """Return the address; raises `UnavailableError` if no server knows it."""
 
     async def check(self, command: Callable[[str], Awaitable[Any]], /) -> None:
         """Raise a redis-py ConnectionError if the server of this new connection is the wrong one."""
@@ -45,16 +46,15 @@ class SentinelPrimary:
     async def locate(self, ask: AskNode) -> Node:
         troubles = []
         for sentinel in list(self.sentinels):
-            try:
-                answer = await ask(sentinel, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service))
-            except (RedisError, OSError, TimeoutError) as error:
-                troubles.append(f"{_text(sentinel)}: {str(error) or type(error).__name__}")
+            answer = await ask(sentinel, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service))
+            if isinstance(answer, Unavailable):
+                troubles.append((sentinel, answer))
                 self._prefer_another(sentinel)
                 continue
             if answer:
                 return _decoded(answer[0]), int(answer[1])
-            troubles.append(f"{_text(sentinel)}: knows no primary named {self.service}")
-        raise RedisConnectionError("no Sentinel names the primary: " + "; ".join(troubles))
+            troubles.append((sentinel, Unavailable(f"knows no primary named {self.service}")))
+        raise UnavailableError(_summed_up("no Sentinel names the primary", troubles))
 
     async def check(self, command: Callable[[str], Awaitable[Any]]) -> None:
         role = _decoded((await command("ROLE"))[0])
@@ -87,10 +87,9 @@ class ClusterPrimary:
             return self._owner
         troubles = []
         for node in list(self._known):
-            try:
-                ranges = await ask(node, ("CLUSTER", "SLOTS"))
-            except (RedisError, OSError, TimeoutError) as error:
-                troubles.append(f"{_text(node)}: {str(error) or type(error).__name__}")
+            ranges = await ask(node, ("CLUSTER", "SLOTS"))
+            if isinstance(ranges, Unavailable):
+                troubles.append((node, ranges))
                 continue
             owners = [(first, last, _node(server, node)) for first, last, server, *_replicas in ranges]
             replicas = [_node(server, node) for _first, _last, _server, *replicas in ranges for server in replicas]
@@ -100,8 +99,8 @@ class ClusterPrimary:
                 if first <= self.slot <= last:
                     self._owner = server
                     return server
-            troubles.append(f"{_text(node)}: no node owns slot {self.slot}")
-        raise RedisConnectionError("no node names the owner of our slot: " + "; ".join(troubles))
+            troubles.append((node, Unavailable(f"no node owns slot {self.slot}")))
+        raise UnavailableError(_summed_up("no node names the owner of our slot", troubles))
 
     async def check(self, _command: Callable[[str], Awaitable[Any]]) -> None:
         """Nothing to check: a node that does not own the slot answers every command on it with MOVED."""
@@ -123,6 +122,15 @@ def _node(server: Sequence[Any], asked: Node) -> Node:
 
 def _decoded(word: bytes | str) -> str:
     return word.decode("utf-8", "replace") if isinstance(word, bytes) else word
+
+
+def _summed_up(what: str, troubles: Sequence[tuple[Node, Unavailable]]) -> Unavailable:
+    """Return one failure for those of several servers; a reason that they share is told once."""
+    places: dict[str, list[str]] = {}
+    for node, trouble in troubles:
+        places.setdefault(trouble.reason, []).append(_text(node))
+    told = "; ".join(f"{', '.join(nodes)}: {reason}" for reason, nodes in places.items())
+    return Unavailable(f"{what}: {told}", is_login=any(trouble.is_login for _, trouble in troubles))
 
 
 def _text(node: Node) -> str:

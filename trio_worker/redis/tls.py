@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trio_worker.redis.options import RedisOptions
@@ -26,9 +27,31 @@ def redis_tls_context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLCon
         try:
             context.load_cert_chain(cert_file, key_file or None, _no_password)
         except (OSError, ValueError) as error:
-            setting = f"redis.cert_file: {cert_file}" + (f", redis.key_file: {key_file}" if key_file else "")
-            raise RedisUrlError(f"{setting}: {_words(error)}") from None
+            raise RedisUrlError(_fault_of_pair(cert_file, key_file, error)) from None
     return context
+
+
+def _fault_of_pair(cert_file: str, key_file: str, error: OSError | ValueError) -> str:
+    """Return which of the two files is to blame: OpenSSL reads both at once, and names none."""
+    certificate, key = f"redis.cert_file: {cert_file}", f"redis.key_file: {key_file}"
+    for named, file in ((certificate, cert_file), (key, key_file)):
+        fault = _unreadable(file) if file else ""
+        if fault:
+            return f"{named}: {fault}"
+    words = _words(error)
+    if "KEY_VALUES_MISMATCH" in words:
+        return f"{key}: is not the key of the certificate in {certificate}"
+    if isinstance(error, ValueError) and not isinstance(error, OSError) and key_file:
+        return f"{key}: {words}"
+    return f"{certificate}{f', {key}' if key_file else ''}: has no certificate or key in PEM ({words})"
+
+
+def _unreadable(file: str) -> str:
+    try:
+        with Path(file).open("rb"):
+            return ""
+    except OSError as error:
+        return _words(error)
 
 
 def tls_fault(options: RedisOptions) -> str:
