@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.documents import TYPES
+from trio_worker.jobs import strict_json
 from trio_worker.jobs.job import Malformed, decode
-from trio_worker.jobs.strict_json import read_json
+from trio_worker.jobs.strict_json import MAX_VALUES, Json, read_json
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,60 @@ def test_white_space_of_json_may_stand_around(before: str, text: str, after: str
         expected = f"not_json: $: is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
 
     assert str(read) == expected
+
+
+def _count(value: Json) -> int:
+    """How many values there are in a value, with itself."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_count, inner))
+
+
+@given(
+    document=st.recursive(
+        st.none() | st.integers(0, 99) | st.text('",[{\\:é ', max_size=6),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('",[{\\:', max_size=4), inner, max_size=4),
+        max_leaves=20,
+    ),
+    is_ascii=st.booleans(),
+    indent=st.none() | st.integers(0, 2),
+)
+def test_a_text_has_too_many_values_if_its_value_has(document: Json, *, is_ascii: bool, indent: int | None) -> None:
+    """Commas, brackets, quotes and backslashes in strings and names do not count, nor does white space."""
+    raw = json.dumps(document, ensure_ascii=is_ascii, indent=indent).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict_json, "MAX_VALUES", 8)
+        patch.setattr(strict_json, "_FEW_OCTETS", 16)
+        read = read_json(raw)
+
+    if _count(document) > 8:
+        assert str(read) == "not_json: $: has more than 25,000 values"
+    else:
+        assert read == document
+
+
+@pytest.mark.parametrize(
+    ("most", "more"),
+    [
+        (b"[%b1]" % (b"1," * (MAX_VALUES - 2)), b"[%b1]" % (b"1," * (MAX_VALUES - 1))),
+        (b"[%b1]" % (b"[ ]," * (MAX_VALUES - 2)), b"[%b1]" % (b"{}," * (MAX_VALUES - 1))),
+        (b'{"text":"%b"}' % (b'a, [b], {\\"c\\"},\\\\' * 50_000), b'{"":[%b0]}' % (b'"\\\\","",' * 100_000)),
+    ],
+)
+def test_a_text_of_too_many_values_is_not_parsed(most: bytes, more: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call to the parser would stop all else for its time; a long text with as many commas is read."""
+    assert not isinstance(read_json(most), Malformed)
+
+    monkeypatch.setattr(strict_json, "_read_quickly", None)
+    assert str(read_json(more)) == "not_json: $: has more than 25,000 values"
+
+
+@pytest.mark.parametrize(
+    ("number", "is_refused"),
+    [("9" * 18, False), ("9" * 19, False), ("9" * 20, True), ("1e3", False), ("1E999", True), ("1.5e999", True)],
+)
+@pytest.mark.parametrize("text", ["", "1" * 17 + "x", "12e"])
+def test_numbers_out_of_range_are_found_in_large_texts_too(number: str, text: str, *, is_refused: bool) -> None:
+    """Where only some texts are read with a check of each number."""
+    raw = b'{"a":"%b","b":[%b]}' % (text.encode() * 1000, number.encode())
+
+    assert isinstance(read_json(raw), Malformed) is is_refused
