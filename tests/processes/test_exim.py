@@ -19,6 +19,7 @@ from attrs import define
 
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
+from trio_worker.smtp.events import ConnectionClosed
 from trio_worker.smtp.options import PoolOptions, RelayOptions, Timeouts
 from trio_worker.smtp.relay import Relay, tls_context
 from trio_worker.worker.options import RetryPolicy
@@ -62,6 +63,7 @@ acl_smtp_rcpt = acl_rcpt
 acl_smtp_data = acl_data
 smtp_accept_max = 100
 smtp_accept_max_per_connection = 0
+smtp_accept_max_nonmail = {nonmail}
 queue_only = true
 never_users =
 keep_environment =
@@ -123,7 +125,7 @@ def start_exim(unpacked: Path) -> Iterator[Callable[..., Exim]]:
     """Start an Exim; all are ended in the end."""
     started: list[Exim] = []
 
-    def start(*, tls: str, refused: str = "nobody.at.all") -> Exim:
+    def start(*, tls: str, refused: str = "nobody.at.all", nonmail: int = 10) -> Exim:
         # pytest's temporary folder is closed to Exim's user.
         folder = Path(tempfile.mkdtemp(prefix="exim."))
         folder.chmod(0o755)
@@ -136,7 +138,8 @@ def start_exim(unpacked: Path) -> Iterator[Callable[..., Exim]]:
         certificate.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
         (folder / "server.pem").chmod(0o644)
         hosts = "*" if tls == "starttls" else ""
-        (folder / "exim.conf").write_text(SETTINGS.format(folder=folder, tls=hosts, refused=refused))
+        settings = SETTINGS.format(folder=folder, tls=hosts, refused=refused, nonmail=nonmail)
+        (folder / "exim.conf").write_text(settings)
         (folder / "passwd").write_text(f"root:x:0:0:::\nDebian-exim:x:{EXIM_ID}:{EXIM_ID}:::\n")
         (folder / "group").write_text(f"root:x:0:\nDebian-exim:x:{EXIM_ID}:\n")
         with socket.socket() as free:
@@ -258,7 +261,7 @@ async def test_a_block_of_refusals_in_a_deep_window_leaves_nothing_in_doubt(
 ) -> None:
     """Forty bad addresses in a row behind a window that has grown: Exim closes, and what followed was not sent.
 
-    With more than ten in flight under TLS some would be uncertain: its last replies then never leave it.
+    With more than ten in flight under TLS some would be uncertain: see the next test.
     """
     refused = range(150, 190)
     exim = start_exim(tls=tls, refused=" : ".join(f"user{number}" for number in refused))
@@ -268,3 +271,31 @@ async def test_a_block_of_refusals_in_a_deep_window_leaves_nothing_in_doubt(
     assert settled.get(Disposition.SENT) == MANY_JOBS - len(refused)
     assert settled.get(Disposition.DEAD) == len(refused)
     assert exim.taken() == Counter(f"user{number}@example.com" for number in range(MANY_JOBS) if number not in refused)
+
+
+async def test_a_reason_to_close_that_is_written_without_tls_is_told_as_such(
+    start_exim: Callable[..., Exim], workers: WorkerMaker
+) -> None:
+    """Exim says in clear that there are too many commands: the mails behind it are in doubt, and no mail is lost."""
+    refused = range(0, MANY_JOBS, 5)
+    exim = start_exim(tls="starttls", refused=" : ".join(f"user{number}" for number in refused), nonmail=1)
+    options = RelayOptions(
+        host="127.0.0.1", port=exim.port, tls="starttls", ca_file=str(exim.folder / "ca.pem"), ehlo_name="c.example.org"
+    )
+    await workers.push(*(job_bytes(number) for number in range(MANY_JOBS)))
+    reporter = workers.make(
+        workers.options(
+            exim.port,
+            relay=Relay(options, Timeouts(), tls_context(options)),
+            pool=PoolOptions(max_size=1, pipeline_depth=16),
+            retry=RetryPolicy(base_seconds=0.05, cap_seconds=0.2, guard=0),
+        )
+    )
+    with trio.fail_after(90):
+        assert await reporter.run() == 0
+
+    whys = [event.why for event in workers.events if isinstance(event, ConnectionClosed)]
+    assert any("the relay wrote without TLS" in why for why in whys)
+    assert reporter.board.ledger.balances
+    assert set(exim.taken()) == {f"user{number}@example.com" for number in range(MANY_JOBS) if number % 5}
+    assert sum(exim.taken().values()) - (MANY_JOBS - len(refused)) <= reporter.board.ledger.uncertain

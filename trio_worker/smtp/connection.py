@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+import ssl
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -62,7 +63,15 @@ class _Wire(asyncio.Protocol):
         if exc is None:
             self._ended(FailureKind.EOF, "the connection is closed")
         else:
-            self._ended(FailureKind.RESET, type(exc).__name__)
+            self._ended(FailureKind.RESET, _words_of(exc))
+
+
+def _words_of(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        # So does Exim with the reply that ends a connection for too many commands. It is no evidence of what became of
+        # a mail: anybody on the way can write it.
+        return "the relay wrote without TLS, as some do to say why they close"
+    return type(error).__name__
 
 
 @define(eq=False)
