@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from attrs import frozen
+
+from trio_worker.records import frozen
 
 METADATA_KEY = "trio_worker.option"
 

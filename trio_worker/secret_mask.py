@@ -8,7 +8,9 @@ from binascii import Error as NotBase64
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from attrs import define, field, frozen
+from attrs import field
+
+from trio_worker.records import define, frozen
 
 MASK = "…"
 # A shorter form is masked only where it is a whole word: every text has single letters.

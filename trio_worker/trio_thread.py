@@ -9,7 +9,9 @@ from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import trio
-from attrs import define, field
+from attrs import field
+
+from trio_worker.records import define
 
 _T = TypeVar("_T")
 Entered = TypeVar("Entered")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from attrs import frozen
-
 from trio_worker.capture.server_profile import ServerReply
+from trio_worker.records import frozen
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
 _QUOTED = r'"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"'

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from enum import Enum
 
-from attrs import define, field
+from attrs import field
 
 from trio_worker.capture.spool import SPOOLED_FROM_BYTES, Spool
+from trio_worker.records import define
 
 # RFC 4954 section 4: no SMTP line outside of the content may be longer.
 MAX_INPUT_LINE_OCTETS = 12288

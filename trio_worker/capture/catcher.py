@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from trio_worker.capture.actions import CaughtMail, Keep, LoginTried, ServerAction, Violation
 from trio_worker.capture.chaos import Chaos, InjectedFaults
 from trio_worker.capture.connection import ClientConnection
 from trio_worker.capture.server_profile import ServerProfile
 from trio_worker.capture.store import Store
+from trio_worker.records import define
 
 VIOLATIONS_KEPT = 1000
 COMMAND_LOGS_KEPT = 200

@@ -26,9 +26,10 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from attrs import define, field, frozen
+from attrs import field
 
 from trio_worker.capture.server_profile import ServerReply
+from trio_worker.records import define, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable

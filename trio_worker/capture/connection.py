@@ -8,9 +8,10 @@ import struct
 from collections import deque
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from trio_worker.capture.session import ServerSession
+from trio_worker.records import define
 
 RECEIVE_BYTES = 64 * 1024
 # How long a client may take for the TLS handshake, and for reading the last reply after we have closed our side.

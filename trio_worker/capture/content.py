@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from trio_worker.records import frozen
 
 # RFC 5321 section 4.5.3.1.6: 1000 octets with the CRLF, not counting the dot doubled for transparency.
 MAX_TEXT_LINE_OCTETS = 998

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import trio
-from attrs import define, field, frozen
+from attrs import field
 
 from trio_worker.capture.catcher import Catcher
 from trio_worker.capture.chaos import FaultSyntax, InjectedFaults, parse_faults
@@ -23,6 +23,7 @@ from trio_worker.capture.options import CaptureOptions, split_listen
 from trio_worker.capture.server import CatcherPortTaken, open_catcher
 from trio_worker.capture.store import MaildirStore
 from trio_worker.own_files import open_own_file, replace_own_file
+from trio_worker.records import define, frozen
 
 LOCK_FILE = "host.lock"
 CHAOS_FILE = "chaos"

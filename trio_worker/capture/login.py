@@ -6,11 +6,10 @@ import base64
 import re
 from typing import TYPE_CHECKING, assert_never
 
-from attrs import define
-
 from trio_worker.capture.actions import LoginTried
 from trio_worker.capture.sasl import CredentialsChecked, MalformedResponse, SaslExchange, SendChallenge, answer, begin
 from trio_worker.capture.server_profile import ServerProfile, ServerReply, offered_now
+from trio_worker.records import define
 
 if TYPE_CHECKING:
     from trio_worker.capture.responder import Responder

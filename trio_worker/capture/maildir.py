@@ -15,9 +15,8 @@ from email.parser import BytesHeaderParser
 from email.policy import default as modern_policy
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from trio_worker.own_files import make_own_folder, open_own_file
+from trio_worker.records import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

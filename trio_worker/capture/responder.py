@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, assert_never
 
-from attrs import define, field
+from attrs import field
 
 from trio_worker.capture.actions import Close, DelayReplies, Drop, Send, ServerAction, Stall, Violation
 from trio_worker.capture.chaos import AcceptThenDrop, Chaos, Delayed, DropNow, FaultAction, FaultStage, Refuse, StallNow
+from trio_worker.records import define
 
 if TYPE_CHECKING:
     from trio_worker.capture.server_profile import ServerReply

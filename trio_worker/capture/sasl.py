@@ -6,7 +6,9 @@ import base64
 import binascii
 import hmac
 
-from attrs import evolve, frozen
+from attrs import evolve
+
+from trio_worker.records import frozen
 
 
 @frozen

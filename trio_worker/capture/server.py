@@ -10,7 +10,7 @@ from io import BytesIO
 from typing import IO, assert_never
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from trio_worker.capture.actions import (
     Close,
@@ -31,6 +31,7 @@ from trio_worker.capture.server_profile import EXTENSIONS, MECHANISMS, ServerPro
 from trio_worker.capture.session import ServerSession
 from trio_worker.capture.spool import HeldOctets, Spool
 from trio_worker.capture.store import MemoryStore, Store
+from trio_worker.records import define
 
 SIZE_LIMIT_BYTES = 10 * 1024 * 1024
 # Connections that may wait to be accepted: enough for a burst of clients.

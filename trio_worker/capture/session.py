@@ -15,7 +15,7 @@ import re
 from collections import deque
 from typing import Literal, TypeAlias, assert_never
 
-from attrs import define, field
+from attrs import field
 
 from trio_worker.capture.actions import Close, ServerAction, StartTls
 from trio_worker.capture.arguments import is_host_name
@@ -27,6 +27,7 @@ from trio_worker.capture.responder import Responder
 from trio_worker.capture.server_profile import ServerProfile, ServerReply, ehlo_reply, offered_now
 from trio_worker.capture.spool import Spool
 from trio_worker.capture.transaction import NO_ROOM, TOO_BIG, Chunk, MailTransaction
+from trio_worker.records import define
 
 Expecting: TypeAlias = Literal["command", "answer", "content", "chunk"]
 

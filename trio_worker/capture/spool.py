@@ -6,7 +6,9 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import IO
 
-from attrs import define, field
+from attrs import field
+
+from trio_worker.records import define
 
 # Of all connections together: 50 messages of twice the largest size that is announced by default.
 HELD_LIMIT_BYTES = 1024 * 1024 * 1024

@@ -9,9 +9,10 @@ from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Protocol
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from trio_worker.capture.maildir import make_maildir, write_mails
+from trio_worker.records import define
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import field
 
 from trio_worker.capture.actions import CaughtMail, Close, Drop, Keep, Stall
 from trio_worker.capture.arguments import RefusedArgument, read_mail, read_rcpt
@@ -17,6 +17,7 @@ from trio_worker.capture.content import Flaw, content_flaws
 from trio_worker.capture.responder import SERVICE_CLOSES
 from trio_worker.capture.server_profile import ServerReply
 from trio_worker.capture.spool import Spool
+from trio_worker.records import define
 
 if TYPE_CHECKING:
     from trio_worker.capture.responder import Responder

@@ -6,8 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
-from attrs import define, frozen
-
 from trio_worker.cli.blocking import sleep_until
 from trio_worker.cli.confirm import Confirmation
 from trio_worker.cli.exit_codes import NOTHING_MATCHED, OK, PARTLY, REFUSED, TIMED_OUT, USAGE
@@ -28,6 +26,7 @@ from trio_worker.queue.dead_letters import (
 )
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.selection import Selection
+from trio_worker.records import define, frozen
 from trio_worker.redis.calls import RedisCalls
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.number_words import counted, paused_words

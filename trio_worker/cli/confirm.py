@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 from typing import Annotated
 
-from attrs import frozen
 from cyclopts import Parameter
 
 from trio_worker.printing import complain, read_answer
+from trio_worker.records import frozen
 
 
 @Parameter(name="*")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Annotated
 
-from attrs import asdict, frozen
+from attrs import asdict
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
@@ -37,6 +37,7 @@ from trio_worker.queue.dead_letters import Shelf, drop, find_shelved, walk_shelf
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.selection import Group, Grouping, Selection
+from trio_worker.records import frozen
 from trio_worker.redis.calls import RedisCalls
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.number_words import counted, duration

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import trio
-from attrs import define, field
+from attrs import field
 from cyclopts import Parameter
 
 from trio_worker.capture.host import write_chaos
@@ -22,6 +22,7 @@ from trio_worker.cli.output import refuse
 from trio_worker.cli.run import NoDashboard, run_worker
 from trio_worker.cli.run_display import print_line
 from trio_worker.printing import complain
+from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
 from trio_worker.settings.reader import SettingFaults, read_settings

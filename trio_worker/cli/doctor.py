@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from attrs import asdict, evolve, frozen
+from attrs import asdict, evolve
 
 from trio_worker.bridge import open_bridge
 from trio_worker.capture.host import read_host
@@ -31,6 +31,7 @@ from trio_worker.privacy import mask_text
 from trio_worker.queue.counts import count_jobs
 from trio_worker.queue.journal import JournalUnusableError, Owner, open_journal
 from trio_worker.queue.needs import TO_REPORT, find_refusal, find_wait_refusal
+from trio_worker.records import frozen
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.durability import check_durability

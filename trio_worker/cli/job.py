@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Annotated
 
-from attrs import define, field, frozen
+from attrs import field
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
@@ -31,6 +31,7 @@ from trio_worker.queue.dead_letters import Shelf, WaitingJob, cancel, find_job, 
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.waiting import walk_bodies, walk_waiting
+from trio_worker.records import define, frozen
 from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.telemetry.number_words import counted
 

@@ -12,7 +12,6 @@ from email.policy import SMTP
 from pathlib import Path
 from typing import Annotated
 
-from attrs import frozen
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import mutually_exclusive
 
@@ -27,6 +26,7 @@ from trio_worker.jobs.fault import Malformed
 from trio_worker.jobs.job import TASK_TYPE, Json, decode
 from trio_worker.jobs.strict_json import read_json
 from trio_worker.printing import say, say_octets, say_text
+from trio_worker.records import frozen
 from trio_worker.settings.spelling import nearest
 
 # Sample data of the type Message, which has no template and so no samples.

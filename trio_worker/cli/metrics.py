@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from attrs import frozen
 from cyclopts import App, Parameter
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +17,7 @@ from trio_worker.cli.json_documents import Document
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import print_json, refuse
 from trio_worker.printing import complain, say
+from trio_worker.records import frozen
 from trio_worker.telemetry.metric_table import TABLE
 from trio_worker.telemetry.options import split_address
 from trio_worker.telemetry.probe import addresses_of, ask

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 
-from attrs import evolve, frozen
+from attrs import evolve
 
+from trio_worker.records import frozen
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.sources import CREDENTIALS
 from trio_worker.smtp.relay import Relay

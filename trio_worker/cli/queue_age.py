@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from contextlib import aclosing
 from typing import Annotated
 
-from attrs import frozen
 from cyclopts import Parameter
 
 from trio_worker.cli.blocking import blocking, open_calls
@@ -24,6 +23,7 @@ from trio_worker.queue.dead_letters import read_places, walk_shelf
 from trio_worker.queue.history import pushed_at
 from trio_worker.queue.record import ShelvedJob
 from trio_worker.queue.waiting import peek
+from trio_worker.records import frozen
 from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.telemetry.number_words import count, counted, duration
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import trio
-from attrs import define, field
+from attrs import field
 from cyclopts import Parameter
 
 from trio_worker.cli.connect import connect_queue
@@ -28,6 +28,7 @@ from trio_worker.fleet.report import Reporter
 from trio_worker.own_files import UntrustedPathError
 from trio_worker.printing import complain
 from trio_worker.queue.journal import Journal, JournalUnusableError, Owner, open_journal
+from trio_worker.records import define
 from trio_worker.redis.client import RedisClient
 from trio_worker.redis.url import EmbeddedAddress, parse_embedded
 from trio_worker.settings.digest import digest_of

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import define
-
 from trio_worker.dashboard.keyboard import Keyboard, open_keyboard
 from trio_worker.dashboard.status_line import status_line
 from trio_worker.dashboard.terminal import has_color, is_ascii_only, is_live, run_status_lines
 from trio_worker.fleet.report import Reporter
 from trio_worker.own_files import replace_own_file
 from trio_worker.printing import complain, say, visible_text
+from trio_worker.records import define
 
 if TYPE_CHECKING:
     from trio_worker.dashboard.live import Dashboard

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Never, TypeAlias
 
 import trio
-from attrs import define
 
 from trio_worker.fleet.report import Reporter
+from trio_worker.records import define
 from trio_worker.settings.digest import digest_of
 from trio_worker.settings.reader import SettingFaults, Settings
 from trio_worker.settings.reload import changes_of

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Annotated, Never, assert_never
 
 import trio
-from attrs import frozen
 from cyclopts import Parameter
 
 from trio_worker.bridge import open_bridge
@@ -39,6 +38,7 @@ from trio_worker.privacy import mask_address, mask_text
 from trio_worker.queue.job_id import new_id_prefix
 from trio_worker.queue.record import Record
 from trio_worker.queue.settlement import Bury, Delay
+from trio_worker.records import frozen
 from trio_worker.settings.reader import Settings
 from trio_worker.smtp.connection import Connection
 from trio_worker.smtp.failure_kind import FailureKind

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ssl
 
-from attrs import frozen
-
 from trio_worker.cli.exit_codes import MISCONFIGURED
 from trio_worker.cli.output import refuse
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer, ComposerFaults, open_composer, sender_needs_smtputf8
+from trio_worker.records import frozen
 from trio_worker.settings.reader import Settings
 from trio_worker.smtp.relay import Relay, tls_context
 

@@ -21,7 +21,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 import trio
-from attrs import define, evolve, frozen
+from attrs import evolve
 
 from trio_worker import __version__
 from trio_worker.cli.connect import connect_queue
@@ -37,6 +37,7 @@ from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import find_shelved, read_shelf
 from trio_worker.queue.pause import PAUSE_SECONDS, pause_queue, resume_queue
 from trio_worker.queue.record import ShelvedJob
+from trio_worker.records import define, frozen
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
 from trio_worker.secret_mask import mask_of

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias, assert_never
 
 import trio
-from attrs import asdict, define, field, frozen
+from attrs import asdict, field
 from cyclopts import App, Parameter
 
 from trio_worker.bridge import open_bridge
@@ -37,6 +37,7 @@ from trio_worker.fleet.watch import Watch
 from trio_worker.jobs.address import AddressFault, Mailbox, may_be_mailed, parse_mailbox
 from trio_worker.printing import complain, say
 from trio_worker.privacy import mask_text
+from trio_worker.records import define, frozen
 from trio_worker.redis.calls import Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.smtp.connection import Connection

@@ -11,9 +11,8 @@ import textwrap
 from collections.abc import Sequence
 from unicodedata import east_asian_width
 
-from attrs import frozen
-
 from trio_worker.printing import say, visible
+from trio_worker.records import frozen
 
 _GAP = "  "
 

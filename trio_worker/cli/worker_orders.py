@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import trio
-from attrs import frozen
 from cyclopts import Parameter
 
 from trio_worker.cli.connect import open_queue
@@ -29,6 +28,7 @@ from trio_worker.cli.target_workers import (
 from trio_worker.fleet.orders import MAX_SECONDS, Drain, Order, Quiet, Resume, SetLogLevel, ShowTasks, send_order
 from trio_worker.fleet.overview import read_overview
 from trio_worker.printing import complain, say, say_text
+from trio_worker.records import frozen
 from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.settings.reader import Settings
 from trio_worker.telemetry.heartbeat import WorkerSeen

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import TypeAlias
 
-from attrs import frozen
 from rich.segment import Segment
 from rich.style import Style
 
 from trio_worker.dashboard.cell_text import cut, width_of
+from trio_worker.records import frozen
 from trio_worker.telemetry.number_words import count
 
 CellLine: TypeAlias = list[Segment]

@@ -11,7 +11,6 @@ from __future__ import annotations
 from io import StringIO
 from typing import TextIO, assert_never
 
-from attrs import frozen
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.terminal_theme import SVG_EXPORT_THEME
@@ -36,6 +35,7 @@ from trio_worker.dashboard.panels import (
 )
 from trio_worker.dashboard.status_line import status_words
 from trio_worker.dashboard.view import Page, View, filtered
+from trio_worker.records import frozen
 from trio_worker.telemetry.snapshot import Scope, Snapshot
 
 # More rows would tell nothing that the figures above them do not.

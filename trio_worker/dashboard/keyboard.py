@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import trio
-from attrs import define
+
+from trio_worker.records import define
 
 # The sequences of arrow and function keys begin with this character; alone it is the key Esc.
 _ESCAPE = "\x1b"

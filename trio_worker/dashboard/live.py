@@ -10,13 +10,14 @@ from contextlib import aclosing
 from typing import Never
 
 import trio
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from trio_worker.dashboard.frame import Frame
 from trio_worker.dashboard.keyboard import Keyboard
 from trio_worker.dashboard.screen import Screen
 from trio_worker.dashboard.terminal import next_tick
 from trio_worker.dashboard.view import KeyAction, View, press
+from trio_worker.records import define
 from trio_worker.telemetry.snapshot import Snapshot
 
 # Dragging the edge of a window would cause a hundred frames per second; ten are enough and cost little.

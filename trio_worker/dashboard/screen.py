@@ -19,12 +19,12 @@ from types import FrameType
 from typing import TextIO
 
 import trio
-from attrs import define
 from rich.console import ConsoleRenderable
 from rich.live import Live
 
 from trio_worker.dashboard.frame import open_console
 from trio_worker.dashboard.terminal import open_again
+from trio_worker.records import define
 
 # DEC private modes: 1049 alternate screen, 25 cursor, 7 wrapping at the margin, 2026 synchronized output (the terminal
 # shows a frame at once; a terminal without it ignores it). rich switches on the first two; with the third switched off,

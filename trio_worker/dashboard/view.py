@@ -8,8 +8,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import TypeAlias, assert_never
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
+from trio_worker.records import frozen
 from trio_worker.telemetry.snapshot import Snapshot
 
 # More frames would cost the worker much and show little more; fewer would be useless.

@@ -6,11 +6,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias, assert_never
 
-from attrs import frozen
-
 from trio_worker.queue.counts import count_action
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import OperatorAction
+from trio_worker.records import frozen
 from trio_worker.redis.calls import RedisCalls, Unavailable
 
 # A trace and a changed log level end by themselves: the operator who asked may be cut off.

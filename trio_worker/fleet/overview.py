@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic
 
-from attrs import define, evolve, frozen
+from attrs import evolve
 
 from trio_worker.jobs.date_time import read_enqueued_at
 from trio_worker.queue.ages import SAMPLES, AgeBars, bars_of
 from trio_worker.queue.counts import Counts, counts_of
 from trio_worker.queue.history import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
 from trio_worker.queue.keys import keys_of
+from trio_worker.records import define, frozen
 from trio_worker.redis.calls import RedisAnswer, RedisCalls, ScriptCall, Unavailable
 from trio_worker.redis.server import ServerState, info_fields, read_server_state
 from trio_worker.telemetry.heartbeat import WorkerSeen, read_heartbeat

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from math import inf
 
-from attrs import define, field
+from attrs import field
 
 from trio_worker.fleet.overview import HOUR_MINUTES, Overview, OverviewPoller, queue_seen
 from trio_worker.fleet.summary import Fleet, QueueTotals
 from trio_worker.queue.history import waiting_growth
 from trio_worker.queue.needs import TO_REPORT, find_refusal
+from trio_worker.records import define
 from trio_worker.redis.calls import RedisAnswer, RedisCalls, ScriptCall, Unavailable
 from trio_worker.telemetry.snapshot import Snapshot
 

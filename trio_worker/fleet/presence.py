@@ -14,12 +14,13 @@ from collections.abc import Callable
 from typing import Never
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from trio_worker.fleet.orders import Order, read_order_messages
 from trio_worker.fleet.vitals import VitalsMeter
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import drain_names
+from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
 from trio_worker.smtp.trace import TraceLine

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from typing import Never, assert_never
 
 import trio
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from trio_worker import __version__
 from trio_worker.fleet.orders import Drain, Order, Probe, Quiet, Resume, SetLogLevel, ShowTasks, Trace
 from trio_worker.fleet.overview import OverviewPoller, queue_seen
 from trio_worker.fleet.presence import Presence, new_worker_name
 from trio_worker.privacy import mask_text
+from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.trace import TraceLine
 from trio_worker.telemetry.board import Board

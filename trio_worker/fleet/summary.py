@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field
 
 from trio_worker.queue.history import MINUTE_SECONDS, MinuteSample
+from trio_worker.records import define, frozen
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.telemetry.growth import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, heading
 from trio_worker.telemetry.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen, summed_causes

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Never
 
 import trio
-from attrs import define, field
+from attrs import field
 
+from trio_worker.records import define
 from trio_worker.telemetry.heartbeat import Vitals
 
 # A blocked loop is seen within this time, for one wake-up every so often; the last minute is kept.

@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import field
 
 from trio_worker.fleet.overview import HOUR_MINUTES
 from trio_worker.fleet.polls import Polls
 from trio_worker.queue.keys import keys_of
+from trio_worker.records import define
 from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.telemetry.feed import FeedOutcome, FeedTrace, read_outcome, read_trace
 from trio_worker.telemetry.snapshot import Snapshot

@@ -6,9 +6,10 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from attrs import field, frozen
+from attrs import field
 
 from trio_worker.jobs.domain import DomainFault, parse_domain, readable_domain
+from trio_worker.records import frozen
 from trio_worker.typed_frozen import typed_frozen
 
 # RFC 5321, 4.5.3.1.1 and 4.5.3.1.3: a path is at most 256 octets with its angle brackets. That also keeps the domain

@@ -9,11 +9,12 @@ from itertools import islice
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-from attrs import field, frozen
+from attrs import field
 
 from trio_worker.jobs.address import has_control_character
 from trio_worker.jobs.fault import MAX_FAULTS, Fault, safe_name, step
 from trio_worker.jobs.structure import CONVERTER, JSON_NAME, FlawError, register, register_record, text_of
+from trio_worker.records import frozen
 
 MAX_ATTACHMENTS = 100
 

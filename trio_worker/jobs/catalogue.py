@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from trio_worker.jobs.email_type import MESSAGE, Catalogue, TypeSpec, fault_of_type_name, read_type
 from trio_worker.jobs.fault import Fault
+from trio_worker.records import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from attrs import frozen
-
 from trio_worker.jobs.strict_json import Json, read_json
+from trio_worker.records import frozen
 
 # RFC 3339, 5.6, in ASCII digits. A zone is required: without one a time is ambiguous.
 _RFC_3339 = re.compile(

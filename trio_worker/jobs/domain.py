@@ -11,7 +11,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from attrs import frozen
+from trio_worker.records import frozen
 
 _MAX_LABEL_OCTETS = 63  # RFC 1035, 2.3.4
 _MAX_DOMAIN_OCTETS = 255  # RFC 5321, 4.5.3.1.2

@@ -6,10 +6,11 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from attrs import field, frozen
+from attrs import field
 
 from trio_worker.jobs.address import AddressFault, has_control_character, parse_mailbox
 from trio_worker.jobs.fault import Fault
+from trio_worker.records import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

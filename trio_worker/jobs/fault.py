@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from attrs import frozen
+from trio_worker.records import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

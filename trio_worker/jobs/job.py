@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping  # attrs resolves the annotations of a record at run time
 from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
 from trio_worker.jobs.address import AddressFault, Mailbox, parse_mailbox
 from trio_worker.jobs.attachment import Attachment
@@ -15,6 +15,7 @@ from trio_worker.jobs.fault import Fault, Malformed, Reason, malformed, safe_nam
 from trio_worker.jobs.message import Message, decode_message
 from trio_worker.jobs.strict_json import Json, read_json
 from trio_worker.jobs.structure import DateTime, OneLine, register, register_record, structure, text_of
+from trio_worker.records import frozen
 from trio_worker.typed_frozen import typed_frozen
 
 if TYPE_CHECKING:

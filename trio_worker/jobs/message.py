@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from attrs import field, frozen
+from attrs import field
 
 from trio_worker.jobs.address import Mailbox
 from trio_worker.jobs.attachment import Attachments, faults_of_content_ids
@@ -20,6 +20,7 @@ from trio_worker.jobs.structure import (
     register_record,
     structure,
 )
+from trio_worker.records import frozen
 
 MAX_RECIPIENTS = 100  # every relay must take so many (RFC 5321, 4.5.3.1.8)
 MAX_HEADERS = 100

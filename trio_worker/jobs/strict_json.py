@@ -8,9 +8,8 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import frozen
-
 from trio_worker.jobs.fault import MAX_FAULTS, Fault, Malformed, malformed, step
+from trio_worker.records import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from trio_worker.jobs.date_time import enqueued_at_of
 from trio_worker.jobs.domain import one_spelling
 from trio_worker.jobs.strict_json import Json, read_json
+from trio_worker.records import frozen
 
 
 @frozen

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from itertools import product
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import field
 
 from trio_worker.jobs.attachment import Attachment
 from trio_worker.mail.mime import attachment_entity, invitation_entity, multipart_entity, text_entity
 from trio_worker.mail.skeleton import Escaping, Placeholder, RenderedText, Skeleton, encode_values
+from trio_worker.records import frozen
 from trio_worker.typed_frozen import typed_frozen
 
 if TYPE_CHECKING:

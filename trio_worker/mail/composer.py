@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import field
 
 from trio_worker.jobs.address import AddressFault, Mailbox, has_control_character, parse_mailbox
 from trio_worker.jobs.domain import DomainFault, readable_domain
@@ -22,6 +22,7 @@ from trio_worker.mail.mime import CRLF, address_header, canonical, date_header, 
 from trio_worker.mail.options import MailOptions
 from trio_worker.mail.skeleton import RenderedText
 from trio_worker.mail.template import Templates, compile_templates
+from trio_worker.records import frozen
 from trio_worker.typed_frozen import typed_frozen
 
 if TYPE_CHECKING:

@@ -16,11 +16,10 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 from urllib.parse import quote as percent_encoded
 
-from attrs import frozen
-
 from trio_worker.jobs.address import Mailbox, quote
 from trio_worker.jobs.attachment import Attachment, MediaType
 from trio_worker.jobs.header import MAX_LINE_OCTETS, HeaderKind, kind_of_header, mailboxes_of
+from trio_worker.records import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

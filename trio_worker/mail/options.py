@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from attrs import field
 
 from trio_worker.option import METADATA_KEY, Option, option
+from trio_worker.records import frozen
 
 
 @frozen

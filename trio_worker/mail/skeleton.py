@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import jinja2
-from attrs import field, frozen
+from attrs import field
 from jinja2 import nodes
 from markupsafe import escape
 
 from trio_worker.jobs.header import MAX_LINE_OCTETS
 from trio_worker.mail.mime import canonical, has_odd_control
+from trio_worker.records import frozen
 from trio_worker.typed_frozen import typed_frozen
 
 if TYPE_CHECKING:

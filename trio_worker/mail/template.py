@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from attrs import field, frozen
+from attrs import field
 from jinja2 import meta, nodes
 
 from trio_worker.jobs.email_type import TEMPLATE_VARIABLES
@@ -17,6 +17,7 @@ from trio_worker.mail.figures import figure, figures, label
 from trio_worker.mail.mime import canonical
 from trio_worker.mail.sandbox import SAMPLE_SECONDS, Sandbox, within
 from trio_worker.mail.skeleton import RenderedText, Skeleton, find_skeleton, percent
+from trio_worker.records import frozen
 from trio_worker.typed_frozen import typed_frozen
 
 if TYPE_CHECKING:

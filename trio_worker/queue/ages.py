@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from attrs import define, field, frozen
+from attrs import field
+
+from trio_worker.records import define, frozen
 
 # Upper bounds in seconds; the last column has none.
 COLUMNS_SECONDS = (5, 10, 20, 40, 80, 160, 320, 640)

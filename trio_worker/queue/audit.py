@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from attrs import frozen
-
 from trio_worker.queue.counts import PAGE
 from trio_worker.queue.keys import keys_of
+from trio_worker.records import frozen
 from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.redis.server import pairs
 

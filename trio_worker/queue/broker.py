@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from trio_worker.queue.claim import Claim, Claims, Source
 from trio_worker.queue.job_id import new_id_prefix
@@ -14,6 +14,7 @@ from trio_worker.queue.keys import keys_of
 from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.record import Record, read_record
 from trio_worker.queue.settlement import SettleResult, Settling
+from trio_worker.records import define
 from trio_worker.redis.calls import RedisAnswer, Unavailable
 from trio_worker.redis.client import RedisClient
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from attrs import field, frozen
+from attrs import field
 
 from trio_worker.queue.record import Record
+from trio_worker.records import frozen
 from trio_worker.typed_frozen import typed_frozen
 
 DEAD_LIMIT_REACHED = "the dead letters have reached queue.dead_limit"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
-from attrs import frozen
-
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.operator_counts import OperatorAction, OperatorCounts, action_name, read_operator_counts
+from trio_worker.records import frozen
 from trio_worker.redis.calls import RedisAnswer, RedisCalls, Unavailable
 
 _NUMBER = re.compile(rb"-?[0-9]{1,19}")

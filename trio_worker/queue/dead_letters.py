@@ -11,13 +11,14 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Literal, TypeAlias
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from trio_worker.queue.counts import PAGE
 from trio_worker.queue.job_id import new_id_prefix
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import UNKNOWN_CAUSE, Attempt, Cause, Record, ShelvedJob, read_record, write_record
 from trio_worker.queue.waking import wake_workers
+from trio_worker.records import frozen
 from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.redis.server import pairs
 

@@ -6,7 +6,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
-from attrs import define, field, frozen
+from attrs import field
+
+from trio_worker.records import define, frozen
 
 MINUTE_SECONDS = 60
 # How far back the marks between the minutes go.

@@ -21,10 +21,11 @@ from typing import Any
 
 import attrs
 import trio
-from attrs import define, field, frozen
+from attrs import field
 
 from trio_worker.own_files import UntrustedPathError, make_own_folder, open_own_file
 from trio_worker.queue.settlement import SettlementRecord
+from trio_worker.records import define, frozen
 
 # The version of the format; a worker does not touch a file of another version.
 FORMAT = 1

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from attrs import field, frozen
+from attrs import field
+
+from trio_worker.records import frozen
 
 # Upper bounds in seconds; longer drains are counted after the last bound.
 DRAIN_BOUNDS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)

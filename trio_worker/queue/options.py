@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from trio_worker.option import option
+from trio_worker.records import frozen
 
 
 @frozen

@@ -10,10 +10,9 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 
-from attrs import define, frozen
-
 from trio_worker.privacy import mask_text
 from trio_worker.queue.options import HistoryOptions
+from trio_worker.records import define, frozen
 
 _DAY_MS = 86_400_000
 _MARK_DIGITS = 32

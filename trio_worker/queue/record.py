@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from attrs import asdict, evolve, field, frozen
+from attrs import asdict, evolve, field
+
+from trio_worker.records import frozen
 
 # Attempts in the timeline of a record; older ones are only counted. 40 lines fill a screen.
 TIMELINE_LIMIT = 40

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field
 
 from trio_worker.queue.record import ShelvedJob
+from trio_worker.records import define, frozen
 
 
 @frozen

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.receipt import Receipt, read_receipt
+from trio_worker.records import frozen
 from trio_worker.redis.calls import RedisCalls, Unavailable
 
 # Receipts that one call of the script reads: 1 to 2 ms of Redis' time.

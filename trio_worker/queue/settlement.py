@@ -5,10 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Protocol, TypeAlias, assert_never
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.record import Cause, Record, write_record
+from trio_worker.records import frozen
 
 
 @frozen

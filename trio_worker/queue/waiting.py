@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 
-from attrs import define, field
+from attrs import field
 
 from trio_worker.queue.counts import PAGE
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.record import read_record
+from trio_worker.records import define
 from trio_worker.redis.calls import RedisCalls, Unavailable
 from trio_worker.redis.server import pairs
 

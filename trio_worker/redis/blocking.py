@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 import hiredis
-from attrs import define, evolve, field
+from attrs import evolve, field
 
+from trio_worker.records import define
 from trio_worker.redis.blocking_connection import BlockingConnection, Command
 from trio_worker.redis.calls import RedisAnswer, ScriptCall, Unavailable, UnavailableError
 from trio_worker.redis.deadlines import ASK_SECONDS, CALL_ELSEWHERE_SECONDS, CALL_SECONDS

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any, Self, TypeAlias
 
 import hiredis
-from attrs import define
 
+from trio_worker.records import define
 from trio_worker.redis.deadlines import CONNECT_SECONDS
 from trio_worker.redis.endpoint import Endpoint
 from trio_worker.redis.tls import redis_tls_context

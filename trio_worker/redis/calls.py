@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
-from attrs import frozen
+from trio_worker.records import frozen
 
 # The answer of a script: numbers, bytes and lists of them.
 RedisAnswer: TypeAlias = Any

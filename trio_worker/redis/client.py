@@ -9,7 +9,7 @@ from math import inf
 from typing import Any, TypeAlias, assert_never, cast
 
 import trio
-from attrs import define, field
+from attrs import field
 from redis import __version__, exceptions
 from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
@@ -19,6 +19,7 @@ from redis.driver_info import DriverInfo
 from redis.maint_notifications import MaintNotificationsConfig
 
 from trio_worker.bridge import call, call_breakable, call_inline
+from trio_worker.records import define
 from trio_worker.redis.calls import RedisAnswer, ScriptCall, Unavailable
 from trio_worker.redis.connection import (
     FindingTcpConnection,

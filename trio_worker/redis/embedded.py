@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from attrs import define, field, frozen
+from attrs import field
 
 from trio_worker.own_files import UntrustedPathError
+from trio_worker.records import define, frozen
 from trio_worker.redis.embedded_folder import (
     OWNER,
     START_LOCK,

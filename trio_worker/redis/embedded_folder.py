@@ -15,7 +15,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from attrs import asdict, field, frozen
+from attrs import asdict, field
 
 from trio_worker.own_files import (
     PRIVATE_FOLDER,
@@ -26,6 +26,7 @@ from trio_worker.own_files import (
     read_own_file,
     replace_own_file,
 )
+from trio_worker.records import frozen
 
 OWNER = "owner"
 SOCKET_FILE = "valkey.sock"

@@ -24,9 +24,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from attrs import define, evolve, frozen
+from attrs import evolve
 
 from trio_worker.own_files import open_own_file
+from trio_worker.records import define, frozen
 from trio_worker.redis import embedded_guard
 from trio_worker.redis.embedded_folder import (
     LOG_FILE,

@@ -11,9 +11,8 @@ import re
 import socket
 from typing import IO, TYPE_CHECKING
 
-from attrs import frozen
-
 from trio_worker.own_files import UntrustedPathError
+from trio_worker.records import frozen
 from trio_worker.redis.embedded_folder import OWNER, Folder, read_password
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from attrs import frozen
-
+from trio_worker.records import frozen
 from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.url import REDIS_PORT, RedisUrl
 

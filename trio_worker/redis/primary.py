@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from attrs import define, field
+from attrs import field
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from trio_worker.redis.calls import Unavailable, UnavailableError
+
+from trio_worker.records import define
 
 Node: TypeAlias = tuple[str, int]
 # Sends one command to one server; a failure is returned as `Unavailable`.

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from attrs import frozen
-
+from trio_worker.records import frozen
 from trio_worker.redis.calls import RedisAnswer, ScriptCall, Unavailable
 
 _CALLED = re.compile(r"redis\.p?call\('([A-Z]+)'")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import frozen
+from trio_worker.records import frozen
 
 # BLMOVE, the blocking peek, came with 6.2; Valkey began after that, at 7.2.
 MIN_REDIS_VERSION = (6, 2)

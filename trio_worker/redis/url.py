@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from attrs import frozen
+from trio_worker.records import frozen
 
 REDIS_PORT = 6379
 _OPTIONS = frozenset({"db", "protocol", "username", "password", "client_name"})

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from trio_worker.mail.options import MailOptions, TypeOptions
+from trio_worker.records import frozen
 from trio_worker.settings.record import (
     KEYS,
     SECTIONS,

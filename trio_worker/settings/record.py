@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, get_type_hints
 
 import attrs
-from attrs import define, field, frozen
+from attrs import field
 
 from trio_worker.capture.options import CaptureOptions
 from trio_worker.mail.options import MailOptions, TypeOptions
 from trio_worker.option import Option, option, option_of
 from trio_worker.queue.options import HistoryOptions, QueueOptions
+from trio_worker.records import define, frozen
 from trio_worker.redis.options import RedisOptions
 from trio_worker.settings.sources import SettingFault, variable_of
 from trio_worker.smtp.options import PoolOptions, RelayOptions, Timeouts

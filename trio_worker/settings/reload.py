@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import evolve, frozen
+from attrs import evolve
 
+from trio_worker.records import frozen
 from trio_worker.settings.reader import KEYS, Settings, value_of
 
 # The login and the limits; all other keys need a restart.

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
+from trio_worker.records import define
 from trio_worker.settings.sources import RawValue, SettingFault
 from trio_worker.settings.spelling import suggestion
 from trio_worker.worker.reply_rule import ReplyClass, ReplyRule

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from trio_worker.records import frozen
 
 VARIABLE_PREFIX = "TRIO_WORKER__"
 CREDENTIALS = "CREDENTIALS_DIRECTORY"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from attrs import frozen
+from trio_worker.records import frozen
 
 INSTALLED = Path("/etc/systemd/system")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from trio_worker.records import frozen
 
 
 @frozen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import frozen
+from trio_worker.records import frozen
 
 # Every relay must take messages of 64 KB (RFC 5321 4.5.3.1.7). A lower limit counts other units, or is not meant: the
 # relay itself may refuse what it cannot take, when MAIL names the size.

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from trio_worker.bridge import hear_last_words, unsent_bytes, waiting_bytes
 from trio_worker.privacy import mask_text
+from trio_worker.records import define
 from trio_worker.smtp.conversation import EXTRA_RESETS_LIMIT, Conversation
 from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.events import ConnectionView

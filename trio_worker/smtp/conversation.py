@@ -33,8 +33,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from attrs import define, field
+from attrs import field
 
+from trio_worker.records import define
 from trio_worker.secret_mask import NO_SECRETS, SecretMask
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.envelope import Envelope, dot_stuffed, mail_command, why_unsendable

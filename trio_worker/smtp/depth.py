@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import define
-
+from trio_worker.records import define
 from trio_worker.smtp.events import DepthLimited, DepthRestored, OneAtATime, PublishConnectionEvent
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.outcome import Loss

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from attrs import frozen
-
+from trio_worker.records import frozen
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.outcome import Loss, Trouble
 

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import trio
-from attrs import define, field
+from attrs import field
 
+from trio_worker.records import define
 from trio_worker.smtp.events import ConnectionFailed, PublishConnectionEvent
 from trio_worker.smtp.outcome import Trouble
 from trio_worker.smtp.session import Session

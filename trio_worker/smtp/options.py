@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from attrs import frozen
-
 from trio_worker.option import option
+from trio_worker.records import frozen
 
 # Names that are the same on every machine.
 _NOBODY = re.compile(r"(.*\.)?localhost(\.localdomain)?", re.IGNORECASE)

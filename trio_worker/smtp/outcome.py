@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from attrs import frozen
-
+from trio_worker.records import frozen
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.typed_frozen import typed_frozen

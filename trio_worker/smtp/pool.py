@@ -15,8 +15,9 @@ from contextvars import Context, copy_context
 from typing import Literal, TypeAlias, TypeVarTuple
 
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field
 
+from trio_worker.records import define, frozen
 from trio_worker.smtp.backoff import LOGIN_BACKOFF
 from trio_worker.smtp.connection import Connection, OnTrace
 from trio_worker.smtp.depth import Depth

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from attrs import frozen
-
+from trio_worker.records import frozen
 from trio_worker.smtp.options import RelayOptions, Timeouts
 
 

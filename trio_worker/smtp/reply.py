@@ -6,8 +6,9 @@ import re
 from enum import StrEnum
 from functools import lru_cache
 
-from attrs import define, field, frozen
+from attrs import field
 
+from trio_worker.records import define, frozen
 from trio_worker.secret_mask import NO_SECRETS, SecretMask
 from trio_worker.smtp.reply_text import printable_line
 

@@ -17,9 +17,10 @@ from typing import Any, TypeAlias, assert_never
 
 import aiosmtplib
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field
 
 from trio_worker.bridge import call_abortable
+from trio_worker.records import define, frozen
 from trio_worker.secret_mask import NO_SECRETS, LoginMask, SecretMask
 from trio_worker.smtp.capabilities import Capabilities, read_ehlo
 from trio_worker.smtp.ehlo_name import ehlo_name

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from trio_worker.privacy import mask_address, mask_text
+from trio_worker.records import frozen
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.smtp.transaction import Transaction
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import define, field
+from attrs import field
 
+from trio_worker.records import define
 from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.outcome import Outcome, Refusal, Refused
 from trio_worker.smtp.reply import Reply, Stage

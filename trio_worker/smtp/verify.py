@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import trio
-from attrs import define, field
+from attrs import field
 
+from trio_worker.records import define
 from trio_worker.secret_mask import SecretMask
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.options import Timeouts

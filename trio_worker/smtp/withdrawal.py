@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from attrs import define, field
+from attrs import field
+
+from trio_worker.records import define
 
 
 @define(eq=False)

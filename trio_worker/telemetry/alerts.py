@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import assert_never
 
-from attrs import frozen
-
 from trio_worker.privacy import mask_text
+from trio_worker.records import frozen
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.telemetry.heartbeat import Heartbeat
 from trio_worker.telemetry.notice import REFUSED_WORD, Notice

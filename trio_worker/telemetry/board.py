@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from typing import TypeAlias
 
-from attrs import define, field, frozen
+from attrs import field
 
 from trio_worker.queue.claim import DEAD_LIMIT_REACHED
 from trio_worker.queue.record import Cause
+from trio_worker.records import define, frozen
 from trio_worker.telemetry.feed import FeedOutcome
 from trio_worker.telemetry.growth import (
     OUTCOMES_KEPT,

@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from attrs import frozen
-
+from trio_worker.records import frozen
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.telemetry.heartbeat import Heartbeat, Suspended
 from trio_worker.telemetry.notice import RATE_WORD, REFUSED_WORD, Notice

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import TypeVar
 
-from attrs import evolve, frozen
+from attrs import evolve
 from cattrs import BaseValidationError, Converter
 
 from trio_worker.privacy import mask_text
+from trio_worker.records import frozen
 from trio_worker.smtp.trace import TraceLine
 from trio_worker.worker.events import SettledJob
 

@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterable
 from itertools import chain
 
-from attrs import asdict, evolve, field, frozen
+from attrs import asdict, evolve, field
 
+from trio_worker.records import frozen
 from trio_worker.telemetry.notice import REFUSED_WORD, Notice
 from trio_worker.telemetry.quantiles import Histogram
 from trio_worker.telemetry.wire import record_from

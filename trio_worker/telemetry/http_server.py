@@ -18,10 +18,11 @@ from typing import Any, TypeAlias
 
 import h11
 import trio
-from attrs import define, field, frozen
+from attrs import field
 
 from trio_worker import __version__
 from trio_worker.own_files import make_own_folder, make_safe_folder, replace_own_file
+from trio_worker.records import define, frozen
 from trio_worker.telemetry.options import shown_address, split_address, split_addresses
 from trio_worker.telemetry.probe import address_path, asked_address, written_addresses
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from attrs import define, field
+from attrs import field
 
+from trio_worker.records import define
 from trio_worker.worker.phase import Disposition
 
 

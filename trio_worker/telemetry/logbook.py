@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from attrs import define, field
+from attrs import field
 
 from trio_worker.own_files import make_safe_folder, open_own_file
 from trio_worker.printing import visible_lines
+from trio_worker.records import define
 from trio_worker.telemetry.log_line import (
     RANKS,
     SETTLED_LINES,

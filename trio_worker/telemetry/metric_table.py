@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import get_args
 
-from attrs import field, frozen
+from attrs import field
 
 from trio_worker import __version__
 from trio_worker.jobs.fault import Reason
 from trio_worker.queue.claim import Source
 from trio_worker.queue.operator_counts import DRAIN_BOUNDS, OperatorAction, Removal
+from trio_worker.records import frozen
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.worker.attempt import AttemptResult
 from trio_worker.worker.events import LossSign

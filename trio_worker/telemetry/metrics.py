@@ -15,7 +15,7 @@ from itertools import accumulate, product
 from typing import Any
 
 import trio
-from attrs import define, field
+from attrs import field
 from prometheus_client import (
     CollectorRegistry,
     Gauge,
@@ -32,6 +32,7 @@ from prometheus_client.utils import floatToGoString
 from trio_worker import __version__
 from trio_worker.queue.operator_counts import OperatorCounts
 from trio_worker.queue.record import Cause
+from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, PlacesSuspended
 from trio_worker.telemetry.metric_table import (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
-from attrs import define, field
+from attrs import field
 
 from trio_worker.privacy import mask_text
+from trio_worker.records import define
 from trio_worker.telemetry.log_line import LOSS_WORDS
 from trio_worker.telemetry.notice import RATE_WORD, REFUSED_WORD, Notice
 from trio_worker.worker.events import DataLost, Event, LossSign, RateLimited, RateLimitLifted, WaitTroubled

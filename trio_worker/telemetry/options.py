@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attrs import frozen
-
 from trio_worker.option import option
+from trio_worker.records import frozen
 
 LEVELS = ("debug", "info", "warning", "error")
 

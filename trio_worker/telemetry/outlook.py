@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
+from trio_worker.records import frozen
 from trio_worker.telemetry.number_words import duration, per_second
 from trio_worker.telemetry.snapshot import Snapshot
 

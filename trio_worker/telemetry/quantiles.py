@@ -8,7 +8,9 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from attrs import define, field, frozen
+from attrs import field
+
+from trio_worker.records import define, frozen
 
 # The time that quantiles cover; it moves in steps of one slot.
 WINDOW_SECONDS = 300

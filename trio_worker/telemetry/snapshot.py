@@ -5,8 +5,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import field
 
+from trio_worker.records import frozen
 from trio_worker.telemetry.heartbeat import (
     DeathCount,
     DepthLimit,

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
-from attrs import define
 from redis import Redis
 from redis.asyncio import Redis as AsyncioRedis
 
 from trio_worker.capture.actions import CaughtMail
 from trio_worker.queue.counts import Counts
 from trio_worker.queue.record import ShelvedJob
+from trio_worker.records import define
 from trio_worker.testing.mail_worker import WAIT_SECONDS, Mails, MailWorker, NotInTimeError, PushedJob, open_mail_worker
 from trio_worker.trio_thread import TrioThread, open_trio_thread
 

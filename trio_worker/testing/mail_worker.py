@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import trio
-from attrs import define, evolve, field
+from attrs import evolve, field
 from redis import Redis
 from redis.asyncio import Redis as AsyncioRedis
 
@@ -32,6 +32,7 @@ from trio_worker.mail.composer import Composer, ComposerFaults, open_composer, s
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import Shelf, read_shelf, walk_shelf
 from trio_worker.queue.record import UNKNOWN_CAUSE, ShelvedJob
+from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient, open_redis_client
 from trio_worker.redis.embedded import ANY_PORT, EmbeddedAddress, EmbeddedError, open_embedded, parse_embedded

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 from redis import Redis
 from redis.asyncio import Redis as AsyncioRedis
 from redis.commands.core import AsyncCoreCommands
 
 from trio_worker.bridge import call
+from trio_worker.records import define
 
 
 @define(eq=False)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from attrs import evolve, frozen
+from attrs import evolve
 
+from trio_worker.records import frozen
 from trio_worker.smtp.backoff import (
     DOUBTFUL_BACKOFF,
     LOGIN_BACKOFF,

@@ -8,12 +8,13 @@ from functools import partial
 from typing import TypeAlias
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from trio_worker.queue.broker import CLAIM_LIMIT, Broker
 from trio_worker.queue.claim import Claim, Claims
 from trio_worker.queue.counts import count_jobs
 from trio_worker.queue.history import PushHistory
+from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
 from trio_worker.worker.events import Claimed, DataLost, LeasesRecovered, LossSign, Publish, QueuePaused
 from trio_worker.worker.gate import Gate, RedisHealth

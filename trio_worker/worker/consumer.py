@@ -16,13 +16,14 @@ from contextvars import Context, copy_context
 from typing import TypeAlias, assert_never
 
 import trio
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.receipt import ReceiptWriter
 from trio_worker.queue.record import Cause
 from trio_worker.queue.settlement import DONE, Done, Release, Verdict
+from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.connection import Connection

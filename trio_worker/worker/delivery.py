@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from attrs import define
-
 from trio_worker.mail.composer import Mail
 from trio_worker.queue.claim import Claim
 from trio_worker.queue.record import Record
 from trio_worker.queue.settlement import DONE, Delay, Done, Settlement, Verdict
+from trio_worker.records import define
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.envelope import Envelope
 from trio_worker.smtp.outcome import Accepted, Outcome, Uncertain

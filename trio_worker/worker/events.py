@@ -10,10 +10,11 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import field
 
 from trio_worker.queue.claim import Source
 from trio_worker.queue.record import Cause
+from trio_worker.records import frozen
 from trio_worker.redis.server import DurabilityRisk
 from trio_worker.smtp.events import (
     ConnectionClosed,

@@ -14,8 +14,9 @@ import re
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from attrs import evolve, frozen
+from attrs import evolve
 
+from trio_worker.records import frozen
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.outcome import Refused, Trouble
 from trio_worker.smtp.reply import Reply

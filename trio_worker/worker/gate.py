@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import assert_never
 
 import trio
-from attrs import define, evolve, field
+from attrs import evolve, field
 
+from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.outcome import Accepted, Outcome, Refused, Trouble, Unopened

@@ -6,9 +6,10 @@ import math
 from collections.abc import Collection, Sequence
 
 import trio
-from attrs import define, field
+from attrs import field
 
 from trio_worker.queue.claim import Claim
+from trio_worker.records import define
 
 
 @define(eq=False)

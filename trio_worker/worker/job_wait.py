@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import trio
-from attrs import define
 
 from trio_worker.queue.broker import Broker
+from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
 from trio_worker.worker.events import Publish, WaitTroubled
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from attrs import define, field
+from attrs import field
+
+from trio_worker.records import define
 
 # The average is over this time.
 LOAD_SECONDS = 60

@@ -7,8 +7,9 @@ past it, then ever faster, so a limit that was lifted is found within three minu
 
 from __future__ import annotations
 
-from attrs import evolve, frozen
+from attrs import evolve
 
+from trio_worker.records import frozen
 from trio_worker.smtp.outcome import Trouble
 
 # The pause after a refusal that names no time; it doubles while no mail is taken in between.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache, partial
 
 import trio
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from trio_worker.jobs.address import as_sent, may_be_mailed
 from trio_worker.jobs.budget import decode_within, named_type
@@ -25,6 +25,7 @@ from trio_worker.queue.history import PushHistory
 from trio_worker.queue.job_id import first_claimed_at
 from trio_worker.queue.record import Cause, Record
 from trio_worker.queue.settlement import Bury, Delay, Verdict
+from trio_worker.records import define
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.worker.delivery import Delivery, envelope_of
 from trio_worker.worker.events import JobBroke, Publish

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from attrs import field
 
 from trio_worker.queue.ages import AgeBars
 from trio_worker.queue.operator_counts import OperatorCounts
+from trio_worker.records import frozen
 from trio_worker.redis.server import ServerState
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from attrs import frozen
-
+from trio_worker.records import frozen
 from trio_worker.smtp.reply import Reply, Stage
 from trio_worker.worker.reply_rule import ReplyClass, ReplyRule
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
-from attrs import frozen
-
+from trio_worker.records import frozen
 from trio_worker.smtp.reply import Reply
 
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import assert_never
 
 import trio
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.journal import Journal
 from trio_worker.queue.settlement import Bury, Delay, Done, Hold, Release, SettlementRecord, SettleResult
+from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
 from trio_worker.worker.delivery import Delivery
 from trio_worker.worker.events import (

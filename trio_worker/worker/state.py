@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
+from trio_worker.records import frozen
 from trio_worker.smtp.events import ConnectionView, OneAtATime, Suspension
 from trio_worker.smtp.outcome import Trouble
 

@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import Never
 
 import trio
-from attrs import define
 
 from trio_worker.printing import visible
+from trio_worker.records import define
 from trio_worker.worker.events import Event, PhaseChanged
 from trio_worker.worker.phase import Phase
 

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import trio
-from attrs import define, field
+from attrs import field
+
+from trio_worker.records import define
 
 ResultT = TypeVar("ResultT")
 

@@ -29,10 +29,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import assert_never
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from trio_worker.queue.record import Attempt, Cause, Failed, Record
 from trio_worker.queue.settlement import DONE, Bury, Delay, Hold, Release, Verdict
+from trio_worker.records import frozen
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.smtp.outcome import (
     Accepted,

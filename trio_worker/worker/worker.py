@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field
 
 from trio_worker.jobs.email_type import TypeSpec
 from trio_worker.mail.composer import Composer
@@ -26,6 +26,7 @@ from trio_worker.queue.history import PushHistory
 from trio_worker.queue.journal import Journal
 from trio_worker.queue.options import HistoryOptions, QueueOptions
 from trio_worker.queue.receipt import ReceiptWriter
+from trio_worker.records import define, frozen
 from trio_worker.redis.client import RedisClient
 from trio_worker.smtp.connection import OnTrace
 from trio_worker.smtp.events import ConnectionEvent, DepthLimited, DepthRestored
