@@ -50,6 +50,7 @@ def _leave_unread() -> NoReturn:
 
 
 def _run() -> int:
+    """Run a command; help, and arguments that are not read plainly, need the library of the command line."""
     args = behind_command(sys.argv[1:])
     if args[:1] == ["health"]:
         from trio_worker.telemetry import probe  # noqa: PLC0415  it costs a tenth of the command line
@@ -57,11 +58,18 @@ def _run() -> int:
         asked = probe.read_plainly(args[1:])
         if asked is not None:
             return probe.ask_workers(**asked)
-        # Help and wrong arguments need the command line.
     # Imports make about 100,000 objects and little garbage: each collection would cost a twentieth of the start. After
     # them the collector runs as usual.
     gc.set_threshold(200_000, 20, 20)
-    from trio_worker.cli import app  # noqa: PLC0415  after the descriptors are open
+    if args[:1] == ["run"]:
+        from trio_worker.cli.run_arguments import read_run_plainly  # noqa: PLC0415  as below
+
+        arguments = read_run_plainly(args[1:])
+        if arguments is not None:
+            from trio_worker.cli.run import start  # noqa: PLC0415  as below
+
+            return start(arguments)
+    from trio_worker.cli.command_line import app  # noqa: PLC0415  after the descriptors are open
 
     code: int = app(args)
     return code

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from trio_worker.bridge import open_bridge
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 from trio_worker.redis.client import RedisClient, open_redis_client
 from trio_worker.redis.options import RedisOptions
 

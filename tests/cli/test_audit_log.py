@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import CAUSES, Ask, bury
-from trio_worker.cli import app
 from trio_worker.cli.audit_log import configured_log
+from trio_worker.cli.command_line import app
 from trio_worker.settings.reader import Settings, read_settings
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.paths import ROOT
 from trio_worker.__main__ import COMMON_OPTIONS, behind_command
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 
 WORDS = st.sampled_from(["--config", "--config=F", "--json", "-n", "--", "status", "F", "--html", "-h", ""])
 

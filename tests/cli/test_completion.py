@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from tests.support.paths import ROOT
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 
 WAIT_SECONDS = 60
 

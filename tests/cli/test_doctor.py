@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.chaos import InjectedFaults, parse_faults
 from trio_worker.capture.server import open_catcher
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 
 SECRETS = ("hunter2", "ann.secret@example.org", "correct-horse")
 

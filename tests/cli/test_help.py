@@ -14,7 +14,7 @@ from loading import app as load_app
 from tests.support.commands import COMMANDS, HELPS, help_of
 from tests.support.paths import ROOT
 from trio_worker.capture.chaos import FAULT_STAGES
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 
 
 def test_the_commands_are_found() -> None:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support.paths import ROOT
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 from trio_worker.jobs.catalogue import read_catalogue
 from trio_worker.jobs.email_type import Catalogue
 

@@ -13,7 +13,7 @@ import trio
 from attrs import frozen
 
 from tests.support.snapshot import busy
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 from trio_worker.telemetry.http_server import (
     METRICS_TYPE,
     HttpResponse,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 from trio_worker.cli.smtp_explain import consequence
 from trio_worker.smtp.reply import Stage, reply_from
 from trio_worker.worker.options import RetryPolicy

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 
 WAIT_SECONDS = 90
 OF_THE_QUEUE = [

@@ -46,6 +46,31 @@ RECORDED = textwrap.dedent("""
 """)
 
 
+# The libraries of a worker with metrics. Each costs its part of every start.
+LIBRARIES = {
+    "aiosmtplib",
+    "attr",
+    "attrs",
+    "cattrs",
+    "cryptography",  # redis looks whether it is there
+    "greenlet",
+    "h11",
+    "hiredis",
+    "idna",
+    "jinja2",
+    "markupsafe",
+    "outcome",
+    "prometheus_client",
+    "redis",
+    "rich",
+    "sniffio",
+    "sortedcontainers",
+    "trio",
+    "trio_asyncio",
+    "typing_extensions",
+}
+
+
 def told(program: Program, what: str) -> set[str]:
     line = re.search(rf"^{what}:(.*)$", program.complained, re.MULTILINE)
     assert line is not None, program.complained
@@ -86,7 +111,10 @@ async def test_a_service_imports_nothing_after_its_first_claim_and_never_what_dr
         "trio_worker.dashboard.live",
         "trio_worker.dashboard.screen",
     }
-    assert not told(program, "loaded") & {*drawing, "trio_worker.redis.embedded", "trio_worker.capture.server"}
+    loaded = told(program, "loaded")
+    assert not loaded & {*drawing, "trio_worker.redis.embedded", "trio_worker.capture.server"}
+    foreign = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"__main__", "trio_worker"}
+    assert {name for name in foreign if not name.startswith("_")} <= LIBRARIES
 
 
 def test_a_line_with_words_beyond_ascii_opens_no_file() -> None:

@@ -301,7 +301,7 @@ async def test_status_and_enqueue_agree_with_what_was_pushed(programs: Programs,
 )
 def test_every_command_has_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """It says what the command does; no command takes a secret as an argument, which `ps` would show to all users."""
-    from trio_worker.cli import app  # noqa: PLC0415  the command line is imported by few tests
+    from trio_worker.cli.command_line import app  # noqa: PLC0415  the command line is imported by few tests
 
     app([*words, "--help"])
     told = capsys.readouterr().out

@@ -19,7 +19,7 @@ from cyclopts.exceptions import MissingArgumentError
 
 from tests.support.paths import ROOT
 from trio_worker.bridge import open_bridge
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 from trio_worker.jobs.email_type import KINDS, FieldSpec
 from trio_worker.jobs.job import Job, decode
 from trio_worker.redis.client import open_redis_client

@@ -16,7 +16,7 @@ import yaml
 
 from tests.support.paths import ROOT
 from tests.support.production import OWN_VALUES
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 from trio_worker.settings.reader import KEYS, read_settings
 from trio_worker.settings.reader import Settings as AllSettings
 from trio_worker.settings.sources import variable_of

@@ -447,7 +447,7 @@ def test_a_variable_that_is_no_utf_8_is_a_fault(tmp_path: Path) -> None:
 )
 def test_a_login_in_a_url_is_never_shown(url: str, work_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Even if it is malformed; as text and as JSON."""
-    from trio_worker.cli import app  # noqa: PLC0415  the command line is imported by few tests
+    from trio_worker.cli.command_line import app  # noqa: PLC0415  the command line is imported by few tests
 
     (work_folder / "c.toml").write_text(f'[redis]\nurl = "{url}"\n')
     for more in ([], ["--json"]):

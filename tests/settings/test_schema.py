@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft4Validator
 
 from tests.support.paths import ROOT
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 from trio_worker.settings.reader import KEYS, SettingFaults, read_settings
 from trio_worker.settings.schema import SCHEMA_FILE, settings_schema
 from trio_worker.settings.text import production_text

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.paths import ROOT
 from tests.support.production import OWN_VALUES
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 from trio_worker.settings.stop_times import StopTime, find_stop_times, seconds_of
 
 

@@ -10,7 +10,7 @@ from cyclopts import App
 from rich.console import Console
 
 from tests.support.jobs import job_bytes
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claims
 from trio_worker.queue.counts import Counts, count_jobs

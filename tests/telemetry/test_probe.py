@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.support.paths import ROOT
 from tests.support.processes import Programs, patience, push
 from trio_worker.capture.catcher import Catcher
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 from trio_worker.cli.health import health
 from trio_worker.queue.options import QueueOptions
 from trio_worker.redis.client import RedisClient

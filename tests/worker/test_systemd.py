@@ -144,7 +144,7 @@ BLOCKED = """
 import sys, time
 from trio_worker.worker.preparation import Preparation
 Preparation.prepare = lambda *_, **__: time.sleep(3600)
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 sys.exit(app())
 """
 WATCHDOG_SECONDS = 1.0

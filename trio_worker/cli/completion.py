@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from trio_worker.cli import app
+from trio_worker.cli.command_line import app
 from trio_worker.cli.exit_codes import OK
 from trio_worker.printing import say_text
 

@@ -18,8 +18,9 @@ from cyclopts import Parameter
 from trio_worker.capture.host import write_chaos
 from trio_worker.capture.maildir import count_caught
 from trio_worker.cli.exit_codes import MISCONFIGURED, OK, PARTLY
+from trio_worker.cli.flags import NoDashboard
 from trio_worker.cli.output import refuse
-from trio_worker.cli.run import NoDashboard, run_worker
+from trio_worker.cli.run import run_worker
 from trio_worker.cli.run_display import print_line
 from trio_worker.printing import complain
 from trio_worker.records import define

@@ -1,4 +1,7 @@
-"""Trio. ``run``: the worker in the foreground, with a live dashboard where a person watches."""
+"""Trio. ``run``: the worker in the foreground, with a live dashboard where a person watches.
+
+`run_command` has its help; this module knows no library for that, because its import is a tenth of a worker's start.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,18 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TypeAlias
 
 import trio
 from attrs import field
-from cyclopts import Parameter
 
 from trio_worker.cli.connect import connect_queue
 from trio_worker.cli.exit_codes import MISCONFIGURED, OK, UNREACHABLE
-from trio_worker.cli.flags import ConfigFile, OnlyAscii
 from trio_worker.cli.load_settings import load_settings
 from trio_worker.cli.output import redis_name, refuse
+from trio_worker.cli.run_arguments import RunArguments
 from trio_worker.cli.run_display import Display, display_for, print_line
 from trio_worker.cli.run_reload import ReadSettings, Reload
 from trio_worker.cli.setup import MailSetup, read_mail_setup, relay_of
@@ -57,20 +60,21 @@ METRICS_POLL_SECONDS = 5.0
 # A function that runs beside the worker, with a client of its Redis; it may end the worker by draining it.
 Alongside: TypeAlias = Callable[[Worker, RedisClient], Awaitable[None]]
 
-NoDashboard = Annotated[
-    bool, Parameter(name=["--no-dashboard"], negative=(), help="Print lines of text instead of the dashboard.")
-]
+
+def start(arguments: RunArguments) -> int:
+    """Run a worker with arguments that the entry point has read; return the exit code."""
+    return trio.run(partial(run_with, **arguments))
 
 
-async def run(
+async def run_with(
     *,
-    burst: Annotated[bool, Parameter(negative=(), help="Exit when no job is waiting, leased or due.")] = False,
-    no_dashboard: NoDashboard = False,
-    only_ascii: OnlyAscii = False,
-    queue: Annotated[str | None, Parameter(help="Name of the queue; default: queue.name.")] = None,
-    config: ConfigFile = None,
+    burst: bool = False,
+    no_dashboard: bool = False,
+    only_ascii: bool = False,
+    queue: str | None = None,
+    config: Path | None = None,
 ) -> int:
-    """Run a worker until Ctrl-C or SIGTERM. A second Ctrl-C hurries the drain, a third one exits at once."""
+    """Run a worker with the arguments of the command, until Ctrl-C or SIGTERM; return the exit code."""
     flags = {} if queue is None else {"queue.name": queue}
     settings = load_settings(config, flags, may_be_missing=True)
 
