@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 from attrs import field
-from jinja2 import meta, nodes
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame
 
 from trio_worker.jobs.email_type import TEMPLATE_VARIABLES
 from trio_worker.jobs.fault import Fault
@@ -158,7 +159,7 @@ def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tup
     ``variables`` can be used in every template, besides the fields of its type (`TEMPLATE_VARIABLES`).
     """
     trees: dict[str, nodes.Template] = {}
-    environment = _environment(trees, variables)
+    environment = _Environment(trees, variables)
     compiled: dict[str, Templates] = {}
     faults: list[Fault] = []
     broken = {}
@@ -169,13 +170,14 @@ def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tup
         except jinja2.TemplateSyntaxError as error:
             broken[name] = Fault(f"{error.name or name}:{error.lineno}", error.message or "is not a valid template")
     faults.extend(broken.values())
+    extended = {name: list(tree.find_all(nodes.Extends)) for name, tree in trees.items()}
     for spec in catalogue.types.values():
         found = {
             part: f"{spec.email_type}/{part}" for part in PARTS if f"{spec.email_type}/{part}" in catalogue.sources
         }
         if any(name in broken for name in found.values()):
             continue
-        parts = {part: _part(environment, name, trees, spec) for part, name in found.items()}
+        parts = {part: _part(environment, name, trees, extended, spec) for part, name in found.items()}
         names = frozenset(catalogue.sources)
         templates = Templates(parts["subject.j2"], parts["text.j2"], parts.get("html.j2"), names)
         unknown = [fault for name in found.values() for fault in _unknown_names(environment, name, trees[name], spec)]
@@ -204,20 +206,37 @@ class _Parsed(jinja2.BaseLoader):
         return environment.template_class.from_code(environment, code, globals or {})
 
 
-def _environment(trees: Mapping[str, nodes.Template], variables: Mapping[str, str]) -> jinja2.Environment:
-    environment = Sandbox(
-        loader=_Parsed(trees),
-        undefined=jinja2.StrictUndefined,
-        autoescape=_is_html,
-        finalize=_nothing_for_none,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-        cache_size=-1,
-    )
-    environment.globals.update(variables)
-    environment.filters.update(percent=percent, figures=figures, figure=figure, label=label)
-    return environment
+class _NamesNoted(CodeGenerator):
+    """Compiles a template, and notes the names that it takes from outside; `jinja2.meta` would generate it again."""
+
+    environment: _Environment
+
+    def enter_frame(self, frame: Frame) -> None:
+        """Note the names that a scope of the template resolves."""
+        super().enter_frame(frame)
+        resolved = {name for action, name in frame.symbols.loads.values() if action == "resolve" and name is not None}
+        self.environment.taken.setdefault(self.name or "", set()).update(resolved)
+
+
+class _Environment(Sandbox):
+    """Compiles templates from their syntax trees; ``taken`` has the names that each compiled one takes from outside."""
+
+    code_generator_class = _NamesNoted
+
+    def __init__(self, trees: Mapping[str, nodes.Template], variables: Mapping[str, str]) -> None:
+        super().__init__(
+            loader=_Parsed(trees),
+            undefined=jinja2.StrictUndefined,
+            autoescape=_is_html,
+            finalize=_nothing_for_none,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+            cache_size=-1,
+        )
+        self.globals.update(variables)
+        self.filters.update(percent=percent, figures=figures, figure=figure, label=label)
+        self.taken: dict[str, set[str]] = {}
 
 
 def _is_html(name: str | None) -> bool:
@@ -228,35 +247,50 @@ def _nothing_for_none(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _part(environment: jinja2.Environment, name: str, trees: Mapping[str, nodes.Template], spec: TypeSpec) -> Part:
-    """Return one template of a type; ``trees`` are the syntax trees of all templates without a syntax error."""
+def _part(
+    environment: jinja2.Environment,
+    name: str,
+    trees: Mapping[str, nodes.Template],
+    extended: Mapping[str, list[nodes.Extends]],
+    spec: TypeSpec,
+) -> Part:
+    """Return one template of a type; ``trees`` are the syntax trees of all templates without a syntax error.
+
+    ``extended`` says where each of them extends others.
+    """
     template = environment.get_template(name)
     known = dict(environment.globals)
-    chain = [trees[name]]
-    while extended := list(chain[-1].find_all(nodes.Extends)):
-        named = extended[0].template
+    chain = [name]
+    while places := extended[chain[-1]]:
+        named = places[0].template
         parent = str(named.value) if isinstance(named, nodes.Const) else ""
         # A template that chooses between parents has no skeleton.
-        if len(extended) > 1 or len(chain) > len(trees) or parent not in trees:
+        if len(places) > 1 or len(chain) > len(trees) or parent not in trees:
             return Part(template, None, known)
-        chain.append(trees[parent])
-    return Part(template, find_skeleton(chain, spec, lambda fields: _render(template, {**known, **fields})), known)
+        chain.append(parent)
+    trees_of_chain = [trees[each] for each in chain]
+    return Part(
+        template, find_skeleton(trees_of_chain, spec, lambda fields: _render(template, {**known, **fields})), known
+    )
 
 
-def _unknown_names(environment: jinja2.Environment, name: str, tree: nodes.Template, spec: TypeSpec) -> Iterator[Fault]:
+def _unknown_names(environment: _Environment, name: str, tree: nodes.Template, spec: TypeSpec) -> Iterator[Fault]:
     """Yield the names that a template uses and that neither its type's fields nor the template declare."""
-    known = {declared.name for declared in spec.fields} | {*TEMPLATE_VARIABLES, *environment.globals}
-    known |= {found.name for found in tree.find_all(nodes.Name) if found.ctx != "load"}
-    known |= {found.target for found in tree.find_all(nodes.Import)}
-    known |= {
+    unknown = environment.taken.get(name, set()) - {declared.name for declared in spec.fields}
+    unknown -= {*TEMPLATE_VARIABLES, *environment.globals}
+    if not unknown:
+        return
+    unknown -= {found.name for found in tree.find_all(nodes.Name) if found.ctx != "load"}
+    unknown -= {found.target for found in tree.find_all(nodes.Import)}
+    unknown -= {
         alias[1] if isinstance(alias, tuple) else alias
         for found in tree.find_all(nodes.FromImport)
         for alias in found.names
     }
-    known |= {found.name for found in tree.find_all(nodes.Macro)}
-    for unknown in sorted(meta.find_undeclared_variables(tree) - known):
-        line = min(found.lineno for found in tree.find_all(nodes.Name) if found.name == unknown)
-        yield Fault(f"{name}:{line}", f"uses {unknown!r}, which fields.toml does not declare")
+    unknown -= {found.name for found in tree.find_all(nodes.Macro)}
+    for each in sorted(unknown):
+        line = min(found.lineno for found in tree.find_all(nodes.Name) if found.name == each)
+        yield Fault(f"{name}:{line}", f"uses {each!r}, which fields.toml does not declare")
 
 
 def _proofs(templates: Templates, spec: TypeSpec) -> Iterator[Fault]:
