@@ -12,9 +12,8 @@ from attrs import field
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from trio_worker.redis.calls import Unavailable, UnavailableError
-
 from trio_worker.records import define
+from trio_worker.redis.calls import Unavailable, UnavailableError
 
 Node: TypeAlias = tuple[str, int]
 # Sends one command to one server; a failure is returned as `Unavailable`.
