@@ -60,7 +60,6 @@ LIBRARIES = {
     "jinja2",
     "markupsafe",
     "outcome",
-    "prometheus_client",
     "redis",
     "rich",
     "sniffio",

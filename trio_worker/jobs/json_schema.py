@@ -98,6 +98,7 @@ def _message() -> JsonSchema:
 
 def _record(record: type[attrs.AttrsInstance]) -> JsonSchema:
     """Return the schema of an attrs record of the payload; a field with a default may be absent or null."""
+    attrs.resolve_types(record, include_extras=True)
     fields = attrs.fields(record)
     names = {declared.name: declared.metadata.get(JSON_NAME, declared.name) for declared in fields}
     return {

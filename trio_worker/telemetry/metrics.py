@@ -7,27 +7,12 @@ from __future__ import annotations
 
 import platform
 import time
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from itertools import accumulate, product
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import trio
 from attrs import field
-from prometheus_client import (
-    CollectorRegistry,
-    Gauge,
-    GCCollector,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
-from prometheus_client.metrics_core import Metric as PrometheusMetric
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from trio_worker import __version__
 from trio_worker.queue.operator_counts import OperatorCounts
@@ -35,6 +20,7 @@ from trio_worker.queue.record import Cause
 from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, PlacesSuspended
+from trio_worker.telemetry.exposition import Family, write_text
 from trio_worker.telemetry.metric_table import (
     BREAKERS,
     CLOSINGS,
@@ -46,10 +32,9 @@ from trio_worker.telemetry.metric_table import (
     REDIS_OPS,
     RELEASES,
     STAGES,
-    TABLE,
-    Kind,
-    Metric,
 )
+from trio_worker.telemetry.process_metrics import ProcessMetrics
+from trio_worker.telemetry.series import Level, families_in_redis, families_of, new_series
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.worker.attempt import AttemptReport, AttemptResult
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
@@ -73,9 +58,6 @@ from trio_worker.worker.events import (
 )
 from trio_worker.worker.phase import Disposition, Phase
 
-# A second series for each counter, with its start time; process_start_time_seconds has that already.
-disable_created_metrics()  # type: ignore[no-untyped-call]
-
 # A scrape within this time after the last one gets the same figures.
 KEPT_SECONDS = 1.0
 # This number of settlements is gathered and added one metric after the other: that costs two thirds of adding each
@@ -85,7 +67,7 @@ JOBS_GATHERED = 200
 
 @define(eq=False)
 class Metrics:
-    """The metrics of one worker: a sink of its events, and a registry that `exposition` writes.
+    """The metrics of one worker: a sink of its events, and the page of a scrape, which `exposition` writes.
 
     ``take_snapshot`` gives the figures that are no sums of events, ``lost_lines`` the number of dropped log lines, and
     ``logged_lines`` the written ones by level. ``config`` and ``profile`` are labels of ``config_info``.
@@ -97,44 +79,22 @@ class Metrics:
     dead_limit: int = 0
     config: str = ""
     profile: str = ""
-    registry: CollectorRegistry = field(factory=CollectorRegistry)
-    _children: dict[tuple[str, ...], Any] = field(factory=dict)
+    # The values, which are of three types: mypy cannot know which metric has which.
+    _children: dict[tuple[str, ...], Any] = field(factory=new_series)
     _made: tuple[float, bytes] | None = None
     _read: dict[tuple[str, ...], int] = field(factory=dict)  # counters that are kept elsewhere, as of the last scrape
     _gathered: list[SettledJob] = field(factory=list)
     _claimed_at: float | None = None
     _sent_at: float | None = None
     _queue_name: str = field(init=False)
-    _operator_counts: _QueueCollector = field(init=False)
+    _in_redis: OperatorCounts | None = None  # before the first poll
+    _process: ProcessMetrics = field(factory=ProcessMetrics)
 
     def __attrs_post_init__(self) -> None:
-        queue = self._queue_name = self.take_snapshot().queue_name
-        self._operator_counts = _QueueCollector(queue)
-        self.registry.register(self._operator_counts)
-        for metric in TABLE:
-            if metric.is_in_redis:
-                continue
-            if metric.kind is Kind.GAUGE:
-                self._make_gauge(metric)
-                continue
-            for values in product(*metric.labels.values()):
-                is_count = metric.kind is Kind.COUNTER
-                self._children[metric.name, *values] = _Count() if is_count else _Buckets(metric.buckets)
-        self.registry.register(_WorkerCollector(queue, self._children))
-        ProcessCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        self._queue_name = self.take_snapshot().queue_name
         self._children["build_info", __version__, platform.python_version()].set(1)
         self.note_config(self.config)
         self._present("dead_letters_limit", self.dead_limit or None)
-
-    def _make_gauge(self, metric: Metric) -> None:
-        names = ("queue", *metric.labels)
-        made = Gauge(metric.exported, metric.help_text, names, registry=self.registry)
-        if not metric.is_always_there:
-            self._children[metric.name, "maker"] = made
-            return
-        for values in product(*metric.labels.values()):
-            self._children[metric.name, *values] = made.labels(self._queue_name, *values)
 
     def note(self, event: Event) -> None:
         """Add one event; takes one or two microseconds for each mail."""
@@ -218,9 +178,9 @@ class Metrics:
 
     def note_config(self, config: str) -> None:
         """Replace the digest of the settings."""
-        maker = self._children["config_info", "maker"]
-        maker.clear()
-        maker.labels(self._queue_name, self.profile, config).set(1)
+        for key in [key for key in self._children if key[0] == "config_info"]:
+            del self._children[key]
+        self._children["config_info", self.profile, config] = Level(1)
 
     def exposition(self) -> bytes:
         """Return all metrics in the text format of Prometheus (version 0.0.4)."""
@@ -228,8 +188,14 @@ class Metrics:
         if self._made is None or now - self._made[0] >= KEPT_SECONDS:
             self._add_gathered()
             self._set_gauges(self.take_snapshot())
-            self._made = now, generate_latest(self.registry)
+            self._made = now, write_text(self._families())
         return self._made[1]
+
+    def _families(self) -> Iterator[Family]:
+        if self._in_redis is not None:
+            yield from families_in_redis(self._in_redis, self._queue_name)
+        yield from families_of(self._children, self._queue_name)
+        yield from self._process.collect()
 
     def _add_gathered(self) -> None:
         """Add the gathered settlements, one metric after the other."""
@@ -290,16 +256,15 @@ class Metrics:
 
     def _present(self, name: str, value: float | None) -> None:
         """Set a gauge that is absent while its value is unknown."""
-        maker = self._children[name, "maker"]
         if value is None:
-            maker.clear()
+            self._children.pop((name,), None)
         else:
-            maker.labels(self._queue_name).set(value)
+            self._children[name,] = Level(value)
 
     def _set_gauges(self, snapshot: Snapshot) -> None:
         child, queue = self._children, snapshot.queue
         if queue is not None:
-            self._operator_counts.operator_counts = queue.operator_counts
+            self._in_redis = queue.operator_counts
             for state in QUEUE_STATES:
                 child["queue_jobs", state].set(getattr(queue, state))
             child["queue_due_jobs",].set(queue.due)
@@ -355,105 +320,6 @@ class Metrics:
         """Set a counter to a value that is counted elsewhere."""
         self._children[key].inc(max(0, count - self._read.get(key, 0)))
         self._read[key] = count
-
-
-@define(eq=False)
-class _Count:
-    """A counter without the lock of the library: all counters here are changed in one thread."""
-
-    value: float = 0.0
-
-    def inc(self, more: float = 1) -> None:
-        self.value += more
-
-
-@define(eq=False)
-class _Buckets:
-    """A histogram with a binary search for the bucket; the library searches one by one."""
-
-    bounds: tuple[float, ...]
-    counts: list[int] = field(init=False)
-    total: float = 0.0
-    _bucket_of: Callable[[float], int] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._bucket_of = partial(bisect_left, self.bounds)
-        self.counts = [0] * (len(self.bounds) + 1)
-
-    def observe(self, values: Sequence[float]) -> None:
-        for bucket, count in Counter(map(self._bucket_of, values)).items():
-            self.counts[bucket] += count
-        self.total = sum(values, self.total)
-
-
-@define(eq=False)
-class _WorkerCollector(Collector):
-    """The current counters and histograms of this worker."""
-
-    queue_name: str
-    children: Mapping[tuple[str, ...], Any]
-
-    def describe(self) -> Iterable[PrometheusMetric]:
-        return self.collect()
-
-    def collect(self) -> Iterable[PrometheusMetric]:
-        for metric in TABLE:
-            if metric.is_in_redis or metric.kind is Kind.GAUGE:
-                continue
-            labels = ("queue", *metric.labels)
-            if metric.kind is Kind.COUNTER:
-                count = CounterMetricFamily(metric.exported, metric.help_text, labels=labels)
-                for values in product(*metric.labels.values()):
-                    count.add_metric((self.queue_name, *values), self.children[metric.name, *values].value)
-                yield count
-                continue
-            histogram = HistogramMetricFamily(metric.exported, metric.help_text, labels=labels)
-            for values in product(*metric.labels.values()):
-                made: _Buckets = self.children[metric.name, *values]
-                buckets = _as_exported(metric.buckets, made.counts)
-                histogram.add_metric((self.queue_name, *values), buckets=buckets, sum_value=made.total)
-            yield histogram
-
-
-@define(eq=False)
-class _QueueCollector(Collector):
-    """The counters that Redis keeps for the whole queue; empty before the first poll."""
-
-    queue_name: str
-    operator_counts: OperatorCounts | None = None
-
-    def describe(self) -> Iterable[PrometheusMetric]:
-        return ()  # else the registry would call it to find its names
-
-    def collect(self) -> Iterable[PrometheusMetric]:
-        operator_counts = self.operator_counts
-        if operator_counts is None:
-            return
-        by_name = {metric.name: metric for metric in TABLE if metric.is_in_redis}
-        counts: tuple[tuple[str, Mapping[str, int]], ...] = (
-            ("admin_actions_total", {str(act): number for act, number in operator_counts.acts.items()}),
-            (
-                "dead_letters_removed_total",
-                {str(removal): number for removal, number in operator_counts.removed.items()},
-            ),
-        )
-        for name, numbers in counts:
-            metric = by_name[name]
-            (label,) = metric.labels
-            family = CounterMetricFamily(metric.exported, metric.help_text, labels=("queue", label))
-            for value in metric.labels[label]:
-                family.add_metric((self.queue_name, value), numbers.get(value, 0))
-            yield family
-        metric = by_name["drain_seconds"]
-        histogram = HistogramMetricFamily(metric.exported, metric.help_text, labels=("queue",))
-        buckets = _as_exported(metric.buckets, operator_counts.drains)
-        histogram.add_metric((self.queue_name,), buckets=buckets, sum_value=operator_counts.drain_seconds)
-        yield histogram
-
-
-def _as_exported(bounds: tuple[float, ...], counts: Iterable[int]) -> list[tuple[str, float]]:
-    """Return cumulative buckets, as a scrape shows them."""
-    return list(zip((*map(floatToGoString, bounds), "+Inf"), map(float, accumulate(counts)), strict=True))
 
 
 def _known(word: str, words: tuple[str, ...]) -> str:
