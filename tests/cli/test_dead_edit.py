@@ -62,6 +62,19 @@ def test_a_corrected_job_is_due_again_with_its_message_id(
     assert run("dead", "edit", job_id) == 3
 
 
+def test_a_corrected_job_keeps_the_message_id_that_was_told_also_with_an_id_of_its_producer(
+    run: Callable[..., int], ask: Ask, editor: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Message-ID that derives from the new bytes would be another one."""
+    (job_id,) = bury(ask, [BAD])
+    editor("""text.replace('"task_type"', '"id": "ORDER-17", "task_type"')""")
+    assert run("dead", "edit", job_id) == 0
+    told = capsys.readouterr().out
+
+    assert run("job", "show", job_id, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["message_id"] in told
+
+
 @pytest.mark.parametrize(
     ("expression", "words", "code", "said"),
     [

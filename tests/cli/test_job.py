@@ -114,7 +114,9 @@ def test_job_is_cancelled_by_the_producers_id_wherever_it_is(
     assert run("dead", "groups") == 0
     assert "cancelled" in capsys.readouterr().out
     assert run("job", "cancel", "--id", "order-9") == 4
+    capsys.readouterr()
     assert run("job", "cancel", "--id", "nosuch") == 3
+    assert "no unfinished job has the id nosuch" in capsys.readouterr().err
 
 
 def test_job_is_found_by_the_message_id_of_its_producers_id(

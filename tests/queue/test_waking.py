@@ -9,7 +9,7 @@ from tests.queue.test_waiting import claim, counts, put
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claims
-from trio_worker.queue.dead_letters import RetryBatch, retry_now, retry_shelved
+from trio_worker.queue.dead_letters import RetryBatch, amend, read_shelf, retry_now, retry_shelved
 from trio_worker.queue.keys import keys_of
 from trio_worker.queue.options import QueueOptions
 from trio_worker.queue.waking import wake_workers
@@ -19,11 +19,13 @@ from trio_worker.redis.client import RedisClient
 WAIT_SECONDS, PATIENCE_SECONDS = 60.0, 30.0
 
 
-@pytest.mark.parametrize("is_dead", [True, False])
-async def test_a_retry_ends_the_wait_for_a_push(real_redis: RedisClient, *, is_dead: bool) -> None:
-    """Of dead letters and of delayed jobs; the list is empty again, and the job is claimed."""
+@pytest.mark.parametrize("way", ["retried", "corrected", "delayed"])
+async def test_a_retry_ends_the_wait_for_a_push(real_redis: RedisClient, way: str) -> None:
+    """Of dead letters, with the same or other bytes, and of delayed jobs; the list is empty again, the job claimed."""
     jobs = await put(real_redis)
     await claim(real_redis, 10)
+    shelf = await read_shelf(real_redis, "jobs", "dead", 9, with_bodies=True)
+    assert isinstance(shelf, list)
     found: list[object] = []
 
     async def wait() -> None:
@@ -34,14 +36,16 @@ async def test_a_retry_ends_the_wait_for_a_push(real_redis: RedisClient, *, is_d
             nursery.start_soon(wait)
             while not await _is_waiting(real_redis):  # noqa: ASYNC110  Redis has no event for it
                 await trio.sleep(0.01)
-            if is_dead:
+            if way == "retried":
                 assert isinstance(await retry_shelved(real_redis, "jobs", "dead", [jobs[2].job_id], 1.0), RetryBatch)
+            elif way == "corrected":
+                assert await amend(real_redis, "jobs", shelf[0], b"better", "mail1", 1.0) is True
             else:
                 assert await retry_now(real_redis, "jobs", [jobs[0].job_id])
 
     assert found == [True]
     assert (await counts(real_redis)).waiting == 0
-    assert [job.job_id for job in await claim(real_redis, 10)] == [jobs[2 if is_dead else 0].job_id]
+    assert [job.job_id for job in await claim(real_redis, 10)] == [jobs[0 if way == "delayed" else 2].job_id]
     assert [stray async for stray in find_strays(real_redis, "jobs")] == []
 
 

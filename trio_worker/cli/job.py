@@ -119,6 +119,8 @@ async def cancel_jobs(
         for line in choice.others:
             complain(line)
         if not choice.count:
+            if producer_id and not choice.others:
+                complain(f"no unfinished job has the id {producer_id}: it was sent, or never pushed")
             return REFUSED if choice.others else NOTHING_MATCHED
         stop = _may_cancel(choice.count, name, confirmation)
         if stop is not None:

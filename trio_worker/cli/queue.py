@@ -103,12 +103,14 @@ async def peek_queue(
     if as_json:
         print_json(Document.WAITING_JOB, [_peeked(place, raw, reveal=reveal) for place, raw in enumerate(jobs, 1)])
         return OK
-    if reveal:
+    if not jobs:
+        say("no job waits")
+    elif reveal:
         # The job stands below its line.
         for place, raw in enumerate(jobs, 1):
             print_table(_PEEKED, [_peeked_row(place, raw)])
             say(f"  {raw.decode('utf-8', 'backslashreplace')}")
-    elif jobs:
+    else:
         print_table(_PEEKED, [_peeked_row(place, raw) for place, raw in enumerate(jobs, 1)])
     return OK if jobs else NOTHING_MATCHED
 

@@ -240,9 +240,13 @@ async def amend(
     False if it is no dead letter any more: then nothing is changed. ``at`` is Redis' clock in epoch seconds. On
     `Unavailable` it may have been put back: ask what became of it. There is no undo: the bytes before are gone.
     """
-    record = evolve(job.record.reborn(at), mail_id="" if mail_id == job.job_id else mail_id)
+    # The id is kept in the record, because one that the producer gave would make another Message-ID of the new bytes.
+    record = evolve(job.record.reborn(at), mail_id=mail_id)
     answer = await client.run_script("amend", keys_of(name).of_jobs, job.job_id, body, write_record(record))
-    return answer if isinstance(answer, Unavailable) else bool(answer)
+    if isinstance(answer, Unavailable):
+        return answer
+    await wake_workers(client, name)
+    return bool(answer)
 
 
 async def undo_retry_shelved(
