@@ -11,8 +11,10 @@ import trio
 
 from tests.support.workers import WorkerMaker
 from trio_worker.redis.client import RedisClient
-from trio_worker.redis.durability import check_durability
+from trio_worker.redis.durability import Durability, check_durability
 from trio_worker.worker.events import RedisWeak
+
+SOUND = Durability([], None)
 
 
 @asynccontextmanager
@@ -29,7 +31,7 @@ async def configured(client: RedisClient, key: str, value: str) -> AsyncIterator
 @pytest.mark.case("A7", "A15")
 async def test_a_worker_tells_at_its_start_what_is_weak(workers: WorkerMaker) -> None:
     """The embedded server is sound; one that may evict jobs is not."""
-    assert await check_durability(workers.client) == []
+    assert await check_durability(workers.client) == SOUND
     async with configured(workers.client, "maxmemory-policy", "allkeys-lru"):
         reporter = workers.make(workers.options(1), is_burst=False)
         async with trio.open_nursery() as nursery:
@@ -45,6 +47,6 @@ async def test_a_redis_that_tells_nothing_of_its_settings_is_not_blamed(workers:
     """CONFIG is often forbidden; all else is checked."""
     await workers.client.command("ACL", "SETUSER", "default", "-config")
     try:
-        assert await check_durability(workers.client) == []
+        assert await check_durability(workers.client) == SOUND
     finally:
         await workers.client.command("ACL", "SETUSER", "default", "+config")

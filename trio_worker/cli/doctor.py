@@ -157,11 +157,11 @@ async def _look_at_redis(settings: Settings, client: RedisClient) -> list[CheckR
     if refused_wait is not None:
         what = f"{refused_wait.reason.rstrip('.')}: workers look for jobs every second, instead of waiting for them"
         found.append(CheckResult("redis", what, is_warning=True))
-    risks = await check_durability(client)
-    if isinstance(risks, Unavailable):
-        what = f"{risks.reason}: not known whether settings of Redis weaken a promise"
+    durability = await check_durability(client)
+    if isinstance(durability, Unavailable):
+        what = f"{durability.reason}: not known whether settings of Redis weaken a promise"
         return [*found, CheckResult("redis", what, is_warning=True)]
-    codes = [(str(each), MISCONFIGURED if each.breaks else OK) for each in risks]
+    codes = [(str(each), MISCONFIGURED if each.breaks else OK) for each in durability.risks]
     return [*found, *(CheckResult("redis", says, code, is_warning=True) for says, code in codes)]
 
 

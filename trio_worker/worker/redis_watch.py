@@ -19,14 +19,15 @@ async def watch_redis(client: RedisCalls, publish: Publish) -> Never:
 
     The claiming task reports a Redis that does not answer.
     """
-    risks = await check_durability(client)
-    if not isinstance(risks, Unavailable):
-        for risk in risks:
-            publish(RedisWeak(risk))
+    found = await check_durability(client)
     before: int | None = None
+    if not isinstance(found, Unavailable):
+        before = found.evicted
+        for risk in found.risks:
+            publish(RedisWeak(risk))
     while True:
+        await trio.sleep(EVICTIONS_SECONDS)
         evicted = await count_evicted(client)
         if evicted is not None and before is not None and evicted > before:
             publish(DataLost(LossSign.EVICTED, evicted - before))
         before = evicted
-        await trio.sleep(EVICTIONS_SECONDS)
