@@ -39,6 +39,18 @@ def test_each_form_of_a_password_is_masked(form: str) -> None:
     assert seen == "535 5.7.8 no … here"
 
 
+@pytest.mark.parametrize("form", [PLAIN, *WRAPPED, base64.b64encode(OCTETS).decode(), OCTETS.hex()])
+def test_an_encoded_password_that_was_cut_is_masked(form: str) -> None:
+    """A relay may repeat only the beginning of what it got; from six octets of the password on, nothing is left."""
+    for cut in range(1, 6):
+        assert mask_of(PASSWORD).masked(f"535 5.7.8 {form[:-cut]} here") == "535 5.7.8 … here"
+
+
+def test_the_beginning_of_a_password_in_clear_is_not_masked() -> None:
+    """The mask of a common word would tell how the password begins."""
+    assert mask_of("Password-2024").masked("535 Password expired") == "535 Password expired"
+
+
 ENCODINGS: list[Callable[[bytes], str]] = [
     lambda octets: octets.decode(),
     lambda octets: octets.hex(),

@@ -17,6 +17,10 @@ MASK = "…"
 _WORD_CHARS = 4
 # Of a secret inside of longer base64 at least so many characters must be certain, else half of all words would match.
 _CORE_CHARS = 6
+# A relay may cut what it repeats. So many characters are no chance: six octets of the secret, which are then masked
+# with what follows. Not in clear: a mask of "Password" would tell how a password begins.
+_CUT_BASE64_CHARS = 8
+_CUT_HEX_CHARS = 12
 _BASE64_RUN = r"[A-Za-z0-9+/=_-]*"
 
 
@@ -46,10 +50,11 @@ NO_SECRETS = SecretMask()
 
 def mask_of(*secrets: str, sent: Iterable[str] = ()) -> SecretMask:
     """Return the mask of these secrets, and of texts that are ``sent`` as they are; empty ones are left out."""
-    plain, encoded = set(sent), set[str]()
+    plain, encoded, hexed = set(sent), set[str](), set[str]()
     for secret in filter(None, secrets):
         octets = secret.encode("utf-8", "surrogateescape")
         plain |= {secret, secret.upper(), octets.hex(), quote(octets, safe="")}
+        hexed |= {octets.hex()[:_CUT_HEX_CHARS]} if len(octets.hex()) > _CUT_HEX_CHARS else set()
         whole = b64encode(octets).decode("ascii")
         plain |= {whole, whole.rstrip("="), _url_safe(whole), _url_safe(whole).rstrip("=")}
         for core in (_core(octets, before) for before in range(3)):
@@ -59,9 +64,12 @@ def mask_of(*secrets: str, sent: Iterable[str] = ()) -> SecretMask:
         return NO_SECRETS
     words = sorted((_spaced(form) for form in squeezed if len(form) >= _WORD_CHARS), key=len, reverse=True)
     short = [rf"(?<!\w){_spaced(form)}(?!\w)" for form in squeezed if len(form) < _WORD_CHARS]
-    runs = [f"{_BASE64_RUN}{_spaced(core)}{_BASE64_RUN}" for core in encoded]
-    pattern = re.compile("|".join([*runs, *words, *short]), re.IGNORECASE)
-    return SecretMask(_shortest({form.lower() for form in squeezed | encoded}), pattern)
+    cut = {core[:_CUT_BASE64_CHARS] for core in encoded}
+    # A whole one first: it may be folded.
+    runs = [f"{_BASE64_RUN}{_spaced(core)}{_BASE64_RUN}" for core in [*encoded, *cut]]
+    cut_hex = [f"{_spaced(form)}[0-9a-f]*" for form in hexed]
+    pattern = re.compile("|".join([*runs, *words, *cut_hex, *short]), re.IGNORECASE)
+    return SecretMask(_shortest({form.lower() for form in squeezed | encoded | cut | hexed}), pattern)
 
 
 @define
