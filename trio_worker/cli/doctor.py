@@ -218,6 +218,7 @@ async def _look_at_workers(settings: Settings, client: RedisClient) -> list[Chec
     if not live:
         return []
     if not troubled:
-        return [CheckResult("workers", f"{counted(len(live), 'worker')} run, and none has trouble with the relay")]
+        run = "runs" if len(live) == 1 else "run"
+        return [CheckResult("workers", f"{counted(len(live), 'worker')} {run}, and none has trouble with the relay")]
     what = f"{len(troubled):,} of {counted(len(live), 'worker')} claim nothing: the relay {troubled[0].trouble}"
     return [CheckResult("workers", what, UNREACHABLE)]
