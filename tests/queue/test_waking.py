@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 
 from tests.queue.test_waiting import claim, counts, put
+from trio_worker import __version__
 from trio_worker.queue.audit import find_strays
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claims
@@ -73,3 +76,40 @@ async def test_what_wakes_is_no_job(redis: RedisClient) -> None:
     assert not claims.jobs
     found = await counts(redis)
     assert (found.waiting, found.known, found.popped) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("heartbeat", ['{"version":"0.1.0"}', '{"version":"0.1.9"}', "{}", "[]", "", '{"version":7}'])
+async def test_no_worker_is_woken_while_one_could_bury_what_wakes(heartbeat: str, real_redis: RedisClient) -> None:
+    """A worker of 0.1.0 would make a dead letter of the element if it claimed between the two halves of the call."""
+    await _show(real_redis, "old:1", heartbeat)
+    await _show(real_redis, "new:1", '{"version":"0.2.0"}')
+    await wake_workers(real_redis, "jobs")
+
+    assert await _pushes(real_redis) == 0
+
+
+@pytest.mark.parametrize("version", ["0.2.0", "0.2.0.dev1", "0.10.0", "1.0"])
+async def test_workers_that_know_it_are_woken(version: str, real_redis: RedisClient) -> None:
+    """Those of this version and of later ones."""
+    await _show(real_redis, "new:1", f'{{"version":"{version}"}}')
+    await wake_workers(real_redis, "jobs")
+
+    assert await _pushes(real_redis) == 1
+    assert await real_redis.command("LLEN", "jobs") == 0
+
+
+async def _show(redis: RedisClient, name: str, heartbeat: str) -> None:
+    await redis.command("ZADD", keys_of("jobs").workers, 1, name)
+    await redis.command("HSET", keys_of("jobs").heartbeats, name, heartbeat)
+    await redis.command("CONFIG", "RESETSTAT")
+
+
+async def _pushes(redis: RedisClient) -> int:
+    """How many elements were put in a list since the last worker was shown."""
+    stats: Any = await redis.command("INFO", "commandstats")
+    return int(stats.get("cmdstat_lpush", {"calls": 0})["calls"])
+
+
+def test_this_version_knows_it() -> None:
+    """By the version that its heartbeats tell."""
+    assert tuple(map(int, __version__.split(".")[:2])) >= (0, 2)
