@@ -50,7 +50,7 @@ async def test_what_was_obeyed_is_told_at_once(autojump_clock: trio.testing.Mock
     class Obeyed(RedisClient):
         async def run_script(self, name: str, *_: object) -> object:
             calls.append((trio.current_time(), name))
-            return [b"0", b"17 quiet" if len(calls) == 1 else b"", 0]
+            return [b"0", b"17 quiet" if len(calls) == 1 else b"", 0, 0, b""]
 
     client = Obeyed(None, None, lambda: None, scripts={})  # type: ignore[arg-type]
     presence = Presence(client, "jobs", "a:1", lambda _vitals: beat("a:1"), lambda _order: "quiet")
@@ -92,7 +92,7 @@ async def test_worker_that_left_does_not_come_back(autojump_clock: trio.testing.
             calls.append(f"{name} begins, leaves {words[4]}")
             await trio.sleep(1)
             calls.append(f"{name} ends")
-            return [b"0", b"", 0]
+            return [b"0", b"", 0, 0, b""]
 
     client = Slow(None, None, lambda: None, scripts={})  # type: ignore[arg-type]
     presence = Presence(client, "jobs", "a:1", lambda _vitals: beat("a:1"), str)

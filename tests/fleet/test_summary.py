@@ -131,7 +131,7 @@ def test_without_a_worker_the_state_says_so() -> None:
     found = fleet_of().snapshot(10.0, 1000.0)
 
     assert state(found).word == "STOPPED"
-    assert any("no worker runs" in alert.text for alert in alerts(found))
+    assert any("no worker is heard" in alert.text for alert in alerts(found))
 
 
 def test_lost_worker_counts_for_nothing_but_an_alert() -> None:

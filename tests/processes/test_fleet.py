@@ -265,7 +265,7 @@ async def test_frame_is_written_as_a_picture(programs: Programs, real_redis: Red
         await told(programs, "top", "--svg", "frame.svg")
         assert (programs.folder / "frame.svg").read_text("utf-8").startswith("<svg")
         await told(programs, "top", "--svg", "no/such/frame.svg", code=2)
-        assert "no worker runs" in await told(programs, "top", "--once")
+        assert "no worker is heard" in await told(programs, "top", "--once")
 
 
 @pytest.mark.parametrize("words", [("stats", "--json"), ("stats", "--last", "1440"), ("worker", "quiet")])

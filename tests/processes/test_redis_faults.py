@@ -32,6 +32,7 @@ from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claims
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.dead_letters import read_shelf
+from trio_worker.queue.losses import LossSign
 from trio_worker.queue.options import QueueOptions
 from trio_worker.redis import client as redis_client
 from trio_worker.redis.calls import Unavailable
@@ -41,7 +42,7 @@ from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.scripts import read_script
 from trio_worker.smtp.events import ConnectionOpened
 from trio_worker.worker import consumer, delivery
-from trio_worker.worker.events import Claimed, DataLost, JobBroke, LossSign, RedisFailed, RedisRecovered
+from trio_worker.worker.events import Claimed, DataLost, JobBroke, RedisFailed, RedisRecovered
 from trio_worker.worker.options import ShutdownOptions
 from trio_worker.worker.phase import Disposition
 

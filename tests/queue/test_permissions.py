@@ -11,6 +11,7 @@ from tests.support.jobs import job_bytes
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claims
 from trio_worker.queue.keys import keys_of
+from trio_worker.queue.needs import TO_REPORT, find_refusal
 from trio_worker.queue.options import QueueOptions
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient, open_redis_client
@@ -152,3 +153,17 @@ async def test_a_worker_tries_its_permissions_once(redis: RedisClient) -> None:
         assert isinstance(await broker.claim(1), Claims)
 
     assert redis.calls - before == 3
+
+
+async def test_keys_that_are_not_permitted_are_found_by_the_trial(real_redis: RedisClient, valkey_url: str) -> None:
+    """Of a worker that may write jobs, but not the keys by which it is seen."""
+    keys = [f"~{key}" for key in keys_of("jobs").of_jobs]
+    await real_redis.command("ACL", "SETUSER", "mailer", "reset", "on", ">secret", *keys, "~{jobs}:trial", "+@all")
+    async with open_redis_client(RedisOptions(url=valkey_url, username="mailer", password="secret"), 5.0) as client:
+        work, report = await find_refusal(client, "jobs"), await find_refusal(client, "jobs", TO_REPORT)
+    await real_redis.command("ACL", "DELUSER", "mailer")
+
+    assert work is None
+    assert report is not None
+    assert report.is_denied
+    assert "no permission for a key" in report.reason

@@ -13,6 +13,7 @@ from structlog.processors import LogfmtRenderer
 
 from tests.support.hostile import HOSTILE, assert_tame, spoiled
 from trio_worker.queue.claim import Source
+from trio_worker.queue.losses import LossSign
 from trio_worker.queue.record import Cause
 from trio_worker.smtp.capabilities import Capabilities
 from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened
@@ -39,7 +40,6 @@ from trio_worker.worker.events import (
     LeaseLost,
     LeasesRecovered,
     LoopComplained,
-    LossSign,
     PhaseChanged,
     QueuePaused,
     RedisFailed,

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.snapshot import busy, fresh, without_redis, without_relay
 from trio_worker.queue.claim import Source
+from trio_worker.queue.losses import LossSign
 from trio_worker.queue.operator_counts import DRAIN_BOUNDS, OperatorAction, drain_names, read_operator_counts
 from trio_worker.queue.record import Cause
 from trio_worker.redis.calls import Unavailable
@@ -42,7 +43,6 @@ from trio_worker.worker.events import (
     DataLost,
     Event,
     LeasesRecovered,
-    LossSign,
     RateLimited,
     RateLimitLifted,
     RedisFailed,

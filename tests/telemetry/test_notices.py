@@ -1,32 +1,37 @@
-"""Notices about a Redis that answers: what is shown, and for how long."""
+"""Notices about a Redis that answers, and refuses something."""
 
 from __future__ import annotations
 
-from trio_worker.telemetry.notices import LOSS_SHOWN_SECONDS, Notices
-from trio_worker.worker.events import DataLost, LossSign, WaitTroubled
+import pytest
 
-
-def test_a_loss_is_shown_for_a_day_with_its_sum() -> None:
-    """An operator sees it although it is over, and when it was last seen."""
-    notices = Notices()
-    notices.note(DataLost(LossSign.EVICTED, 1000), 0.0)
-    notices.note(DataLost(LossSign.EVICTED, 234), 60.0)
-
-    (shown,) = notices.at(120.0)
-
-    assert shown.word == "LOSS"
-    assert "1970-01-01 00:01:00Z" in shown.text
-    assert "(1,234)" in shown.text
-    assert notices.at(60.0 + LOSS_SHOWN_SECONDS) == ()
+from trio_worker.telemetry.notices import Notices
+from trio_worker.worker.events import HeartbeatTroubled, WaitTroubled
 
 
 def test_polling_is_shown_while_it_lasts_and_names_nobody() -> None:
     """What Redis said is masked as everywhere."""
     notices = Notices()
-    notices.note(WaitTroubled("OOM for ann@example.com"), 0.0)
-    (shown,) = notices.at(1.0)
-    notices.note(WaitTroubled(""), 2.0)
+    notices.note(WaitTroubled("OOM for ann@example.com"))
+    (shown,) = notices.now()
+    notices.note(WaitTroubled(""))
 
     assert shown.word == "WAIT"
     assert "ann@" not in shown.text
-    assert notices.at(3.0) == ()
+    assert notices.now() == ()
+
+
+@pytest.mark.parametrize(
+    ("is_heard", "words"),
+    [(True, "so no command can give it orders"), (False, "so no command shows it, or gives it orders")],
+)
+def test_a_refused_heartbeat_is_shown_with_what_follows_from_it(words: str, *, is_heard: bool) -> None:
+    """At /readyz and in the dashboard of the worker, and in its heartbeat where Redis takes a plain one."""
+    notices = Notices()
+    notices.note(HeartbeatTroubled("no permission for HSET", is_heard))
+    (shown,) = notices.now()
+    notices.note(HeartbeatTroubled(""))
+
+    assert shown.word == "MUTE"
+    assert words in shown.text
+    assert "no permission for HSET" in shown.text
+    assert notices.now() == ()

@@ -16,6 +16,7 @@ from trio_worker.worker.claiming import Claiming
 from trio_worker.worker.events import Event
 from trio_worker.worker.gate import Gate, RedisHealth
 from trio_worker.worker.in_flight import InFlight
+from trio_worker.worker.loss_watch import LossWatch
 
 
 def claim_of(number: int) -> Claim:
@@ -65,6 +66,7 @@ async def test_a_limit_lowered_under_the_jobs_in_hand_is_waited_for(autojump_clo
         gate=Gate(publish),
         redis_health=RedisHealth(publish),
         settler=settler,
+        losses=LossWatch(foreign, "jobs", publish),
         history=PushHistory(),
         publish=publish,
         give=lambda _claims, _waiting: None,

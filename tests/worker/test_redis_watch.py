@@ -14,11 +14,14 @@ from tests.support.bridge import Complaints
 from tests.support.jobs import job_bytes
 from tests.support.workers import WorkerMaker
 from trio_worker.capture.catcher import Catcher
+from trio_worker.fleet.overview import Overview, read_overview
 from trio_worker.queue.counts import Counts, count_jobs
+from trio_worker.queue.losses import LossSign
 from trio_worker.redis.client import open_redis_client
 from trio_worker.redis.options import RedisOptions
 from trio_worker.worker import redis_watch
-from trio_worker.worker.events import DataLost, Event, LossSign, RedisWeak
+from trio_worker.worker.events import DataLost, Event, RedisWeak
+from trio_worker.worker.loss_watch import LossWatch
 from trio_worker.worker.redis_watch import watch_redis
 
 
@@ -47,7 +50,9 @@ async def test_evicted_keys_are_a_loss(bridge: Complaints, valkey: Valkey, monke
 
     opening = open_redis_client(RedisOptions(url=f"redis://127.0.0.1:{valkey.port}"), 5.0)
     async with opening as client, trio.open_nursery() as nursery:
-        nursery.start_soon(watch_redis, client, note)
+        losses = LossWatch(client, "jobs", note)
+        nursery.start_soon(watch_redis, client, note, losses)
+        nursery.start_soon(losses.run)
         with trio.fail_after(60):
             number = 0
             while not lost.is_set():
@@ -73,11 +78,14 @@ async def test_a_worker_sees_that_redis_has_lost_the_queue(any_workers: WorkerMa
             await any_workers.client.command("FLUSHALL")
             await any_workers.push(job_bytes(7))
             await any_workers.wait_until(lambda: len(any_workers.jobs) == 6)
+            await any_workers.wait_until(lambda: any(isinstance(event, DataLost) for event in any_workers.events))
             losses = [event for event in any_workers.events if isinstance(event, DataLost)]
             reporter.worker.drain("the test is over")
 
     assert losses == [DataLost(LossSign.TOTALS, 5, uncertain=1)]
-    assert [notice.word for notice in reporter.snapshot().notices] == ["LOSS"]
+    seen = await read_overview(any_workers.client, "jobs")
+    assert isinstance(seen, Overview)
+    assert [(loss.sign, loss.count) for loss in seen.losses] == [(LossSign.TOTALS, 5)]
 
 
 async def test_a_worker_sees_that_redis_has_lost_its_last_writes(any_workers: WorkerMaker, catcher: Catcher) -> None:

@@ -216,7 +216,8 @@ async def _look_at_workers(settings: Settings, client: RedisClient) -> list[Chec
     live = [worker.beat for worker in seen.workers if not worker.is_lost]
     troubled = [beat for beat in live if beat.trouble]
     if not live:
-        return []
+        # Before the first start that is as it should be.
+        return [CheckResult("workers", "none is heard; if one runs, its log and trio-worker health say why")]
     if not troubled:
         run = "runs" if len(live) == 1 else "run"
         return [CheckResult("workers", f"{counted(len(live), 'worker')} {run}, and none has trouble with the relay")]

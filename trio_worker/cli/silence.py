@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from trio_worker.queue.needs import TO_REPORT, find_refusal
+from trio_worker.queue.needs import TO_BE_SEEN, find_refusal
 from trio_worker.redis.calls import RedisCalls
 
 
 async def silence_words(client: RedisCalls, queue_name: str) -> str:
-    """Return what to say when no worker reports: that none runs, or why that is not known."""
-    refusal = await find_refusal(client, queue_name, TO_REPORT)
+    """Return what to say when no worker reports: that none is heard, and why that may be so."""
+    refusal = await find_refusal(client, queue_name, TO_BE_SEEN)
     if refusal is None:
-        return "no worker runs"
+        return "no worker is heard"
     return f"Redis refuses what workers write, so it is not known whether one runs: {refusal.reason}"

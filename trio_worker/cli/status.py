@@ -115,9 +115,10 @@ def print_status(title: str, counts: Counts, snapshot: Snapshot, problems: list[
     queue = snapshot.queue
     oldest = duration(queue.oldest_seconds, is_estimate=queue.is_estimate) if queue else "-"
     live = sum(not worker.is_lost for worker in snapshot.workers)
+    nobody = "workers unknown" if snapshot.write_refusal else "no worker heard"
     more = {
         "waiting": f"oldest {oldest}",
-        "leased": counted(live, "worker") if live or not snapshot.write_refusal else "workers unknown",
+        "leased": counted(live, "worker") if live else nobody,
         "delayed": f"{counts.due:,} due" if counts.due else "",
     }
     for name in ("waiting", "leased", "delayed", "held", "dead"):
@@ -151,6 +152,7 @@ def _document(name: str, counts: Counts, snapshot: Snapshot, problems: list[str]
         "rates": asdict(snapshot.rates),
         "suspended": suspended_document(snapshot.suspended),
         "depth_limit": depth_limit_document(snapshot.depth_limit),
+        "losses": [asdict(loss) for loss in (snapshot.queue.losses if snapshot.queue else ())],
         "workers": [worker_document(worker) for worker in snapshot.workers],
         "problems": problems,
     }
@@ -165,6 +167,11 @@ def find_problems(counts: Counts, live: int, able: int, *, is_known: bool = True
     if counts.paused:
         problems.append(f"paused: {paused_words(counts.paused, counts.at, counts.pause_seconds_left)}")
     ready = counts.waiting + counts.due + counts.run_out
+    working = counts.leased - counts.run_out
+    if not live and is_known and working > 0:
+        problems.append(
+            f"{counted(working, 'job')} leased by a worker that is not heard: its log and trio-worker health say why"
+        )
     if not live and not is_known:
         pass  # an alert says why
     elif ready and not live:

@@ -18,6 +18,7 @@ from trio_worker.queue.ages import SAMPLES, AgeBars, bars_of
 from trio_worker.queue.counts import Counts, counts_of
 from trio_worker.queue.history import MinuteSample, PushMark, marks_of, pushed_at, read_mark, read_sample
 from trio_worker.queue.keys import keys_of
+from trio_worker.queue.losses import LostData, read_losses
 from trio_worker.records import define, frozen
 from trio_worker.redis.calls import RedisAnswer, RedisCalls, ScriptCall, Unavailable
 from trio_worker.redis.server import ServerState, info_fields, read_server_state
@@ -52,6 +53,7 @@ class Overview:
     marks: tuple[PushMark, ...] = ()  # by which a place in the list is dated, oldest first
     ages: AgeBars | None = None  # only from a close poll; some seconds old
     server: ServerState | None = None  # the same
+    losses: tuple[LostData, ...] = ()  # of data, in the last day
 
 
 async def read_overview(client: RedisCalls, name: str, minutes: int = HOUR_MINUTES) -> Overview | Unavailable:
@@ -68,7 +70,7 @@ def overview_calls(minutes: int) -> Sequence[tuple[str, Sequence[int]]]:
 def overview_of(answers: Sequence[RedisAnswer], minutes: int) -> Overview:
     """Read the answers to `overview_calls`."""
     counts = counts_of(answers[0])
-    now, seen, samples, head, fine = answers[1]
+    now, seen, samples, head, fine, lost = answers[1]
     workers = [_worker(each, int(now)) for each in seen]
     past = sorted(filter(None, map(read_sample, samples)), key=lambda sample: sample.minute)
     # A ring holds what was written a day ago where nothing was written since.
@@ -83,6 +85,7 @@ def overview_of(answers: Sequence[RedisAnswer], minutes: int) -> Overview:
         is_estimate=is_estimate,
         unreadable=sum(worker is None for worker in workers),
         marks=marks,
+        losses=read_losses(lost, int(now) / 1000),
     )
 
 
@@ -105,6 +108,7 @@ def queue_seen(overview: Overview, poll_seconds: float) -> QueueSeen:
         operator_counts=counts.operator_counts,
         ages=overview.ages,
         server=overview.server,
+        losses=overview.losses,
     )
 
 

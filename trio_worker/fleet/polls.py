@@ -11,7 +11,7 @@ from attrs import field
 from trio_worker.fleet.overview import HOUR_MINUTES, Overview, OverviewPoller, queue_seen
 from trio_worker.fleet.summary import Fleet, QueueTotals
 from trio_worker.queue.history import waiting_growth
-from trio_worker.queue.needs import TO_REPORT, find_refusal
+from trio_worker.queue.needs import TO_BE_SEEN, find_refusal
 from trio_worker.records import define
 from trio_worker.redis.calls import RedisAnswer, RedisCalls, ScriptCall, Unavailable
 from trio_worker.telemetry.snapshot import Snapshot
@@ -71,6 +71,6 @@ class Polls:
         if any(not worker.is_lost for worker in seen.workers):
             self.fleet.note_refusal("")
         elif now - self._tried_at >= TRY_SECONDS:
-            refusal, self._tried_at = await find_refusal(self.client, self.queue_name, TO_REPORT), now
+            refusal, self._tried_at = await find_refusal(self.client, self.queue_name, TO_BE_SEEN), now
             self.fleet.note_refusal("" if refusal is None else refusal.reason)
         return answers

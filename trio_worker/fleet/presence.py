@@ -26,7 +26,8 @@ from trio_worker.redis.client import RedisClient
 from trio_worker.smtp.trace import TraceLine
 from trio_worker.telemetry.feed import FeedOutcome, FeedTrace, write_outcome, write_trace
 from trio_worker.telemetry.heartbeat import BEAT_SECONDS, Heartbeat, Vitals, write_heartbeat
-from trio_worker.worker.events import Event, Settled
+from trio_worker.worker.events import Event, HeartbeatTroubled, Publish, Settled
+from trio_worker.worker.loss_watch import QueueSum
 
 # A worker without a heartbeat for this long is taken off the list; until then it is shown as lost.
 FORGET_SECONDS = 60.0
@@ -41,6 +42,7 @@ LATEST_KEPT = 1000
 ANSWER_CHARS = 64_000
 
 _numbers = itertools.count(1)
+_HEARD = HeartbeatTroubled("", is_heard=True)
 
 
 def new_worker_name() -> str:
@@ -59,8 +61,11 @@ class Presence:
     worker_name: str
     make_heartbeat: Callable[[Vitals], Heartbeat]
     carry_out: Callable[[Order], str]  # returns the result
+    see: Callable[[QueueSum], object] = lambda _: None  # called with the sums of the queue
+    publish: Publish = lambda _: None
     meter: VitalsMeter = field(factory=VitalsMeter)
     vitals: Vitals = field(factory=Vitals)
+    is_heard: bool = False  # Redis took the last heartbeat
     _redis_seconds: float | None = None
     _is_watched: bool = False
     _outcomes: deque[FeedOutcome] = field(factory=lambda: deque(maxlen=OUTCOMES_AT_ONCE))
@@ -68,6 +73,7 @@ class Presence:
     _has_entries: trio.Event = field(factory=trio.Event)
     _beating: trio.Lock = field(factory=trio.Lock)
     _has_left: bool = False
+    _told: HeartbeatTroubled = _HEARD  # what was published last
 
     @property
     def is_watched(self) -> bool:
@@ -105,7 +111,11 @@ class Presence:
         # A heartbeat that is under way would put it on the list again.
         async with self._beating:
             self._has_left = True
-            await self.client.run_script("beat", keys_of(self.queue_name), *args)
+            keys = keys_of(self.queue_name)
+            answer = await self.client.run_script("beat", keys, *args)
+            if isinstance(answer, Unavailable) and answer.is_denied:
+                plain = [("ZREM", keys.workers, self.worker_name), ("HDEL", keys.heartbeats, self.worker_name)]
+                await self.client.pipeline(plain)
 
     async def _beat(self) -> bool:
         """Send a heartbeat and carry out the orders that it brings back; return whether there were any."""
@@ -118,17 +128,44 @@ class Presence:
         began = trio.current_time()
         answer = await self.client.run_script("beat", keys_of(self.queue_name), *args)
         if isinstance(answer, Unavailable):
-            self._redis_seconds, self._is_watched = None, False
+            self._redis_seconds, self._is_watched, self.is_heard = None, False, False
+            if answer.is_denied:
+                self.is_heard = await self._beat_plainly(args[1])
+                self._tell(answer.reason, is_heard=self.is_heard)
             return False
+        self.is_heard = True
+        self._tell("")
         self._redis_seconds = trio.current_time() - began
-        _now, orders, watched = answer
+        now, orders, watched, ever_popped, generation = answer
         self._is_watched = bool(watched)
+        self.see(QueueSum(int(now) / 1000, ever_popped, generation.decode("utf-8", "replace")))
         messages = read_order_messages(orders)
         for message in messages:
             result = self.carry_out(message.order)[:ANSWER_CHARS]
             keys = keys_of(self.queue_name)
             await self.client.run_script("answer", keys, message.answer_id, self.worker_name, result)
         return bool(messages)
+
+    async def _beat_plainly(self, heartbeat: str) -> bool:
+        """Write the heartbeat with two plain commands, where the script may not run; return whether Redis took it.
+
+        The worker is seen then, and what Redis refuses it, but it gets no orders.
+        """
+        keys, time_of_redis = keys_of(self.queue_name), await self.client.command("TIME")
+        at_ms = round(time.time() * 1000)
+        if not isinstance(time_of_redis, Unavailable):
+            at_ms = int(time_of_redis[0]) * 1000 + int(time_of_redis[1]) // 1000
+        beat: list[tuple[str | float, ...]] = [
+            ("ZADD", keys.workers, at_ms, self.worker_name),
+            ("HSET", keys.heartbeats, self.worker_name, heartbeat),
+        ]
+        return not isinstance(await self.client.pipeline(beat), Unavailable)
+
+    def _tell(self, why: str, *, is_heard: bool = True) -> None:
+        trouble = HeartbeatTroubled(why, is_heard)
+        if trouble != self._told:
+            self._told = trouble
+            self.publish(trouble)
 
     async def _publish_feed(self) -> Never:
         while True:

@@ -85,7 +85,15 @@ class Reporter:
             stale_after_seconds=max(STALE_SECONDS, POLLS_MISSED * self.poll_seconds),
         )
         self._poller = OverviewPoller(worker.client, options.queue.name, self.polls_closely, trio.current_time)
-        self.presence = Presence(worker.client, options.queue.name, self.name, self._heartbeat, self._carry_out)
+        self.presence = Presence(
+            worker.client,
+            options.queue.name,
+            self.name,
+            self._heartbeat,
+            self._carry_out,
+            worker.losses.see,
+            worker.publish,
+        )
         worker.sinks = [self.note, *worker.sinks]
 
     async def run(self) -> int:
@@ -95,7 +103,8 @@ class Reporter:
             if self.poll_seconds:
                 background.start_soon(self._keep_polling)
             code = await self.worker.run()
-            if not self.board.is_redis_failing:
+            # Where Redis refuses to be worked with, it may still take a heartbeat.
+            if self.presence.is_heard or not self.board.is_redis_failing:
                 background.start_soon(self._hasten_farewell)
                 if self.poll_seconds:
                     await self._poll()

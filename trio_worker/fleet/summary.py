@@ -223,11 +223,11 @@ class Fleet:
 def _phase_of(beats: Sequence[Heartbeat]) -> tuple[Phase, str]:
     phases = {beat.phase for beat in beats}
     if not phases:
-        return Phase.STOPPED, "no worker runs"
+        return Phase.STOPPED, "no worker is heard"
     for phase in (Phase.RUNNING, Phase.STARTING, Phase.DRAINING):
         if phase in phases:
             return phase, next(beat.why for beat in beats if beat.phase is phase)
-    return Phase.STOPPED, "no worker runs"
+    return Phase.STOPPED, "no worker is heard"
 
 
 def _ledger_of(beats: Sequence[Heartbeat]) -> Ledger:

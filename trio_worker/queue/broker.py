@@ -109,7 +109,9 @@ class Broker:
 
 
 def _read_claims(answer: RedisAnswer, token: str, began: float) -> Claims:
-    _state, now, jobs, next_ms, waiting, popped, recovered, crashed, held, too_large, paused, suspects, ever = answer
+    _state, now, jobs, next_ms, waiting, popped, recovered, crashed, held, too_large, paused, suspects, ever, word = (
+        answer
+    )
     at = int(now) / 1000
     fresh = [job[3] for job in jobs].count(b"fresh")
     blank = Record(at)
@@ -127,6 +129,7 @@ def _read_claims(answer: RedisAnswer, token: str, began: float) -> Claims:
         suspects=suspects,
         popped=fresh + too_large,
         ever_popped=ever,
+        generation=word.decode("utf-8", "replace"),
     )
 
 

@@ -48,9 +48,9 @@ class Claims:
 
     ``next_seconds`` is the time to the next due job or end of a lease, None without one; ``pushed`` counts all jobs
     that were ever in the list; ``popped`` those that this claim took from it, ``ever_popped`` those before them, which
-    falls only if Redis loses data; ``paused`` is the stored pause, empty while there is none. ``suspects`` counts the
-    jobs that may have crashed their workers: 1 if this claim brought one, alone; else those that wait for an idle
-    worker.
+    falls only if Redis loses data, and ``generation`` is the word that the last such loss has left; ``paused`` is the
+    stored pause, empty while there is none. ``suspects`` counts the jobs that may have crashed their workers: 1 if this
+    claim brought one, alone; else those that wait for an idle worker.
     """
 
     jobs: tuple[Claim, ...]
@@ -66,3 +66,4 @@ class Claims:
     suspects: int = 0
     popped: int = 0
     ever_popped: int = 0
+    generation: str = ""

@@ -21,7 +21,8 @@ jobs                list    producers; claim, wake          wait, claim, inspect
 {jobs}:pause        string  pause                           claim, inspect                   with the pause
 {jobs}:totals       hash    claim, settle, renew, purge,    claim, renew, inspect, beat      never
                             revive, drop, cancel, recall,
-                            amend, beat, pause, count
+                            amend, beat, pause, count,
+                            lost
 {jobs}:history      stream  settle                          job find                         history.days after the last
 {jobs}:workers      zset    beat                            overview, order                  never; score: last beat
 {jobs}:heartbeats   hash    beat                            overview                         with the worker's name
@@ -31,6 +32,7 @@ jobs                list    producers; claim, wake          wait, claim, inspect
 {jobs}:latest       stream  tell                            top, tail                        10 min after the last one
 {jobs}:undo         hash    dead retry, held retry          the same with --undo             24 h after the last retry
 {jobs}:answers      hash    answer, hear                    sender of an order (hear)        when read, or after 60 s
+{jobs}:losses       hash    lost                            lost, overview                   24 h after the last loss
 ==================  ======  ==============================  ===============================  ==========================
 
 A script's trial (trial.lua) uses ``{jobs}:trial``, which is gone when it ends.
@@ -67,6 +69,7 @@ class Keys(NamedTuple):
     latest: str
     undo: str
     answers: str
+    losses: str
 
     @property
     def of_jobs(self) -> tuple[str, ...]:

@@ -11,7 +11,9 @@ from trio_worker.redis.trial import commands_of, read_trial
 
 # Without these no job can be claimed, sent and settled; without the others a worker cannot show itself.
 TO_WORK = ("claim", "settle", "renew")
-TO_REPORT = ("beat", "answer", "tell")
+TO_REPORT = ("beat", "answer", "tell", "lost")
+# Without these no command can see it.
+TO_BE_SEEN = ("beat",)
 
 
 async def find_refusal(client: RedisCalls, name: str, scripts: Sequence[str] = TO_WORK) -> Unavailable | None:
@@ -19,9 +21,9 @@ async def find_refusal(client: RedisCalls, name: str, scripts: Sequence[str] = T
 
     Also None if Redis is full: the scripts work then. ``{name}:trial`` is written and taken away again.
     """
-    keys = keys_of(name)
+    keys = keys_of(name).of_jobs if scripts == TO_WORK else keys_of(name)
     commands = commands_of({each: read_script(each) for each in scripts}, tuple(scripts))
-    answer = await client.command("EVAL", read_script(TRIAL).text, 2, keys.jobs, keys.leased, *commands)
+    answer = await client.command("EVAL", read_script(TRIAL).text, len(keys), *keys, *commands)
     return answer if isinstance(answer, Unavailable) else read_trial(answer)
 
 

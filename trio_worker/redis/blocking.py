@@ -78,7 +78,7 @@ class BlockingClient:
         """
         names = tried_with(name)
         commands = commands_of({each: self._script(each) for each in names}, names)
-        answer = await self.command("EVAL", self._script(TRIAL).text, 2, *keys[:2], *commands)
+        answer = await self.command("EVAL", self._script(TRIAL).text, len(keys), *keys, *commands)
         denial = answer if isinstance(answer, Unavailable) else read_trial(answer)
         if denial is None:
             self._tried |= {(each, keys[0]) for each in names}

@@ -131,7 +131,7 @@ class RedisClient:
         if self.scripts[name].writes:
             names = tried_with(name)
             text, commands = self.scripts[TRIAL].text, commands_of(self.scripts, names)
-            answer = await self._call(call_by, TRIAL, "EVAL", text, 2, *keys[:2], *commands)
+            answer = await self._call(call_by, TRIAL, "EVAL", text, len(keys), *keys, *commands)
             denial = answer if isinstance(answer, Unavailable) else read_trial(answer)
             if denial is not None:
                 return denial

@@ -14,11 +14,19 @@ _SETTINGS = ("maxmemory-policy", "save", "appendfsync")
 
 
 @frozen
+class Evictions:
+    """How many keys a server has evicted since its start; ``run_id`` tells its starts apart."""
+
+    run_id: str
+    count: int
+
+
+@frozen
 class Durability:
     """What Redis says of its settings and its state: ``evicted`` as `count_evicted` returns it."""
 
     risks: list[DurabilityRisk]
-    evicted: int | None
+    evicted: Evictions | None
 
 
 async def check_durability(client: RedisCalls) -> Durability | Unavailable:
@@ -41,7 +49,7 @@ async def check_durability(client: RedisCalls) -> Durability | Unavailable:
     return Durability(risks, _evicted(fields))
 
 
-async def count_evicted(client: RedisCalls) -> int | None:
+async def count_evicted(client: RedisCalls) -> Evictions | None:
     """Return how many keys Redis has evicted since its start under a policy that may evict jobs; None if unknown.
 
     Jobs never expire, so only the policies ``allkeys-*`` evict them. INFO may be refused.
@@ -50,8 +58,8 @@ async def count_evicted(client: RedisCalls) -> int | None:
     return None if isinstance(answer, Unavailable) else _evicted(info_fields(answer))
 
 
-def _evicted(info: Mapping[str, str]) -> int | None:
+def _evicted(info: Mapping[str, str]) -> Evictions | None:
     evicted = info.get("evicted_keys", "")
     if not evicted.isdigit() or not info.get("maxmemory_policy", "").startswith("allkeys"):
         return None
-    return int(evicted)
+    return Evictions(info.get("run_id", ""), int(evicted))

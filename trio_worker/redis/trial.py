@@ -14,8 +14,9 @@ from trio_worker.redis.calls import RedisAnswer, Unavailable
 from trio_worker.redis.errors import denied_in_script, refused
 from trio_worker.redis.scripts import Script
 
-# Scripts of a worker that are tried together: a job must not be claimed that cannot be settled.
-_TOGETHER = (("claim", "settle", "renew"), ("beat", "answer", "tell"))
+# Scripts of a worker that are tried together: a job must not be claimed that cannot be settled. The others are tried by
+# themselves: who may not publish outcomes can still send its heartbeat.
+_TOGETHER = (("claim", "settle", "renew"),)
 
 
 def tried_with(name: str) -> tuple[str, ...]:

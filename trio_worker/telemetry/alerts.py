@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from enum import Enum
 from typing import assert_never
 
 from trio_worker.privacy import mask_text
+from trio_worker.queue.losses import LOSS_WORDS, LostData
 from trio_worker.records import frozen
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.telemetry.heartbeat import Heartbeat
@@ -92,6 +94,7 @@ def alerts(snapshot: Snapshot) -> list[Alert]:
     found = [
         _redis_alert(snapshot),
         _refusal_alert(snapshot),
+        *_loss_alerts(snapshot),
         *_notice_alerts(snapshot),
         _journal_alert(snapshot),
         _relay_alert(snapshot),
@@ -122,6 +125,23 @@ def _refusal_alert(snapshot: Snapshot) -> Alert | None:
         return None
     text = f"Redis refuses what workers write, so it is not known whether one runs: {mask_text(snapshot.write_refusal)}"
     return Alert(REFUSED_WORD, text, Severity.TROUBLE)
+
+
+def _loss_alerts(snapshot: Snapshot) -> list[Alert]:
+    """Return what Redis has lost within a day: nobody can tell whether it was repaired, so it is shown that long."""
+    found = () if snapshot.queue is None else snapshot.queue.losses
+    return [
+        Alert("LOSS", f"Redis lost data, last seen {_when(loss.at)}: {_loss_words(loss)}", Severity.TROUBLE)
+        for loss in found
+    ]
+
+
+def _loss_words(loss: LostData) -> str:
+    return f"{LOSS_WORDS[loss.sign]} ({loss.count:,}); shown for a day"
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at))
 
 
 def _notice_alerts(snapshot: Snapshot) -> list[Alert]:

@@ -29,8 +29,8 @@ from trio_worker.telemetry.snapshot import CAUSE_MINUTES, Snapshot
 from trio_worker.worker.breaker import Breaker, Closed
 from trio_worker.worker.events import (
     BreakerChanged,
-    DataLost,
     Event,
+    HeartbeatTroubled,
     JournalFailed,
     PhaseChanged,
     QueuePaused,
@@ -140,8 +140,8 @@ class Board:
                 self._redis_recoveries += 1
             case QueuePaused(why):
                 self._is_at_dead_limit = why == DEAD_LIMIT_REACHED
-            case DataLost() | WaitTroubled() | RateLimited() | RateLimitLifted():
-                self._notices.note(event, wall)
+            case WaitTroubled() | HeartbeatTroubled() | RateLimited() | RateLimitLifted():
+                self._notices.note(event)
             case JournalFailed(reason):
                 self._journal_trouble = reason
             case SettlementsKept():
@@ -210,7 +210,7 @@ class Board:
             vitals=vitals,
             redis_recoveries=self._redis_recoveries,
             is_at_dead_limit=self._is_at_dead_limit,
-            notices=self._notices.at(wall),
+            notices=self._notices.now(),
             connecting=state.connecting,
             mails_in_flight=state.mails_in_flight,
             busy_consumers=state.busy_consumers,
@@ -253,7 +253,7 @@ class Board:
             busy_consumers=state.busy_consumers,
             mails_in_flight=state.mails_in_flight,
             is_at_dead_limit=self._is_at_dead_limit,
-            notices=(*([refusal(self._redis_failed[1])] if self._redis_failed else []), *self._notices.at(wall)),
+            notices=(*([refusal(self._redis_failed[1])] if self._redis_failed else []), *self._notices.now()),
         )
 
     def _note_settled(self, jobs: Sequence[SettledJob], now: float, wall: float) -> None:

@@ -19,6 +19,7 @@ from trio_worker.worker.events import (
     Claimed,
     DataLost,
     Event,
+    HeartbeatTroubled,
     JobBroke,
     JournalFailed,
     JournalReplayed,
@@ -80,6 +81,7 @@ def enter(ledger: Ledger, event: Event) -> None:
             | RedisRecovered()
             | RedisWeak()
             | WaitTroubled()
+            | HeartbeatTroubled()
             | SettlementsKept()
             | JournalFailed()
             | JournalReplayed()

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias, assert_never
 
 from trio_worker.privacy import mask_text
+from trio_worker.queue.losses import LOSS_WORDS
 from trio_worker.queue.record import Cause
 from trio_worker.smtp.events import (
     ConnectionClosed,
@@ -28,13 +29,13 @@ from trio_worker.worker.events import (
     ClaimedJob,
     DataLost,
     Event,
+    HeartbeatTroubled,
     JobBroke,
     JournalFailed,
     JournalReplayed,
     LeaseLost,
     LeasesRecovered,
     LoopComplained,
-    LossSign,
     PhaseChanged,
     QueuePaused,
     QuietChanged,
@@ -56,12 +57,6 @@ RANKS = {level: rank for rank, level in enumerate(LEVELS)}
 
 # Level, event and fields; None if the log has no line for an event.
 Line: TypeAlias = tuple[str, str, dict[str, Any]] | None
-
-LOSS_WORDS = {
-    LossSign.TOTALS: "the number of jobs ever taken from the list went back",
-    LossSign.EVICTED: "it deleted keys, because its memory is full and maxmemory-policy lets it",
-    LossSign.GONE: "jobs in flight were gone when they were settled; those that are back in the list are sent again",
-}
 
 # Level and event.
 SETTLED_LINES = {
@@ -115,7 +110,7 @@ def line_of(event: Event) -> Line:
             return _depth_line(event)
         case Claimed() | Settled() | QueueSeen():
             return None
-        case RedisFailed() | RedisRecovered() | RedisWeak() | DataLost() | WaitTroubled():
+        case RedisFailed() | RedisRecovered() | RedisWeak() | DataLost() | WaitTroubled() | HeartbeatTroubled():
             return _redis_line(event)
         case SettlementsKept(count):
             return "warning", "Redis took no settlements: journal written", {"settlements": count}
@@ -136,7 +131,9 @@ def line_of(event: Event) -> Line:
             assert_never(event)
 
 
-def _redis_line(event: RedisFailed | RedisRecovered | RedisWeak | DataLost | WaitTroubled) -> Line:
+def _redis_line(
+    event: RedisFailed | RedisRecovered | RedisWeak | DataLost | WaitTroubled | HeartbeatTroubled,
+) -> Line:
     match event:
         case RedisFailed(doing, reason):
             return "warning", "Redis failed", {"doing": doing, "what": reason}
@@ -152,6 +149,11 @@ def _redis_line(event: RedisFailed | RedisRecovered | RedisWeak | DataLost | Wai
                 return "info", "Waiting for jobs in Redis again", {}
             found = "Redis does not let us wait for jobs: polling" if polls else "Waits for jobs are shorter now"
             return "warning", found, {"what": why}
+        case HeartbeatTroubled(why, is_heard):
+            if not why:
+                return "info", "Redis takes the heartbeat again", {}
+            without = "orders reach it" if is_heard else "status, top and orders know it"
+            return "warning", f"Redis refuses the heartbeat: no {without}", {"what": why}
         case _:
             assert_never(event)
 

@@ -16,11 +16,11 @@ from attrs import field
 from trio_worker import __version__
 from trio_worker.jobs.fault import Reason
 from trio_worker.queue.claim import Source
+from trio_worker.queue.losses import LossSign
 from trio_worker.queue.operator_counts import DRAIN_BOUNDS, OperatorAction, Removal
 from trio_worker.records import frozen
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.worker.attempt import AttemptResult
-from trio_worker.worker.events import LossSign
 from trio_worker.worker.phase import Disposition, Phase
 
 PREFIX = "trio_worker_"

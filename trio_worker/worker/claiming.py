@@ -16,10 +16,11 @@ from trio_worker.queue.counts import count_jobs
 from trio_worker.queue.history import PushHistory
 from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
-from trio_worker.worker.events import Claimed, DataLost, LeasesRecovered, LossSign, Publish, QueuePaused
+from trio_worker.worker.events import Claimed, LeasesRecovered, Publish, QueuePaused
 from trio_worker.worker.gate import Gate, RedisHealth
 from trio_worker.worker.in_flight import InFlight
 from trio_worker.worker.job_wait import MIN_WAIT_SECONDS, JobWait
+from trio_worker.worker.loss_watch import LossWatch, QueueSum
 from trio_worker.worker.settling import Settler
 
 # The longest blocking wait for a job: a pause, a lease that ran out elsewhere and a dead letter limit are seen by
@@ -56,6 +57,7 @@ class Claiming:
     gate: Gate
     redis_health: RedisHealth
     settler: Settler
+    losses: LossWatch
     history: PushHistory
     publish: Publish
     give: Give
@@ -64,7 +66,6 @@ class Claiming:
     relay_capacity: Callable[[], int]  # jobs that can go to the relay at once; more in flight are claimed together
     _again_seconds: float = CLAIM_AGAIN_SECONDS
     _paused: str = ""
-    _ever_popped: int = 0
     _job_wait: JobWait = field(init=False)
     _is_busy: bool = False  # the last claim brought all that was asked for: there is more
 
@@ -141,13 +142,7 @@ class Claiming:
         self._again_seconds = CLAIM_AGAIN_SECONDS
         self.redis_health.answered()
         self.history.note(claims.at, claims.pushed)
-        if claims.ever_popped < self._ever_popped:
-            lost = self._ever_popped - claims.ever_popped
-            # Of what is in the list, or was a moment ago, so many may have been sent before.
-            again = min(lost, claims.popped + claims.waiting)
-            self.settler.count_uncertain(again)
-            self.publish(DataLost(LossSign.TOTALS, lost, again))
-        self._ever_popped = claims.ever_popped + claims.popped
+        self.losses.see(QueueSum(claims.at, claims.ever_popped, claims.generation, claims.popped), claims.waiting)
         if claims.recovered or claims.crashed or claims.held or claims.too_large:
             self.publish(LeasesRecovered(claims.recovered, claims.crashed, claims.held, claims.too_large))
         if claims.paused != self._paused:

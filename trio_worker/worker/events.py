@@ -7,12 +7,12 @@ No record holds an address in clear: recipients are masked where the record is m
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from typing import TypeAlias
 
 from attrs import field
 
 from trio_worker.queue.claim import Source
+from trio_worker.queue.losses import LossSign
 from trio_worker.queue.record import Cause
 from trio_worker.records import frozen
 from trio_worker.redis.server import DurabilityRisk
@@ -155,18 +155,11 @@ class RedisRecovered:
     after_seconds: float
 
 
-class LossSign(StrEnum):
-    """What showed that Redis has lost data, or may have."""
-
-    TOTALS = "totals"  # a total that only grows went back
-    EVICTED = "evicted"  # Redis deleted keys because its memory was full
-    GONE = "gone"  # settlements found their jobs gone, and nobody else had taken them over
-
-
 @frozen
 class DataLost:
     """Redis has lost data: jobs that a total no longer counts, keys that it evicted, or jobs that were being sent.
 
+    Of the workers that see the same loss, the first one that notes it in Redis publishes this.
     ``uncertain`` of these jobs may be back in the list although their mails were sent; those whose settlements are gone
     are counted with the settlements.
     """
@@ -185,6 +178,17 @@ class WaitTroubled:
 
     why: str
     polls: bool = True
+
+
+@frozen
+class HeartbeatTroubled:
+    """Redis refuses this worker its heartbeat for want of a permission; with an empty ``why`` it takes it again.
+
+    ``is_heard``: it takes a plain one, so commands show the worker, but their orders do not reach it.
+    """
+
+    why: str
+    is_heard: bool = False
 
 
 @frozen
@@ -271,6 +275,7 @@ Event: TypeAlias = (
     | RedisWeak
     | DataLost
     | WaitTroubled
+    | HeartbeatTroubled
     | SettlementsKept
     | JournalFailed
     | JournalReplayed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import field
 
 from trio_worker.queue.ages import AgeBars
+from trio_worker.queue.losses import LostData
 from trio_worker.queue.operator_counts import OperatorCounts
 from trio_worker.records import frozen
 from trio_worker.redis.server import ServerState
@@ -29,3 +30,4 @@ class QueueSeen:
     operator_counts: OperatorCounts = field(factory=OperatorCounts)
     ages: AgeBars | None = None
     server: ServerState | None = None
+    losses: tuple[LostData, ...] = ()  # of data, in the last day

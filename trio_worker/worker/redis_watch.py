@@ -7,20 +7,21 @@ from typing import Never
 import trio
 
 from trio_worker.redis.calls import RedisCalls, Unavailable
-from trio_worker.redis.durability import check_durability, count_evicted
-from trio_worker.worker.events import DataLost, LossSign, Publish, RedisWeak
+from trio_worker.redis.durability import Evictions, check_durability, count_evicted
+from trio_worker.worker.events import Publish, RedisWeak
+from trio_worker.worker.loss_watch import LossWatch
 
 # INFO takes Redis some 50 us; a loss cannot be undone, so nobody needs to know it sooner.
 EVICTIONS_SECONDS = 15.0
 
 
-async def watch_redis(client: RedisCalls, publish: Publish) -> Never:
-    """Publish the durability risks of this Redis, once, and then each rise of its evicted keys; until cancelled.
+async def watch_redis(client: RedisCalls, publish: Publish, losses: LossWatch) -> Never:
+    """Publish the durability risks of this Redis, once, and pass on each rise of its evicted keys; until cancelled.
 
     The claiming task reports a Redis that does not answer.
     """
     found = await check_durability(client)
-    before: int | None = None
+    before: Evictions | None = None
     if not isinstance(found, Unavailable):
         before = found.evicted
         for risk in found.risks:
@@ -28,6 +29,6 @@ async def watch_redis(client: RedisCalls, publish: Publish) -> Never:
     while True:
         await trio.sleep(EVICTIONS_SECONDS)
         evicted = await count_evicted(client)
-        if evicted is not None and before is not None and evicted > before:
-            publish(DataLost(LossSign.EVICTED, evicted - before))
+        if evicted is not None and before is not None and evicted.count > before.count:
+            losses.see_evicted(evicted.run_id, before.count, evicted.count)
         before = evicted

@@ -16,10 +16,8 @@ from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
 from trio_worker.worker.delivery import Delivery
 from trio_worker.worker.events import (
-    DataLost,
     JournalFailed,
     JournalReplayed,
-    LossSign,
     Publish,
     Settled,
     SettledJob,
@@ -27,6 +25,7 @@ from trio_worker.worker.events import (
 )
 from trio_worker.worker.gate import RedisHealth
 from trio_worker.worker.in_flight import InFlight
+from trio_worker.worker.loss_watch import LossWatch
 from trio_worker.worker.phase import Disposition
 
 # A settlement that Redis did not take is tried again this much later, doubling up to the second figure.
@@ -55,6 +54,7 @@ class Settler:
     in_flight: InFlight
     redis_health: RedisHealth
     publish: Publish
+    losses: LossWatch
     journal: Journal | None = None
     _pending: list[Delivery] = field(factory=list)
     _under_way: dict[Delivery, None] = field(factory=dict)  # in the call that is on its way
@@ -263,7 +263,7 @@ class Settler:
         self.publish(Settled(tuple(jobs)))
         gone = [*dispositions].count(Disposition.GONE)
         if gone:
-            self.publish(DataLost(LossSign.GONE, gone))
+            self.losses.see_gone(gone)
 
     def _gone(self, delivery: Delivery, settled: SettledJob) -> SettledJob:
         """Count a mail as uncertain that was sent, if its job may be back in the list, from where it is sent again."""

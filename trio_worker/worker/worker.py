@@ -46,6 +46,7 @@ from trio_worker.worker.events import Event, PhaseChanged, Publish, QuietChanged
 from trio_worker.worker.gate import Gate, RedisHealth
 from trio_worker.worker.in_flight import InFlight
 from trio_worker.worker.leases import keep_leases
+from trio_worker.worker.loss_watch import LossWatch
 from trio_worker.worker.options import RetryPolicy, ShutdownOptions
 from trio_worker.worker.phase import Phase
 from trio_worker.worker.preparation import Preparation
@@ -94,6 +95,7 @@ class Worker:
     open_with: OpenSession | None = None
     journal: Journal | None = None
     broker: Broker = field(init=False)
+    losses: LossWatch = field(init=False)
     in_flight: InFlight = field(init=False)
     history: PushHistory = field(factory=PushHistory)  # dates jobs whose producer does not
     pool: Pool | None = field(init=False, default=None)  # while it is open, and after that
@@ -112,6 +114,7 @@ class Worker:
         self._relay = options.relay
         self._gate = Gate(self.publish, options.retry.guard, options.replies)
         self.broker = Broker(self.client, options.queue)
+        self.losses = LossWatch(self.client, options.queue.name, self.publish)
         self.in_flight = InFlight(options.number_workers * options.pool.depth)
 
     async def run(self) -> int:
@@ -121,12 +124,13 @@ class Worker:
         `Reporter`, after its farewell to Redis.
         """
         redis_health = RedisHealth(self.publish)
-        settler = Settler(self.broker, self.in_flight, redis_health, self.publish, self.journal)
+        settler = Settler(self.broker, self.in_flight, redis_health, self.publish, self.losses, self.journal)
         self.publish(PhaseChanged(Phase.STARTING))
         async with trio.open_nursery() as background:
             background.start_soon(settler.run)
             background.start_soon(keep_leases, self.broker, self.in_flight, redis_health, self.publish)
-            background.start_soon(watch_redis, self.client, self.publish)
+            background.start_soon(watch_redis, self.client, self.publish, self.losses)
+            background.start_soon(self.losses.run)
             pool = open_pool(
                 self.options.pool,
                 self.options.relay.timeouts,
@@ -139,6 +143,8 @@ class Worker:
                 self.pool.trace(self._on_trace)
                 end = await self._run_consumers(self.pool, redis_health, settler)
             await self._finish_settling(settler)
+            if not redis_health.failing_seconds:
+                await self.losses.note()
             background.cancel_scope.cancel()
         return int(end)
 
@@ -291,6 +297,7 @@ class Worker:
             gate=self._gate,
             redis_health=redis_health,
             settler=settler,
+            losses=self.losses,
             history=self.history,
             publish=self.publish,
             give=consumers.give,

@@ -1,7 +1,8 @@
 -- Beat: store one worker's heartbeat and the totals of this minute, and return the orders to this worker.
 -- ARGV: name of the worker, heartbeat, silence (ms) after which a worker is removed, 1 if this is its last heartbeat;
 --       then, if it has drained: duration of the drain (ms), names of the counter and of the sum of drains.
--- Returns {now, orders, one a line ('' for none), 1 while a program watches outcomes}.
+-- Returns {now, orders, one a line ('' for none), 1 while a program watches outcomes, jobs ever popped, generation (see
+--          lost.lua)}.
 local name, heartbeat, silence_ms, leaves = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 begin_writing()
 
@@ -36,7 +37,8 @@ end
 
 -- Ring buffer of one day: the totals at the last heartbeat of each minute. Readers subtract those of the minute before,
 -- so no settlement has to count by the minute.
-local totals = redis.call('HMGET', TOTALS, 'popped', 'done', 'delay', 'release', 'hold', 'bury', 'uncertain')
+local totals = redis.call('HMGET', TOTALS, 'popped', 'done', 'delay', 'release', 'hold', 'bury', 'uncertain', 'recalled',
+  'generation')
 local minute = math.floor(NOW / 60000)
 local sample = {whole(minute)}
 for i = 1, 7 do
@@ -49,4 +51,5 @@ redis.call('HSET', MINUTES, whole(minute % 1440), table.concat(sample, ' '))
 -- Ring buffer of two minutes, a mark every two seconds: the number of jobs pushed so far, which dates new jobs.
 local pushed = tonumber(totals[1] or '0') + redis.call('LLEN', JOBS)
 redis.call('HSET', MINUTES, 's' .. whole(math.floor(NOW / 2000) % 60), whole(NOW) .. ' ' .. whole(pushed))
-return {whole(NOW), orders, redis.call('EXISTS', WATCH)}
+local ever_popped = tonumber(totals[1] or '0') + tonumber(totals[8] or '0')
+return {whole(NOW), orders, redis.call('EXISTS', WATCH), ever_popped, totals[9] or ''}

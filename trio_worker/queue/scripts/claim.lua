@@ -4,7 +4,8 @@
 --       1 if the worker is idle: it has no job in flight.
 -- Returns {state, now, jobs {id, bytes, record, source, deliveries, place}, next event (ms from now, -1 none),
 --          waiting, popped before this call, recovered, crashed, held, too large, pause, suspects,
---          ever popped before this call: jobs that were given back to the list since stay in this number}.
+--          ever popped before this call: jobs that were given back to the list since stay in this number,
+--          generation, see lost.lua}.
 -- A job is a suspect after SUSPECT_AT deliveries in a row without a settlement: it may crash its workers. Only an idle
 -- worker gets it, and no other job with it, so that no other job is blamed.
 local token, lease_ms, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -12,7 +13,7 @@ local most_deliveries, most_bytes, prefix, most_dead = tonumber(ARGV[4]), tonumb
 local is_idle = ARGV[8] == '1'
 local SUSPECT_AT = 2
 local jobs, recovered, crashed, held, too_large, suspects = {}, 0, 0, 0, 0, 0
-local totals = redis.call('HMGET', TOTALS, 'popped', 'recalled', 'lease_ms')
+local totals = redis.call('HMGET', TOTALS, 'popped', 'recalled', 'lease_ms', 'generation')
 local popped = tonumber(totals[1] or '0')
 local ever_popped = popped + tonumber(totals[2] or '0')
 
@@ -32,7 +33,7 @@ local function reply(state, pause)
     end
   end
   return {state, whole(NOW), jobs, next_ms, redis.call('LLEN', JOBS), popped, recovered, crashed, held, too_large, pause,
-    suspects, ever_popped}
+    suspects, ever_popped, totals[4] or ''}
 end
 
 local pause = redis.call('GET', PAUSE)

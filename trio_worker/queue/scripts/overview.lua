@@ -1,7 +1,7 @@
 -- Overview: read the heartbeats of all workers and the totals of past minutes; writes nothing.
 -- ARGV: number of minutes (at most 1440), most bytes of the list's head (a larger one is returned as '').
 -- Returns {now, workers {name, time of the last heartbeat, heartbeat}, minutes {as beat wrote them}, the list's head,
---          marks of the last two minutes {as beat wrote them}}.
+--          marks of the last two minutes {as beat wrote them}, losses {as lost wrote them}}.
 local wanted, most_bytes = math.min(tonumber(ARGV[1]), 1440), tonumber(ARGV[2])
 local workers, minutes = {}, {}
 -- At most 1000 workers: more do not fit on a screen, and a script must be short.
@@ -34,4 +34,4 @@ local head = redis.call('LINDEX', JOBS, 0) or ''
 if #head > most_bytes then
   head = ''
 end
-return {whole(NOW), workers, minutes, head, marks}
+return {whole(NOW), workers, minutes, head, marks, redis.call('HGETALL', LOSSES)}

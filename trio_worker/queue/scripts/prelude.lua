@@ -1,9 +1,9 @@
 -- The beginning of every script. KEYS are the queue's keys, in the order of the table in keys.py; scripts that only
 -- move jobs get the first eleven.
 local JOBS, LEASED, DELAYED, HELD, DEAD, BODY, RECORD, LEASE, PAUSE, TOTALS, HISTORY,
-  WORKERS, HEARTBEATS, ORDERS, MINUTES, WATCH, LATEST, UNDO, ANSWERS = unpack(KEYS)
+  WORKERS, HEARTBEATS, ORDERS, MINUTES, WATCH, LATEST, UNDO, ANSWERS, LOSSES = unpack(KEYS)
 local KINDS = {'list', 'zset', 'zset', 'zset', 'zset', 'hash', 'hash', 'hash', 'string', 'hash', 'stream',
-  'zset', 'hash', 'hash', 'hash', 'string', 'stream', 'hash', 'hash'}
+  'zset', 'hash', 'hash', 'hash', 'string', 'stream', 'hash', 'hash', 'hash'}
 
 -- An element of the list that is no job: it wakes the workers that wait for one, see wake.lua.
 local WAKE = '{"wake":"trio_worker"}'
