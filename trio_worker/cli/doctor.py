@@ -215,9 +215,12 @@ async def _look_at_workers(settings: Settings, client: RedisClient) -> list[Chec
         return []
     live = [worker.beat for worker in seen.workers if not worker.is_lost]
     troubled = [beat for beat in live if beat.trouble]
+    working = seen.counts.leased - seen.counts.run_out
+    if not live and working > 0:
+        what = f"{counted(working, 'job')} leased by a worker that is not heard: its log and trio-worker health say why"
+        return [CheckResult("workers", what, is_warning=True)]
     if not live:
-        # Before the first start that is as it should be.
-        return [CheckResult("workers", "none is heard; if one runs, its log and trio-worker health say why")]
+        return []
     if not troubled:
         run = "runs" if len(live) == 1 else "run"
         return [CheckResult("workers", f"{counted(len(live), 'worker')} {run}, and none has trouble with the relay")]
