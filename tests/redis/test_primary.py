@@ -329,6 +329,40 @@ async def test_a_sentinel_that_names_a_replica_is_not_believed(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.case("A31")
+async def test_nothing_is_asked_of_two_primaries(tmp_path: Path, bridge: Complaints) -> None:
+    """An old primary that only stood still is one for seconds after the failover: all connections to it are dropped."""
+    servers = [Valkey(tmp_path / str(port), port) for port in free_ports(2)]
+    named = servers[0].port
+
+    async def name(stream: trio.SocketStream) -> None:
+        async for commands in stream:
+            answer = f"*2\r\n$9\r\n127.0.0.1\r\n${len(str(named))}\r\n{named}\r\n".encode()
+            await stream.send_all(answer * len(re.findall(rb"\*\d+\r\n", commands)))
+
+    with ExitStack() as stack:
+        for server in servers:
+            await trio.to_thread.run_sync(server.start)
+            stack.callback(server.kill)
+        old, new = (stack.enter_context(server.client()) for server in servers)
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(partial(trio.serve_tcp, name, 0, host="127.0.0.1"))
+            url = f"redis+sentinel://127.0.0.1:{listeners[0].socket.getsockname()[1]}/mail?protocol=2"
+            async with open_redis_client(RedisOptions(url=url), 60.0) as client:
+                nursery.start_soon(client.wait, "jobs", 60.0)
+                await until(lambda: "blmove" in str(old.client_list()))
+                assert await client.command("RPUSH", "other", "x") == 1
+                named = servers[1].port
+                client.abort_calls()
+                pushed = [await client.command("RPUSH", "jobs", "x") for _ in range(3)]
+                await until(lambda: all(each["cmd"] == "client|list" for each in old.client_list()))
+            nursery.cancel_scope.cancel()
+        found = [old.llen("jobs"), new.llen("jobs")]
+
+    assert isinstance(pushed[0], Unavailable) or pushed[0] == 1
+    assert found == [0, pushed[-1]]
+
+
 @pytest.mark.case("A12")
 async def test_a_command_that_blocks_finds_the_primary(sentinels: Sentinels) -> None:
     """It asks the Sentinels, and does not believe one that names a replica; without any, each is named."""

@@ -222,8 +222,9 @@ async def open_redis_client(
     waiters: set[Any] = set()
     call_seconds = CALL_SECONDS if primary is None else CALL_ELSEWHERE_SECONDS
     margin_seconds = WAIT_MARGIN_SECONDS if primary is None else WAIT_MARGIN_ELSEWHERE_SECONDS
-    client = _client(options, url, primary, call_seconds, callers)
-    waiter = _client(options, url, primary, longest_wait_seconds + margin_seconds, waiters)
+    rosters = (callers, waiters)
+    client = _client(options, url, primary, call_seconds, callers, rosters)
+    waiter = _client(options, url, primary, longest_wait_seconds + margin_seconds, waiters, rosters)
 
     def look_elsewhere() -> None:
         if primary is not None:
@@ -255,7 +256,14 @@ def _primary_of(url: RedisUrl, queue_name: str) -> Primary | None:
             assert_never(url.way)
 
 
-def _client(options: RedisOptions, url: RedisUrl, primary: Primary | None, seconds: float, roster: set[Any]) -> Redis:
+def _client(
+    options: RedisOptions,
+    url: RedisUrl,
+    primary: Primary | None,
+    seconds: float,
+    roster: set[Any],
+    rosters: Sequence[set[Any]],
+) -> Redis:
     try:
         settings = cast("dict[str, Any]", parse_url(url.plain))
     except ValueError as error:
@@ -289,7 +297,7 @@ def _client(options: RedisOptions, url: RedisUrl, primary: Primary | None, secon
         connection = UnixConnection
     if primary is not None:
         ask = partial(ask_once, asking, _settings_for_asking(settings, url.way, options), url.way is Way.SENTINEL)
-        settings.update(primary=primary, ask=ask)
+        settings.update(primary=primary, ask=ask, rosters=rosters)
     return Redis.from_pool(OpenFirstPool(connection_class=connection, max_connections=32, **settings))
 
 

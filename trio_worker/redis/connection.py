@@ -40,6 +40,11 @@ class Rostered:
             self._writer.transport.abort()
 
     @property
+    def peer(self) -> object:
+        """The address of the server at the other end; None while there is none."""
+        return None if self._writer is None else self._writer.get_extra_info("peername")
+
+    @property
     def is_open(self) -> bool:
         """Whether it is open, as far as this process knows."""
         return self.is_connected and not self._is_broken_off
@@ -195,15 +200,19 @@ class UnixConnection(Rostered, UnixDomainSocketConnection):
 
 
 class _Finding:
-    """A connection that finds the primary each time it is opened."""
+    """A connection that finds the primary each time it is opened.
+
+    If that is another server than before, it aborts the connections of ``rosters`` that still lead to the old one.
+    """
 
     host: str
     port: int
 
-    def __init__(self, *, primary: Primary, ask: AskNode, **settings: Any) -> None:
+    def __init__(self, *, primary: Primary, ask: AskNode, rosters: Sequence[set[Any]], **settings: Any) -> None:
         super().__init__(**settings)
         self._primary = primary
         self._ask = ask
+        self._rosters = rosters
 
     async def _connect(self) -> None:
         self.host, self.port = await self._primary.locate(self._ask)
@@ -216,6 +225,12 @@ class _Finding:
     async def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002
         await super().on_connect_check_health(check_health)  # type: ignore[misc]  # as above
         await self._primary.check(self._ask_this)
+        # A primary that only stood still, or was cut off, takes writes again until a Sentinel makes it a replica: over
+        # connections to both, jobs would be claimed from two queues.
+        ours = cast("Rostered", self).peer
+        for connection in [each for roster in self._rosters for each in roster]:
+            if connection.peer not in {None, ours}:
+                connection.abort()
 
     async def _ask_this(self, command: str) -> Any:
         connection = cast("Connection", self)
