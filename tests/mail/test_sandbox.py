@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 import pytest
 
 from tests.mail.test_composer import catalogue_of
 from trio_worker.jobs.email_type import Catalogue, FieldSpec, TypeSpec
-from trio_worker.mail import sandbox, template
+from trio_worker.mail import template
 from trio_worker.mail.composer import Composer, ComposerFaults, open_composer
 from trio_worker.mail.options import MailOptions
-from trio_worker.mail.sandbox import SampleTooSlowError, within
 
 
 def own(text: str) -> Catalogue:
@@ -108,35 +106,13 @@ def test_what_templates_use_still_works(text: str, said: str) -> None:
         "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
     ],
 )
-def test_a_loop_without_end_is_a_fault_with_its_place(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who checks the templates is not hung by them; the composer tries the samples of such a type no second time."""
-    monkeypatch.setattr(template, "SAMPLE_SECONDS", 0.5)
+def test_a_loop_without_end_is_a_fault_with_its_place(text: str) -> None:
+    """Who checks the templates is not hung by them."""
     began = time.perf_counter()
     told = faults_of(text)
 
-    assert "Own/text.j2:1: fails on the samples: they take more than" in told
+    assert "Own/text.j2:1: fails on the samples: does more than 200,000 steps" in told
     assert time.perf_counter() - began < 60
-
-
-def test_only_templates_are_watched_and_only_while_they_are_tried() -> None:
-    """Another trace, of a debugger or of coverage, is what it was before."""
-    before = sys.gettrace()
-    calls = []
-
-    def clock() -> float:
-        calls.append(1)
-        return len(calls)
-
-    with within(1000, {"Own/text.j2"}, clock):
-        sorted(range(10), key=lambda number: -number)
-    assert len(calls) == 1
-    assert sys.gettrace() is before
-
-    code = compile("while True:\n    1\n", "Own/text.j2", "exec")
-    with pytest.raises(SampleTooSlowError), within(10, {"Own/text.j2"}, clock):
-        exec(code)  # noqa: S102
-    assert sys.gettrace() is before
-    assert sandbox.SAMPLE_SECONDS > 1
 
 
 def test_the_shipped_types_are_in_the_sandbox_too() -> None:

@@ -20,6 +20,7 @@ from jinja2 import nodes
 from markupsafe import escape
 
 from trio_worker.jobs.header import MAX_LINE_OCTETS
+from trio_worker.mail.counted_tree import VALUE
 from trio_worker.mail.mime import canonical, has_odd_control
 from trio_worker.records import frozen
 from trio_worker.typed_frozen import typed_frozen
@@ -174,7 +175,9 @@ def _only_inserts(node: nodes.Node, others: set[str]) -> bool:
             branches = (*node.body, *node.elif_, *node.else_)
             return _is_constant(node.test) and all(_only_inserts(child, others) for child in branches)
         case nodes.Filter():
-            is_known = node.name in _FILTERS and not (node.args or node.kwargs or node.dyn_args or node.dyn_kwargs)
+            is_known = node.name in _FILTERS | {VALUE} and not (
+                node.args or node.kwargs or node.dyn_args or node.dyn_kwargs
+            )
             return is_known and node.node is not None and _only_inserts(node.node, others)
         case nodes.Extends():
             return isinstance(node.template, nodes.Const)

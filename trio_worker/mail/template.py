@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -14,10 +13,13 @@ from trio_worker.jobs.email_type import TEMPLATE_VARIABLES
 from trio_worker.jobs.fault import Fault
 from trio_worker.jobs.job import Templated, sample_jobs
 from trio_worker.mail.body import BodySkeleton, Insertion, Texts, find_body_skeleton
+from trio_worker.mail.counted_filters import counted_filter
+from trio_worker.mail.counted_tree import Counting
 from trio_worker.mail.figures import figure, figures, label
 from trio_worker.mail.mime import canonical
-from trio_worker.mail.sandbox import SAMPLE_SECONDS, Sandbox, within
+from trio_worker.mail.sandbox import Sandbox
 from trio_worker.mail.skeleton import RenderedText, Skeleton, find_skeleton, percent
+from trio_worker.mail.work import TooMuchError, begin_count, join_pieces
 from trio_worker.records import frozen
 from trio_worker.typed_frozen import typed_frozen
 
@@ -100,12 +102,12 @@ class Templates:
         rendered = self._render(fields)
         if isinstance(rendered, Rendered):
             return rendered
-        return Fault(self._place(rendered), f"fails: {type(rendered).__name__}")
+        what = str(rendered) if isinstance(rendered, TooMuchError) else type(rendered).__name__
+        return Fault(self._place(rendered), f"fails: {what}")
 
     def prove(self, fields: Mapping[str, Json]) -> Fault | None:
         """Render with samples; return a failure or an empty subject, fully explained for the template's author."""
-        with within(SAMPLE_SECONDS, self.names, time.perf_counter):
-            rendered = self._render(fields)
+        rendered = self._render(fields)
         if isinstance(rendered, Rendered):
             # An empty subject is allowed in a job, but with samples it is a mistake in the template.
             return None if rendered.subject else Fault(self.subject.template.name or "", "is empty (with the samples)")
@@ -125,7 +127,8 @@ class Templates:
 
     def _place(self, error: Exception) -> str:
         """Return ``template:line`` of the innermost template in the traceback."""
-        place = self.subject.template.name or ""
+        told = error.template_name if isinstance(error, TooMuchError) else ""
+        place = told or self.subject.template.name or ""
         frame = error.__traceback__
         while frame is not None:
             name = frame.tb_frame.f_code.co_filename
@@ -142,11 +145,15 @@ def _subject_of(text: RenderedText) -> str:
 
 
 def _render(template: jinja2.Template, names: dict[str, Any]) -> str:
+    begin_count()
     environment = template.environment
     # Template.render would make a second dict of the names, which takes as long as rendering.
     context = environment.context_class(environment, names, template.name, template.blocks)
     try:
-        return "".join(template.root_render_func(context))
+        return join_pieces(template.root_render_func(context))
+    except TooMuchError as error:
+        error.template_name = template.name or ""
+        environment.handle_exception()
     except _TEMPLATE_ERRORS:  # raised again with the template's lines in the traceback, as by Template.render
         environment.handle_exception()
 
@@ -166,9 +173,13 @@ def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tup
     for name, source in catalogue.sources.items():
         try:
             trees[name] = environment.parse(source, name)
+        except jinja2.TemplateSyntaxError as error:
+            broken[name] = _fault_of_syntax(name, error)
+    for name in tuple(trees):  # with all trees at hand: what one includes is counted in it
+        try:
             environment.get_template(name)
         except jinja2.TemplateSyntaxError as error:
-            broken[name] = Fault(f"{error.name or name}:{error.lineno}", error.message or "is not a valid template")
+            broken[name] = _fault_of_syntax(name, error)
     faults.extend(broken.values())
     extended = {name: list(tree.find_all(nodes.Extends)) for name, tree in trees.items()}
     for spec in catalogue.types.values():
@@ -188,11 +199,16 @@ def compile_templates(catalogue: Catalogue, variables: Mapping[str, str]) -> tup
     return compiled, faults
 
 
+def _fault_of_syntax(name: str, error: jinja2.TemplateSyntaxError) -> Fault:
+    return Fault(f"{error.name or name}:{error.lineno}", error.message or "is not a valid template")
+
+
 class _Parsed(jinja2.BaseLoader):
     """Loads templates from syntax trees, so that their sources are not parsed again."""
 
     def __init__(self, trees: Mapping[str, nodes.Template]) -> None:
         self.trees = trees
+        self._counting: Counting | None = None
 
     def load(
         self,
@@ -202,6 +218,12 @@ class _Parsed(jinja2.BaseLoader):
     ) -> jinja2.Template:
         if name not in self.trees:
             raise jinja2.TemplateNotFound(name)
+        begin_count()  # Jinja computes with constants when it compiles
+        if self._counting is None:
+            self._counting = Counting(self.trees)
+            if isinstance(environment, Sandbox):
+                environment.block_steps = self._counting.steps_of_largest_block()
+        self._counting.visit(self.trees[name])
         code = environment.compile(self.trees[name], name, name)
         return environment.template_class.from_code(environment, code, globals or {})
 
@@ -235,7 +257,8 @@ class _Environment(Sandbox):
             cache_size=-1,
         )
         self.globals.update(variables)
-        self.filters.update(percent=percent, figures=figures, figure=figure, label=label)
+        self.filters.update({each.__name__: counted_filter(each.__name__, each) for each in (percent, figure, label)})
+        self.filters["figures"] = figures  # looks at no more than it shows
         self.taken: dict[str, set[str]] = {}
 
 
