@@ -9,7 +9,7 @@ from collections import Counter
 from tests.support.paths import ROOT
 
 ROW = re.compile(r"^\| (?P<case>[A-E]\d+) \| (?P<fault>[^|]+) \| (?P<state>[^|]+) \| (?P<what>[^|]+) \|$", re.MULTILINE)
-COUNTS = {"A": 30, "B": 14, "C": 35, "D": 6, "E": 15}
+COUNTS = {"A": 31, "B": 14, "C": 35, "D": 6, "E": 15}
 
 
 def documented() -> dict[str, str]:
@@ -32,7 +32,7 @@ def marked() -> set[str]:
 
 
 def test_every_case_is_in_the_table() -> None:
-    """100 of them, each once."""
+    """101 of them, each once."""
     expected = {f"{letter}{number}" for letter, count in COUNTS.items() for number in range(1, count + 1)}
     assert documented().keys() == expected
 
