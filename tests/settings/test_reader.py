@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trio_worker.settings.digest import digest_of
 from trio_worker.settings.reader import KEYS, SettingFaults, Settings, config_path, read_settings
-from trio_worker.settings.sources import SECRET_LIMIT_BYTES, key_lines, variable_of
+from trio_worker.settings.sources import SECRET_LIMIT_BYTES, SettingFault, in_order, key_lines, variable_of
 from trio_worker.settings.text import production_text
 
 SECRET = "s3same-0pen"
@@ -542,3 +542,28 @@ def test_template_folders_are_relative_to_what_names_them(tmp_path: Path, monkey
     assert read.mail.template_dirs == ("own",)
     file.write_text("[mail]\ntemplate_dirs = ['own']\n")
     assert not isinstance(read_settings(file, {}), Settings)
+
+
+def test_faults_come_in_the_order_of_their_lines(tmp_path: Path) -> None:
+    """Whichever rule finds them: a person corrects the file from the top."""
+    path = tmp_path / "worker.toml"
+    path.write_text(
+        "number_workers = 0\n[redis]\nurl = 'foo://x'\n[queue]\nnme = 1\n[mail]\nfrom = 'nobody'\n[bogus]\na = 1\n"
+        "[metrics]\nlisten = 'what'\n"
+    )
+
+    read = read_settings(path, {"TRIO_WORKER__SMTP__PORT": "x"})
+
+    assert isinstance(read, SettingFaults)
+    places = [fault.place.removeprefix(f"{path}:") for fault in read.faults]
+    assert [place for place in places if place.isdecimal()] == ["1", "3", "5", "7", "9", "11"]
+    assert "TRIO_WORKER__SMTP__PORT" in places
+
+
+def test_faults_of_several_files_stay_together() -> None:
+    """Each file has its own lines; what has no line stays where it was among the others."""
+    given = ["b:9", "a:3", "VARIABLE", "b:2", "a:1", "flag x", "VARIABLE"]
+
+    found = in_order([SettingFault(place, str(number)) for number, place in enumerate(given)])
+
+    assert [fault.place for fault in found] == ["b:2", "b:9", "a:1", "a:3", "VARIABLE", "VARIABLE", "flag x"]

@@ -234,5 +234,10 @@ def test_without_any_address_the_probe_says_what_would_name_one(
     monkeypatch.setattr(probe, "_STATE_FOLDER", str(work_folder))
 
     assert probe.ask_workers("live", "0s", "", "") == 78
-    assert "no worker has written its address in var/journal; --address names one" in capsys.readouterr().err
+    complained = capsys.readouterr().err
+    assert "no worker has written its address in var/journal; --address names one" in complained
+    assert f"TRIO_WORKER_CONFIG is not set, and there is no {work_folder}/conf/dev.toml" in complained
     assert probe.ask_workers("live", "1s", "", "") == 75
+    (work_folder / "worker.toml").write_text("")
+    probe.ask_workers("live", "0s", "", "worker.toml")
+    assert "metrics.listen is not set in worker.toml, and no worker" in capsys.readouterr().err

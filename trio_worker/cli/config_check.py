@@ -27,6 +27,7 @@ from trio_worker.settings.reader import (
     config_path,
     read_settings,
 )
+from trio_worker.settings.sources import in_order
 from trio_worker.telemetry.number_words import counted
 
 # A header or link with longer values may be too long for a line.
@@ -46,7 +47,7 @@ def check_config(
     faults, settings = (list(read.faults), read.settings) if isinstance(read, SettingFaults) else ([], read)
     warnings = warnings_of(config, settings) if settings is read else []
     # What else the settings name is looked at even if they have faults: all faults are told at once.
-    faults += [] if settings is None else _faults_beyond(settings)
+    faults = in_order([*faults, *([] if settings is None else _faults_beyond(settings))])
     name = str(path) if path else "defaults and environment"
     is_sound = not faults and not (strict and warnings)
     if as_json:

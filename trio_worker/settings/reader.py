@@ -33,6 +33,7 @@ from trio_worker.settings.sources import (
     VARIABLE_PREFIX,
     RawValue,
     SettingFault,
+    in_order,
     is_read_by_others,
     read_environment,
     read_secret,
@@ -97,7 +98,7 @@ def read_settings(
         return SettingFaults((read, *reader.faults))
     faults = [*reader.faults, *faults_between(reader.faults, settings, reader.origins)]
     if faults:
-        return SettingFaults(tuple(faults), _without_faulty_values(settings, faults))
+        return SettingFaults(tuple(in_order(faults)), _without_faulty_values(settings, faults))
     return evolve(settings, warnings=(*reader.warnings, *warnings_about(settings, reader.origins)))
 
 

@@ -6,7 +6,7 @@ import re
 import stat
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,18 @@ class SettingFault:
 
     def __str__(self) -> str:
         return f"{self.place}  {self.reason}"
+
+
+def in_order(faults: Iterable[SettingFault]) -> list[SettingFault]:
+    """Return faults in the order of the lines of each file, and the files as they first come."""
+    files: dict[str, int] = {}
+    placed = []
+    for fault in faults:
+        file, _, line = fault.place.rpartition(":")
+        is_line = bool(file) and line.isdecimal()
+        rank = files.setdefault(file if is_line else fault.place, len(files))
+        placed.append((rank, int(line) if is_line else 0, fault))
+    return [fault for _, _, fault in sorted(placed, key=lambda each: each[:2])]
 
 
 @frozen

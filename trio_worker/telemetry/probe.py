@@ -55,7 +55,7 @@ def ask_workers(what: str, wait: str, address: str, config: str) -> int:
         return MISCONFIGURED
     deadline = time.monotonic() + wait_seconds
     while True:
-        is_good, said = _ask_all(listen, folder, "/livez" if what == "live" else "/readyz")
+        is_good, said = _ask_all(listen, folder, "/livez" if what == "live" else "/readyz", config)
         if is_good:
             say(*said)
             return OK
@@ -122,7 +122,7 @@ def _configured(config: str) -> tuple[str, str]:
     Raises OSError or ValueError for a file that cannot be read.
     """
     listen, folder = os.environ.get(_LISTEN), os.environ.get(_FOLDER)
-    path = config or os.environ.get(_CONFIG, "") or (_DEV_FILE if os.access(_DEV_FILE, os.R_OK) else "")
+    path = _config_file(config)
     if path and (listen is None or (folder is None and (not listen or _is_chosen(asked_address(listen))))):
         import tomllib  # noqa: PLC0415  not needed if all values are in the environment, as in containers
 
@@ -131,6 +131,11 @@ def _configured(config: str) -> tuple[str, str]:
         listen = _value(document, "metrics", "listen") if listen is None else listen
         folder = _value(document, "queue", "journal_dir") if folder is None else folder
     return listen or "", _JOURNAL_FOLDER if folder is None else folder
+
+
+def _config_file(config: str) -> str:
+    """Return the file that is read, as all commands choose it; empty if there is none."""
+    return config or os.environ.get(_CONFIG, "") or (_DEV_FILE if os.access(_DEV_FILE, os.R_OK) else "")
 
 
 def _value(document: dict[str, object], section: str, key: str) -> str | None:
@@ -162,11 +167,20 @@ def _is_alive(pid: str) -> bool:
     return True
 
 
-def _ask_all(listen: str, folder: str, path: str) -> tuple[bool, list[str]]:
+def _why_unset(config: str) -> str:
+    """Say that metrics.listen is not known, and by which file it would be."""
+    taken = _config_file(config)
+    if taken:
+        return f"metrics.listen is not set in {taken}"
+    file = os.path.abspath(_DEV_FILE)  # noqa: PTH100  see _configured
+    return f"metrics.listen is not set here (--config names no file, {_CONFIG} is not set, and there is no {file})"
+
+
+def _ask_all(listen: str, folder: str, path: str, config: str = "") -> tuple[bool, list[str]]:
     """Ask the worker, or all workers if each has a free port; yes if all of them say yes, and the line of each."""
     answers = [ask(address, path) for address in addresses_of(listen, folder)]
     if not answers:
-        unset = "" if listen else "metrics.listen is not set here, and "
+        unset = "" if listen else f"{_why_unset(config)}, and "
         return False, [f"{unset}no worker has written its address in {folder or 'a journal'}; --address names one"]
     return all(status == 200 for status, _ in answers), [said for _, said in answers]
 
