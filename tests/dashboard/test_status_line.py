@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from attrs import evolve
 
 from tests.support.snapshot import (
     busy,
     without_redis,
 )
+from trio_worker.dashboard.cell_text import cut
 from trio_worker.dashboard.status_line import status_line
 
 
@@ -24,3 +26,19 @@ def test_status_line_tells_trouble() -> None:
 
     assert "12:04:31Z stale" in line
     assert "! redis: no answer for 12s; queue figures are 13s old (first second?[31m)" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("next probe in 14m30s", 17, "next probe in…"),
+        ("next probe in 14m30s", 20, "next probe in 14m30s"),
+        ("next probe in 14m30s, 3 tries", 21, "next probe in 14m30s…"),
+        ("behind ~4m10s", 12, "behind…"),
+        ("127.0.0.1 alone", 6, "127.0…"),
+        ("a word that is cut", 9, "a word t…"),
+    ],
+)
+def test_a_time_is_left_out_rather_than_cut(text: str, width: int, shown: str) -> None:
+    """The half of 14m30s would be another time."""
+    assert cut(text, width) == shown

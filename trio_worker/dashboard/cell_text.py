@@ -6,6 +6,7 @@ characters cost little to import.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from rich.cells import get_character_cell_size
@@ -15,6 +16,9 @@ from trio_worker.printing import is_seen
 CUT_MARK = "…"
 # For terminals or fonts without these characters; * for the ellipsis, as in masked addresses.
 _ASCII = str.maketrans("…─●■▲▼▁▂▃▄▅▆▇█", "*-*#^v_.:-=+*#")
+
+# The rest of a word that was cut, but not the comma after a whole one.
+_GOES_ON = re.compile(r"[.,:/%-]?\w")
 
 # rich reads the widths from a file at the first character that is not ASCII; later there may be no file descriptor.
 get_character_cell_size(CUT_MARK)
@@ -47,7 +51,10 @@ def width_of(text: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """Return printable text of at most ``width`` cells; longer text is cut and ends with an ellipsis."""
+    """Return printable text of at most ``width`` cells; longer text is cut and ends with an ellipsis.
+
+    A number after other words is left out rather than cut: the half of a time is another time.
+    """
     clean = printable_cells(text)
     if width_of(clean) <= width:
         return clean
@@ -59,6 +66,9 @@ def cut(text: str, width: int) -> str:
         if room < 0:
             break
         kept += character
+    before, blank, begun = kept.rpartition(" ")
+    if blank and begun.lstrip("~+(")[:1].isdigit() and _GOES_ON.match(clean, len(kept)):
+        kept = before
     return kept + CUT_MARK
 
 
