@@ -60,6 +60,7 @@ LIBRARIES = {
     "jinja2",
     "markupsafe",
     "outcome",
+    "prometheus_client",
     "redis",
     "rich",
     "sniffio",

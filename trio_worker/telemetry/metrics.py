@@ -8,19 +8,18 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import trio
 from attrs import field
 
 from trio_worker import __version__
-from trio_worker.queue.operator_counts import OperatorCounts
 from trio_worker.queue.record import Cause
 from trio_worker.records import define
 from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.events import ConnectionClosed, ConnectionFailed, ConnectionOpened, PlacesSuspended
-from trio_worker.telemetry.exposition import Family, write_text
+from trio_worker.telemetry.exposition import ScrapePage
 from trio_worker.telemetry.metric_table import (
     BREAKERS,
     CLOSINGS,
@@ -33,8 +32,7 @@ from trio_worker.telemetry.metric_table import (
     RELEASES,
     STAGES,
 )
-from trio_worker.telemetry.process_metrics import ProcessMetrics
-from trio_worker.telemetry.series import Level, families_in_redis, families_of, new_series
+from trio_worker.telemetry.series import Level, new_series
 from trio_worker.telemetry.snapshot import Snapshot
 from trio_worker.worker.attempt import AttemptReport, AttemptResult
 from trio_worker.worker.breaker import Closed, HalfOpen, Open
@@ -86,12 +84,10 @@ class Metrics:
     _gathered: list[SettledJob] = field(factory=list)
     _claimed_at: float | None = None
     _sent_at: float | None = None
-    _queue_name: str = field(init=False)
-    _in_redis: OperatorCounts | None = None  # before the first poll
-    _process: ProcessMetrics = field(factory=ProcessMetrics)
+    _page: ScrapePage = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._queue_name = self.take_snapshot().queue_name
+        self._page = ScrapePage(self._children, self.take_snapshot().queue_name)
         self._children["build_info", __version__, platform.python_version()].set(1)
         self.note_config(self.config)
         self._present("dead_letters_limit", self.dead_limit or None)
@@ -188,14 +184,8 @@ class Metrics:
         if self._made is None or now - self._made[0] >= KEPT_SECONDS:
             self._add_gathered()
             self._set_gauges(self.take_snapshot())
-            self._made = now, write_text(self._families())
+            self._made = now, self._page.text()
         return self._made[1]
-
-    def _families(self) -> Iterator[Family]:
-        if self._in_redis is not None:
-            yield from families_in_redis(self._in_redis, self._queue_name)
-        yield from families_of(self._children, self._queue_name)
-        yield from self._process.collect()
 
     def _add_gathered(self) -> None:
         """Add the gathered settlements, one metric after the other."""
@@ -264,7 +254,7 @@ class Metrics:
     def _set_gauges(self, snapshot: Snapshot) -> None:
         child, queue = self._children, snapshot.queue
         if queue is not None:
-            self._in_redis = queue.operator_counts
+            self._page.in_redis = queue.operator_counts
             for state in QUEUE_STATES:
                 child["queue_jobs", state].set(getattr(queue, state))
             child["queue_due_jobs",].set(queue.due)
