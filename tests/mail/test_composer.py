@@ -516,6 +516,7 @@ def test_a_type_without_templates_is_refused() -> None:
         ({"subject": "\n"}, "Own/subject.j2", "is empty (with the samples)"),
         ({"subject": "{{ note }}"}, "Own/subject.j2", "is empty (with the samples)"),
         ({"html": "{% extends 'gone.j2' %}"}, "Own/html.j2:1", "there is no template gone.j2"),
+        ({"text": "{% include '/etc/passwd' %}"}, "Own/text.j2:1", "there is no template /etc/passwd; one is named as"),
         ({"subject": "{{ note.upper() }}"}, "Own/subject.j2:1", "fails on the samples"),
         ({"text": "{% include '_x.j2' %}", "_x.j2": "\n{{ oops }}"}, "_x.j2:2", "'oops' is undefined"),
         ({"_x.j2": "{% if %}"}, "_x.j2:1", "Expected an expression"),

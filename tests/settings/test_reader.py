@@ -426,6 +426,8 @@ def test_no_value_of_any_type_raises(key: str, value: object) -> None:
         ('[smtp]\nhost = "mail.example.com:587"', "smtp.host: must not contain a port: set smtp.port"),
         ('[smtp]\nhost = "mail..example.com"\nallow_real_relay = true', "smtp.host: has a part between its dots"),
         (f'[smtp]\nhost = "{"x" * 70}.example.com"\nallow_real_relay = true', "smtp.host: has a part between its dots"),
+        ('[smtp]\nhost = "mail..bücher.example"\nallow_real_relay = true', "smtp.host: has a domain that is not valid"),
+        ('[smtp]\nhost = "☃.example"\nallow_real_relay = true', "smtp.host: has a domain that is not valid"),
         (f"number_workers = 1{'0' * 400}", "number_workers: is too large"),
         (f"[retry]\nbase_seconds = 1{'0' * 400}", "retry.base_seconds: is too large"),
         (f"number_workers = {'9' * 5001}", "not TOML"),

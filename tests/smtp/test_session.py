@@ -235,7 +235,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(
     async with open_catcher(tls=server_tls, implicit_tls=tls == "implicit") as catcher:
         found = await trouble(relay(catcher.port, tls))
 
-    assert found.how is FailureKind.TLS
+    assert (found.how, found.stage) == (FailureKind.TLS, Stage.CONNECT if tls == "implicit" else Stage.STARTTLS)
     assert "certificate" in found.reason
 
 
@@ -346,6 +346,7 @@ async def test_implicit_tls_at_a_port_without_it_names_the_setting(
         found = await trouble(relay(catcher.port, "implicit", client_tls))
 
     assert (found.how, "smtp.tls = starttls" in found.reason) == (FailureKind.TLS, True)
+    assert found.stage is Stage.CONNECT
 
 
 async def test_a_port_that_expects_tls_at_once_names_the_setting(

@@ -183,12 +183,21 @@ def test_a_rule_of_the_user_is_no_guess() -> None:
         ("550 5.7.1 <ann@example.org>: no (4XyzAb12C)", "550 5.7.1 <bob.b@example.net>: no (4QqqQb99Z)"),
         ("554 mail.example.org says no at 12:03:04 [10.0.0.1]", "554 mx2.example.net says no at 13:59:00 [10.9.8.7]"),
         ("554 rejected aBcDeFgHiJkLmNo", "554 rejected qRsTuVwXyZaBcDe"),
+        ("554 rejected, id=qwertyuiop", "554 rejected, id=asdfg1hjkl"),
+        ("554 rejected [qwertyuiop]", "554 rejected [asdfg1hjkl]"),
+        ("554 rejected (qwertyuiopasdfghjklzx)", "554 rejected (MNBVCXZLKJHGFDSAPOIUY)"),
     ],
 )
 def test_a_mask_leaves_what_two_refusals_have_in_common(one: str, other: str) -> None:
     """Addresses, hosts, times and ids differ from mail to mail."""
     same, different = (masked(reply_from(int(text[:3]), text[4:], Stage.FINAL)) for text in (one, other))
     assert same == different
+
+
+def test_a_mask_keeps_words() -> None:
+    """Two refusals that say different things are not the same one."""
+    found = {masked(reply_from(554, text, Stage.FINAL)) for text in ("unauthenticated", "[blocked]", "(blacklisted)")}
+    assert len(found) == 3
 
 
 @given(st.integers(500, 599), st.text())

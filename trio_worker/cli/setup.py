@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ssl
 
+from attrs import evolve
+
 from trio_worker.cli.exit_codes import MISCONFIGURED
 from trio_worker.cli.output import refuse
 from trio_worker.jobs.catalogue import CatalogueFaults, read_catalogue
+from trio_worker.jobs.domain import one_spelling
 from trio_worker.jobs.email_type import Catalogue
 from trio_worker.mail.composer import Composer, ComposerFaults, open_composer, sender_needs_smtputf8
 from trio_worker.records import frozen
@@ -39,4 +42,7 @@ def relay_of(settings: Settings) -> Relay:
         context = tls_context(settings.smtp)
     except (OSError, ssl.SSLError) as error:
         refuse(MISCONFIGURED, f"smtp.ca_file: {settings.smtp.ca_file}: {error}")
-    return Relay(settings.smtp, settings.smtp_timeouts, context, sender_needs_smtputf8(settings.mail))
+    host = settings.smtp.host
+    # IDNA 2008: Python would ask for another host, of IDNA 2003, when it checks the certificate.
+    smtp = settings.smtp if host.isascii() else evolve(settings.smtp, host=one_spelling(host))
+    return Relay(smtp, settings.smtp_timeouts, context, sender_needs_smtputf8(settings.mail))

@@ -113,7 +113,8 @@ class Templates:
             return None if rendered.subject else Fault(self.subject.template.name or "", "is empty (with the samples)")
         what = f"fails on the samples: {rendered}"
         if isinstance(rendered, jinja2.TemplateNotFound):
-            what = f"there is no template {rendered}; name one in a folder as FOLDER/{rendered}"
+            how = "is named as foot.j2 or FOLDER/text.j2 in mail.template_dirs, and by no other path"
+            what = f"there is no template {rendered}; one {how}"
         return Fault(self._place(rendered), what)
 
     def _render(self, fields: Mapping[str, Json]) -> Rendered | Exception:

@@ -26,6 +26,7 @@ from trio_worker.telemetry.options import split_addresses
 
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  a setting of the catcher is compared with them
 _EHLO_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")  # RFC 5321, 4.1.1.1
+_MAX_LABEL_OCTETS = 63  # RFC 1035, 2.3.4
 _REDIS_SCHEMES = (*SCHEMES, "embedded")
 
 
@@ -52,8 +53,8 @@ def _crossed(settings: Settings) -> Iterator[_Crossed]:
         yield ("smtp.host",), "must be a name or an address"
     elif re.fullmatch(r"[^:]*:\d+", smtp.host):
         yield ("smtp.host",), "must not contain a port: set smtp.port"
-    elif not _is_host_name(smtp.host):
-        yield ("smtp.host",), "has a part between its dots that is empty or too long"
+    elif reason := _host_fault(smtp.host):
+        yield ("smtp.host",), reason
     elif settings.profile == "dev" and not is_loopback(smtp.host) and not smtp.allow_real_relay:
         reason = f"{smtp.host} is not this machine: profile dev needs smtp.allow_real_relay = true"
         yield ("smtp.host", "smtp.allow_real_relay"), reason
@@ -121,12 +122,14 @@ def _is_caught(listen: str, host: str, port: int) -> bool:
     return own_port == port and (own_host == host or not {own_host, host}.isdisjoint({"localhost", *_ANY_ADDRESS}))
 
 
-def _is_host_name(host: str) -> bool:
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        return False
-    return True
+def _host_fault(host: str) -> str:
+    """Return why a name cannot be looked up; beyond ASCII by IDNA 2008, as it is looked up."""
+    if not host.isascii():
+        parsed = parse_domain(host)
+        return parsed.reason if isinstance(parsed, DomainFault) else ""
+    parts = host.removesuffix(".").split(".")
+    is_fit = all(0 < len(part) <= _MAX_LABEL_OCTETS for part in parts)
+    return "" if is_fit else "has a part between its dots that is empty or too long"
 
 
 def _faults_of_mail(mail: MailOptions) -> Iterator[_Crossed]:

@@ -296,16 +296,17 @@ class _Handshake:
         return Session(transport, capabilities, tls or "", seconds, certificate_ends_at(transport), self.login.mask)
 
     def _trouble(self, error: Exception) -> Trouble:
+        at_tls = Stage.CONNECT if self.relay.options.tls == "implicit" else Stage.STARTTLS
         certificate = next((each for each in _chain(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
         if certificate is not None:
             what = f"the relay's certificate is not trusted: {certificate.verify_message or certificate}"
-            return Trouble(FailureKind.TLS, Stage.STARTTLS, self._line(what))
+            return Trouble(FailureKind.TLS, at_tls, self._line(what))
         tls_error = next((each for each in _chain(error) if isinstance(each, ssl.SSLError)), None)
         if tls_error is not None and tls_error.reason in _NOT_TLS and self.relay.options.tls == "implicit":
             what = "no TLS session: the relay answered without TLS; this port may need smtp.tls = starttls"
-            return Trouble(FailureKind.TLS, Stage.STARTTLS, what)
+            return Trouble(FailureKind.TLS, at_tls, what)
         if tls_error is not None:
-            return Trouble(FailureKind.TLS, Stage.STARTTLS, self._line(f"no TLS session: {error}"))
+            return Trouble(FailureKind.TLS, at_tls, self._line(f"no TLS session: {error}"))
         if isinstance(error, aiosmtplib.SMTPResponseException) and error.code > 0:
             reply = self._reply(error.code, error.message)
             hows = {Stage.AUTH: FailureKind.LOGIN, Stage.STARTTLS: FailureKind.TLS}

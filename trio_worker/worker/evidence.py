@@ -30,10 +30,12 @@ DOUBTFUL_IN_A_ROW = 3
 # words only look like a quota's. A quota over a rolling day lets some mails through and refuses the next.
 MET_ALONE = 5
 
-# What differs between two replies that say the same: what is in angle brackets, addresses, names with dots, and words
-# with a digit, as ids have; long words of both cases are ids as well.
+# What differs between two replies that say the same: what is in angle brackets, addresses, names with dots, what is set
+# to a name (id=abc), and words with a digit, as ids have. Ids are long words of both cases as well, and words of one
+# case that are longer than those of a language or stand alone in square brackets.
 _VARIABLE = re.compile(
-    r"<[^>]*>|\S*@\S*|\b[\w-]+(?:\.[\w-]+)+\b|[\w.:/=+-]*\d[\w.:/=+-]*|\b(?=\w*[a-z])(?=\w*[A-Z])\w{12,}\b"
+    r"<[^>]*>|\S*@\S*|[\w.:/+-]+=[\w.:/=+-]+|\b[\w-]+(?:\.[\w-]+)+\b|[\w.:/=+-]*\d[\w.:/=+-]*"
+    r"|\b(?=\w*[a-z])(?=\w*[A-Z])\w{12,}\b|(?<=\[)[\w+/-]{8,}(?=\])|\b[A-Za-z]{20,}\b"
 )
 
 
