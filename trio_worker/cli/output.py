@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from trio_worker.cli.exit_codes import LOGIN_REFUSED, MISCONFIGURED, UNREACHABLE
-from trio_worker.cli.json_documents import Document, with_schema
 from trio_worker.printing import complain, say_text
 from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.url import shown_redis_url
 from trio_worker.settings.reader import Settings
 from trio_worker.settings.spelling import nearest
+
+if TYPE_CHECKING:
+    from trio_worker.cli.json_documents import Document
 
 _T = TypeVar("_T")
 
@@ -55,6 +57,8 @@ def redis_name(url: str) -> str:
 
 def print_json(kind: Document, document: Mapping[str, object] | Sequence[Mapping[str, object]]) -> None:
     """Print one JSON document, or a list of documents, each with its ``schema``; the keys are stable."""
+    from trio_worker.cli.json_documents import with_schema  # noqa: PLC0415  a worker prints none
+
     match document:
         case Mapping():
             whole: object = with_schema(kind, document)

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trio_worker.dashboard.keyboard import Keyboard, open_keyboard
 from trio_worker.dashboard.status_line import status_line
 from trio_worker.dashboard.terminal import has_color, is_ascii_only, is_live, run_status_lines
 from trio_worker.fleet.report import Reporter
@@ -18,6 +17,7 @@ from trio_worker.printing import complain, say, visible_text
 from trio_worker.records import define
 
 if TYPE_CHECKING:
+    from trio_worker.dashboard.keyboard import Keyboard
     from trio_worker.dashboard.live import Dashboard
     from trio_worker.dashboard.screen import Screen
 
@@ -41,6 +41,7 @@ class Display:
             return
         # Imported here: the modules that draw cost a twentieth of the start, and a service has no screen.
         from trio_worker.cli.run_screen import dashboard_of  # noqa: PLC0415
+        from trio_worker.dashboard.keyboard import open_keyboard  # noqa: PLC0415
         from trio_worker.dashboard.screen import open_screen  # noqa: PLC0415
 
         with open_keyboard() as self._keyboard, open_screen(sys.stdout, color=has_color(os.environ)) as self._screen:

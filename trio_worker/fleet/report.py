@@ -99,9 +99,7 @@ class Reporter:
     async def run(self) -> int:
         """Run the worker to its end, take it off the list, and return its exit code; a cancel ends both at once."""
         async with trio.open_nursery() as background:
-            background.start_soon(self.presence.run)
-            if self.poll_seconds:
-                background.start_soon(self._keep_polling)
+            background.start_soon(self._begin_reports, background)
             code = await self.worker.run()
             # Where Redis refuses to be worked with, it may still take a heartbeat.
             if self.presence.is_heard or not self.board.is_redis_failing:
@@ -113,6 +111,12 @@ class Reporter:
             background.cancel_scope.cancel()
         self.worker.publish(PhaseChanged(Phase.STOPPED, self.worker.why))
         return code
+
+    async def _begin_reports(self, reports: trio.Nursery) -> None:
+        await self.worker.wait_for_first_claim()
+        reports.start_soon(self.presence.run)
+        if self.poll_seconds:
+            reports.start_soon(self._keep_polling)
 
     def note(self, event: Event) -> None:
         """Take in one event of the worker."""

@@ -11,9 +11,8 @@ from trio_worker.jobs.domain import DomainFault, parse_domain
 MAX_BASE_CHARACTERS = 500
 # Scheme and login, host, port, all else. Nothing that would end the URL in a header or in HTML.
 _ENDS = r"\x00-\x20\x7f-\x9f\ud800-\udfff<>\"\\"
-_BASE = re.compile(
-    rf"(https?://(?:[^{_ENDS}/?#@]*@)?)([^{_ENDS}/?#@]+?)(:[0-9]{{1,5}})?([/?#][^{_ENDS}]*)?", re.IGNORECASE
-)
+# Of these only the scheme has letters; to compile the sets for both cases takes a millisecond.
+_BASE = re.compile(rf"((?i:https?)://(?:[^{_ENDS}/?#@]*@)?)([^{_ENDS}/?#@]+?)(:[0-9]{{1,5}})?([/?#][^{_ENDS}]*)?")
 _NO_URL = DomainFault("must be a URL that begins with http:// or https://")
 # Only what is not ASCII is percent-encoded (RFC 3987, 3.1).
 _KEPT = "".join(map(chr, range(0x21, 0x7F)))

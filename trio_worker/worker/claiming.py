@@ -64,6 +64,7 @@ class Claiming:
     is_burst: bool
     patience_seconds: float  # how long a burst waits for a relay or a Redis that cannot be reached
     relay_capacity: Callable[[], int]  # jobs that can go to the relay at once; more in flight are claimed together
+    has_claimed: trio.Event = field(factory=trio.Event)  # set when the first claim was answered
     _again_seconds: float = CLAIM_AGAIN_SECONDS
     _paused: str = ""
     _job_wait: JobWait = field(init=False)
@@ -85,6 +86,7 @@ class Claiming:
             until_return = self.in_flight.expect_return(or_empty=self.is_burst)
             limit = int(min(self.gate.limit, self.in_flight.room, CLAIM_LIMIT))
             claims = await self._claim(limit)
+            self.has_claimed.set()
             if isinstance(claims, Unavailable):
                 await self._wait_for_redis(claims)
                 continue

@@ -13,14 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context, copy_context
-from typing import TypeAlias, assert_never
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 import trio
 from attrs import evolve, field
 
 from trio_worker.queue.broker import Broker
 from trio_worker.queue.claim import Claim
-from trio_worker.queue.receipt import ReceiptWriter
 from trio_worker.queue.record import Cause
 from trio_worker.queue.settlement import DONE, Done, Release, Verdict
 from trio_worker.records import define
@@ -43,6 +42,9 @@ from trio_worker.worker.preparation import Preparation, now_of
 from trio_worker.worker.settling import Settler
 from trio_worker.worker.turns import BIG_OCTETS
 from trio_worker.worker.verdict import Terms, decide, is_done
+
+if TYPE_CHECKING:
+    from trio_worker.queue.receipt import ReceiptWriter
 
 # A mail that has met a limit on connections as often stops no claims when it meets it over the last one: others will.
 MET_BEFORE = 2

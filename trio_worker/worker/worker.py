@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import trio
 from attrs import evolve, field
@@ -25,7 +26,6 @@ from trio_worker.queue.broker import Broker
 from trio_worker.queue.history import PushHistory
 from trio_worker.queue.journal import Journal
 from trio_worker.queue.options import HistoryOptions, QueueOptions
-from trio_worker.queue.receipt import ReceiptWriter
 from trio_worker.records import define, frozen
 from trio_worker.redis.client import RedisClient
 from trio_worker.smtp.connection import OnTrace
@@ -55,8 +55,13 @@ from trio_worker.worker.reply_rule import ReplyRule
 from trio_worker.worker.settling import Settler
 from trio_worker.worker.state import WorkerState
 
+if TYPE_CHECKING:
+    from trio_worker.queue.receipt import ReceiptWriter
+
 # A second signal leaves the mails in flight this long.
 HURRIED_GRACE_SECONDS = 2.0
+# What only watches begins after the first claim was answered, or at the latest after this time.
+FIRST_CLAIM_SECONDS = 1.0
 # Replies on an open session that another login may change (RFC 4954, 4 and 6).
 _LOGIN_CODES = frozenset({432, 454, 530, 535, 538})
 # Settlements get at least this long after the last mail, however little of the grace is left.
@@ -107,6 +112,7 @@ class Worker:
     _claiming: trio.CancelScope = field(factory=trio.CancelScope)
     _grace: trio.CancelScope = field(factory=trio.CancelScope)  # of the consumers; its deadline is the drain's
     _is_claiming: bool = False
+    _has_claimed: trio.Event = field(factory=trio.Event)
     _on_trace: OnTrace | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -129,7 +135,7 @@ class Worker:
         async with trio.open_nursery() as background:
             background.start_soon(settler.run)
             background.start_soon(keep_leases, self.broker, self.in_flight, redis_health, self.publish)
-            background.start_soon(watch_redis, self.client, self.publish, self.losses)
+            background.start_soon(self._watch_redis)
             background.start_soon(self.losses.run)
             pool = open_pool(
                 self.options.pool,
@@ -147,6 +153,11 @@ class Worker:
                 await self.losses.note()
             background.cancel_scope.cancel()
         return int(end)
+
+    async def wait_for_first_claim(self) -> None:
+        """Wait until the first claim was answered, at most a second: reports do not keep the first mail waiting."""
+        with trio.move_on_after(FIRST_CLAIM_SECONDS):
+            await self._has_claimed.wait()
 
     def drain(self, why: str) -> None:
         """Stop as after a first signal: claim nothing more, let what is in flight finish within the grace."""
@@ -289,7 +300,7 @@ class Worker:
             gate=self._gate,
             pool=pool,
             retry=options.retry,
-            receipts=ReceiptWriter(options.history, relay_name) if options.history.days else None,
+            receipts=self._receipts(relay_name),
         )
         claiming = Claiming(
             broker=self.broker,
@@ -304,6 +315,7 @@ class Worker:
             is_burst=self.is_burst,
             patience_seconds=options.shutdown.grace_seconds,
             relay_capacity=lambda: pool.size * pool.depth,
+            has_claimed=self._has_claimed,
         )
         end = BurstEnd.EMPTY
         with self._grace:
@@ -323,6 +335,17 @@ class Worker:
                 consumers.release_waiting()  # a consumer may be busy for the whole grace
         consumers.release_waiting()
         return end
+
+    def _receipts(self, relay_name: str) -> ReceiptWriter | None:
+        if not self.options.history.days:
+            return None
+        from trio_worker.queue.receipt import ReceiptWriter  # noqa: PLC0415  most workers keep no history
+
+        return ReceiptWriter(self.options.history, relay_name)
+
+    async def _watch_redis(self) -> None:
+        await self.wait_for_first_claim()
+        await watch_redis(self.client, self.publish, self.losses)
 
     def _begin_drain(self, pool: Pool) -> None:
         self.publish(PhaseChanged(Phase.DRAINING, self.why))
