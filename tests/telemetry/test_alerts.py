@@ -8,7 +8,8 @@ import pytest
 from attrs import evolve
 
 from tests.support.snapshot import NOW, busy, draining, fleet, fresh, without_redis, without_relay
-from trio_worker.telemetry.alerts import Severity, alerts, readiness
+from trio_worker.queue.losses import LossSign, LostData
+from trio_worker.telemetry.alerts import Severity, alerts, is_stale, readiness, state
 from trio_worker.telemetry.heartbeat import RelayDown, WorkerSeen
 from trio_worker.telemetry.notice import Notice
 from trio_worker.telemetry.snapshot import Snapshot
@@ -78,3 +79,31 @@ def test_notices_about_redis_are_alerts_of_their_workers() -> None:
         ("WAIT", "1 of 3 workers: polls", Severity.CAUTION),
     ]
     assert of_one == [("LOSS", "Redis lost data"), ("WAIT", "polls")]
+
+
+def test_a_redis_that_refuses_is_not_called_silent() -> None:
+    """It answers: what a person must look at is what it says. Figures that are old are called so all the same."""
+    refused = evolve(busy(), redis_down_seconds=36.0, redis_trouble="no permission for HINCRBY", redis_refuses=True)
+    old = evolve(refused, queue_seen_seconds=60.0)
+
+    assert state(refused).word == "REFUSED"
+    first = alerts(refused)[0]
+    assert (first.word, first.text) == (
+        "REFUSED",
+        "for 36s Redis refuses what a worker needs: no permission for HINCRBY",
+    )
+    assert not is_stale(refused)
+    assert state(old).word == "STALE"
+
+
+def test_what_redis_lost_is_shown_with_its_time() -> None:
+    """Of every worker and command, from the queue's own note."""
+    queue = busy().queue
+    assert queue is not None
+    lost = (LostData(LossSign.EVICTED, 60.0, 1234),)
+
+    (alert,) = [each for each in alerts(evolve(busy(), queue=evolve(queue, losses=lost))) if each.word == "LOSS"]
+
+    assert alert.severity is Severity.TROUBLE
+    assert "last seen 1970-01-01 00:01:00Z: it deleted keys" in alert.text
+    assert "(1,234); shown for a day" in alert.text

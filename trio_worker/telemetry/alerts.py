@@ -51,7 +51,7 @@ class Alert:
 def is_stale(snapshot: Snapshot) -> bool:
     """Return whether the figures of the queue are too old."""
     is_old = snapshot.queue_seen_seconds is not None and snapshot.queue_seen_seconds > snapshot.stale_after_seconds
-    return snapshot.redis_down_seconds is not None or is_old
+    return (snapshot.redis_down_seconds is not None and not snapshot.redis_refuses) or is_old
 
 
 def state(snapshot: Snapshot) -> State:
@@ -72,6 +72,8 @@ def state(snapshot: Snapshot) -> State:
 def _running_state(snapshot: Snapshot) -> State:
     if is_stale(snapshot):
         return State("STALE", Severity.TROUBLE)
+    if snapshot.redis_refuses:
+        return State(REFUSED_WORD, Severity.TROUBLE)
     if not isinstance(snapshot.breaker, Closed) or _no_worker_has_relay(snapshot):
         return State("NO RELAY", Severity.TROUBLE)
     if snapshot.queue is not None and snapshot.queue.paused:
@@ -110,9 +112,12 @@ def alerts(snapshot: Snapshot) -> list[Alert]:
 
 
 def _redis_alert(snapshot: Snapshot) -> Alert | None:
+    down, seen = snapshot.redis_down_seconds, snapshot.queue_seen_seconds
+    if down is not None and snapshot.redis_refuses:
+        text = f"for {duration(down)} Redis refuses what a worker needs: {mask_text(snapshot.redis_trouble)}"
+        return Alert(REFUSED_WORD, text, Severity.TROUBLE)
     if not is_stale(snapshot):
         return None
-    down, seen = snapshot.redis_down_seconds, snapshot.queue_seen_seconds
     age = f"queue figures are {duration(seen)} old" if seen is not None else "the queue was never read"
     if down is None:
         return Alert("STALE", age, Severity.TROUBLE)

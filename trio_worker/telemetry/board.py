@@ -96,7 +96,7 @@ class Board:
     _is_quiet: bool = False
     _causes: deque[tuple[int, _Causes]] = field(factory=deque)  # by minute, oldest first
     _latest: deque[tuple[float, SettledJob]] = field(factory=lambda: deque(maxlen=OUTCOMES_KEPT))
-    _redis_failed: tuple[float, str] | None = None
+    _redis_failed: tuple[float, RedisFailed] | None = None  # since when, and the last failure
     _redis_recoveries: int = 0
     _is_at_dead_limit: bool = False
     _notices: Notices = field(factory=Notices)
@@ -132,9 +132,9 @@ class Board:
                 self._depths.append((now, waiting + due))
             case BreakerChanged(breaker):
                 self._breaker = breaker
-            case RedisFailed(reason=reason):
+            case RedisFailed():
                 since = self._redis_failed[0] if self._redis_failed else now
-                self._redis_failed = (since, reason)
+                self._redis_failed = (since, event)
             case RedisRecovered():
                 self._redis_failed, self._journal_trouble = None, ""
                 self._redis_recoveries += 1
@@ -201,7 +201,8 @@ class Board:
             causes=summed_causes([self._cause_counts(now), *others]),
             latest=tuple(FeedOutcome(at, settled) for at, settled in self._latest),
             redis_down_seconds=now - self._redis_failed[0] if self._redis_failed else None,
-            redis_trouble=self._redis_failed[1] if self._redis_failed else "",
+            redis_trouble=self._redis_failed[1].reason if self._redis_failed else "",
+            redis_refuses=self._redis_failed is not None and self._redis_failed[1].is_refusal,
             journal_trouble=self._journal_trouble,
             grace_seconds_left=None if state.grace_ends_at is None else max(0.0, state.grace_ends_at - now),
             stale_after_seconds=self.stale_after_seconds,
@@ -253,7 +254,7 @@ class Board:
             busy_consumers=state.busy_consumers,
             mails_in_flight=state.mails_in_flight,
             is_at_dead_limit=self._is_at_dead_limit,
-            notices=(*([refusal(self._redis_failed[1])] if self._redis_failed else []), *self._notices.now()),
+            notices=(*([refusal(self._redis_failed[1].reason)] if self._redis_failed else []), *self._notices.now()),
         )
 
     def _note_settled(self, jobs: Sequence[SettledJob], now: float, wall: float) -> None:

@@ -66,7 +66,7 @@ def _standstill(snapshot: Snapshot, beats: Sequence[Heartbeat]) -> Finding | Non
     if not beats:
         lost = len(snapshot.workers)
         reasons = (f"{counted(lost, 'worker')} sent no heartbeat for some time.",) if lost else ()
-        steps = ("Start one: trio-worker run", "If one runs, its log says what Redis refuses it.")
+        steps = ("Start one: trio-worker run", "If one runs, its log and trio-worker health say what Redis refuses it.")
         return Finding("workers", "No worker is heard.", reasons, steps)
     if all(beat.is_refused for beat in beats):
         notice = next(notice for notice in beats[0].notices if notice.word == REFUSED_WORD)

@@ -152,8 +152,8 @@ def _redis_line(
         case HeartbeatTroubled(why, is_heard):
             if not why:
                 return "info", "Redis takes the heartbeat again", {}
-            without = "orders reach it" if is_heard else "status, top and orders know it"
-            return "warning", f"Redis refuses the heartbeat: no {without}", {"what": why}
+            follows = "no orders reach this worker" if is_heard else "status and top do not show this worker"
+            return "warning", f"Redis refuses the heartbeat: {follows}", {"what": why}
         case _:
             assert_never(event)
 

@@ -84,6 +84,7 @@ class Snapshot:
     busy_consumers: int | None = None  # consumers that have a job
     at_work_limit: int = 0  # maximum of ``at_work``
     mails_in_flight: int | None = 0  # mails on connections; None if no worker sends it
+    redis_refuses: bool = False  # of the trouble: Redis answers, and refuses what a worker needs
     redis_recoveries: int = 0  # times that Redis answered again
     write_refusal: str = ""  # why Redis refuses what workers write to show themselves
     notices: tuple[Notice, ...] = ()  # of this worker

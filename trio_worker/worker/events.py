@@ -142,10 +142,14 @@ class QueuePaused:
 
 @frozen
 class RedisFailed:
-    """A call to Redis failed; it is repeated. ``reason`` is the error, ``doing`` the operation."""
+    """A call to Redis failed; it is repeated. ``reason`` is the error, ``doing`` the operation.
+
+    ``is_refusal``: Redis answered, and refused it.
+    """
 
     doing: str
     reason: str
+    is_refusal: bool = False
 
 
 @frozen

@@ -235,7 +235,7 @@ class RedisHealth:
             self._failing_since = trio.current_time()
         if unavailable.reason != self._last:
             self._last = unavailable.reason
-            self.publish(RedisFailed(doing, unavailable.reason))
+            self.publish(RedisFailed(doing, unavailable.reason, unavailable.is_refusal))
 
     def answered(self) -> None:
         if self._failing_since is not None:
