@@ -4,8 +4,8 @@
 # Most people expect: Sentinels ask every server once a second, and have already agreed on the new primary; so an old
 # one that comes back after the failover (a paused machine, a healed network) is made a replica in a second or two.
 # What happens: a Sentinel waits until the server has been up, and has called itself a primary, for eight seconds: else
-# this might be a change on its way. Only then it tells it to follow the new one. Until then there are two primaries. The
-# old one acknowledges each write; then it becomes a replica, and forgets them.
+# this might be a change on its way. Only then it tells it to follow the new one. Until then there are two primaries.
+# The old one acknowledges each write; then it becomes a replica, and forgets them.
 # Why it matters to a mail worker: connections to Redis are kept for hours. After a pause of the primary's machine,
 # pushed jobs are acknowledged and lost, and a worker that keeps old connections in its pool beside new ones takes the
 # same jobs from both primaries: it sends most mails twice. So drop all old connections when the primary is another one,

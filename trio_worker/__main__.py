@@ -32,7 +32,10 @@ def main() -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in {"strict", "surrogateescape"}:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        sys.exit(_run())
+        try:
+            sys.exit(_run())
+        finally:
+            _flush()
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
     except BrokenPipeError:
@@ -41,6 +44,16 @@ def main() -> NoReturn:
         if group.split(BrokenPipeError)[1] is not None:
             raise
         _leave_unread()
+
+
+def _flush() -> None:
+    """Write what is buffered now: at its own end Python would complain of a reader that has gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass  # Python tries it again at its end, and says why it cannot
 
 
 def _leave_unread() -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 from collections import Counter
 
 import pytest
@@ -268,6 +269,32 @@ async def test_a_command_whose_reader_has_left_ends_without_a_traceback(
             complained += chunk
         assert await program.process.wait() == 141
     assert WORLD.fullmatch(complained.decode())
+
+
+async def test_a_reader_that_leaves_before_the_last_lines_is_no_trouble_either() -> None:
+    """What is buffered is written before Python ends, which would complain of it: `schema | head -5` did."""
+    program = """
+import os
+from trio_worker import __main__ as program
+
+reader, writer = os.pipe()
+os.dup2(writer, 1)
+os.close(writer)
+
+def run():
+    print("the last line")
+    os.close(reader)
+    return 0
+
+program._run = run
+program.main()
+"""
+    with patience():
+        ended = await trio.run_process(
+            [sys.executable, "-c", program], capture_stdout=True, capture_stderr=True, check=False
+        )
+
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 async def test_status_and_enqueue_agree_with_what_was_pushed(programs: Programs, real_redis: RedisClient) -> None:
