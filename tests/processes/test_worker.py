@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
@@ -291,7 +292,11 @@ program.main()
 """
     with patience():
         ended = await trio.run_process(
-            [sys.executable, "-c", program], capture_stdout=True, capture_stderr=True, check=False
+            [sys.executable, "-c", program],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
         )
 
     assert (ended.returncode, ended.stderr) == (141, b"")
