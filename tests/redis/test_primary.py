@@ -329,38 +329,85 @@ async def test_a_sentinel_that_names_a_replica_is_not_believed(
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.case("A31")
-async def test_nothing_is_asked_of_two_primaries(tmp_path: Path, bridge: Complaints) -> None:
-    """An old primary that only stood still is one for seconds after the failover: all connections to it are dropped."""
-    servers = [Valkey(tmp_path / str(port), port) for port in free_ports(2)]
-    named = servers[0].port
+@define
+class TwoPrimaries:
+    """Two servers that both take writes, and a Sentinel that names one of them: the first, until a failover."""
 
-    async def name(stream: trio.SocketStream) -> None:
+    servers: list[Valkey]
+    clients: list[Any]
+    url: str = ""
+    named: int = 0
+
+    def fail_over(self, to: int = 1) -> None:
+        self.named = to
+
+    async def name(self, stream: trio.SocketStream) -> None:
         async for commands in stream:
-            answer = f"*2\r\n$9\r\n127.0.0.1\r\n${len(str(named))}\r\n{named}\r\n".encode()
+            port = str(self.servers[self.named].port)
+            answer = f"*2\r\n$9\r\n127.0.0.1\r\n${len(port)}\r\n{port}\r\n".encode()
             await stream.send_all(answer * len(re.findall(rb"\*\d+\r\n", commands)))
 
+
+@pytest.fixture
+async def two_primaries(tmp_path: Path) -> AsyncIterator[TwoPrimaries]:
+    servers = [Valkey(tmp_path / str(port), port) for port in free_ports(2)]
     with ExitStack() as stack:
         for server in servers:
             await trio.to_thread.run_sync(server.start)
             stack.callback(server.kill)
-        old, new = (stack.enter_context(server.client()) for server in servers)
+        both = TwoPrimaries(servers, [stack.enter_context(server.client()) for server in servers])
         async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(partial(trio.serve_tcp, name, 0, host="127.0.0.1"))
-            url = f"redis+sentinel://127.0.0.1:{listeners[0].socket.getsockname()[1]}/mail?protocol=2"
-            async with open_redis_client(RedisOptions(url=url), 60.0) as client:
-                nursery.start_soon(client.wait, "jobs", 60.0)
-                await until(lambda: "blmove" in str(old.client_list()))
-                assert await client.command("RPUSH", "other", "x") == 1
-                named = servers[1].port
-                client.abort_calls()
-                pushed = [await client.command("RPUSH", "jobs", "x") for _ in range(3)]
-                await until(lambda: all(each["cmd"] == "client|list" for each in old.client_list()))
+            listeners = await nursery.start(partial(trio.serve_tcp, both.name, 0, host="127.0.0.1"))
+            both.url = f"redis+sentinel://127.0.0.1:{listeners[0].socket.getsockname()[1]}/mail?protocol=2"
+            yield both
             nursery.cancel_scope.cancel()
-        found = [old.llen("jobs"), new.llen("jobs")]
+
+
+@pytest.mark.case("A31")
+async def test_nothing_is_asked_of_two_primaries(two_primaries: TwoPrimaries, bridge: Complaints) -> None:
+    """An old primary that only stood still is one for seconds after the failover: all connections to it are dropped."""
+    old, new = two_primaries.clients
+    async with trio.open_nursery() as nursery:
+        async with open_redis_client(RedisOptions(url=two_primaries.url), 60.0) as client:
+            nursery.start_soon(client.wait, "jobs", 60.0)
+            await until(lambda: "blmove" in str(old.client_list()))
+            assert await client.command("RPUSH", "other", "x") == 1
+            two_primaries.fail_over()
+            client.abort_calls()
+            pushed = [await client.command("RPUSH", "jobs", "x") for _ in range(3)]
+            await until(lambda: all(each["cmd"] == "client|list" for each in old.client_list()))
+        nursery.cancel_scope.cancel()
+    found = [old.llen("jobs"), new.llen("jobs")]
 
     assert isinstance(pushed[0], Unavailable) or pushed[0] == 1
     assert found == [0, pushed[-1]]
+
+
+@pytest.mark.case("A31")
+async def test_a_primary_that_is_cut_off_is_left_when_it_takes_no_writes(
+    two_primaries: TwoPrimaries, bridge: Complaints
+) -> None:
+    """With min-replicas-to-write it says NOREPLICAS; both clients then ask the Sentinels again."""
+    old = two_primaries.clients[0]
+    old.config_set("min-replicas-to-write", 1)
+
+    def asked(options: RedisOptions) -> list[Any]:
+        with open_blocking_client(options) as client:
+            refused = run_blocking(client.command("RPUSH", "jobs", "x"))
+            two_primaries.fail_over()
+            return [refused, *(run_blocking(client.command("RPUSH", "jobs", "x")) for _ in range(2))]
+
+    options = RedisOptions(url=two_primaries.url)
+    async with open_redis_client(options, 5.0) as client:
+        answers = [await client.command("RPUSH", "jobs", "x")]
+        two_primaries.fail_over()
+        answers += [await client.command("RPUSH", "jobs", "x") for _ in range(2)]
+    two_primaries.fail_over(to=0)
+    answers += await trio.to_thread.run_sync(asked, options)
+
+    refused = [answers[0], answers[3]]
+    assert all(isinstance(each, Unavailable) and each.reason.startswith("NOREPLICAS") for each in refused)
+    assert [answers[1:3], answers[4:]] == [[1, 2], [3, 4]]
 
 
 @pytest.mark.case("A12")

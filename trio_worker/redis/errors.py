@@ -22,8 +22,9 @@ PERMISSIONS_PAGE = "docs/operations.md#permissions-in-redis"
 _PASSING = frozenset(
     ("ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "MOVED", "NOREPLICAS", "NOSCRIPT", "OOM")
 ) | {"READONLY", "TRYAGAIN", "UNBLOCKED"}
-# Error codes of a server that is not, or no longer, the one that takes our writes.
-_ELSEWHERE = frozenset({"READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN"})
+# Error codes of a server that is not, or no longer, the one that takes our writes. One that says NOREPLICAS may be cut
+# off, and the Sentinels may have made another one the primary.
+_ELSEWHERE = frozenset({"READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS"})
 # Error codes that are told, before what the server says.
 _TOLD = _PASSING - {"NOSCRIPT"} | {"WRONGTYPE", "CROSSSLOT"}
 
