@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -89,3 +90,22 @@ def test_a_command_gets_the_options_before_it(words: list[str], code: int, said:
 
     assert done.returncode == code
     assert said in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", ["config explain smtp.host", "config explain no.such.key", "--version"])
+def test_no_garbage_is_looked_for_at_the_end(words: str) -> None:
+    """Python would go through all modules once more before it ends; what is frozen it passes over."""
+    code = (
+        "import gc, sys\n"
+        "from trio_worker.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('left:', len(gc.get_objects()), 'frozen:', gc.get_freeze_count())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words.split()], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    left, frozen = re.findall(r"(?:left|frozen): (\d+)", done.stdout)
+
+    assert int(left) < 1000
+    assert int(frozen) > 10_000

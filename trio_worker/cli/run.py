@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  each look-up of a name loads it, and there may be no file descriptor free then
 import gc
 import os
 import sys
