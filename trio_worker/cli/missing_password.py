@@ -37,7 +37,8 @@ def missing_password(settings: Settings) -> MissingPassword | None:
             f"the password is not known, so the login was not tried: ${CREDENTIALS} has no {_NAME}; add"
             f" LoadCredential={_NAME}:FILE to the unit, or set smtp.password_file"
         )
-    command = f"systemd-run --pipe --wait -p LoadCredential={_NAME}:/etc/trio-worker/{_NAME}"
+    # In the same folder, else the relative path of a configuration would lead nowhere.
+    command = f"systemd-run --pipe --wait --same-dir -p LoadCredential={_NAME}:/etc/trio-worker/{_NAME}"
     return MissingPassword(
         "the password is not known here, so the login was not tried: set smtp.password_file, or the variable"
         f" TRIO_WORKER__SMTP__PASSWORD_FILE; if systemd gives it to the worker as the credential {_NAME}, which no"
