@@ -70,7 +70,8 @@ class Rostered:
         try:
             await super().connect()  # type: ignore[misc]  # the mixin stands before a connection
         except FAILURES as error:
-            raise OpeningError from (await self._told_by_server() or error)
+            told = None if understand(error).is_refusal else await self._told_by_server()
+            raise OpeningError from (told or error)
 
     async def _told_by_server(self) -> OSError | None:
         """Return what the server says against the opening, if that can be told better than by the failure."""
