@@ -190,7 +190,7 @@ def failures_panel(snapshot: Snapshot, width: int, rows: int, key: str = "") -> 
     found = [counted(totals[kind], *words) for kind, words in _FAILURES.items() if totals[kind]]
     aside = ", ".join(found) or "none"
     more = more_words(len(snapshot.causes) - rows, key)
-    note = f"{CAUSE_MINUTES} min  {more}" if more else f"{CAUSE_MINUTES} min, all workers"
+    note = f"{CAUSE_MINUTES} min  {more}" if more else f"{CAUSE_MINUTES} min, live workers"
     lines = [rule("FAILURES", width, aside, note)]
     lines += [row(_failure_row(cause, snapshot.at, width), width) for cause in _causes_in_view(snapshot.causes, rows)]
     return lines + [blank(width)] * (rows + 1 - len(lines))
