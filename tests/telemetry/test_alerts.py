@@ -107,3 +107,15 @@ def test_what_redis_lost_is_shown_with_its_time() -> None:
     assert alert.severity is Severity.TROUBLE
     assert "last seen 1970-01-01 00:01:00Z: it deleted keys" in alert.text
     assert "(1,234); shown for a day" in alert.text
+
+
+@pytest.mark.parametrize(("age_seconds", "words"), [(60.0, ["LOSS", "RELAY"]), (3600.0, ["RELAY", "LOSS"])])
+def test_a_loss_hides_no_later_trouble_for_a_day(age_seconds: float, words: list[str]) -> None:
+    """A screen of 24 lines has room for one alert."""
+    snapshot = without_relay()
+    assert snapshot.queue is not None
+    lost = (LostData(LossSign.TOTALS, snapshot.at - age_seconds, 5),)
+
+    found = [alert.word for alert in alerts(evolve(snapshot, queue=evolve(snapshot.queue, losses=lost)))]
+
+    assert [word for word in found if word in words] == words

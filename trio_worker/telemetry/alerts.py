@@ -21,6 +21,8 @@ from trio_worker.worker.phase import Phase
 
 # Heartbeats call Redis every two seconds; if two in a row get no answer, Redis is in trouble.
 ANSWERED_SECONDS = 5.0
+# So long a loss of data stands before all that may come after it.
+FRESH_LOSS_SECONDS = 600.0
 
 
 class Severity(Enum):
@@ -93,10 +95,12 @@ def _no_worker_has_relay(snapshot: Snapshot) -> bool:
 
 def alerts(snapshot: Snapshot) -> list[Alert]:
     """Return the alerts, the most urgent first; empty if all is well."""
+    lost = _loss_alerts(snapshot)
+    is_fresh = _is_freshly_lost(snapshot)
     found = [
         _redis_alert(snapshot),
         _refusal_alert(snapshot),
-        *_loss_alerts(snapshot),
+        *(lost if is_fresh else ()),
         *_notice_alerts(snapshot),
         _journal_alert(snapshot),
         _relay_alert(snapshot),
@@ -107,6 +111,7 @@ def alerts(snapshot: Snapshot) -> list[Alert]:
         _dead_limit_alert(snapshot),
         _quiet_alert(snapshot),
         *_worker_alerts(snapshot),
+        *(() if is_fresh else lost),
     ]
     return [alert for alert in found if alert is not None]
 
@@ -139,6 +144,12 @@ def _loss_alerts(snapshot: Snapshot) -> list[Alert]:
         Alert("LOSS", f"Redis lost data, last seen {_when(loss.at)}: {_loss_words(loss)}", Severity.TROUBLE)
         for loss in found
     ]
+
+
+def _is_freshly_lost(snapshot: Snapshot) -> bool:
+    """Return whether Redis lost data just now. Later in the day, what is wrong now is more urgent."""
+    found = () if snapshot.queue is None else snapshot.queue.losses
+    return any(snapshot.at - loss.at < FRESH_LOSS_SECONDS for loss in found)
 
 
 def _loss_words(loss: LostData) -> str:
