@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 
 from tests.support.bridge import Complaints
-from trio_worker.bridge import call, call_abortable, call_breakable, call_inline, call_trio, open_bridge
+from trio_worker.bridge import call, call_abortable, call_breakable, call_inline, call_trio, open_bridge, read_at_most
 
 
 @pytest.mark.case("B5")
@@ -178,3 +179,34 @@ async def test_what_nobody_awaits_is_told_and_ends_nothing() -> None:
     assert len(told) == 1
     assert "ValueError" in told[0]
     assert "ann@example.com" not in told[0]
+
+
+async def test_a_transport_reads_at_most_what_it_is_told(bridge: Complaints) -> None:
+    """In pieces, of which none is lost; asyncio's usual read asks for 256 KB of memory, for whatever comes."""
+    sent = bytes(range(250)) * 20
+    pieces: list[bytes] = []
+    ended = asyncio.Event()
+
+    class Receiver(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            read_at_most(transport, 1000)
+
+        def data_received(self, data: bytes) -> None:
+            pieces.append(data)
+
+        def connection_lost(self, _exc: Exception | None) -> None:
+            ended.set()
+
+    async def receive(port: int) -> None:
+        await asyncio.get_running_loop().create_connection(Receiver, "127.0.0.1", port)
+        await ended.wait()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(
+            partial(trio.serve_tcp, lambda stream: stream.send_all(sent), 0, host="127.0.0.1")
+        )
+        await call(receive, listeners[0].socket.getsockname()[1])
+        nursery.cancel_scope.cancel()
+
+    assert b"".join(pieces) == sent
+    assert max(map(len, pieces)) <= 1000

@@ -255,6 +255,17 @@ def hear_last_words(transport: asyncio.WriteTransport, on_break: Callable[[], ob
     below._call_connection_lost = read_and_tell  # noqa: SLF001
 
 
+def read_at_most(transport: asyncio.BaseTransport, size_bytes: int) -> None:
+    """Have a transport read at most so much at once, for an `asyncio.Protocol`; with TLS it changes nothing.
+
+    asyncio asks for 256 KB of memory for each read and gives back what was not received. That much comes from the
+    kernel and goes back to it, which takes longer (12 microseconds) than the read; and where it comes from the
+    allocator's own memory, what is allocated in between cuts that into pieces that are too small for the next read.
+    """
+    if hasattr(transport, "max_size"):
+        transport.max_size = size_bytes  # asyncio's own, in 3.11 to 3.13
+
+
 def _receive_rest(transport: Any) -> None:
     """Give the protocol of a socket transport what the kernel has received; the transport is at its end."""
     protocol: Any = transport.get_protocol()

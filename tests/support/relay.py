@@ -39,10 +39,10 @@ class FakeTransport:
     is_full: bool = False
     written: list[bytes] = field(factory=list)
     is_aborted: bool = False
-    _protocol: asyncio.Protocol | None = None
+    _protocol: asyncio.BufferedProtocol | None = None
     _ssl_protocol: object = None
 
-    def set_protocol(self, protocol: asyncio.Protocol) -> None:
+    def set_protocol(self, protocol: asyncio.BufferedProtocol) -> None:
         self._protocol = protocol
 
     def get_extra_info(self, _name: str) -> None:
@@ -71,7 +71,11 @@ class FakeTransport:
     def say(self, received: bytes) -> None:
         """Send something of the relay's own accord."""
         assert self._protocol is not None
-        self._protocol.data_received(received)
+        while received:
+            room = memoryview(self._protocol.get_buffer(len(received)))
+            part, received = received[: len(room)], received[len(room) :]
+            room[: len(part)] = part
+            self._protocol.buffer_updated(len(part))
 
     def _tell_end(self) -> None:
         assert self._protocol is not None

@@ -15,10 +15,13 @@ from hiredis import pack_command
 from redis import exceptions
 from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 
-from trio_worker.bridge import call_trio
+from trio_worker.bridge import call_trio, read_at_most
 from trio_worker.redis.deadlines import ASK_SECONDS, CONNECT_SECONDS
 from trio_worker.redis.failures import FAILURES, OpeningError, understand
 from trio_worker.redis.primary import AskNode, Node, Primary
+
+# A claim of a hundred usual jobs.
+_READ_BYTES = 65_536
 
 
 class Rostered:
@@ -72,6 +75,8 @@ class Rostered:
         except FAILURES as error:
             told = None if understand(error).is_refusal else await self._told_by_server()
             raise OpeningError from (told or error)
+        if self._writer is not None:
+            read_at_most(self._writer.transport, _READ_BYTES)
 
     async def _told_by_server(self) -> OSError | None:
         """Return what the server says against the opening, if that can be told better than by the failure."""

@@ -42,20 +42,30 @@ SPARED_RESETS = 5
 _BREAKS = frozenset({FailureKind.EOF, FailureKind.RESET})
 # From this size on a message is written in pieces: more writes, some microseconds each, but fewer copies.
 LARGE_BYTES = 262_144
+# Some hundred replies.
+_READ_BYTES = 16_384
 
 
 # Called with each command and its reply while the connection is traced.
 OnTrace: TypeAlias = Callable[[TraceLine], object]
 
 
-class _Wire(asyncio.Protocol):
-    """The asyncio protocol of a connection; its callbacks run in the trio thread and are passed on at once."""
+class _Wire(asyncio.BufferedProtocol):
+    """The asyncio protocol of a connection; its callbacks run in the trio thread and are passed on at once.
+
+    It reads into a buffer of its own: for an `asyncio.Protocol` each read would ask for 256 KB (`bridge.read_at_most`).
+    A worker that also ran the mail catcher grew by 14 MB with every 100,000 mails.
+    """
 
     def __init__(self, received: Callable[[bytes], None], ended: Callable[[FailureKind, str], None]) -> None:
         self._received, self._ended = received, ended
+        self._buffer = memoryview(bytearray(_READ_BYTES))
 
-    def data_received(self, data: bytes) -> None:
-        self._received(data)
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._received(bytes(self._buffer[:nbytes]))
 
     def eof_received(self) -> None:
         self._ended(FailureKind.EOF, "the relay closed the connection")
