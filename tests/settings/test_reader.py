@@ -268,6 +268,31 @@ def test_a_secret_that_everybody_may_read_is_warned_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "mode", "is_one_file", "warned"),
+    [
+        ("rediss://r.example", 0o644, False, ["redis.key_file: the private key in key.pem can be read by all users"]),
+        ("rediss://r.example", 0o644, True, ["redis.cert_file: the private key in cert.pem can be read by all users"]),
+        ("rediss://r.example", 0o640, False, []),
+        ("redis://r.example", 0o600, True, ["redis.cert_file: is used with rediss:// only, and redis.url has no TLS"]),
+    ],
+)  # fmt: skip
+def test_a_key_for_redis_that_everybody_may_read_or_nobody_uses_is_warned_of(
+    work_folder: Path, url: str, mode: int, warned: list[str], *, is_one_file: bool
+) -> None:
+    """As of a password file; a certificate without its key may be read by all."""
+    Path("key.pem").write_text("-----BEGIN PRIVATE KEY-----\n")
+    Path("cert.pem").write_text("-----BEGIN CERTIFICATE-----\n" + Path("key.pem").read_text() * is_one_file)
+    for name in ("key.pem", "cert.pem"):
+        Path(name).chmod(mode)
+    text = f'[redis]\nurl = "{url}"\ncert_file = "cert.pem"\n' + ("" if is_one_file else 'key_file = "key.pem"\n')
+
+    settings = good(text, work_folder)
+
+    found = [warning.reason.removesuffix(": chmod o-r") for warning in settings.warnings]
+    assert [reason for reason in found if reason.startswith("redis.")] == warned
+
+
+@pytest.mark.parametrize(
     ("listen", "host", "port", "warned"),
     [
         ("127.0.0.1:1025", "127.0.0.1", 1025, False),

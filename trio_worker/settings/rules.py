@@ -1,4 +1,4 @@
-"""Edge. Rules between keys of the settings: faults and warnings; reads folders, changes nothing."""
+"""Edge. Rules between keys of the settings: faults and warnings; reads folders and files, changes nothing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from trio_worker.jobs.address import AddressFault, Mailbox, parse_mailbox
 from trio_worker.jobs.domain import DomainFault, parse_domain
 from trio_worker.mail.links import parse_base_url
 from trio_worker.mail.options import MailOptions
+from trio_worker.redis.options import RedisOptions
 from trio_worker.redis.url import SCHEMES, EmbeddedAddressFault, RedisUrlFault, parse_embedded, parse_redis_url
 from trio_worker.settings.placeholders import is_loopback, placeholders
 from trio_worker.settings.record import TYPES, Origins, Settings
-from trio_worker.settings.sources import SettingFault
+from trio_worker.settings.sources import SettingFault, is_read_by_others
 from trio_worker.settings.spelling import suggestion
 from trio_worker.smtp.options import is_full_name
 from trio_worker.smtp.reply_text import printable_line
@@ -193,6 +194,24 @@ def _regex_fault(pattern: str) -> str:
     return ""
 
 
+def _warnings_about_tls(redis: RedisOptions) -> Iterator[tuple[str, str]]:
+    files = [("redis.ca_file", redis.ca_file), ("redis.cert_file", redis.cert_file)]
+    if not redis.url.startswith("rediss"):
+        yield from ((key, "is used with rediss:// only, and redis.url has no TLS") for key, file in files if file)
+        return
+    # The key may be in the file of the certificate, which else may be read by all.
+    key, file = ("redis.key_file", redis.key_file) if redis.key_file else files[1]
+    if file and is_read_by_others(Path(file)) and (redis.key_file or _has_key(Path(file))):
+        yield key, f"the private key in {file} can be read by all users: chmod o-r"
+
+
+def _has_key(file: Path) -> bool:
+    try:
+        return b"PRIVATE KEY-----" in file.read_bytes()
+    except OSError:
+        return False
+
+
 def warnings_about(settings: Settings, origins: Origins) -> Iterator[SettingFault]:
     """Yield warnings: settings that work, but are rarely intended."""
     smtp, pool = settings.smtp, settings.smtp_pool
@@ -219,6 +238,8 @@ def warnings_about(settings: Settings, origins: Origins) -> Iterator[SettingFaul
         yield SettingFault(origins.place("smtp.tls"), "smtp.tls: without TLS only CRAM-MD5 is used for the login")
     if smtp.username and not smtp.password:
         yield SettingFault(origins.place("smtp.username"), "smtp.username: smtp.password is not set")
+    for key, message in _warnings_about_tls(settings.redis):
+        yield SettingFault(origins.place(key), f"{key}: {message}")
     if (
         settings.capture.listen
         and is_loopback(smtp.host)
