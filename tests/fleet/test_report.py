@@ -21,7 +21,9 @@ from trio_worker.fleet.watch import Watch
 from trio_worker.queue.claim import DEAD_LIMIT_REACHED
 from trio_worker.queue.operator_counts import OperatorAction
 from trio_worker.queue.options import QueueOptions
+from trio_worker.redis.calls import Unavailable
 from trio_worker.redis.client import RedisClient
+from trio_worker.redis.scripts import TRIAL
 from trio_worker.telemetry.alerts import alerts, state
 from trio_worker.telemetry.bottleneck import find_bottleneck
 from trio_worker.worker.events import PhaseChanged, QueuePaused, QuietChanged
@@ -81,6 +83,55 @@ async def test_a_dead_limit_that_is_reached_is_told(any_workers: WorkerMaker, ca
             await catcher.wait_for_mails(1)
             assert not reporter.snapshot().is_at_dead_limit
         reporter.worker.drain("seen")
+
+
+async def test_the_first_claim_goes_before_all_reports(workers: WorkerMaker, catcher: Catcher) -> None:
+    """A mail does not wait for heartbeats, figures and a look at the settings of Redis."""
+    await workers.push(job_bytes(1))
+    reporter = workers.make(workers.options(catcher.port), is_burst=False)
+    before, begun = workers.client.calls, workers.client.calls
+    doings: list[str] = []
+    is_reported = trio.Event()
+
+    def note(doing: str, _seconds: float, _unavailable: Unavailable | None) -> None:
+        nonlocal begun
+        doings.append(doing)
+        if doing == "claim" and doings.count("claim") == 1:
+            begun = workers.client.calls
+        if {"beat", "pipeline"} <= set(doings):
+            is_reported.set()
+
+    workers.client.on_call = note
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reporter.run)
+        with trio.fail_after(60):
+            await is_reported.wait()
+        reporter.worker.drain("seen")
+
+    assert doings[:2] == [TRIAL, "claim"]
+    assert begun - before == 2
+
+
+async def test_a_worker_that_does_not_claim_reports_all_the_same(workers: WorkerMaker, catcher: Catcher) -> None:
+    """It is on the list although there is no first claim."""
+    reporter = workers.make(workers.options(catcher.port), is_burst=False)
+    reporter.worker.quiet("from the start")
+    doings: list[str] = []
+    has_beaten = trio.Event()
+
+    def note(doing: str, _seconds: float, _unavailable: Unavailable | None) -> None:
+        doings.append(doing)
+        if doing == "beat":
+            has_beaten.set()
+
+    workers.client.on_call = note
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reporter.run)
+        with trio.fail_after(60):
+            await has_beaten.wait()
+        reporter.worker.drain("seen")
+
+    assert "claim" not in doings
 
 
 async def test_a_worker_has_stopped_when_it_is_off_the_list(any_workers: WorkerMaker, catcher: Catcher) -> None:
