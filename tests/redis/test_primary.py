@@ -384,6 +384,23 @@ async def test_nothing_is_asked_of_two_primaries(two_primaries: TwoPrimaries, br
 
 
 @pytest.mark.case("A31")
+async def test_a_primary_that_only_the_sentinels_cannot_reach_is_left(
+    two_primaries: TwoPrimaries, bridge: Complaints
+) -> None:
+    """No call fails there, so the Sentinels are asked from time to time; with their answers nothing is dropped."""
+    async with open_redis_client(RedisOptions(url=two_primaries.url), 60.0) as client:
+        assert client.follow_primary is not None
+        connections = await client.command("RPUSH", "jobs", "x"), await client.command("CLIENT", "ID")
+        await client.follow_primary()
+        assert connections == (1, await client.command("CLIENT", "ID"))
+        two_primaries.fail_over()
+        await client.follow_primary()
+        await client.command("RPUSH", "jobs", "x")
+
+    assert [each.llen("jobs") for each in two_primaries.clients] == [1, 1]
+
+
+@pytest.mark.case("A31")
 async def test_a_primary_that_is_cut_off_is_left_when_it_takes_no_writes(
     two_primaries: TwoPrimaries, bridge: Complaints
 ) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
+from redis.asyncio import Redis
 
 from proving_ground import Valkey
 from tests.support.bridge import Complaints
@@ -17,12 +19,12 @@ from trio_worker.capture.catcher import Catcher
 from trio_worker.fleet.overview import Overview, read_overview
 from trio_worker.queue.counts import Counts, count_jobs
 from trio_worker.queue.losses import LossSign
-from trio_worker.redis.client import open_redis_client
+from trio_worker.redis.client import RedisClient, open_redis_client
 from trio_worker.redis.options import RedisOptions
 from trio_worker.worker import redis_watch
 from trio_worker.worker.events import DataLost, Event, RedisWeak
 from trio_worker.worker.loss_watch import LossWatch
-from trio_worker.worker.redis_watch import watch_redis
+from trio_worker.worker.redis_watch import PRIMARY_SECONDS, follow_primary, watch_redis
 
 
 @pytest.fixture
@@ -64,6 +66,21 @@ async def test_evicted_keys_are_a_loss(bridge: Complaints, valkey: Valkey, monke
     assert loss.sign is LossSign.EVICTED
     assert loss.count > 0
     assert any(isinstance(event, RedisWeak) for event in events)
+
+
+async def test_the_sentinels_are_asked_from_time_to_time(autojump_clock: trio.testing.MockClock) -> None:
+    """Where there are any; without them nothing is left to do."""
+    asked: list[float] = []
+
+    async def ask() -> None:
+        asked.append(trio.current_time())
+
+    with trio.move_on_after(3.5 * PRIMARY_SECONDS):
+        await follow_primary(RedisClient(Redis(), Redis(), follow_primary=ask))
+    with trio.fail_after(0):
+        await follow_primary(RedisClient(Redis(), Redis()))
+
+    assert len(asked) == 3
 
 
 async def test_a_worker_sees_that_redis_has_lost_the_queue(any_workers: WorkerMaker, catcher: Catcher) -> None:

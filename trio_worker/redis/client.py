@@ -56,7 +56,8 @@ class RedisClient:
     """Calls to one Redis: ``client`` for commands that answer at once, ``waiter`` for the blocking wait.
 
     ``abort_calls`` aborts the connections of ``client``, so that all calls on them end. ``look_elsewhere`` aborts all
-    connections and forgets the primary, because a server said that it does not take writes.
+    connections and forgets the primary, because a server said that it does not take writes. ``follow_primary`` asks the
+    Sentinels, and does the same if they name another server; None without Sentinels.
 
     All methods are shielded from cancellation, except `wait` and `run_script_breakably`, whose reply may be lost. A
     failure of Redis or the network is returned as `Unavailable`, not raised.
@@ -66,6 +67,7 @@ class RedisClient:
     waiter: Redis
     abort_calls: Callable[[], object] = lambda: None
     look_elsewhere: Callable[[], object] = lambda: None
+    follow_primary: Callable[[], Awaitable[None]] | None = None
     scripts: dict[str, Script] = field(factory=read_scripts)
     calls: int = 0
     answered_at: float = -inf  # time of the last successful call (local clock, seconds)
@@ -231,8 +233,22 @@ async def open_redis_client(
             primary.forget()
         _abort(callers | waiters)
 
+    async def follow_primary() -> None:
+        node = await _caught(call, cast("Primary", primary).locate, client.connection_pool.connection_kwargs["ask"])
+        if isinstance(node, Unavailable):
+            return
+        if any(each.is_open and (each.host, each.port) != node for each in callers | waiters):
+            look_elsewhere()
+
     try:
-        yield RedisClient(client, waiter, lambda: _abort(callers), look_elsewhere, secrets=redis_secrets(options))
+        yield RedisClient(
+            client,
+            waiter,
+            lambda: _abort(callers),
+            look_elsewhere,
+            follow_primary if url.way is Way.SENTINEL else None,
+            secrets=redis_secrets(options),
+        )
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CONNECT_SECONDS):
             for each in (waiter, client):

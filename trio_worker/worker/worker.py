@@ -50,7 +50,7 @@ from trio_worker.worker.loss_watch import LossWatch
 from trio_worker.worker.options import RetryPolicy, ShutdownOptions
 from trio_worker.worker.phase import Phase
 from trio_worker.worker.preparation import Preparation
-from trio_worker.worker.redis_watch import watch_redis
+from trio_worker.worker.redis_watch import follow_primary, watch_redis
 from trio_worker.worker.reply_rule import ReplyRule
 from trio_worker.worker.settling import Settler
 from trio_worker.worker.state import WorkerState
@@ -136,6 +136,7 @@ class Worker:
             background.start_soon(settler.run)
             background.start_soon(keep_leases, self.broker, self.in_flight, redis_health, self.publish)
             background.start_soon(self._watch_redis)
+            background.start_soon(follow_primary, self.client)
             background.start_soon(self.losses.run)
             pool = open_pool(
                 self.options.pool,
