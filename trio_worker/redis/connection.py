@@ -213,6 +213,7 @@ class _Finding:
 
     host: str
     port: int
+    _is_located: bool = False  # whether it is known where this connection leads
 
     def __init__(self, *, primary: Primary, ask: AskNode, rosters: Sequence[set[Any]], **settings: Any) -> None:
         super().__init__(**settings)
@@ -220,8 +221,14 @@ class _Finding:
         self._ask = ask
         self._rosters = rosters
 
+    async def _told_by_server(self) -> OSError | None:
+        told: OSError | None = await super()._told_by_server() if self._is_located else None  # type: ignore[misc]
+        return told
+
     async def _connect(self) -> None:
+        self._is_located = False
         self.host, self.port = await self._primary.locate(self._ask)
+        self._is_located = True
         try:
             await super()._connect()  # type: ignore[misc]  # the mixin stands before a connection
         except (exceptions.RedisError, OSError, TimeoutError):
