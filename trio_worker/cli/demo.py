@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import socket
@@ -86,16 +87,19 @@ async def _demo_in(folder: Path, jobs: int, rate: float, *, shows_dashboard: boo
     )
     found = count_caught(caught) - before
     print_line(f"{counted(pusher.pushed, 'job')} pushed, {counted(found, 'mail')} caught")
-    # tools/demo runs a program that is not on PATH.
-    program = "trio-worker" if shutil.which("trio-worker") else sys.argv[0]
-    print_line("next:")
+    print_line(f"next{where_the_program_is()}:")
     if not is_kept:
-        print_line(f"  {program} demo --keep demo       the same, and keeps queue, mails and log in the folder demo")
-    print_line(f"  {program} run                    a worker of your own; README.md, Use it, says how to push to it")
-    print_line(f"  {program} config init PATH       a configuration for your own relay and Redis")
+        print_line("  trio-worker demo --keep demo       the same, and keeps queue, mails and log in the folder demo")
+    print_line("  trio-worker run                    a worker of your own; README.md, Use it, says how to push to it")
+    print_line("  trio-worker config init PATH       a configuration for your own relay and Redis")
     if is_kept:
         print_line(f"kept in {folder}: capture/ is a Maildir, worker.log has a line for each job")
     return code or (OK if found == pusher.pushed else PARTLY)
+
+
+def where_the_program_is() -> str:
+    """Return where, in brackets, if the program is not on PATH: tools/demo runs it from its own environment."""
+    return "" if shutil.which("trio-worker") else f" (trio-worker is {os.path.relpath(sys.argv[0])})"
 
 
 @define(eq=False)
