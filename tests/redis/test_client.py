@@ -292,6 +292,27 @@ async def test_a_server_that_asks_for_a_certificate_gets_ours(
     assert all(isinstance(answer, Unavailable) for answer in refused)
 
 
+async def test_a_renewed_certificate_is_used_without_a_restart(
+    bridge: Complaints, valkey_url: str, tmp_path: Path
+) -> None:
+    """The files are read for each opening: certificates of some hours are renewed while a worker runs."""
+    authority, ours = trustme.CA(), tmp_path / "ours.pem"
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    trustme.CA().issue_cert("w.example").private_key_and_cert_chain_pem.write_to_path(str(ours))
+    login = valkey_url.partition("//")[2].rpartition("@")[0]
+    async with tls_before(valkey_url, authority.issue_cert("localhost"), authority) as port:
+        options = RedisOptions(
+            url=f"rediss://{login}@localhost:{port}", ca_file=str(tmp_path / "ca.pem"), cert_file=str(ours)
+        )
+        async with open_redis_client(options, 5.0) as client:
+            refused = await client.command("ECHO", "x")
+            authority.issue_cert("w.example").private_key_and_cert_chain_pem.write_to_path(str(ours))
+            answer = await client.command("ECHO", "x")
+
+    assert isinstance(refused, Unavailable)
+    assert answer == b"x"
+
+
 @contextmanager
 def tls_for_known_clients(certificate: trustme.LeafCert, of_clients: trustme.CA) -> Iterator[int]:
     """A port that ends TLS with the alert of OpenSSL if a client has no certificate; it answers nobody."""

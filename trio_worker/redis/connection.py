@@ -181,6 +181,11 @@ class TcpConnection(_Resolving, Connection):
 class TlsConnection(_Resolving, SSLConnection):
     """A TLS connection to one host; the certificate must have its name."""
 
+    async def _connect(self) -> None:
+        # redis-py reads the files once for each connection object: a certificate that was renewed would never be used.
+        self.ssl_context.context = None
+        await super()._connect()
+
     async def _told_by_server(self) -> OSError | None:
         """Open a connection once more, and read without a write before it.
 
