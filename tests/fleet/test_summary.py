@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trio_worker.dashboard.lists import connections_panel, workers_panel
 from trio_worker.fleet.summary import Fleet, QueueTotals
 from trio_worker.queue.history import MinuteSample
+from trio_worker.redis.calls import Unavailable
 from trio_worker.telemetry.alerts import Severity, alerts, state
 from trio_worker.telemetry.growth import heading
 from trio_worker.telemetry.heartbeat import LOST_SECONDS, DepthLimit, Heartbeat, Rates, Suspended, WorkerSeen
@@ -312,3 +313,18 @@ def test_another_server_begins_anew() -> None:
     fleet.note_poll(totals(900, 7), SEEN, [WorkerSeen(beat(), 1.0)], now=11.0, redis_seconds=0.001)
 
     assert fleet.snapshot(11.0, 901.0).rates.sent == pytest.approx(9)
+
+
+def test_a_permission_that_our_login_lacks_says_nothing_of_the_workers() -> None:
+    """Theirs may have it: one that was heard before is lost, and what is missing is said as our own."""
+    found = fleet_of(WorkerSeen(beat("gone:1"), LOST_SECONDS + 1))
+    found.note_refusal(Unavailable("no permission for ZADD", is_refusal=True, is_denied=True))
+    shown = found.snapshot(10.0, 1000.0)
+
+    assert shown.write_refusal == ""
+    words = {alert.word: alert for alert in alerts(shown)}
+    assert "LOST" in words
+    assert words["LOGIN"].severity is Severity.CAUTION
+    assert "if theirs is the same, none is heard: no permission for ZADD" in words["LOGIN"].text
+    found.note_refusal(Unavailable("NOREPLICAS", is_refusal=True))
+    assert found.snapshot(10.0, 1000.0).write_refusal == "NOREPLICAS"

@@ -35,6 +35,7 @@ async def full(real_redis: RedisClient) -> AsyncIterator[RedisClient]:
     await real_redis.command("CONFIG", "SET", "maxmemory", "0")
 
 
+@pytest.mark.case("A14")
 async def test_a_full_redis_can_be_paused_and_resumed(full: RedisClient) -> None:
     """With an end or without one; the actions are counted."""
     assert await pause_queue(full, "jobs", "Redis is full", "ana", 600.0) is None

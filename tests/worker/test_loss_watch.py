@@ -72,6 +72,7 @@ async def popped(redis: RedisClient, count: int, *seers: Seer) -> None:
         await seer.look()
 
 
+@pytest.mark.case("A29")
 async def test_several_workers_count_one_loss_once(redis: RedisClient) -> None:
     """FLUSHALL, and then jobs: whoever notes it first counts it, at a claim or at a heartbeat."""
     first, second, third = Seer(redis), Seer(redis), Seer(redis)

@@ -11,4 +11,7 @@ async def silence_words(client: RedisCalls, queue_name: str) -> str:
     refusal = await find_refusal(client, queue_name, TO_BE_SEEN)
     if refusal is None:
         return "no worker is heard"
+    if refusal.is_denied:
+        # Of our login: that of the workers may have the permission.
+        return f"no worker is heard; workers with the same login cannot be: {refusal.reason}"
     return f"Redis refuses what workers write, so it is not known whether one runs: {refusal.reason}"

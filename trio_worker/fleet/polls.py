@@ -69,8 +69,8 @@ class Polls:
         self.fleet.note_past(seen.minutes)
         # Workers report by writing: where Redis refuses that, their silence says nothing.
         if any(not worker.is_lost for worker in seen.workers):
-            self.fleet.note_refusal("")
+            self.fleet.note_refusal(None)
         elif now - self._tried_at >= TRY_SECONDS:
             refusal, self._tried_at = await find_refusal(self.client, self.queue_name, TO_BE_SEEN), now
-            self.fleet.note_refusal("" if refusal is None else refusal.reason)
+            self.fleet.note_refusal(refusal)
         return answers

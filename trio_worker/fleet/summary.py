@@ -15,6 +15,7 @@ from attrs import evolve, field
 
 from trio_worker.queue.history import MINUTE_SECONDS, MinuteSample
 from trio_worker.records import define, frozen
+from trio_worker.redis.calls import Unavailable
 from trio_worker.smtp.failure_kind import FailureKind
 from trio_worker.telemetry.growth import OUTCOMES_KEPT, RATE_SECONDS, SLOPE_SECONDS, SPARK_SECONDS, heading
 from trio_worker.telemetry.heartbeat import Heartbeat, Rates, Suspended, Vitals, WorkerSeen, summed_causes
@@ -60,6 +61,7 @@ class Fleet:
     _recoveries: int = 0
     _redis_seconds: float | None = None
     _write_refusal: str = ""
+    _login_refusal: str = ""
     _growth: float | None = None
     _past: tuple[QueueTotals, ...] = ()  # of whole minutes before the first poll, oldest first
 
@@ -99,9 +101,14 @@ class Fleet:
             if first - SPARK_SECONDS - MINUTE_SECONDS < at < first
         )
 
-    def note_refusal(self, why: str) -> None:
-        """Note why Redis refuses what workers write to show themselves; empty if it does not."""
-        self._write_refusal = why
+    def note_refusal(self, refusal: Unavailable | None) -> None:
+        """Note why Redis refuses what workers write to show themselves; None if it does not.
+
+        A missing permission is that of our login, and theirs may have it.
+        """
+        is_ours = refusal is not None and refusal.is_denied
+        self._write_refusal = "" if refusal is None or is_ours else refusal.reason
+        self._login_refusal = refusal.reason if refusal is not None and is_ours else ""
 
     def note_failure(self, what: str, now: float) -> None:
         """Note that a poll failed; the figures stay as they were, and say how old they are."""
@@ -152,6 +159,7 @@ class Fleet:
             causes=summed_causes(beat.causes for beat in beats),
             latest=tuple(self._latest),
             write_refusal=self._write_refusal,
+            login_refusal=self._login_refusal,
             redis_down_seconds=None if self._failing is None else now - self._failing[0],
             redis_trouble="" if self._failing is None else self._failing[1],
             journal_trouble="",

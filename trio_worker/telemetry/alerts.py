@@ -131,6 +131,9 @@ def _redis_alert(snapshot: Snapshot) -> Alert | None:
 
 
 def _refusal_alert(snapshot: Snapshot) -> Alert | None:
+    if snapshot.login_refusal:
+        what = "this login may not write what workers write; if theirs is the same, none is heard"
+        return Alert("LOGIN", f"{what}: {mask_text(snapshot.login_refusal)}", Severity.CAUTION)
     if not snapshot.write_refusal:
         return None
     text = f"Redis refuses what workers write, so it is not known whether one runs: {mask_text(snapshot.write_refusal)}"

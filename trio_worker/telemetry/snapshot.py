@@ -87,6 +87,7 @@ class Snapshot:
     redis_refuses: bool = False  # of the trouble: Redis answers, and refuses what a worker needs
     redis_recoveries: int = 0  # times that Redis answered again
     write_refusal: str = ""  # why Redis refuses what workers write to show themselves
+    login_refusal: str = ""  # why our own login may not do that; theirs may, or may be the same
     notices: tuple[Notice, ...] = ()  # of this worker
     is_at_dead_limit: bool = False  # claims take no job, because of queue.dead_limit
 
