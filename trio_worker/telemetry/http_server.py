@@ -31,9 +31,10 @@ HEADER_SECONDS = 1.0
 SEND_SECONDS = 5.0
 MAX_CONNECTIONS = 32
 MAX_HEADER_BYTES = 8192
-# A connection costs an idle worker 0.6 ms, and a page of metrics 2 ms: a flood gets 5 % of a core. Those who should ask
-# do so once in some seconds.
-CONNECTIONS_PER_SECOND = 50
+# A connection costs an idle worker 0.6 ms, and a busy one up to 1.6 ms: a flood takes some 4 % of its mails. Those who
+# should ask do so once in some seconds, and behind a full queue they still have their turn within a second.
+CONNECTIONS_PER_SECOND = 25
+WAITING_CONNECTIONS = 16
 # How old an answer may be: nobody looks more often than this.
 ANSWER_AGE_SECONDS = 0.1
 # A request has one or two pieces; more would be a way to wake the worker often.
@@ -138,7 +139,7 @@ async def _listen(address: tuple[str, int] | Path, listen: str) -> tuple[list[tr
     host, port = address
     try:
         # A short queue: who waits behind hundreds of a flood has gone when it is their turn.
-        listeners = await trio.open_tcp_listeners(port, host=host, backlog=MAX_CONNECTIONS)
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=WAITING_CONNECTIONS)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ListenTakenError(if_taken) from error
