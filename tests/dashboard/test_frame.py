@@ -541,6 +541,14 @@ widths = st.integers(1, 240) | st.sampled_from([59, 60, 79, 80, 119, 120, 160])
 heights = st.integers(1, 70) | st.sampled_from([9, 10, 23, 24, 29, 30, 31, 32, 45])
 
 
+@pytest.mark.parametrize("width", range(40, 120))
+def test_a_relay_whose_name_has_wide_characters_fits_its_line(width: int) -> None:
+    """Each of them takes two cells; the name is left out where it has no room."""
+    lines = plain(render_frame(evolve(busy(), relay_name="0⺀⺀⺀⺀.example"), width, 30, View())).split("\n")
+
+    assert max(map(cell_len, lines)) <= width - 1
+
+
 @given(snapshots, widths, heights, looks, st.fixed_dictionaries({"ascii_only": st.booleans(), "color": st.booleans()}))
 def test_no_frame_is_larger_than_its_terminal(
     snapshot: Snapshot, width: int, height: int, view: View, flags: dict[str, bool]

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from rich.segment import Segment
 from rich.style import Style
 
-from trio_worker.dashboard.cell_text import cut, width_of
+from trio_worker.dashboard.cell_text import cut, printable_cells, width_of
 from trio_worker.records import frozen
 from trio_worker.telemetry.number_words import count
 
@@ -73,15 +73,15 @@ def row(cells: Iterable[Segment], width: int) -> CellLine:
 
 
 def rule_room(title: str, width: int, note: str = "") -> int:
-    """Return the number of cells for the ``aside`` of a rule, next to its title and its note."""
-    return width - len(title) - 4 - (len(note) + 3 if note else 0)
+    """Return the number of cells for the ``aside`` of a rule, next to its title and its printable note."""
+    return width - len(title) - 4 - (width_of(note) + 3 if note else 0)
 
 
 def rule(title: str, width: int, aside: str = "", note: str = "", aside_style: Style = PLAIN) -> CellLine:
     """Return the first line of a panel: its title, an ``aside`` with figures, a rule, and a note of its scope."""
     room = rule_room(title, width)
-    kept_note = note if len(aside) <= rule_room(title, width, note) else ""
-    kept_aside = cut(aside, room - (len(kept_note) + 1 if kept_note else 0))
+    kept_note = note if width_of(printable_cells(aside)) <= rule_room(title, width, note) else ""
+    kept_aside = cut(aside, room - (width_of(kept_note) + 1 if kept_note else 0))
     left = [Segment(title, BOLD)] + ([Segment("  " + kept_aside, aside_style)] if kept_aside else [])
     right = [Segment(" " + kept_note, DIM)] if kept_note else []
     used = sum(width_of(segment.text) for segment in (*left, *right))

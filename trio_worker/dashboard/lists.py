@@ -82,9 +82,9 @@ def connections_panel(snapshot: Snapshot, width: int, rows: int, key: str = "") 
     figures = f"{opened:,}/{snapshot.max_connections:,} open, {busy:,} busy"
     more = more_words(len(views) - rows, key)
     note = "  ".join(filter(None, (printable_cells(snapshot.relay_name), more)))
-    if len(figures + tail) > rule_room("CONNECTIONS", width, note) and is_closed and snapshot.suspended is None:
+    if width_of(figures + tail) > rule_room("CONNECTIONS", width, note) and is_closed and snapshot.suspended is None:
         tail = ""  # that the relay works is told by its connections, and leaves room for its name
-    note = note if len(figures + tail) <= rule_room("CONNECTIONS", width, note) else more
+    note = note if width_of(figures + tail) <= rule_room("CONNECTIONS", width, note) else more
     lines = [rule("CONNECTIONS", width, f"{figures}{tail}", note, style)]
     heads = _connection_cells("id", "state", "for", "msgs", "age", "tls", "reply")
     lines.append(row([Segment(head.text, DIM) for head in heads], width))
